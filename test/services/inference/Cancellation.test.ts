@@ -1,4 +1,4 @@
-/** Callers who leave and consumers that fail: what circuits, records, metrics and spans say, and what the consumer gets. */
+/** Callers that disconnect and consumers that fail: circuits, records, metrics, spans, and the consumer's result. */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Data, Effect, Exit, Fiber, Metric, Scope, Stream, Tracer } from "effect"
 import { TestClock } from "effect/testing"
@@ -175,7 +175,7 @@ describe("a consumer's own failure keeps its type and counts against nothing", (
 })
 
 describe("isCancellation", () => {
-  it("holds for any interruption, whatever stands beside it", () => {
+  it("is true for any cause that has an interruption", () => {
     const error = Cause.fail("x")
     const die = Cause.die(defect)
     for (const cause of [Cause.interrupt(1), interruptAndDie, Cause.combine(error, Cause.interrupt(1))]) {

@@ -17,7 +17,7 @@ const down = InferenceError.make(
 const wrongAt = (index: number) =>
   InferenceError.make(new InferenceError.InvalidRequest({ detail: "Too long", path: `inputs[${index}]` }))
 
-/** Models whose engine takes a second a job; its vectors tell the text's length. */
+/** Models whose engine takes a second a job; its vectors contain the text's length. */
 const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effect.void) => {
   const batches: Array<ReadonlyArray<string>> = []
   const standings: Array<Caller> = []
@@ -78,7 +78,7 @@ describe("EmbeddingBatcher", () => {
     })
   })
 
-  it.effect("gathers while the engine is at work, for 100 ms", () => {
+  it.effect("collects requests for up to 100 ms while the engine is busy", () => {
     const { ask, batches } = stage()
     return Effect.gen(function*() {
       yield* ask("first")
@@ -92,7 +92,7 @@ describe("EmbeddingBatcher", () => {
     })
   })
 
-  it.effect("gathers no more than 10 requests", () => {
+  it.effect("collects at most 10 requests", () => {
     const { ask, batches } = stage()
     return Effect.gen(function*() {
       yield* ask("first")
@@ -103,7 +103,7 @@ describe("EmbeddingBatcher", () => {
     })
   })
 
-  it.effect("a wrong input fails its own caller alone, with the place it has among his", () => {
+  it.effect("an invalid input fails its own caller alone, with its index in that caller's inputs", () => {
     const { ask } = stage()
     return Effect.gen(function*() {
       const right = yield* ask("right")
@@ -114,7 +114,7 @@ describe("EmbeddingBatcher", () => {
     })
   })
 
-  it.effect("an engine that cannot be had fails all of its batch, and the next one begins anew", () => {
+  it.effect("an engine that cannot be leased fails its whole batch, and the next batch leases again", () => {
     let failing = true
     const { ask } = stage(Effect.suspend(() => failing ? Effect.fail(down) : Effect.void))
     return Effect.gen(function*() {
@@ -147,7 +147,7 @@ describe("EmbeddingBatcher", () => {
     ["a tenant and none", {}, { tenant: "x" }]
   ]
   for (const [name, first, second] of rights) {
-    it.effect(`a batch waits by the rights of all in it: ${name} are not mixed`, () => {
+    it.effect(`a batch has requests of equal rights only: ${name} are not mixed`, () => {
       const { askAs, batches, standings } = stage()
       return Effect.gen(function*() {
         const fibers = [yield* askAs(first, "a"), yield* askAs(second, "bb"), yield* askAs(first, "ccc")]
@@ -169,7 +169,7 @@ describe("EmbeddingBatcher", () => {
     })
   })
 
-  it.effect("a batch counts for each request in it: its slot, its hops, and that it moved on", () => {
+  it.effect("a batch counts for each of its requests: its slot, its hops, and its failover", () => {
     const granted: Array<string> = []
     const hops: Array<number> = []
     let moved = ""

@@ -193,7 +193,7 @@ const exitOf = (span: Tracer.NativeSpan | undefined) => span?.status._tag === "E
 
 describe("Inference", () => {
   describe("generate", () => {
-    it.effect("joins the texts and has reason, usage and deployment", () => {
+    it.effect("joins the texts, and returns reason, usage and deployment", () => {
       const { run } = stage()
       return Effect.gen(function*() {
         const { decision, ...answer } = yield* generate(request)
@@ -216,7 +216,7 @@ describe("Inference", () => {
       }).pipe(run)
     })
 
-    it.effect("fails with the error of the route and asks no engine", () => {
+    it.effect("fails with the error of the route, without a call to an engine", () => {
       const actors = stage({ route: Result.fail(notFound) })
       return Effect.gen(function*() {
         assert.strictEqual(yield* Effect.flip(generate(request)), notFound)
@@ -224,7 +224,7 @@ describe("Inference", () => {
       }).pipe(actors.run)
     })
 
-    it.effect("gives the engine back at its end", () => {
+    it.effect("releases the engine at its end", () => {
       const actors = stage()
       return Effect.gen(function*() {
         yield* generate(request)
@@ -232,7 +232,7 @@ describe("Inference", () => {
       }).pipe(actors.run)
     })
 
-    it.effect("stops the engine and gives it back when it is interrupted", () => {
+    it.effect("stops and releases the engine when it is interrupted", () => {
       const actors = stage({ events: Stream.concat(Stream.make(text("Hi")), Stream.never) })
       return Effect.gen(function*() {
         const fiber = yield* Effect.forkChild(generate(request))
@@ -245,14 +245,14 @@ describe("Inference", () => {
   })
 
   describe("stream", () => {
-    it.effect("gives the engine's events as they are", () => {
+    it.effect("has the engine's events unchanged", () => {
       const { run } = stage()
       return Effect.gen(function*() {
         assert.deepStrictEqual(yield* Stream.runCollect(stream(request)), [text("Hi "), text("there", 2), finish(3)])
       }).pipe(run)
     })
 
-    it.effect("gives events that came together together", () => {
+    it.effect("keeps events together that arrived together", () => {
       const { run } = stage({
         events: Stream.fromArrays([text("a"), text("b")], [text("c"), finish(3)])
       })
@@ -263,7 +263,7 @@ describe("Inference", () => {
       }).pipe(run)
     })
 
-    it.effect("gives an event before the next is there", () => {
+    it.effect("emits an event before the next arrives", () => {
       const { run } = stage({ events: Stream.concat(Stream.make(text("Hi")), Stream.never) })
       return Effect.gen(function*() {
         const first = yield* Deferred.make<Event>()
@@ -275,7 +275,7 @@ describe("Inference", () => {
       }).pipe(run)
     })
 
-    it.effect("that is ended early stops the engine's and gives the engine back", () => {
+    it.effect("that is ended early stops and releases the engine", () => {
       const actors = stage({ events: Stream.concat(Stream.make(text("Hi")), Stream.never) })
       return Effect.gen(function*() {
         assert.deepStrictEqual(yield* Stream.runCollect(Stream.take(stream(request), 1)), [text("Hi")])
@@ -283,7 +283,7 @@ describe("Inference", () => {
       }).pipe(actors.run)
     })
 
-    it.effect("gives what came before a failure", () => {
+    it.effect("emits the events before a failure", () => {
       const { run } = stage({ events: Stream.concat(Stream.make(text("Hi")), Stream.fail(failed)) })
       return Effect.gen(function*() {
         const events: Array<Event> = []
@@ -325,8 +325,8 @@ describe("Inference", () => {
     }
   })
 
-  describe("what the engine is asked", () => {
-    it.effect("is the request as it is", () => {
+  describe("the job of the engine", () => {
+    it.effect("is the request unchanged", () => {
       const { generations, run } = stage()
       return Effect.gen(function*() {
         yield* generate({ ...request, seed: 1 })
@@ -340,7 +340,7 @@ describe("Inference", () => {
       }).pipe(run)
     })
 
-    it.effect("is what the request says", () => {
+    it.effect("has the fields of the request", () => {
       const { generations, run } = stage()
       return Effect.gen(function*() {
         yield* generate({ ...request, temperature: 0, topP: 0.5, seed: 0, maxTokens: 10, stop: ["\n"] })
@@ -381,7 +381,7 @@ describe("Inference", () => {
       }).pipe(place.run)
     })
 
-    it.effect("sets nothing that the request does not set", () => {
+    it.effect("has no field that the request does not set", () => {
       const { generations, run } = stage()
       return Effect.gen(function*() {
         yield* generate({ model: "chat", messages: [{ role: "user", content: "Hello" }] })
@@ -392,8 +392,8 @@ describe("Inference", () => {
     })
   })
 
-  describe("a request that types alone let pass", () => {
-    it.effect("is refused where its JSON is nested so deep that it overflows a stack", () => {
+  describe("a request with values that its types allow", () => {
+    it.effect("is refused if its JSON is nested so deeply that it overflows a stack", () => {
       const nested = (depth: number) =>
         JSON.parse(`${"{\"a\":".repeat(depth)}1${"}".repeat(depth)}`) as Record<string, unknown>
       const place = stage()
@@ -408,7 +408,7 @@ describe("Inference", () => {
       }).pipe(Effect.provide(place.layer), place.run)
     })
 
-    it.effect("is refused with every wrong value, before anything is borrowed", () => {
+    it.effect("is refused with every wrong value, before a lease", () => {
       const place = stage()
       const wrong: Request = { ...request, temperature: 9, maxTokens: 0, seed: -1 }
       return Effect.gen(function*() {
@@ -421,7 +421,7 @@ describe("Inference", () => {
   })
 
   describe("an engine's stream that breaks off", () => {
-    it.effect("is a failure, whole and streamed", () => {
+    it.effect("is a failure, buffered and streamed", () => {
       const place = stage({ events: Stream.make(text("Once upon")) })
       return Effect.gen(function*() {
         const whole = yield* Effect.flip(Inference.use(({ generate }) => generate(request)))
@@ -433,7 +433,7 @@ describe("Inference", () => {
   })
 
   describe("spans", () => {
-    it.effect("are one a request, with the GenAI attributes", () => {
+    it.effect("are one per request, with the GenAI attributes", () => {
       const { run, spans } = stage()
       return Effect.gen(function*() {
         yield* generate({ ...request, temperature: 0.5, topP: 0.9, seed: 42, maxTokens: 100, stop: ["\n"] })
@@ -461,7 +461,7 @@ describe("Inference", () => {
       }).pipe(run)
     })
 
-    it.effect("have no attribute for what the request leaves out", () => {
+    it.effect("have no attribute for a field that the request omits", () => {
       const { run, spans } = stage()
       return Effect.gen(function*() {
         yield* generate(request)
@@ -472,7 +472,7 @@ describe("Inference", () => {
       }).pipe(run)
     })
 
-    it.effect("have no attribute with what was said", () => {
+    it.effect("have no attribute with a prompt or an answer", () => {
       const { run, spans } = stage()
       return Effect.gen(function*() {
         yield* generate(request)
@@ -508,7 +508,7 @@ describe("Inference", () => {
       }).pipe(run)
     })
 
-    it.effect("end on an error too, which they name", () => {
+    it.effect("end after an error too, and name it", () => {
       const { run, spans } = stage({ events: Stream.concat(Stream.make(text("Hi", 2)), Stream.fail(failed)) })
       return Effect.gen(function*() {
         yield* Effect.flip(generate(request))
@@ -525,7 +525,7 @@ describe("Inference", () => {
       }).pipe(run)
     })
 
-    it.effect("name the error of a model that could not be borrowed", () => {
+    it.effect("name the error of a failed lease", () => {
       const { run, spans } = stage({ borrow: Effect.fail(failed) })
       return Effect.gen(function*() {
         yield* Effect.flip(generate(request))
@@ -600,7 +600,7 @@ describe("Inference", () => {
       }).pipe(run)
     })
 
-    it.effect("of a stream that its reader ended early count neither success nor failure", () => {
+    it.effect("of a stream that its consumer ended early count neither success nor failure", () => {
       const { run } = stage({ events: Stream.concat(Stream.make(text("Hi", 2)), Stream.never) })
       return Effect.gen(function*() {
         const patient = Stream.tap(stream(request), () => Effect.sleep("1 minute"))
@@ -636,7 +636,7 @@ describe("Inference", () => {
       }).pipe(run)
     })
 
-    it.effect("of a model that does not exist make no time series", () => {
+    it.effect("of an unknown model create no time series", () => {
       const { run } = stage({ route: Result.fail(notFound) })
       return Effect.gen(function*() {
         yield* Effect.flip(generate(request))

@@ -23,7 +23,7 @@ import { deployment } from "../../support/Deployments.ts"
 import type { EngineBehaviour, ScriptedEngines } from "../../support/ScriptedEngines.ts"
 import { finished, hold, scriptedEngines, settingsOf, settle, statusOf } from "../../support/ScriptedEngines.ts"
 
-/** Deployments of `a`, whose loads take so long, and `b#0`, which loads at once and stands in for it. */
+/** Deployments of `a`, whose loads take `seconds`, and the fallback `b#0`, which loads at once. */
 const play = (
   behaviour: Pick<EngineBehaviour, "load">,
   policy: Partial<RoutingPolicy.Policy>,
@@ -79,7 +79,7 @@ const play = (
 
 const messages = [{ role: "user", content: "Hello" }] as const
 
-/** Asks in three ways; each tells which deployment answered. */
+/** Requests in three ways; each returns the deployment that answered. */
 const ways = {
   buffered: Inference.use(({ generate }) => Effect.map(generate({ model: "a", messages }), ({ text }) => text)),
   stream: Inference.use(({ stream }) =>
@@ -178,7 +178,7 @@ describe("a load of 10 s", () => {
   }
 
   for (const [name, limit] of Object.entries(limits)) {
-    it.effect(`opens no circuit, however many wait for it under the limit ${name}`, () => {
+    it.effect(`opens no circuit for any number of waiting requests under the limit ${name}`, () => {
       const { begin, layer } = play(loadsIn(10), limit.policy)
       return Effect.gen(function*() {
         yield* begin
@@ -193,7 +193,7 @@ describe("a load of 10 s", () => {
 
 describe("a first token", () => {
   for (const way of ["buffered", "stream"] as const) {
-    it.effect(`has its time from the slot on, and counts: ${way}`, () => {
+    it.effect(`is limited from the lease of the slot on, and a timeout counts: ${way}`, () => {
       const { begin, layer } = play(loadsIn(10), { timeouts: { firstTokenMs: 2_000 } }, 1, 3_000)
       return Effect.gen(function*() {
         yield* begin
@@ -320,7 +320,7 @@ describe("the index of prompts", () => {
     )
   const prompt = "In the beginning there was a long and winding text. ".repeat(20)
 
-  it.effect("has what a deployment was sent, until that is unloaded", () => {
+  it.effect("has the prompts sent to a deployment, until its unload", () => {
     const { begin, layer } = play({}, policy)
     return Effect.gen(function*() {
       yield* begin
@@ -334,7 +334,7 @@ describe("the index of prompts", () => {
     }).pipe(Effect.provide(layer))
   })
 
-  it.effect("does not have what was refused before it had a slot", () => {
+  it.effect("does not have prompts that were refused before they had a slot", () => {
     const { begin, layer } = play(loadsIn(10), { ...policy, timeouts: { queueMs: 2_000 } })
     return Effect.gen(function*() {
       yield* begin
@@ -348,7 +348,7 @@ describe("the index of prompts", () => {
     }).pipe(Effect.provide(layer))
   })
 
-  it.effect("looks at the first 65,536 characters, which no longer prompt changes", () => {
+  it.effect("covers the first 65,536 characters of a prompt", () => {
     const { begin, layer } = play({}, policy)
     const beginning = "x".repeat(65_536)
     return Effect.gen(function*() {

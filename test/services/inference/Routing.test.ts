@@ -68,7 +68,7 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
-    it.effect("is named by the error where all have failed", () => {
+    it.effect("is named by the error if all have failed", () => {
       const { layer } = world({ models: { a: [{ fails: { reason: broke("a#0") } }] } })
       return Effect.gen(function*() {
         const { decision } = yield* after(Effect.flip(generate()))
@@ -151,7 +151,7 @@ describe("routing", () => {
       })
     }
 
-    it.effect("is another than the policy's own, which counts, also where the request asks for as much", () => {
+    it.effect("differs from the policy's own, which counts even if the request sets the same value", () => {
       const { layer } = world({ policy: { timeouts: { totalMs: 5 } }, models: { a: [{ firstMs: 50 }] } })
       return Effect.gen(function*() {
         for (let call = 0; call < 5; call++) yield* timeout(call % 2 === 0 ? {} : { timeoutMs: 1_000 })
@@ -203,7 +203,7 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
-    it.effect("is not made beside one that has begun, where the caller waits for all of it", () => {
+    it.effect("is not made beside one with content if the caller waits for a buffered answer", () => {
       const { jobs, layer } = world({
         policy: hedged,
         models: { a: [{ firstMs: 40, gapMs: 500, pieces: ["x", "y"] }, {}] }
@@ -214,7 +214,7 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
-    it.effect("is made beside one that has not begun, where the caller waits for all of it", () => {
+    it.effect("is made beside one without content if the caller waits for a buffered answer", () => {
       const { layer } = world({
         policy: hedged,
         models: { a: [{ firstMs: 60, gapMs: 500, pieces: ["x", "y"] }, { firstMs: 20 }] }
@@ -224,7 +224,7 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
-    it.effect("is not made where the first is fast enough, nor beside one that has begun", () => {
+    it.effect("is not made if the first is fast enough, nor beside one with content", () => {
       const { jobs, layer } = world({
         policy: hedged,
         models: { a: [{ firstMs: 40, gapMs: 500, pieces: ["x", "y"] }, {}] }
@@ -235,7 +235,7 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
-    it.effect("is made for no more than the share of requests", () => {
+    it.effect("is made for at most the share of requests", () => {
       const { jobs, layer } = world({
         policy: { ...inOrder, hedge: { afterMs: 50, share: 0.25 } },
         models: { a: [{ firstMs: 500 }, { firstMs: 20 }] }
@@ -246,13 +246,13 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
-    it.effect("is paid for only where it is made", () => {
+    it.effect("is charged to the budget only if it is made", () => {
       const { jobs, layer } = world({
         policy: { ...inOrder, hedge: { afterMs: 50, share: 0.25 } },
         models: { a: [{ firstMs: 500 }, { gapMs: 200, pieces: ["x", "y"] }] }
       })
       return Effect.gen(function*() {
-        // Answers that begin in time and last longer than that, and one that is slow where there is nobody else.
+        // Answers that begin in time and last longer, and a slow one without another deployment.
         for (let request = 0; request < 3; request++) yield* after(texts({ route: { deployments: ["a#1"] } }))
         yield* after(texts({ route: { deployments: ["a#0"] } }))
         assert.lengthOf(jobs, 4)
@@ -279,7 +279,7 @@ describe("routing", () => {
       timeouts
     })
 
-    it.effect("to the first content is up, and the next answers", () => {
+    it.effect("to the first content runs out, and the next deployment answers", () => {
       const { layer } = world({
         policy: limited({ firstTokenMs: 100 }),
         models: { a: [{ firstMs: 101 }, { firstMs: 99 }] }
@@ -292,7 +292,7 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
-    it.effect("between two pieces is up: a stream fails, a whole answer comes from the next", () => {
+    it.effect("between two pieces runs out: a stream fails, the next deployment gives a buffered answer", () => {
       const { layer } = world({
         policy: limited({ stallMs: 100 }),
         models: { a: [{ firstMs: 500, gapMs: 101, pieces: ["x", "y"] }, {}] }
@@ -304,7 +304,7 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
-    it.effect("does not count while a reader takes his", () => {
+    it.effect("does not count while the consumer does not read", () => {
       const { layer } = world({
         policy: limited({ stallMs: 100 }),
         models: { a: [{ gapMs: 50, pieces: ["x", "y", "z"] }] }
@@ -323,7 +323,7 @@ describe("routing", () => {
         pieces: ["x", "y"]
       }]] as const
     ) {
-      it.effect(`of the request as a whole is up ${what} the first content`, () => {
+      it.effect(`of the whole request runs out ${what} the first content`, () => {
         const { jobs, layer } = world({
           policy: limited({ totalMs: 100 }),
           models: { a: [what === "before" ? { firstMs: 60, fails: { reason: broke("a#0") } } : part, { firstMs: 60 }] }
@@ -405,7 +405,7 @@ describe("routing", () => {
         [{ fallbacks: ["b", "z"] }, "route.fallbacks[1]", "The model \"z\" does not exist. Available models: a, b."]
       ] as const
     ) {
-      it.effect(`that name nothing there is are refused: ${path}`, () => {
+      it.effect(`with unknown names are refused: ${path}`, () => {
         const { jobs, layer } = two()
         return Effect.gen(function*() {
           const { reason } = yield* Effect.flip(generate({ route: options }))
@@ -490,7 +490,7 @@ describe("routing", () => {
     }).pipe(Effect.provide(layer))
   })
 
-  it.effect("embeddings go to the next deployment too", () => {
+  it.effect("embeddings fail over to the next deployment too", () => {
     const { layer } = world({ policy: inOrder, models: { a: [{ fails: { reason: broke("a#0") } }, {}] } })
     return Effect.gen(function*() {
       const { embed } = yield* Inference
@@ -539,7 +539,7 @@ describe("a half-open circuit", () => {
     })
 
   for (const count of [1, 2]) {
-    it.effect(`lets several requests at a time through where no other can take them: ${count} deployments`, () => {
+    it.effect(`allows several concurrent requests if no other can answer them: ${count} deployments`, () => {
       const { jobs, layer } = world({
         policy: { ...inOrder, retries: 0 },
         models: { a: Array.from({ length: count }, (_, index) => part(`a#${index}`)) }

@@ -145,7 +145,7 @@ describe("an answer whose deployment fails in the middle", () => {
     }).pipe(run)
   })
 
-  it.effect("is written down with both attempts, and as the last one's", () => {
+  it.effect("is recorded with both attempts, as the answer of the last", () => {
     const { run } = stage({ a: cut("a", text("Hello ")), b: says(text("world"), finish(1)) })
     return Effect.gen(function*() {
       yield* read(request)
@@ -171,7 +171,7 @@ describe("an answer whose deployment fails in the middle", () => {
     }).pipe(run)
   })
 
-  it.effect("is continued by every deployment that is left, including those of fallback models", () => {
+  it.effect("is continued by all remaining deployments, including those of fallback models", () => {
     const { asked, run } = stage(
       { a: cut("a", text("one ")), b: cut("b", text("two ")), c: says(text("three"), finish(1)) },
       { continue: true },
@@ -191,7 +191,7 @@ describe("an answer whose deployment fails in the middle", () => {
     }).pipe(run)
   })
 
-  it.effect("has no more attempts than the policy allows in all", () => {
+  it.effect("has at most the attempts that the policy allows in total", () => {
     const parts = { a: cut("a", text("1")), b: cut("b", text("2")), c: says(text("3"), finish(1)) }
     const { asked, run } = stage(parts, { continue: true, maxAttempts: 2 })
     return Effect.gen(function*() {
@@ -270,7 +270,7 @@ describe("an answer whose deployment fails in the middle", () => {
     ["all of its tokens are said", { maxTokens: 2 }, text("x", 2)]
   ]
   for (const [why, more, ...said] of unsound) {
-    it.effect(`fails where ${why}`, () => {
+    it.effect(`fails if ${why}`, () => {
       const { asked, run } = stage({ a: cut("a", ...said), b: says(text("world"), finish(1)) })
       return Effect.gen(function*() {
         const { error, events } = yield* read({ ...request, ...more })
@@ -282,7 +282,7 @@ describe("an answer whose deployment fails in the middle", () => {
   }
 
   for (const said of [[native(false), text("Hello ")], [native(false)]]) {
-    it.effect(`asks the next for no native answer after ${said.length} events of the provider's own`, () => {
+    it.effect(`requests no native answer from the next after ${said.length} native events`, () => {
       const { asked, run } = stage({ a: cut("a", ...said), b: says(text("world"), finish(1)) })
       return Effect.gen(function*() {
         const { error, events } = yield* read(request)
@@ -336,7 +336,7 @@ describe("an answer whose deployment fails in the middle", () => {
 })
 
 describe("a request with a text so far", () => {
-  it.effect("has its answer go on with that", () => {
+  it.effect("gets an answer that continues that text", () => {
     const { asked, run } = stage({ a: cut("a", text("b")), b: says(text("c"), finish(1)) })
     return Effect.gen(function*() {
       assert.strictEqual(textOf((yield* read({ ...request, assistantPrefix: "a" })).events), "bc")
@@ -381,7 +381,7 @@ describe("a defect of an engine", () => {
     })
   }
 
-  it.effect("in one that was slower does not touch the answer", () => {
+  it.effect("in a slower attempt does not affect the answer", () => {
     const { run } = stage(
       { a: Stream.never, ...answering },
       { hedge: { share: 1, afterMs: 50 } },

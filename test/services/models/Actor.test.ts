@@ -35,7 +35,7 @@ const jobsOf = ({ engines }: ScriptedEngines) => engines.flatMap(({ jobs }) => j
 const turns = Effect.forEach(Array.from({ length: 20 }), () => Effect.yieldNow, { discard: true })
 
 describe("the mailbox", () => {
-  it.effect("serves 200 callers on 4 slots: none is lost, and never more than 4 run at once", () => {
+  it.effect("serves 200 callers on 4 slots: all are answered, and at most 4 run at once", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       let running = 0
@@ -70,11 +70,11 @@ describe("the mailbox", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("is bounded: one too many is refused at once, with the limit and the time to wait", () => {
+  it.effect("is bounded: a caller beyond the limit is refused at once, with the limit and the wait", () => {
     const setup = scriptedEngines()
     const chosen = withSlots(1, 2)
     return Effect.gen(function*() {
-      // A job of 10 s, from which the time to wait is told.
+      // A job of 10 s, from which the wait is estimated.
       const first = yield* workFor(chosen, "10 seconds")
       yield* TestClock.adjust("10 seconds")
       yield* Fiber.join(first)
@@ -86,7 +86,7 @@ describe("the mailbox", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("tells of at least a second to wait, also where no job has ended yet", () => {
+  it.effect("reports a wait of at least a second, even before a job has ended", () => {
     const setup = scriptedEngines({ load: () => Effect.sleep("1 minute") })
     const chosen = withSlots(1, 1)
     return Effect.gen(function*() {
@@ -97,7 +97,7 @@ describe("the mailbox", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("fails the newest of a flood for another tenant, and nobody else", () => {
+  it.effect("fails the newest caller of a flood for another tenant, and no other caller", () => {
     const setup = scriptedEngines()
     const chosen = withSlots(1, 3)
     return Effect.gen(function*() {
@@ -118,7 +118,7 @@ describe("the mailbox", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("has a place again when a waiting caller leaves", () => {
+  it.effect("has capacity again when a waiting caller disconnects", () => {
     const setup = scriptedEngines()
     const chosen = withSlots(1, 1)
     return Effect.gen(function*() {
@@ -154,7 +154,7 @@ describe("the mailbox", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("keeps its limit of another version", () => {
+  it.effect("keeps its limit for another version", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       const runs = yield* hold(withSlots(1, 1))
@@ -170,7 +170,7 @@ describe("the mailbox", () => {
 })
 
 describe("a slot", () => {
-  it.effect("is kept until the engine lets go of the job, however long its caller has gone", () => {
+  it.effect("is held until the engine has ended the job, however long ago its caller disconnected", () => {
     const setup = scriptedEngines()
     const chosen = withSlots(1)
     return Effect.gen(function*() {
@@ -191,7 +191,7 @@ describe("a slot", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("is kept likewise by a job that is answered whole", () => {
+  it.effect("is held in the same way by a job with a buffered answer", () => {
     const setup = scriptedEngines()
     const chosen = withSlots(1)
     return Effect.gen(function*() {
@@ -205,7 +205,7 @@ describe("a slot", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("is kept until the borrower's scope is closed, however soon the engine is done", () => {
+  it.effect("is held until the scope of its lease closes, even if the engine is done earlier", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       const scope = yield* Scope.make()
@@ -220,7 +220,7 @@ describe("a slot", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("goes back when the engine refuses the job", () => {
+  it.effect("is released when the engine rejects the job", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       const caller = yield* Effect.forkChild(Effect.flip(answer()))
@@ -231,7 +231,7 @@ describe("a slot", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("is lost to no interruption, whenever it comes", () => {
+  it.effect("is released after an interruption at any moment", () => {
     const setup = scriptedEngines()
     const chosen: Deployment = { ...withSlots(1), pinned: true }
     return Effect.gen(function*() {
@@ -255,7 +255,7 @@ describe("a slot", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("is lost to no interruption of one who waits, before, while or after it is given to him", () => {
+  it.effect("is released after an interruption of a waiting caller before, during or after its lease", () => {
     const setup = scriptedEngines()
     const chosen = withSlots(1)
     return Effect.gen(function*() {
@@ -277,7 +277,7 @@ describe("a slot", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("of an engine that crashes as it is given fails its job typed", () => {
+  it.effect("of an engine that crashes during the lease fails its job with a typed error", () => {
     const setup = scriptedEngines()
     const chosen = withSlots(1)
     return Effect.gen(function*() {
@@ -297,7 +297,7 @@ describe("a slot", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("of an engine that has died is given to nobody: who waits is served by the next", () => {
+  it.effect("of an engine that has ended is never leased: the next engine serves waiting callers", () => {
     const setup = scriptedEngines()
     const chosen = withSlots(1)
     return Effect.gen(function*() {
@@ -306,7 +306,7 @@ describe("a slot", () => {
       const waits = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(answer(chosen)))
       yield* settle
       yield* setup.engines[0]!.crash("Gone.")
-      // One more comes before the actor knows.
+      // Another caller arrives before the actor has seen the end.
       const comes = yield* Effect.forkChild(answer(chosen))
       assert.strictEqual((yield* Fiber.join(fails)).reason._tag, "EngineCrashed")
       for (let count = 0; count < 4; count++) {
@@ -318,7 +318,7 @@ describe("a slot", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("of a crashed engine counts until it is given back", () => {
+  it.effect("of a crashed engine counts until it is released", () => {
     const setup = scriptedEngines()
     const chosen = withSlots(2)
     return Effect.gen(function*() {
@@ -336,8 +336,8 @@ describe("a slot", () => {
   })
 })
 
-describe("who waits when all is stopped", () => {
-  it.effect("fails typed, for a load or for a slot", () => {
+describe("a waiting caller when everything is stopped", () => {
+  it.effect("fails with a typed error, for a load or for a slot", () => {
     const setup = scriptedEngines({ load: (_, { id }) => id === "slow" ? Effect.sleep("1 hour") : Effect.void })
     return Effect.gen(function*() {
       const chosen = withSlots(1)
@@ -392,7 +392,7 @@ describe("who waits when all is stopped", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("does not get the next engine of one that crashes after loads were stopped", () => {
+  it.effect("does not get another engine after a crash if loads were stopped", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       const { stopLoads } = yield* Models
@@ -410,7 +410,7 @@ describe("who waits when all is stopped", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("fails typed at the layer's end too", () => {
+  it.effect("fails with a typed error at the layer's end too", () => {
     const setup = scriptedEngines({ load: () => Effect.never })
     return Effect.gen(function*() {
       const scope = yield* Effect.scope
@@ -423,7 +423,7 @@ describe("who waits when all is stopped", () => {
     }).pipe(Effect.timeoutOption(Duration.hours(1)), Effect.scoped)
   })
 
-  it.effect("of a crash whose restarts are used up does so as well", () => {
+  it.effect("fails with a typed error after a crash whose restarts are used up", () => {
     const setup = scriptedEngines({ load: () => Effect.fail(crashed("Always.")) })
     return Effect.gen(function*() {
       const waiting = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(reasonOf()))

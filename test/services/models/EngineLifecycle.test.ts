@@ -1,4 +1,4 @@
-/** What happens to an engine from its load to its end, and what is told of it. */
+/** An engine from its load to its end, and the events of it. */
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
@@ -30,7 +30,7 @@ const openOf = ({ engines }: ScriptedEngines) => engines.map(({ open }) => open)
 
 const statesOf = (events: ReadonlyArray<ActorEvent>) => events.map(({ state }) => state)
 
-describe("the events of a life", () => {
+describe("the events of an engine instance", () => {
   it.effect("are loading, ready, draining, gone, each with its time", () => {
     const setup = scriptedEngines({ load: () => Effect.sleep("1 second"), close: () => Effect.sleep("2 seconds") })
     return Effect.gen(function*() {
@@ -78,7 +78,7 @@ describe("the events of a life", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("reach every watcher from when he came", () => {
+  it.effect("reach every subscriber from its subscription on", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       const first = yield* listen
@@ -94,7 +94,7 @@ describe("the events of a life", () => {
 })
 
 describe("load", () => {
-  it.effect("is one for all who ask, for a slot or only for the model", () => {
+  it.effect("is shared by all callers, for a slot or only for the model", () => {
     const setup = scriptedEngines({ load: () => Effect.sleep("1 second") })
     return Effect.gen(function*() {
       const fibers = yield* Effect.forEach(
@@ -107,7 +107,7 @@ describe("load", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("stops when the last who asked has left, and is one for who stays", () => {
+  it.effect("stops when its last caller has disconnected, and continues for those that remain", () => {
     const setup = scriptedEngines({ load: () => Effect.sleep("1 minute") })
     return Effect.gen(function*() {
       const first = yield* Effect.forkChild(load())
@@ -123,7 +123,7 @@ describe("load", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("waits for an engine that is started again", () => {
+  it.effect("waits for an engine that restarts", () => {
     const setup = scriptedEngines({ load: () => Effect.sleep("1 second") })
     return Effect.gen(function*() {
       const first = yield* Effect.forkChild(load())
@@ -143,7 +143,7 @@ describe("load", () => {
   const unloaded = "The load of \"a\" was stopped: the model was unloaded meanwhile."
   const hangs = () => Effect.never
 
-  it.effect("that is unloaded meanwhile fails, and the model is not loaded again", () => {
+  it.effect("fails if the model is unloaded meanwhile, and the model is not loaded again", () => {
     const setup = scriptedEngines({ load: hangs })
     return Effect.gen(function*() {
       const loading = yield* Effect.forEach([1, 2], () => Effect.forkChild(Effect.flip(load())))
@@ -157,7 +157,7 @@ describe("load", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("that is unloaded while requests wait fails, and the requests load the model again", () => {
+  it.effect("fails if the model is unloaded while requests wait, and the requests load the model again", () => {
     const setup = scriptedEngines({ load: (index) => index === 0 ? hangs() : Effect.sleep("1 second") })
     return Effect.gen(function*() {
       const loading = yield* Effect.forkChild(Effect.flip(load()))
@@ -172,7 +172,7 @@ describe("load", () => {
   })
 
   for (const served of [true, false]) {
-    it.effect(`of a new version that is unloaded meanwhile fails, where one ${served ? "serves" : "does not"}`, () => {
+    it.effect(`of a new version fails if the model is unloaded meanwhile, where the old one ${served ? "serves" : "does not"}`, () => {
       const setup = scriptedEngines({ load: (index) => served && index === 0 ? Effect.void : hangs() })
       return Effect.gen(function*() {
         if (served) yield* once()
@@ -219,7 +219,7 @@ describe("the idle time", () => {
     ["shorter", Duration.seconds(3), 3_000]
   ]
   for (const [name, keepAlive, ms] of cases) {
-    it.effect(`is what a request says where that is ${name}`, () => {
+    it.effect(`is that of a request if it is ${name}`, () => {
       const setup = scriptedEngines()
       return Effect.gen(function*() {
         yield* once(deployment(), keepAlive)
@@ -245,7 +245,7 @@ describe("the idle time", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("without an end keeps it until another request says otherwise", () => {
+  it.effect("without a limit keeps the engine until a request sets another", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* once(deployment(), Duration.infinity)
@@ -257,7 +257,7 @@ describe("the idle time", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("is the last request's, put off by a longer one and brought forward by a shorter one", () => {
+  it.effect("is that of the last request: longer or shorter than the one before", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* once(deployment(), Duration.seconds(10))
@@ -291,7 +291,7 @@ describe("the idle time", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("begins when the last who waited has left, though he was never served", () => {
+  it.effect("begins when the last waiting caller has disconnected, even if none was served", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* once()
@@ -307,7 +307,7 @@ describe("the idle time", () => {
 })
 
 describe("unload", () => {
-  it.effect("lets what runs end, and serves who waits by the next life", () => {
+  it.effect("waits for running jobs, and the next engine serves waiting callers", () => {
     const setup = scriptedEngines()
     const chosen = deployment("a", { options: { engine: "fake", slots: 1 } })
     return Effect.gen(function*() {
@@ -329,7 +329,7 @@ describe("unload", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("begins the next life for a newcomer beside the one that drains", () => {
+  it.effect("starts another engine for a new caller beside the draining one", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       const runs = yield* workFor(deployment(), "10 seconds")
@@ -345,7 +345,7 @@ describe("unload", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("is told once, however many ask for it", () => {
+  it.effect("emits its events once for any number of callers", () => {
     const setup = scriptedEngines({ close: () => Effect.sleep("1 second") })
     return Effect.gen(function*() {
       const received = yield* listen
@@ -359,7 +359,7 @@ describe("unload", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("goes on when whoever asked for it leaves", () => {
+  it.effect("continues when its caller disconnects", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       const runs = yield* workFor(deployment(), "10 seconds")
@@ -373,7 +373,7 @@ describe("unload", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("of an engine that crashes meanwhile starts no other, and loses nobody who waits", () => {
+  it.effect("of an engine that crashes meanwhile starts no other, and serves every waiting caller", () => {
     const setup = scriptedEngines({ load: (index) => index === 0 ? Effect.void : Effect.sleep("1 second") })
     const chosen = deployment("a", { options: { engine: "fake", slots: 1 } })
     return Effect.gen(function*() {
@@ -393,7 +393,7 @@ describe("unload", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("of one that is stopped meanwhile loses nobody who comes after", () => {
+  it.effect("that is interrupted meanwhile serves every later caller", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       const runs = yield* hold(deployment())
@@ -408,7 +408,7 @@ describe("unload", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("of what is not loaded does nothing", () => {
+  it.effect("of a model that is not loaded does nothing", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* unload()
@@ -418,7 +418,7 @@ describe("unload", () => {
 })
 
 describe("unloadIdle", () => {
-  it.effect("unloads what nobody uses, is not pinned, and has been idle for so long, and tells how many", () => {
+  it.effect("unloads unused models that are not pinned and have been idle for the time, and returns their number", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       const unloadIdle = (seconds: number) => Models.use(({ unloadIdle }) => unloadIdle(Duration.seconds(seconds)))
@@ -438,7 +438,7 @@ describe("unloadIdle", () => {
 })
 
 describe("a deployment that is down", () => {
-  it.effect("is tried by one request when the time has come, for all who ask then", () => {
+  it.effect("is tried by one request after the wait, for all callers", () => {
     let broken = true
     const setup = scriptedEngines({
       load: () => Effect.suspend(() => broken ? Effect.fail(crashed("Always.")) : Effect.void)
@@ -478,7 +478,7 @@ describe("a deployment that is down", () => {
 })
 
 describe("the layer's end", () => {
-  it.effect("ends every engine, those that drain and those that load too", () => {
+  it.effect("ends every engine, including those that drain or load", () => {
     const setup = scriptedEngines({ load: (_, { id }) => id === "slow" ? Effect.never : Effect.void })
     return Effect.gen(function*() {
       const scope = yield* Scope.make()

@@ -75,7 +75,7 @@ describe("EvictionPlan", () => {
       })
     })
 
-    it("never evicts what is pinned, in use, or not held for long enough", () => {
+    it("never evicts a model that is pinned, in use, or within its hold time", () => {
       property((candidates, snapshot) => {
         const plan = make(candidates, snapshot)
         if (plan.type !== "load") return
@@ -83,7 +83,7 @@ describe("EvictionPlan", () => {
       })
     })
 
-    it("has no victim who could stay", () => {
+    it("has no victim that could stay", () => {
       property((candidates, snapshot) => {
         const plan = make(candidates, snapshot)
         if (plan.type !== "load") return
@@ -94,7 +94,7 @@ describe("EvictionPlan", () => {
       })
     })
 
-    it("is made wherever it can be", () => {
+    it("exists whenever one is possible", () => {
       property((candidates, snapshot) => {
         const stays = snapshot.residents.filter((one) => !canGo(snapshot)(one))
         const possible = candidates.some(({ bytes }) => sum(stays) + bytes <= snapshot.budgetBytes)
@@ -102,7 +102,7 @@ describe("EvictionPlan", () => {
       })
     })
 
-    it("takes the first in order that fits beside what is there, and evicts only where none does", () => {
+    it("takes the first candidate that fits beside the loaded models, and evicts only if none does", () => {
       property((candidates, snapshot) => {
         const plan = make(candidates, snapshot)
         const ordered = order(candidates, snapshot.budgetBytes)
@@ -118,7 +118,7 @@ describe("EvictionPlan", () => {
   })
 
   describe("a refusal", () => {
-    it("comes exactly where evicting everything that is not pinned is not enough for the smallest", () => {
+    it("comes exactly if evicting everything that is not pinned is not enough for the smallest", () => {
       property((candidates, snapshot) => {
         const plan = make(candidates, snapshot)
         const available = snapshot.budgetBytes - sum(snapshot.residents.filter(({ pinned }) => pinned))
@@ -132,14 +132,14 @@ describe("EvictionPlan", () => {
       })
     })
 
-    it("never meets what takes nothing, even where more is in use than there is", () => {
+    it("never concerns a model that needs no memory, even if more is in use than available", () => {
       const plan = make([candidate(0)], snapshot(5, resident("pinned", 10, { pinned: true })))
       assert.deepStrictEqual(plan, { type: "load", candidate: candidate(0), evict: [] })
     })
   })
 
   describe("a plan to wait", () => {
-    it("makes progress: something drains that is in use, or it ends in time", () => {
+    it("makes progress: a model in use drains, or the wait has an end", () => {
       property((candidates, snapshot) => {
         const plan = make(candidates, snapshot)
         if (plan.type !== "wait") return
@@ -150,7 +150,7 @@ describe("EvictionPlan", () => {
       })
     })
 
-    it("never drains what is pinned or not held for long enough", () => {
+    it("never drains a model that is pinned or within its hold time", () => {
       property((candidates, snapshot) => {
         const plan = make(candidates, snapshot)
         if (plan.type !== "wait") return
@@ -161,7 +161,7 @@ describe("EvictionPlan", () => {
       })
     })
 
-    it("comes to a load when its time has passed and what drains is idle", () => {
+    it("becomes a load when its time has passed and the draining model is idle", () => {
       property((candidates, start) => {
         let now = start
         for (let rounds = 0; rounds <= 2 * start.residents.length; rounds++) {
@@ -202,7 +202,7 @@ describe("EvictionPlan", () => {
       })
     }
 
-    it("is a smaller one where the large one does not fit beside the others", () => {
+    it("is a smaller one if the large one does not fit beside the others", () => {
       const plan = make(
         [candidate(6 * GiB, 16), candidate(3 * GiB, 8)],
         snapshot(8 * GiB, resident("other", 4 * GiB))
@@ -210,7 +210,7 @@ describe("EvictionPlan", () => {
       assert.deepStrictEqual(plan, { type: "load", candidate: candidate(3 * GiB, 8), evict: [] })
     })
 
-    it("is a finer one than the budget is for where there is no other", () => {
+    it("is a finer one than the budget is for if there is no other", () => {
       const plan = make([candidate(GiB, 16)], snapshot(1.5 * GiB))
       assert.strictEqual(plan.type === "load" && plan.candidate.bits, 16)
     })
@@ -241,18 +241,18 @@ describe("EvictionPlan", () => {
       assert.deepStrictEqual(victimOf(resident("a", 10), resident("b", 10, { reloadMs: 10 })), ["b"])
     })
 
-    it("is the one that is asked for least", () => {
+    it("is the one with the fewest requests", () => {
       assert.deepStrictEqual(victimOf(resident("a", 10), resident("b", 10, { demand: 1 })), ["b"])
     })
 
-    it("is the only one that is large enough, where the cheaper ones would not do", () => {
+    it("is the only one that is large enough if the cheaper ones are not", () => {
       assert.deepStrictEqual(
         victimOf(resident("small", 4, { idleMs: 90_000 }), resident("large", 10)),
         ["large"]
       )
     })
 
-    it("costs more the more one of its reasons weighs", () => {
+    it("costs more as any one of its terms grows", () => {
       fc.assert(fc.property(residents, (all) => {
         for (const one of all) {
           assert.isAbove(costOf({ ...one, reloadMs: one.reloadMs + 1 }), costOf(one))

@@ -36,7 +36,7 @@ const repliesOf = ({ engines }: ScriptedEngines) =>
 const slowGreen = { load: (index: number) => index === 0 ? Effect.void : Effect.sleep("1 second") }
 
 describe("replace", () => {
-  it.effect("loads the new one beside the old, moves new requests over, and ends the old with its last job", () => {
+  it.effect("loads the new one beside the old, moves new requests to it, and ends the old after its last job", () => {
     const setup = scriptedEngines(slowGreen)
     return Effect.gen(function*() {
       const received = yield* listen
@@ -66,7 +66,7 @@ describe("replace", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("fails nothing in flight, however many there are", () => {
+  it.effect("fails no request in flight", () => {
     const setup = scriptedEngines(slowGreen)
     return Effect.gen(function*() {
       const callers = yield* Effect.forEach(
@@ -86,7 +86,7 @@ describe("replace", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("leaves the old one where the new one does not load, and its caller gets the error", () => {
+  it.effect("keeps the old one if the new one does not load, and its caller gets the error", () => {
     const setup = scriptedEngines({ load: (index) => index === 1 ? Effect.fail(loadFailed) : Effect.void })
     return Effect.gen(function*() {
       const runs = yield* hold(blue)
@@ -102,7 +102,7 @@ describe("replace", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("leaves the old one where the new one crashes as often as it is started", () => {
+  it.effect("keeps the old one if the new one crashes at every start", () => {
     const setup = scriptedEngines({ load: (index) => index === 0 ? Effect.void : Effect.fail(crashed("Always.")) })
     return Effect.gen(function*() {
       yield* once()
@@ -113,7 +113,7 @@ describe("replace", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("whose caller leaves stops the new load and leaves the old one", () => {
+  it.effect("whose caller disconnects stops the new load and keeps the old one", () => {
     const setup = scriptedEngines(slowGreen)
     return Effect.gen(function*() {
       yield* once()
@@ -130,7 +130,7 @@ describe("replace", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("whose caller leaves as the new one begins to serve leaves either, and one", () => {
+  it.effect("whose caller disconnects as the new one begins to serve keeps exactly one of the two", () => {
     return Effect.forEach([0, 1, 2, 3, 4, 5, 6, 7], (yields) => {
       const setup = scriptedEngines(slowGreen)
       return Effect.gen(function*() {
@@ -152,7 +152,7 @@ describe("replace", () => {
     })
   })
 
-  it.effect("counts after an unload too, also for who asks for the old one", () => {
+  it.effect("applies after an unload too, even to callers of the old one", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* once(blue)
@@ -181,7 +181,7 @@ describe("replace", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("of a model that is not loaded takes who comes meanwhile along, and back where it fails", () => {
+  it.effect("of a model that is not loaded serves callers that arrive meanwhile, by the old one if it fails", () => {
     return Effect.forEach([true, false], (fails) => {
       const setup = scriptedEngines({
         load: (index) =>
@@ -200,7 +200,7 @@ describe("replace", () => {
     })
   })
 
-  it.effect("during a load gives who waits whichever is ready first", () => {
+  it.effect("during a load serves waiting callers by the engine that is ready first", () => {
     const setup = scriptedEngines({ load: (index) => Effect.sleep(index === 0 ? "10 seconds" : "1 second") })
     return Effect.gen(function*() {
       const waits = yield* workFor(blue, 0)
@@ -213,7 +213,7 @@ describe("replace", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("serves by the new one where the old one crashes meanwhile", () => {
+  it.effect("serves by the new one if the old one crashes meanwhile", () => {
     const setup = scriptedEngines(slowGreen)
     return Effect.gen(function*() {
       yield* once()
@@ -230,7 +230,7 @@ describe("replace", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("serves by the new one where the old one is given up meanwhile", () => {
+  it.effect("serves by the new one if the old one's restarts are used up meanwhile", () => {
     const setup = scriptedEngines({
       load: (index) => index === 0 ? Effect.void : index === 1 ? Effect.sleep("1 minute") : Effect.fail(loadFailed)
     })
@@ -248,7 +248,7 @@ describe("replace", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("by yet another version ends the load of the one before", () => {
+  it.effect("by a third version ends the load of the second", () => {
     const setup = scriptedEngines(slowGreen)
     const red = deployment("a", { options: { engine: "fake", reply: "red" } })
     return Effect.gen(function*() {
@@ -268,7 +268,7 @@ describe("replace", () => {
   })
 
   for (const fails of [false, true]) {
-    it.effect(`by the same deployment again loads it anew, and both have its outcome: ${fails ? "error" : "ready"}`, () => {
+    it.effect(`by the same deployment again loads it again, and both have its outcome: ${fails ? "error" : "ready"}`, () => {
       const setup = scriptedEngines({
         load: (index) =>
           index === 0
@@ -309,7 +309,7 @@ describe("replace", () => {
     })
   })
 
-  it.effect("takes the new one's idle time", () => {
+  it.effect("applies the new one's idle time", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* once()
@@ -319,7 +319,7 @@ describe("replace", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("where both do not fit the memory fails nobody: the old one ends first", () => {
+  it.effect("of models that do not fit together fails no request: the old one ends first", () => {
     const setup = scriptedEngines({ budget: 10, ...slowGreen })
     const old = large("a", 6)
     const next = large("a", 7)
@@ -338,7 +338,7 @@ describe("replace", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("that can never fit leaves the old one", () => {
+  it.effect("by one that can never fit keeps the old one", () => {
     const setup = scriptedEngines({ budget: 10 })
     return Effect.gen(function*() {
       yield* using(large("a", 6), () => Effect.void)

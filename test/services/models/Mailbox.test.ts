@@ -117,7 +117,7 @@ const play = (limit: number, steps: ReadonlyArray<Step>) => {
       const leaving = model.waiting[one.which]
       if (leaving === undefined) continue
       assert.isTrue(queue.remove(model.takeOut(leaving)))
-      assert.isFalse(queue.remove(leaving), "who has left is not there")
+      assert.isFalse(queue.remove(leaving), "a removed caller is not in the queue")
       out.push(leaving.value.name)
     }
     assert.strictEqual(queue.size, model.waiting.length)
@@ -141,7 +141,7 @@ const drain = (queue: Mailbox<Caller>, now: number): Array<Waiting<Caller>> => {
 }
 
 describe("Mailbox", () => {
-  it("does what its simple model does, and never holds more than its limit", () => {
+  it("behaves like its simple model, and never exceeds its limit", () => {
     let played = 0
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 12 }), schedule, (limit, steps) => {
@@ -152,7 +152,7 @@ describe("Mailbox", () => {
     assert.isAbove(played, 500)
   })
 
-  it("lets everyone out exactly once: served, displaced, refused, gone or cleared", () => {
+  it("ends every caller's wait exactly once: served, displaced, refused, gone or cleared", () => {
     fc.assert(fc.property(fc.integer({ min: 1, max: 12 }), schedule, (limit, steps) => {
       const { names, out } = play(limit, steps)
       assert.deepStrictEqual(out.sort((a, b) => a - b), Array.from({ length: names }, (_, name) => name))
@@ -165,7 +165,7 @@ describe("Mailbox", () => {
     assert.deepStrictEqual(drain(queue, 5).map(({ value }) => value.name), [0, 1, 2, 3, 4])
   })
 
-  it("lets tenants take turns, however many callers each has", () => {
+  it("serves tenants in turns, for any number of callers each", () => {
     const queue = new Mailbox<Caller>({ limit: 100, ageing })
     for (let name = 0; name < 50; name++) queue.offer(waiting("flood", name))
     for (let name = 50; name < 53; name++) queue.offer(waiting("b", name))
@@ -184,7 +184,7 @@ describe("Mailbox", () => {
     assert.deepStrictEqual(drain(queue, 0).map(({ priority }) => priority), ["high", "normal", "low"])
   })
 
-  it("lifts a caller by one priority when he has waited for exactly the ageing", () => {
+  it("raises a caller by one priority after exactly the ageing time", () => {
     for (const [now, expected] of [[ageing - 1, "new"], [ageing, "old"]] as const) {
       const queue = new Mailbox<Caller>({ limit: 10, ageing })
       queue.offer(waiting("old", 0, 0, "low"))
@@ -193,7 +193,7 @@ describe("Mailbox", () => {
     }
   })
 
-  it("lets nobody wait for ever: once aged, for at most his tenant's older callers, times the tenants", () => {
+  it("bounds each wait: once aged, by the tenant's older callers times the number of tenants", () => {
     fc.assert(fc.property(
       fc.integer({ min: 0, max: 8 }),
       fc.integer({ min: 1, max: 5 }),
@@ -218,7 +218,7 @@ describe("Mailbox", () => {
     ))
   })
 
-  it("lets addresses take turns, however many tenants each has", () => {
+  it("serves addresses in turns, for any number of tenants each", () => {
     const queue = new Mailbox<Caller>({ limit: 100, ageing })
     for (let name = 0; name < 50; name++) queue.offer({ ...waiting(`made up ${name}`, name), address: "192.0.2.1" })
     for (let name = 50; name < 53; name++) queue.offer({ ...waiting("b", name), address: "192.0.2.2" })
@@ -228,7 +228,7 @@ describe("Mailbox", () => {
     )
   })
 
-  it("lets another address in where one has filled it with tenants of one caller each", () => {
+  it("accepts another address if one has filled it with tenants of one caller each", () => {
     const queue = new Mailbox<Caller>({ limit: 8, ageing })
     for (let name = 0; name < 8; name++) queue.offer({ ...waiting(`made up ${name}`, name), address: "192.0.2.1" })
     assert.isFalse(queue.offer({ ...waiting("one more", 8), address: "192.0.2.1" }).accepted)
@@ -245,27 +245,27 @@ describe("Mailbox", () => {
       return queue
     }
 
-    it("refuses one more of whoever holds most", () => {
+    it("refuses another caller of the tenant with most callers", () => {
       const queue = full()
       assert.deepStrictEqual(queue.offer(waiting("flood", 4)), { accepted: false })
       assert.strictEqual(queue.size, 4)
     })
 
-    it("lets another tenant in for the newest caller of whoever holds most", () => {
+    it("accepts another tenant in place of the newest caller of the tenant with most callers", () => {
       const queue = full()
       const offer = queue.offer(waiting("b", 4, 9))
       assert.strictEqual(offer.accepted && offer.displaced?.value.name, 3)
       assert.deepStrictEqual(drain(queue, 9).map(({ value }) => value.name), [0, 4, 1, 2])
     })
 
-    it("shares its places evenly with a flood, and no further", () => {
+    it("shares its capacity evenly with a tenant that floods it", () => {
       const queue = full()
       assert.isTrue(queue.offer(waiting("b", 4)).accepted)
       assert.isTrue(queue.offer(waiting("b", 5)).accepted)
       assert.isFalse(queue.offer(waiting("b", 6)).accepted)
     })
 
-    it("has a place again when someone leaves", () => {
+    it("has capacity again when a caller disconnects", () => {
       const queue = new Mailbox<Caller>({ limit: 1, ageing })
       const first = waiting("a", 0)
       queue.offer(first)

@@ -45,7 +45,7 @@ describe("ofGguf", () => {
     assert.strictEqual(of({ kvCacheType: "q4_0" }).kvCacheBytes, entriesPerToken * 512 / 32 * 18)
   })
 
-  it("takes fewer heads for keys and values, one number for all layers or one for each", () => {
+  it("uses the heads of keys and values, one number for all layers or one for each", () => {
     const withHeads = (heads: Gguf.Value): number =>
       MemoryEstimate.ofGguf(
         { ...header, metadata: new Map([...header.metadata, ["llama.attention.head_count_kv", heads]]) },
@@ -56,7 +56,7 @@ describe("ofGguf", () => {
     assert.strictEqual(withHeads([2, 2, 2, 2, 2, 2]), withHeads(2))
   })
 
-  it("takes the file's size where it does not know the tensors' types", () => {
+  it("uses the file's size if a tensor's type is unknown", () => {
     const strange = { ...header, tensors: header.tensors.map((tensor) => ({ ...tensor, type: 99, bytes: undefined })) }
     assert.strictEqual(
       MemoryEstimate.ofGguf(strange, bytes.length, use).weightsBytes,
@@ -64,7 +64,7 @@ describe("ofGguf", () => {
     )
   })
 
-  it("never falls when more is asked for", () => {
+  it("never decreases with a larger window, more slots or more replicas", () => {
     const size = fc.record({
       contextSize: fc.integer({ min: 1, max: 200_000 }),
       slots: fc.integer({ min: 1, max: 64 }),

@@ -61,7 +61,7 @@ describe("Pressure", () => {
     }))
   })
 
-  it("does not waver: a reading told again changes nothing, nor does one a little lower", () => {
+  it("does not change at a repeated reading, nor at a slightly lower one", () => {
     fc.assert(
       fc.property(share, level, fc.double({ min: 0, max: hysteresis * 0.99, noNaN: true }), (used, before, less) => {
         const now = levelOf(used, before)
@@ -72,7 +72,7 @@ describe("Pressure", () => {
     )
   })
 
-  it("sheds more at each level", () => {
+  it("unloads more at each level", () => {
     const idleOf = (one: Level) => {
       const { unloadIdleFor } = sheds[one]
       return unloadIdleFor === undefined ? Number.POSITIVE_INFINITY : Duration.toMillis(unloadIdleFor)
@@ -135,7 +135,7 @@ describe("The pressure layer", () => {
     }).pipe(Effect.provide(layer))
   })
 
-  it.effect("sheds as long as the level lasts, and nothing at normal", () => {
+  it.effect("unloads models as long as the level lasts, and nothing at normal", () => {
     const { at, layer, unloads } = stage()
     const ms = (level: Level) => Duration.toMillis(sheds[level].unloadIdleFor!)
     return Effect.gen(function*() {

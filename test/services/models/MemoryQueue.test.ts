@@ -195,7 +195,7 @@ describe("MemoryQueue", () => {
     it(name, () => assert.deepStrictEqual(outcomes(schedule(waiting, snapshot)), expected))
   }
 
-  it("keeps within the budget, evicts only what is idle, and serves all, whatever comes, leaves and ends", () => {
+  it("stays within the budget, evicts only idle models, and serves all loads, in any sequence of events", () => {
     fc.assert(fc.property(fc.nat(), fc.integer({ min: 4, max: 12 }), fc.constantFrom(0, 3), (seed, budget, hold) => {
       const random = randomOf(seed)
       const world = makeWorld(random, budget, hold)
@@ -212,7 +212,7 @@ describe("MemoryQueue", () => {
     }))
   })
 
-  it("gives a large model its turn, though small ones that never rest come at every moment", () => {
+  it("loads a large model within a bound among constant small loads", () => {
     fc.assert(fc.property(fc.nat(), fc.constantFrom(0, 3), (seed, hold) => {
       const world = makeWorld(randomOf(seed), 10, hold)
       world.arrive("first", 3)

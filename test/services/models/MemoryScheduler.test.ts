@@ -45,7 +45,7 @@ const bounded = (behaviour: EngineBehaviour & { readonly budget: number }) => {
   return { ...setup, over }
 }
 
-/** Callers who come every so often, each with a job of 300 ms; their waits, ms. */
+/** Callers at an interval, each with a job of 300 ms; their waits, ms. */
 const stream = (chosen: Deployment, count: number, everyMs: number) =>
   Effect.gen(function*() {
     const waits: Array<number> = []
@@ -67,7 +67,7 @@ describe("two models that do not fit together", () => {
   const a = large("a", 6)
   const b = large("b", 6)
 
-  it.effect("both serve all their callers, swap at most once per hold time, and let nobody wait for long", () => {
+  it.effect("both serve all their callers within a bound, and swap at most once per hold time", () => {
     const setup = bounded({ budget: 10, hold: Duration.seconds(5), load: () => Effect.sleep("1 second") })
     return Effect.gen(function*() {
       const streams = yield* Effect.all([stream(a, 200, 290), stream(b, 200, 310)])
@@ -88,7 +88,7 @@ describe("two models that do not fit together", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("swap also where nothing is held: each serves a job before it goes", () => {
+  it.effect("swap without a hold time too: each serves a job before its unload", () => {
     const setup = bounded({ budget: 10, hold: Duration.zero, load: () => Effect.sleep("10 millis") })
     return Effect.gen(function*() {
       const streams = yield* Effect.all([stream(a, 30, 0), stream(b, 30, 0)])
@@ -99,7 +99,7 @@ describe("two models that do not fit together", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("do not swap within the hold time, though the other is idle", () => {
+  it.effect("do not swap within the hold time, even if the other is idle", () => {
     const setup = bounded({ budget: 10, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
       yield* once(a)
@@ -112,7 +112,7 @@ describe("two models that do not fit together", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("let a long job end before they swap, and give no other job to its engine meanwhile", () => {
+  it.effect("wait for a long job before they swap, and start no other job in its engine meanwhile", () => {
     const setup = bounded({ budget: 10, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
       const runs = yield* workFor(a, "1 minute")
@@ -129,7 +129,7 @@ describe("two models that do not fit together", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("go on as before when the one who waits for room leaves", () => {
+  it.effect("continue as before when the caller that waits for memory disconnects", () => {
     const setup = bounded({ budget: 10, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
       const runs = yield* hold(a)
@@ -147,7 +147,7 @@ describe("two models that do not fit together", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("serve on beside a load that only continues, which gets the memory once it is idle", () => {
+  it.effect("continue to serve beside a load without callers, which gets the memory once one is idle", () => {
     const setup = bounded({ budget: 10, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
       const runs = yield* workFor(a, "1 minute")
@@ -173,7 +173,7 @@ describe("two models that do not fit together", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("take turns again once a request waits for the load that only continued", () => {
+  it.effect("take turns again once a request waits for the load without callers", () => {
     const setup = bounded({ budget: 10, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
       const runs = yield* workFor(a, "1 minute")
@@ -195,7 +195,7 @@ describe("two models that do not fit together", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("come before a load that only continues, though it has waited for longer", () => {
+  it.effect("precede a load without callers that has waited longer", () => {
     const c = large("c", 6)
     const setup = bounded({ budget: 10, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
@@ -216,7 +216,7 @@ describe("two models that do not fit together", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("are unloaded when idle, though they were stopped for one who has left, and so has who waited for them", () => {
+  it.effect("are unloaded when idle after an eviction whose callers have all disconnected", () => {
     const setup = bounded({ budget: 12, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
       const runs = yield* workFor(a, "10 seconds")
@@ -233,7 +233,7 @@ describe("two models that do not fit together", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("swap where the one in use crashes while the other waits", () => {
+  it.effect("swap if the one in use crashes while the other waits", () => {
     const setup = bounded({ budget: 10, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
       const runs = yield* workFor(a, "1 minute")
@@ -248,7 +248,7 @@ describe("two models that do not fit together", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("give the room back when a load fails", () => {
+  it.effect("release the memory when a load fails", () => {
     const setup = bounded({
       budget: 10,
       load: (index) => index === 0 ? Effect.fail(loadFailed) : Effect.void
@@ -260,7 +260,7 @@ describe("two models that do not fit together", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("give the room back when restarts are used up", () => {
+  it.effect("release the memory when restarts are used up", () => {
     const setup = bounded({
       budget: 10,
       load: (_, { id }) => id === "a" ? Effect.fail(crashed("Always.")) : Effect.void
@@ -292,7 +292,7 @@ describe("three models", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("lose the one that is cheapest to lose", () => {
+  it.effect("evict the one that is cheapest to evict", () => {
     const setup = bounded({ budget: 12 })
     return Effect.gen(function*() {
       yield* once(large("rare", 6))
@@ -303,7 +303,7 @@ describe("three models", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("lose the pinned one never", () => {
+  it.effect("never evict the pinned one", () => {
     const setup = bounded({ budget: 12, hold: Duration.seconds(1) })
     return Effect.gen(function*() {
       yield* once(large("pinned", 6, { pinned: true }))
@@ -319,7 +319,7 @@ describe("three models", () => {
 })
 
 describe("a model that cannot fit", () => {
-  it.effect("is refused at once, with what it needs and what there is beside the pinned", () => {
+  it.effect("is refused at once, with the needed memory and the memory that pinned models leave", () => {
     const setup = bounded({ budget: 10 })
     return Effect.gen(function*() {
       yield* once(large("pinned", 4, { pinned: true }))
@@ -344,7 +344,7 @@ describe("a model that cannot fit", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("does not keep others from their room", () => {
+  it.effect("does not delay other models", () => {
     const setup = bounded({ budget: 10 })
     return Effect.gen(function*() {
       assert.strictEqual((yield* reasonOf(large("a", 11)))._tag, "InsufficientMemory")
@@ -388,7 +388,7 @@ describe("a model that waits for memory", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("gets its turn, though small ones come at every moment, and is waited for by those that need its memory", () => {
+  it.effect("gets its turn among constant small loads, and delays those that need its memory", () => {
     const setup = bounded({ budget: 10, hold: Duration.seconds(1) })
     return Effect.gen(function*() {
       const small = yield* Effect.forEach([1, 2, 3, 4, 5], (index) => stream(large(`s${index}`, 3), 100, 300))
@@ -403,7 +403,7 @@ describe("a model that waits for memory", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("waits for its own memory only, and not for that of one which waits longer", () => {
+  it.effect("waits for its own memory only, not for that of a load that waits longer", () => {
     const setup = bounded({ budget: 12, hold: Duration.zero })
     return Effect.gen(function*() {
       const long = yield* workFor(large("long", 6), "1 hour")
@@ -422,7 +422,7 @@ describe("a model that waits for memory", () => {
 })
 
 describe("the memory of the machine", () => {
-  it.effect("is used but for a fifth, and what loads counts before it has taken its memory", () => {
+  it.effect("is used up to four fifths, and a loading model counts before it uses its memory", () => {
     let available = 20
     const setup = scriptedEngines({
       reading: () => ({ totalBytes: 100 * MiB, availableBytes: available * MiB }),
@@ -445,7 +445,7 @@ describe("the memory of the machine", () => {
 })
 
 describe("a footprint", () => {
-  it.effect("that was learned counts in place of the estimate", () => {
+  it.effect("that was measured replaces the estimate", () => {
     const setup = scriptedEngines({ budget: 10, hold: Duration.zero })
     const a = large("a", 3)
     const b = large("b", 6)
@@ -466,7 +466,7 @@ describe("a footprint", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("is learned from an engine that has done a job, and is the most it took", () => {
+  it.effect("is measured from an engine that has done a job, and is its maximum", () => {
     const setup = scriptedEngines({ budget: 10, hold: Duration.zero })
     const a = large("a", 6)
     return Effect.gen(function*() {
@@ -495,7 +495,7 @@ describe("the variants of a model", () => {
   const fileOf = ({ engines }: ScriptedEngines) =>
     engines.map(({ deployment: { options } }) => options.engine === "llama" ? options.file : options.engine)
 
-  it.effect("are taken in place of what does not fit", () => {
+  it.effect("replace a variant that does not fit", () => {
     const setup = scriptedEngines({ budget: 5, files })
     return Effect.gen(function*() {
       yield* once(varied)
@@ -503,7 +503,7 @@ describe("the variants of a model", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("are the largest that fits", () => {
+  it.effect("are chosen by size: the largest that fits", () => {
     const setup = scriptedEngines({ budget: 8, files })
     return Effect.gen(function*() {
       yield* once(varied)
@@ -511,7 +511,7 @@ describe("the variants of a model", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("let others stay where a smaller one fits beside them", () => {
+  it.effect("evict no other model if a smaller variant fits beside it", () => {
     const setup = scriptedEngines({ budget: 8, files })
     return Effect.gen(function*() {
       yield* once(large("other", 4))
@@ -522,7 +522,7 @@ describe("the variants of a model", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
-  it.effect("of which no file can be read load all the same, so that the engine says what is wrong", () => {
+  it.effect("load even if no file can be read, so that the engine reports the error", () => {
     const setup = scriptedEngines({ budget: 8, load: () => Effect.fail(loadFailed) })
     return Effect.gen(function*() {
       assert.strictEqual((yield* reasonOf(varied))._tag, "ModelLoadFailed")
@@ -530,8 +530,8 @@ describe("the variants of a model", () => {
   })
 })
 
-describe("room for a job in flight", () => {
-  it.effect("is never taken: an eviction waits for the engine to let go of a job whose caller has left", () => {
+describe("the memory of a job in flight", () => {
+  it.effect("is never released early: an eviction waits for the end of a job whose caller has disconnected", () => {
     const setup = bounded({ budget: 10, hold: Duration.zero })
     return Effect.gen(function*() {
       const leaves = yield* Effect.forkChild(

@@ -88,7 +88,7 @@ const house = ({ close = () => Effect.void, load = () => Effect.void }: Behaviou
 const hold = (deployment: Deployment) =>
   Models.use(({ lease }) => Effect.andThen(lease(deployment, {}), Effect.never)).pipe(Effect.scoped, Effect.forkChild)
 
-/** What tells one engine from another. */
+/** The identity of an engine. */
 const leaseOnce = (deployment: Deployment) =>
   Effect.scoped(Effect.map(Models.use(({ lease }) => lease(deployment, {})), ({ describe }) => describe))
 
@@ -107,7 +107,7 @@ const settle = TestClock.adjust(0)
 
 describe("Models", () => {
   describe("loading", () => {
-    it.effect("happens once, however many borrow at first", () => {
+    it.effect("happens once for any number of concurrent leases", () => {
       const actors = house(slowly("1 second"))
       return Effect.gen(function*() {
         const fibers = yield* Effect.forEach(
@@ -121,7 +121,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("waits for the first borrower", () => {
+    it.effect("waits for the first lease", () => {
       const actors = house()
       return Effect.gen(function*() {
         yield* TestClock.adjust("1 hour")
@@ -131,7 +131,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("is of each deployment for itself", () => {
+    it.effect("is separate for each deployment", () => {
       const actors = house()
       return Effect.gen(function*() {
         const one = yield* leaseOnce(deployment("fake/a#0"))
@@ -141,7 +141,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("gives later borrowers the engine that is there", () => {
+    it.effect("gives later leases the loaded engine", () => {
       const actors = house()
       return Effect.gen(function*() {
         const first = yield* leaseOnce(deployment())
@@ -167,7 +167,7 @@ describe("Models", () => {
 
     const idle = deployment("fake/a#0", Duration.minutes(10))
 
-    it.effect("comes when nobody has borrowed for exactly the idle time", () => {
+    it.effect("comes after exactly the idle time without a lease", () => {
       const actors = house()
       return Effect.gen(function*() {
         yield* leaseOnce(idle)
@@ -178,7 +178,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("does not come while anyone borrows", () => {
+    it.effect("does not come during a lease", () => {
       const actors = house()
       return Effect.gen(function*() {
         const one = yield* hold(idle)
@@ -193,7 +193,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("is put off by whoever borrows meanwhile", () => {
+    it.effect("is postponed by a lease meanwhile", () => {
       const actors = house()
       return Effect.gen(function*() {
         yield* leaseOnce(idle)
@@ -206,7 +206,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("is by the idle time of each deployment", () => {
+    it.effect("applies the idle time of each deployment", () => {
       const actors = house()
       return Effect.gen(function*() {
         yield* leaseOnce(deployment("fake/a#0", Duration.minutes(1)))
@@ -216,7 +216,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("is followed by another load for the next borrower", () => {
+    it.effect("is followed by another load for the next lease", () => {
       const actors = house()
       return Effect.gen(function*() {
         const first = yield* leaseOnce(idle)
@@ -227,7 +227,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("comes at the end of the layer for all", () => {
+    it.effect("comes for all engines at the end of the layer", () => {
       const actors = house()
       return Effect.gen(function*() {
         yield* Effect.andThen(leaseOnce(idle), leaseOnce(deployment("fake/a#1"))).pipe(Effect.provide(actors.layer))
@@ -248,8 +248,8 @@ describe("Models", () => {
     })
   })
 
-  describe("borrowers", () => {
-    it.effect("that are interrupted while they use the engine give it back", () => {
+  describe("leases", () => {
+    it.effect("that are interrupted during use release the engine", () => {
       const actors = house()
       return Effect.gen(function*() {
         const fiber = yield* hold(deployment())
@@ -260,7 +260,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("that are interrupted while the engine loads give it back", () => {
+    it.effect("that are interrupted while the engine loads release it", () => {
       const actors = house(slowly("1 minute"))
       return Effect.gen(function*() {
         const fiber = yield* hold(deployment())
@@ -273,7 +273,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("find no engine after a stop, which is no crash", () => {
+    it.effect("fail after a stop, which is not a crash", () => {
       const place = house()
       return Effect.gen(function*() {
         const holder = yield* hold(deployment())
@@ -286,7 +286,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(place.layer))
     })
 
-    it.effect("the last of which leaves while the engine loads stop the load", () => {
+    it.effect("stop the load when the last of them is interrupted", () => {
       const place = house(slowly("1 minute"))
       return Effect.gen(function*() {
         const first = yield* hold(deployment())
@@ -315,7 +315,7 @@ describe("Models", () => {
   })
 
   describe("a crash", () => {
-    it.effect("is followed by a restart, and those who wait get the new engine", () => {
+    it.effect("is followed by a restart, and waiting callers get the new engine", () => {
       const actors = house(slowly("1 second"))
       return Effect.gen(function*() {
         const holder = yield* hold(deployment())
@@ -333,7 +333,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("while the model loads is no failure of those who wait, as long as there are restarts", () => {
+    it.effect("while the model loads fails no waiting caller as long as there are restarts", () => {
       const actors = house({ load: (index) => index < Defaults.restarts ? Effect.fail(crashed("Gone.")) : Effect.void })
       return Effect.gen(function*() {
         const waiting = yield* Effect.forkChild(leaseOnce(deployment()))
@@ -343,7 +343,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("is followed by restarts after 0.1 s, doubling, as many as there are", () => {
+    it.effect("is followed by restarts after 0.1 s, doubling, up to the limit", () => {
       const actors = house({ load: () => Effect.fail(crashed("Gone.")) })
       return Effect.gen(function*() {
         const waiting = yield* Effect.forkChild(reasonOf(deployment()))
@@ -353,7 +353,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("of an engine that was used between its crashes counts as well", () => {
+    it.effect("counts even if the engine was used between its crashes", () => {
       const actors = house()
       return Effect.gen(function*() {
         yield* leaseOnce(deployment())
@@ -368,7 +368,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("of an engine that ran for long begins the restarts anew", () => {
+    it.effect("of an engine with a long uptime begins a new series of restarts", () => {
       const actors = house()
       return Effect.gen(function*() {
         const holder = yield* hold(deployment())
@@ -384,7 +384,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("of one deployment is none of another's", () => {
+    it.effect("of one deployment does not affect another", () => {
       const actors = house()
       return Effect.gen(function*() {
         yield* leaseOnce(deployment("fake/a#0"))
@@ -397,7 +397,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("gives nobody the crashed engine while it is being unloaded", () => {
+    it.effect("leases no crashed engine while it is being unloaded", () => {
       const actors = house({ close: (index) => index === 0 ? Effect.sleep("5 seconds") : Effect.void })
       return Effect.gen(function*() {
         const holder = yield* hold(deployment())
@@ -411,7 +411,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("of an engine that loads for long uses a restart up", () => {
+    it.effect("of an engine with a long load uses up a restart", () => {
       const actors = house({
         load: () => Effect.andThen(Effect.sleep("2 minutes"), Effect.fail(crashed("Out of memory.")))
       })
@@ -429,7 +429,7 @@ describe("Models", () => {
     const crashing = () =>
       house({ load: (index) => index <= Defaults.restarts ? Effect.fail(crashed(`Crash ${index}.`)) : Effect.void })
 
-    it.effect("everyone who waits fails with the last crash", () => {
+    it.effect("every waiting caller fails with the last crash", () => {
       const actors = crashing()
       return Effect.gen(function*() {
         const waiting = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(reasonOf(deployment())))
@@ -441,7 +441,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("the next borrower begins anew", () => {
+    it.effect("the next lease begins a new series", () => {
       const actors = crashing()
       return Effect.gen(function*() {
         const waiting = yield* Effect.forkChild(reasonOf(deployment()))
@@ -453,7 +453,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("one who waited and asks again at once is refused, with the time to wait", () => {
+    it.effect("a waiting caller's immediate retry is refused, with the wait", () => {
       const actors = crashing()
       return Effect.gen(function*() {
         const asksAgain = yield* Effect.forkChild(
@@ -467,7 +467,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("an operator brings it back at once", () => {
+    it.effect("a load by an operator tries again at once", () => {
       const actors = crashing()
       return Effect.gen(function*() {
         const waiting = yield* Effect.forkChild(reasonOf(deployment()))
@@ -478,7 +478,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("those who ask again at once share one load, even where nothing is kept idle", () => {
+    it.effect("immediate retries share one load, even without an idle time", () => {
       const actors = crashing()
       const unkept = deployment("fake/a#0", Duration.zero)
       return Effect.gen(function*() {
@@ -496,7 +496,7 @@ describe("Models", () => {
   })
 
   describe("a model that does not load", () => {
-    it.effect("fails its borrowers at once and is not tried again", () => {
+    it.effect("fails its callers at once and is not tried again", () => {
       const actors = house({ load: () => Effect.fail(loadFailed) })
       return Effect.gen(function*() {
         const waiting = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(Effect.flip(leaseOnce(deployment()))))
@@ -507,7 +507,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("is tried again by the next borrower", () => {
+    it.effect("is tried again by the next lease", () => {
       const actors = house({ load: (index) => index === 0 ? Effect.fail(loadFailed) : Effect.void })
       return Effect.gen(function*() {
         assert.deepStrictEqual(yield* Effect.flip(leaseOnce(deployment())), loadFailed)
@@ -517,7 +517,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("is not tried again where the engine's package is missing either", () => {
+    it.effect("is not tried again if the engine's package is missing", () => {
       const missing = InferenceError.make(
         new InferenceError.EngineMissing({ deployment: "fake/a#0", packageName: "node-llama-cpp" })
       )
@@ -529,7 +529,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("fails its borrowers however long that takes", () => {
+    it.effect("fails its callers after a load of any length", () => {
       const actors = house({ load: () => Effect.andThen(Effect.sleep("2 minutes"), Effect.fail(loadFailed)) })
       return Effect.gen(function*() {
         const waiting = yield* Effect.forkChild(leaseOnce(deployment()))
@@ -539,7 +539,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("ends its borrowers' wait where the engine breaks in an unforeseen way", () => {
+    it.effect("fails its callers after a defect of the engine", () => {
       const actors = house({ load: () => Effect.die(new Error("Unforeseen.")) })
       return Effect.gen(function*() {
         const waiting = yield* Effect.forkChild(leaseOnce(deployment()))
@@ -552,7 +552,7 @@ describe("Models", () => {
   describe("statuses", () => {
     const nothing = { running: 0, queued: 0, memoryBytes: 0 }
 
-    it.effect("tell of a life: cold, loading, ready, loading after a crash, ready, cold", () => {
+    it.effect("follow an engine: cold, loading, ready, loading after a crash, ready, cold", () => {
       const actors = house(slowly("1 second"))
       return Effect.gen(function*() {
         assert.deepStrictEqual(yield* statusOf(deployment()), { deployment: "fake/a#0", state: "cold", ...nothing })
@@ -595,7 +595,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("tell of a failure and its reason until the next load", () => {
+    it.effect("have a failure and its reason until the next load", () => {
       const actors = house({ load: (index) => index === 0 ? Effect.fail(loadFailed) : Effect.sleep("1 second") })
       return Effect.gen(function*() {
         yield* reasonOf(deployment())
@@ -615,7 +615,7 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("are of every deployment that has an actor", () => {
+    it.effect("exist for every deployment that has an actor", () => {
       const actors = house()
       const all = Models.use(({ statuses }) => statuses)
       return Effect.gen(function*() {
@@ -632,7 +632,7 @@ describe("Models", () => {
     })
   })
 
-  it.effect("a borrowed engine is open until its scope ends", () => {
+  it.effect("a leased engine is open until its scope ends", () => {
     const actors = house()
     const unkept = deployment("fake/a#0", Duration.zero)
     return Effect.gen(function*() {

@@ -158,7 +158,7 @@ const effectOf = ({ cause, state }: ActorEvent): readonly [living: number, drain
   return [state === "failed" ? -1 : 0, 0]
 }
 
-/** Every life ends once, and nothing is told of a life that has not begun. */
+/** Every engine instance ends once, and has no events before its start. */
 const checkEvents = (events: ReadonlyArray<ActorEvent>) => {
   for (const { id } of deployments) {
     let living = 0
@@ -235,7 +235,7 @@ const scenario = (seed: number, steps: number, faulty: boolean) => {
 
 describe("Models under random schedules", () => {
   for (const seed of Array.from({ length: 30 }, (_, index) => index + 1)) {
-    it.effect(`keeps what it promises, seed ${seed}`, () =>
+    it.effect(`keeps its invariants, seed ${seed}`, () =>
       Effect.gen(function*() {
         const { served } = yield* scenario(seed, 200, seed % 2 === 0)
         assert.isAbove(served, 10)

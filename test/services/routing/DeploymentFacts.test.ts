@@ -19,8 +19,8 @@ describe("Facts", () => {
     const published = of(remote)
     assert.deepStrictEqual([published.price, published.contextWindow], [{ input: 2.5, output: 10 }, 128_000])
     const price = { input: 1, output: 1 }
-    const told = of({ ...remote, price, contextSize: 9 })
-    assert.deepStrictEqual([told.price, told.contextWindow], [price, 9])
+    const given = of({ ...remote, price, contextSize: 9 })
+    assert.deepStrictEqual([given.price, given.contextWindow], [price, 9])
   })
 
   it("does not use a provider's prices for another host", () => {
@@ -35,7 +35,7 @@ describe("Facts", () => {
     assert.strictEqual(of(remote).slots, 64)
   })
 
-  it("knows which dialect's fields a deployment accepts", () => {
+  it("has the dialect whose fields a deployment accepts", () => {
     const lacks = (options: DeploymentOptions) =>
       [...of(options).missing ?? []].filter((need) => need !== "count").sort()
     assert.deepStrictEqual(lacks({ engine: "fake" }), ["anthropic fields", "openai fields"])

@@ -30,16 +30,16 @@ const answeredBy = Inference.use(({ generate }) =>
 describe("an explanation", () => {
   it.effect("is plain data of its schema: the plan in order, and no limit where there is none", () =>
     Effect.gen(function*() {
-      const told = yield* explained
-      assert.deepStrictEqual(told.plan.lists, {
+      const explanation = yield* explained
+      assert.deepStrictEqual(explanation.plan.lists, {
         ordinary: ["a#1", "a#0", "b#0", "cached-responses"],
         context: [],
         content: []
       })
-      assert.deepStrictEqual(told.plan.timeouts, { firstTokenMs: 1_000 })
-      assert.deepStrictEqual(told.plan.hedge, { share: 0.1 })
-      const json = JSON.parse(JSON.stringify(told)) as unknown
-      assert.deepStrictEqual(yield* Schema.decodeUnknownEffect(Explanation.Explanation)(json), told)
+      assert.deepStrictEqual(explanation.plan.timeouts, { firstTokenMs: 1_000 })
+      assert.deepStrictEqual(explanation.plan.hedge, { share: 0.1 })
+      const json = JSON.parse(JSON.stringify(explanation)) as unknown
+      assert.deepStrictEqual(yield* Schema.decodeUnknownEffect(Explanation.Explanation)(json), explanation)
       assert.strictEqual(yield* answeredBy, "a#1")
     }).pipe(Effect.provide(world(settingOf("quality")).layer)))
 
