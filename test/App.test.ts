@@ -68,9 +68,9 @@ describe("App.layer", () => {
       assert.deepStrictEqual(models().map(({ name }) => name), ["tiny-chat", "echo"])
       const { generate } = yield* Inference
       const answer = yield* generate({ model: "echo", messages: [{ role: "user", content: "Hello" }] })
-      const { decision, ...told } = answer
+      const { decision, ...rest } = answer
       assert.match(decision, /^dec-/)
-      assert.deepStrictEqual(told, {
+      assert.deepStrictEqual(rest, {
         text: "1 message",
         toolCalls: [],
         finishReason: "stop",

@@ -289,7 +289,7 @@ models:
     deployments: [{ engine: llama, file: ${weights}, slots: 0 }, { engine: llama, file: /nowhere/a.gguf }]
   b:
     deployments: [{ engine: llama, file: /nowhere/b.gguf }]
-    fallbacks: [a, nobody]
+    fallbacks: [a, missing]
     policy: none
   c:
     deployments:

@@ -43,7 +43,7 @@ describe("README", () => {
         return assert.include(stdout, "The capital of Japan is Tokyo.")
       }
       const command = /^npm run troupe -- (.*)$/.exec(line)
-      assert.isNotNull(command, "a kind of command that this test knows")
+      assert.isNotNull(command, "a supported kind of command")
       const args = [...command[1]!.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, bare]) => quoted ?? bare!)
       const { code, stdout } = await run(args, { cwd: root, env: { TROUPE_MODELS: store.path } })
       assert.strictEqual(code, 0)

@@ -92,7 +92,7 @@ describe("policy show", () => {
   })
 
   it("lists the policies and models for an unknown name", async () => {
-    const { code, stderr } = await show("nobody")
+    const { code, stderr } = await show("missing")
     assert.notStrictEqual(code, 0)
     assert.include(stderr, "Available: default, quick, fake/a, fake/b.")
   })

@@ -6,7 +6,7 @@ import { invoke } from "../support/CommandLine.ts"
 import { temporaryFolder } from "../support/Service.ts"
 
 const file = `
-server: { port: 9 } # where nobody listens
+server: { port: 9 } # without a listener
 policies:
   patient: { retries: 5 }
 models:

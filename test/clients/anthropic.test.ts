@@ -346,8 +346,8 @@ describe("deployments that fail", () => {
     const { data, response } = await client.messages.create(params).withResponse()
     assert.deepStrictEqual(textOf(data), ["the third answers"])
     assert.strictEqual(response.headers.get("x-troupe-attempts"), "1")
-    const nobody = { ...params, troupe: { deployments: ["gone"] } }
-    const wrong = await failure(client.messages.create(nobody))
+    const excluded = { ...params, troupe: { deployments: ["gone"] } }
+    const wrong = await failure(client.messages.create(excluded))
     assert.instanceOf(wrong, Anthropic.BadRequestError)
     assert.match(wrong.apiMessage!, /^troupe\.deployments\[0\]/)
   })

@@ -244,11 +244,11 @@ const logprobTests = ({ long, question: [prompt, answer] }: Subject, test: Test)
     Effect.gen(function*() {
       const sampling = { temperature: 1.2, topP: 0.9, seed: 3 }
       const plain = yield* collect(engine.generate(ask(long, { sampling })))
-      const told = yield* collect(engine.generate(ask(long, { sampling, logprobs: 0 })))
-      assert.strictEqual(told.text, plain.text)
+      const counted = yield* collect(engine.generate(ask(long, { sampling, logprobs: 0 })))
+      assert.strictEqual(counted.text, plain.text)
       assert.strictEqual(plain.logprobs.length, 0)
-      assert.isAbove(told.logprobs.length, 0)
-      assert.isTrue(told.logprobs.every(({ logprob, top }) => logprob < 0 && top.length === 0))
+      assert.isAbove(counted.logprobs.length, 0)
+      assert.isTrue(counted.logprobs.every(({ logprob, top }) => logprob < 0 && top.length === 0))
     }))
 }
 

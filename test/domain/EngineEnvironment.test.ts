@@ -4,7 +4,7 @@ import { describe, it } from "vitest"
 import { engineEnvironment } from "../../src/domain/EngineEnvironment.ts"
 
 describe("engineEnvironment", () => {
-  it("passes on what an engine needs, with its value", () => {
+  it("passes on the variables that an engine needs", () => {
     const needed = {
       PATH: "/bin",
       Path: "C:\\",
@@ -45,7 +45,7 @@ describe("engineEnvironment", () => {
     assert.deepStrictEqual(engineEnvironment(Object.fromEntries(secrets.map((name) => [name, "secret"]))), {})
   })
 
-  it("passes on nothing that is not named, whatever the environment has", () => {
+  it("passes on no other variable of any environment", () => {
     const known = /^(?:PATH|HOME|LANG|TZ|TMPDIR|[A-Z]+_[A-Z0-9_]*)$/i
     fc.assert(fc.property(fc.dictionary(fc.string(), fc.string()), (environment) => {
       for (const [name, value] of Object.entries(engineEnvironment(environment))) {
@@ -55,7 +55,7 @@ describe("engineEnvironment", () => {
     }))
   })
 
-  it("passes on what TROUPE_ENGINE_ENV names", () => {
+  it("passes on the variables that TROUPE_ENGINE_ENV names", () => {
     assert.deepStrictEqual(
       engineEnvironment({ TROUPE_ENGINE_ENV: "MY_DRIVER, other_key", MY_DRIVER: "x", OTHER_KEY: "y", THIRD: "z" }),
       { MY_DRIVER: "x", OTHER_KEY: "y" }

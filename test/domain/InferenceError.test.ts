@@ -60,10 +60,10 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
   ]],
   [new InferenceError.ContextLengthExceeded({ model: "far" }), ["\"far\"", "Shorten the prompt."]],
   [new InferenceError.ContentRefused({ deployment: "far#0", detail: "Not this." }), ["\"far#0\"", "Not this."]],
-  [new InferenceError.NotSupported({ deployment: "far#0", path: "logprobs", detail: "It tells none." }), [
+  [new InferenceError.NotSupported({ deployment: "far#0", path: "logprobs", detail: "It reports none." }), [
     "\"far#0\"",
     "logprobs",
-    "It tells none."
+    "It reports none."
   ]],
   [new InferenceError.CircuitOpen({ deployment: "far#0", retryAfterMs: 60_000 }), ["\"far#0\"", "60 s"]],
   [new InferenceError.NoDeployment({ model: "chat", excluded: [{ deployment: "far#0", reason: "too small" }] }), [
@@ -99,18 +99,18 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
 ]
 
 describe("InferenceError", () => {
-  it("there is a case here for every reason", () => {
+  it("has a case in this table for every reason", () => {
     const tested = new Set(cases.map(([reason]) => reason._tag))
     assert.strictEqual(tested.size, InferenceError.Reason.members.length)
   })
 
   for (const [reason, figures] of cases) {
     describe(`${reason._tag}, ${figures[0]}`, () => {
-      it("its message carries its figures", () => {
+      it("has its figures in its message", () => {
         for (const figure of figures) assert.include(reason.message, figure)
       })
 
-      it("its message is one line without a stack", () => {
+      it("has a message of one line without a stack", () => {
         assert.notMatch(reason.message, /[\r\n]/)
         assert.notMatch(reason.message, /\bat \S+:\d+|\.ts\b|undefined|\[object/)
       })
@@ -119,7 +119,7 @@ describe("InferenceError", () => {
         assert.strictEqual(InferenceError.make(reason).message, reason.message)
       })
 
-      it("survives being sent as JSON", () => {
+      it("is equal after a JSON round trip", () => {
         const error = InferenceError.make(reason)
         const Json = Schema.fromJsonString(InferenceError.InferenceError)
         const received = Schema.decodeSync(Json)(Schema.encodeSync(Json)(error))
@@ -142,7 +142,7 @@ describe("InferenceError", () => {
     )
   })
 
-  it("a request without a path is told its detail alone", () => {
+  it("has the detail alone for a request without a path", () => {
     assert.strictEqual(new InferenceError.InvalidRequest({ detail: "No body" }).message, "No body")
   })
 

@@ -37,7 +37,7 @@ describe("Measurements", () => {
     assert.isBelow(faster.latencyMs!, 500)
   })
 
-  it("forgets a slow answer after fast ones", () => {
+  it("reduces the weight of a slow answer after fast ones", () => {
     const fast = Array.from({ length: 60 }, (_, index) => [answer(100), 1_000 + index * 1_000] as const)
     assert.isBelow(of([[answer(60_000), 0], ...fast]).latencyMs!, 300)
   })
@@ -93,7 +93,7 @@ describe("Measurements", () => {
     }))
   })
 
-  it("counts what is in flight, and never below none", () => {
+  it("counts requests in flight, and never below zero", () => {
     fc.assert(fc.property(fc.array(fc.constantFrom("start", "end", "leave")), (steps) => {
       let expected = 0
       let measured = unmeasured

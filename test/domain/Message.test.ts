@@ -19,14 +19,14 @@ const problemsOf = (...messages: ReadonlyArray<unknown>) => {
 const user = (...content: ReadonlyArray<unknown>) => ({ role: "user", content })
 
 describe("Content", () => {
-  it("takes a text, and texts and images in parts", () => {
+  it("accepts a text, and texts and images in parts", () => {
     const url = { type: "url", url: "https://example.com/cat.png" }
     for (const content of ["Hi", [], [{ type: "text", text: "Hi" }, image(inline), { ...image(url), detail: "low" }]]) {
       assert.deepStrictEqual(problemsOf({ role: "user", content }), [])
     }
   })
 
-  it("says which image is wrong, and what it must be", () => {
+  it("names the invalid image, and the valid formats", () => {
     for (
       const [source, field, expected] of [
         [{ ...inline, mediaType: "image/tiff" }, "mediaType", /image\/png/],
@@ -44,7 +44,7 @@ describe("Content", () => {
     }
   })
 
-  it("takes images of users and tools only, and no more than it says", () => {
+  it("accepts images of users and tools only, up to the limit", () => {
     const assistant = { role: "assistant", content: [image(inline)] }
     assert.strictEqual(problemsOf(user(image(inline)), assistant)[0]?.path, "messages[1].content")
     assert.deepStrictEqual(problemsOf({ role: "tool", toolCallId: "1", content: [image(inline)] }), [])
@@ -53,7 +53,7 @@ describe("Content", () => {
     assert.match(problemsOf(user(...many), user(image(inline)))[0]?.expected ?? "", /at most 100 images, not 101/)
   })
 
-  it("tells no tokens of images", () => {
+  it("counts no tokens of images", () => {
     const decoded = Schema.decodeUnknownResult(Inference.TokenizeRequest)({
       model: "m",
       input: { messages: [user({ type: "text", text: "Hi" }, image(inline))] }
@@ -61,7 +61,7 @@ describe("Content", () => {
     assert.isTrue(Result.isFailure(decoded))
   })
 
-  it("hands plain texts on as they are, and joins those in parts", () => {
+  it("keeps plain texts unchanged, and joins those in parts", () => {
     const plain = [{ role: "user", content: "Hi" }] as const
     assert.strictEqual(Message.texts(plain), plain)
     const parts = [{ type: "text", text: "one, " }, { type: "text", text: "two" }] as const
@@ -73,7 +73,7 @@ describe("Content", () => {
     assert.strictEqual(Message.firstImage(conversation), "messages[1].content[2]")
   })
 
-  it("counts the bytes that base64 stands for", () => {
+  it("counts the decoded bytes of base64", () => {
     for (const length of [1, 2, 3, 4, 100]) {
       assert.strictEqual(Message.bytesOf(Buffer.alloc(length).toString("base64")), length)
     }

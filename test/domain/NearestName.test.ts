@@ -21,11 +21,11 @@ describe("nearestName", () => {
     assert.strictEqual(nearestName(name, names), expected)
   })
 
-  it("takes the nearest, not the first", () => {
+  it("chooses the nearest, not the first", () => {
     assert.strictEqual(nearestName("variant", ["variance", "variants"]), "variants")
   })
 
-  it("takes the one that begins alike, of several that are as near", () => {
+  it("chooses the one with the same beginning among equally near ones", () => {
     for (const known of [["top_p", "stop"], ["stop", "top_p"]]) assert.strictEqual(nearestName("stopp", known), "stop")
   })
 

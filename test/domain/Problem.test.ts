@@ -29,7 +29,7 @@ describe("Problem", () => {
     assert.strictEqual(Problem.formatPath(path), text)
   })
 
-  it("does not ask for undefined, which nobody can write", () => {
+  it("does not mention undefined, which is not valid in a file", () => {
     const Wishes = Schema.Struct({ continue: Schema.optional(Schema.Boolean) })
     const decoded = Schema.decodeUnknownResult(Wishes)({ continue: "yes" })
     assert.deepStrictEqual(Problem.fromSchemaError(Result.getOrThrow(Result.flip(decoded))), [
@@ -88,7 +88,7 @@ describe("Problem", () => {
     ])
   })
 
-  it("a list that may not be empty is named itself, and so is the key that tells kinds apart", () => {
+  it("an empty list that must have elements is named itself, and so is the field that identifies a kind", () => {
     const Shapes = Schema.NonEmptyArray(Schema.Union([
       Schema.Struct({ kind: Schema.Literal("circle"), radius: Schema.Finite }),
       Schema.Struct({ kind: Schema.Literal("square"), side: Schema.Finite }),

@@ -56,7 +56,7 @@ const piecesArbitrary = (first: fc.Arbitrary<number>) =>
 const between = (min: number, max: number) => fc.integer({ min, max })
 
 describe("PublicAddress", () => {
-  it("knows the networks of IPv4 that are not public", () => {
+  it("recognizes the networks of IPv4 that are not public", () => {
     fc.assert(
       fc.property(anyAddress, (number) => {
         assert.strictEqual(isPublic(dotted(number)), !special.check(dotted(number)))
@@ -65,7 +65,7 @@ describe("PublicAddress", () => {
     )
   })
 
-  it("judges an address of IPv4 within IPv6 as itself, however it is written", () => {
+  it("treats an IPv4 address within IPv6 like the address itself, in every notation", () => {
     fc.assert(fc.property(anyAddress, fc.constantFrom("::ffff:", "0:0:0:0:0:FFFF:", "64:ff9b::"), (number, prefix) => {
       const expected = isPublic(dotted(number))
       const hex = `${(number >>> 16).toString(16)}:${(number & 0xffff).toString(16)}`
@@ -75,7 +75,7 @@ describe("PublicAddress", () => {
     }))
   })
 
-  it("takes of IPv6 only what is given out to the public", () => {
+  it("accepts only public allocations of IPv6", () => {
     const not = fc.oneof(between(0x4000, 0xffff), between(0x1, 0x63), between(0x65, 0x1fff))
     fc.assert(fc.property(piecesArbitrary(not), (text) => !isPublic(text)))
     fc.assert(fc.property(piecesArbitrary(between(0x2600, 0x2fff)), (text) => isPublic(text)))
@@ -87,14 +87,14 @@ describe("PublicAddress", () => {
     for (const text of ["2606:4700::1111", "2a00:1450:4001:829::200e", "2400::"]) assert.isTrue(isPublic(text), text)
   })
 
-  it("takes nothing for an address that is none", () => {
+  it("recognizes no address in other texts", () => {
     fc.assert(fc.property(fc.string(), (text) => !isPublic(`x${text}`)))
     for (const text of ["", "1.2.3", "1.2.3.256", "1.2.3.4.5", "1::2::3", "1:2:3:4:5:6:7", "2600:1:2:3:4:5:6:7:8"]) {
       assert.isFalse(isPublic(text), text)
     }
   })
 
-  it("knows the hosts that say of themselves that they are not public, in every way to write them", () => {
+  it("recognizes hosts with private names, in every notation", () => {
     for (
       const host of [
         "localhost",

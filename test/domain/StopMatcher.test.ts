@@ -104,16 +104,16 @@ describe("StopMatcher", () => {
     }))
   })
 
-  it("goes on with a text that was told as if it had told it itself", () => {
+  it("continues an earlier text as if it had emitted that text itself", () => {
     const cutAt = fc.tuple(texts, stopLists, fc.nat(), lengths)
     fc.assert(fc.property(cutAt, ([text, stops, at, lengths]) => {
       const whole = run([text], stops).text
-      // Nothing that has been told can hold a stop sequence.
-      const told = whole.slice(0, at % (whole.length + 1))
-      const matcher = makeStopMatcher(stops, told)
-      let out = told
+      // An emitted text contains no stop sequence.
+      const earlier = whole.slice(0, at % (whole.length + 1))
+      const matcher = makeStopMatcher(stops, earlier)
+      let out = earlier
       let stopped = false
-      for (const piece of cut(text.slice(told.length), lengths)) {
+      for (const piece of cut(text.slice(earlier.length), lengths)) {
         const next = matcher.push(piece)
         out += next.text
         stopped = next.stopped
@@ -123,28 +123,28 @@ describe("StopMatcher", () => {
     }))
   })
 
-  it("takes back nothing of a text that was told, where a sequence begins in it", () => {
+  it("removes nothing of an earlier text in which a sequence begins", () => {
     const matcher = makeStopMatcher(["<|end|>"], "a <|e")
     assert.deepStrictEqual(matcher.push("nd"), { text: "", stopped: false })
     assert.deepStrictEqual(matcher.push("|> more"), { text: "", stopped: true, sequence: "<|end|>" })
     assert.strictEqual(makeStopMatcher(["<|end|>"], "a <|e").push("xit").text, "xit")
   })
 
-  it("passes over a sequence that was complete in a text that was told", () => {
+  it("ignores a sequence that is complete in an earlier text", () => {
     assert.deepStrictEqual(makeStopMatcher(["\n", "END"], "one\n").push("two"), { text: "two", stopped: false })
-    fc.assert(fc.property(texts, texts, stopLists, lengths, (told, text, stops, lengths) => {
+    fc.assert(fc.property(texts, texts, stopLists, lengths, (earlier, text, stops, lengths) => {
       const ends = (stop: string) => {
-        const at = `${told}${text}`.indexOf(stop, told.length + 1 - stop.length)
+        const at = `${earlier}${text}`.indexOf(stop, earlier.length + 1 - stop.length)
         return at < 0 ? [] : [{ at, end: at + stop.length }]
       }
       const [first] = stops.filter((stop) => stop !== "").flatMap(ends).sort((a, b) => a.end - b.end || a.at - b.at)
-      const matcher = makeStopMatcher(stops, told)
+      const matcher = makeStopMatcher(stops, earlier)
       const found = cut(text, lengths).map((piece) => matcher.push(piece))
       const said = found.slice(0, found.findIndex(({ stopped }) => stopped) + 1 || found.length)
       const rest = first === undefined ? matcher.flush() : ""
       assert.strictEqual(
         said.map(({ text }) => text).join("") + rest,
-        text.slice(0, first === undefined ? text.length : Math.max(0, first.at - told.length))
+        text.slice(0, first === undefined ? text.length : Math.max(0, first.at - earlier.length))
       )
     }))
   })
@@ -194,11 +194,11 @@ describe("StopMatcher", () => {
     assert.deepStrictEqual(run(["one\ntwo\nthree"], ["\n"]), { text: "one", stopped: true })
   })
 
-  it("gives an empty text where a stop sequence comes first", () => {
+  it("emits an empty text if a stop sequence comes first", () => {
     assert.deepStrictEqual(run(["\n", "text"], ["\n"]), { text: "", stopped: true })
   })
 
-  it("gives every piece at once where there is no stop sequence", () => {
+  it("emits every piece at once without stop sequences", () => {
     assert.deepStrictEqual(trace(["a", "", "b"], []), ["a", "", "b", ""])
   })
 

@@ -50,7 +50,7 @@ const failureOf = (result: Result.Result<unknown, { readonly detail: string; rea
   return new InvalidRequest({ detail, ...(path === undefined ? {} : { path }) })
 }
 
-describe("what a caller names", () => {
+describe("a name from a caller", () => {
   for (const [what, reasonOf] of Object.entries(quoting)) {
     it(`does not make an error long: ${what}`, () =>
       fc.assert(fc.property(names, (name) => {
@@ -90,7 +90,7 @@ const decode = (deployment: object, variables: Readonly<Record<string, string>>)
   })
 
 describe("a value for a header", () => {
-  it("loses what surrounds it, and a key its quotes", () => {
+  it("is trimmed, and a key loses its quotes", () => {
     const key = fc.stringMatching(/^[\w-]{1,20}$/)
     const noise = fc.array(fc.constantFrom(...around)).map((texts) => texts.join(""))
     fc.assert(fc.property(key, noise, noise, fc.constantFrom("", "'", "\""), (key, before, after, quote) => {
@@ -100,7 +100,7 @@ describe("a value for a header", () => {
     }))
   })
 
-  it("that has no problem can be sent, whatever it is", () => {
+  it("without a problem can be sent", () => {
     fc.assert(fc.property(fc.string({ unit: "binary" }), (text) => {
       const value = Text.trimKey(text)
       if (Text.headerProblem(value) === undefined) validateHeaderValue("x", value)
@@ -108,7 +108,7 @@ describe("a value for a header", () => {
     }))
   })
 
-  it("says what does not fit", () => {
+  it("names the invalid character", () => {
     assert.strictEqual(Text.headerProblem("a\nb"), "it has a line break")
     assert.strictEqual(Text.headerProblem(""), "it is empty")
     assert.strictEqual(Text.headerProblem("sk-“x"), "character 4 is U+201C, which is not printable ASCII")
@@ -116,7 +116,7 @@ describe("a value for a header", () => {
   })
 })
 
-it("A proxy variable that is no URL of a proxy refuses the settings, by its name", () => {
+it("a proxy variable that is not a proxy's URL rejects the settings, by its name", () => {
   const problems = Result.getOrThrow(Result.flip(decode({}, { HTTPS_PROXY: "ftp://hidden" })))
   assert.deepStrictEqual(problems.map(({ path }) => path), ["HTTPS_PROXY"])
   assert.notInclude(problems[0]!.expected, "hidden")
@@ -130,11 +130,11 @@ describe("a secret from an environment variable", () => {
   ] as const
 
   for (const [name, deployment, path] of fields) {
-    it(`is taken without what surrounds it: ${name}`, () => {
+    it(`is trimmed: ${name}`, () => {
       for (const text of around) assert.isTrue(Result.isSuccess(decode(deployment, { K: `${text}test-key${text}` })))
     })
 
-    it(`is refused by the variable's name, and not shown, where it cannot be sent: ${name}`, () => {
+    it(`is refused by the variable's name, and not shown, if it cannot be sent: ${name}`, () => {
       for (const value of ["hidden\nvalue", "hidden\0value", "hidden“value", "\n"]) {
         const problems = Result.getOrThrow(Result.flip(decode(deployment, { K: value })))
         assert.deepStrictEqual(problems.map(({ path }) => path), [`models.m.deployments[0].${path}`])

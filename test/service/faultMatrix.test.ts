@@ -18,7 +18,7 @@ import type { Service } from "../support/Service.ts"
 import { startService } from "../support/Service.ts"
 import { wires } from "../support/Wires.ts"
 
-const key = "a-key-that-nobody-may-see"
+const key = "a-secret-key-of-the-matrix"
 
 /** A port without a listener. */
 const closedPort = async (): Promise<number> => {
@@ -51,7 +51,7 @@ let provider: FaultServer
 let service: Service
 const rows: Array<Row> = []
 /** Everything that callers received. */
-const told: Array<string> = []
+const received: Array<string> = []
 
 beforeAll(async () => {
   provider = await startFaultServer((index, request) => {
@@ -78,7 +78,7 @@ const ask = async ({ id, mode }: Case) => {
     body: JSON.stringify({ model: id, messages: [{ role: "user", content: "Hello" }], stream: mode === "stream" })
   })
   const answer = await read(response, () => calls.get(id)?.forEach(provider.release))
-  told.push(answer.all)
+  received.push(answer.all)
   return answer
 }
 
@@ -134,9 +134,9 @@ describe.concurrent("a provider's fault", () => {
 
 describe("all faults together", () => {
   it("reveal no key and no stack trace, send the key to no other host, and leave the service able to answer", async () => {
-    assert.isAbove(told.length, 500)
+    assert.isAbove(received.length, 500)
     const { stderr, stdout } = service.process.output()
-    for (const text of [...told, stdout, stderr]) {
+    for (const text of [...received, stdout, stderr]) {
       assert.notInclude(text, key)
       assert.notInclude(text, key.slice(0, 10))
       assert.notMatch(text, /\n\s+at |node:internal|\.ts:\d/)

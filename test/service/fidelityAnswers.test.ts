@@ -182,8 +182,10 @@ describe("several choices", () => {
     assert.deepStrictEqual<unknown>(buffered.usage, usage)
     const streamed = await client.chat.completions.stream({ ...request, model: "openai-buffered" })
       .finalChatCompletion()
-    const told = streamed.choices.map(({ finish_reason, index, message }) => [index, message.content, finish_reason])
-    assert.deepStrictEqual(told, [[0, "Choice 0", "stop"], [1, "Choice 1", "length"], [2, "Choice 2", "stop"]])
+    const received = streamed.choices.map((
+      { finish_reason, index, message }
+    ) => [index, message.content, finish_reason])
+    assert.deepStrictEqual(received, [[0, "Choice 0", "stop"], [1, "Choice 1", "length"], [2, "Choice 2", "stop"]])
     const sent = upstream.seen.slice(before).map(({ body }) => body as Fields)
     assert.deepStrictEqual(sent.map(({ n, seed }) => [n, seed]), [[3, 7], [3, 7]])
   })
@@ -347,9 +349,9 @@ describe("fields with a counterpart in the other dialect", () => {
       "content_filter"
     ])
     answer = completion("content_filter")
-    const told = JSON.parse(await post(service.url, "messages", toOpenAi)) as Fields
-    assert.strictEqual(told["stop_reason"], "refusal")
-    assert.deepInclude((told["content"] as ReadonlyArray<Fields>)[0]!, { text: "Hi" })
+    const sent = JSON.parse(await post(service.url, "messages", toOpenAi)) as Fields
+    assert.strictEqual(sent["stop_reason"], "refusal")
+    assert.deepInclude((sent["content"] as ReadonlyArray<Fields>)[0]!, { text: "Hi" })
   })
 })
 

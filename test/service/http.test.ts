@@ -255,10 +255,10 @@ describe("bad input", () => {
     const response = await fetch(`${service.url}${path}`, { method })
     assert.strictEqual(response.status, status)
     assert.strictEqual(response.headers.get("allow"), status === 405 ? "POST" : null)
-    const told = await response.json() as { type: string; error: { type: string }; request_id: string }
-    assert.deepStrictEqual([told.type, told.error.type], ["error", type])
-    assert.match(told.request_id, /^req_\w{22}$/)
-    assert.strictEqual(response.headers.get("request-id"), told.request_id)
+    const sent = await response.json() as { type: string; error: { type: string }; request_id: string }
+    assert.deepStrictEqual([sent.type, sent.error.type], ["error", type])
+    assert.match(sent.request_id, /^req_\w{22}$/)
+    assert.strictEqual(response.headers.get("request-id"), sent.request_id)
   })
 })
 
@@ -310,7 +310,7 @@ describe("faults", () => {
   })
 })
 
-describe("a client that hangs up", () => {
+describe("a client that disconnects", () => {
   it("stops the generation, and its slot is free at once", async () => {
     const before = await metric("llm_tokens_generated_sum{model=\"fake/endless\"}")
     const body = JSON.stringify(ask("fake/endless", "Hello!", { stream: true }))
@@ -332,7 +332,7 @@ describe("a client that hangs up", () => {
     assert.isBelow(tokens, 20_000)
   })
 
-  it("leaves its place in the queue", async () => {
+  it("is removed from the queue", async () => {
     const first = new AbortController()
     const second = new AbortController()
     const calls = [first, second].map(({ signal }) =>

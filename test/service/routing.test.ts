@@ -148,8 +148,8 @@ describe("a request's routing options", () => {
       }),
       "fake/two#1"
     )
-    const wish = { model: "fake/two", messages, max_tokens: 5, troupe: { deployments: ["fake/two#1"] } }
-    assert.strictEqual(by(await post("/v1/messages", wish))[0], "fake/two#1")
+    const body = { model: "fake/two", messages, max_tokens: 5, troupe: { deployments: ["fake/two#1"] } }
+    assert.strictEqual(by(await post("/v1/messages", body))[0], "fake/two#1")
     const texts = { model: "fake/two", input: "Hello", troupe: { deployments: ["fake/two#1"] } }
     assert.strictEqual(by(await post("/v1/embeddings", texts))[0], "fake/two#1")
   })
@@ -160,7 +160,7 @@ describe("a request's routing options", () => {
   })
 
   for (
-    const [what, wish, headers, param, detail] of [
+    const [what, options, headers, param, detail] of [
       ["a field", { troupe: { deployment: "fake/two#1" } }, {}, "troupe.deployment", "deployments"],
       ["a policy", { troupe: { policy: "reckless" } }, {}, "troupe.policy", "default, careful"],
       [
@@ -186,7 +186,7 @@ describe("a request's routing options", () => {
     ] as const
   ) {
     it(`are rejected with an unknown or invalid ${what}`, async () => {
-      const error = await errorOf(await chat({ model: "fake/two", ...wish }, headers))
+      const error = await errorOf(await chat({ model: "fake/two", ...options }, headers))
       assert.deepInclude(error, { status: 400, param })
       assert.include(error.message, detail)
     })

@@ -20,7 +20,7 @@ const stage = (failure?: InferenceError.Reason) => {
 }
 
 describe("AiEmbeddingModel", () => {
-  it.effect("gives each text's vector and what they took", () => {
+  it.effect("returns each text's vector and the usage", () => {
     const { layer, requests } = stage()
     return Effect.gen(function*() {
       const { embedMany } = yield* EmbeddingModel.EmbeddingModel

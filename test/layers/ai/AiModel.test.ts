@@ -142,7 +142,7 @@ const failures: ReadonlyArray<
   [new InferenceError.AuthenticationFailed({ deployment: "x#0", status: 401 }), "InternalProviderError", true],
   [new InferenceError.ContentRefused({ deployment: "x#0", detail: "Not this." }), "InvalidRequestError", false],
   [
-    new InferenceError.NotSupported({ deployment: "x#0", path: "logprobs", detail: "It tells none." }),
+    new InferenceError.NotSupported({ deployment: "x#0", path: "logprobs", detail: "It reports none." }),
     "InvalidRequestError",
     false
   ],
@@ -157,7 +157,7 @@ const refusals: ReadonlyArray<readonly [what: string, prompt: Prompt.RawInput, w
     "application/pdf"
   ],
   [
-    "an image of a kind that nobody takes beside a text",
+    "an image of an unsupported type beside a text",
     [{
       role: "user",
       content: [
@@ -192,7 +192,7 @@ describe("AiModel", () => {
     })
 
     for (const size of pieces) {
-      it.effect(`gives reasoning in parts of its own, by ${size}`, () => {
+      it.effect(`gives reasoning in separate parts, by ${size}`, () => {
         const answer = Stream.fromIterable<Event>([
           { type: "thoughts", text: "H", tokens: 0 },
           { type: "thoughts", text: "m.", tokens: 1 },
@@ -234,7 +234,7 @@ describe("AiModel", () => {
       })
     }
 
-    it.effect("shows the files of a prompt that are images, however they are given", () => {
+    it.effect("passes on image files of a prompt, in every form", () => {
       const made = stage()
       const file = (data: string | Uint8Array | URL) => ({ type: "file", mediaType: "image/png", data }) as const
       const data = [
@@ -322,7 +322,7 @@ describe("AiModel", () => {
         )
       }).pipe(on(stage())))
 
-    it.effect("marks all of a text's parts with one id", () =>
+    it.effect("gives all parts of a text one id", () =>
       Effect.gen(function*() {
         const parts = yield* Stream.runCollect(LanguageModel.streamText({ prompt: "Hello" }))
         assert.strictEqual(new Set(parts.flatMap((part) => "id" in part ? [part.id] : [])).size, 1)
@@ -367,7 +367,7 @@ describe("AiModel", () => {
     })
   })
 
-  describe("refuses, and asks nothing:", () => {
+  describe("refuses without a request:", () => {
     const assertRefused = (error: AiError.AiError, method: string, word: string, { requests }: Stage) => {
       assert.instanceOf(error, AiError.AiError)
       assert.strictEqual(error.reason._tag, "InvalidUserInputError")
@@ -400,7 +400,7 @@ describe("AiModel", () => {
       }).pipe(on(inference))
     })
 
-    it.effect("a tool that must be called where there is none", () => {
+    it.effect("a required tool call without tools", () => {
       const inference = stage()
       return Effect.gen(function*() {
         const toolChoice = { mode: "required", oneOf: [] } as const
@@ -439,7 +439,7 @@ describe("AiModel", () => {
       [{ mode: "required", oneOf: ["Time"] }, [time], "required"]
     ]
     for (const [toolChoice, tools, asked] of choices) {
-      it.effect(`are asked for by the choice ${JSON.stringify(toolChoice)}`, () => {
+      it.effect(`are requested by the choice ${JSON.stringify(toolChoice)}`, () => {
         const inference = stage()
         return Effect.gen(function*() {
           yield* LanguageModel.generateText({ prompt: "Hello", toolkit, toolChoice })
@@ -453,7 +453,7 @@ describe("AiModel", () => {
       })
     }
 
-    it.effect("are not asked for without a toolkit", () => {
+    it.effect("are not requested without a toolkit", () => {
       const inference = stage()
       return Effect.gen(function*() {
         yield* LanguageModel.generateText({ prompt: "Hello" })
@@ -529,7 +529,7 @@ describe("AiModel", () => {
         }).pipe(on(stage(Stream.rechunk(Stream.fromIterable(calling), size))), Effect.provide(handlers)))
     }
 
-    it.effect("text after a call is a part of its own", () =>
+    it.effect("text after a call is a separate part", () =>
       Effect.gen(function*() {
         const parts = yield* Stream.runCollect(
           LanguageModel.streamText({ prompt: "Hello", toolkit, disableToolCallResolution: true })
@@ -644,7 +644,7 @@ describe("AiModel", () => {
     const inJson = (text: string) =>
       stage(Stream.fromIterable<Event>([{ type: "text", text, tokens: 1 }, { type: "finish", reason: "stop", usage }]))
 
-    it.effect("asks for the schema, closed, and decodes what comes", () => {
+    it.effect("requests the closed schema, and decodes the answer", () => {
       const inference = inJson("{\"city\": \"Oslo\", \"people\": 700000}")
       return Effect.gen(function*() {
         const response = yield* LanguageModel.generateObject({ prompt: "Hello", schema: Place })
@@ -661,7 +661,7 @@ describe("AiModel", () => {
       }).pipe(on(inference))
     })
 
-    it.effect("fails where the answer does not fit", () =>
+    it.effect("fails if the answer does not fit the schema", () =>
       Effect.gen(function*() {
         const error = yield* Effect.flip(LanguageModel.generateObject({ prompt: "Hello", schema: Place }))
         assert.strictEqual(error.reason._tag, "StructuredOutputError")
@@ -680,7 +680,7 @@ describe("AiModel", () => {
     })
   })
 
-  it.effect("takes the options of where it is called before its own", () => {
+  it.effect("prefers the options of the call to its own", () => {
     const inference = stage()
     return Effect.gen(function*() {
       yield* Stream.runDrain(LanguageModel.streamText({ prompt: "Hello" })).pipe(

@@ -12,7 +12,7 @@ const tokens = ({ input }: TokenizeRequest): ReadonlyArray<number> =>
     ? []
     : input.messages.flatMap(({ content }) => Array.from({ length: content.length + 1 }, (_, index) => index))
 
-const told = (request: TokenizeRequest) =>
+const tokensOf = (request: TokenizeRequest) =>
   Effect.succeed({ tokens: tokens(request), deployment: "x#0", attempts: 1, decision: "dec-1" })
 
 const on = (tokenize: Inference["Service"]["tokenize"]) =>
@@ -23,7 +23,7 @@ describe("AiTokenizer", () => {
     Effect.gen(function*() {
       const { tokenize } = yield* Tokenizer.Tokenizer
       assert.deepStrictEqual(yield* tokenize("abc"), [0, 1, 2, 3])
-    }).pipe(on(told)))
+    }).pipe(on(tokensOf)))
 
   it.effect("keeps the last messages that fit", () =>
     Effect.gen(function*() {
@@ -35,7 +35,7 @@ describe("AiTokenizer", () => {
       ] as const
       const { content } = yield* truncate(history, 7)
       assert.deepStrictEqual(content.map(({ role }) => role), ["assistant", "user"])
-    }).pipe(on(told)))
+    }).pipe(on(tokensOf)))
 
   it.effect("fails in effect/ai's words", () =>
     Effect.gen(function*() {

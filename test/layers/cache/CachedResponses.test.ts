@@ -30,7 +30,7 @@ const keep = (content: string, text: string, tenant?: string) =>
   CachedResponses.use(({ keep }) => keep(ask(content, tenant), say(text)))
 
 describe("CachedResponses", () => {
-  it.effect("gives the newest answer to a request, to its own tenant only", () =>
+  it.effect("returns the newest answer to a request, to its own tenant only", () =>
     Effect.gen(function*() {
       assert.isUndefined(yield* recall("Hello", "one"))
       yield* keep("Hello", "first", "one")
@@ -40,7 +40,7 @@ describe("CachedResponses", () => {
       assert.isUndefined(yield* recall("Hello"))
     }).pipe(within({})))
 
-  it.effect("forgets an answer an hour after it was given, however often it was recalled", () =>
+  it.effect("removes an answer after an hour, even if it is used meanwhile", () =>
     Effect.gen(function*() {
       yield* keep("Hello", "Hi")
       yield* TestClock.adjust("59 minutes")
@@ -49,7 +49,7 @@ describe("CachedResponses", () => {
       assert.isUndefined(yield* recall("Hello"))
     }).pipe(within({})))
 
-  it.effect("holds so many, and lets go of the one that was used longest ago", () =>
+  it.effect("has at most its capacity, and removes the least recently used answer", () =>
     Effect.gen(function*() {
       yield* keep("a", "A")
       yield* keep("b", "B")

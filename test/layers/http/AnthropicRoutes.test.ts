@@ -37,12 +37,12 @@ describe("reasons", () => {
         const response = await post(path, { ...body, ...more })
         assert.strictEqual(response.status, status)
         assert.strictEqual(response.headers.get("retry-after"), retryAfter ?? null)
-        const told = await response.json() as ErrorBody
-        assert.strictEqual(told.type, "error")
-        assert.strictEqual(told.error.type, type)
-        assert.match(told.request_id!, /^req_\w{22}$/)
-        assert.strictEqual(response.headers.get("request-id"), told.request_id)
-        assert.strictEqual(response.headers.get("x-request-id"), told.request_id)
+        const sent = await response.json() as ErrorBody
+        assert.strictEqual(sent.type, "error")
+        assert.strictEqual(sent.error.type, type)
+        assert.match(sent.request_id!, /^req_\w{22}$/)
+        assert.strictEqual(response.headers.get("request-id"), sent.request_id)
+        assert.strictEqual(response.headers.get("x-request-id"), sent.request_id)
       }
     }))
 
@@ -77,7 +77,7 @@ describe("a refusal", () => {
 
 describe("a failure outside of inference", () => {
   it.each(["messages", "messages/count_tokens"])("POST /v1/%s has the dialect's error format", async (path) => {
-    const told = async (stand: Parameters<typeof withHandler>[0], sent: unknown) =>
+    const outcomeOf = async (stand: Parameters<typeof withHandler>[0], sent: unknown) =>
       withHandler(stand, async (post) => {
         const response = await post(path, sent)
         const { message, type } = await errorOf(response)
@@ -87,10 +87,10 @@ describe("a failure outside of inference", () => {
       })
     const { max_tokens: _, ...prompt } = body
     const sent = path === "messages" ? body : prompt
-    assert.deepStrictEqual(await told({ inference: {} }, "{"), [400, "invalid_request_error"])
-    assert.deepStrictEqual(await told({ inference: {}, status: "stopping" }, sent), [529, "overloaded_error"])
+    assert.deepStrictEqual(await outcomeOf({ inference: {} }, "{"), [400, "invalid_request_error"])
+    assert.deepStrictEqual(await outcomeOf({ inference: {}, status: "stopping" }, sent), [529, "overloaded_error"])
     const broken = ending(Effect.die(new Error("secret words")))
-    assert.deepStrictEqual(await told({ inference: broken }, sent), [500, "api_error"])
+    assert.deepStrictEqual(await outcomeOf({ inference: broken }, sent), [500, "api_error"])
   })
 
   it("ends a stream with an error; a defect's message is not shown", async () => {
@@ -141,8 +141,8 @@ describe("the caller", () => {
       // In the other dialect, it is the same caller.
       await post("chat/completions", { model: "m", messages: body.messages }, { authorization: "Bearer one" })
     })
-    const [nobody, one, same, two, chat] = asked.map(({ tenant }) => tenant)
-    assert.isUndefined(nobody)
+    const [anonymous, one, same, two, chat] = asked.map(({ tenant }) => tenant)
+    assert.isUndefined(anonymous)
     assert.strictEqual(one, same)
     assert.strictEqual(one, chat)
     assert.notStrictEqual(one, two)

@@ -32,7 +32,7 @@ describe("Cors", () => {
   it.each([
     ["a program", {}],
     ["Node's fetch", { host: "llm.example", "sec-fetch-mode": "cors" }],
-    ["a user who typed the URL", { host: "llm.example", ...site("none") }],
+    ["a typed URL", { host: "llm.example", ...site("none") }],
     ["a page of a listed origin", { origin: "https://app.example", ...site("cross-site") }],
     ["a page of a listed origin by another host", { host: "llm.example", origin: "https://app.example" }],
     ["a page of a listed host", { host: "app.example", ...site("same-origin") }],

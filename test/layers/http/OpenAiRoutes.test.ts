@@ -70,14 +70,14 @@ describe.each(Object.entries(bodies))("POST /v1/%s", (path, body) => {
     }))
 
   it("never reveals a bearer token, neither for a failure nor for a defect", async () => {
-    const token = "sk-a-token-that-nobody-may-see"
+    const token = "sk-a-secret-token"
     const failure = new InferenceError.EngineFailed({ deployment: "m#0", detail: "Out of memory." })
     for (const inference of [failing(failure), ending(Effect.die("broken"))]) {
       await withHandler({ inference }, async (post, seen) => {
         const response = await post(path, body, { authorization: `Bearer ${token}` })
         const spans = seen.filter((one) => one instanceof Tracer.NativeSpan)
         assert.isNotEmpty(spans)
-        const told = [
+        const outputs = [
           await response.text(),
           ...[...response.headers].flat(),
           ...seen.map((one) =>
@@ -86,7 +86,7 @@ describe.each(Object.entries(bodies))("POST /v1/%s", (path, body) => {
               : String(one)
           )
         ]
-        assert.isTrue(told.every((text) => !text.includes(token)))
+        assert.isTrue(outputs.every((text) => !text.includes(token)))
       })
     }
   })
@@ -120,14 +120,14 @@ describe("the request", () => {
 
   it("has the caller by the token, or else by the user name", async () => {
     const bearer = { authorization: "Bearer one" }
-    const [nobody, one, again, other, user] = await Promise.all([
+    const [anonymous, one, again, other, user] = await Promise.all([
       asked({}),
       asked({}, bearer),
       asked({ user: "me" }, bearer),
       asked({}, { authorization: "Bearer two" }),
       asked({ user: "me" })
     ])
-    assert.isUndefined(nobody.tenant)
+    assert.isUndefined(anonymous.tenant)
     assert.strictEqual(one.tenant, again.tenant)
     assert.strictEqual(new Set([one.tenant, other.tenant, user.tenant]).size, 3)
   })
@@ -173,8 +173,8 @@ describe("a stream", () => {
       await withHandler({ inference }, async (post) => {
         const body = { ...bodies["chat/completions"], ...more, stream: true }
         for (const hops of ["0", "3"]) {
-          const told = await (await post(path, body, { "x-troupe-hops": hops })).text()
-          assert.deepStrictEqual(told.match(/<\d>/g), [`<${hops}>`, `<${hops}>`])
+          const text = await (await post(path, body, { "x-troupe-hops": hops })).text()
+          assert.deepStrictEqual(text.match(/<\d>/g), [`<${hops}>`, `<${hops}>`])
         }
       })
     }

@@ -25,14 +25,14 @@ const isMachine = ({ availableBytes, totalBytes }: Awaited<ReturnType<typeof rea
   totalBytes === totalmem() && availableBytes > 0 && availableBytes <= totalBytes
 
 describe("readMemory", () => {
-  it("reads a limit of cgroup v2, less what is in use", async () => {
+  it("reads a limit of cgroup v2, minus the memory in use", async () => {
     assert.deepStrictEqual(
       await readFrom({ "memory.max": `${64 * MiB}\n`, "memory.current": `${48 * MiB}\n` }),
       { totalBytes: 64 * MiB, availableBytes: 16 * MiB }
     )
   })
 
-  it("reads the process's own group of cgroup v2 and those around it, and takes the scarcest", async () => {
+  it("reads the process's group of cgroup v2 and its parents, and uses the smallest", async () => {
     const own = "1:name=systemd:/else\n0::/system.slice/troupe.service\n"
     const unit = "system.slice/troupe.service"
     const files = {
@@ -48,7 +48,7 @@ describe("readMemory", () => {
     assert.deepStrictEqual(await readFrom(unlimited, own), { totalBytes: 60 * MiB, availableBytes: 40 * MiB })
   })
 
-  it("reads what is mounted where the process's group is not within it", async () => {
+  it("reads the mounted group if the process's group is not within it", async () => {
     const files = { "memory.max": `${64 * MiB}\n`, "memory.current": `${48 * MiB}\n` }
     for (const own of ["0::/../../other\n", "0::/docker/abc\n", ""]) {
       assert.deepStrictEqual(await readFrom(files, own), { totalBytes: 64 * MiB, availableBytes: 16 * MiB })
@@ -66,7 +66,7 @@ describe("readMemory", () => {
     )
   })
 
-  it("reads a limit of cgroup v1, and the whole tree's pages of files", async () => {
+  it("reads a limit of cgroup v1, and the page cache of the whole tree", async () => {
     assert.deepStrictEqual(
       await readFrom({
         "memory/memory.limit_in_bytes": `${64 * MiB}\n`,
@@ -92,7 +92,7 @@ describe("readMemory", () => {
     )
   })
 
-  it("reads the machine where the group sets no limit", async () => {
+  it("reads the machine's memory if the group has no limit", async () => {
     assert.isTrue(isMachine(await readFrom({ "memory.max": "max\n", "memory.current": "1000\n" })))
     // What v1 says for no limit: the largest page-aligned number.
     const unlimited = "9223372036854771712\n"
@@ -100,7 +100,7 @@ describe("readMemory", () => {
     assert.isTrue(isMachine(await readFrom(files)))
   })
 
-  it("reads the machine where the group's files are missing or cannot be understood", async () => {
+  it("reads the machine's memory if the group's files are missing or invalid", async () => {
     assert.isTrue(isMachine(await readFrom({})))
     assert.isTrue(isMachine(await readFrom({ "memory.max": `${64 * MiB}\n` })))
     assert.isTrue(isMachine(await readFrom({ "memory.max": "a lot\n", "memory.current": "some\n" })))

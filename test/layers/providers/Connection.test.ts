@@ -31,7 +31,7 @@ const endings = (watcher: Connection.ExchangeTimeouts) => {
 }
 
 describe("Watch", () => {
-  it.effect("ends each exchange in its own time, whenever it began and whatever others do", () =>
+  it.effect("ends each exchange at its own limit, regardless of others", () =>
     Effect.gen(function*() {
       const watcher = yield* Connection.makeTimeouts("remote/one", limits)
       const { begin, ended } = endings(watcher)
@@ -69,7 +69,7 @@ describe("Watch", () => {
       assert.deepStrictEqual(ended, [["silent", 3_000, "first_byte"]])
     }))
 
-  it.live("leaves no timer behind once the engine has ended, whatever became of its exchanges", () =>
+  it.live("has no timer after the engine has ended, for every outcome of an exchange", () =>
     Effect.gen(function*() {
       const timers = yield* pendingTimers
       const { stream: pieces } = fixture("openai").text

@@ -1,4 +1,4 @@
-/** How each dialect is told to go on with a text so far. */
+/** How each dialect requests the continuation of an earlier text. */
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
 import { anthropic } from "../../../src/dialects/anthropic/Provider.ts"
@@ -36,7 +36,7 @@ const bodyOf = (dialect: Dialect, model: string, asked: Generation = generation)
 const { assistantPrefix: _, ...plain } = generation
 
 describe("a text so far", () => {
-  it("is what an answer of Anthropic's earlier models begins with", () => {
+  it("is the beginning of an answer of Anthropic's earlier models", () => {
     for (
       const model of ["claude-3-5-haiku-20241022", "claude-sonnet-4-20250514", "claude-opus-4-1", "claude-sonnet-4-5"]
     ) {
@@ -45,7 +45,7 @@ describe("a text so far", () => {
     }
   })
 
-  it("is what Ollama's answer begins with", () => {
+  it("is the beginning of Ollama's answer", () => {
     assert.deepStrictEqual(bodyOf(ollama, "m").messages!.at(-1), { role: "assistant", content: "The capital" })
   })
 
@@ -55,15 +55,15 @@ describe("a text so far", () => {
     assert.deepStrictEqual(body.messages!.at(-1), { role: "assistant", content: "The capital" })
   })
 
-  const asking: ReadonlyArray<readonly [who: string, dialect: Dialect, model: string]> = [
+  const asking: ReadonlyArray<readonly [subject: string, dialect: Dialect, model: string]> = [
     ["OpenAI", openAi, "m"],
     ["Azure", azureOpenAi, "m"],
     ["Gemini", gemini, "gemini-2.5-flash"],
     ["Anthropic's later models", anthropic, "claude-opus-4-6"],
-    ["a model of Anthropic's that nobody knows", anthropic, "claude-sonnet-6"]
+    ["an unknown model of Anthropic", anthropic, "claude-sonnet-6"]
   ]
-  for (const [who, dialect, model] of asking) {
-    it(`is followed by a request to go on, as ${who} must be asked`, () => {
+  for (const [subject, dialect, model] of asking) {
+    it(`is followed by a request to continue for ${subject}`, () => {
       const { contents, messages = contents } = bodyOf(dialect, model)
       const [before, last] = messages!.slice(-2).map((message) => JSON.stringify(message))
       assert.match(before!, /"role":"(assistant|model)".*The capital/)
@@ -72,7 +72,7 @@ describe("a text so far", () => {
     })
   }
 
-  it("changes nothing where there is none", () => {
+  it("changes nothing without an earlier text", () => {
     for (
       const [dialect, model] of [[openAi, "m"], [troupe, "m"], [ollama, "m"], [anthropic, "claude-3-haiku"]] as const
     ) {

@@ -57,7 +57,7 @@ for (const [name, encoding] of Object.entries(encodings)) {
         assert.strictEqual(textOf(events), said)
       }))
 
-    it.live("is decoded as it comes, wherever the bytes are cut", () =>
+    it.live("is decoded as it arrives, at any split of the bytes", () =>
       Effect.gen(function*() {
         const parts = yield* compressed(encoding, pieces)
         const server = yield* served(() => ({ headers, pieces: parts, bytesAtATime: 3 }))
@@ -80,7 +80,7 @@ for (const [name, encoding] of Object.entries(encodings)) {
         assert.isNotEmpty(textOf(events))
       }))
 
-    it.live("is decoded where it is a refusal", () =>
+    it.live("is decoded in an error response", () =>
       Effect.gen(function*() {
         const body = Buffer.from(JSON.stringify({ error: { message: "No such field", param: "top_p" } }))
         const server = yield* served(() => ({
@@ -92,7 +92,7 @@ for (const [name, encoding] of Object.entries(encodings)) {
         assert.deepInclude(reason, { _tag: "InvalidRequest", path: "topP" })
       }))
 
-    it.live("is bounded by what it decodes to", () =>
+    it.live("is limited by its decoded size", () =>
       Effect.gen(function*() {
         const bomb = encoding.compress(Buffer.alloc(64 * 2 ** 20))
         const server = yield* served(() => ({ headers: { ...json, ...headers }, pieces: [bomb] }))
@@ -102,7 +102,7 @@ for (const [name, encoding] of Object.entries(encodings)) {
         }
       }))
 
-    it.live("fails where it breaks off, or is another", () =>
+    it.live("fails if it is cut, or has another encoding", () =>
       Effect.gen(function*() {
         const body = encoding.compress(buffered)
         for (const bytes of [body.subarray(0, body.length - 12), Buffer.from("no such encoding")]) {

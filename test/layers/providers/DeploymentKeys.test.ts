@@ -15,7 +15,7 @@ const keyOf = ({ headers }: Seen) => headers.authorization?.replace("Bearer ", "
 
 describe("several keys", () => {
   for (const [status, tag] of [[401, "AuthenticationFailed"], [429, "RateLimited"]] as const) {
-    it.effect(`takes another key within the request on ${status}, and fails where none is left`, () =>
+    it.effect(`uses another key within the request on ${status}, and fails if none is left`, () =>
       Effect.gen(function*() {
         const bad = new Set(["key-one"])
         const server = yield* served((_, request) =>
@@ -56,7 +56,7 @@ describe("several keys", () => {
       }))
   }
 
-  it.effect("keeps to a refusal when an answer comes that was asked for before it", () =>
+  it.effect("keeps a refusal when an earlier request succeeds", () =>
     Effect.gen(function*() {
       const late = Promise.withResolvers<Play>()
       const server = yield* served((index) => index === 0 ? late.promise : { status: 401, pieces: [] })
@@ -118,7 +118,7 @@ describe("several keys", () => {
       }
     }))
 
-  it.effect("does not blame a key for what is not its fault", () =>
+  it.effect("does not count other failures against a key", () =>
     Effect.gen(function*() {
       const server = yield* served(() => ({ status: 500, pieces: [] }))
       const engine = yield* engineAt(server.url, options)
@@ -140,7 +140,7 @@ describe("a probe of a rejected key", () => {
   })
 
   for (const status of [400, 404, 405, 409, 413, 422]) {
-    it.effect(`shows that the key is accepted where it is answered ${status}`, () =>
+    it.effect(`treats status ${status} as accepting the key`, () =>
       Effect.gen(function*() {
         const { engine, reason, server } = yield* probed({ status, headers: json, pieces: ["{}"] })
         assert.notStrictEqual(reason?._tag, "AuthenticationFailed")

@@ -22,7 +22,7 @@ import { generation } from "./support.ts"
 
 const picture = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0, 1, 2, 3, 255])
 
-/** A web server on this machine, which tells who was asked. */
+/** A web server on this machine, which records the hosts of its requests. */
 const hosted = (answer: RequestListener) =>
   Effect.acquireRelease(
     Effect.promise(async () => {
@@ -71,7 +71,7 @@ const resolving = (...lists: ReadonlyArray<ReadonlyArray<string>>) => {
 }
 
 describe("ImageFetcher", () => {
-  it.live("brings the image of an allowed host as bytes", () =>
+  it.live("fetches the image of an allowed host as bytes", () =>
     Effect.gen(function*() {
       const { port, seen } = yield* hosted(png)
       const media = yield* ImageFetcher.make({ allowHosts: ["127.0.0.1"] })
@@ -84,7 +84,7 @@ describe("ImageFetcher", () => {
       assert.deepStrictEqual(seen.map(({ url }) => url), ["/cat?size=1"])
     }))
 
-  it.live("leaves conversations without URLs as they are", () =>
+  it.live("keeps conversations without URLs unchanged", () =>
     Effect.gen(function*() {
       const media = yield* ImageFetcher.make({ allowHosts: [] })
       const source = { type: "base64", mediaType: "image/png", data: "AAAA" } as const
@@ -92,7 +92,7 @@ describe("ImageFetcher", () => {
       assert.strictEqual(yield* media.prepare(messages, "bytes"), messages)
     }))
 
-  it.live("calls no host that is not public, and hands no such URL on", () =>
+  it.live("calls no host that is not public, and passes on no such URL", () =>
     Effect.gen(function*() {
       const { port, seen } = yield* hosted(png)
       const media = yield* ImageFetcher.make({ allowHosts: [] })
@@ -119,7 +119,7 @@ describe("ImageFetcher", () => {
       assert.deepStrictEqual(seen, [])
     }))
 
-  it.live("connects to what it has looked at, whatever the name resolves to later", () =>
+  it.live("connects to the checked address, even if the name resolves to another later", () =>
     Effect.gen(function*() {
       const { port, seen } = yield* hosted(png)
       // Had it been resolved once to look and again to connect, the second answer would refuse the connection.
@@ -130,7 +130,7 @@ describe("ImageFetcher", () => {
       assert.deepStrictEqual(seen.map(({ host }) => host), [`cats.example:${port}`])
     }))
 
-  it.live("follows redirects on the same host only, and not for ever", () =>
+  it.live("follows redirects on the same host only, up to a limit", () =>
     Effect.gen(function*() {
       const { port, seen } = yield* hosted((request, response) => {
         const [, way, rest] = /^\/(\w+)\/?(.*)$/.exec(request.url!) ?? []
@@ -226,7 +226,7 @@ describe("ImageFetcher", () => {
       }
     }))
 
-  it.effect("gives all images of a request a time, however many there are", () =>
+  it.effect("limits the total time for all images of a request", () =>
     Effect.gen(function*() {
       const waiting: Array<ServerResponse> = []
       const { port, seen } = yield* hosted((_, response) => {

@@ -76,7 +76,7 @@ const reasonOf = Effect.fnUntraced(function*({ ask, provider }: Operation, statu
 for (const operation of operations) {
   const { capability, provider } = operation
   describe(`the endpoint of ${provider} for ${capability}`, () => {
-    it.effect.each(missing)("is missing where it answers %i %s", ([status, body]) =>
+    it.effect.each(missing)("is missing if it answers %i %s", ([status, body]) =>
       Effect.gen(function*() {
         const reason = yield* reasonOf(operation, status, body)
         assert.deepInclude(reason, { _tag: "NotSupported", capability })
@@ -84,7 +84,7 @@ for (const operation of operations) {
         assert.isFalse(classify(reason).countsAgainstCircuit)
       }))
 
-    it.effect.each(others)("is there where it answers %i %s", ([status, body, tag]) =>
+    it.effect.each(others)("exists if it answers %i %s", ([status, body, tag]) =>
       Effect.gen(function*() {
         const reason = yield* reasonOf(operation, status, body)
         assert.strictEqual(reason._tag, tag)

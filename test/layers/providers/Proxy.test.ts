@@ -33,7 +33,7 @@ const ask = Effect.fnUntraced(function*(baseUrl: string, env: Environment) {
 })
 
 describe("a provider", () => {
-  it.live("is asked through the proxy for its scheme, in the name of its host", () =>
+  it.live("is called through the proxy for its scheme, with its host", () =>
     Effect.gen(function*() {
       const server = yield* served(() => ({ pieces }))
       const proxy = yield* proxied(server.url)
@@ -64,7 +64,7 @@ describe("a provider", () => {
       assert.notInclude(hello!.toString("latin1"), "key-one")
     }))
 
-  it.live("is asked directly where it is on loopback, or NO_PROXY lists it", () =>
+  it.live("is called directly if it is on loopback, or NO_PROXY lists it", () =>
     Effect.gen(function*() {
       const server = yield* served(() => ({ pieces }))
       const proxy = yield* proxied(server.url)

@@ -1,4 +1,4 @@
-/** What can go wrong with a provider, and that it is told for what it is. */
+/** Faults of a provider, and the reason that each is reported with. */
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Fiber, Logger, Redacted, Scope, Stream, Tracer } from "effect"
 import { TestClock } from "effect/testing"
@@ -242,13 +242,13 @@ const expectFault = ([, play, expected, over]: Case, text: string, more: Partial
     if (text !== "") yield* Deferred.await(begun)
     const clock = expected["_tag"] === "UpstreamTimeout" ? tick : Effect.never
     const { events, reason } = yield* Effect.raceFirst(Fiber.join(running), clock)
-    assert.isDefined(reason, "it must not look like success")
+    assert.isDefined(reason, "a failure")
     assert.deepStrictEqual(pick(reason, expected), expected)
     assert.notInclude(reason.message, secret)
     assert.strictEqual(textOf(events), text)
     assert.isFalse(events.some(({ type }) => type === "finish"))
     assert.strictEqual(server.seen.length, 1)
-    // What did not end by itself is left at once.
+    // A connection that did not end by itself is closed at once.
     if (play.silent === "stall" || /stall|flood|trickle/.test(play.fault?.kind ?? "")) {
       yield* Effect.promise(() => server.left(0))
     }
@@ -271,11 +271,11 @@ describe("RemoteEngine", () => {
 
   describe("requests a streamed or a buffered answer", () => {
     const cases: ReadonlyArray<readonly [string, Partial<RemoteDeployment>, ReadonlyArray<boolean>]> = [
-      ["as it is wanted", {}, [true, false]],
-      ["in pieces always", { stream: true }, [true, true]],
+      ["as requested", {}, [true, false]],
+      ["streamed always", { stream: true }, [true, true]],
       ["buffered always", { stream: false }, [false, false]],
-      ["in pieces where their time is limited", { timeouts: { stall: Duration.seconds(1) } }, [true, true]],
-      ["as it is wanted where only all of it is", { timeouts: { total: Duration.seconds(1) } }, [true, false]]
+      ["streamed if the time between pieces is limited", { timeouts: { stall: Duration.seconds(1) } }, [true, true]],
+      ["as requested if only the total time is limited", { timeouts: { total: Duration.seconds(1) } }, [true, false]]
     ]
     for (const [name, over, streams] of cases) {
       it.live(name, () =>
@@ -330,7 +330,7 @@ describe("RemoteEngine", () => {
       assert.deepInclude((yield* outcome(engine)).reason, timeout("connect", 50))
     }))
 
-  it.live("does not sit out a slow answer as a fault", () =>
+  it.live("does not treat a slow answer as a fault", () =>
     Effect.gen(function*() {
       const server = yield* served(() => ({ pieces, bytesAtATime: 1 }))
       const { events, reason } = yield* outcome(yield* engineAt(server.url))
@@ -357,7 +357,7 @@ describe("RemoteEngine", () => {
       yield* Effect.promise(() => server.left(1))
     }))
 
-  it.live("closes the connection when the consumer has enough, and holds the slot until then", () =>
+  it.live("closes the connection when the consumer stops reading, and holds the slot until then", () =>
     Effect.gen(function*() {
       const server = yield* served(() => ({ pieces, fault: { kind: "stall", after: 2 } }))
       const engine = yield* engineAt(server.url)
@@ -376,7 +376,7 @@ describe("RemoteEngine", () => {
       yield* Effect.promise(() => server.left(0))
     }))
 
-  it.live("fails what runs when it is stopped, and takes no more", () =>
+  it.live("fails running requests when it is stopped, and rejects new ones", () =>
     Effect.gen(function*() {
       const server = yield* served(() => ({ pieces, fault: { kind: "stall", after: 2 } }))
       const engine = yield* engineAt(server.url)
@@ -412,12 +412,12 @@ describe("RemoteEngine", () => {
       yield* Effect.promise(() => server.left(0))
     }))
 
-  it.live("uses its connections again", () =>
+  it.live("reuses its connections", () =>
     Effect.gen(function*() {
       const server = yield* served(() => ({ pieces }))
       const engine = yield* engineAt(server.url)
       for (let index = 0; index < 20; index++) assert.isUndefined((yield* outcome(engine)).reason)
-      // One that is not done with yet when the next request comes has another opened beside it.
+      // A connection that is still in use when the next request starts has another opened beside it.
       assert.isAtMost(server.connections(), 3)
     }))
 

@@ -60,7 +60,7 @@ describe("SettingsFile", () => {
         assert.strictEqual(readFileSync(file).subarray(0, 4).toString("latin1"), ggufMagic)
       }))
 
-    it.effect("runs engines on threads unless told otherwise", () =>
+    it.effect("runs engines on threads by default", () =>
       Effect.gen(function*() {
         yield* enter(yield* folder)
         assert.strictEqual((yield* SettingsFile.load()).engineHost, "thread")
@@ -112,7 +112,7 @@ describe("SettingsFile", () => {
         assert.deepStrictEqual(models.map(({ name }) => name), ["chat"])
       }))
 
-    it.effect("find model files beside it, wherever the program runs", () =>
+    it.effect("find model files beside it, in any working directory", () =>
       Effect.gen(function*() {
         const path = yield* folder
         yield* Effect.promise(() => mkdir(join(path, "etc")))

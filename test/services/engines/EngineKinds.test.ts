@@ -41,7 +41,7 @@ describe("an engine kind", () => {
     })
   }
 
-  it("starts its worker with what the worker reads", () => {
+  it("starts its worker with the fields that the worker reads", () => {
     const llamaSpec: LlamaSpec = llama.spec({ engine: "llama", file: "/a.gguf", variants: ["/b.gguf"], replicas: 2 })
     const onnxSpec: OnnxSpec = onnx.spec({ engine: "onnx", folder: "/a", replicas: 2 })
     const fakeSpec: FakeSpec = fake.spec({ engine: "fake", memory: 1, replicas: 2, fault: { kind: "hang" } })
@@ -65,7 +65,7 @@ describe("paths of a deployment", () => {
   const options = { engine: "llama", file: "a.gguf", variants: ["b.gguf"] }
   const remote = { engine: "remote", provider: "openai", model: "m" } as const
 
-  it("are listed with their places, the model's own first", () => {
+  it("are listed with their fields, the model's own first", () => {
     assert.deepStrictEqual(EngineKinds.pathsOf(options), [[["file"], "a.gguf"], [["variants", 0], "b.gguf"]])
     assert.deepStrictEqual(EngineKinds.pathsOf({ engine: "onnx", folder: "a" }), [[["folder"], "a"]])
     for (const none of [{ engine: "fake" }, { engine: "language-model", name: "a" }, remote]) {

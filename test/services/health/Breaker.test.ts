@@ -52,7 +52,7 @@ const provided = <A, E>(effect: Effect.Effect<A, E, Breaker.Breaker | Scope.Scop
   effect.pipe(Effect.provide(Breaker.layer))
 
 describe("Breaker", () => {
-  it.effect("opens after 5 failures, and refuses without calling, by name and wait", () =>
+  it.effect("opens after 5 failures, and refuses calls with its name and the wait", () =>
     provided(Effect.gen(function*() {
       yield* calls(4, broken)
       assert.strictEqual(yield* phase(), "closed")
@@ -100,7 +100,7 @@ describe("Breaker", () => {
       assert.isTrue(yield* isLetThrough("b"))
     })))
 
-  it.effect("lets a call through after 60 s, and closes after 3 successes", () =>
+  it.effect("allows a call after 60 s, and closes after 3 successes", () =>
     provided(Effect.gen(function*() {
       yield* open
       yield* TestClock.adjust("59 seconds")
@@ -113,7 +113,7 @@ describe("Breaker", () => {
       assert.strictEqual(yield* phase(), "closed")
     })))
 
-  it.effect("opens again at one failure while half open, and then needs 3 successes anew", () =>
+  it.effect("opens again after one failure while half open, and then needs 3 successes again", () =>
     provided(Effect.gen(function*() {
       yield* open
       yield* TestClock.adjust("60 seconds")
@@ -128,7 +128,7 @@ describe("Breaker", () => {
       assert.strictEqual(yield* phase(), "closed")
     })))
 
-  it.effect("takes 5 failures again once it has closed", () =>
+  it.effect("needs 5 failures again once it has closed", () =>
     provided(Effect.gen(function*() {
       yield* open
       yield* TestClock.adjust("60 seconds")
@@ -137,7 +137,7 @@ describe("Breaker", () => {
       assert.strictEqual(yield* phase(), "closed")
     })))
 
-  it.effect("does not count a caller's mistakes and cancelled calls", () =>
+  it.effect("does not count invalid requests and cancelled calls", () =>
     provided(Effect.gen(function*() {
       yield* calls(10, mistaken)
       for (let left = 0; left < 10; left++) {
@@ -156,7 +156,7 @@ describe("Breaker", () => {
       assert.strictEqual(yield* phase(), "open")
     })))
 
-  it.effect("lets one call at a time through while half open, and the next when that one is interrupted", () =>
+  it.effect("allows one call at a time while half open, and the next when that one is interrupted", () =>
     provided(Effect.gen(function*() {
       const { closedFor } = yield* Breaker.Breaker
       yield* open
@@ -169,7 +169,7 @@ describe("Breaker", () => {
       assert.isTrue(yield* isLetThrough())
     })))
 
-  it.effect("takes no notice while half open of a call from before", () =>
+  it.effect("ignores an earlier call while half open", () =>
     provided(Effect.gen(function*() {
       const answer = yield* Deferred.make<void>()
       const early = yield* Effect.forkChild(Deferred.await(answer).pipe(guard("a")), { startImmediately: true })
@@ -185,7 +185,7 @@ describe("Breaker", () => {
     })))
 
   describe("for calls that last as long as a scope", () => {
-    it.effect("counts what its end means", () =>
+    it.effect("counts the outcome at its end", () =>
       provided(Effect.gen(function*() {
         const { enter } = yield* Breaker.Breaker
         for (let call = 0; call < 5; call++) {
@@ -311,7 +311,7 @@ describe("Breaker", () => {
           assert.strictEqual(yield* phase(), "open")
         })))
 
-      it.effect(`counts each time where calls fail one after another: a ${name}`, () =>
+      it.effect(`counts each time if calls fail one after another: a ${name}`, () =>
         provided(Effect.gen(function*() {
           for (let call = 1; call <= 5; call++) {
             assert.notStrictEqual(yield* phase(), "open")
@@ -321,7 +321,7 @@ describe("Breaker", () => {
         })))
     }
 
-    it.effect("is none where calls in flight time out at different times, as those of a hung provider do", () =>
+    it.effect("is not one if calls in flight time out at different times, as with a hung provider", () =>
       provided(Effect.gen(function*() {
         const timesOut = Effect.andThen(
           Effect.sleep("30 seconds"),
@@ -337,7 +337,7 @@ describe("Breaker", () => {
         assert.strictEqual(yield* phase(), "open")
       })))
 
-    it.effect("is another event where calls in flight fail in another way", () =>
+    it.effect("is another event if calls in flight fail in another way", () =>
       provided(Effect.gen(function*() {
         const kinds = [500, 503, 501, 505]
         yield* together(8, (call) =>
@@ -378,7 +378,7 @@ describe("Breaker", () => {
         assert.strictEqual(yield* phase(), "open")
       })))
 
-    it.effect("counts once where several calls get the same failure, as those of one batch do", () =>
+    it.effect("counts once if several calls get the same failure, as in one batch", () =>
       provided(Effect.gen(function*() {
         yield* together(10, () => broken)
         assert.strictEqual(yield* phase(), "closed")
@@ -407,7 +407,7 @@ describe("Breaker", () => {
       reason: new InferenceError.EngineHung({ deployment: "a", afterMs: 1 })
     }
 
-    it.effect("gives its place to the next, and three close the circuit while all of them go on", () =>
+    it.effect("allows the next call, and three close the circuit while all of them continue", () =>
       provided(Effect.gen(function*() {
         const { closedFor, states } = yield* Breaker.Breaker
         yield* halfOpen
@@ -442,7 +442,7 @@ describe("Breaker", () => {
         })))
     }
 
-    it.effect("does not make up for a failure after it: the circuit opens again", () =>
+    it.effect("does not offset a later failure: the circuit opens again", () =>
       provided(Effect.gen(function*() {
         yield* halfOpen
         const { content, end } = yield* begun()
@@ -455,7 +455,7 @@ describe("Breaker", () => {
         assert.strictEqual(yield* phase(), "closed")
       })))
 
-    it.effect("lets a failure after it count as one where the circuit has closed since", () =>
+    it.effect("leaves a later failure to count as one if the circuit has closed since", () =>
       provided(Effect.gen(function*() {
         yield* halfOpen
         const { content, end } = yield* begun()
@@ -467,7 +467,7 @@ describe("Breaker", () => {
         assert.strictEqual(yield* phase(), "open")
       })))
 
-    it.effect("means nothing where the circuit has opened again since", () =>
+    it.effect("is ignored if the circuit has opened again since", () =>
       provided(Effect.gen(function*() {
         const { states } = yield* Breaker.Breaker
         yield* halfOpen
@@ -481,7 +481,7 @@ describe("Breaker", () => {
       })))
   })
 
-  describe("where no other deployment can take the request", () => {
+  describe("if no other deployment can answer the request", () => {
     const begun = (alone: boolean) =>
       Effect.gen(function*() {
         const { enter } = yield* Breaker.Breaker
@@ -496,7 +496,7 @@ describe("Breaker", () => {
 
     const halfOpen = Effect.andThen(open, TestClock.adjust("60 seconds"))
 
-    it.effect("several calls try it at a time, up to a bound", () =>
+    it.effect("several calls probe it at a time, up to a bound", () =>
       provided(Effect.gen(function*() {
         const { closedFor } = yield* Breaker.Breaker
         yield* halfOpen
@@ -510,7 +510,7 @@ describe("Breaker", () => {
         assert.strictEqual((yield* Effect.flip(begun(false))).reason._tag, "CircuitOpen")
       })))
 
-    it.effect("one at a time tries it for a request that another can take", () =>
+    it.effect("one call at a time probes it for a request that another can answer", () =>
       provided(Effect.gen(function*() {
         yield* halfOpen
         yield* begun(false)
@@ -530,7 +530,7 @@ describe("Breaker", () => {
           assert.strictEqual(yield* phase(), "closed")
         })))
 
-      it.effect(`one failure opens it, and the others decide nothing, in the order ${order.join(", ")}`, () =>
+      it.effect(`one failure opens it, and the others have no effect, in the order ${order.join(", ")}`, () =>
         provided(Effect.gen(function*() {
           yield* halfOpen
           const ends = [yield* begun(true), yield* begun(true), yield* begun(true)]
@@ -547,7 +547,7 @@ describe("Breaker", () => {
         })))
     }
 
-    it.effect("gives the places back", () =>
+    it.effect("releases the probes", () =>
       provided(Effect.gen(function*() {
         yield* halfOpen
         for (let round = 0; round < 3; round++) {
@@ -577,7 +577,7 @@ describe("Breaker", () => {
         ])
       })))
 
-    it.effect("forgets failures, and those of calls that have begun before it", () =>
+    it.effect("removes failures, and ignores those of earlier calls", () =>
       provided(Effect.gen(function*() {
         const { enter, reset } = yield* Breaker.Breaker
         const before = yield* Scope.make()
@@ -593,7 +593,7 @@ describe("Breaker", () => {
         assert.strictEqual(yield* phase(), "open")
       })))
 
-    it.effect("lets a call through while another probes, and takes no notice of that", () =>
+    it.effect("allows a call while another probes, and ignores the probe", () =>
       provided(Effect.gen(function*() {
         const { reset } = yield* Breaker.Breaker
         yield* open

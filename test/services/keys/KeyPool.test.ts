@@ -54,7 +54,7 @@ describe("KeyPool", () => {
     }))
   })
 
-  it("leaves no key alone for longer than it may", () => {
+  it("keeps no cooldown beyond its limit", () => {
     fc.assert(fc.property(weights, happenings, (weights, all) => {
       let keys = make(weights)
       let now = 0
@@ -79,21 +79,21 @@ describe("KeyPool", () => {
     assert.strictEqual(draws.filter((index) => index === 0).length, 250)
   })
 
-  it("leaves a limited key alone for as long as its provider says, and others go on", () => {
+  it("keeps a limited key in cooldown for the provider's wait, and uses the others", () => {
     const keys = limited(make([1, 1]), 0, 100, 7000, cooldowns)
     for (const random of [0, 0.5, 0.99]) assert.strictEqual(choose(keys, none, 200, random, cooldowns)?.index, 1)
     assert.strictEqual(limitedFor(keys, 100), 7000)
     assert.strictEqual(choose(keys, none, 7100, 0, cooldowns)?.index, 0)
   })
 
-  it("keeps to a limit when a request that was sent before it is answered", () => {
+  it("keeps a cooldown when an earlier request succeeds", () => {
     const keys = accepted(limited(make([1]), 0, 100, 7000, cooldowns), 0, 50, 3000)
     assert.isUndefined(choose(keys, none, 7099, 0, cooldowns))
     assert.strictEqual(limitedFor(keys, 3100), 4000)
     assert.isUndefined(limitedFor(accepted(keys, 0, 7100, 7100), 7100))
   })
 
-  it("has one request at a time probe a refused key", () => {
+  it("probes a refused key by one request at a time", () => {
     const keys = refused(make([1]), 0, 0, 0, cooldowns)
     assert.isUndefined(choose(keys, none, 4999, 0, cooldowns))
     const probe = choose(keys, none, 5000, 0, cooldowns)
@@ -103,7 +103,7 @@ describe("KeyPool", () => {
     assert.isUndefined(limitedFor(keys, 0))
   })
 
-  it("probes a refused key after twice as long each time, up to the longest, and anew once it was accepted", () => {
+  it("doubles the time between probes of a refused key up to the limit, and resets it once the key is accepted", () => {
     let keys = make([1])
     let now = 0
     const pauses: Array<number> = []
@@ -121,13 +121,13 @@ describe("KeyPool", () => {
     assert.strictEqual(probeIn(keys, now), 5000)
   })
 
-  it("takes refusals of requests that were in flight together for one", () => {
+  it("counts refusals of concurrent requests as one", () => {
     let keys = make([1])
     for (const now of [100, 101, 102]) keys = refused(keys, 0, 50, now, cooldowns)
     assert.strictEqual(probeIn(keys, 102), 4998)
   })
 
-  it("keeps to a refusal when a request that was sent before it is answered, until a probe is", () => {
+  it("keeps a refusal when an earlier request succeeds, until a probe does", () => {
     const keys = refused(make([1]), 0, 100, 100, cooldowns)
     assert.isUndefined(choose(accepted(keys, 0, 50, 3000), none, 5099, 0, cooldowns))
     const probe = choose(keys, none, 5100, 0, cooldowns)!

@@ -22,7 +22,7 @@ const make = (limit: number, sliceMs: number, perTurn = 100) => {
 }
 
 describe("ArrivalPacer", () => {
-  it("starts at once what fits the turn, and the rest in later turns, in order", () => {
+  it("starts as many arrivals as fit the turn, and the rest in later turns, in order", () => {
     const { pacer, pass, turn } = make(100, 10)
     const started: Array<number> = []
     for (let index = 0; index < 6; index++) {
@@ -36,7 +36,7 @@ describe("ArrivalPacer", () => {
     assert.deepStrictEqual(started, [0, 1, 2, 3, 4, 5])
   })
 
-  it("starts every accepted arrival once, in order, and no turn takes more than its number, or its slice and one arrival", () => {
+  it("starts every accepted arrival once, in order, within each turn's number, or its slice and one arrival", () => {
     const step = fc.oneof(fc.record({ cost: fc.integer({ min: 0, max: 30 }) }), fc.constant("turn" as const))
     fc.assert(
       fc.property(
@@ -79,7 +79,7 @@ describe("ArrivalPacer", () => {
 })
 
 describe("ByteBudget", () => {
-  it("is never passed, and is whole again once every hold has been released, once or more", () => {
+  it("is never exceeded, and is complete again once every hold has been released, even repeatedly", () => {
     const step = fc.record({ hold: fc.nat(5), bytes: fc.option(fc.nat(60)) })
     fc.assert(fc.property(fc.array(step), fc.integer({ min: 1, max: 200 }), (steps, limit) => {
       const budget = new ByteBudget(limit)

@@ -105,7 +105,7 @@ describe("a request that fails gets the failure of its last attempt", () => {
   const failing = { models: { a: [{ fails: { reason: unavailable } }] } }
 
   it.effect.each<readonly [string, Setting]>([
-    ["a cache that throws where it looks for an answer", {
+    ["a cache that throws during its lookup", {
       ...failing,
       cachedResponses: { ...cached, recall: thrown },
       fallbacks: ofCache.fallbacks
@@ -157,7 +157,7 @@ describe("metrics that return effects", () => {
   })
 })
 
-describe("what a program provides does not change an answer, and is logged once", () => {
+describe("a failing callback of the program does not change an answer, and is logged once", () => {
   for (const [fault, { logged: line, tracer = Tracer.nativeTracer, ...setting }] of Object.entries(faults)) {
     for (const [name, [operation, expected]] of Object.entries(operations)) {
       const noContent = name === "embeddings" &&
@@ -177,7 +177,7 @@ describe("what a program provides does not change an answer, and is logged once"
   }
 
   for (const [name, [operation, expected]] of Object.entries(operations)) {
-    it.effect(`an engine that cannot give back what it held: ${name}`, () => {
+    it.effect(`an engine that cannot release its resources: ${name}`, () => {
       const { layer } = logged()
       const { layer: worldLayer } = world({
         models,

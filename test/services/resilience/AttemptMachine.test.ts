@@ -60,7 +60,7 @@ const both = { ordinary: [a, b] }
 
 describe("Attempts", () => {
   describe("a deployment that fails", () => {
-    it("is tried again after growing pauses where that may help, and then the next one", () => {
+    it("is retried after growing pauses if a retry may help, and then the next one is tried", () => {
       const log = run(plan(both), { deployments: { a: script(fails(network)), b: script(answers) } })
       assert.deepStrictEqual(called(log), ["a", "a", "a", "b"])
       const [, second, third, next] = starts(log).map(({ afterMs }) => afterMs)
@@ -68,18 +68,18 @@ describe("Attempts", () => {
       assert.strictEqual(next, 0)
     })
 
-    it("is not tried again where that cannot help", () => {
+    it("is not retried if a retry cannot help", () => {
       const log = run(plan(both), { deployments: { a: script(fails(failed)), b: script(answers) } })
       assert.deepStrictEqual(called(log), ["a", "b"])
     })
 
-    it("ends the request where it is the request that is wrong", () => {
+    it("ends an invalid request", () => {
       const log = run(plan(both), { deployments: { a: script(fails(invalid)), b: script(answers) } })
       assert.deepStrictEqual(called(log), ["a"])
       assert.strictEqual(failureOf(log).reason._tag, "InvalidRequest")
     })
 
-    it("leaves every attempt and its cause when all have failed", () => {
+    it("reports every attempt and its cause when all have failed", () => {
       const log = run(plan(both, { retries: 0 }), {
         deployments: { a: script(fails(network, 7)), b: script(fails(failed)) }
       })
@@ -91,7 +91,7 @@ describe("Attempts", () => {
       assert.strictEqual(reason._tag, "EngineFailed")
     })
 
-    it("is reported rather than one that was rejected", () => {
+    it("is reported in preference to a rejection", () => {
       const closed = { outcomes: [answers], closed: [{ from: 3, to: 100_000 }] }
       const log = run(plan(both, { retries: 1 }), { deployments: { a: script(fails(network, 2)), b: closed } })
       assert.strictEqual(failureOf(log).reason._tag, "UpstreamFailed")
@@ -119,7 +119,7 @@ describe("Attempts", () => {
       assert.strictEqual((reason as InferenceError.RateLimited).retryAfterMs, 11_000)
     })
 
-    it("is not waited for beyond the deadline", () => {
+    it("does not delay an attempt beyond the deadline", () => {
       const short = plan({ ordinary: [a] }, { timeouts: { totalMs: 1_000 } })
       assert.strictEqual(starts(run(short, { deployments: { a: script(fails(limited(2_000)), answers) } })).length, 1)
     })
@@ -140,11 +140,11 @@ describe("Attempts", () => {
       )
     })
 
-    it("delays the next attempt until that time where no other deployment is free", () => {
+    it("delays the next attempt until that time if no other deployment is free", () => {
       assert.deepStrictEqual(startsAfter({ ordinary: [a] }, 2_000).map(({ afterMs }) => afterMs), [0, 2_000])
     })
 
-    it("changes nothing where the pause before a retry is longer", () => {
+    it("changes nothing if the pause before a retry is longer", () => {
       const [first, second] = startsAfter(both, 100)
       assert.deepStrictEqual([first!.deployment, second!.deployment], ["a", "a"])
       assert.isTrue(second!.afterMs >= 200 && second!.afterMs <= 300, String(second!.afterMs))
@@ -157,14 +157,14 @@ describe("Attempts", () => {
   })
 
   describe("a prompt that is too long", () => {
-    it("asks for 0.7 of the answer where the prompt itself fits", () => {
+    it("requests 0.7 of the answer if the prompt itself fits", () => {
       const log = run(plan({ ordinary: [a] }, {}, { maxTokens: 100 }), {
         deployments: { a: script(fails(tooLong(60, 100)), fails(tooLong(60, 100)), answers) }
       })
       assert.deepStrictEqual(starts(log).map(({ maxTokens }) => maxTokens), [100, 70, 49])
     })
 
-    it("goes to a larger window, by its own list and then by what is known", () => {
+    it("moves to a larger window, by its own list and then by known windows", () => {
       const log = run(
         plan({
           ordinary: [a, target("small", { contextWindow: 50 }), target("large", { contextWindow: 500 })],
@@ -215,14 +215,14 @@ describe("Attempts", () => {
       assert.deepStrictEqual(tried(known, reason), larger(than))
     })
 
-    it("is the caller's to hear of where no window is larger", () => {
+    it("fails the request if no window is larger", () => {
       const log = run(plan(both), { deployments: { a: script(fails(tooLong(200, 100))), b: script(answers) } })
       assert.strictEqual(failureOf(log).reason._tag, "ContextLengthExceeded")
       assert.deepStrictEqual(called(log), ["a"])
     })
   })
 
-  it("takes refused content to its own list, or nowhere", () => {
+  it("moves refused content to its own list, or nowhere", () => {
     const deployments = { a: script(fails(refused)), b: script(answers), c: script(answers) }
     assert.deepStrictEqual(called(run(plan({ ...both, content: [target("c")] }), { deployments })), ["a", "c"])
     assert.strictEqual(failureOf(run(plan(both), { deployments })).reason._tag, "ContentRefused")
@@ -237,7 +237,7 @@ describe("Attempts", () => {
     assert.deepStrictEqual(log.calls, [])
   })
 
-  describe("once content has come", () => {
+  describe("after the first content", () => {
     it("starts no other attempt, and a failure is the request's failure", () => {
       const log = run(plan(both), {
         deployments: { a: script({ contentMs: 1, endMs: 5, reason: network }), b: script(answers) }
@@ -246,7 +246,7 @@ describe("Attempts", () => {
     })
   })
 
-  describe("an answer that is cut, where another may go on", () => {
+  describe("a cut answer that another deployment may continue", () => {
     const goOn = { continue: true }
     const cutBy = (reason: (deployment: string) => Reason): Outcome => ({ contentMs: 1, endMs: 5, reason })
 
@@ -283,7 +283,7 @@ describe("Attempts", () => {
       assert.deepStrictEqual(attempts.map((one) => one.reason._tag), ["UpstreamFailed", "EngineFailed"])
     })
 
-    it("goes past one that takes no beginning of an answer", () => {
+    it("skips a deployment that supports no continuation", () => {
       const three = { ordinary: [a, b, target("c")] }
       const log = run(plan(three, goOn), {
         deployments: { a: script(cutBy(network)), b: script(fails(invalid)), c: script(answers) }
@@ -320,7 +320,7 @@ describe("Attempts", () => {
       assert.deepStrictEqual(log.done, [2])
     })
 
-    it("takes no notice of what it has cancelled", () => {
+    it("ignores events of cancelled attempts", () => {
       const log = run(plan(both, hedging(50)), { deployments: { a: script(slow), b: script(answers) } })
       const committed = log.entries.find(({ after }) => after.phase === "committed")!.after
       const late = { type: "failed", attempt: 1, reason: network("a"), tookMs: 60, backoffMs: 250 } as const
@@ -328,7 +328,7 @@ describe("Attempts", () => {
       assert.deepStrictEqual(step, { state: committed, actions: [] })
     })
 
-    it("waits as long as 95 of 100 first tokens take, where nothing else is said", () => {
+    it("waits for the 95th percentile of first tokens by default", () => {
       assert.strictEqual(plan(both, hedging(), { slowestFirstTokenMs: 70 }).hedgeAfterMs, 70)
       assert.strictEqual(plan(both, hedging()).hedgeAfterMs, undefined)
       assert.strictEqual(plan(both, {}, { slowestFirstTokenMs: 70 }).hedgeAfterMs, undefined)
@@ -340,13 +340,13 @@ describe("Attempts", () => {
       assert.deepStrictEqual(called(run(plan({ ordinary: [a] }, hedging(50)), { deployments })), ["a"])
     })
 
-    it("lets the other go on when one of the two fails", () => {
+    it("continues the other attempt when one of the two fails", () => {
       const log = run(plan(both, hedging(50)), { deployments: { a: script(slow), b: script(fails(failed)) } })
       assert.deepStrictEqual(called(log), ["a", "b"])
       assert.deepStrictEqual(endsOf(log), [{ type: "done", attempt: 1 }])
     })
 
-    it("takes no more than its share of requests", () => {
+    it("hedges at most its share of requests", () => {
       const policy = { ...RoutingPolicy.defaults, hedge: { share: 0.1 } }
       let budget = HedgeBudget.empty
       let hedges = 0
@@ -450,7 +450,7 @@ describe("Attempts", () => {
       })
     })
 
-    it("goes to no window that is known to be too small for the prompt", () => {
+    it("uses no window that is known to be too small for the prompt", () => {
       always((log) => {
         for (const { actions, after: { plan: { lists }, tooSmall }, before } of log.entries) {
           for (const action of actions) {
@@ -469,7 +469,7 @@ describe("Attempts", () => {
       return action.type === "commit" ? action.attempt : committed
     }
 
-    it("gives one deployment's answer, and asks another once it has begun only to go on where it was cut", () => {
+    it("has one deployment's answer, and after its first content uses another only to continue it", () => {
       always((log, { policy }) => {
         let committed: number | undefined
         for (const { actions, event } of log.entries) {
@@ -480,7 +480,7 @@ describe("Attempts", () => {
       })
     })
 
-    it("fails with what has cut the answer last, if anything has", () => {
+    it("fails with the reason of the last cut, if there is one", () => {
       always((log, { policy }) => {
         const cuts = log.entries.flatMap(({ before, event }) =>
           event?.type === "cut" && before?.phase === "committed" ? [event.reason] : []
@@ -492,7 +492,7 @@ describe("Attempts", () => {
       })
     })
 
-    it("never calls, nor means to call, a deployment while it is closed", () => {
+    it("never calls or schedules a deployment whose circuit is open", () => {
       always((log) => {
         for (const { at, deployment } of log.calls) assert.strictEqual(log.closedFor(deployment, at), 0)
         for (const { actions, at } of log.entries) {
@@ -503,7 +503,7 @@ describe("Attempts", () => {
       })
     })
 
-    it("makes no more attempts than it may, at most two at a time and one of them a hedge", () => {
+    it("stays within its attempts, at most two at a time and one of them a hedge", () => {
       always((log, { policy }) => {
         assert.isAtMost(starts(log).length, policy.maxAttempts)
         assert.isAtMost(starts(log).filter(({ hedge }) => hedge).length, 1)
@@ -524,7 +524,7 @@ describe("Attempts", () => {
           actions.flatMap((action) => action.type !== "start" ? [] : [{ action, after, at, before: before!, event }])
       )
 
-    it("never waits for one that said when to come back while another is free", () => {
+    it("never waits for a deployment with a Retry-After while another is free", () => {
       always((log) => {
         for (const { action, after, at, before, event } of followUps(log)) {
           const free = targetsOf(after).filter(({ deployment }) =>
@@ -538,7 +538,7 @@ describe("Attempts", () => {
       })
     })
 
-    it("starts nothing after the deadline, and waits no longer than it may", () => {
+    it("starts nothing after the deadline, and waits at most its limit", () => {
       always((log, { deadline = Number.POSITIVE_INFINITY, policy }) => {
         for (const { action, at } of followUps(log)) {
           assert.isBelow(at + action.afterMs, deadline)
@@ -547,7 +547,7 @@ describe("Attempts", () => {
       })
     })
 
-    it("does the same in the same scenario", () => {
+    it("is deterministic", () => {
       always((log, plan, scenario) => assert.deepStrictEqual(run(plan, scenario).calls, log.calls))
     })
 

@@ -63,7 +63,7 @@ describe("the schedule of a policy", () => {
     }))
   })
 
-  it.effect("is separate for each deployment, and starts anew after a reset", () =>
+  it.effect("is separate for each deployment, and starts again after a reset", () =>
     Effect.gen(function*() {
       const exact = () => Schedule.exponential(100, 2)
       const { next, reset } = Backoff.make(exact, RoutingPolicy.defaults)

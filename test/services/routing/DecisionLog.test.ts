@@ -17,7 +17,7 @@ const route: Route = {
 }
 
 describe("Decisions", () => {
-  it.effect("finds a record by its id, as it is written", () =>
+  it.effect("finds a record by its id as soon as it is written", () =>
     Effect.gen(function*() {
       const { begin, find } = yield* DecisionLog.DecisionLog
       const draft = begin("chat", route, 5)
@@ -38,7 +38,7 @@ describe("Decisions", () => {
       assert.lengthOf(latest(1_000_000), Defaults.keptDecisions)
     }).pipe(Effect.provide(DecisionLog.layer)))
 
-  it.effect("keeps the first of long lists, and how many there were", () =>
+  it.effect("keeps the first entries of long lists, and their number", () =>
     Effect.gen(function*() {
       const { begin, find } = yield* DecisionLog.DecisionLog
       const most = Defaults.listedInDecision
@@ -58,7 +58,7 @@ describe("Decisions", () => {
       assert.deepStrictEqual(decision.excluded[0], { deployment: "a#0", reason: "its circuit is open" })
     }).pipe(Effect.provide(DecisionLog.layer)))
 
-  it.effect("finds nothing by what is no id of this run", () =>
+  it.effect("finds nothing by an id of another run", () =>
     Effect.gen(function*() {
       const { begin, find } = yield* DecisionLog.DecisionLog
       const { id } = begin("chat", route, 0)

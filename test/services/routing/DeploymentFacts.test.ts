@@ -9,13 +9,13 @@ const of = (options: DeploymentOptions) => factsOf(modelWith("m", options).deplo
 const remote = { engine: "remote", provider: "openai", model: "gpt-4o" } as const
 
 describe("Facts", () => {
-  it("takes what runs here for free, and does not know the price of what others run", () => {
+  it("has no cost for a local model, and no price for a remote one without configuration", () => {
     assert.deepStrictEqual(of({ engine: "fake" }).price, { input: 0, output: 0 })
     assert.strictEqual(of({ engine: "language-model", name: "m" }).price, undefined)
     assert.strictEqual(of({ ...remote, model: "a model of one's own" }).price, undefined)
   })
 
-  it("believes the configuration before what a provider publishes", () => {
+  it("prefers the configuration to a provider's published figures", () => {
     const published = of(remote)
     assert.deepStrictEqual([published.price, published.contextWindow], [{ input: 2.5, output: 10 }, 128_000])
     const price = { input: 1, output: 1 }

@@ -28,7 +28,7 @@ const answeredBy = Inference.use(({ generate }) =>
 )
 
 describe("an explanation", () => {
-  it.effect("is plain data of its schema: the plan in order, and no limit where there is none", () =>
+  it.effect("is plain data of its schema: the plan in order, without absent limits", () =>
     Effect.gen(function*() {
       const explanation = yield* explained
       assert.deepStrictEqual(explanation.plan.lists, {
@@ -52,7 +52,7 @@ describe("an explanation", () => {
       assert.strictEqual(yield* answeredBy, next)
     }).pipe(Effect.provide(world(settingOf("round-robin")).layer)))
 
-  it.effect("lists the deployments of the plan whose keys wait", () =>
+  it.effect("lists the deployments of the plan whose keys are in cooldown", () =>
     Effect.gen(function*() {
       const { cooldowns } = yield* Explanation.explain({ model: "a" })
       assert.deepStrictEqual(cooldowns, [{ deployment: "a#0", retryAfterMs: 42_000 }])
@@ -65,7 +65,7 @@ describe("an explanation", () => {
       Effect.provide(world(settingOf("quality")).layer)
     ))
 
-  it("reads a prompt as engines see it: after no tools, as one message", () => {
+  it("reads a prompt as engines do: without tools, as one message", () => {
     const request = Explanation.routingRequestOf({ prompt: "Hello", needs: ["tools"], maxTokens: 5 }, "a")
     assert.deepInclude(request, { model: "a", capabilities: ["generate", "tools"], maxTokens: 5, promptLength: 5 })
     assert.strictEqual(request.promptText?.(), `[[],[{"role":"user","content":"Hello"}]]`)

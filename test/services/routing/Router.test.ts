@@ -88,7 +88,7 @@ describe("Router", () => {
         })
     )
 
-    it.effect("is how requests for the embedded model go", () =>
+    it.effect("routes requests for the embedded model", () =>
       Effect.gen(function*() {
         const { policy } = yield* preview(settingsOf({ policies }), { model: "tiny-chat" })
         assert.strictEqual(policy.retries, 7)
@@ -160,10 +160,10 @@ describe("Router", () => {
       ).pipe(Effect.provide(layerOf(settings)))
     }
 
-    it.effect("keeps each tenant's prompts apart, as engines keep their caches", () =>
+    it.effect("separates the prompts of tenants, as engines separate their caches", () =>
       Effect.map(sharesFor({}), (shares) => assert.deepStrictEqual(shares, [1, 0, 0])))
 
-    it.effect("has the prompts of all tenants where the deployment shares them", () =>
+    it.effect("has the prompts of all tenants if the deployment shares them", () =>
       Effect.map(sharesFor({ sharePrefixes: true }), (shares) => assert.deepStrictEqual(shares, [1, 1, 1])))
   })
 

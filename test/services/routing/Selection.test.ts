@@ -110,7 +110,7 @@ const property = (check: (scene: Scene) => void) => fc.assert(fc.property(scene,
 
 describe("Selection", () => {
   describe("whatever the strategy", () => {
-    it("lists or rules out each deployment once, and gives nothing but plain data", () => {
+    it("lists or excludes each deployment once, as plain data", () => {
       property(({ asked, options, places }) => {
         const decision = decide(places, options, asked)
         const listed = decision.candidates.map(({ deployment }) => deployment)
@@ -123,7 +123,7 @@ describe("Selection", () => {
       })
     })
 
-    it("decides the same again, from the same seed", () => {
+    it("makes the same decision from the same seed", () => {
       property(({ asked, options, places }) => {
         assert.deepStrictEqual(decide(places, options, asked), decide(places, options, asked))
       })
@@ -172,7 +172,7 @@ describe("Selection", () => {
       })
     })
 
-    it("gives terms from 0 to 1 where it balances", () => {
+    it("gives terms from 0 to 1 if it balances", () => {
       property(({ asked, options, places }) => {
         for (const { terms } of decide(places, { ...options, strategy: "balanced" }, asked).candidates) {
           for (const term of Object.values(terms)) assert.isTrue(term >= 0 && term <= 1, JSON.stringify(terms))
@@ -181,7 +181,7 @@ describe("Selection", () => {
     })
   })
 
-  describe("ruling out", () => {
+  describe("exclusion", () => {
     it("has the reason of each exclusion, and when an open circuit admits a call", () => {
       const decision = decide(
         [
@@ -221,7 +221,7 @@ describe("Selection", () => {
       assert.deepStrictEqual(order([small!, large!], {}, { ...chat, capabilities: ["embed"] }).length, 2)
     })
 
-    it("keeps to what the request names", () => {
+    it("allows only the deployments that the request names", () => {
       assert.deepStrictEqual(order([{}, {}, {}], {}, { only: ["d1", "d2"], except: ["d2"] }), ["d1"])
     })
 
@@ -258,13 +258,13 @@ describe("Selection", () => {
       assert.strictEqual(primary([cheap, good], { weights: { ...only, cost: 1 } }), "d0")
     })
 
-    it("adds what suits the task", () => {
+    it("adds the term of the task", () => {
       const coder = { facts: { quality: 0.5, tasks: ["code"] } }
       assert.strictEqual(primary([{ facts: { quality: 0.9, tasks: ["chat"] } }, coder], {}, { task: "code" }), "d1")
       assert.strictEqual(primary([{ facts: { quality: 0.9, tasks: ["chat"] } }, coder]), "d0")
     })
 
-    it("never makes one worse by more quality, less cost or more speed", () => {
+    it("never lowers a score for more quality, less cost or more speed", () => {
       fc.assert(fc.property(
         fc.record({
           quality: fc.nat(9),
@@ -289,7 +289,7 @@ describe("Selection", () => {
       ))
     })
 
-    it("believes an old measurement less", () => {
+    it("gives an old measurement less weight", () => {
       const places = [{ condition: condition({ measured: measured(10_000) }) }, {}]
       assert.strictEqual(primary(places.toReversed(), { strategy: "speed" }, { now: 0 }), "d1")
       const [slow] = decide([{ condition: condition({ measured: measured(10_000) }) }, { condition: busy(0) }], {
@@ -303,7 +303,7 @@ describe("Selection", () => {
   describe("exploring", () => {
     const places = [{ condition: busy(0) }, {}, {}]
 
-    it("tries Measurement.unmeasured deployments in the configured share of requests", () => {
+    it("tries unmeasured deployments in the configured share of requests", () => {
       const decisions = Array.from(
         { length: 4_000 },
         (_, seed) => decide([{ facts: { quality: 1 }, condition: busy(0) }, {}, {}], { exploration: 0.1 }, { seed })
@@ -313,7 +313,7 @@ describe("Selection", () => {
       assert.deepStrictEqual([...new Set(tried)].toSorted(), ["d1", "d2"])
     })
 
-    it("sends one request at a time to an Measurement.unmeasured deployment", () => {
+    it("sends one request at a time to an unmeasured deployment", () => {
       const trying = condition({ measured: Measurement.started(Measurement.unmeasured) })
       const decision = decide([{ facts: { quality: 1 }, condition: busy(0) }, { condition: trying }], {
         exploration: 1
@@ -343,7 +343,7 @@ describe("Selection", () => {
       assert.deepStrictEqual(decision.spilled, ["d0", "d1"])
     })
 
-    it("goes by the score where all load, and where the policy does not spill", () => {
+    it("orders by score if all load, or if the policy does not spill", () => {
       const loading = condition({ state: "loading" })
       const places = [{ facts: { quality: 1 }, condition: loading }, { facts: { quality: 0.1 }, condition: loading }]
       assert.strictEqual(decide(places, { strategy: "quality" }).spilled, undefined)
@@ -352,7 +352,7 @@ describe("Selection", () => {
   })
 
   describe("cost", () => {
-    it("takes the best quality per cost within the limits, and names the limit of each exclusion", () => {
+    it("chooses the best quality per cost within the limits, and names the limit of each exclusion", () => {
       const decision = decide(
         [
           { facts: { quality: 0.9, price: { input: 10, output: 20 } } },
@@ -370,7 +370,7 @@ describe("Selection", () => {
       ])
     })
 
-    it("lets quality and cost be exactly at their limits", () => {
+    it("allows quality and cost exactly at their limits", () => {
       const atLimit = { facts: { quality: 0.8, price: { input: 100, output: 0 } } }
       assert.strictEqual(primary([atLimit], { strategy: "cost" }, { promptTokens: 100, maxTokens: 1 }), "d0")
     })
@@ -381,7 +381,7 @@ describe("Selection", () => {
       assert.strictEqual(primary([dear], { strategy: "cost" }, { maxTokens: 100 }), "d0")
     })
 
-    it("does not take a price that is not known for a low one", () => {
+    it("does not treat an unknown price as low", () => {
       const known = { facts: { quality: 0.8, price: { input: 1, output: 1 } } }
       assert.strictEqual(primary([{ facts: { quality: 0.8 } }, known], { strategy: "cost" }), "d1")
     })
@@ -402,7 +402,7 @@ describe("Selection", () => {
       assert.strictEqual(zero, 0)
     })
 
-    it("goes to the least busy for its slots, and among equals to each alike", () => {
+    it("chooses the least busy for its slots, and evenly among equals", () => {
       assert.strictEqual(
         primary([{ condition: busy(2) }, { condition: busy(3), facts: { slots: 4 } }], {
           strategy: "least-busy"
@@ -413,20 +413,20 @@ describe("Selection", () => {
       assert.approximately(first!, 0.5, 0.03)
     })
 
-    it("goes round in turn", () => {
+    it("takes turns", () => {
       const turns = [0, 1, 2, 3].map((turn) => primary([{}, {}, {}], { strategy: "round-robin" }, { turn }))
       assert.deepStrictEqual(turns, ["d0", "d1", "d2", "d0"])
       assert.deepStrictEqual(order([{}, {}, {}], { strategy: "round-robin" }, { turn: 1 }), ["d1", "d2", "d0"])
     })
 
-    it("takes the better of two by latency and load, so the worst never goes first", () => {
+    it("chooses the better of two by latency and load, so the worst is never first", () => {
       const places = [100, 200, 300].map((ms) => ({ condition: condition({ measured: measured(ms) }) }))
       const [fast, , slow] = shares(places, { strategy: "latency" }, (seed) => ({ seed }))
       assert.approximately(fast!, 2 / 3, 0.03)
       assert.strictEqual(slow, 0)
     })
 
-    it("counts the queue in latency, and tries an Measurement.unmeasured deployment with one request at a time", () => {
+    it("counts the queue in latency, and tries an unmeasured deployment with one request at a time", () => {
       const quick = condition({ measured: measured(100, { inFlight: 9 }) })
       assert.strictEqual(
         primary([{ condition: quick }, { condition: condition({ measured: measured(300) }) }], { strategy: "latency" }),
@@ -445,7 +445,7 @@ describe("Selection", () => {
         primary(Array.from({ length: count }, () => ({})), { strategy: "session" }, { session, except })
       )
 
-    it("stay on their deployment, whatever the request is", () => {
+    it("stay on their deployment for every request", () => {
       property(({ asked, places }) => {
         const one = { strategy: "session", keep: 1 } as const
         const other = { ...asked, session: "s", seed: asked.seed + 1, turn: asked.turn + 1 }
@@ -459,7 +459,7 @@ describe("Selection", () => {
       for (const count of counts) assert.isTrue(count > 140 && count < 260, counts.join())
     })
 
-    it("move only from a deployment that goes, and only to one that comes", () => {
+    it("move only from a removed deployment, and only to an added one", () => {
       const before = homes(5)
       const without = homes(5, ["d2"])
       for (const [index, home] of before.entries()) if (home !== "d2") assert.strictEqual(without[index], home)
@@ -481,7 +481,7 @@ describe("Selection", () => {
       assert.strictEqual(choose([0.3, 0, 0, 0]), "d1")
     })
 
-    it("keeps each tenant's prompts apart", () => {
+    it("separates the prompts of tenants", () => {
       const text = "x".repeat(1024)
       const prefixes = new PrefixIndex()
       prefixes.note("a#0", beginnings(text, "one"))
@@ -491,7 +491,7 @@ describe("Selection", () => {
       }
     })
 
-    it("give way where loads are out of balance", () => {
+    it("are ignored if loads are unbalanced", () => {
       const choose = (inFlight: number) =>
         primary([{ condition: busy(inFlight) }, { condition: busy(100) }], { strategy: "prefix" }, {
           prefixShares: [1, 0]
@@ -502,7 +502,7 @@ describe("Selection", () => {
 
     const prompt = (...blocks: ReadonlyArray<string>) => beginnings(blocks.map((one) => one.repeat(256)).join(""))
 
-    it("are remembered by their beginnings", () => {
+    it("are indexed by their beginnings", () => {
       const prefixes = new PrefixIndex()
       prefixes.note("d0", prompt("a", "b", "c"))
       prefixes.note("d1", prompt("a"))
@@ -511,7 +511,7 @@ describe("Selection", () => {
       assert.deepStrictEqual([...prefixes.shares(["d0"], prompt("b", "c"))], [0])
     })
 
-    it("are forgotten with their deployment, and the least used when there are too many", () => {
+    it("are removed with their deployment, and the least used above the limit", () => {
       const prefixes = new PrefixIndex(3)
       prefixes.note("d0", prompt("a", "b"))
       prefixes.note("d0", prompt("c", "d"))
@@ -521,7 +521,7 @@ describe("Selection", () => {
       assert.strictEqual(prefixes.size, 0)
     })
 
-    it("are at most 100,000 beginnings where no other limit is given", () => {
+    it("are at most 100,000 beginnings by default", () => {
       const prefixes = new PrefixIndex()
       prefixes.note("d0", Array.from({ length: 100_000 }, (_, hash) => hash))
       assert.strictEqual(prefixes.size, 100_000)
@@ -531,7 +531,7 @@ describe("Selection", () => {
     })
   })
 
-  it("takes a strategy of one's own", () => {
+  it("accepts a strategy of the program", () => {
     const longest = {
       name: "custom/longest-window" as const,
       score: ({ contextWindow = 0 }: DeploymentFacts) => contextWindow

@@ -54,7 +54,7 @@ describe("a parsed configuration", () => {
     }
     const variables = { ONE: "first secret", TWO: "12345678", TEAM: "third secret" }
 
-    it("are told by their provider, without an engine", () => {
+    it("are recognized by their provider, without an engine", () => {
       const [model] = resolved(file, { variables }).models
       const { options } = model!.deployments[0]
       assert.strictEqual(options.engine, "remote")
@@ -86,7 +86,7 @@ describe("a parsed configuration", () => {
       for (const host of ["::1", "[::1]"]) assert.strictEqual(resolved({ server: { host } }).server.host, "::1")
     })
 
-    it("refuses limits of no time, no connection, and origins that no browser sends", () => {
+    it("refuses limits of zero, and origins that no browser sends", () => {
       const server = {
         headersTimeout: 0,
         bodyTimeout: "0 seconds",
@@ -212,7 +212,7 @@ describe("a parsed configuration", () => {
       assert.strictEqual(resolved(undefined, { environment: undefined }).environment, "development")
     })
 
-    it("runs engines where the contextWith say", () => {
+    it("runs engines where the context says", () => {
       assert.strictEqual(resolved(undefined, { defaultEngineHost: "thread" }).engineHost, "thread")
     })
   })
@@ -282,7 +282,7 @@ describe("a parsed configuration", () => {
       })
     }
 
-    it("takes policies from it, which stand on the one named default", () => {
+    it("takes policies from it, which extend the one named default", () => {
       const { policies } = resolved({
         policies: {
           careful: {
@@ -330,7 +330,7 @@ describe("a parsed configuration", () => {
       assert.strictEqual(c, undefined)
     })
 
-    it("is refused where it names a policy or a model that there is not, or the model itself", () => {
+    it("is refused if it names an unknown policy or model, or the model itself", () => {
       const file = {
         policies: { quick: { strategy: "fastest", retries: 11, hedge: { share: 2 } } },
         models: { a: { deployments: [llama()] } }
@@ -363,7 +363,7 @@ describe("a parsed configuration", () => {
       )
     })
 
-    it("has earlier answers as the last of the ordinary fallbacks only, and no model of that name", () => {
+    it("has cached responses as the last of the ordinary fallbacks only, and no model of that name", () => {
       const cached = "cached-responses"
       const { models } = resolved({ models: { a: { deployments: [llama()], fallbacks: [cached] } } })
       assert.deepStrictEqual(models[0]?.routing?.fallbacks.ordinary, [cached])
@@ -390,7 +390,7 @@ describe("a parsed configuration", () => {
       ])
     })
 
-    it("finds models of the store by their name, and says how to pull those that are missing", () => {
+    it("finds models of the store by name, and names the command to pull a missing one", () => {
       const { models, store } = resolved({ models: { chat: { deployments: [llama("store:stored")] } } })
       assert.deepStrictEqual(store, { folder: "/store" })
       assert.deepStrictEqual(models[0]!.deployments[0].options, llama("/store/stored/model.gguf"))
@@ -405,7 +405,7 @@ describe("a parsed configuration", () => {
       }])
     })
 
-    it("keeps models and deployments in their order, each with an id of its own", () => {
+    it("keeps models and deployments in their order, each with its own id", () => {
       const { models } = resolved({
         models: { b: { deployments: [llama("1"), llama("2")] }, a: { deployments: [llama("3")] } }
       })
@@ -478,7 +478,7 @@ describe("a parsed configuration", () => {
       assert.deepStrictEqual(models.map(({ name }) => name), [name, "other"])
     })
 
-    it("may leave out what the rest of the file says", () => {
+    it("may omit what the rest of the file sets", () => {
       const { models } = resolved({
         models: { a: { deployments: [llama()] } },
         environments: { development: { models: { a: { idleUnload: "1 minute" } } } }
@@ -488,11 +488,11 @@ describe("a parsed configuration", () => {
   })
 
   describe("environments", () => {
-    it("an empty NODE_ENV is development, as none is", () => {
+    it("an empty NODE_ENV is development, like an unset one", () => {
       assert.strictEqual(resolved({}, { environment: "" }).environment, "development")
     })
 
-    it("a section with nothing in it is as good as none", () => {
+    it("an empty section equals an absent one", () => {
       assert.deepStrictEqual(
         resolved({ server: null, models: null, environments: { test: null, production: { server: null } } }),
         resolved({})
@@ -608,7 +608,7 @@ describe("a parsed configuration", () => {
         "models.a.deployments[0].model",
         "models.a.deployments[0].modle"
       ])
-      assert.deepStrictEqual(pathsOf({ provider: "nobody", model: "m" }), ["models.a.deployments[0].provider"])
+      assert.deepStrictEqual(pathsOf({ provider: "unknown", model: "m" }), ["models.a.deployments[0].provider"])
       assert.deepStrictEqual(pathsOf({ provider: "troupe", model: "m" }), ["models.a.deployments[0].baseUrl"])
       for (const baseUrl of ["ftp://host", "host", "http://host/?key=1"]) {
         assert.deepStrictEqual(pathsOf({ provider: "openai", model: "m", baseUrl }), [
@@ -617,7 +617,7 @@ describe("a parsed configuration", () => {
       }
     })
 
-    it("names the engines there are where a deployment has another", () => {
+    it("names the available engines if a deployment has another", () => {
       const [problem] = problems({ models: { a: { deployments: [{ engine: "gpu" }] } } })
       assert.deepStrictEqual(problem, {
         path: "models.a.deployments[0].engine",
@@ -667,7 +667,7 @@ describe("a parsed configuration", () => {
       assert.match(problems(file).map(Problem.format).join("\n"), line)
     })
 
-    it("of unknown fields come with the name that is near, also where the deployment's kind decides which there are", () => {
+    it("of unknown fields have the nearest name, also of fields that depend on the deployment's kind", () => {
       const file = {
         sever: { port: 1 },
         environment: { production: {} },
@@ -688,7 +688,7 @@ describe("a parsed configuration", () => {
       ])
     })
 
-    it("of names and strategies are found beside problems of fields, also of the same model and policy", () => {
+    it("of names and strategies are reported beside problems of fields, also of the same model and policy", () => {
       const file = {
         policies: { slow: { strategy: "custom/x", retries: -1, timeouts: { totl: "1 s" } } },
         models: {
@@ -736,7 +736,7 @@ describe("a parsed configuration", () => {
       }
     })
 
-    it("of the rest of the file are named once, not once an environment", () => {
+    it("of the rest of the file are named once, not once per environment", () => {
       const file = { server: { port: "x" }, environments: { test: { server: { host: "h" } }, production: {} } }
       assert.deepStrictEqual(paths(file), ["server.port"])
     })
@@ -745,7 +745,7 @@ describe("a parsed configuration", () => {
       assert.deepStrictEqual(paths({ environments: { production: overlay } }), ["environments.production"])
     })
 
-    it("are told in lines that begin with the source", () => {
+    it("are printed in lines that begin with the source", () => {
       const error = new SettingsError({ source: "troupe.yaml", problems: [...problems({ server: { port: "x" } })] })
       assert.deepStrictEqual(error.message.split("\n"), [
         "Invalid configuration: troupe.yaml",
@@ -755,7 +755,7 @@ describe("a parsed configuration", () => {
   })
 
   describe("interpolation", () => {
-    it("puts a variable in the place of its name", () => {
+    it("replaces a reference by the variable's value", () => {
       const { models, server } = resolved({
         server: { host: "${HOST}" },
         models: { a: { deployments: [llama("${FOLDER}/models/${NAME}.gguf")] } }
@@ -774,7 +774,7 @@ describe("a parsed configuration", () => {
       assert.deepStrictEqual(models[0]?.deployments[0].idleUnload, Duration.minutes(2))
     })
 
-    it("a value that is more than one reference stays a text", () => {
+    it("a value with more than one reference remains a text", () => {
       const reply = (text: string) =>
         resolved({ models: { "fake/a": { deployments: [{ engine: "fake", reply: text }] } } }, {
           variables: { A: "1", B: "2" }
@@ -783,7 +783,7 @@ describe("a parsed configuration", () => {
       assert.deepInclude(reply("${A}${B}"), { reply: "12" })
     })
 
-    it("a number that is no number of the right kind is refused by its path", () => {
+    it("a number of the wrong kind is refused by its path", () => {
       assert.deepStrictEqual(paths({ server: { port: "${PORT}" } }, { variables: { PORT: "80.5" } }), ["server.port"])
       assert.deepStrictEqual(paths({ server: { port: "${PORT}" } }, { variables: { PORT: "eighty" } }), ["server.port"])
     })
@@ -808,12 +808,12 @@ describe("a parsed configuration", () => {
       ])
     })
 
-    it("what a variable holds is not looked at again", () => {
+    it("the value of a variable is not interpolated again", () => {
       const { server } = resolved({ server: { host: "${A}" } }, { variables: { A: "${B}", B: "b" } })
       assert.strictEqual(server.host, "${B}")
     })
 
-    it("a variable that is not set is named with the place that needs it", () => {
+    it("an unset variable is named with the path that needs it", () => {
       const found = problems({
         server: { host: "${HOST}" },
         models: { a: { deployments: [llama("${FOLDER}/a"), llama("b/${NAME}")] } },
@@ -828,7 +828,7 @@ describe("a parsed configuration", () => {
       ])
     })
 
-    it("a variable of a secret may be missing for whoever calls nobody, and no other", () => {
+    it("a variable of a secret may be unset for a command that calls no provider, and no other", () => {
       const remote = {
         provider: "openai",
         model: "${MODEL}",
@@ -843,7 +843,7 @@ describe("a parsed configuration", () => {
       assert.strictEqual(model?.name, "a")
     })
 
-    it("a variable that another environment needs may be missing", () => {
+    it("a variable that another environment needs may be unset", () => {
       const file = { environments: { production: { server: { host: "${HOST}", port: "${PORT}" } } } }
       assert.strictEqual(resolved(file).server.host, "127.0.0.1")
       assert.includeMembers([...paths(file, { environment: "production" })], [
@@ -860,7 +860,7 @@ describe("a parsed configuration", () => {
       ])
     })
 
-    it("no problem prints what a variable holds", () => {
+    it("no problem prints the value of a variable", () => {
       const places = fc.constantFrom(
         { server: { port: "${SECRET}", host: "${SECRET}", unknown: "${SECRET}" } },
         { logLevel: "${SECRET}", models: { a: { deployments: ["${SECRET}"], idleUnload: "${SECRET}" } } },
@@ -934,7 +934,7 @@ describe("a parsed configuration", () => {
         value
       )
 
-    it("a literal that looks like a key is refused by its path and never printed, wherever it stands", () => {
+    it("a literal that looks like a key is refused by its path and never printed, at any path", () => {
       fc.assert(
         fc.property(place, keys, fc.constantFrom(...environments), (path, key, environment) => {
           const found = problems(treeOf(path, key), { environment })
@@ -1013,13 +1013,13 @@ describe("a parsed configuration", () => {
       ])
     })
 
-    it("share their name with no other kind", () => {
+    it("have no other kind under the same name", () => {
       assert.deepStrictEqual(problems({ models: { "fake/a": { deployments: [fake, llama()] } } }), [
         { path: "models.fake/a", expected: "A model whose name begins with fake/ can have fake deployments only" }
       ])
     })
 
-    it("every wrong name is told at once", () => {
+    it("all wrong names are reported together", () => {
       assert.deepStrictEqual(
         paths({
           models: { a: { deployments: [fake] }, b: { deployments: [llama()] }, "fake/c": { deployments: [llama()] } }
@@ -1028,7 +1028,7 @@ describe("a parsed configuration", () => {
       )
     })
 
-    it("that the rest of the file brings are named there, whatever overlays say of the model", () => {
+    it("from the rest of the file are named there, for any overlay of the model", () => {
       const file = {
         models: { a: { deployments: [fake] } },
         environments: { test: { models: { a: { preload: false } } } }
@@ -1036,7 +1036,7 @@ describe("a parsed configuration", () => {
       assert.deepStrictEqual(paths(file), ["models.a"])
     })
 
-    it("that an overlay brings are named in it", () => {
+    it("from an overlay are named in it", () => {
       const file = {
         models: { a: { deployments: [llama()] } },
         environments: { test: { models: { a: { deployments: [fake] } } } }
@@ -1082,7 +1082,7 @@ describe("a parsed configuration", () => {
       assert.deepStrictEqual(missing([...ofModel, ...ofDeployment]), [])
     })
 
-    it("has words for every field that is no section of others", () => {
+    it("describes every field that is not a section", () => {
       const wordless = (part: unknown): ReadonlyArray<string> => {
         if (typeof part !== "object" || part === null) return []
         const properties = Object.entries(("properties" in part ? part.properties : {}) as Record<string, object>)
@@ -1096,7 +1096,7 @@ describe("a parsed configuration", () => {
       assert.deepStrictEqual(wordless(schema), [])
     })
 
-    it("refers to nothing outside itself", () => {
+    it("has no reference outside itself", () => {
       assert.notInclude(text, "$ref")
     })
   })

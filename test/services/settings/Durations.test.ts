@@ -99,7 +99,7 @@ describe("durations of troupe.yaml", () => {
         }
       )
 
-      it("takes false exactly where it can be turned off, and says so", () => {
+      it("accepts false exactly where the time can be turned off, and says so", () => {
         const result = decoded(path, false)
         assert.strictEqual(Result.isSuccess(result), mayBeOff(node))
         if (Result.isFailure(result)) assert.notInclude(result.failure[0]!.expected, "false")
@@ -108,7 +108,7 @@ describe("durations of troupe.yaml", () => {
     })
   }
 
-  it("that are off have no end, or no length where something would wait", () => {
+  it("that are off are infinite, or zero for a wait", () => {
     const off = { total: false, stall: false, firstToken: false }
     const settings = Result.getOrThrow(decode({
       server: { shutdownGrace: false },

@@ -44,7 +44,7 @@ describe("the proxy for a URL", () => {
     ["10.0.0.0/99,nonsense/8,[", [], ["http://10.0.0.1"]]
   ]
   for (const [list, direct, proxied] of cases) {
-    it(`is none for what NO_PROXY lists: ${list}`, () => {
+    it(`is none for hosts that NO_PROXY lists: ${list}`, () => {
       for (const name of ["NO_PROXY", "no_proxy"]) {
         for (const url of direct) assert.isUndefined(proxyFor(url, { ...both, [name]: list }), url)
         for (const url of proxied) assert.isDefined(proxyFor(url, { ...both, [name]: list }), url)

@@ -119,7 +119,7 @@ describe("YamlPositions", () => {
     assert.deepStrictEqual(found, path.startsWith("policies") ? { line, column: 18 } : expected)
   })
 
-  it("ends, whatever the text", () => {
+  it("ends for any text", () => {
     fc.assert(fc.property(fc.string({ unit: fc.constantFrom(...Array.from("ab:-[]{},\"'#|>&* \n")) }), (text) => {
       assert.isFunction(YamlPositions.make(text))
     }))

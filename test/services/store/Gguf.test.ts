@@ -15,7 +15,7 @@ const headerOf = (bytes: Uint8Array): Gguf.Header => Result.getOrThrow(Gguf.pars
 
 describe("parse", () => {
   for (const [name, type, bits] of [["tiny-chat-q8_0.gguf", "Q8_0", 8], ["tiny-chat-f16.gguf", "F16", 16]] as const) {
-    it(`reads ${name} whole`, () => {
+    it(`reads ${name} completely`, () => {
       const bytes = read(name)
       const header = headerOf(bytes)
       assert.strictEqual(Gguf.architectureOf(header), "llama")
@@ -29,7 +29,7 @@ describe("parse", () => {
     })
   }
 
-  it("asks for more bytes until the header is whole, and never for more than that", () => {
+  it("requests more bytes until the header is complete, and none beyond it", () => {
     let size = 0
     for (;;) {
       const header = Gguf.parse(file.subarray(0, size))
@@ -65,7 +65,7 @@ describe("parse", () => {
     )
   })
 
-  it("takes random bytes without throwing, with and without a good beginning", () => {
+  it("accepts random bytes without throwing, with and without a valid beginning", () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 4096 }), fc.nat(2000), (noise, kept) => {
         assert.isTrue(Result.isFailure(Gguf.parse(noise)))
@@ -77,7 +77,7 @@ describe("parse", () => {
     )
   })
 
-  it("takes any mutation of a real file without throwing, and gives figures that are numbers", () => {
+  it("accepts any mutation of a real file without throwing, and returns numbers", () => {
     const mutation = fc.tuple(fc.nat(31_744), fc.constantFrom(0, 1, 0x7f, 0x80, 0xff))
     fc.assert(
       fc.property(

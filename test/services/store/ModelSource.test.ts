@@ -33,7 +33,7 @@ describe("parse", () => {
     assert.strictEqual(parse("./a.gguf").type, "path")
   })
 
-  it("refuses plain http from elsewhere, passwords, and paths that lead out", () => {
+  it("refuses plain http from other hosts, passwords, and paths outside the folder", () => {
     for (
       const text of [
         "http://example.com/a",
@@ -53,13 +53,13 @@ describe("parse", () => {
     ["https://huggingface.co/org/repo/blob/main/a.gguf?download=true", "hf:org/repo/a.gguf"],
     ["https://huggingface.co/org/repo/resolve/main/a.gguf", undefined],
     ["hf.co/org/repo:Q4_K_M", "hf:org/repo:Q4_K_M"]
-  ])("tells what model the page %s is of: %s", (page, source) => {
+  ])("names the model of the page %s: %s", (page, source) => {
     const parsed = ModelSource.parse(page)
-    const told = Result.isFailure(parsed) ? parsed.failure.replace(/^.* /, "") : undefined
-    assert.strictEqual(told, source)
+    const name = Result.isFailure(parsed) ? parsed.failure.replace(/^.* /, "") : undefined
+    assert.strictEqual(name, source)
   })
 
-  it("takes or refuses any text, and its name can always be a folder's or is refused", () => {
+  it("accepts or refuses any text, and an accepted name is valid for a folder", () => {
     fc.assert(fc.property(fc.string(), (text) => {
       ModelSource.parse(text)
       const name = ModelSource.nameOf(text)
@@ -84,14 +84,14 @@ describe("choose", () => {
     assert.strictEqual(choose("hf:o/m", [file("strange.gguf")]), "strange.gguf")
   })
 
-  it("takes exactly the quantization or the file that is named", () => {
+  it("selects exactly the named quantization or file", () => {
     assert.strictEqual(choose("hf:o/m:f16", files), "m-F16.gguf")
     assert.strictEqual(choose("hf:o/m/m-Q4_K_M.gguf", files), "m-Q4_K_M.gguf")
     assert.include(choose("hf:o/m:Q4_K", files), "No file has the quantization Q4_K. Available files: m-F16.gguf")
     assert.include(choose("hf:o/m/none.gguf", files), "The repository has no file none.gguf")
   })
 
-  it("asks which one where several fit", () => {
+  it("requires a choice if several fit", () => {
     assert.include(choose("hf:o/m:Q8_0", [file("a-Q8_0.gguf"), file("b.Q8_0.gguf")]), "a-Q8_0.gguf, b.Q8_0.gguf")
   })
 
@@ -101,7 +101,7 @@ describe("choose", () => {
     assert.include(choose("hf:o/m", parts.slice(0, 2)), "The repository has no file d/m-Q6_K-00003-of-00003.gguf")
   })
 
-  it("takes an ONNX model with what it needs beside it", () => {
+  it("selects an ONNX model with the files that it needs", () => {
     const onnx = [
       "config.json",
       "tokenizer.json",
