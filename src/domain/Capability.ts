@@ -12,7 +12,7 @@ export const canCount = (options: DeploymentOptions, capabilities: ReadonlyArray
   capabilities.includes("tokenize") ||
   (isRemote(options) && providerKindOf(options.provider).canCountTokens === true && capabilities.includes("generate"))
 
-/** A capability that an engine may turn out not to have. */
+/** A capability that an engine may refuse although its kind has it. */
 export type Capability = EngineCapability | "count"
 
 /** The capabilities that engines confirmed or refused since the start of the service, by deployment. */
@@ -20,7 +20,7 @@ export class Observed {
   readonly #capabilities = new Map<string, ReadonlyArray<EngineCapability>>()
   /** Capabilities that were refused, and the end of each refusal, monotonic ms. */
   readonly #missing = new Map<string, Map<Capability, number>>()
-  /** When the next refusal ends, monotonic ms: `expire` has nothing to do before. */
+  /** When the next refusal ends, monotonic ms: before that, `expire` does nothing. */
   nextEnd = Number.POSITIVE_INFINITY
 
   /** Records the capabilities of a newly loaded engine, which replace earlier ones. Returns whether anything has changed. */
@@ -35,7 +35,7 @@ export class Observed {
   /**
    * Records that an engine refused a request that needs this capability. Returns whether that is new.
    *
-   * @param until when it may be asked again, monotonic ms
+   * @param until when a request may try it again, monotonic ms
    */
   refused(deployment: string, capability: Capability, until: number): boolean {
     const known = this.#missing.get(deployment) ?? new Map<Capability, number>()

@@ -1,6 +1,6 @@
 /**
- * Default schedules, timeouts and limits, as data. Defaults of engine threads stand beside their use, since threads do not
- * load `effect`.
+ * Default schedules, timeouts and limits, as data. Defaults of engine threads are where they are used, since threads do
+ * not load `effect`.
  */
 import { Duration, Schedule } from "effect"
 import type { InferenceError } from "./InferenceError.ts"
@@ -13,7 +13,7 @@ export const restarts = 5
 
 /**
  * When a crashed engine is started again: after 0.1 s, doubling to at most 10 s. Only crashes: a file that does not
- * load will not load a moment later either.
+ * load fails again.
  */
 export const restart = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("10 seconds")]).pipe(
   Schedule.upTo({ times: restarts }),
@@ -35,7 +35,7 @@ export const breaker = {
 /** The first wait of a circuit that opens because its host cannot be reached; each further one is twice as long. */
 export const unreachableFor = Duration.seconds(1)
 
-/** How long a capability that an engine or a provider refused is held to be missing, unless it is loaded again before. */
+/** How long a capability counts as missing after an engine or a provider refused it. A new load ends this. */
 export const missingFor = Duration.minutes(5)
 
 /** Failures that take long, as time-outs do, are one event if they end within this time. */
@@ -102,16 +102,16 @@ export const sampleInterval = Duration.seconds(5)
 export const callbackLimit = Duration.seconds(5)
 
 /**
- * When a cut download goes on: after 0.5 s, doubling to at most 30 s, for 8 failures in a row. One that brought bytes
- * before it failed starts the count anew.
+ * When an interrupted download continues: after 0.5 s, doubling to at most 30 s, for 8 consecutive failures. A failure
+ * after received bytes is the first of a new series.
  */
 export const pullRetry = Schedule.min([Schedule.exponential("500 millis"), Schedule.spaced("30 seconds")]).pipe(
   Schedule.upTo({ times: 8 })
 )
 
 /**
- * Retries of a download that has brought nothing while its host cannot be reached: 0.5, 1, 2 and 4 s after one another,
- * by `pullRetry`. A wrong name or port fails within 10 s.
+ * Retries of a download that has received no bytes while its host cannot be reached: after 0.5, 1, 2 and 4 s, by
+ * `pullRetry`. A wrong name or port fails within 10 s.
  */
 export const pullUnreachableRetries = 4
 

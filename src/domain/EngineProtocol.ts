@@ -104,7 +104,7 @@ export interface EngineHost {
   readonly exited: Promise<EngineFailure>
   /** Whether the engine has ended. True before any job fails because of that; `exited` resolves a little later. */
   readonly isOver: () => boolean
-  /** Starts a job. If the engine dies, the last event is `failed` with `crashed`. */
+  /** Starts a job. If the engine crashes, the last event is `failed` with `crashed`. */
   readonly start: (job: Job, onEvents: (events: ReadonlyArray<JobEvent>) => void) => SendCommand
   /** Resident memory outside this process, bytes; 0 for a host inside it. */
   readonly memoryBytes: () => number

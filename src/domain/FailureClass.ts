@@ -162,11 +162,11 @@ const refusals: ReadonlySet<Tag> = new Set(["CircuitOpen", "DeploymentDown", "Qu
 export const isRefusal = (reason: Reason): boolean => refusals.has(reason._tag)
 
 /**
- * Whether a cause is a cancellation: any interruption is, whatever stands beside it.
+ * Whether a cause is a cancellation: any cause that includes an interruption.
  *
  * **Details**
  *
  * An HTTP server interrupts the request of a caller that hangs up, and closes its scope with a defect beside the
- * interruption. Finalizers that fail meanwhile add their own.
+ * interruption. Finalizers that fail meanwhile add their own causes.
  */
 export const isCancellation = (cause: Cause.Cause<unknown>): boolean => Cause.hasInterrupts(cause)

@@ -16,7 +16,7 @@ export const Milliseconds = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0)
 
 const words = /^(\d+(?:\.\d+)?)\s*((?:milli|millisecond|second|minute|hour|day|week)s?)$/
 const spaced = /^\d+(?:\.\d+)?\s+(?:ms|[smh])$/
-// A duration of 0 has no digit but 0.
+// The lookahead rejects a duration of 0, which has no other digit.
 const spanText = new RegExp(`^(?=.*[1-9])(?:${words.source}|${spaced.source}|^(?!-)(?:${Time.goDuration.source}))`)
 
 const spanOf = (text: string): Duration.Duration => {
@@ -38,7 +38,7 @@ const spanTextOf = (expected: string) =>
 
 const units = [["hour", 3_600_000], ["minute", 60_000], ["second", 1_000]] as const
 
-/** A duration as `troupe.yaml` takes it, such as `10 seconds`: in the largest unit of which it is a whole number. */
+/** Formats a duration for `troupe.yaml`, such as `10 seconds`: in the largest unit that needs no fraction. */
 export const durationText = (ms: number): string => {
   const [unit, length] = units.find(([, length]) => ms >= length && ms % length === 0) ?? ["ms", 1]
   const count = ms / length

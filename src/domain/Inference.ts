@@ -39,7 +39,7 @@ export const JsonObject = Schema.Record(Schema.String, Schema.Unknown).check(
   )
 )
 
-/** A call of a tool that a model asks for; `arguments` is JSON text. */
+/** A model's call of a tool; `arguments` is JSON text. */
 export const ToolCall = Schema.Struct({ id: Schema.String, name: Schema.NonEmptyString, arguments: Schema.String })
 
 /** One message of a conversation. */
@@ -47,9 +47,9 @@ export const Message = Schema.Struct({
   role: Schema.Literals(["system", "user", "assistant", "tool"]),
   /** A text, or parts; images in `user` and `tool` messages only. */
   content: Content,
-  /** What an `assistant` called. */
+  /** The tool calls of an `assistant` message. */
   toolCalls: Schema.optional(Schema.Array(ToolCall)),
-  /** Which call a `tool` message answers. */
+  /** The id of the call whose result a `tool` message has. */
   toolCallId: Schema.optional(Schema.String)
 })
 export type Message = typeof Message.Type
@@ -231,12 +231,12 @@ export type Event =
     readonly text: string
     /** Tokens generated since the event before. */
     readonly tokens: number
-    /** Of the tokens whose text is here, when asked for. */
+    /** Of the tokens of this text, if the request has `logprobs`. */
     readonly logprobs?: ReadonlyArray<ChosenLogprob>
   }
   | {
     readonly type: "tool_call"
-    /** Which call of this answer, from 0. */
+    /** Index of the call in this answer, from 0. */
     readonly index: number
     /** Id and name are in the call's first event only. */
     readonly id?: string
@@ -252,9 +252,14 @@ export type Event =
     /** Tokens generated since the event before. */
     readonly tokens: number
   }
-  /** From here on the text is this deployment's, which goes on where another failed: only with the policy's `continue`. */
+  /**
+   * Another deployment has failed, and this one continues the text from here on. Only with `continue` in the policy.
+   */
   | { readonly type: "handoff"; readonly deployment: string }
-  /** What a provider of the caller's dialect sent: it says the same as the events after it, up to a handoff, and more. */
+  /**
+   * What a provider of the caller's dialect sent. The events after it, up to a handoff, are its content as far as
+   * Troupe models it.
+   */
   | {
     readonly type: "native"
     readonly native: Native
@@ -262,7 +267,7 @@ export type Event =
     readonly content: boolean
     readonly tokens: 0
   }
-  /** After a handoff: the prompt's tokens as the last deployment counts them, and those that all have generated. */
+  /** After a handoff: the prompt tokens of the last deployment, and the generated tokens of all deployments. */
   | {
     readonly type: "finish"
     readonly reason: FinishReason
@@ -295,7 +300,7 @@ export interface Answer extends AnsweredBy {
   /** The model's reasoning, where the provider sends it. */
   readonly thoughts?: string
   readonly toolCalls: ReadonlyArray<JobToolCall>
-  /** Of all the text's tokens, when asked for. */
+  /** Of all tokens of the text, if the request has `logprobs`. */
   readonly logprobs?: ReadonlyArray<ChosenLogprob>
   /** `length`: the answer was cut at `maxTokens` or where the context window ends. */
   readonly finishReason: FinishReason

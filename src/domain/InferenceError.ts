@@ -271,7 +271,9 @@ export class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited"
 export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFailed>()("AuthenticationFailed", {
   deployment: Schema.String,
   status: Schema.optionalKey(Schema.Int),
-  /** The provider was not asked, since it rejected the key before; ms until a request tries the key again. */
+  /**
+   * ms until a request tries the key again; only if the provider was not called because it has rejected the key before.
+   */
   retryAfterMs: Schema.optionalKey(Schema.Finite),
   /** The quota or credit of the account is used up: the key is right, and waiting does not help. */
   quota: Schema.optionalKey(Schema.Literal(true))
@@ -305,7 +307,10 @@ export class NotSupported extends Schema.TaggedError<NotSupported>()("NotSupport
   deployment: Schema.String,
   path: Schema.String,
   detail: Schema.String,
-  /** What it lacks for every request; left out, only this one asks too much. `count`: token counting. */
+  /**
+   * The capability that it does not have for any request; left out, only this request is not supported. `count`: token
+   * counting.
+   */
   capability: Schema.optionalKey(Schema.Literals([...engineCapabilities, "count"]))
 }) {
   override get message(): string {
@@ -327,11 +332,11 @@ export class CircuitOpen extends Schema.TaggedError<CircuitOpen>()("CircuitOpen"
   }
 }
 
-/** No deployment of the model can take the request; each with why it was ruled out. */
+/** No deployment of the model can take the request; each is listed with the reason of its exclusion. */
 export class NoDeployment extends Schema.TaggedError<NoDeployment>()("NoDeployment", {
   model: Schema.String,
   excluded: Schema.Array(Schema.Struct({ deployment: Schema.String, reason: Schema.String })),
-  /** When one of them may take it. */
+  /** ms until one of them may take it. */
   retryAfterMs: Schema.optionalKey(Schema.Finite)
 }) {
   override get message(): string {
@@ -388,9 +393,9 @@ export class InferenceError extends Schema.TaggedError<InferenceError>()("Infere
   reason: Reason,
   /** All failed attempts in order, if there were several. */
   attempts: Schema.optionalKey(Schema.Array(Attempt)),
-  /** How many attempts were started, if some of them were cancelled and not failed, as those of a hedged request. */
+  /** The number of started attempts, if some were cancelled, as those of a hedged request. */
   started: Schema.optionalKey(Schema.Int),
-  /** The id of the record of the request's routing, where it came to that: see `Decisions`. */
+  /** The id of the decision record, if the request was routed: see `DecisionLog`. */
   decision: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {

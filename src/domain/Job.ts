@@ -99,7 +99,7 @@ export interface EmbedJob {
   readonly inputs: ReadonlyArray<string>
 }
 
-/** How well documents answer a query. */
+/** Documents to score by their relevance to a query. */
 export interface RerankJob {
   readonly kind: "rerank"
   readonly query: string

@@ -1,21 +1,22 @@
 /**
- * How much there is in a JSON text, counted over its bytes before it is parsed. Pure.
+ * Counts the levels, fields and values of a JSON text over its bytes, before it is parsed. Pure.
  *
  * **Details**
  *
- * Parsing and decoding cost by values, not by bytes: ten megabytes of `[` take a hundred times as long as ten megabytes of
- * text. One pass stops at the first limit that is passed, so that its own cost is bounded, too.
+ * The time to parse and decode depends on the number of values, not of bytes: ten megabytes of `[` take a hundred times
+ * as long as ten megabytes of text. The count stops at the first limit that is exceeded, so that its own time is
+ * bounded too.
  *
  * **Gotchas**
  *
- * It counts, and does not check: what is not JSON passes, and the parser refuses it.
+ * The text is not validated: one that is not JSON passes, and the parser rejects it.
  */
 import { Result } from "effect"
 
-/** Objects and lists within each other: more than any schema has, fewer than a stack overflows from. */
+/** Nested objects and lists: more than any schema has, fewer than overflow the stack. */
 export const mostLevels = 500
 
-/** Without recursion, which is what the limit is for. */
+/** Whether objects and lists are nested deeper. Not recursive, since a deep value would overflow the stack. */
 export const isNestedDeeper = (value: unknown, levels: number): boolean => {
   let level: Array<object> = [{ value }]
   for (let depth = 0; depth <= levels; depth++) {
@@ -37,12 +38,12 @@ export interface Limits {
 }
 
 /**
- * What a request may hold: values for 100,000 messages of Anthropic's API, or for the 300,000 tokens of one request for
+ * The limits of a request: values for 100,000 messages of Anthropic's API, or for the 300,000 tokens of one request for
  * embeddings at OpenAI.
  */
 export const requestLimits: Limits = { levels: mostLevels, fields: 8_192, values: 350_000 }
 
-/** What was passed, and where. */
+/** The limit that was exceeded, and where. */
 export interface Excess {
   readonly limit: keyof Limits
   readonly most: number
@@ -84,7 +85,7 @@ class Counter {
     this.#isObject = new Uint8Array(limits.levels + 1)
   }
 
-  /** Counts one byte that is not in a string; the limit that it passes. */
+  /** Counts one byte that is not in a string. Returns the limit that it exceeds, if any. */
   add(byte: number): keyof Limits | undefined {
     if (byte === comma) return this.#value(this.#level)
     if (byte === openList || byte === openObject) {

@@ -1,10 +1,10 @@
 /**
- * What providers publish of their models: prices and context windows. Small on purpose, and only what is beyond doubt.
+ * Prices and context windows that providers publish for their models. A short list of figures with a source.
  *
  * **Gotchas**
  *
- * Prices change, and contracts differ: a deployment's own `price` and `contextSize` go before. A model that is not here is
- * not known, which is neither free nor dear. Quality is a matter of what it is for: only the configuration tells it.
+ * Prices change, and contracts differ: a deployment's own `price` and `contextSize` take precedence. The figures of a
+ * model that is not listed are unknown, which is neutral. Quality depends on the use, so only the configuration has it.
  */
 import type { Price } from "./DeploymentFacts.ts"
 
@@ -12,7 +12,7 @@ export interface KnownModel {
   readonly price: Price
   /** Tokens. */
   readonly contextWindow: number
-  /** The month in which the source said so, as `2025-06`. */
+  /** The month in which the source had these figures, as `2025-06`. */
   readonly asOf: string
   /** The provider's own page. */
   readonly source: string
@@ -54,7 +54,7 @@ const known: Readonly<Record<string, ReadonlyMap<string, KnownModel>>> = {
 }
 
 /**
- * What the provider publishes; `undefined` where nothing is known.
+ * The published figures of a model; `undefined` if it is not listed.
  *
  * @param provider as a remote deployment names it, at its own address: another host of the dialect has other prices
  */

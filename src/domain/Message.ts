@@ -1,11 +1,10 @@
 /**
- * What a message holds: a text, or parts that are texts and images. Plain data.
+ * The content of a message: a text, or parts that are texts and images. Plain data.
  *
  * **Details**
  *
- * A text alone is a plain string, which costs nothing more than it ever did. An image is its bytes in base64, or an
- * `http` or `https` URL. Only `user` and `tool` messages may have images; models see them where a deployment has the
- * capability `images`.
+ * A message of one text is a plain string. An image is its bytes in base64, or an `http` or `https` URL. Only `user`
+ * and `tool` messages may have images; they require the capability `images`.
  *
  * **Example**
  *
@@ -23,7 +22,7 @@ import { Schema } from "effect"
 import type { ChatMessage } from "./Job.ts"
 import { hostOf, isPrivateHost } from "./PublicAddress.ts"
 
-/** The kinds of images that every provider with eyes takes. */
+/** The image formats that every provider with image input accepts. */
 export const mediaTypes = ["image/png", "image/jpeg", "image/gif", "image/webp"] as const
 export type MediaType = typeof mediaTypes[number]
 
@@ -35,7 +34,7 @@ export const mostImages = 100
 
 const mostUrlCharacters = 8192
 
-/** Bytes that a base64 text stands for. */
+/** The number of bytes that a base64 text encodes. */
 export const bytesOf = (base64: string): number =>
   base64.length / 4 * 3 - (base64.endsWith("==") ? 2 : base64.endsWith("=") ? 1 : 0)
 
@@ -73,7 +72,7 @@ export const ImageSource = Schema.Union([
 ])
 export type ImageSource = typeof ImageSource.Type
 
-/** How closely a model looks; providers without such a word decide for themselves. */
+/** The resolution at which a model reads the image; providers without such an option choose it themselves. */
 export const Detail = Schema.Literals(["auto", "low", "high"])
 export type Detail = typeof Detail.Type
 
@@ -92,12 +91,12 @@ export type Part = typeof Part.Type
 export const Content = Schema.Union([Schema.String, Schema.Array(Part)])
 export type Content = typeof Content.Type
 
-/** One message of a conversation, images and all. */
+/** One message of a conversation, with its images. */
 export interface Message extends Omit<ChatMessage, "content"> {
   readonly content: Content
 }
 
-/** The texts as one, without what is between them. */
+/** The texts joined, without the images between them. */
 export const textOf = (content: Content): string =>
   typeof content === "string" ? content : content.map((part) => part.type === "text" ? part.text : "").join("")
 

@@ -1,10 +1,10 @@
 /**
- * The name that was meant by one that does not exist, for "Did you mean ...?".
+ * The known name that is nearest to an unknown one, for "Did you mean ...?".
  *
  * **Details**
  *
- * Names are compared by letters alone: `context_size` is as good as `contextSize`. The distance is the number of letters
- * to insert, leave out, replace or swap with their neighbor (optimal string alignment).
+ * Case, hyphens and underscores do not count: `context_size` equals `contextSize`. The distance is the number of
+ * letters to insert, leave out, replace or swap with their neighbor (optimal string alignment).
  */
 
 const lettersOf = (name: string): string => name.toLowerCase().replaceAll(/[-_]/g, "")
@@ -40,8 +40,8 @@ const lettersInCommon = (one: string, other: string): number => {
 }
 
 /**
- * The nearest of these names, of which a third of the letters may be wrong, at most two; undefined where none is near. Of
- * several that are as near, the one that begins alike.
+ * The nearest of these names: at most a third of the letters may differ, and at most two. Undefined if no name is that
+ * near. Of equally near names, the one that shares the longest beginning.
  */
 export const nearestName = (name: string, names: ReadonlyArray<string>): string | undefined => {
   if (name.length > longestName) return undefined

@@ -37,7 +37,7 @@ export const format = ({ column, expected, line, path }: Problem): string => {
 /** Problems that a summary names. */
 export const mostListed = 10
 
-/** What was expected first, and the others in short: a text that what is wrong cannot make long. */
+/** The first problem, then the others in short. The length is bounded, whatever the data. */
 export const summary = (first: Problem, others: ReadonlyArray<Problem>): string => {
   const listed = [first.expected, ...others.slice(0, mostListed - 1).map(format)].join("; ")
   const more = others.length + 1 - mostListed
@@ -48,19 +48,22 @@ const emptyList = "Expected at least one element"
 
 const unexpected = "Expected no excess property"
 
-/** With the names of the fields that there are, a line each: only the schema knows them, and only the path the wrong one. */
+/**
+ * For an unknown field, the names of the known fields, a line each: the schema has them, and the path has the unknown
+ * name.
+ */
 const leafMessage: SchemaIssue.LeafHook = (issue) =>
   issue._tag === "UnexpectedKey" && issue.ast._tag === "Objects"
     ? [unexpected, ...issue.ast.propertySignatures.map(({ name }) => String(name))].join("\n")
     : SchemaIssue.defaultLeafHook(issue)
 
-/** @param names of the fields that there are */
+/** @param names of the known fields */
 export const noSuchField = (name: string, names: Iterable<string>): string => {
   const nearest = nearestName(name, [...names])
   return nearest === undefined ? "Unknown field" : `Unknown field. Did you mean ${nearest}?`
 }
 
-/** The kinds of a union of structs that a literal tells apart, as the schema's message shows them. */
+/** The members of a union of structs that a literal distinguishes, as the schema's message lists them. */
 const kinds = /\{ readonly "(\w+)": ("[^"]+"), \.\.\. \}/g
 
 /** Messages of schemas in plain words, for authors of the data. */
@@ -73,12 +76,12 @@ const wordings: ReadonlyArray<readonly [message: RegExp, words: string]> = [
   [/^Expected a string representing a finite number$/, "Expected a number"]
 ]
 
-/** What a schema's message shows of its insides, in words for whoever wrote the data. */
+/** Rewrites a schema's message for the author of the data. */
 const inWords = (path: ReadonlyArray<PropertyKey>, message: string) => {
   if (message.startsWith(unexpected)) {
     return { path, expected: noSuchField(String(path.at(-1)), message.split("\n").slice(1)) }
   }
-  // Only a list that may not be empty misses an element.
+  // Only a list that must not be empty can miss an element.
   if (message === "Missing key" && typeof path.at(-1) === "number") {
     return { path: path.slice(0, -1), expected: emptyList }
   }
@@ -87,7 +90,7 @@ const inWords = (path: ReadonlyArray<PropertyKey>, message: string) => {
   if (/^Expected [A-Z]\w*$/.test(message)) return { path, expected: "Expected object" }
   const found = [...message.matchAll(kinds)]
   const last = found.pop()
-  // What is undefined cannot be written in JSON or YAML, and is no help to whoever writes it.
+  // `undefined` cannot be written in JSON or YAML.
   if (last === undefined) {
     return { path, expected: wordings.reduce((text, [pattern, words]) => text.replace(pattern, words), message) }
   }

@@ -1,4 +1,4 @@
-/** When a server takes requests again: one reader of the headers and bodies that say so. Pure. */
+/** Reads from the headers and the body of a response when the server takes requests again. Pure. */
 import { Predicate } from "effect"
 
 /** The longest wait that is taken from a server, ms: a day. */
@@ -71,8 +71,8 @@ const untilReset = (headers: Headers, now: number): number | undefined => {
 
 /**
  * ms until the server takes requests again, at most a day: `retry-after-ms`, `retry-after` in seconds or as a date (RFC
- * 9110, section 10.2.3), a `RetryInfo` in the body, or when the limits that have nothing left are reset. Undefined where
- * none of them says so.
+ * 9110, section 10.2.3), a `RetryInfo` in the body, or when the limits that have nothing left are reset. Undefined
+ * without any of them.
  *
  * @param answer `headers` by names in lower case; `now` in ms since 1970
  */
@@ -82,7 +82,7 @@ export const retryAfterOf = (
   const exact = Number(headers["retry-after-ms"]?.trim() || "x")
   if (exact >= 0 && exact !== Number.POSITIVE_INFINITY) return bounded(exact)
   const after = headers["retry-after"]?.trim()
-  // A date that has passed by the time it is read says "now".
+  // A date in the past means now.
   const found = (after === undefined ? undefined : msOf(after, now)) ?? inDetails(body, now) ?? untilReset(headers, now)
   return found === undefined ? undefined : bounded(found)
 }

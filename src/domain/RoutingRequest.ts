@@ -40,7 +40,7 @@ export interface RoutingRequest {
   readonly promptText?: (() => string) | undefined
 }
 
-/** What a decision depends on beside the request and the deployments. */
+/** What a decision depends on besides the request and the deployments. */
 export interface Moment {
   /** monotonic ms */
   readonly now: number
@@ -61,7 +61,7 @@ export const bytesPerToken = 4
 /** Tokens of a text that has not been counted. */
 export const estimateTokens = (bytes: number): number => Math.ceil(bytes / bytesPerToken)
 
-/** Tokens of the prompt, counted or estimated; 0 where nothing is known of it. */
+/** Tokens of the prompt, counted or estimated; 0 if its length is unknown. */
 export const promptTokensOf = ({ promptLength, promptTokens }: RoutingRequest): number =>
   promptTokens ?? (promptLength === undefined ? 0 : estimateTokens(promptLength))
 

@@ -116,11 +116,14 @@ interface Asked {
   readonly resumed?: boolean | undefined
 }
 
-/** Whether a deployment's answer reaches the caller as it is: not where another's goes on. */
+/**
+ * Whether the caller gets the deployment's answer as the provider sent it: not if it continues the answer of another
+ * deployment.
+ */
 export const isNative = ({ resumed = false, source }: Asked, options: DeploymentOptions): boolean =>
   source !== undefined && !resumed && dialectOf(options) === source.dialect
 
-/** Answers that a request asks for at once. */
+/** The number of answers to one request. */
 export const choicesOf = ({ source }: Pick<Asked, "source">): number => {
   return ExactNumber.numberOf(source?.body["n"]) ?? 1
 }

@@ -37,7 +37,7 @@ export interface Scored {
   readonly terms: (index: number) => Readonly<Record<string, number>>
 }
 
-/** Neither good nor bad. */
+/** The score of an unknown figure. */
 const neutral = 0.5
 
 /** The cost of a free request as a divisor, USD. */

@@ -1,5 +1,5 @@
 /**
- * Text from outside, made safe for messages, terminals, logs and HTTP headers: shortened, escaped and trimmed. Pure.
+ * Shortens, escapes and trims untrusted text for messages, terminals, logs and HTTP headers. Pure.
  *
  * **Gotchas**
  *
@@ -12,7 +12,7 @@ export const longestName = 64
 /** Characters of a path to a value, in a message. */
 export const longestPath = 256
 
-/** Characters of an error's message, whatever it quotes. */
+/** Characters of an error's message, quotations included. */
 export const longestMessage = 4_096
 
 /** The text, cut to `most` UTF-16 code units with an ellipsis at its end; never in the middle of a character. */

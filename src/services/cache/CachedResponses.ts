@@ -33,7 +33,7 @@ import { cachedResponses } from "../routing/DecisionRecord.ts"
 /** An answer without its deployment. Answers with more than text and function calls are not kept. */
 export type Response = Omit<Answer, keyof AnsweredBy | "native">
 
-/** The index of an entry `cached-responses` that is not the last; -1 if there is none. */
+/** The index of an entry `cached-responses` that is not the last entry; -1 if there is none. */
 export const misplaced = (fallbacks: ReadonlyArray<string>): number => {
   const index = fallbacks.indexOf(cachedResponses)
   return index === fallbacks.length - 1 ? -1 : index
@@ -52,13 +52,13 @@ const canonical = (value: unknown): string =>
         : inner
   )
 
-/** What of the caller's own request the rest does not have. */
+/** The part of the caller's own request that the other fields do not have. */
 const unknownValues = (source: Source) =>
   isComplete(source)
     ? source.unknownFields?.map(({ path }) => ({ dialect: source.dialect, path, value: valueAt(source, path) }))
     : { dialect: source.dialect, body: source.body }
 
-/** What the other fields have rounded. */
+/** Numbers that the other fields have rounded. */
 const exactNumbers = (source: Source) =>
   source.hasExactNumbers === true ? ExactNumber.textsIn(bodyWith(source, { seed: undefined })) : undefined
 
@@ -132,9 +132,7 @@ const recordAnswer = (state: RequestTelemetry.RequestState, { finishReason, usag
 
 type Routed = RoutedRequest<Request>
 
-/**
- * A cache that the program provides may fail: then no answer is kept, and none is found. No answer waits until it is kept.
- */
+/** If a cache of the program fails, no answer is kept or found. An answer does not wait until it is kept. */
 const guarded = (responses: CachedResponses["Service"], callbacks: GuardedCallbacks): CachedResponses["Service"] => ({
   keep: (request, response) =>
     Effect.asVoid(callbacks.notify("cached responses", () => responses.keep(request, response))),

@@ -58,7 +58,7 @@ export interface Engine {
   readonly isOver?: () => boolean
   /** Ends the engine; running jobs fail with `EngineStopped`. */
   readonly stop: Effect.Effect<void>
-  /** Fails with `EngineCrashed` when the engine dies; never succeeds. */
+  /** Fails with `EngineCrashed` when the engine crashes; never succeeds. */
   readonly crashed: Effect.Effect<never, InferenceError>
 }
 

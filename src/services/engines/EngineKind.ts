@@ -17,7 +17,7 @@ import type { FileReader, ModelFileError } from "./ModelFiles.ts"
 /** The format of a model's files in the model store. */
 export type ModelFormat = "gguf" | "onnx"
 
-/** What is known of a deployment's model before it is loaded. */
+/** The facts of a deployment's model that its files have before it is loaded. */
 export interface ModelFacts extends MemoryEstimate {
   /** Bits a weight. */
   readonly bits?: number | undefined

@@ -1,4 +1,4 @@
-/** The kinds of engines, and what follows from a deployment's kind. */
+/** The kinds of engines, and the properties of a deployment that depend on its kind. */
 import { Schema } from "effect"
 import type { DeploymentOptions, EngineDeployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
@@ -48,7 +48,7 @@ export const pathOf = (options: DeploymentOptions): string | undefined => {
   return path === undefined ? undefined : options[path] as string
 }
 
-/** A path in a deployment's options, and where it stands: `["file"]`, `["variants", 0]`. */
+/** A path in a deployment's options, and its field: `["file"]`, `["variants", 0]`. */
 export type PathField = readonly [field: ReadonlyArray<string | number>, path: string]
 
 const variantsOf = (kind: EngineKind, options: EngineDeployment): ReadonlyArray<string> =>
@@ -104,8 +104,6 @@ export const fromPath = (path: string): EngineDeployment => {
     kinds.find((one) => one.path === "folder")!
   return optionsFor(kind, path)
 }
-
-/** What a deployment can do as far as its kind and its configuration tell. */
 
 /** The capabilities of a deployment's kind, as far as its configuration does not exclude them. */
 export const capabilitiesOf = (options: DeploymentOptions): ReadonlyArray<EngineCapability> => {

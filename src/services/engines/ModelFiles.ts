@@ -1,4 +1,4 @@
-/** What model files say before they are loaded: headers, and the memory that a deployment will take. */
+/** Reads model files before they are loaded: their headers, and the memory that a deployment will take. */
 import type { Effect } from "effect"
 import { Context, Schema } from "effect"
 import type { DeploymentOptions } from "../../domain/Deployment.ts"
@@ -38,7 +38,7 @@ export class ModelFileError extends Schema.TaggedError<ModelFileError>()("ModelF
 export const unreadable = (path: string, detail: string): ModelFileError =>
   new ModelFileError({ reason: new Unreadable({ path, detail }) })
 
-/** The error of a file that is not the model file it should be. */
+/** The error of a file that is not a model file of the expected format. */
 export const notAModel = (path: string, detail: string): ModelFileError =>
   new ModelFileError({ reason: new NotAModel({ path, detail }) })
 
@@ -65,8 +65,8 @@ export interface FileReader {
 export class ModelFiles extends Context.Service<ModelFiles, {
   readonly inspectFile: FileReader["inspectFile"]
   /**
-   * What a deployment's files say, and the memory that its model will take. A split GGUF file counts with all of its
-   * parts; `variants` do not count.
+   * The facts in a deployment's files, and the memory that its model will take. A split GGUF file counts with all of
+   * its parts; `variants` do not count.
    */
   readonly describe: (options: DeploymentOptions) => Effect.Effect<ModelFacts, ModelFileError>
 }>()("troupe/services/engines/ModelFiles") {}

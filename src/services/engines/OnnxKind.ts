@@ -40,7 +40,8 @@ const describe = Effect.fnUntraced(function*(options: OnnxOptions, files: FileRe
   const model = `${options.model ?? defaultModel}.onnx`
   const names = yield* files.namesIn(folder)
   if (!names.includes(model)) return yield* unreadable(`${folder}/${model}`, "There is no such file")
-  // External data lies beside the model under its name: model.onnx_data, model.onnx.data, model.onnx_data_1.
+  // Files with external data are in the model's folder and begin with its name: model.onnx_data, model.onnx.data,
+  // model.onnx_data_1.
   const sizes = yield* Effect.forEach(
     names.filter((name) => name.startsWith(model)),
     (name) => files.sizeOf(`${folder}/${name}`)

@@ -1,6 +1,4 @@
-/**
- * Deployments that another host serves: engines over HTTP.
- */
+/** The service that starts deployments of other hosts: engines over HTTP. */
 import type { Scope } from "effect"
 import { Context, Effect } from "effect"
 import type { Deployment, RemoteDeployment } from "../../domain/Deployment.ts"
@@ -15,12 +13,12 @@ export class Providers extends Context.Service<Providers, {
     options: RemoteDeployment
   ) => Effect.Effect<Engine, InferenceError.InferenceError, Scope.Scope>
   /**
-   * ms until a key of the deployment may be used, where its provider has limited or rejected all of them; else 0.
+   * ms until a key of the deployment may be used, if its provider has limited or rejected all of them; else 0.
    *
    * @param now monotonic ms
    */
   readonly keyCooldown: (deployment: Deployment, now: number) => number
-  /** Uses all keys of the deployment again, whatever its provider said to them. */
+  /** Ends the cooldowns of all keys of the deployment. */
   readonly resetKeys: (deployment: Deployment) => void
 }>()("troupe/services/engines/Providers") {}
 

@@ -7,28 +7,28 @@
  * `FailureClass.classify` says what counts as a failure: a caller's mistake, a rate limit, a full queue and an interrupted
  * call do not. One outcome is counted for each call, so time-outs belong inside it; each attempt is a call.
  *
- * One event is one failure: calls that were in flight together count once when they fail in the same way (`FailureClass.eventKey`), as
- * by a crash, a lost connection, one instant of HTTP 503 or a key that the provider rejects. Failures of calls that began
- * one after another count each. Failures that take long (`isSlow`) are one event only within `Defaults.slowEventFor`: the
- * calls that a hung provider lets time out do not end together.
+ * One event is one failure: calls that were in flight together count once when they fail in the same way
+ * (`FailureClass.eventKey`), as by a crash, a lost connection, one instant of HTTP 503 or a key that the provider
+ * rejects. Failures of calls that began one after another count each. Failures that take long (`isSlow`) are one event
+ * only within `Defaults.slowEventFor`: calls that time out at a hung provider do not end together.
  *
  * A circuit that opens because its host cannot be reached is probed again after a second, then after two, four and so on,
  * up to `Options.openFor`: a host that restarts is back as soon as it answers.
  *
- * While a circuit is half open, one call at a time is let through; where no other deployment can take the request, several
- * at a time (`Options.probes`). A call's first content is its success and gives its place to the next: an answer may stream
- * for minutes. What fails after that is a failure all the same.
+ * While a circuit is half open, one call at a time is let through; where no other deployment can take the request,
+ * several at a time (`Options.probes`). The first content of a call is its success, and the next call may begin: an
+ * answer may stream for minutes. A later failure of the call still counts.
  *
  * **Gotchas**
  *
  * A call is let through or refused when it begins. A refusal is `CircuitOpen`, which names the deployment and the wait.
  *
- * `CircuitBreaker` of `effect` guards an effect; a call here lasts as long as a scope, so the store is asked when the call
- * begins and told when it ends. The store closes a half-open circuit at its first success and lets one probe through: here
- * a success is recorded as `Ignored` until there have been enough, and where a deployment stands alone, calls beside the
- * probe are let through without the store. First content, which comes outside of any effect, is noted in the circuit and
- * recorded in the store by the next call (`settle`). The store cannot reset a circuit: each reset gives the circuit another
- * key there, and the store drops unused keys.
+ * `CircuitBreaker` of `effect` guards an effect; a call here lasts as long as a scope, so the store admits the call
+ * when it begins and records it when it ends. The store closes a half-open circuit at its first success and lets one
+ * probe through. Here a success is recorded as `Ignored` until there are enough, and if no other deployment can take
+ * the request, further calls pass without the store. First content arrives outside of any effect: the circuit notes it,
+ * and the next call records it in the store (`settle`). The store cannot reset a circuit: each reset gives the circuit
+ * another key, and the store drops unused keys.
  */
 import { Clock, Context, Duration, Effect, Layer, PubSub, Scope, Stream } from "effect"
 import { CircuitBreaker } from "effect/persistence"
@@ -47,7 +47,7 @@ export class Breaker extends Context.Service<Breaker, {
   /**
    * Begins a call that lasts as long as a scope, as a stream does, unless the circuit is open.
    *
-   * @param ending asked for when the scope is closed
+   * @param ending called when the scope is closed
    * @param alone no other deployment can take the request
    * @returns to be called when the first content of the answer has come
    */
@@ -57,7 +57,7 @@ export class Breaker extends Context.Service<Breaker, {
     alone?: boolean
   ) => Effect.Effect<() => void, InferenceError, Scope.Scope>
   /**
-   * ms until a call is let through; 0 where one is now. Cheap: for policy that looks at many.
+   * ms until a call is let through; 0 if it is let through now. Cheap enough for every deployment of a decision.
    *
    * @param now monotonic ms
    * @param alone no other deployment can take the request
@@ -65,7 +65,9 @@ export class Breaker extends Context.Service<Breaker, {
   readonly closedFor: (deployment: string, now: number, alone?: boolean) => number
   /** The consecutive failures that keep its circuit open, for messages; undefined where it is closed or half-open. */
   readonly failures: (deployment: string) => number | undefined
-  /** How often its circuit has opened: a call that has waited since it was let through enters again where it has. */
+  /**
+   * How often its circuit has opened. A call that waited after its admission enters again if the number has changed.
+   */
   readonly openings: (deployment: string) => number
   /** Closes its circuit; calls that began before no longer count. */
   readonly reset: (deployment: string) => Effect.Effect<void>
@@ -158,7 +160,7 @@ const refusal = (
       : new CircuitOpen({ deployment, retryAfterMs: Circuit.whileProbing })
   )
 
-/** Records in the store what decides under this generation. */
+/** Records the deciding outcome in the store, under this generation. */
 const record = (
   circuits: Circuits,
   circuit: Circuit.Circuit,
@@ -180,7 +182,7 @@ const record = (
   )
 }
 
-/** Decides for a circuit by a call beside the store's probe, in the probe's place. */
+/** Decides about a circuit by a call that ran beside the store's probe, in place of the probe. */
 const decide = (
   circuits: Circuits,
   circuit: Circuit.Circuit,
@@ -198,7 +200,7 @@ const decide = (
 
 const success: Ending = { verdict: "success" }
 
-/** Records in the store what first content has shown. */
+/** Records the success of a call with first content in the store. */
 const settle = (circuits: Circuits, circuit: Circuit.Circuit): Effect.Effect<unknown> =>
   Effect.suspend(() => {
     const { phase, probe, probeAnswered, successes } = circuit
@@ -210,7 +212,7 @@ const settle = (circuits: Circuits, circuit: Circuit.Circuit): Effect.Effect<unk
     return record(circuits, circuit, probe, "Ignored", success)
   })
 
-/** The end of a call whose content has counted: only a failure adds to that. */
+/** The end of a call whose first content has counted as its success: only a failure counts in addition. */
 const leaveAnswered = (circuits: Circuits, call: Call, ending: Ending): Effect.Effect<unknown> => {
   const { circuit } = call
   if (ending.verdict !== "failure") return settle(circuits, circuit)
@@ -231,7 +233,7 @@ const leaveTrial = (circuits: Circuits, call: Call, ending: Ending): Effect.Effe
   return record(circuits, circuit, generation, outcome, ending)
 }
 
-/** The end of a call. One from before the circuit's last opening or reset decides nothing. */
+/** The end of a call. A call that began before the circuit's last opening or reset decides nothing. */
 const leave = (circuits: Circuits, call: Call, ending: Ending): Effect.Effect<unknown> => {
   const { circuit, generation, isTrial } = call
   if (!Circuit.isCurrent(call)) return Effect.void

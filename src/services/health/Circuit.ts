@@ -1,6 +1,6 @@
 /**
- * One deployment's circuit and the calls through it: the state, what the end of a call means for it, and when a call may
- * begin. Everything here is synchronous; `Breaker` keeps the circuits and asks the store.
+ * One deployment's circuit and the calls through it: the state, what the end of a call means for it, and when a call
+ * may begin. Everything here is synchronous; `Breaker` keeps the circuits and calls the store.
  */
 import { Cause, Duration, Exit, Result } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
@@ -26,7 +26,7 @@ export type Phase = "closed" | "open" | "half-open"
 export interface State {
   readonly deployment: string
   readonly phase: Phase
-  /** ms until a call is let through; 0 where one is now. */
+  /** ms until a call is let through; 0 if it is let through now. */
   readonly retryAfterMs: number
   /** Successful calls since it is half open; it closes after `Options.closesAfter` of them. */
   readonly successes: number
@@ -66,9 +66,9 @@ export interface Circuit {
   openUntil: number
   /** The store's generation of its probe, while the probe runs. */
   probe: number | undefined
-  /** The store's probe has brought content: the next call may take its place. */
+  /** The store's probe has content: the next call may begin. */
   probeAnswered: boolean
-  /** Calls let through since it is half open that have neither brought content nor ended, the probe included. */
+  /** Calls that have been let through since it is half open and have neither content nor an end, the probe included. */
   probes: number
   successes: number
   /** Consecutive failures. */
@@ -76,11 +76,11 @@ export interface Circuit {
   /** How often it has opened. */
   openings: number
   resets: number
-  /** Failures that have counted, to order calls by. */
+  /** The number of counted failures, by which calls are ordered. */
   counted: number
-  /** The last failure of each kind that has counted. */
+  /** The last counted failure of each kind. */
   readonly events: Map<string, { readonly counted: number; readonly at: number }>
-  /** How often in a row it has opened because the host could not be reached. */
+  /** Consecutive openings because the host could not be reached. */
   unreachable: number
 }
 
@@ -138,21 +138,21 @@ export const begin = (circuit: Circuit, generation: number | undefined, isTrial:
   return { circuit, generation, isTrial, openings, resets, counted, answered: false }
 }
 
-/** ms after which a refused call may come back while another one probes the deployment. */
+/** ms after which a rejected call may try again while another call probes the deployment. */
 export const whileProbing = 1_000
 
 /** Whether one more call may be let through beside the probe. */
 export const takesMore = ({ probes }: Circuit, options: Options, alone: boolean): boolean =>
   alone && probes < options.probes
 
-/** ms until a call is let through; 0 where one is now. */
+/** ms until a call is let through; 0 if it is let through now. */
 export const closedFor = (circuit: Circuit, options: Options, now: number, alone: boolean): number => {
   if (circuit.phase === "open") return Math.max(0, circuit.openUntil - now)
   const isTaken = circuit.phase === "half-open" && circuit.probe !== undefined && !circuit.probeAnswered
   return isTaken && !takesMore(circuit, options, alone) ? whileProbing : 0
 }
 
-/** The state of a circuit, for people. */
+/** The state of a circuit, for status displays. */
 export const stateOf = (circuit: Circuit, options: Options, now: number): State => ({
   deployment: circuit.deployment,
   phase: circuit.phase === "open" && circuit.openUntil <= now ? "half-open" : circuit.phase,
@@ -170,8 +170,8 @@ export const isUnreachable = ({ reason }: Ending): boolean =>
   reason?._tag === "UpstreamFailed" && reason.kind === "network"
 
 /**
- * How long the circuit stays open if this failure opens it. A host that cannot be reached may only restart, and a probe of
- * it costs nothing: the first wait is short, and each further one twice as long.
+ * How long the circuit stays open if this failure opens it. An unreachable host may be restarting, and a probe of it
+ * costs nothing: the first wait is short, and each further one twice as long.
  */
 export const openForOf = ({ unreachable }: Circuit, { openFor }: Options, ending: Ending): Duration.Duration =>
   isUnreachable(ending) ? Duration.min(openFor, Duration.times(Defaults.unreachableFor, 2 ** unreachable)) : openFor
@@ -205,11 +205,11 @@ const noteSuccess = (circuit: Circuit): void => {
   circuit.failures = 0
 }
 
-/** Whether the circuit has neither opened nor been reset since the call began: otherwise its end means nothing. */
+/** Whether the circuit has neither opened nor been reset since the call began: otherwise its end does not count. */
 export const isCurrent = ({ circuit, openings, resets }: Call): boolean =>
   resets === circuit.resets && openings === circuit.openings
 
-/** First content of a call through a half-open circuit: the call is a success, and its place is free. */
+/** First content of a call through a half-open circuit: the call is a success, and the next one may begin. */
 export const noteContent = (call: Call): void => {
   const { circuit, generation, isTrial } = call
   if (!isTrial || call.answered || circuit.phase !== "half-open" || !isCurrent(call)) return

@@ -24,7 +24,7 @@ import * as Validation from "./Validation.ts"
 type CallEvent = Extract<Event, { type: "tool_call" }>
 type FinishEvent = Extract<Event, { type: "finish" }>
 
-/** Nothing if the caller sets none of it. */
+/** Empty if the caller sets none of the fields. */
 const callerOf = ({ keepAlive, priority, tenant }: Request): Pick<Generation, "caller"> =>
   keepAlive === undefined && priority === undefined && tenant === undefined
     ? {}

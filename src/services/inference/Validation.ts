@@ -1,4 +1,4 @@
-/** Validates requests: programs without type checks, and values that types cannot express. */
+/** Validates requests of programs without type checks, and values that types cannot express. */
 import type { Schema } from "effect"
 import { Effect, Result } from "effect"
 import {

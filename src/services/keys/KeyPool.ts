@@ -13,7 +13,7 @@ interface KeyState {
   readonly standing: "usable" | "limited" | "refused"
   readonly until: number
   readonly refusedAt: number
-  /** Refusals in a row. */
+  /** Consecutive rejections. */
   readonly refusals: number
 }
 
@@ -41,7 +41,7 @@ const isFree = ({ standing, until }: KeyState, now: number): boolean => standing
 const change = (keys: KeyPool, index: number, state: Partial<KeyState>): KeyPool =>
   keys.map((key, at) => at === index ? { ...key, ...state } : key)
 
-/** The first whose weights and those before it sum to more than the number. */
+/** The first key at which the sum of the weights so far exceeds the number. */
 const drawn = (keys: KeyPool, among: ReadonlyArray<number>, random: number): number => {
   let left = random * among.reduce((sum, index) => sum + keys[index]!.weight, 0)
   for (const index of among) {
@@ -51,12 +51,12 @@ const drawn = (keys: KeyPool, among: ReadonlyArray<number>, random: number): num
   return among.at(-1)!
 }
 
-/** The cooldown after so many rejections in a row, ms. */
+/** The cooldown after this many consecutive rejections, ms. */
 const refusedFor = (refusals: number, { longestRefused, refused }: Cooldowns): number =>
   Math.min(refused * 2 ** Math.max(0, refusals - 1), longestRefused)
 
 /**
- * A key for the next try, and the keys as they are then; undefined when none is free.
+ * A key for the next try, and the pool afterwards; undefined if no key is free.
  *
  * @param random from 0 up to 1
  * @param tried keys that this request has tried already
@@ -93,7 +93,8 @@ export const accepted = (keys: KeyPool, index: number, asked: number, now: numbe
 }
 
 /**
- * A probe of a rejected key ended without proof, as by HTTP 503: the next request may probe it at once.
+ * A probe of a rejected key ended without a result about the key, as by HTTP 503: the next request may probe it at
+ * once.
  *
  * @param asked when the request took the key, monotonic ms
  */

@@ -8,9 +8,9 @@
 import { Context } from "effect"
 
 export interface PacerOptions {
-  /** The most that may wait. */
+  /** Maximum number of waiting arrivals. */
   readonly limit: number
-  /** The most that start in one turn. */
+  /** Maximum number of starts in one turn. */
   readonly perTurn: number
   /** ms of one turn that may go to arrivals. */
   readonly sliceMs: number
@@ -25,16 +25,16 @@ export interface PacerOptions {
  *
  * **Details**
  *
- * Arrivals start at once until `perTurn` of one turn have started, or have taken `sliceMs`. The rest wait in order, and each
- * following turn starts as many. At most `limit` wait; more are refused. The number counts because most of a request's work
- * comes after its start, when the turn's callbacks have returned.
+ * Arrivals start at once until `perTurn` of one turn have started, or have taken `sliceMs`. The rest wait in order, and
+ * each following turn starts as many. At most `limit` wait; further ones are rejected. The number is limited as well as
+ * the time, because most of a request's work runs after the callback that starts it.
  */
 export class ArrivalPacer {
   readonly #options: PacerOptions
   #waiting: Array<() => void> = []
-  /** Of `waiting`, the first that has not started. */
+  /** The index in `waiting` of the first that has not started. */
   #head = 0
-  /** When this turn's first arrival came; undefined before it. */
+  /** The time of this turn's first arrival; undefined before it. */
   #turnSince: number | undefined
   /** In this turn. */
   #started = 0
@@ -47,7 +47,7 @@ export class ArrivalPacer {
     return this.#waiting.length - this.#head
   }
 
-  /** Starts it now or in a later turn; false where too many wait. */
+  /** Starts it now or in a later turn; false if too many wait. */
   offer(start: () => void): boolean {
     const { limit, nextTurn, now } = this.#options
     if (this.#turnSince === undefined) {
@@ -85,7 +85,7 @@ export class ArrivalPacer {
 
 /** What one request holds. */
 export interface Hold {
-  /** Takes more; false, with nothing taken, where that is more than is left, or the hold has been released. */
+  /** Takes more bytes. Returns false and takes none if that exceeds the limit or the hold has been released. */
   readonly take: (bytes: number) => boolean
   /** Gives back all that was taken. */
   readonly release: () => void

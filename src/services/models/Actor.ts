@@ -105,11 +105,11 @@ export interface SlotRequest {
 
 export interface Actor {
   readonly id: string
-  /** What is loaded, or will be. */
+  /** The deployment that is loaded, or will be. */
   deployment: Deployment
   /** The instance that gets the jobs. */
   instance: EngineInstance | undefined
-  /** Instances that drain, and at most one that loads to take over. */
+  /** Instances that drain, and at most one that loads to replace the current one. */
   readonly others: Set<EngineInstance>
   readonly mailbox: Mailbox<SlotRequest>
   /** Calls of `load`. */

@@ -19,7 +19,7 @@ import type { ActorEvent, EngineInstance } from "./Actor.ts"
 import * as Actor from "./Actor.ts"
 import type { MemoryScheduler } from "./MemoryScheduler.ts"
 
-/** What all actors share. */
+/** State and services that all actors share. */
 export interface ActorContext {
   /** Actors whose deployment is in use or has failed, by the deployment's id. */
   readonly actors: Map<string, Actor.Actor>
@@ -32,7 +32,7 @@ export interface ActorContext {
   /** Records the memory that an instance's engine uses. */
   readonly measure: (instance: EngineInstance, engine: Engine) => Effect.Effect<void>
   readonly emit: (event: Omit<ActorEvent, "at">) => void
-  /** Runs until the layer ends, in the layer's context: its logs do not belong to the request that came first. */
+  /** Runs until the layer ends, in the layer's context, so that its logs are not those of the first request. */
   readonly fork: <A, E>(effect: Effect.Effect<A, E, Engines>) => Fiber.Fiber<A, E>
 }
 
@@ -164,7 +164,7 @@ const reasonFor = ({ id }: Actor.Actor, cause: Cause.Cause<InferenceError>): Inf
 
 /** Supervision has ended: waiting callers fail. The next caller loads again, or is refused while the deployment is down. */
 export const giveUp = (context: ActorContext, instance: EngineInstance, cause: Cause.Cause<InferenceError>): void => {
-  // What interrupts or drains the instance does the rest.
+  // The interruption or the drain does the rest.
   if (Cause.hasInterruptsOnly(cause) || instance.state === "draining") return
   const { actor } = instance
   const error = reasonFor(actor, cause)
@@ -201,7 +201,7 @@ export const stopLoads = (context: ActorContext): void => {
 export const begin = (context: ActorContext, instance: EngineInstance): void => {
   context.emit({ deployment: instance.actor.id, state: "loading" })
   instance.fiber = context.fork(
-    // Callers that ask in the same turn wait for this instance, even if it fails at once.
+    // Callers of the same turn wait for this instance, even if it fails at once.
     Effect.andThen(Effect.yieldNow, supervise(context, instance)).pipe(
       Effect.catchCause((cause) => Effect.sync(() => giveUp(context, instance, cause)))
     )
@@ -210,7 +210,7 @@ export const begin = (context: ActorContext, instance: EngineInstance): void => 
 
 /** Starts an instance if a caller waits and none exists or is about to take over. */
 export const ensureInstance = (context: ActorContext, actor: Actor.Actor): void => {
-  // A detached load that is awaited again has another rank in the memory queue.
+  // A detached load that a caller awaits again has another rank in the memory queue.
   if (actor.instance?.detached === true) context.memory.replan()
   if (actor.instance !== undefined || Actor.successorOf(actor) !== undefined || !Actor.isWanted(actor)) return
   if (context.stopping) return Actor.failAll(actor, stoppedError(actor))
@@ -228,7 +228,7 @@ const untilIdle = (instance: EngineInstance): Effect.Effect<void> =>
     return Effect.sync(() => instance.onIdle.delete(notify))
   })
 
-/** Takes the current instance off the actor and cancels its unload timer. */
+/** Removes the current instance from the actor and cancels its unload timer. */
 const detach = (actor: Actor.Actor): void => {
   actor.instance = undefined
   actor.unloadTimer?.fiber?.interruptUnsafe()

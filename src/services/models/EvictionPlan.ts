@@ -48,11 +48,11 @@ export type Plan =
   | { readonly type: "load"; readonly candidate: Candidate; readonly evict: ReadonlyArray<string> }
   | {
     readonly type: "wait"
-    /** What it waits to load; undefined while that is unknown. */
+    /** The candidate that it waits to load; undefined while that is unknown. */
     readonly candidate: Candidate | undefined
     /** Models to evict once they are unused and their hold time is over. */
     readonly victims: ReadonlyArray<string>
-    /** Those whose hold time is over: they get no new jobs. */
+    /** Victims whose hold time is over: they get no new jobs. */
     readonly drain: ReadonlyArray<string>
     /** Plan again after this at the latest; `Infinity` if time alone changes nothing. */
     readonly atMostMs: number
@@ -89,7 +89,7 @@ const cheapest = (residents: ReadonlyArray<Resident>, bytes: number): ReadonlyAr
     freed += resident.bytes
   }
   if (freed < bytes) return undefined
-  // The last ones may make the first ones unnecessary.
+  // The last victims may make the first ones unnecessary.
   return chosen.filter((resident) => {
     if (freed - resident.bytes < bytes) return true
     freed -= resident.bytes

@@ -1,4 +1,4 @@
-/** What callers do with an engine: lease a slot for one job, load, replace, unload. */
+/** The operations of callers: lease a slot for one job, load, replace, unload. */
 import { Deferred, Effect, Equal, Fiber, Scope } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import { CallerAddress } from "../../domain/Caller.ts"
@@ -36,7 +36,7 @@ const down = (context: ActorContext, { downUntil, id, lastFailure }: Actor.Actor
     new DeploymentDown({ deployment: id, detail: lastFailure ?? "", retryAfterMs: downUntil - now(context) })
   )
 
-/** Counts what holds a slot, the caller's scope and the engine's job; the slot is released when none is left. */
+/** Counts the holders of a slot: the caller's scope and the engine's job. The slot is released when none is left. */
 const makeSlotHold = (context: ActorContext, instance: EngineInstance) => {
   const takenAt = now(context)
   let holders = 1
@@ -56,7 +56,7 @@ const makeSlotHold = (context: ActorContext, instance: EngineInstance) => {
   return { retain, release }
 }
 
-/** Whether a call would wait for a load that does not start any more. */
+/** Whether a call would wait for a load that cannot start, because Troupe shuts down. */
 const isStopping = ({ stopping }: ActorContext, { instance }: Actor.Actor): boolean =>
   stopping && instance?.state !== "ready"
 

@@ -4,10 +4,10 @@
  *
  * **Details**
  *
- * The highest priority goes first. Each `ageing` span of waiting raises a caller by one priority, so that none waits for
- * ever. At the same priority, network addresses take turns, and within an address its tenants; one that begins to wait
- * comes last. Within a tenant, the caller that has waited longest is next. A tenant is an API key that its caller may have
- * invented: any number of keys from one address share the turns of that address.
+ * The highest priority goes first. Each `ageing` span of waiting raises a caller by one priority, so that no caller
+ * waits forever. At the same priority, network addresses take turns, and within an address its tenants; one that begins
+ * to wait comes last. Within a tenant, the caller that has waited longest is next. A tenant is an API key, which need
+ * not exist: any number of keys from one address share the turns of that address.
  *
  * A full mailbox refuses new callers, unless another address would hold more places than the new caller's address, or
  * another tenant of the same address more than its tenant: then the newest caller of the largest holder is displaced. A
@@ -166,7 +166,10 @@ export class Mailbox<A> {
     return true
   }
 
-  /** The newest caller of the address, or else of the tenant of the same address, that holds more than the new caller's would. */
+  /**
+   * The caller to displace: the newest of an address that would hold more places than the new caller's address, or else
+   * of such a tenant of the same address.
+   */
   #displacedBy(newcomer: Waiting<A>): Waiting<A> | undefined {
     const own: Tenants<A> = this.#addresses.get(addressOf(newcomer)) ?? new Map()
     const flood = largest(this.#addresses, sizeOf, sizeOf(own) + 1)

@@ -20,7 +20,7 @@ export interface Verdict {
   readonly fits: boolean
   /** Of the smallest candidate. */
   readonly neededBytes: number
-  /** What can be free for it: the budget less what pinned models use. */
+  /** The memory that can be freed for it, bytes: the budget less that of pinned models. */
   readonly availableBytes: number
 }
 
@@ -37,7 +37,7 @@ const pinnedOf = (deployment: Deployment, bytes: number): Resident => ({
   demand: 0
 })
 
-/** Of deployments whose files can be read; pinned ones are loaded first, in their order. */
+/** The forecasts of the deployments whose files can be read; pinned ones are loaded first, in their order. */
 export const forecast = Effect.fnUntraced(function*(
   { engineHost, memory }: Pick<Resolved, "engineHost" | "memory">,
   deployments: ReadonlyArray<Deployment>

@@ -9,8 +9,8 @@
  *
  * **Gotchas**
  *
- * `EvictionPlan` keeps loads within a budget. Pressure handles what no budget accounts for: other processes, leaks,
- * estimates that were too low.
+ * `EvictionPlan` keeps loads within a budget. Pressure handles memory that no budget includes: of other processes,
+ * leaks, estimates that were too low.
  */
 import { Context, Duration, Effect, Layer, Option, Schedule, SubscriptionRef } from "effect"
 import { Memory } from "./Memory.ts"

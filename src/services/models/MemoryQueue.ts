@@ -4,7 +4,8 @@
  *
  * **Details**
  *
- * Models get memory in the order in which they began to wait, but none waits for memory that no earlier one can use:
+ * Models get memory in the order in which they began to wait, but no model waits for memory that no earlier one can
+ * use:
  *
  * - A model that fits is granted its memory at once if every earlier one still gets the memory that it waits for.
  * - A model that fits only in memory that an earlier one waits for may overtake it, until an earlier one has been
@@ -29,14 +30,14 @@ export interface Waiting {
 export interface Decision {
   readonly key: string
   readonly plan: Plan
-  /** It takes memory that earlier models wait for. */
+  /** It takes memory for which earlier models wait. */
   readonly overtakes: boolean
 }
 
 /** How often a model may be overtaken. */
 export const overtakesLimit = 3
 
-/** Memory as it is now, and as it will be when every earlier model has what it waits for. */
+/** Memory now, and memory once every earlier model has been granted the memory that it waits for. */
 interface Outlook {
   readonly now: ReadonlyArray<Resident>
   readonly later: ReadonlyArray<Resident>
@@ -95,7 +96,7 @@ const decide = (
   }
 }
 
-/** The outlook for the models after this one. */
+/** The memory that the models after this one can count on. */
 const after = ({ key, plan }: Decision, { awaited, later, now }: Outlook): Outlook => {
   switch (plan.type) {
     case "load": {

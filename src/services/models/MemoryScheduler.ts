@@ -10,8 +10,8 @@
  * An instance that waits for models in use stops them from getting new jobs once their hold time is over, so that they
  * become idle. They get jobs again when it has its memory or leaves, unless another instance waits for them too.
  *
- * A detached load, which no request waits for, gets what memory is free or idle after all others are planned for, and
- * stops no model from getting jobs.
+ * A detached load, for which no request waits, gets memory that is free or idle after all others are planned, and stops
+ * no model from getting jobs.
  *
  * A deployment that needs no memory here, such as a remote one, is not planned for and never waits.
  */
@@ -100,11 +100,14 @@ interface State {
   /** Plans again when a hold time ends. */
   timer: Fiber.Fiber<void> | undefined
   planning: boolean
-  /** Something has changed since planning began. */
+  /** Whether the state has changed since planning began. */
   stale: boolean
 }
 
-/** Stops ready instances from getting jobs. One that loads first serves its waiting callers, or none would be served. */
+/**
+ * Stops ready instances from getting jobs. An instance that loads serves its waiting callers first; otherwise they
+ * would never be served.
+ */
 const pause = ({ paused }: Entry, instances: ReadonlyArray<EngineInstance>): void => {
   for (const instance of instances) {
     if (instance.state !== "ready") continue

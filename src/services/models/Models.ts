@@ -56,10 +56,10 @@ export class Models extends Context.Service<Models, {
   readonly unload: (deployment: Deployment) => Effect.Effect<void>
   /**
    * Replaces a deployment by one of the same id with other options, or whose file has changed: the new one loads beside
-   * the old one and gets the new jobs when it is ready; the old one ends after its last job. From then on it is what
-   * loads for this id, also for callers that pass the old deployment. If it fails, the old one stays. A later `replace`
-   * stops the load of an earlier one: with an equal deployment both calls have the later outcome, with another
-   * deployment the earlier call fails with `EngineStopped`.
+   * the old one and gets the new jobs when it is ready; the old one ends after its last job. From then on, loads of
+   * this id load the new deployment, also for callers that pass the old one. If it fails, the old one stays. A later
+   * `replace` stops the load of an earlier one: with an equal deployment both calls have the later outcome, with
+   * another deployment the earlier call fails with `EngineStopped`.
    */
   readonly replace: (deployment: Deployment) => Effect.Effect<void, InferenceError>
   /** Unloads models that are unused, not pinned, and idle for at least this long. Returns their number. */

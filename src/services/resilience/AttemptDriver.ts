@@ -16,7 +16,7 @@ import * as AttemptMachine from "./AttemptMachine.ts"
 import type { Action, Event, Fail, Plan, Start, State, Step, View } from "./AttemptPlan.ts"
 import type { Delays } from "./Backoff.ts"
 
-/** What the driver calls. */
+/** The functions that the driver calls. */
 export interface Hooks<A> {
   /** The id of the request's decision record. */
   readonly decision: string
@@ -141,7 +141,7 @@ const commit = <A>(drive: Drive<A>, state: State, started: StartedAttempt, value
   }
 }
 
-/** One attempt after another. */
+/** Runs one attempt after another. */
 const inTurn: <A>(drive: Drive<A>, first: Step) => Effect.Effect<WinningAttempt<A>, InferenceError> = Effect.fnUntraced(
   function*<A>(drive: Drive<A>, first: Step) {
     let step = first
@@ -242,7 +242,7 @@ const pay = <A>({ hooks: { payHedge } }: Drive<A>, before: Step, after: Step): S
     ? { state: before.state, actions: [] }
     : after
 
-/** Several attempts at a time. */
+/** Runs several attempts at a time. */
 const hedged = Effect.fnUntraced(function*<A>(drive: Drive<A>, plan: Plan) {
   const { act, forked, reports } = yield* makeRace(drive)
   const values = new Map<number, A>()

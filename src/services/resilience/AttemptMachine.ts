@@ -289,7 +289,7 @@ const cut = (state: State, event: Extract<Event, { type: "cut" }>, view: View): 
   return next ?? fail(known, reason)
 }
 
-/** Deployments of attempts that were only slower count as untried. */
+/** Deployments whose attempts were only slower count as untried. */
 const withoutLosers = ({ running, tried }: State, attempt: number): State["tried"] => {
   const losers = running.filter((one) => one.attempt !== attempt).map(({ deployment }) => deployment)
   return losers.length === 0

@@ -13,7 +13,7 @@ export interface Target {
   readonly contextWindow?: number | undefined
 }
 
-/** What may be tried for one request, in order. */
+/** The deployments that may be tried for one request, in order. */
 export interface Plan {
   readonly model: string
   readonly policy: Policy
@@ -53,7 +53,7 @@ export interface State {
   readonly started: number
   readonly tried: Readonly<Record<string, Tried>>
   readonly failures: ReadonlyArray<Attempt>
-  /** Why the answer broke off that another deployment continues. */
+  /** Why an answer broke off that another deployment is to continue. */
   readonly cutBy?: Reason | undefined
   readonly hedged: boolean
   readonly maxTokens: number | undefined
@@ -121,7 +121,7 @@ export interface Step {
   readonly actions: ReadonlyArray<Action>
 }
 
-/** What a plan is made from. */
+/** The data that a plan is made from. */
 export interface Input {
   readonly model: string
   readonly policy: Policy

@@ -4,7 +4,7 @@
  *
  * **Details**
  *
- * A record holds nothing of prompts and answers.
+ * A record contains no text of prompts and answers.
  */
 import { Schema } from "effect"
 
@@ -33,12 +33,12 @@ export const Decision = Schema.Struct({
   strategy: Schema.String,
   /** The primary first, then its fallbacks. */
   candidates: Schema.Array(Candidate),
-  /** How many could take the request, listed or not. */
+  /** The number of deployments that can take the request, listed or not. */
   eligible: Schema.Int,
   excluded: Schema.Array(Excluded),
-  /** How many are excluded, where a record lists the first of them only. */
+  /** The number of excluded deployments, if a record lists only the first of them. */
   excludedCount: Schema.optionalKey(Schema.Int),
-  /** The primary goes first because nothing is known of it yet. */
+  /** The primary goes first because it has no measurements yet. */
   explored: Schema.optionalKey(Schema.Boolean),
   /** Deployments that come after the others, since they load or their queue is full. */
   spilled: Schema.optionalKey(Schema.Array(Schema.String)),
@@ -52,15 +52,15 @@ export type Decision = typeof Decision.Type
 /** One try at one deployment. */
 export const Attempt = Schema.Struct({
   deployment: Schema.String,
-  /** After the request had come, ms. */
+  /** Its start, ms after the request arrived. */
   startedMs: Schema.Finite,
-  /** To its first content, ms. */
+  /** Time to its first content, ms. */
   firstTokenMs: Schema.optionalKey(Schema.Finite),
-  /** To its end, ms; left out, it runs. */
+  /** Time to its end, ms; left out while it runs. */
   tookMs: Schema.optionalKey(Schema.Finite),
-  /** Beside the one before it, which was slow. */
+  /** It ran beside the attempt before it, which was slow. */
   hedge: Schema.optionalKey(Schema.Boolean),
-  /** `left`: the caller went, or another attempt was faster. */
+  /** `left`: the caller disconnected, or another attempt was faster. */
   outcome: Schema.Literals(["running", "answered", "failed", "left"]),
   error: Schema.optionalKey(Schema.Struct({ reason: Schema.String, message: Schema.String }))
 })
@@ -68,7 +68,7 @@ export type Attempt = typeof Attempt.Type
 
 const Names = Schema.Array(Schema.String)
 
-/** One request: how it was routed, and what came of it. */
+/** One request: how it was routed, and its outcome. */
 export const Record = Schema.Struct({
   id: Schema.String,
   operation: Schema.String,
@@ -77,12 +77,12 @@ export const Record = Schema.Struct({
   /** ms since 1970 */
   at: Schema.Finite,
   decision: Decision,
-  /** Deployments of the models that stand in for it, by what may go wrong. */
+  /** Deployments of the fallback models, by kind of failure. */
   fallbacks: Schema.Struct({ ordinary: Names, context: Names, content: Names }),
   attempts: Schema.Array(Attempt),
-  /** The deployment whose answer it is. */
+  /** The deployment that answered. */
   answeredBy: Schema.optionalKey(Schema.String),
-  /** ms; left out, it runs. */
+  /** Duration, ms; left out while it runs. */
   tookMs: Schema.optionalKey(Schema.Finite),
   end: Schema.optionalKey(Schema.Literals(["success", "failure", "interruption"]))
 }).annotate({ identifier: "DecisionRecord" })

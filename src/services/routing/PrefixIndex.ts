@@ -15,7 +15,7 @@ const blockLength = 256
 /**
  * The hashes of a prompt's beginnings, the shortest first; a last piece shorter than a block is left out.
  *
- * @param tenant whose caches these are: engines keep each tenant's apart; default one for all
+ * @param tenant the owner of the caches, which engines keep separate for each tenant; default one for all
  */
 export const beginnings = (prompt: string, tenant = ""): ReadonlyArray<number> => {
   const hashes: Array<number> = []
@@ -27,7 +27,7 @@ export const beginnings = (prompt: string, tenant = ""): ReadonlyArray<number> =
   return hashes
 }
 
-/** What was sent where. */
+/** Which deployment got which prompts. */
 export class PrefixIndex {
   readonly #limit: number
   /** In the order of use, the oldest first. */
@@ -42,9 +42,9 @@ export class PrefixIndex {
     return this.#holders.size
   }
 
-  /** A prompt was sent there. */
+  /** Records that a prompt was sent to the deployment. */
   note(deployment: string, prompt: ReadonlyArray<number>): void {
-    // The longest first, so that a short beginning is never forgotten before what it begins.
+    // The longest first, so that a short beginning is never removed before a longer one.
     for (const hash of prompt.toReversed()) {
       const holders = this.#holders.get(hash) ?? new Set()
       holders.add(deployment)

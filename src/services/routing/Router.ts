@@ -1,5 +1,5 @@
 /**
- * Chooses the deployments that answer a request, and keeps what attempts at them show.
+ * Chooses the deployments that answer a request, and keeps the results of attempts at them.
  *
  * **Details**
  *
@@ -55,7 +55,7 @@ export class Router extends Context.Service<Router, {
   readonly measure: (deployment: string, route: Route) => Measurement.LatencySample
 }>()("troupe/services/routing/Router") {}
 
-/** What every decision reads. */
+/** The state that every decision reads. */
 interface Parts {
   readonly registry: Registry["Service"]
   readonly models: Models["Service"]
@@ -69,7 +69,7 @@ interface Parts {
   readonly prefixes: PrefixIndex
   readonly now: () => number
   readonly random: () => number
-  /** Requests routed so far, by model: models that take turns do not move each other's turn. */
+  /** Requests routed so far, by model: `round-robin` counts for each model alone. */
   readonly turns: Map<string, number>
 }
 
@@ -116,7 +116,7 @@ const makeTables = (now: () => number, windows: Map<string, number>) => {
 
 const idle = { queued: 0, state: "ready" } as const
 
-/** The condition of one deployment. Whether it is busy decides nothing where it is the only one. */
+/** The condition of one deployment. Whether it is busy does not matter if it is the only one. */
 const conditionOf = (
   { breaker, models, stats }: Parts,
   { id, queueLimit }: Deployment,
@@ -202,10 +202,10 @@ interface Fallback {
   readonly decisions: Array<Decision>
 }
 
-/** In the order of the models; a model that does not exist is the error of its place. */
+/** In the order of the models; the result of a model that does not exist is its error. */
 const fallbackOf = (parts: Parts, names: ReadonlyArray<string>, inquiry: Inquiry): Outcome<Fallback> => {
   const found: Fallback = { deployments: [], decisions: [] }
-  // The deployments that the request names belong to the model that it asks for.
+  // Deployments that the request lists are those of the requested model.
   const route = inquiry.request.route && { ...inquiry.request.route, deployments: undefined, except: undefined }
   for (const name of names) {
     const model = parts.registry.find(name)
@@ -327,7 +327,7 @@ const requestPolicy = (parts: Parts, model: Model, { route }: RoutingRequest): O
 
 const turnOf = ({ turns }: Parts, name: string): number => turns.get(name) ?? 0
 
-/** Where only circuits are in the way, half-open ones let several calls through at a time. */
+/** If only circuits exclude deployments, half-open ones let several calls through at a time. */
 const preview = (parts: Parts, request: RoutingRequest): Outcome<Route> => {
   const model = parts.registry.find(request.model)
   if (Result.isFailure(model)) return Result.fail(model.failure)
@@ -356,7 +356,10 @@ const route = (parts: Parts, request: RoutingRequest): Outcome<Route> => {
   return found
 }
 
-/** The context windows that the files of the models have, tokens. A file that cannot be read is the load's error. */
+/**
+ * The context windows that the files of the models have, tokens. A file that cannot be read is an error of the load,
+ * not of the routing.
+ */
 const windowsInFiles = Effect.fnUntraced(function*(models: ReadonlyArray<Model>) {
   const files = yield* ModelFiles
   const windows = new Map<string, number>()

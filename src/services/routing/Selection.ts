@@ -7,8 +7,8 @@
  * then scores the others by the strategy and lists the best few in order. The same table, conditions, request and moment
  * give the same decision, which is plain data (`services/routing/DecisionRecord`).
  *
- * An unknown figure of a deployment (price, quality, context window, speed) is neutral: it excludes nothing and is named in
- * the decision. Where speed counts, a deployment that was never measured goes first now and then, while it is idle.
+ * An unknown figure of a deployment (price, quality, context window, speed) is neutral: it excludes nothing and is
+ * named in the decision. If speed counts, an idle deployment without measurements sometimes goes first.
  *
  * A table is made once for each change of the registry (`DeploymentFacts.prepare`); conditions are read at each decision.
  *
@@ -45,7 +45,7 @@ interface Filtered {
   readonly missing: ReadonlyArray<RequiredCapability> | undefined
 }
 
-/** One request and what it is compared with. */
+/** One request, and the data that it is compared with. */
 interface Inquiry {
   readonly table: CandidateTable
   readonly request: RoutingRequest
@@ -163,7 +163,7 @@ const withRoom = (
   })
 }
 
-/** Looks at each deployment once. */
+/** Decides about each deployment once. */
 const filter = (
   table: CandidateTable,
   conditions: ReadonlyArray<Condition>,
@@ -183,7 +183,7 @@ const filter = (
       continue
     }
     excluded.push({ deployment: table.ids[index]!, reason })
-    // The wait helps only where nothing else excludes the deployment.
+    // The wait helps only if nothing else excludes the deployment.
     if (closed !== undefined && reason === closed.reason) {
       retryAfterMs = Math.min(retryAfterMs ?? Number.POSITIVE_INFINITY, closed.retryAfterMs)
     }
@@ -236,7 +236,7 @@ const explored = (
   return untried[Math.floor(draw(seed, -2) * untried.length)]
 }
 
-/** The deployments that come after the others; none where all would. */
+/** The deployments that come after the others; none if that is all of them. */
 const spilledOf = (eligible: ArrayLike<number>, conditions: ReadonlyArray<Condition>, { spill }: Options) => {
   const spilled: Array<number> = []
   if (!spill) return spilled

@@ -8,8 +8,8 @@
  *
  * **Gotchas**
  *
- * `${NAME}` is the only way to write a secret. A literal that looks like a key is rejected by its path, and no problem
- * contains a value.
+ * `${NAME}` is the only way to write a secret. A literal that looks like a key is rejected by its path, and problems
+ * never contain a value.
  */
 import { Result, Schema } from "effect"
 import type { DeploymentOptions } from "../../domain/Deployment.ts"
@@ -52,7 +52,7 @@ const prefixProblem = (name: string, deployments: ReadonlyArray<DeploymentOption
   return undefined
 }
 
-/** Takes the place of an invalid deployment while the rest of the file is checked. It has no files. */
+/** Replaces an invalid deployment while the rest of the file is checked. It has no files. */
 const placeholder = { engine: languageModel.name, name: "(invalid)" } as const
 
 const isPlaceholder = (options: DeploymentOptions): boolean =>
@@ -214,7 +214,7 @@ const inspect = (base: Tree, over: Tree, environment: Environment, context: Reso
   })
   const { source, wrong: undecoded } = decodePart(raw, expanded)
   const found = source === undefined ? [] : [
-    // The name is wrong, not the deployments.
+    // The problem is in the name, not in the deployments.
     ...nameProblems(source).map(({ expected, path }) => ({ path: place(path).slice(0, -1), expected })),
     ...[
       ...(context.customStrategies === true ? [] : customStrategyProblems(source)),

@@ -107,7 +107,7 @@ const withoutProblem = (tree: Tree, path: Path, round: number, placeholder: Tree
  * invalid configuration can be checked.
  *
  * @param round 0 removes fields, 1 replaces deployments, and the next ones remove models, policies and sections
- * @param placeholder takes the place of an invalid deployment, so that the others keep their indices
+ * @param placeholder replaces an invalid deployment, so that the others keep their indices
  */
 export const withoutParts = (tree: Tree, wrong: ReadonlyArray<Path>, round: number, placeholder: Tree): Tree => {
   const left = wrong.reduce<Tree>((rest, path) => withoutProblem(rest, path, round, placeholder), tree)

@@ -132,7 +132,7 @@ export const routingFields = {
 const RoutingSettings = Schema.Struct(routingFields)
 type RoutingSettings = typeof RoutingSettings.Type
 
-/** The sections that are used here. */
+/** The sections that this file uses. */
 interface Source {
   readonly policies?: Readonly<Record<string, PolicySettings>>
   readonly models?: Readonly<Record<string, RoutingSettings>>
@@ -265,7 +265,7 @@ const fallbackProblems = (
   })
 }
 
-/** Strategies of an embedding program, where there is no such program. */
+/** Problems of strategies that only an embedding program can provide. */
 export const customStrategyProblems = ({ models = {}, policies = {} }: Source): ReadonlyArray<Found> =>
   Object.entries({ models, policies }).flatMap(([section, named]) =>
     Object.entries(named).flatMap(([name, { strategy }]) =>

@@ -31,7 +31,7 @@ const withDefault = <S extends Schema.Top>(
   return Schema.withDecodingDefaultTypeKey<S>(Effect.succeed(value))(field)
 }
 
-/** A section that may be left out: then each of its fields has its default. */
+/** A section that may be left out; each of its fields then has its default. */
 const section = <S extends Schema.Top>(schema: S, empty: S["Encoded"]) =>
   schema.pipe(Schema.withDecodingDefaultKey(Effect.succeed(empty)))
 
