@@ -1,17 +1,10 @@
-/**
- * Messages for callers of the same dialect: events and bodies as Anthropic sent them. Pure.
- *
- * **Details**
- *
- * Events without content are held until one has content: an answer that fails before can still be requested from another
- * deployment.
- */
+/** Messages for callers of the same dialect: events and bodies as Anthropic sent them. Pure. */
 import { Result } from "effect"
 import type { Event } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { Native } from "../../domain/Source.ts"
-import { withAnswer } from "../shared/ErrorMapping.ts"
 import { at, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
+import { eventOf, makeHolding, withAnswer } from "../shared/NativeEvents.ts"
 import type { DecodeResult } from "../shared/ProviderDialect.ts"
 
 /** Whether a block has content beside text and calls of the caller's tools. */
@@ -34,18 +27,11 @@ const eventHasMore = (event: Fields): boolean => {
     : type !== "content_block_start" || blockHasMore(event["content_block"])
 }
 
-const native = (body: Fields, form: Native["form"] = "chunk"): Native => ({
+const nativeOf = (body: Fields, form: Native["form"] = "chunk"): Native => ({
   dialect: "anthropic",
   form,
   body,
   hasMore: form === "buffered" ? listAt(body, "content").some(blockHasMore) : eventHasMore(body)
-})
-
-const eventOf = (body: Fields, content: boolean, form?: Native["form"]): Event => ({
-  type: "native",
-  native: native(body, form),
-  content,
-  tokens: 0
 })
 
 /** Blocks that are text, thoughts, or calls of the caller's tools. */
@@ -85,32 +71,29 @@ export interface Chunks {
 }
 
 export const makeChunks = (): Chunks => {
-  let held: Array<Fields> = []
-  let begun = false
+  const { begin, hasBegun, held, hold } = makeHolding(nativeOf)
   const ends: Array<Fields> = []
 
-  const begin = (): ReadonlyArray<Event> => {
-    begun = true
-    const events = held.map((data) => eventOf(data, false))
-    held = []
-    return events
-  }
   const failed = (reason: Reason): DecodeResult =>
-    Result.fail(withAnswer(reason, [...held, ...ends].map((data) => native(data))))
+    Result.fail(withAnswer(reason, [...held(), ...ends].map((data) => nativeOf(data))))
   const end = (events: ReadonlyArray<Event>): DecodeResult => {
     const finish = events.at(-1)
     const reason = finish?.type === "finish" ? finish.reason : ""
-    return Result.succeed([...begin(), ...ends.map((data) => eventOf(withReason(data, reason), false)), ...events])
+    return Result.succeed([
+      ...begin(),
+      ...ends.map((data) => eventOf(nativeOf(withReason(data, reason)), false)),
+      ...events
+    ])
   }
 
   const add = (type: string, data: Fields, events: ReadonlyArray<Event>): ReadonlyArray<Event> => {
     const hasContent = events.some((event) => event.type !== "thoughts")
-    if (!begun && !hasContent && !carriesContent(type, data)) {
-      if (type !== "ping") held.push(data)
+    if (!hasBegun() && !hasContent && !carriesContent(type, data)) {
+      if (type !== "ping") hold(data)
       return events
     }
     const content = hasContent || isOther(data["content_block"])
-    return [...begin(), eventOf(withId(data, events), content), ...events]
+    return [...begin(), eventOf(nativeOf(withId(data, events)), content), ...events]
   }
 
   return {
@@ -129,7 +112,7 @@ export const makeChunks = (): Chunks => {
 
 /** A buffered answer: the native body, and its events. */
 export const buffered = (body: Fields, decoded: DecodeResult): DecodeResult => {
-  if (Result.isFailure(decoded)) return Result.fail(withAnswer(decoded.failure, [native(body, "buffered")]))
+  if (Result.isFailure(decoded)) return Result.fail(withAnswer(decoded.failure, [nativeOf(body, "buffered")]))
   const content = listAt(body, "content").some(isOther)
-  return Result.succeed([eventOf(body, content, "buffered"), ...decoded.success])
+  return Result.succeed([eventOf(nativeOf(body, "buffered"), content), ...decoded.success])
 }

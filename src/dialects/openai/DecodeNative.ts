@@ -4,34 +4,26 @@
  *
  * **Details**
  *
- * Chunks without content are held until one has content: an answer that fails before can still be requested from another
- * deployment. The chunk with the finish reason is held until the end of the answer, which decides the reason.
+ * The chunk with the finish reason is held until the end of the answer, which decides the reason.
  */
 import { Result } from "effect"
 import type { Event } from "../../domain/Inference.ts"
 import type { FinishReason } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
-import { withAnswer } from "../shared/ErrorMapping.ts"
 import { at, codeOf, type Fields, fieldsOf, isEmpty, listAt, textAt } from "../shared/Json.ts"
+import { eventOf, makeHolding, withAnswer } from "../shared/NativeEvents.ts"
 import type { DecodeResult } from "../shared/ProviderDialect.ts"
 
 type CallEvent = Extract<Event, { readonly type: "tool_call" }>
 type Finish = Extract<Event, { readonly type: "finish" }>
 
-const native = (body: Fields, form: Native["form"] = "chunk"): Native => ({
+const nativeOf = (body: Fields, form: Native["form"] = "chunk"): Native => ({
   dialect: "openai",
   form,
   body,
   hasMore: listAt(body, "choices").some((choice) =>
     messageHasMore(at(choice, form === "buffered" ? "message" : "delta"))
   )
-})
-
-const eventOf = (body: Fields, content: boolean, form?: Native["form"]): Event => ({
-  type: "native",
-  native: native(body, form),
-  content,
-  tokens: 0
 })
 
 /** The finish reasons of the dialect, and those of a job. */
@@ -161,32 +153,12 @@ const endOf = (
   const before = { ...chunk, choices: [{ ...choice, delta: { tool_calls }, finish_reason: null }] }
   const last = withChoice(chunk, { ...choice, finish_reason: finishOf(choice["finish_reason"], finish.reason) })
   return [
-    ...(calls.length === 0 ? [] : [eventOf(before, true)]),
+    ...(calls.length === 0 ? [] : [eventOf(nativeOf(before), true)]),
     ...calls,
-    eventOf(last, haveContent(events) || contentFieldsOf(fieldsOf(choice["delta"]) ?? {}).some(isContent)),
+    eventOf(nativeOf(last), haveContent(events) || contentFieldsOf(fieldsOf(choice["delta"]) ?? {}).some(isContent)),
     ...events,
-    { ...finish, ...(usage === undefined ? {} : { native: native(usage) }) }
+    { ...finish, ...(usage === undefined ? {} : { native: nativeOf(usage) }) }
   ]
-}
-
-/** Holds chunks without content until one has content. */
-const makeHolding = () => {
-  let chunks: Array<Fields> = []
-  let begun = false
-  return {
-    begin: (): ReadonlyArray<Event> => {
-      begun = true
-      const events = chunks.map((chunk) => eventOf(chunk, false))
-      chunks = []
-      return events
-    },
-    hold: (chunk: Fields): ReadonlyArray<Event> => {
-      if (begun) return [eventOf(chunk, false)]
-      chunks.push(chunk)
-      return []
-    },
-    held: (): ReadonlyArray<Fields> => chunks
-  }
 }
 
 /** The chunk with the requested choices only; undefined if it has none. */
@@ -202,7 +174,7 @@ const requestedOf = (chunk: Fields, count: number): Fields | undefined => {
  * @param count number of requested choices
  */
 export const makeChunks = (legacy: boolean, count: number): Chunks => {
-  const { begin, held, hold } = makeHolding()
+  const { begin, held, hold } = makeHolding(nativeOf)
   let last: Last | undefined
   let usage: Fields | undefined
 
@@ -225,7 +197,7 @@ export const makeChunks = (legacy: boolean, count: number): Chunks => {
     }
     if (events.length > 0 || contentFields.length > 0 || other) {
       const content = haveContent(events) || other || contentFields.some(isContent)
-      return [...begin(), eventOf(withChoice(chunk, repaired), content), ...events]
+      return [...begin(), eventOf(nativeOf(withChoice(chunk, repaired)), content), ...events]
     }
     // A delta of a call that has not started is not passed on.
     return raw.length > 0 && !("role" in delta) ? [] : hold(withChoice(chunk, repaired))
@@ -242,7 +214,7 @@ export const makeChunks = (legacy: boolean, count: number): Chunks => {
       if (Result.isFailure(decoded)) {
         const ends = last === undefined ? [] : [withChoice(last.chunk, last.choice)]
         const parts = [...held(), ...ends, ...(usage === undefined ? [] : [usage])]
-        return Result.fail(withAnswer(decoded.failure, parts.map((body) => native(body))))
+        return Result.fail(withAnswer(decoded.failure, parts.map((body) => nativeOf(body))))
       }
       return last === undefined ? decoded : Result.succeed([...begin(), ...endOf(last, decoded.success, usage)])
     }
@@ -278,7 +250,7 @@ export const buffered = (
   legacy: boolean,
   count: number
 ): DecodeResult => {
-  if (Result.isFailure(decoded)) return Result.fail(withAnswer(decoded.failure, [native(body, "buffered")]))
+  if (Result.isFailure(decoded)) return Result.fail(withAnswer(decoded.failure, [nativeOf(body, "buffered")]))
   const message = fieldsOf(choice["message"]) ?? {}
   const raw = listAt(message, "tool_calls")
   const calls = callsOf(decoded.success)
@@ -294,5 +266,5 @@ export const buffered = (
   const content = calls.length > 0 || raw.some(isOther) ||
     contentFieldsOf(message).some((name) => isContent(name) && name !== "annotations")
   const choices = listAt(requestedOf(body, count), "choices").map((one) => one === choice ? repaired : one)
-  return Result.succeed([eventOf({ ...body, choices }, content, "buffered"), ...decoded.success])
+  return Result.succeed([eventOf(nativeOf({ ...body, choices }, "buffered"), content), ...decoded.success])
 }

@@ -1,7 +1,6 @@
 /** Maps error responses of providers to reasons: by status, code and text. Pure. */
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { bounded, retryAfterOf } from "../../domain/RetryAfter.ts"
-import type { Native } from "../../domain/Source.ts"
 import type { ContextFigures } from "./ErrorMeaning.ts"
 import { figuresOf, meaningOf } from "./ErrorMeaning.ts"
 import { ownOf } from "./Json.ts"
@@ -160,12 +159,6 @@ export const inBandReason = (
     ...optionally(retryAfterMs)
   })
 }
-
-/** The reason with the provider's answer, if it is a refusal: a caller of the same dialect gets that answer. */
-export const withAnswer = (reason: InferenceError.Reason, answer: ReadonlyArray<Native>): InferenceError.Reason =>
-  reason._tag === "ContentRefused"
-    ? new InferenceError.ContentRefused({ deployment: reason.deployment, detail: reason.detail, answer })
-    : reason
 
 /** The response does not follow the dialect. */
 export const malformed = ({ deployment }: Target, what: string): InferenceError.Reason =>
