@@ -71,7 +71,7 @@ export const services = {
  */
 export type Services = typeof services
 
-/** The memory that this machine has. */
+/** The memory of this machine. */
 export const memory = Memory.layer
 
 /** Every service, wired. */
@@ -88,7 +88,7 @@ const assemble = (all: Services) =>
     Layer.provideMerge(AppParts.settings)
   )
 
-/** As `assemble`, where services that an application can do without are parts. */
+/** As `assemble`, with optional services as parts. */
 const assembleParts = (replaced: Partial<Services>) =>
   assemble({
     ...services,
@@ -106,9 +106,9 @@ const assembleParts = (replaced: Partial<Services>) =>
  *
  * **Details**
  *
- * A program adds each part that it wants with `Layer.provide`, then the settings, which some parts require too. A
- * configuration that needs a part which is not there makes the layer fail with a `MissingPartError`. Without `cache`
- * nothing is cached; without `monitoring` no metrics are kept.
+ * A program adds each part that it wants with `Layer.provide`, then the settings, which some parts require too. If the
+ * configuration needs a missing part, the layer fails with a `MissingPartError`. Without `cache` nothing is cached;
+ * without `monitoring` no metrics are kept.
  *
  * **Example**
  *
@@ -124,7 +124,7 @@ const assembleParts = (replaced: Partial<Services>) =>
  *
  * **Gotchas**
  *
- * A part that the surrounding program provides already, as another Troupe's `Metrics`, is used as well.
+ * A part in the surrounding context is used as well, such as the `Metrics` of another Troupe.
  */
 export const core = Layer.fresh(assembleParts({}))
 
@@ -165,9 +165,9 @@ const strategyProblems = (custom: unknown): ReadonlyArray<Problem.Problem> => {
 /**
  * A strategy of the program's own, which policies and models name. A part of `core` and of `layer`.
  *
- * @param custom its name, which begins with `custom/`, and its `score`: a finite number for each deployment that can take
- * the request, of which the highest goes first. Where it throws or is not finite, the deployment goes last. The layer fails
- * with a `SettingsError` if one of them is wrong.
+ * @param custom its name, which begins with `custom/`, and its `score`: a finite number for each deployment that can
+ * take the request; the highest goes first. If it throws or is not finite, the deployment goes last. The layer fails
+ * with a `SettingsError` if the name or the function is invalid.
  *
  * **Example**
  *
@@ -194,14 +194,14 @@ export const runtimeWith = (replaced: Partial<Services>) => {
 /** The runtime with its own services. Requires only `Settings`. */
 export const runtime = runtimeWith({})
 
-/** What `troupe.yaml` can say, as a typed value. */
+/** The content of `troupe.yaml` as a typed value. */
 export type Config = SettingsFile.Config
 
 /** Options for embedding. */
 export interface Options<R = never> extends SettingsFile.Options {
   /**
-   * Language models of `effect/ai`, each a model of its name beside those of the settings; where the settings have a
-   * model of that name, that one answers, of which a language model may be a deployment.
+   * Language models of `effect/ai`, by name. Each becomes a model of its name, unless the settings have a model of that
+   * name, which may use the language model as a deployment.
    */
   readonly languageModels?: Readonly<Record<string, LanguageModels.Provided<unknown, R>>> | undefined
   /**
@@ -240,7 +240,7 @@ const wrongValues = (options: Readonly<Record<string, unknown>>): ReadonlyArray<
     return value === undefined || isValid(value) ? [] : [{ path, expected }]
   })
 
-/** Names that do not exist: programs without types may misspell one. */
+/** Unknown names, which programs without types may misspell. */
 const unknownIn = (
   path: ReadonlyArray<string>,
   given: object,
@@ -302,7 +302,7 @@ export const layer = <R = never>(all: Options<R> = {}) => {
   )
 }
 
-/** Loads what a request can be routed to, so that what the service says it serves can answer. */
+/** Loads the models, so that a service that reports to be ready can answer. */
 const preload = Layer.effectDiscard(Effect.gen(function*() {
   const registry = yield* Registry.Registry
   const models = yield* Models.Models
@@ -311,7 +311,7 @@ const preload = Layer.effectDiscard(Effect.gen(function*() {
   yield* Effect.forEach(
     deployments.filter((deployment) => deployment.preload),
     (deployment) =>
-      // An operator may unload a model before it is loaded, which is no reason not to start.
+      // If an operator unloads a model before it is loaded, the service starts all the same.
       Effect.catchIf(
         models.load(deployment),
         ({ reason }) => reason._tag === "EngineStopped" && reason.by === "unload",

@@ -1,10 +1,10 @@
 /**
- * What an application built from parts has, and what its configuration needs of it.
+ * The parts of an application, and those that its configuration needs.
  *
  * **Details**
  *
- * A part is a layer. A service that an application can do without is looked up when the application is built; a local
- * engine and a strategy each have a `Context.Reference` of their own, so that one is added beside another.
+ * A part is a layer. Optional services are looked up when the application is built. Each local engine and each strategy
+ * has its own `Context.Reference`, so that an application can have several.
  */
 import { Context, Effect, Layer, Option, Schema } from "effect"
 import type { Deployment } from "./domain/Deployment.ts"
@@ -23,7 +23,7 @@ import { Settings } from "./services/settings/Settings.ts"
 
 /** The configuration needs a part that the application does not have. */
 export class MissingPartError extends Schema.TaggedError<MissingPartError>()("MissingPartError", {
-  /** Each with the path of what needs the part. */
+  /** Each with the path of the setting that needs the part. */
   problems: Schema.Array(Problem.Problem)
 }) {
   override get message(): string {
@@ -33,7 +33,7 @@ export class MissingPartError extends Schema.TaggedError<MissingPartError>()("Mi
   }
 }
 
-/** The strategy of a name, where the program provides one. */
+/** The strategy of this name, if the program provides one. */
 export const customStrategy = (name: CustomName) =>
   Context.Reference<Custom | undefined>(`troupe/${name}`, { defaultValue: () => undefined })
 
@@ -43,7 +43,7 @@ export const partOr = <I, S>(part: Context.Service<I, S>, absent: S): Layer.Laye
 
 type Parts = Context.Context<never>
 
-/** The part that serves a deployment, where the application does not have it. */
+/** The missing part that a deployment needs; undefined if the application has it. */
 const missingFor = (parts: Parts, { options }: Deployment): string | undefined => {
   if (isRemote(options)) return Option.isSome(Context.getOption(parts, Providers)) ? undefined : "App.providers"
   const kind = kindOf(options)
@@ -89,14 +89,14 @@ const withStrategies = (parts: Parts, settings: Resolved) => {
   return { problems, settings: { ...settings, policies, models } }
 }
 
-/** A model for each language model whose name is free. */
+/** A model for each language model whose name is not that of a configured model. */
 const withLanguageModels = (parts: Parts, settings: Resolved): Resolved => {
   const names = [...Context.get(parts, LanguageModels).keys()]
   const free = names.filter((name) => settings.models.every((model) => model.name !== name))
   return free.length === 0 ? settings : { ...settings, models: [...settings.models, ...free.map(languageModel)] }
 }
 
-/** The settings as the parts complete them. Fails where a part is missing. */
+/** The settings, completed by the parts. Fails if a part is missing. */
 export const settings = Layer.effect(
   Settings,
   Effect.gen(function*() {

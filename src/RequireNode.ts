@@ -1,6 +1,6 @@
 /**
- * Imported first by both entries, `main.ts` and `index.ts`: on a Node.js that is too old, the import fails with one line
- * that names the version that is required.
+ * Imported first by both entries, `main.ts` and `index.ts`: if Node.js is too old, the import fails with one line that
+ * names the required version.
  *
  * **Gotchas**
  *

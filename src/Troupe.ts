@@ -33,7 +33,7 @@ export interface Troupe {
   readonly generate: (request: Request, options?: CallOptions) => Promise<Answer>
   /** The answer as it is generated. Leaving the loop early stops the engine within one token. */
   readonly stream: (request: Request, options?: CallOptions) => AsyncIterable<Event>
-  /** Stops what runs, unloads the models, ends the threads. */
+  /** Stops running calls, unloads the models, ends the threads. */
   readonly close: () => Promise<void>
 }
 
@@ -52,7 +52,7 @@ const signalOf = (options: CallOptions = {}): AbortSignal | undefined => {
   return signal
 }
 
-/** Dies with the signal's reason when it is aborted. */
+/** Ends with the signal's reason as a defect when the signal is aborted. */
 const aborted = (signal: AbortSignal) =>
   Effect.callback<never>((resume) => {
     const abort = () => resume(Effect.die(signal.reason))
@@ -61,7 +61,7 @@ const aborted = (signal: AbortSignal) =>
     return Effect.sync(() => signal.removeEventListener("abort", abort))
   })
 
-/** The value, or what a caller of promises expects to be thrown. */
+/** The value; a failure is thrown, as callers of promises expect. */
 const unwrap = <A>(exit: Exit.Exit<A, unknown>, signal: AbortSignal | undefined): A => {
   if (Exit.isSuccess(exit)) return exit.value
   if (!Cause.hasInterruptsOnly(exit.cause)) throw Cause.squash(exit.cause)

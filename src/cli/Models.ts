@@ -17,7 +17,7 @@ import { asWritten, findShown } from "./ShownModel.ts"
 
 const withStore = (file: Option.Option<string>) => <A, E, R>(use: Effect.Effect<A, E, R>) =>
   Effect.flatMap(
-    // As `troupe serve` runs the models.
+    // The settings as `troupe serve` uses them.
     loadWithoutSecrets(file, "process"),
     (settings) => Effect.provide(use, Layer.provideMerge(App.store, Layer.succeed(Settings, settings)))
   )
@@ -178,7 +178,7 @@ const yes = Flag.Boolean("yes").pipe(
   Flag.withDefault(false)
 )
 
-/** The model of this name; before a confirmation, also the only one whose name begins with it. */
+/** The model of this name; if a confirmation follows, also the only one that begins with it. */
 const namedInStore = Effect.fnUntraced(function*(wanted: string, isAsked: boolean) {
   const store = yield* ModelStore
   const names = (yield* store.list).map(({ manifest }) => manifest.name)

@@ -1,4 +1,4 @@
-/** How commands print: tables, JSON, sizes and durations, commands that can be typed, and no control sequences. */
+/** The output of commands: tables, JSON, sizes, durations and typeable commands, without control sequences. */
 import { Console } from "effect"
 import { basename, isAbsolute, join, relative } from "node:path"
 import type { Model } from "../domain/Deployment.ts"
@@ -8,7 +8,7 @@ import { sourceOf } from "../services/engines/EngineKinds.ts"
 const cleaned = (values: ReadonlyArray<unknown>): ReadonlyArray<unknown> =>
   values.map((value) => typeof value === "string" ? plainText(value) : value)
 
-/** A console that passes texts on to another without their control characters. */
+/** A console that removes control characters and writes to another console. */
 export const plainConsole = (to: Console.Console): Console.Console =>
   Object.assign(Object.create(to) as Console.Console, {
     log: (...values: ReadonlyArray<unknown>) => to.log(...cleaned(values)),

@@ -26,7 +26,7 @@ const wrap = (text: string, first = "", others = first): string => {
 /** At most four significant digits. */
 const figure = (value: number): string => String(Number(value.toPrecision(4)))
 
-/** A duration for people. */
+/** A duration in a readable unit. */
 const span = (ms: number): string =>
   ms >= 60_000 ? durationText(ms) : ms < 1_000 ? `${Math.round(ms)} ms` : `${figure(ms / 1_000)} s`
 

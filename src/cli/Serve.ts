@@ -54,7 +54,7 @@ const listening = (settings: Resolved, url: string, admin: AdminAddress["Service
   ].join("\n")
 }
 
-/** Logs which requests a shutdown waits for, and for how long at most. */
+/** Logs the requests that a shutdown waits for, and the time limit. */
 const logShutdown = ({ server }: Resolved) =>
   Effect.gen(function*() {
     const models = yield* Models

@@ -20,7 +20,7 @@ import type { EmbedRequest } from "../../domain/Inference.ts"
 import { Inference } from "../../services/inference/Inference.ts"
 import { fromInferenceError } from "./AiFailure.ts"
 
-/** How the caller stands among others. */
+/** The tenant and priority of the requests. */
 export type Options = Omit<EmbedRequest, "model" | "inputs">
 
 /** `EmbeddingModel` over `Inference`; a model that has no vectors fails with an `AiError`. */
@@ -46,7 +46,7 @@ export const layer = (
 /**
  * The same as an `effect/ai` `Model`.
  *
- * @param dimensions how long its vectors are, which programs can ask for before there is one
+ * @param dimensions length of its vectors, which programs can read before the first request
  */
 export const model = (name: string, { dimensions, ...options }: Options & { readonly dimensions: number }) =>
   Model.make(

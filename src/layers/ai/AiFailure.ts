@@ -14,7 +14,7 @@ export const invalid = (method: string, description: string): AiError.AiError =>
 export const unsupported = (method: string, what: string): AiError.AiError =>
   invalid(method, `${what} is not supported by Troupe's engines.`)
 
-/** What resolves a reason: another request, a later attempt, or the operator. */
+/** What can resolve a failure: another request, a later attempt, or the operator. */
 const kinds: Readonly<Record<Reason["_tag"], "invalid" | "busy" | "internal">> = {
   InvalidRequest: "invalid",
   ModelNotFound: "invalid",
@@ -41,7 +41,7 @@ const kinds: Readonly<Record<Reason["_tag"], "invalid" | "busy" | "internal">> =
 
 const encodeReason = Schema.encodeSync(Reason)
 
-/** The reason itself goes along, for programs that know Troupe and for `layers/engines/LanguageModelEngine`. */
+/** The metadata has the reason, for programs that use Troupe's types and for `layers/engines/LanguageModelEngine`. */
 const metadataOf = (reason: Reason): AiError.ProviderMetadata => ({
   troupe: encodeReason(reason) as unknown as Record<string, string | number | boolean>
 })
@@ -61,6 +61,6 @@ const reasonOf = (reason: Reason): AiError.AiErrorReason => {
   }
 }
 
-/** The same failure, of which some may be tried again. */
+/** The failure as a retryable error, if a later attempt may succeed. */
 export const fromInferenceError = (method: string) => ({ reason }: InferenceError): AiError.AiError =>
   failWith(method, reasonOf(reason))

@@ -4,13 +4,14 @@
  *
  * **Details**
  *
- * Tools, tool choice and tool results go both ways. `generateObject` binds the answer to the schema while it is
- * generated. What an engine cannot do fails with an `AiError`, whose `metadata.troupe` holds Troupe's own reason where
- * its class has metadata.
+ * Tools, tool choice and tool results are supported. `generateObject` constrains the answer to the schema during
+ * generation. A request that the engine does not support fails with an `AiError`; its `metadata.troupe` has Troupe's
+ * reason, if the class has metadata.
  *
  * **Gotchas**
  *
- * Files in a prompt are refused. An answer that `maxTokens` cut within a tool call's arguments has no such call.
+ * Files in a prompt are rejected. An answer that `maxTokens` ends within a tool call's arguments does not contain the
+ * call.
  *
  * **Example**
  *
@@ -33,14 +34,12 @@ import { codecTransformer, toRequest } from "./AiRequest.ts"
 
 export type { Options } from "./AiRequest.ts"
 
-/** Options of the calls made where it is provided; they go before those of the model. */
+/** Options of calls in the context where it is provided; they override those of the model. */
 export const CurrentOptions = Context.Reference<Options>("troupe/layers/ai/AiModel/CurrentOptions", {
   defaultValue: () => ({})
 })
 
-/**
- * How a model of this module is told a generation's options when it is a deployment itself: see `LanguageModels`.
- */
+/** Passes the options of a generation to a model of this module that is a deployment itself: see `LanguageModels`. */
 export const configure = ({ maxTokens, sampling, stop }: Generation): Context.Context<never> => {
   const options = { ...sampling, maxTokens, ...(stop.length === 0 ? {} : { stop }) }
   const told = Object.entries(options).filter(([, value]) => value !== undefined)

@@ -4,7 +4,7 @@
  * **Details**
  *
  * Every run of text or reasoning and every tool call is a part with an id, a start and an end. A call is sent twice, as
- * `effect/ai` requires: its arguments as they come, and the complete call for its handler.
+ * `effect/ai` requires: its arguments as they arrive, and the complete call for its handler.
  */
 import type { Array as Arr } from "effect"
 import { Effect, Stream } from "effect"
@@ -152,8 +152,8 @@ const makeEncoder = (method: string) => {
 }
 
 /**
- * A streamed answer's parts; events of one chunk stay in one chunk. The first start mark comes with the first event, because
- * a plan cannot fall back after the first part.
+ * A streamed answer's parts; events of one chunk stay in one chunk. The first start mark is sent with the first event,
+ * because a plan cannot fall back after the first part.
  */
 export const fromEvents = <E>(
   method: string,

@@ -17,7 +17,7 @@ import { invalid, unsupported } from "./AiFailure.ts"
 
 type Failable<A> = Effect.Effect<A, AiError.AiError>
 
-/** What a file's data says of itself comes before its `mediaType`, which is a guess where it is a URL. */
+/** The media type within a file's data takes precedence over `mediaType`, which is a guess for a URL. */
 const sourceOf = ({ data, mediaType }: Prompt.FilePart): ImageSource | undefined => {
   const text = data instanceof Uint8Array ? Buffer.from(data).toString("base64") : String(data)
   const [head, type = mediaType] = /^data:([^;,]*)(?:;[^;,]*)*;base64,/i.exec(text) ?? []
@@ -33,7 +33,7 @@ const imageOf = (method: string, file: Prompt.FilePart): Failable<ImagePart> => 
     : Effect.succeed({ type: "image", source })
 }
 
-/** Texts only are one text. */
+/** Parts that are all texts become one text. */
 const contentOf = (method: string, parts: ReadonlyArray<Prompt.UserMessagePart>): Failable<Content> =>
   Effect.map(
     Effect.forEach(parts, (part): Failable<Part> =>
@@ -64,7 +64,7 @@ const callOf = ({ id, name, params }: Prompt.ToolCallPart): ToolCall => ({
   arguments: JSON.stringify(params ?? {})
 })
 
-/** One message, and one more before and after each result that a provider put among the parts. */
+/** One message, split before and after each tool result that a provider put among its parts. */
 const assistantMessages = Effect.fnUntraced(function*(
   method: string,
   parts: ReadonlyArray<Prompt.AssistantMessagePart>

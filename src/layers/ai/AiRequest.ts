@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * A toolkit's and an answer's schemas become JSON Schema. Objects there take no properties but those they name, which
- * `effect` leaves open: whatever fits still fits the program's schema, and a small model does not go astray.
+ * A toolkit's and an answer's schemas become JSON Schema. Objects in it allow only declared properties, which `effect`
+ * leaves open: an answer still satisfies the program's schema, and a small model does not add properties.
  */
 import { Effect } from "effect"
 import { AiError, LanguageModel, Tool } from "effect/ai"
@@ -13,7 +13,7 @@ import type { JsonSchema, OutputFormat, ToolChoice } from "../../domain/Job.ts"
 import { failWith, invalid, unsupported } from "./AiFailure.ts"
 import { toMessages } from "./AiPrompt.ts"
 
-/** How to generate, and how the caller stands among others: what a call of `effect/ai` does not say. */
+/** Options that a call of `effect/ai` does not have: sampling, limits, tenant and priority. */
 export type Options = Omit<Request, "model" | "messages" | "tools" | "toolChoice" | "format" | "logprobs">
 
 const closed = (schema: unknown): unknown => {
@@ -30,7 +30,7 @@ const closed = (schema: unknown): unknown => {
 /** Keywords whose values are not schemas. */
 const literal = new Set(["const", "enum", "default", "examples"])
 
-/** The schemas as the model sees them; the program's own decode what it answers. */
+/** The schemas for the model; the program's own schemas decode the answer. */
 export const codecTransformer: LanguageModel.CodecTransformer = (schema) => {
   const { codec, jsonSchema } = LanguageModel.defaultCodecTransformer(schema)
   return { codec, jsonSchema: closed(jsonSchema) as typeof jsonSchema }
@@ -57,7 +57,7 @@ const toTool = (method: string, tool: Tool.Any): Effect.Effect<ToolDefinition, A
       (parameters) => ({ name: tool.name, description: Tool.getDescription(tool), parameters })
     )
 
-/** Of a choice among some, `effect/ai` gives the tools of those only. */
+/** For a choice among some tools, `effect/ai` passes only those tools. */
 const toChoice = (choice: LanguageModel.ToolChoice<string>): ToolChoice => {
   if (typeof choice === "string") return choice
   return "tool" in choice ? { name: choice.tool } : choice.mode ?? "auto"

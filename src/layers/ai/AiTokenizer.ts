@@ -3,7 +3,7 @@
  *
  * **Gotchas**
  *
- * A prompt is a conversation: its tokens are those of the model's chat template around it, as it would be answered.
+ * A prompt is a conversation: its tokens include those of the model's chat template.
  *
  * **Example**
  *
@@ -24,7 +24,7 @@ import { Inference } from "../../services/inference/Inference.ts"
 import { fromInferenceError } from "./AiFailure.ts"
 import { toMessages } from "./AiPrompt.ts"
 
-/** How the caller stands among others. */
+/** The tenant and priority of the requests. */
 export type Options = Omit<TokenizeRequest, "model" | "input">
 
 const method = "tokenize"

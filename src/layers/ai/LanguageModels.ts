@@ -1,16 +1,16 @@
 /**
- * Language models of `effect/ai` for deployments: any provider's, or one of the program's own.
+ * Language models of `effect/ai` as deployments: of any provider, or the program's own.
  *
  * **Details**
  *
- * A model's layer is built when its deployment is first used and released when that is unloaded. What the layers require
- * is taken where this one is built, and so can be shared among them.
+ * A model's layer is built when its deployment is first used, and released when the deployment is unloaded.
+ * Requirements of the layers come from the context in which this layer is built, so the layers can share them.
  *
  * **Gotchas**
  *
- * `LanguageModel` has no words for sampling, `maxTokens` and `stop`. A model's `configure` tells its provider: it
- * returns the context that the provider reads its options from. Without one, sampling options other than the defaults
- * are refused, the seed is passed over, and `maxTokens` and `stop` are seen to here.
+ * `LanguageModel` has no parameters for sampling, `maxTokens` and `stop`. A model's `configure` passes them: it returns
+ * the context from which the provider reads its options. Without it, sampling options other than the defaults are
+ * rejected, the seed is ignored, and Troupe itself applies `maxTokens` and `stop`.
  *
  * **Example**
  *
@@ -31,7 +31,7 @@ import { LanguageModels } from "../../services/engines/LanguageModelKind.ts"
 
 type ModelLayer<E, R> = Layer.Layer<LanguageModel.LanguageModel, E, R>
 
-/** A language model, or one with the way to configure it. */
+/** The layer of a language model, or the layer with `configure`. */
 export type Provided<E = unknown, R = never> =
   | ModelLayer<E, R>
   | { readonly layer: ModelLayer<E, R>; readonly configure: NonNullable<Source["configure"]> }
@@ -41,7 +41,7 @@ const toSource = <E, R>(provided: Provided<E, R>, context: Context.Context<R>): 
   return {
     configure,
     start: Effect.gen(function*() {
-      // The runtime that asks may be among the layers that this one stands on, with other settings.
+      // The calling runtime may be one of the layers below this one, with other settings.
       const memoMap = yield* Layer.makeMemoMap
       const built = yield* Layer.buildWithMemoMap(layer, memoMap, yield* Effect.scope)
       return Context.get(built, LanguageModel.LanguageModel)

@@ -34,7 +34,7 @@ const spawnChild = (options: HostOptions) =>
 const passOnErrors = (child: ChildProcess) =>
   child.stderr?.setEncoding("utf8").on("data", (text: string) => void process.stderr.write(plainText(text)))
 
-/** Calls `die` with the reason when the child has ended. */
+/** Calls `die` with the reason once the child has ended. */
 const onDeath = (child: ChildProcess, die: (failure: EngineFailure) => void) => {
   child.on("error", (cause) => {
     // An unsent message is an error event too; the end of the process has its own event.
@@ -118,7 +118,7 @@ const makeOutbox = (child: ChildProcess, refused: (message: ToChild, cause: unkn
   let turn: Array<ToChild> = []
   const send = (messages: ReadonlyArray<ToChild>) => {
     try {
-      // A message to a child that has just died is lost; `exit` reports its end.
+      // A message to a child that has just ended is lost; `exit` reports the end.
       child.send([...messages], () => {})
     } catch (cause) {
       if (messages.length === 1) return refused(messages[0]!, cause)
@@ -145,7 +145,7 @@ export const makeChildHost = (options: HostOptions): EngineHost => {
     if (message.type === "start") jobs.deliver(message.id, [{ type: "failed", failure: failureFrom(cause, "failed") }])
   })
   post({ type: "load", options })
-  /** A cancelled job that does not end would hold its slot for ever, so the child is killed and all of its jobs fail. */
+  /** A cancelled job that does not end would hold its slot forever, so the child is killed and all of its jobs fail. */
   const endIfHung = (id: number) => {
     if (jobs.has(id)) child.kill("SIGKILL")
   }

@@ -98,7 +98,7 @@ const graces = {
 const closeHost = (deployment: Deployment, host: EngineHost): Effect.Effect<void> =>
   Effect.promise(() => host.close()).pipe(
     Effect.timeoutOrElse({
-      // By then, a process has been killed.
+      // A process has been killed before this.
       duration: Duration.times(Defaults.closeGrace, 2),
       orElse: () => Effect.logWarning(`The engine of ${deployment.id} did not stop in time and is abandoned.`)
     })

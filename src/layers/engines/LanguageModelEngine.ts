@@ -3,8 +3,9 @@
  *
  * **Details**
  *
- * Supports text, tools and formats. A format uses `generateObject`, which does not stream: its text is one piece. Ending
- * the stream or the engine interrupts the model's call, as does silence of the model for the deployment's `stallAfter`.
+ * Supports text, tools and formats. A format uses `generateObject`, which does not stream: its text is one piece. The
+ * end of the stream or of the engine interrupts the model's call. So does a model that sends nothing for the
+ * deployment's `stallAfter`.
  *
  * **Gotchas**
  *
@@ -36,7 +37,7 @@ const failed = ({ id }: Deployment, detail: string) =>
 
 const decodeReason = Schema.decodeUnknownOption(InferenceError.Reason)
 
-/** The reason of a Troupe behind the model, if it applies to this deployment. */
+/** The reason of a Troupe that serves the model, if it applies to this deployment. */
 const reasonOfTroupe = ({ id, model }: Deployment, { reason }: AiError.AiError): InferenceError.Reason | undefined => {
   const inner = Option.getOrUndefined(decodeReason("metadata" in reason ? reason.metadata["troupe"] : undefined))
   switch (inner?._tag) {
@@ -155,7 +156,7 @@ const partsOf = Effect.fnUntraced(function*(model: Untyped, generation: Generati
 })
 
 /**
- * A model that ends in a defect or interrupts itself has failed: only the caller cancels, and then this does not run. The
+ * A model that ends in a defect or interrupts itself has failed. This does not run when the caller cancels. The
  * defect's message can contain anything, so it is only logged.
  */
 const withFailures = (deployment: Deployment, events: Stream.Stream<Event, InferenceError.InferenceError>) =>

@@ -67,7 +67,7 @@ const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
 /** The failure of a job that ends without its result. */
 const failureOf = (event: JobEvent): EngineFailure => {
   if (event.type === "failed") return event.failure
-  // Not cancelled by this consumer, which would have left.
+  // This consumer did not cancel the job, or it would not read the result.
   return event.type === "cancelled" ? stopped : unexpectedResult
 }
 
@@ -104,7 +104,7 @@ const listener =
     else Queue.endUnsafe(queue)
   }
 
-/** Grants more tokens to the engine as the consumer takes them, once for many tokens. */
+/** Grants more tokens to the engine as the consumer takes them, in one message for many tokens. */
 const granting = (send: SendCommand) => {
   let taken = 0
   return <Events extends ReadonlyArray<Event>>(events: Events): Events => {

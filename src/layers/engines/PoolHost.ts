@@ -6,9 +6,9 @@
  * The child process imports this module, so it must not import `effect`. No task is given a `signal`: aborting one
  * terminates its thread, and a native engine that is evaluating then aborts the process.
  *
- * `--no-wasm-code-gc`: with threads that run WebAssembly (the onnx engine on wasm, Node's module lexer), Node 24 frees code
- * that is in use and ends with SIGTRAP or SIGSEGV (https://github.com/nodejs/node/issues/66366). Only code that a better
- * compilation has replaced is kept longer.
+ * `--no-wasm-code-gc`: with threads that run WebAssembly (the onnx engine on wasm, Node's module lexer), Node 24 frees
+ * code that is in use and ends with SIGTRAP or SIGSEGV (https://github.com/nodejs/node/issues/66366). The option only
+ * keeps code longer that a better compilation has replaced.
  */
 import { setFlagsFromString } from "node:v8"
 import { MessageChannel } from "node:worker_threads"
@@ -54,11 +54,11 @@ interface Running {
   readonly send: SendCommand
   /** Fails the job for its consumer; the thread may still finish it. */
   readonly fail: (failure: EngineFailure) => void
-  /** Resolves when the thread has ended the job, or has died. */
+  /** Resolves when the thread has ended the job, or has ended itself. */
   readonly finished: Promise<void>
 }
 
-/** Runs one job on a thread of the pool; `onThreadEnd` is called if its thread dies. */
+/** Runs one job on a thread of the pool; `onThreadEnd` is called if its thread ends. */
 const startJob = (
   pool: Piscina,
   job: Job,
@@ -85,7 +85,7 @@ const startJob = (
     if (last) isObserved = false
   })
   pool.run({ port: port2, job }, { transferList: [port2] }).catch((cause: unknown) => {
-    // Otherwise its thread has died.
+    // Otherwise its thread has ended.
     if (isUnsendable(cause)) fail(failureFrom(cause, "failed"))
     else onThreadEnd(failureFrom(cause, "crashed"))
     settle()
@@ -113,11 +113,12 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
     exited.resolve(failure)
     for (const job of running) job.fail(failure)
   }
-  // The death of an idle thread is reported only here.
+  // Only this event reports the end of an idle thread.
   pool.on("error", (cause) => exit(failureFrom(cause, "crashed")))
 
   const onEveryThread = (name: string): Promise<Array<EngineDescription>> =>
-    // Piscina gives a task to the least busy thread, so as many at once as there are threads reach them all.
+    // Piscina gives a task to the least busy thread, so a number of tasks equal to that of the threads reaches all of
+    // them.
     Promise.all(Array.from({ length: options.replicas }, () => pool.run(undefined, { name })))
 
   const ready = onEveryThread("describe").then(([description]) => description!)

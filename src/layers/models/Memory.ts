@@ -63,7 +63,7 @@ const group = async (folder: string, { limit, usage }: Group, total: number): Pr
 const foldersOf = (mounted: string, ownGroup: string): ReadonlyArray<string> => {
   const path = /^0::(\/.*)$/m.exec(ownGroup)?.[1] ?? "/"
   const names = path.split("/").filter((name) => name !== "")
-  // A path with `..` leaves the mounted tree: it belongs to another namespace.
+  // A path with `..` is outside of the mounted tree, in another namespace.
   const inside = names.includes("..") ? [] : names
   return Array.from(
     { length: inside.length + 1 },

@@ -65,7 +65,7 @@ const textsOf = (headers: Headers): Head["headers"] => {
 
 const closed = new Error("The exchange was closed")
 
-/** What is received and not read yet. */
+/** The bytes that are received and not read. */
 interface Inbox {
   controller: Undici.Dispatcher.DispatchController | undefined
   head: Head | undefined
@@ -78,7 +78,7 @@ interface Inbox {
 
 const wake = (inbox: Inbox): void => {
   if (inbox.waiting === undefined) return
-  // Deferred, so that everything from one read of the socket is taken at once.
+  // Deferred, so that all data of one read of the socket is read together.
   queueMicrotask(inbox.waiting)
   inbox.waiting = undefined
 }
@@ -94,7 +94,7 @@ const handlerOf = (inbox: Inbox): Undici.Dispatcher.DispatchHandler => ({
     if (inbox.end !== undefined) controller.abort(closed)
   },
   onResponseStart: (_, status, headers) => {
-    // Informational responses come first.
+    // Informational responses precede the final one.
     if (status < 200) return
     inbox.head = { status, headers: textsOf(headers) }
     wake(inbox)
@@ -182,13 +182,13 @@ export const limitsOf = ({ timeouts = {} }: RemoteDeployment): Limits => {
 
 /** The time limits of one exchange. */
 export interface ExchangeTimeout {
-  /** The headers have come. */
+  /** The headers have arrived. */
   readonly headers: () => void
-  /** The first content or reasoning has come. */
+  /** The first content or reasoning has arrived. */
   readonly content: () => void
   /** A reader waits for the next piece of the body. */
   readonly wait: () => void
-  /** The piece has come. */
+  /** The piece has arrived. */
   readonly took: () => void
   /** The limit that ended the exchange; undefined if none did. */
   readonly reason: () => InferenceError.Reason | undefined
@@ -199,7 +199,7 @@ export interface ExchangeTimeouts {
   /**
    * Watches an exchange until the end of the scope.
    *
-   * @param streamed whether the answer comes in pieces, of which the first must come in time
+   * @param streamed whether the answer is streamed; then the limit of the first piece applies
    * @param close ends the exchange; also called at the end of the scope
    */
   readonly watch: (streamed: boolean, close: () => void) => Effect.Effect<ExchangeTimeout, never, Scope.Scope>
@@ -211,7 +211,7 @@ interface Watched extends ExchangeTimeout {
   readonly end: (reason: InferenceError.Reason) => void
   /** Ends the exchange if it exceeds a limit at `time`; returns the ms until the next check, at most. */
   readonly look: (time: number) => number
-  /** Its index among all. */
+  /** Its index among all exchanges. */
   position: number
 }
 
@@ -233,7 +233,7 @@ const makeWatched = (
     ended = reason
     close()
   }
-  /** When the phase exceeds its limit. Without a waiting reader there is no stall. */
+  /** The time at which the phase exceeds its limit. Without a waiting reader there is no stall. */
   const due = (): number =>
     phase === "stall" ? (since ?? Number.POSITIVE_INFINITY) + limits.stall : start + limits[phase]
 
@@ -276,7 +276,7 @@ export const makeTimeouts = Effect.fnUntraced(function*(
   const now = () => Time.nowOf(clock)
   // Not a `Set`: its old tables keep ended exchanges alive for the garbage collector.
   const all: Array<Watched> = []
-  // No later phase and no new exchange can exceed its limit earlier.
+  // The next check: no later phase and no new exchange can exceed its limit before.
   const step = Math.min(limits.first_byte, limits.first_token, limits.stall, limits.total)
   let isAwake = false
 

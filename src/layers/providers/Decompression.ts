@@ -1,24 +1,24 @@
 /**
- * Decodes bodies that come compressed although `identity` is asked for, as some gateways and proxies send them: gzip,
- * deflate, brotli and zstd, piece by piece.
+ * Decodes compressed bodies, which some gateways and proxies send although `identity` is requested: gzip, deflate,
+ * brotli and zstd, piece by piece.
  *
  * **Details**
  *
- * What a piece decodes to is available before the next piece comes. Decoding stops once more than the bound was decoded:
- * a body of a few kilobytes may stand for gigabytes.
+ * The decoded bytes of a piece are available before the next piece arrives. Decoding stops beyond the bound: a body of
+ * a few kilobytes can decode to gigabytes.
  */
 import type { Pull } from "effect"
 import { Cause, Data, Effect } from "effect"
 import type { Transform } from "node:stream"
-// A named import that Node 20 does not have would fail before `RequireNode` can say which Node is needed.
+// A named import that Node 20 does not have would fail before `RequireNode` can report the required version.
 import * as zlib from "node:zlib"
 import { ownOf } from "../../dialects/shared/Json.ts"
 import type { Connection } from "./Connection.ts"
 
-/** The bytes are not what their content encoding says. */
+/** The bytes do not have their content encoding. */
 export class Undecodable extends Data.TaggedError("Undecodable")<{ readonly message: string }> {}
 
-/** RFC 9110 means deflate in a zlib wrapper (RFC 1950), and some servers leave it out. */
+/** In RFC 9110, deflate has a zlib wrapper (RFC 1950); some servers leave it out. */
 const inflate = ([first = 0, second = 0]: Uint8Array): Transform =>
   first % 16 === 8 && (first * 256 + second) % 31 === 0 ? zlib.createInflate() : zlib.createInflateRaw()
 
@@ -32,7 +32,7 @@ const decoders: Readonly<Record<string, (first: Uint8Array) => Transform>> = {
 }
 
 interface Decoder {
-  /** Decodes a piece: all that it completes, at most about the bound. */
+  /** Decodes a piece, to about the bound at most. */
   readonly write: (piece: Uint8Array) => Effect.Effect<Uint8Array, Undecodable>
   readonly end: Effect.Effect<Uint8Array, Undecodable>
   readonly close: () => void
@@ -42,7 +42,7 @@ const makeDecoder = (stream: Transform, encoding: string, most: number): Decoder
   let pieces: Array<Uint8Array> = []
   let bytes = 0
   let isBroken = false
-  /** Goes on with the call that waits: an error does not call back what was written. */
+  /** Completes the waiting call, since an error does not call the callback of a write. */
   let settle = () => {}
 
   stream.on("data", (piece: Uint8Array) => {
@@ -83,9 +83,9 @@ export const isKnown = (contentEncoding: string | undefined): boolean =>
   nameOf(contentEncoding) === "identity" || Object.hasOwn(decoders, nameOf(contentEncoding))
 
 /**
- * The connection with its body decoded; undefined for an encoding that is not known.
+ * The connection with its body decoded; undefined for an unknown encoding.
  *
- * @param most bytes that are decoded
+ * @param most maximum decoded bytes
  */
 export const decoded = (
   connection: Connection,

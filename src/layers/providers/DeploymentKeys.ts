@@ -37,7 +37,7 @@ export interface DeploymentKeys {
   readonly clean: (reason: InferenceError.Reason) => InferenceError.Reason
 }
 
-/** Texts up to this length are no secrets: they occur in any text. */
+/** Texts up to this length do not count as secrets, since they can occur in any text. */
 const shortest = 3
 const redacted = "<redacted>"
 
@@ -61,7 +61,9 @@ export const unfitIn = (options: RemoteDeployment): string | undefined => {
   return undefined
 }
 
-/** Longest first, because one may start with another. The key alone of a header such as `Bearer <key>` is included. */
+/**
+ * Longest first, because one may start with another. For a header such as `Bearer <key>`, the key alone is included.
+ */
 const secretsOf = (options: RemoteDeployment): ReadonlyArray<string> =>
   [...keysOf(options).map(([key]) => key), ...Object.values(options.headers ?? {})]
     .flatMap((secret) => secret === undefined ? [] : [Redacted.value(secret)])
@@ -82,7 +84,7 @@ const without = (text: string, secret: string): string => {
   return hidden
 }
 
-/** Statuses that a gateway sends, or the provider before it reads the request. */
+/** Statuses that a gateway sends, or a provider before it has read the request. */
 const gaveUp = new Set([407, 408])
 
 const ofRequest = new Set<InferenceError.Reason["_tag"]>([
@@ -171,7 +173,7 @@ export const make = (
   return {
     take: Effect.fnUntraced(function*(deployment, tried) {
       const now = yield* Time.now
-      // The only key, while it is accepted: nothing has to be chosen.
+      // The only key while it is accepted, when no choice is necessary.
       if (keys === fresh && keys.length === 1 && tried.size === 0) {
         return { index: 0, key: held[0], since: now, probes: false }
       }

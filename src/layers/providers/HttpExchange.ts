@@ -34,7 +34,7 @@ export interface ResponseBody {
   readonly pull: Pull.Pull<Uint8Array, InferenceError.InferenceError>
   /** Whether the response is complete, read or not. */
   readonly isOver: () => boolean
-  /** The media type that was received: JSON may come instead of events, as an error or a buffered answer. */
+  /** The received media type: JSON may arrive instead of events, as an error or a buffered answer. */
   readonly media: Media
   /** Records a failure in the body that concerns the key of the request. */
   readonly note: (reason: InferenceError.Reason) => Effect.Effect<void>
@@ -68,7 +68,7 @@ export interface HttpExchange {
   readonly stop: (reason: InferenceError.Reason) => Effect.Effect<void>
 }
 
-/** What one deployment's exchanges share. */
+/** The state that one deployment's exchanges share. */
 export interface Options {
   readonly target: Target
   readonly dialect: Dialect
@@ -116,7 +116,7 @@ const isJson = (type = ""): boolean => /^(?:application|text)\/(?:[\w.-]+\+)?jso
 const isEncoded = (encoding: string | undefined): encoding is string =>
   encoding !== undefined && encoding !== "identity"
 
-/** What is wrong with the headers of a success; undefined if nothing is. */
+/** The problem with the headers of a success; undefined if there is none. */
 const wrongHeaders = (target: Target, { headers }: Connection.Head, wanted: Media, type: string | undefined) => {
   if (type === undefined) return malformed(target, "no content type")
   if (!mediaTypes[wanted].includes(type) && !isJson(type)) {

@@ -27,7 +27,7 @@ import { mediaTypes, mostImageBytes } from "../../domain/Message.ts"
 import { hostOf, isPrivateHost, isPublic } from "../../domain/PublicAddress.ts"
 
 export interface ImageFetcher {
-  /** The messages with images that a dialect takes, their URLs checked. The same list where there is no URL. */
+  /** The messages with images as a dialect accepts them, their URLs checked. The same list if there is no URL. */
   readonly prepare: (
     messages: ReadonlyArray<Message>,
     taken: ImageTransport
@@ -46,7 +46,7 @@ class NotPublic extends Error {
   readonly code = "NOT_PUBLIC"
 }
 
-/** Resolves names as connections ask for them: what it gives is what is connected to. */
+/** The resolver of the connections: they connect to exactly the addresses that it returns. */
 const makeLookup = (allowed: ReadonlySet<string>, resolve: typeof lookup) =>
 (
   host: string,
@@ -79,7 +79,7 @@ const tooLarge = `Expected an image of at most ${mostImageBytes} bytes`
 const tooSlow = `Expected images by URL that come within ${Duration.toSeconds(Defaults.media.all)} s together`
 const tooMuch = `Expected images by URL of at most ${Defaults.media.mostBytes} bytes together`
 
-/** What all images of one request have taken. */
+/** The bytes and time that all images of one request have used. */
 interface Spent {
   bytes: number
 }
@@ -104,7 +104,7 @@ const bytesOf = Effect.fnUntraced(function*(
   return Buffer.concat(pieces).toString("base64")
 })
 
-/** Where a redirect goes, as far as it is followed. */
+/** The target of a redirect, if it is followed. */
 const nextOf = (url: URL, response: HttpClientResponse.HttpClientResponse): URL | undefined => {
   const next = URL.parse(response.headers["location"] ?? "", url.href)
   if (next === null || !/^https?:$/.test(next.protocol) || next.username !== "" || next.password !== "") {
@@ -176,13 +176,13 @@ const makeFetch = (
 export interface Options {
   /** See `server.media.allowHosts`. */
   readonly allowHosts: ReadonlyArray<string>
-  /** Resolves names; default as the machine does. */
+  /** Resolves names; default the machine's resolver. */
   readonly resolve?: typeof lookup | undefined
 }
 
 type Check = (text: string, path: string) => Result.Result<URL, InferenceError.InferenceError>
 
-/** A literal address is never resolved, so that it must be looked at before. */
+/** A literal address is never resolved, so it is checked here. */
 const makeCheck = (allowed: ReadonlySet<string>): Check => (text, path) => {
   const url = URL.parse(text)
   if (url === null || !/^https?:$/.test(url.protocol)) return Result.fail(refuse(path, "Expected an http or https URL"))
@@ -211,7 +211,7 @@ export const make = Effect.fnUntraced(function*({ allowHosts, resolve = lookup }
       : Effect.map(fetch(url, at, spent), (source) => ({ ...part, source }))
   }
 
-  /** All parts in one list, so that only so many images come at once in the whole conversation. */
+  /** All parts in one list, so that the limit of concurrent images applies to the conversation. */
   const prepare = Effect.fnUntraced(function*(messages: ReadonlyArray<Message>, taken: ImageTransport) {
     const parts = messages.flatMap(({ content }, message) =>
       typeof content === "string" ? [] : content.map((part, index) => ({ part, message, index }))
@@ -223,7 +223,7 @@ export const make = Effect.fnUntraced(function*({ allowHosts, resolve = lookup }
       ({ index, message, part }) => prepared(part, `messages[${message}].content[${index}]`, taken, spent),
       { concurrency: Defaults.media.concurrency }
     ).pipe(
-      // Meanwhile the request has a place at its deployment.
+      // Meanwhile the request occupies a slot of its deployment.
       Effect.timeoutOrElse({
         duration: Defaults.media.all,
         orElse: () => Effect.fail(refuse("messages", tooSlow))

@@ -5,7 +5,7 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import { Undecodable } from "./Decompression.ts"
 
 const codeOf = (error: NodeJS.ErrnoException & { readonly errors?: unknown }): string => {
-  // A host with several addresses has one error each.
+  // A host with several addresses has an error for each.
   const inner = Array.isArray(error.errors) ? error.errors[0] as NodeJS.ErrnoException : error
   return inner.code ?? inner.name
 }

@@ -1,5 +1,5 @@
 /**
- * Providers: engines over HTTP, one pool of connections a deployment.
+ * Providers: engines over HTTP, with one pool of connections for each deployment.
  *
  * **Details**
  *
@@ -40,14 +40,14 @@ export const dialects: Readonly<Record<Provider, Dialect>> = {
   troupe
 }
 
-// Loaded where a proxy is named only.
+// Loaded only if a proxy is configured.
 const loadUndici = Effect.promise(() => import("@effect/platform-node/Undici"))
 
-/** Connections that are the deployment's own. Redirects are not followed, nothing is sent twice. */
+/** The deployment's own connections. Redirects are not followed, and no request is sent twice. */
 const dispatcherOf = (options: RemoteDeployment, proxy: string | undefined) => {
   const connections = options.maxConcurrent ?? Defaults.maxConcurrent
   const limit = limitsOf(options).connect
-  // undici's word for no limit.
+  // undici's value for no limit.
   const timeout = Number.isFinite(limit) ? limit : 0
   return proxy === undefined
     ? NodeHttpClient.makeDispatcherOptions({ connections, connect: { timeout }, allowH2: false })
@@ -103,12 +103,12 @@ export const makeWith = Effect.fnUntraced(function*(
   })
 })
 
-/** With images of public hosts only. */
+/** Providers that fetch images from public hosts only. */
 export const make = makeWith({ allowHosts: [] })
 
 export const layer = Layer.effect(Providers, make)
 
-/** By the settings. */
+/** Providers as the settings configure them. */
 export const layerConfig = Layer.effect(
   Providers,
   Effect.flatMap(

@@ -4,9 +4,9 @@
  *
  * **Details**
  *
- * A stream that is cut, stalls, is malformed or empty fails, before and after its first content. Ending the stream or the
- * engine closes the connection at once, as does a reader that exceeds the total limit. The socket is read as fast as the
- * stream.
+ * A stream that is cut, stalls, is malformed or empty fails, before and after its first content. The end of the stream
+ * or of the engine closes the connection at once; so does the total limit, even if the reader is slow. The socket is
+ * read only as fast as the stream.
  */
 import type { Pull } from "effect"
 import { Cause, Effect, Result, Scope, Stream } from "effect"
@@ -259,8 +259,8 @@ const watchesPieces = ({ timeouts = {} }: RemoteDeployment): boolean =>
   isLimited(timeouts.firstByte) || isLimited(timeouts.firstToken) || isLimited(timeouts.stall)
 
 /**
- * How images by URL are sent. A provider in the private network gets bytes: it could be made to fetch from that network by a
- * public name with a private address. Another instance of this service checks addresses itself.
+ * How images by URL are sent. A provider in the private network gets bytes: a public name with a private address could
+ * make it fetch from that network. Another instance of this service checks addresses itself.
  */
 const imageTransportOf = ({ images }: Dialect, { options: { baseUrl = "", provider } }: Target): ImageTransport => {
   const url = providerKindOf(provider).isTroupe === true ? null : URL.parse(baseUrl)
@@ -303,7 +303,7 @@ const makeGenerate = ({ dialect, exchange, media, target }: Parts) => {
   const streamed = Effect.fnUntraced(function*(generation: Generation) {
     const call = yield* callOf(generation, true)
     const body = yield* exchange.open(call, dialect.framing)
-    // A gateway's errors are JSON also where a stream is asked for.
+    // A gateway's errors are JSON even if a stream was requested.
     if (body.media === "json") return yield* finish(body, generation)
     return eventsOf({ ...body, clean: exchange.clean }, makeEventReader(dialect, target, generation))
   })

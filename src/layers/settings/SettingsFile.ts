@@ -33,7 +33,7 @@ export const embedded: DeploymentOptions = {
   threads: 1
 }
 
-/** What `troupe.yaml` can say, as a typed value: the same fields, units and defaults. */
+/** The content of `troupe.yaml` as a typed value: the same fields, units and defaults. */
 export type Config = typeof File.Encoded
 
 /** Where settings come from. */
@@ -173,7 +173,7 @@ export const load = Effect.fnUntraced(function*(options: Options = {}) {
     : settings
 })
 
-/** What is missing at one field of a deployment. */
+/** The missing file or folder of one field of a deployment. */
 interface Missing {
   readonly place: string
   readonly path: string
@@ -219,5 +219,5 @@ export const withStoreModel = (settings: Resolved, name: string): Resolved => {
   return { ...settings, models: [...settings.models, modelWith(name, EngineKinds.fromPath(path))] }
 }
 
-/** Settings read once. */
+/** The settings, read once. */
 export const layer = (options?: Options): Layer.Layer<Settings, SettingsError> => Layer.effect(Settings, load(options))

@@ -68,7 +68,7 @@ export const diskError = (path: string, cause: unknown, neededBytes = 1): ModelS
 export const onDisk = <A>(path: string, run: () => Promise<A>): Effect.Effect<A, ModelStoreError> =>
   Effect.tryPromise({ try: run, catch: (cause) => diskError(path, cause) })
 
-/** Written beside a part: the file that it belongs to. */
+/** Written beside a part: the identity of the file that is downloaded. */
 const PartNote = Schema.fromJsonString(Schema.Struct({ label: Schema.String, etag: Schema.optionalKey(Schema.String) }))
 
 interface Part {
@@ -78,7 +78,7 @@ interface Part {
 
 const nothingYet: Part = { bytes: 0, etag: undefined }
 
-/** The existing part, if it certainly belongs to this file. */
+/** The existing part, if it is certainly a part of this file. */
 const findPart = ({ origin, target }: DownloadOptions): Effect.Effect<Part> =>
   Effect.gen(function*() {
     const text = yield* Effect.promise(() => readFile(`${target}.part.json`, "utf8").catch(() => ""))

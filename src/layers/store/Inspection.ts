@@ -3,7 +3,7 @@
  *
  * **Gotchas**
  *
- * A process that was killed from outside, such as by a kernel that is short of memory, proves nothing about the file.
+ * If another process or the kernel kills the inspection, as when memory is short, the file has not failed.
  */
 import { Duration, Effect } from "effect"
 import type { ChildProcess } from "node:child_process"
@@ -18,7 +18,7 @@ export type Outcome =
   | { readonly type: "passed" }
   /** The file does not load, or aborts the process. */
   | { readonly type: "bad"; readonly detail: string }
-  /** The test proved nothing. */
+  /** The test had no result about the file. */
   | { readonly type: "unknown"; readonly detail: string }
   /** The engine of the file is not installed. */
   | { readonly type: "no-engine" }

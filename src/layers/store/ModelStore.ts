@@ -28,7 +28,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     stallAfter: options.stallAfter ?? Defaults.pullStall,
     inspected: new Map()
   }
-  // A model of two deployments is inspected once, and two models one after the other.
+  // One inspection at a time: a model of two deployments is inspected once.
   const inspecting = yield* Semaphore.make(1)
   const missing = (name: string) =>
     Effect.flatMap(

@@ -6,7 +6,7 @@ import type { ModelStoreError } from "../../services/store/ModelStore.ts"
 /** A failure that is retried: a lost connection or a busy server. */
 export class Cut extends Data.TaggedError("Cut")<{
   readonly detail: string
-  /** Delay that the server asked for, ms. */
+  /** Delay that the server requested, ms. */
   readonly retryAfterMs?: number | undefined
   /** No connection was made: the host is unknown, refuses connections, or has no route. */
   readonly isUnreachable?: boolean | undefined

@@ -1,4 +1,7 @@
-/** The service that starts deployments of other hosts: engines over HTTP. */
+/**
+ * The service that starts remote deployments: engines over HTTP. It is apart from `Engine`, since an application may
+ * have local engines only.
+ */
 import type { Scope } from "effect"
 import { Context, Effect } from "effect"
 import type { Deployment, RemoteDeployment } from "../../domain/Deployment.ts"

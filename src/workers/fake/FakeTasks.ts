@@ -8,13 +8,13 @@ type FakeFault = {
    * `load`: loading fails. `load-abort`: loading aborts the process.
    */
   readonly kind: "error" | "abort" | "hang" | "load" | "load-abort"
-  /** Tokens that come first. */
+  /** Tokens before the fault. */
   readonly afterTokens: number
   /** Only if the last message contains this text. */
   readonly trigger?: string | undefined
 }
 
-/** What a fake engine thread starts with. */
+/** The specification that a fake engine thread loads. */
 export type FakeSpec = {
   readonly engine: "fake"
   readonly contextSize: number

@@ -3,9 +3,9 @@
  *
  * **Details**
  *
- * A grammar is built on the engine's thread, where every answer waits for it, from schemas that may be hostile: each part
- * can be small and the product enormous. Every step whose number can multiply is counted, and one limit applies to the
- * grammar with all of its tools. A repeated pattern costs nothing, since its automaton is kept.
+ * A grammar is built on the engine's thread, where all answers wait meanwhile, from untrusted schemas: each part can be
+ * small and the product enormous. Every step whose number can multiply is counted, and one limit applies to the grammar
+ * with all of its tools. A repeated pattern costs nothing, since its automaton is kept.
  */
 import { refuse } from "../../domain/Job.ts"
 import { ofPattern } from "./PatternAutomaton.ts"

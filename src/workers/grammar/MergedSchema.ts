@@ -33,14 +33,14 @@ export interface Count {
   readonly most: number | undefined
 }
 
-/** What one part requires of objects. */
+/** The requirements of one part for objects. */
 export interface ObjectPart {
   readonly properties: ReadonlyMap<string, Located> | undefined
   readonly required: ReadonlyArray<string>
   readonly additional: Located | undefined
 }
 
-/** What one part requires of arrays. */
+/** The requirements of one part for arrays. */
 export interface ArrayPart {
   readonly prefix: ReadonlyArray<Located>
   readonly items: Located | undefined

@@ -168,7 +168,8 @@ export const ofPattern = (source: string, refuse: Refuse, spend: Spend = () => {
     return [...targets].map(([to, ranges]) => ({ to, ranges: union(ranges) }))
   }
 
-  // Not numbered: what holds at the start only must not hold when the same set is reached later.
+  // The start set is not numbered: moves that are valid at the start only must not be valid when the same set is
+  // reached later.
   sets.push(closure([start], "start"))
   const states: Array<AutomatonState> = []
   for (const [index, set] of sets.entries()) {

@@ -21,7 +21,7 @@ const stepsPerKeyword = 4
 
 const list = "a list that is not empty"
 
-/** What a JSON Pointer of this document points to. */
+/** The value at a JSON Pointer of this document. */
 const resolve = (reference: string, document: Located, from: Located): Located => {
   const path = within(from.path, "$ref")
   if (!/^#(?:\/|$)/.test(reference)) refuseAt(path, "must point into this document, as \"#/$defs/name\" does")

@@ -26,13 +26,13 @@ import { makeTextJoiner } from "./TextJoiner.ts"
 import type { Part } from "./ToolCalls.ts"
 import { makeToolCallReader } from "./ToolCalls.ts"
 
-/** What arrives at a thread through Piscina. */
+/** The message that Piscina passes to a thread. */
 export interface JobTask<Kind = Job> {
   readonly port: MessagePort
   readonly job: Kind
 }
 
-/** What a running job reads and reports: whether it is cancelled, and that it makes progress. */
+/** The state that a running job reads, whether it is cancelled, and its reports of progress. */
 export interface JobSignals {
   readonly isCancelled: () => boolean
   /** Reports progress, so that the engine does not count as hung. */

@@ -1,5 +1,5 @@
 /**
- * Sends the parts of an answer to the consumer, with the number of tokens that each is made of.
+ * Sends the parts of an answer to the consumer, each with its number of tokens.
  *
  * **Details**
  *

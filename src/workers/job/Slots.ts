@@ -2,7 +2,7 @@
  * Chooses the slot for a prompt. Each slot keeps its last computation, and a prompt with the same beginning continues it.
  */
 
-/** What a slot has computed, compared with a prompt. */
+/** A slot's computation, compared with a prompt. */
 export interface Cached {
   /** Tokens that it has computed. */
   readonly length: number
@@ -13,7 +13,7 @@ export interface Cached {
 /**
  * Removes a slot from `free`: the one that shares most tokens with the prompt, of several the one free for longest.
  *
- * If that is less than half of the prompt, and less than half of what the slot has computed, the slot probably belongs to
+ * If that is less than half of the prompt and less than half of the slot's computation, the slot was probably used by
  * another conversation: then the slot that was free for longest is taken, and the other keeps its computation.
  *
  * @param free ordered by last use, the latest at the end

@@ -57,7 +57,7 @@ class Reader implements ToolCallReader {
   #index = -1
   #step: () => Step = () => this.#text()
   #style: Style = bare
-  /** Text before a possible call; it belongs to the answer if the call turns out to be text. */
+  /** Text before a possible call; if the call is not one, both are text of the answer. */
   #lead = ""
   /** Only white space so far, so the complete answer may be a call. */
   #atBegin: boolean

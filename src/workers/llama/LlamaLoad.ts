@@ -13,7 +13,7 @@ import { makePrompts } from "./LlamaPrompt.ts"
 import { makeGrammars, patchSampler } from "./LlamaSampling.ts"
 import { makeContextLock, makeSlot } from "./LlamaSlots.ts"
 
-/** What a llama engine thread starts with. */
+/** The specification that a llama engine thread loads. */
 export type LlamaSpec = {
   readonly engine: "llama"
   /** Absolute path of the GGUF file. */
@@ -149,8 +149,8 @@ const createContext = async (library: Library, model: LlamaModel, spec: LlamaSpe
 }
 
 /**
- * What the model can do. An encoder or a reranker does not generate; a reranker pools its output to a score, so it has no
- * vectors.
+ * The capabilities of a model. An encoder or a reranker does not generate; a reranker pools its output to a score, so
+ * it has no vectors.
  */
 const capabilitiesOf = (
   { fileInfo, fileInsights }: LlamaModel,
@@ -226,7 +226,7 @@ export const load = async (spec: LlamaSpec): Promise<Loaded> => {
   try {
     return await loadWith(library, llama, spec)
   } catch (cause) {
-    // The thread ends next, and native code that still runs then aborts the process.
+    // The thread ends after this, and native code that still runs would abort the process.
     await llama.dispose()
     throw cause
   }

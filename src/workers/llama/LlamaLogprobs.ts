@@ -1,4 +1,4 @@
-/** Log-probabilities of the llama engine's tokens: texts and bytes of tokens, and the numbers beside them. */
+/** Log-probabilities of the llama engine's tokens, with the texts and bytes of the tokens. */
 import type { LlamaModel, Token } from "node-llama-cpp"
 import type { ChosenLogprob, TokenLogprob } from "../../domain/Job.ts"
 import { byteOfLetter } from "../job/TextJoiner.ts"

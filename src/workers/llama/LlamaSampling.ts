@@ -61,8 +61,9 @@ const tokenOf = (sampled: Awaited<ReturnType<Sample>>): Token => typeof sampled 
 /**
  * Patches the library's sampler in two ways.
  *
- * Sequences are sampled one after another: the library samples all sequences of a batch concurrently on libuv's threads,
- * from one context that is not safe for that, so that answers would mix. With one thread in the pool this is not needed.
+ * Sequences are sampled one after another: the library samples all sequences of a batch concurrently on libuv's
+ * threads, from one context that is not thread-safe, so that answers would mix. A pool of one thread does not need
+ * this.
  *
  * The probabilities of a token that is sampled with `confidence` are those before temperature, penalties and biases, over
  * the whole vocabulary. This does not change which token is sampled.
@@ -132,7 +133,7 @@ export const biasOf = (
 /** Callers repeat formats, and compiling a large one takes tens of milliseconds. */
 const grammarsKept = 16
 
-/** What constrains the answer: a required tool call, else the format. */
+/** The constraint of the answer: a required tool call, else the format. */
 const constraintOf = ({ format, toolChoice, tools = [] }: GenerateJob) => {
   if (toolChoice !== undefined && toolChoice !== "auto" && toolChoice !== "none") {
     return { key: JSON.stringify([tools, toolChoice]), make: (): Grammar => toolGrammar(tools, toolChoice) }

@@ -35,7 +35,7 @@ export type ContextLock = ReturnType<typeof makeContextLock>
 /** A sequence that one job at a time uses. */
 export interface Slot extends Owned {
   readonly sequence: LlamaContextSequence
-  /** What it has computed, compared with a prompt. */
+  /** Its computation, compared with a prompt. */
   readonly cachedOf: (prompt: Array<Token>) => Cached
   /** Keeps the tokens that the prompt shares with the last one, and returns their number: never all of the prompt. */
   readonly begin: (prompt: Array<Token>) => Promise<number>

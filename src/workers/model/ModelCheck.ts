@@ -1,5 +1,5 @@
 /**
- * Checks of a model: its file exists, and what it computes can be an answer. Damaged weights load without an error, and
+ * Checks that a model's file exists and that its output can be an answer. Damaged weights load without an error, and
  * then compute values that are not numbers, or the same number for every token.
  */
 import { access, stat } from "node:fs/promises"

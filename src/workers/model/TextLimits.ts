@@ -1,6 +1,6 @@
 /**
- * Limits of texts that are tokenized: all jobs of a thread wait meanwhile, so a text of megabytes is refused before it is
- * tokenized.
+ * Limits of texts to tokenize. All jobs of a thread wait during tokenization, so a text of megabytes is rejected
+ * before.
  */
 import type { ChatMessage } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"

@@ -29,7 +29,7 @@ export interface Text {
   readonly pair?: string
 }
 
-/** The part of an output that belongs to one text. */
+/** The part of an output for one text. */
 export interface Row {
   /** `Float32Array[dimensions]`, or `[tokens × dimensions]` if the output has a vector per token. */
   readonly numbers: Float32Array

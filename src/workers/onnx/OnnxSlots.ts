@@ -28,7 +28,7 @@ export const shared = ({ tokens }: Slot, prompt: ReadonlyArray<number>): number 
   return most
 }
 
-/** What a slot has computed, compared with a prompt. */
+/** A slot's computation, compared with a prompt. */
 export const cachedOf = (slot: Slot, prompt: ReadonlyArray<number>): Cached => ({
   length: slot.tokens.length,
   shared: shared(slot, prompt)

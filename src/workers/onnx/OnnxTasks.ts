@@ -76,7 +76,7 @@ const forEach = async <A>(
   return inputs.map((input): Each<A> => {
     if (!input.ok) return input
     const { value } = rows.next()
-    // Missing only for a cancelled job, whose result is not read.
+    // Missing only for a cancelled job; its result is not read.
     return value === undefined
       ? { ok: false, failure: { kind: "stopped" } }
       : { ok: true, value: make(value, input.value.ids.length) }
