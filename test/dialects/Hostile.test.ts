@@ -2,9 +2,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted, Result, Schema } from "effect"
 import * as fc from "fast-check"
+import * as AnthropicStream from "../../src/dialects/anthropic/EncodeStream.ts"
 import { anthropic } from "../../src/dialects/anthropic/Provider.ts"
 import { gemini } from "../../src/dialects/gemini/Provider.ts"
 import { ollama } from "../../src/dialects/ollama/Provider.ts"
+import * as OpenAiStream from "../../src/dialects/openai/EncodeStream.ts"
 import { openAi } from "../../src/dialects/openai/Provider.ts"
 import { brief } from "../../src/dialects/shared/ErrorMapping.ts"
 import type { Dialect } from "../../src/dialects/shared/ProviderDialect.ts"
@@ -62,6 +64,26 @@ const read = (dialect: Dialect, body: string) => {
   return reader.take()
 }
 
+/** The frames of a stream for callers of the provider's dialect. */
+const callers: ReadonlyArray<readonly [subject: typeof subjects[number], encode: (body: string) => string]> = [
+  [subjects[0]!, (body) => {
+    const asked = { ...generation, source: { dialect: "openai", body: { messages: [] } } as const }
+    const reader = makeEventReader(openAi, targetOf("openai"), asked)
+    reader.push(Buffer.from(body))
+    reader.end()
+    const envelope = { id: "chatcmpl-1", created: 1, model: "m", includeUsage: true, parallelToolCalls: true }
+    return OpenAiStream.makeFrameEncoder(envelope).events(0, reader.take().events)
+  }],
+  [subjects[1]!, (body) => {
+    const asked = { ...generation, source: { dialect: "anthropic", body: { messages: [] } } as const }
+    const reader = makeEventReader(anthropic, targetOf("anthropic"), asked)
+    reader.push(Buffer.from(body))
+    reader.end()
+    const envelope = { id: "req_1", model: "m", parallelToolUse: true, thinking: true }
+    return AnthropicStream.makeFrameEncoder(envelope).events(reader.take().events)
+  }]
+]
+
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0
 
 const expectEvent = (event: Event, known: Set<number>) => {
@@ -78,6 +100,23 @@ const expectEvent = (event: Event, known: Set<number>) => {
   assert.isTrue(known.has(event.index) || (event.index === known.size && typeof event.name === "string"))
   known.add(event.index)
 }
+
+describe("a stream for callers of the provider's dialect", () => {
+  for (const [[name, dialect, streams], encode] of callers) {
+    it(`becomes frames with a value of it spoilt: ${name}`, () => {
+      const place = fc.array(fc.nat(20), { minLength: 1, maxLength: 7 })
+      fc.assert(
+        fc.property(fc.constantFrom(...streams), fc.nat(20), place, odd, (frames, which, place, odd) => {
+          const spoilt = frames.map((frame, index) =>
+            index === which % frames.length ? spoil(frame, place, odd) : frame
+          )
+          assert.isString(encode(spoilt.map((frame) => write(dialect, frame)).join("")))
+        }),
+        { numRuns: 2000 }
+      )
+    })
+  }
+})
 
 describe("the text of a provider's error", () => {
   for (const [name, dialect, streams] of subjects) {

@@ -325,6 +325,44 @@ describe("fields with a counterpart in the other dialect", () => {
     assert.deepStrictEqual((upstream.seen.at(-1)!.body as Fields)[field], value)
   })
 
+  it("include every digit of the arguments of tools, in requests and in answers", async () => {
+    const input = { id: Numbers.rawNumber("9007199254740993") }
+    const text = "{\"id\":9007199254740993}"
+    const call = { id: "call", type: "function", function: { name: "f", arguments: text } }
+    const use = { type: "tool_use", id: "call", name: "f", input }
+    const chat = {
+      ...toAnthropic,
+      tools,
+      messages: [...messages, { role: "assistant", content: null, tool_calls: [call] }, {
+        role: "tool",
+        tool_call_id: "call",
+        content: "1"
+      }]
+    }
+    answer = message({ content: [use], stop_reason: "tool_use" })
+    for (const stream of [false, true]) {
+      const received = await post(service.url, "chat/completions", { ...chat, stream })
+      assert.include(received, JSON.stringify(text))
+      assert.include(upstream.seen.at(-1)!.text, `"input":${text}`)
+    }
+    const told = {
+      ...toOpenAi,
+      tools: ownTools,
+      messages: [...messages, { role: "assistant", content: [use] }, {
+        role: "user",
+        content: [{ type: "tool_result", tool_use_id: "call", content: "1" }]
+      }]
+    }
+    const answered = completion("tool_calls")
+    const [choice] = answered["choices"] as readonly [Fields]
+    answer = {
+      ...answered,
+      choices: [{ ...choice, message: { role: "assistant", content: null, tool_calls: [call] } }]
+    }
+    assert.include(await post(service.url, "messages", told), `"input":${text}`)
+    assert.include(upstream.seen.at(-1)!.text, JSON.stringify(text))
+  })
+
   it("include tokens read from and written to a cache", async () => {
     answer = message({})
     const chat = JSON.parse(await post(service.url, "chat/completions", toAnthropic)) as Fields

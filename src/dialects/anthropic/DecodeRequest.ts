@@ -20,7 +20,7 @@ import { requiredPaths } from "../../domain/Source.ts"
 import { mostStops, mostTools } from "../openai/Schema.ts"
 import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
 import { callerOf, decodeBody, unknownFieldsOf } from "../shared/CallerRequest.ts"
-import type { Fields } from "../shared/Json.ts"
+import { at, type Fields, isObject, listAt } from "../shared/Json.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import * as FieldNames from "./FieldNames.ts"
 import * as Schema from "./Schema.ts"
@@ -359,6 +359,30 @@ const countShape: Shape<Schema.CountTokensRequest> = {
   decode: Problem.decoderOf(Schema.CountTokensRequest)
 }
 
+/** A field's list with each element changed, and the elements of the same list with exact numbers. */
+const eachOf = (
+  json: unknown,
+  exact: unknown,
+  name: string,
+  change: (one: unknown, exact: unknown) => unknown
+): unknown => {
+  if (!isObject(json) || !Array.isArray(json[name])) return json
+  const exacts = listAt(exact, name)
+  return { ...json, [name]: json[name].map((one, index) => change(one, exacts[index])) }
+}
+
+const withInput = (block: unknown, exact: unknown): unknown =>
+  isObject(block) && isObject(block["input"]) ? { ...block, input: at(exact, "input") } : block
+
+/** The body to decode, with the exact numbers of inputs of tools, which become JSON text. */
+const withInputs = (json: unknown, exact: unknown): unknown =>
+  exact === json ? json : eachOf(
+    json,
+    exact,
+    "messages",
+    (message, exact) => eachOf(message, exact, "content", withInput)
+  )
+
 /**
  * Decodes a parsed JSON body of `POST /v1/messages`.
  *
@@ -370,7 +394,7 @@ export const decode = (
   exact: unknown = json
 ): Result.Result<MessagesCall, InvalidRequest> =>
   Result.map(
-    decodeBody(json, messagesShape),
+    decodeBody(withInputs(json, exact), messagesShape),
     (body) => callOf(body, sourceOf(json as Fields, exact as Fields, caller), caller)
   )
 
@@ -380,7 +404,7 @@ export const decodeCount = (
   caller: CallerIdentity = {},
   exact: unknown = json
 ): Result.Result<Decoded<CountRequest>, InvalidRequest> =>
-  Result.map(decodeBody(json, countShape), (body) => {
+  Result.map(decodeBody(withInputs(json, exact), countShape), (body) => {
     const located = locatedMessages(body)
     // As for a generation, tools that must not be used are not counted.
     const tools = body.tool_choice?.type === "none" ? [] : toolsOf(body.tools ?? [])

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Result } from "effect"
 import type { MessagesCall } from "../../../src/dialects/anthropic/DecodeRequest.ts"
 import * as DecodeRequest from "../../../src/dialects/anthropic/DecodeRequest.ts"
+import * as ExactNumber from "../../../src/domain/ExactNumber.ts"
 import type { Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 
@@ -30,6 +31,32 @@ const png = { type: "base64", media_type: "image/png", data: "AAAA" }
 const image = { type: "image", source: png }
 const text = (text: string) => ({ type: "text", text })
 const cache_control = { type: "ephemeral", ttl: "1h" }
+
+describe("a number that a double does not hold", () => {
+  const block = (block: string) => `[{"role":"user","content":[${block}]}]`
+  it.each([
+    "N",
+    "[N]",
+    "[{\"role\":N,\"content\":\"Hi\"}]",
+    "[{\"role\":\"user\",\"content\":N}]",
+    block("N"),
+    block("{\"type\":N}"),
+    block("{\"type\":\"text\",\"text\":N}"),
+    block("{\"type\":\"image\",\"source\":{\"type\":N}}"),
+    block("{\"type\":\"tool_use\",\"id\":\"a\",\"name\":\"f\",\"input\":N}"),
+    "[{\"role\":\"user\",\"content\":\"Hi\",\"x_id\":N}]"
+  ])("is decoded as any other number in messages of %s", (messages) => {
+    const text = `{"model":"m","max_tokens":5,"messages":${messages.replace("N", "9007199254740993")}}`
+    const [one, two] = [
+      DecodeRequest.decode(JSON.parse(text)),
+      DecodeRequest.decode(JSON.parse(text), {}, ExactNumber.parse(text))
+    ]
+    assert.strictEqual(Result.isFailure(one), Result.isFailure(two))
+    if (Result.isFailure(one) && Result.isFailure(two)) assert.deepStrictEqual(two.failure.message, one.failure.message)
+    if (Result.isFailure(one) || Result.isFailure(two)) return
+    assert.deepStrictEqual(two.success.request.source?.unknownFields, one.success.request.source?.unknownFields)
+  })
+})
 
 describe("DecodeRequest", () => {
   describe("decode", () => {
