@@ -6,7 +6,7 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason, TokenUsage } from "../../domain/Job.ts"
 import { isNative } from "../../domain/Source.ts"
-import type { Found } from "../shared/ErrorMapping.ts"
+import type { ErrorDetails } from "../shared/ErrorMapping.ts"
 import { brief, cut, malformed, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
 import { at, codeOf, countAt, type Fields, fieldsOf, listAt, parse, textAt } from "../shared/Json.ts"
 import type { DecodeResult, EventDecoder, Refusal, Target } from "../shared/ProviderDialect.ts"
@@ -14,13 +14,13 @@ import { makeCounter } from "../shared/TokenCounter.ts"
 import { argumentsText, makeIds } from "../shared/ToolCallAssembler.ts"
 import * as DecodeNative from "./DecodeNative.ts"
 
-const foundIn = (body: unknown): Found => ({
+const detailsIn = (body: unknown): ErrorDetails => ({
   message: textAt(body, "error", "message") ?? textAt(body, "message") ?? "",
   codes: [textAt(body, "error", "type"), textAt(body, "error", "details", "error_code")]
 })
 
 /** The reason of an error response. */
-export const failure = (refusal: Refusal, target: Target): Reason => reasonOf(refusal, target, foundIn(refusal.body))
+export const failure = (refusal: Refusal, target: Target): Reason => reasonOf(refusal, target, detailsIn(refusal.body))
 
 /** The reason of an event of type `error`. */
 const inBand = (body: unknown, target: Target): Reason =>
@@ -108,7 +108,7 @@ const makeDelta = (
 /** Decodes the blocks of an answer. Those of the provider's own tools are skipped. */
 const makeBlocks = (generation: Generation, count: (text: string) => number, target: Target) => {
   const idOf = makeIds(generation)
-  /** By the index of the block; undefined for a block that is no call. */
+  /** By the index of the block; undefined for a block that is not a call. */
   const calls = new Map<number, OpenCall | undefined>()
   let callCount = 0
   let hasText = false

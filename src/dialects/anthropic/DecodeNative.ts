@@ -7,7 +7,7 @@ import { at, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
 import { eventOf, makeHolding, withAnswer } from "../shared/NativeEvents.ts"
 import type { DecodeResult } from "../shared/ProviderDialect.ts"
 
-/** Whether a block has content beside text and calls of the caller's tools. */
+/** Whether a block has content other than text and calls of the caller's tools. */
 const blockHasMore = (block: unknown): boolean => {
   const type = textAt(block, "type")
   return type === "text" ? listAt(block, "citations").length > 0 : type !== "tool_use"
@@ -18,7 +18,7 @@ const plainEvents: ReadonlySet<string> = new Set(
 )
 const plainDeltas: ReadonlySet<string> = new Set(["text_delta", "input_json_delta"])
 
-/** Whether an event has content beside text and calls of the caller's tools. */
+/** Whether an event has content other than text and calls of the caller's tools. */
 const eventHasMore = (event: Fields): boolean => {
   const type = textAt(event, "type") ?? ""
   if (plainEvents.has(type)) return false

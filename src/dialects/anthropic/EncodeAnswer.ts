@@ -15,7 +15,7 @@ import type { Fields } from "../shared/Json.ts"
 import { fieldsOf, listOf, parse } from "../shared/Json.ts"
 import type * as Schema from "./Schema.ts"
 
-/** The fields of an answer besides its content. */
+/** The fields of an answer without its content, and the options of its request. */
 export interface Envelope {
   /** The request's id. */
   readonly id: string

@@ -17,7 +17,7 @@ import type { Content, Message } from "../../domain/Message.ts"
 import { imageOfTool, textOf } from "../../domain/Message.ts"
 import { toolsOf } from "../openai/EncodeRequest.ts"
 import { embeddingsOf } from "../shared/Embeddings.ts"
-import type { Found } from "../shared/ErrorMapping.ts"
+import type { ErrorDetails } from "../shared/ErrorMapping.ts"
 import { cut, inBandReason, malformed, notSupported, reasonOf } from "../shared/ErrorMapping.ts"
 import { at, codeOf, countAt, fieldsOf, listAt, ownOf, parse, textAt } from "../shared/Json.ts"
 import type { DecodeResult, Dialect, EventDecoder, Target } from "../shared/ProviderDialect.ts"
@@ -113,11 +113,13 @@ const requestOf: Dialect["generate"]["request"] = (generation, target, stream) =
 }
 
 /** @param body `{ error }` */
-const foundIn = (body: unknown): Found => ({ message: textAt(body, "error") ?? textAt(body, "error", "message") ?? "" })
+const detailsIn = (body: unknown): ErrorDetails => ({
+  message: textAt(body, "error") ?? textAt(body, "error", "message") ?? ""
+})
 
-const failure: Dialect["failure"] = (refusal, target) => reasonOf(refusal, target, foundIn(refusal.body))
+const failure: Dialect["failure"] = (refusal, target) => reasonOf(refusal, target, detailsIn(refusal.body))
 
-const inBand = (body: unknown, target: Target): Reason => inBandReason(body, target, foundIn(body), undefined)
+const inBand = (body: unknown, target: Target): Reason => inBandReason(body, target, detailsIn(body), undefined)
 
 /** `load` and `unload` have no answer. */
 const finishes: Readonly<Record<string, FinishReason>> = { stop: "stop", length: "length" }

@@ -7,7 +7,7 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, FinishReason, TokenLogprob } from "../../domain/Job.ts"
 import { choicesOf, isNative } from "../../domain/Source.ts"
-import type { Found } from "../shared/ErrorMapping.ts"
+import type { ErrorDetails } from "../shared/ErrorMapping.ts"
 import { brief, cut, inBandReason, malformed, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
 import type { Fields } from "../shared/Json.ts"
 import { at, codeOf, countAt, fieldsOf, isEmpty, listAt, numbersOf, ownOf, parse, textAt } from "../shared/Json.ts"
@@ -49,14 +49,14 @@ const messageIn = (body: unknown, error: unknown): string =>
     textAt(listAt(body, "detail")[0], "msg") ?? ""
 
 /** Token counts that llama.cpp's server sends. */
-const figuresIn = (error: unknown): Found["figures"] => {
+const figuresIn = (error: unknown): ErrorDetails["figures"] => {
   const promptTokens = countAt(error, "n_prompt_tokens")
   const contextWindow = countAt(error, "n_ctx")
   return promptTokens === undefined || contextWindow === undefined ? undefined : { promptTokens, contextWindow }
 }
 
 /** @param body `{ error: { message, type, code, param } }`, `{ error: "..." }`, or the error's fields themselves */
-const foundIn = (body: unknown): Found => {
+const detailsIn = (body: unknown): ErrorDetails => {
   const error = at(body, "error") ?? body
   const message = messageIn(body, error)
   const param = textAt(error, "param")
@@ -71,13 +71,13 @@ const foundIn = (body: unknown): Found => {
 }
 
 /** The reason of an error response. */
-export const failure = (refusal: Refusal, target: Target): Reason => reasonOf(refusal, target, foundIn(refusal.body))
+export const failure = (refusal: Refusal, target: Target): Reason => reasonOf(refusal, target, detailsIn(refusal.body))
 
 /** The reason of an error within a successful response. */
 const inBand = (body: unknown, target: Target): Reason => {
   const error = at(body, "error") ?? body
   const status = statusOf(at(error, "code"), at(error, "status"), at(error, "status_code"), at(error, "type"))
-  return inBandReason(body, target, foundIn(body), status)
+  return inBandReason(body, target, detailsIn(body), status)
 }
 
 const usageOf = (usage: unknown): ReportedUsage | undefined =>
@@ -313,7 +313,7 @@ const isPlainField = (name: string, value: unknown): boolean => {
   }
 }
 
-/** Whether a message is text alone and has its finish reason, which `DecodeNative` would not change. */
+/** Whether a message has only text and the decoded finish reason: `DecodeNative` does not change it. */
 const isPlain = (choice: Fields, message: Fields, reason: string | undefined): boolean => {
   if (choice["finish_reason"] !== reason) return false
   for (const name in message) {

@@ -22,7 +22,7 @@ export interface ChatCall {
   /** One for each of `n`; they differ in their seeds. */
   readonly requests: readonly [Request, ...Array<Request>]
   /**
-   * All of `n` in one request; left out where `n` is 1. A deployment of another dialect answers it with the first choice
+   * All of `n` in one request; left out if `n` is 1. A deployment of another dialect answers it with the first choice
    * alone.
    */
   readonly together?: Request
@@ -309,7 +309,7 @@ const shape: Shape<ChatRequest> = {
   ]
 }
 
-/** The seed of a body that the schema accepts, where it may be rounded. */
+/** The exact seed of a body that the schema accepts: the schema may have seen a rounded one. */
 const seedOf = (given: unknown): Result.Result<bigint | undefined, InvalidRequest> => {
   if (given === undefined || given === null) return Result.succeed(undefined)
   const seed = ExactNumber.integerOf(given)

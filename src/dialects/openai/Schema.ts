@@ -26,7 +26,7 @@ export const mostStops = 16
 
 /** The fields of every request that identify the caller or set its options. */
 export const callerFields = {
-  /** Not in OpenAI's API, but in Ollama's: how long the model stays loaded, in seconds or as `5m`; negative means for ever. */
+  /** Not in OpenAI's API, but in Ollama's: how long the model stays loaded, in seconds or as `5m`; negative: no limit. */
   keep_alive: Schema.optionalKey(Schema.Union([
     Schema.Finite,
     Schema.String.check(
@@ -167,7 +167,7 @@ export const ChatRequest = Schema.Struct({
   stream_options: Schema.optionalKey(StreamOptions),
   temperature: Schema.optionalKey(Schema.Finite.check(within(0, 2))),
   top_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
-  /** A signed integer of 64 bits, which is checked exactly where it is not rounded yet; local engines use its lowest 32. */
+  /** A signed integer of 64 bits, which `DecodeRequest` checks exactly; local engines use its lowest 32. */
   seed: Schema.optionalKey(Schema.Finite.check(
     Schema.makeFilter((seed: number) => Number.isInteger(seed) && Math.abs(seed) <= 2 ** 63 ? undefined : seedExpected)
   )),

@@ -68,8 +68,8 @@ const worded = (expected: string): string => {
 }
 
 /**
- * The message for an object that has the type of a known alternative and not its fields. It is left out beside the problems
- * of that alternative, which are more specific.
+ * The message for an object that has the type of a known alternative and not its fields. It is left out if there are
+ * problems of that alternative, which are more specific.
  */
 export const fieldsOfType = (type: string): string => `Expected the fields of type ${type}`
 
@@ -168,7 +168,7 @@ export const unknownFieldsOf = (body: unknown, table: BodyFields): ReadonlyArray
   return found
 }
 
-/** What identifies a caller, beside fields of the body. */
+/** What identifies a caller, in addition to fields of the body. */
 export interface CallerIdentity {
   /** A bearer token, or the dialect's own key. */
   readonly key?: string | undefined
@@ -182,7 +182,7 @@ type CallerFields = { readonly [Field in keyof typeof callerFields]?: (typeof ca
 /** The longest duration of Go, ms: 292 years. */
 const maxGoDuration = 2 ** 63 / 1e6
 
-/** Ollama's `keep_alive`: a number of seconds or a duration of Go; a negative value means for ever. */
+/** Ollama's `keep_alive`: a number of seconds or a duration of Go; a negative value means without a limit. */
 export const keepAliveOf = (value: number | string): Duration.Duration => {
   const ms = typeof value === "number" ? value * 1000 : Time.goDurationMs(value)
   return ms < 0 || ms > maxGoDuration ? Duration.infinity : Duration.millis(Math.ceil(ms))

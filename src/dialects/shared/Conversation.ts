@@ -79,6 +79,6 @@ export const turnsOf = <Part>(
     else turns.push({ role, parts })
   }
   return turns.length === 0
-    ? Result.fail(invalid("messages", "Expected a message with content beside the system's"))
+    ? Result.fail(invalid("messages", "Expected a message with content other than system messages"))
     : Result.succeed(turns)
 }

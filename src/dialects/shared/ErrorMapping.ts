@@ -17,8 +17,8 @@ export const brief = (text: string): string => {
   return line.length <= mostCharacters ? line : `${line.slice(0, mostCharacters)}${ellipsis}`
 }
 
-/** What a dialect found in an error's body. */
-export interface Found {
+/** The parts of an error's body that all dialects share. */
+export interface ErrorDetails {
   /** The provider's message. */
   readonly message: string
   /** The provider's codes and types. */
@@ -78,16 +78,16 @@ export const statusOf = (...codes: ReadonlyArray<unknown>): number | undefined =
 /** Whether the status is about the request itself, so that a retry cannot succeed. */
 const isRequestError = (status: number): boolean => status === 400 || status === 413 || status === 422
 
-const detailOf = ({ status }: Refusal, { message }: Found): string =>
+const detailOf = ({ status }: Refusal, { message }: ErrorDetails): string =>
   message === "" ? `HTTP status ${status}.` : `${brief(message)} (HTTP status ${status})`
 
-const contextExceeded = ({ model, options }: Target, found: Found): InferenceError.Reason => {
+const contextExceeded = ({ model, options }: Target, details: ErrorDetails): InferenceError.Reason => {
   const { contextSize } = options
   // Without a count from the provider, the prompt is at least as long as the window.
   const least = contextSize === undefined
     ? undefined
     : { promptTokens: contextSize, contextWindow: contextSize, atLeast: true }
-  return new InferenceError.ContextLengthExceeded({ model, ...found.figures ?? figuresOf(found.message) ?? least })
+  return new InferenceError.ContextLengthExceeded({ model, ...details.figures ?? figuresOf(details.message) ?? least })
 }
 
 const optionally = (retryAfterMs: number | undefined) =>
@@ -117,21 +117,21 @@ const reasonOfStatus = (
 export const reasonOf = (
   refusal: Refusal,
   target: Target,
-  found: Found,
+  details: ErrorDetails,
   retryAfterMs = retryAfterOf(refusal)
 ): InferenceError.Reason => {
   const { status } = refusal
   const { deployment } = target
-  const detail = detailOf(refusal, found)
-  switch (meaningOf({ status, codes: found.codes ?? [], message: found.message })) {
+  const detail = detailOf(refusal, details)
+  switch (meaningOf({ status, codes: details.codes ?? [], message: details.message })) {
     case "context":
-      return contextExceeded(target, found)
+      return contextExceeded(target, details)
     case "content":
       return new InferenceError.ContentRefused({ deployment, detail })
     case "quota":
       return new InferenceError.AuthenticationFailed({ deployment, status, quota: true })
     case undefined:
-      return reasonOfStatus(refusal, target, found.path, detail, retryAfterMs)
+      return reasonOfStatus(refusal, target, details.path, detail, retryAfterMs)
   }
 }
 
@@ -143,12 +143,12 @@ export const reasonOf = (
 export const inBandReason = (
   body: unknown,
   target: Target,
-  found: Found,
+  details: ErrorDetails,
   status: number | undefined
 ): InferenceError.Reason => {
-  const reason = reasonOf({ status: status ?? 500, headers: {}, body, now: 0 }, target, found)
+  const reason = reasonOf({ status: status ?? 500, headers: {}, body, now: 0 }, target, details)
   if (reason._tag !== "UpstreamFailed") return reason
-  const detail = found.message === "" ? "it sent an error in a successful response." : brief(found.message)
+  const detail = details.message === "" ? "it sent an error in a successful response." : brief(details.message)
   const { deployment } = target
   const { retryAfterMs } = reason
   return new InferenceError.UpstreamFailed({

@@ -11,7 +11,7 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import type { Native } from "../../domain/Source.ts"
 import type { Fields } from "./Json.ts"
 
-/** @param content whether the part has content beside reasoning */
+/** @param content whether the part has content other than reasoning */
 export const eventOf = (native: Native, content: boolean): Event => ({ type: "native", native, content, tokens: 0 })
 
 /** Holds the parts of a stream until one has content. */

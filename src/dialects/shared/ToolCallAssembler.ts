@@ -81,7 +81,7 @@ const makeJsonProgress = () => {
 }
 type JsonProgress = ReturnType<typeof makeJsonProgress>
 
-/** JSON text of arguments that a provider sends as text or as a value; empty where there are none. */
+/** JSON text of arguments that a provider sends as text or as a value; empty if there are none. */
 export const argumentsText = (value: unknown): string =>
   typeof value === "string" ? value : value === undefined || value === null ? "" : JSON.stringify(value)
 

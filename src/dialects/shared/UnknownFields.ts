@@ -3,9 +3,9 @@
  *
  * **Details**
  *
- * A field that no local deployment accepts leaves only remote ones. So a misspelt field must never choose where a prompt
- * goes: where it would, the request is rejected. So is one with a misspelt `type`. A name that a provider documents is never
- * misspelt, however similar to another name it is.
+ * An unknown field excludes local deployments, so that the prompt goes to a provider. A misspelt field must not cause that:
+ * the request is rejected, as is one with a misspelt `type`. A name that a provider documents is never misspelt, however
+ * similar to another name it is.
  */
 import { nearestName } from "../../domain/NearestName.ts"
 import { formatPath } from "../../domain/Problem.ts"

@@ -67,7 +67,7 @@ const tokenize: NonNullable<Dialect["tokenize"]> = {
   }
 }
 
-/** A duration of Go; a negative value means for ever. */
+/** A duration of Go; a negative value means without a limit. */
 const keepAliveOf = (keepAlive: Duration.Duration): string | number =>
   Duration.isFinite(keepAlive) ? `${Duration.toMillis(keepAlive)}ms` : -1
 
