@@ -26,7 +26,7 @@ export const missing = "Portkey's gateway is not installed, so its rows are omit
 /** Limit of its shutdown, ms. */
 const stopLimit = 2_000
 
-/** It accepts a port by its number only. */
+/** It accepts only a number as its port, not 0 for a free one. */
 const freePort = async (): Promise<number> => {
   const server = createServer().listen(0)
   await once(server, "listening")

@@ -131,7 +131,7 @@ const measures: ReadonlyArray<Measure> = [
     figure: from(({ crowd }) => crowd, ({ answer }) => answer.whole),
     bare: { comparison: "none", target: { atLeast: streams } },
     portkey: { comparison: "none" },
-    // One lost stream in one round is lost.
+    // A stream that is lost in one round counts as lost.
     sum: (figures) => Math.min(...figures)
   }
 ]

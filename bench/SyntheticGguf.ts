@@ -5,9 +5,9 @@
  *
  * Its vocabulary is words of two syllables, one token each with the space before it, besides the 256 bytes. The weights
  * are pseudo-random and the same on every machine. The blocks compute all that a real model's blocks do and add little
- * to the stream; the output matrix is the embedding's with its rows moved, so that each word is followed by one certain
- * other, with a wide margin. Hence every answer to every prompt is the same text, however requests share a batch, and
- * no answer ends before its `max_tokens`: tokens that are no words are never said.
+ * to the stream; the output matrix is the embedding's with its rows moved, so that each word has one certain successor,
+ * with a wide margin. Hence every answer to every prompt is the same text, however requests share a batch, and no
+ * answer ends before its `max_tokens`: tokens that are not words are never generated.
  *
  * The file is kept in `bench/results` under a name with its shape and version.
  *
@@ -139,10 +139,10 @@ interface Tensor extends TensorShape {
   readonly row: (index: number) => Buffer
 }
 
-/** Standard deviation of what a block writes into the stream, against the stream's own of 1. */
+/** Standard deviation of a block's output, relative to that of the stream, which is 1. */
 const whisper = 0.02
 
-/** A matrix whose products have about the standard deviation `gain` times that of what they are made of. */
+/** A matrix whose products have about `gain` times the standard deviation of their input. */
 const matrixOf = (seed: number, name: string, columns: number, rows: number, gain: number): Tensor => ({
   name,
   dimensions: [columns, rows],

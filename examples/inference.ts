@@ -1,4 +1,4 @@
-/** Effect, directly: ask the embedded model once, then stream an answer. */
+/** With Effect: one complete answer of the embedded model, then a streamed one. */
 import { Console, Effect, Stream } from "effect"
 import { App, Inference } from "troupe"
 

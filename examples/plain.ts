@@ -1,4 +1,4 @@
-/** No Effect: promises and async iteration. */
+/** Without Effect: promises and async iteration. */
 import { InferenceError, Troupe } from "troupe"
 
 const troupe = Troupe.start()

@@ -79,7 +79,7 @@ const tooLarge = `Expected an image of at most ${mostImageBytes} bytes`
 const tooSlow = `Expected images by URL that come within ${Duration.toSeconds(Defaults.media.all)} s together`
 const tooMuch = `Expected images by URL of at most ${Defaults.media.mostBytes} bytes together`
 
-/** The bytes and time that all images of one request have used. */
+/** The bytes that all images of one request have used. */
 interface Spent {
   bytes: number
 }
