@@ -332,20 +332,31 @@ export class CircuitOpen extends Schema.TaggedError<CircuitOpen>()("CircuitOpen"
   }
 }
 
+/** A deployment that cannot take a request. */
+export const Exclusion = Schema.Struct({
+  deployment: Schema.String,
+  reason: Schema.String,
+  /** ms until it may be called, where it is excluded for a time; `reason` names the wait. */
+  retryAfterMs: Schema.optionalKey(Schema.Finite)
+})
+export type Exclusion = typeof Exclusion.Type
+
 /** No deployment of the model can take the request; each is listed with the reason of its exclusion. */
 export class NoDeployment extends Schema.TaggedError<NoDeployment>()("NoDeployment", {
   model: Schema.String,
-  excluded: Schema.Array(Schema.Struct({ deployment: Schema.String, reason: Schema.String })),
+  excluded: Schema.Array(Exclusion),
   /** ms until one of them may take it. */
   retryAfterMs: Schema.optionalKey(Schema.Finite)
 }) {
   override get message(): string {
-    const listed = this.excluded.slice(0, mostListed).map(({ deployment, reason: why }) => `${deployment}: ${why}`)
+    const listed = this.excluded.slice(0, mostListed)
     const more = this.excluded.length - listed.length
-    const whys = [...listed, ...(more > 0 ? [`and ${more} more`] : [])].join("; ")
+    const whys = [
+      ...listed.map(({ deployment, reason }) => `${deployment}: ${reason}`),
+      ...(more > 0 ? [`and ${more} more`] : [])
+    ].join("; ")
     const { retryAfterMs } = this
-    // The reasons may have their own waits.
-    const wait = retryAfterMs === undefined || listed.some((one) => one.includes("; retry in "))
+    const wait = retryAfterMs === undefined || listed.some((one) => one.retryAfterMs !== undefined)
       ? ""
       : `. Retry in ${Math.ceil(retryAfterMs / 1000)} s.`
     return `No deployment of "${this.model}" can take this request. ${whys}${wait}`

@@ -130,15 +130,18 @@ describe("InferenceError", () => {
     })
   }
 
-  it("states the wait once if the reasons have it", () => {
+  it.each([
+    ["once if an exclusion has it", { reason: "circuit open; retry in 60 s", retryAfterMs: 59_001 }, ""],
+    ["by the field, not by the text", { reason: "a text; retry in a way" }, ". Retry in 60 s."]
+  ])("states the wait %s", (_, exclusion, wait) => {
     const reason = new InferenceError.NoDeployment({
       model: "chat",
-      excluded: [{ deployment: "far#0", reason: "its circuit is open; retry in 60 s" }],
+      excluded: [{ deployment: "far#0", ...exclusion }],
       retryAfterMs: 59_001
     })
     assert.strictEqual(
       reason.message,
-      "No deployment of \"chat\" can take this request. far#0: its circuit is open; retry in 60 s"
+      `No deployment of "chat" can take this request. far#0: ${exclusion.reason}${wait}`
     )
   })
 

@@ -142,7 +142,8 @@ const noneFree = ({ lists, model }: Plan, { closedFor }: View): Reason => {
     model,
     excluded: closed.map(({ deployment, ms }) => ({
       deployment,
-      reason: `its circuit is open; retry in ${Math.ceil(ms / 1000)} s`
+      reason: `its circuit is open; retry in ${Math.ceil(ms / 1000)} s`,
+      retryAfterMs: ms
     })),
     ...(closed.length === 0 ? {} : { retryAfterMs: Math.min(...closed.map(({ ms }) => ms)) })
   })

@@ -7,6 +7,7 @@
  * A record contains no text of prompts and answers.
  */
 import { Schema } from "effect"
+import { Exclusion } from "../../domain/InferenceError.ts"
 
 /** The name of cached responses in a model's `fallbacks`, and the deployment that a cached answer names. */
 export const cachedResponses = "cached-responses"
@@ -23,10 +24,6 @@ export const Candidate = Schema.Struct({
 })
 export type Candidate = typeof Candidate.Type
 
-/** A deployment that cannot take the request. */
-export const Excluded = Schema.Struct({ deployment: Schema.String, reason: Schema.String })
-export type Excluded = typeof Excluded.Type
-
 export const Decision = Schema.Struct({
   /** The requested model. */
   model: Schema.String,
@@ -35,7 +32,7 @@ export const Decision = Schema.Struct({
   candidates: Schema.Array(Candidate),
   /** The number of deployments that can take the request, listed or not. */
   eligible: Schema.Int,
-  excluded: Schema.Array(Excluded),
+  excluded: Schema.Array(Exclusion),
   /** The number of excluded deployments, if a record lists only the first of them. */
   excludedCount: Schema.optionalKey(Schema.Int),
   /** The primary goes first because it has no measurements yet. */

@@ -28,17 +28,18 @@
 import type { CandidateTable, Condition } from "../../domain/DeploymentFacts.ts"
 import { capabilityNames, engineCapabilities } from "../../domain/EngineProtocol.ts"
 import { draw } from "../../domain/Hashing.ts"
+import type { Exclusion } from "../../domain/InferenceError.ts"
 import type { Measurement } from "../../domain/Measurement.ts"
 import type { Moment, RequiredCapability, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import { bitsOf, promptTokensOf, usualAnswer } from "../../domain/RoutingRequest.ts"
 import type { Options } from "../../domain/SelectionOptions.ts"
 import * as Strategies from "../../domain/Strategies.ts"
-import type { Candidate, Decision, Excluded } from "./DecisionRecord.ts"
+import type { Candidate, Decision } from "./DecisionRecord.ts"
 
 /** The eligible deployments, by index, and the excluded ones. */
 interface Filtered {
   readonly eligible: Int32Array
-  readonly excluded: ReadonlyArray<Excluded>
+  readonly excluded: ReadonlyArray<Exclusion>
   /** ms until the first deployment that is excluded for a time may be called. */
   readonly retryAfterMs: number | undefined
   /** The capabilities that exclude every selected deployment; undefined where another reason excludes one. */
@@ -148,7 +149,7 @@ export const selected = (
 const withRoom = (
   { request, table }: Inquiry,
   eligible: Int32Array,
-  excluded: Array<Excluded>
+  excluded: Array<Exclusion>
 ): Int32Array => {
   if (request.promptLength === undefined || !request.capabilities.includes("generate")) return eligible
   const promptTokens = promptTokensOf(request)
@@ -172,19 +173,17 @@ const filter = (
 ): Filtered => {
   const inquiry = inquire(table, request, options)
   const eligible = new Int32Array(table.ids.length)
-  const excluded: Array<Excluded> = []
+  const excluded: Array<Exclusion> = []
   let count = 0
   let retryAfterMs: number | undefined
   for (let index = 0; index < table.ids.length; index++) {
     const { closed } = conditions[index]!
-    const reason = reasonOf(inquiry, index) ?? closed?.reason
-    if (reason === undefined) {
-      eligible[count++] = index
-      continue
-    }
-    excluded.push({ deployment: table.ids[index]!, reason })
+    const reason = reasonOf(inquiry, index)
     // The wait helps only if nothing else excludes the deployment.
-    if (closed !== undefined && reason === closed.reason) {
+    if (reason !== undefined) excluded.push({ deployment: table.ids[index]!, reason })
+    else if (closed === undefined) eligible[count++] = index
+    else {
+      excluded.push({ deployment: table.ids[index]!, ...closed })
       retryAfterMs = Math.min(retryAfterMs ?? Number.POSITIVE_INFINITY, closed.retryAfterMs)
     }
   }
