@@ -15,15 +15,16 @@ const model = Argument.String("model").pipe(
 const stateOf = ({ circuit, pinned, state }: Deployment): string =>
   [state, ...(pinned ? ["pinned"] : []), ...(circuit === undefined ? [] : [`circuit ${circuit.phase}`])].join(", ")
 
-/** Why the deployment gets no requests; empty if it gets requests. */
+/** Why the deployment gets no requests, or which of its keys wait; empty if neither holds. */
 const reasonOf = ({ circuit, keys, lastFailure = "", state }: Deployment): string => {
   if (state === "failed") return lastFailure
   if (circuit !== undefined && circuit.retryAfterMs > 0) {
     return `circuit open after failures; retry in ${secondsText(circuit.retryAfterMs)}`
   }
-  return keys === undefined
-    ? ""
-    : `the provider limited or rejected its keys; retry in ${secondsText(keys.retryAfterMs)}`
+  if (keys === undefined) return ""
+  const { retryAfterMs, total, waiting } = keys
+  const which = waiting === total ? "its keys" : `${waiting} of its ${total} keys`
+  return `the provider limited or rejected ${which}; retry in ${secondsText(retryAfterMs)}`
 }
 
 const rows = (deployments: ReadonlyArray<Deployment>): ReadonlyArray<ReadonlyArray<string>> => [

@@ -154,17 +154,30 @@ const plan = (attemptPlan: Plan): ReadonlyArray<string> => {
   return ["", "Attempt plan", ...rows.map(([what, text]) => wrap(text, `  ${what.padEnd(9)}  `, " ".repeat(13)))]
 }
 
-const answer = ({ decision, model, plan: { lists }, policy }: Explanation): ReadonlyArray<string> => {
-  const [first, ...rest] = lists.ordinary
+/** The first wait that ends, ms: of a circuit or of keys. */
+const waitOf = ({ cooldowns = [], decision, plan }: Explanation): number | undefined => {
+  const keys = cooldowns.filter(({ deployment }) => plan.lists.ordinary.includes(deployment))
+  const waits = [...keys, decision].flatMap(({ retryAfterMs }) => retryAfterMs ?? [])
+  return waits.length === 0 ? undefined : Math.min(...waits)
+}
+
+/** An attempt at a deployment whose keys all wait fails at once, without a call. */
+const answer = (explanation: Explanation): ReadonlyArray<string> => {
+  const { cooldowns = [], decision, model, plan: { lists }, policy } = explanation
+  const waits = (id: string) => cooldowns.some(({ deployment }) => deployment === id)
+  const waiting = lists.ordinary.filter(waits)
+  const [first, ...rest] = lists.ordinary.filter((id) => !waits(id))
   const by = `strategy ${decision.strategy}, policy ${policy}`
+  const keysWait = waiting.length === 0 ? [] : [wrap(`All provider keys wait: ${few(waiting)}`, "", "  ")]
   if (first === undefined) {
-    const { retryAfterMs } = decision
+    const retryAfterMs = waitOf(explanation)
     const wait = retryAfterMs === undefined ? "" : ` Retry in ${span(retryAfterMs)}.`
-    return [wrap(`No deployment can answer this request for ${model} (${by}).${wait}`)]
+    return [wrap(`No deployment can answer this request for ${model} (${by}).${wait}`), ...keysWait]
   }
   return [
     wrap(`${first} would answer for ${model} (${by}).`),
     ...(rest.length === 0 ? [] : [wrap(`Fallbacks: ${few(rest)}`, "", "  ")]),
+    ...keysWait,
     ...(lists.context.length === 0 ? [] : [wrap(`If the prompt is too long: ${few(lists.context)}`, "", "  ")]),
     ...(lists.content.length === 0 ? [] : [wrap(`If the content is refused: ${few(lists.content)}`, "", "  ")])
   ]

@@ -74,7 +74,18 @@ describe("routing for a terminal", () => {
     const lines = RoutingText.explained({ ...explanationOf(3), cooldowns }, true).split("\n").map((line) => line.trim())
     const index = lines.indexOf("the provider limited or rejected all keys; retry in 42 s:")
     assert.strictEqual(lines[index + 1], "chat#1")
-    assert.notInclude(RoutingText.explained({ ...explanationOf(3), cooldowns }, false), "keys")
+  })
+
+  it.each([
+    [["chat#0"], "chat#1 would answer for chat", "All provider keys wait: chat#0"],
+    [["chat#1"], "chat#0 would answer for chat", "All provider keys wait: chat#1"],
+    [["chat#0", "chat#1"], "No deployment can answer this request for chat", "All provider keys wait: chat#0, chat#1"]
+  ])("names the deployment that would answer where the keys of %s wait", (waiting, answer, keys) => {
+    const cooldowns = waiting.map((deployment) => ({ deployment, retryAfterMs: 42_000 }))
+    const text = RoutingText.explained({ ...explanationOf(3), cooldowns }, false)
+    assert.isTrue(text.startsWith(answer), text)
+    assert.include(text, keys)
+    assert.strictEqual(text.includes("Retry in 42 s."), waiting.length === 2)
   })
 
   it("gives the reasons if no deployment can answer, with and without --explain", () => {

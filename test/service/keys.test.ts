@@ -23,6 +23,10 @@ let calls = 0
 const provider = createServer((request, response) => {
   request.resume()
   calls++
+  if (request.headers.authorization === "Bearer limited-key") {
+    response.writeHead(429, { "retry-after": "3600" }).end()
+    return
+  }
   response.writeHead(status, { "content-type": "application/json", "retry-after": "3600" })
   response.end(JSON.stringify(status === 200 ? answer : { error: { message: "no" } }))
 })
@@ -36,10 +40,14 @@ beforeAll(async () => {
   m: { deployments: [{ provider: openai, model: m, key: "\${KEY}", baseUrl: "http://127.0.0.1:${
       (provider.address() as AddressInfo).port
     }" }] }
+  two:
+    deployments:
+      - { provider: openai, model: m, baseUrl: "http://127.0.0.1:${(provider.address() as AddressInfo).port}",
+          keys: [{ key: "\${LIMITED}", weight: 1000000000 }, { key: "\${KEY}" }] }
 policies: { default: { retries: 0, maxWait: false } }
 keyCooldowns: { rejected: 1 hour, rejectedMax: 1 hour }
 `,
-    { KEY: "test-key" }
+    { KEY: "test-key", LIMITED: "limited-key" }
   )
 })
 afterAll(async () => {
@@ -47,11 +55,11 @@ afterAll(async () => {
   provider.close()
 })
 
-const ask = async () => {
+const ask = async (model = "m") => {
   const response = await fetch(`${service.url}/v1/chat/completions`, {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ model: "m", messages: [{ role: "user", content: "Hello" }] })
+    body: JSON.stringify({ model, messages: [{ role: "user", content: "Hello" }] })
   })
   await response.arrayBuffer()
   return response.status
@@ -68,6 +76,12 @@ const refuse = async (refusal: number) => {
 }
 
 describe("a key that is not used for an hour", () => {
+  it("is counted by ps beside a key that is used", async () => {
+    assert.strictEqual(await ask("two"), 200)
+    const shown = await invoke(["ps", "--url", service.url])
+    assert.match(shown.stdout, /two#0 .*the provider limited or rejected 1 of its 2 keys; retry in 3\d{3} s/)
+  })
+
   for (const refusal of [429, 401]) {
     for (const command of [["circuits", "reset", "m#0"], ["reload", "m"], ["load", "m"]]) {
       it(`because of a ${refusal}, is shown by ps and used again after ${command.join(" ")}`, async () => {

@@ -71,9 +71,9 @@ const makeDescribe = (models: Models["Service"], providers: Providers["Service"]
   Effect.fnUntraced(function*(deployment: Deployment, states: ReadonlyArray<State>) {
     const status = yield* models.status(deployment)
     const { id, model, options, pinned } = deployment
-    const retryAfterMs = providers.keyCooldown(deployment, yield* Time.now)
-    const keys = retryAfterMs > 0 ? { keys: { retryAfterMs } } : {}
-    return { ...status, model, engine: options.engine, pinned, ...circuitOf(id, states), ...keys }
+    const keys = providers.waitingKeys(deployment, yield* Time.now)
+    const waiting = keys === undefined || keys.waiting === 0 ? {} : { keys }
+    return { ...status, model, engine: options.engine, pinned, ...circuitOf(id, states), ...waiting }
   })
 
 export const layer = HttpApiBuilder.group(

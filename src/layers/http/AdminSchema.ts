@@ -46,8 +46,10 @@ export const Deployment = Schema.Struct({
   lastFailure: Schema.optionalKey(Schema.String),
   /** Where it is not closed. */
   circuit: Schema.optionalKey(Schema.Struct({ phase: Phase, retryAfterMs: Schema.Finite })),
-  /** Where its provider has limited or rejected all of its keys: ms until one is tried again. */
-  keys: Schema.optionalKey(Schema.Struct({ retryAfterMs: Schema.Finite }))
+  /** Where its provider has limited or rejected keys: how many of them wait, and ms until one of these is tried again. */
+  keys: Schema.optionalKey(
+    Schema.Struct({ waiting: Schema.Int, total: Schema.Int, retryAfterMs: Schema.Finite })
+  )
 })
 export type Deployment = typeof Deployment.Type
 

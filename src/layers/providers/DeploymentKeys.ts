@@ -29,8 +29,7 @@ export interface DeploymentKeys {
   readonly note: (held: Held, reason: InferenceError.Reason | undefined) => Effect.Effect<void>
   /** The request ended without a response. */
   readonly release: (held: Held) => Effect.Effect<void>
-  /** ms until a key is usable; 0 if one is. */
-  readonly cooldownFor: (now: number) => number
+  readonly waiting: (now: number) => KeyPool.WaitingKeys
   /** Makes all keys usable again. */
   readonly reset: () => void
   /** The same reason with all secrets removed from its texts. */
@@ -198,7 +197,7 @@ export const make = (
       Effect.map(Time.now, (now) => {
         keys = KeyPool.released(keys, index, since, now)
       }),
-    cooldownFor: (now) => KeyPool.cooldownFor(keys, now),
+    waiting: (now) => KeyPool.waiting(keys, now),
     reset: () => {
       keys = fresh
       usedUp.clear()

@@ -98,7 +98,7 @@ export const makeWith = Effect.fnUntraced(function*(
       yield* Effect.addFinalizer(() => engine.stop)
       return engine
     }),
-    keyCooldown: ({ options }, now) => isRemote(options) ? allKeys.get(options)?.cooldownFor(now) ?? 0 : 0,
+    waitingKeys: ({ options }, now) => isRemote(options) ? allKeys.get(options)?.waiting(now) : undefined,
     resetKeys: ({ options }) => isRemote(options) ? allKeys.get(options)?.reset() : undefined
   })
 })

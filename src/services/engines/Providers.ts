@@ -6,6 +6,7 @@ import type { Scope } from "effect"
 import { Context, Effect } from "effect"
 import type { Deployment, RemoteDeployment } from "../../domain/Deployment.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
+import type { WaitingKeys } from "../keys/KeyPool.ts"
 import type { Engine } from "./Engine.ts"
 
 /** Starts remote deployments. */
@@ -16,11 +17,11 @@ export class Providers extends Context.Service<Providers, {
     options: RemoteDeployment
   ) => Effect.Effect<Engine, InferenceError.InferenceError, Scope.Scope>
   /**
-   * ms until a key of the deployment may be used, if its provider has limited or rejected all of them; else 0.
+   * The keys of the deployment that are in cooldown; undefined if it has not been used, or has no keys.
    *
    * @param now monotonic ms
    */
-  readonly keyCooldown: (deployment: Deployment, now: number) => number
+  readonly waitingKeys: (deployment: Deployment, now: number) => WaitingKeys | undefined
   /** Ends the cooldowns of all keys of the deployment. */
   readonly resetKeys: (deployment: Deployment) => void
 }>()("troupe/services/engines/Providers") {}
@@ -36,6 +37,6 @@ export const none = Providers.of({
         })
       )
     ),
-  keyCooldown: () => 0,
+  waitingKeys: () => undefined,
   resetKeys: () => {}
 })

@@ -134,9 +134,19 @@ export const refused = (keys: KeyPool, index: number, asked: number, now: number
   })
 }
 
-/** ms until a key is usable; 0 if one is. */
-export const cooldownFor = (keys: KeyPool, now: number): number =>
-  Math.min(...keys.map((key) => isFree(key, now) ? 0 : key.until - now))
+/** The keys that are in cooldown. */
+export interface WaitingKeys {
+  readonly waiting: number
+  readonly total: number
+  /** ms until the first of them is tried again; 0 if none waits. */
+  readonly retryAfterMs: number
+}
+
+/** The keys that are in cooldown now. */
+export const waiting = (keys: KeyPool, now: number): WaitingKeys => {
+  const waits = keys.filter((key) => !isFree(key, now)).map(({ until }) => until - now)
+  return { waiting: waits.length, total: keys.length, retryAfterMs: waits.length === 0 ? 0 : Math.min(...waits) }
+}
 
 /** ms until the first rejected key may be probed; undefined if none is rejected. */
 export const probeIn = (keys: KeyPool, now: number): number | undefined => {

@@ -125,13 +125,16 @@ export const make = (
 /** The keys of the route's deployments that must not be used at the moment. */
 const cooldownsOf = (
   { deployments, fallbacks: { content, context, ordinary } }: Route,
-  { keyCooldown }: Providers["Service"],
+  { waitingKeys }: Providers["Service"],
   now: number
 ): Explanation["cooldowns"] & {} => {
   const all = new Map([...deployments, ...ordinary, ...context, ...content].map((one) => [one.id, one]))
-  return [...all.values()]
-    .map((one) => ({ deployment: one.id, retryAfterMs: keyCooldown(one, now) }))
-    .filter(({ retryAfterMs }) => retryAfterMs > 0)
+  return [...all.values()].flatMap((one) => {
+    const keys = waitingKeys(one, now)
+    return keys !== undefined && keys.waiting === keys.total
+      ? [{ deployment: one.id, retryAfterMs: keys.retryAfterMs }]
+      : []
+  })
 }
 
 /** Fails as `Router.preview` does. */

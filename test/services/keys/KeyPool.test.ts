@@ -1,7 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
 import type { KeyPool } from "../../../src/services/keys/KeyPool.ts"
-import { accepted, choose, limited, limitedFor, make, probeIn, refused } from "../../../src/services/keys/KeyPool.ts"
+import {
+  accepted,
+  choose,
+  limited,
+  limitedFor,
+  make,
+  probeIn,
+  refused,
+  waiting
+} from "../../../src/services/keys/KeyPool.ts"
 
 const cooldowns = { limited: 1000, longest: 60_000, refused: 5000, longestRefused: 20_000 }
 const none: ReadonlySet<number> = new Set()
@@ -36,6 +45,29 @@ const apply = (keys: KeyPool, one: Happening, now: number): KeyPool => {
 }
 
 describe("KeyPool", () => {
+  it("counts the keys that cannot be chosen, and the time until one can", () => {
+    fc.assert(fc.property(weights, happenings, (weights, all) => {
+      let now = 0
+      let keys = make(weights)
+      for (const one of all) {
+        now += one.after
+        keys = apply(keys, one, now)
+        const isFree = (index: number, at: number) => {
+          const others = new Set(weights.map((_, other) => other).filter((other) => other !== index))
+          return choose(keys, others, at, 0, cooldowns) !== undefined
+        }
+        const blocked = weights.map((_, index) => index).filter((index) => !isFree(index, now))
+        const { retryAfterMs, ...counted } = waiting(keys, now)
+        assert.deepStrictEqual(counted, { waiting: blocked.length, total: weights.length })
+        if (blocked.length === 0) assert.strictEqual(retryAfterMs, 0)
+        else {
+          assert.isFalse(blocked.some((index) => isFree(index, now + retryAfterMs - 1)))
+          assert.isTrue(blocked.some((index) => isFree(index, now + retryAfterMs)))
+        }
+      }
+    }))
+  })
+
   it("chooses only keys that are free and not tried, and one of them if there is one", () => {
     fc.assert(fc.property(weights, happenings, fc.uniqueArray(fc.nat(5)), random, (weights, all, tried, random) => {
       let keys = make(weights)

@@ -59,7 +59,10 @@ describe("an explanation", () => {
     }).pipe(
       Effect.provideService(
         Providers.Providers,
-        { ...Providers.none, keyCooldown: ({ id }) => id === "a#0" ? 42_000 : 0 }
+        {
+          ...Providers.none,
+          waitingKeys: ({ id }) => ({ waiting: id === "a#0" ? 2 : 1, total: 2, retryAfterMs: 42_000 })
+        }
       ),
       Effect.provideService(Registry, makeRegistry([])),
       Effect.provide(world(settingOf("quality")).layer)
