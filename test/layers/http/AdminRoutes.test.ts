@@ -89,7 +89,7 @@ const withRoutes = async (
       Providers,
       Providers.of({
         ...none,
-        keyCooldown: ({ id }) => cooldowns[id] ?? 0,
+        waitingKeys: ({ id }) => ({ waiting: id in cooldowns ? 1 : 0, total: 2, retryAfterMs: cooldowns[id] ?? 0 }),
         resetKeys: ({ id }) => void calls.push(`reset keys ${id}`)
       })
     ),
@@ -177,6 +177,7 @@ describe("GET /admin/deployments", () => {
 
   it("has a circuit unless it is closed, and keys only during a cooldown", () => {
     const state = { retryAfterMs: 7, successes: 1 }
+    const keys = { waiting: 1, total: 2 }
     const states: ReadonlyArray<State> = [
       { ...state, deployment: "chat#0", phase: "open" },
       { ...state, deployment: "chat#1", phase: "half-open" },
@@ -193,7 +194,7 @@ describe("GET /admin/deployments", () => {
       ])
       assert.deepStrictEqual(
         listed.map(({ keys }) => keys),
-        [undefined, { retryAfterMs: 5 }, { retryAfterMs: 9 }, undefined, undefined]
+        [undefined, { ...keys, retryAfterMs: 5 }, { ...keys, retryAfterMs: 9 }, undefined, undefined]
       )
       const { circuits } = await (await fetch("circuits")).json() as { readonly circuits: unknown }
       assert.deepStrictEqual(circuits, states)
