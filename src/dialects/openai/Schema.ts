@@ -168,9 +168,10 @@ export const ChatRequest = Schema.Struct({
   temperature: Schema.optionalKey(Schema.Finite.check(within(0, 2))),
   top_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
   /** A signed integer of 64 bits, which `DecodeRequest` checks exactly; local engines use its lowest 32. */
-  seed: Schema.optionalKey(Schema.Finite.check(
-    Schema.makeFilter((seed: number) => Number.isInteger(seed) && Math.abs(seed) <= 2 ** 63 ? undefined : seedExpected)
-  )),
+  seed: Schema.optionalKey(Schema.Finite.check(Schema.makeFilter(
+    (seed: number) => Number.isInteger(seed) && Math.abs(seed) <= 2 ** 63 ? undefined : seedExpected,
+    { toJsonSchema: () => ({ type: "integer", format: "int64" }) }
+  ))),
   presence_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
   frequency_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
   /** By token id of the model's own vocabulary. */
