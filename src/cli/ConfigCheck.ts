@@ -106,7 +106,7 @@ interface Looked {
 }
 
 /** Checks every local deployment. */
-const lookAtFiles = Effect.fnUntraced(function*(settings: Resolved) {
+const checkFiles = Effect.fnUntraced(function*(settings: Resolved) {
   const missing = SettingsFile.missingFiles(settings)
   const paths = new Set(missing.map(({ path }) => path))
   const deployments = settings.models.flatMap(({ deployments }) => deployments)
@@ -167,15 +167,15 @@ const printFacts = ({ memory }: Resolved, { facts, verdicts }: Looked) => {
 /** Reads the configuration as the service does. The valid part of a file with problems is checked too. */
 const lookAt = Effect.fnUntraced(function*(file: string | undefined) {
   const { isEmpty, problems, settings, source, text } = yield* SettingsFile.inspect({ file, engineHost: "process" })
-  const looked = settings === undefined ? undefined : yield* lookAtFiles(settings).pipe(
+  const checked = settings === undefined ? undefined : yield* checkFiles(settings).pipe(
     Effect.provide(Layer.merge(App.memory, Layer.provide(App.store, Layer.succeed(Settings, settings))))
   )
-  const all = SettingsFile.located(text, [...problems, ...(looked?.problems ?? [])])
-  if (settings === undefined || looked === undefined || all.length > 0) {
+  const all = SettingsFile.located(text, [...problems, ...(checked?.problems ?? [])])
+  if (settings === undefined || checked === undefined || all.length > 0) {
     return yield* new SettingsError({ source, problems: all })
   }
   const empty = isEmpty ? [{ path: "", expected: `${source} is empty. The defaults apply` }] : []
-  return { settings, looked, warnings: [...empty, ...SettingsFile.located(text, warningsOf(settings))] }
+  return { settings, checked, warnings: [...empty, ...SettingsFile.located(text, warningsOf(settings))] }
 })
 
 export const check = Command.make(
@@ -184,7 +184,7 @@ export const check = Command.make(
   ({ config, json }) =>
     lookAt(Option.getOrUndefined(config)).pipe(
       Effect.matchEffect({
-        onSuccess: ({ looked, settings, warnings }) => {
+        onSuccess: ({ checked, settings, warnings }) => {
           const { environment, models } = settings
           const names = models.map(({ name }) => name)
           return json
@@ -192,12 +192,12 @@ export const check = Command.make(
               valid: true,
               environment,
               models: names,
-              files: looked.facts.map(({ options: _, ...one }) => one),
+              files: checked.facts.map(({ options: _, ...one }) => one),
               warnings
             })
             : Effect.all([
               Console.log(`The configuration is valid. Environment: ${environment}. Models: ${names.join(", ")}.`),
-              printFacts(settings, looked),
+              printFacts(settings, checked),
               ...warnings.map((warning) => Console.error(`Warning: ${format(warning)}`))
             ], { discard: true })
         },

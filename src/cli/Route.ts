@@ -87,16 +87,16 @@ const present = (some: object): object =>
 
 type Input = Command.Command.Config.Infer<typeof options>
 
-const questionOf = ({ maxTokens, model, needs, overrides, prompt, tenant, tools }: Input) => {
+const requestOf = ({ maxTokens, model, needs, overrides, prompt, tenant, tools }: Input) => {
   const route = RoutingOptions.fromHeaders(present(overrides) as Readonly<Record<string, string>>)
   const named = Option.match(needs, { onNone: () => [], onSome: (text) => text.split(",").map((name) => name.trim()) })
-  const question = {
+  const request = {
     ...present({ prompt, model, maxTokens, tenant }),
     needs: [...new Set([...named, ...(tools ? ["tools"] : [])])],
     ...(route === undefined ? {} : { route })
   }
   return Effect.mapError(
-    Schema.decodeUnknownEffect(ExplanationRequest, { errors: "all" })(question),
+    Schema.decodeUnknownEffect(ExplanationRequest, { errors: "all" })(request),
     (error) =>
       new CommandFailed({
         message: Problem.fromSchemaError(error)
@@ -107,11 +107,11 @@ const questionOf = ({ maxTokens, model, needs, overrides, prompt, tenant, tools 
 }
 
 /** The decision without a service: no model is loaded and there are no measurements. */
-const fromConfiguration = (question: ExplanationRequest, { config }: Target) =>
+const fromConfiguration = (request: ExplanationRequest, { config }: Target) =>
   Effect.flatMap(
     loadWithoutSecrets(config),
     (settings) =>
-      explainRoute(question).pipe(
+      explainRoute(request).pipe(
         Effect.mapError(({ message }) => new CommandFailed({ message })),
         Effect.provide(App.runtime.pipe(
           Layer.provide(Layer.succeed(Settings, settings)),
@@ -120,13 +120,13 @@ const fromConfiguration = (question: ExplanationRequest, { config }: Target) =>
       )
   )
 
-const decide = Effect.fnUntraced(function*(question: ExplanationRequest, target: Target) {
-  const asked = withClient(target, (client) => client.admin.route({ payload: question }))
+const decide = Effect.fnUntraced(function*(request: ExplanationRequest, target: Target) {
+  const call = withClient(target, (client) => client.admin.route({ payload: request }))
   const fromService = yield* Option.isSome(target.url)
-    ? asked
-    : Effect.catchTag(asked, "NoService", () => Effect.undefined)
+    ? call
+    : Effect.catchTag(call, "NoService", () => Effect.undefined)
   return fromService === undefined
-    ? { source: "configuration" as const, explanation: yield* fromConfiguration(question, target) }
+    ? { source: "configuration" as const, explanation: yield* fromConfiguration(request, target) }
     : { source: "service" as const, explanation: fromService }
 })
 
@@ -137,9 +137,9 @@ const sources = {
 
 export const route = Command.make("route", options, (input) =>
   Effect.gen(function*() {
-    const question = yield* questionOf(input)
+    const request = yield* requestOf(input)
     const { explanation, source } = yield* Effect.catchTag(
-      decide(question, input),
+      decide(request, input),
       "CommandFailed",
       ({ message }) => Effect.fail(new CommandFailed({ message: inFlags(message) }))
     )

@@ -44,7 +44,7 @@ const few = (all: ReadonlyArray<string>): string =>
 const groups = (heading: string, all: ReadonlyMap<string, ReadonlyArray<string>>): ReadonlyArray<string> =>
   all.size === 0
     ? []
-    : ["", heading, ...[...all].flatMap(([why, some]) => [wrap(`${why}:`, "  "), wrap(few(some), "    ")])]
+    : ["", heading, ...[...all].flatMap(([reason, some]) => [wrap(`${reason}:`, "  "), wrap(few(some), "    ")])]
 
 const groupBy = <A>(all: ReadonlyArray<A>, keysOf: (one: A) => ReadonlyArray<string>, nameOf: (one: A) => string) => {
   const found = new Map<string, Array<string>>()

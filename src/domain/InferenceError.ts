@@ -351,7 +351,7 @@ export class NoDeployment extends Schema.TaggedError<NoDeployment>()("NoDeployme
   override get message(): string {
     const listed = this.excluded.slice(0, mostListed)
     const more = this.excluded.length - listed.length
-    const whys = [
+    const reasons = [
       ...listed.map(({ deployment, reason }) => `${deployment}: ${reason}`),
       ...(more > 0 ? [`and ${more} more`] : [])
     ].join("; ")
@@ -359,7 +359,7 @@ export class NoDeployment extends Schema.TaggedError<NoDeployment>()("NoDeployme
     const wait = retryAfterMs === undefined || listed.some((one) => one.retryAfterMs !== undefined)
       ? ""
       : `. Retry in ${Math.ceil(retryAfterMs / 1000)} s.`
-    return `No deployment of "${this.model}" can take this request. ${whys}${wait}`
+    return `No deployment of "${this.model}" can take this request. ${reasons}${wait}`
   }
 }
 

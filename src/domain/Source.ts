@@ -111,7 +111,7 @@ export const dialectOf = (options: DeploymentOptions): Dialect | undefined =>
   options.provider === undefined ? undefined : providerKindOf(options.provider).callerDialect
 
 /** A request that may have come from a caller of some dialect. */
-interface Asked {
+interface WithSource {
   readonly source?: Source | undefined
   readonly resumed?: boolean | undefined
 }
@@ -120,11 +120,11 @@ interface Asked {
  * Whether the caller gets the deployment's answer as the provider sent it: not if it continues the answer of another
  * deployment.
  */
-export const isNative = ({ resumed = false, source }: Asked, options: DeploymentOptions): boolean =>
+export const isNative = ({ resumed = false, source }: WithSource, options: DeploymentOptions): boolean =>
   source !== undefined && !resumed && dialectOf(options) === source.dialect
 
 /** The number of answers to one request. */
-export const choicesOf = ({ source }: Pick<Asked, "source">): number => {
+export const choicesOf = ({ source }: Pick<WithSource, "source">): number => {
   return ExactNumber.numberOf(source?.body["n"]) ?? 1
 }
 

@@ -147,8 +147,8 @@ const prepare = async (
   const { checks, description: { capabilities, contextWindow }, prompts } = loaded
   if (!capabilities.includes("generate")) notCapable("generate")
   const prefixTokens = prompts.prefixTokens(checks.fit, job.assistantPrefix ?? "")
-  const asked = prompts.tokensOf(checks.fit, job.messages, job.toolChoice === "none" ? [] : job.tools)
-  const prompt = [...asked, ...prefixTokens]
+  const conversation = prompts.tokensOf(checks.fit, job.messages, job.toolChoice === "none" ? [] : job.tools)
+  const prompt = [...conversation, ...prefixTokens]
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
   const grammar = await loaded.grammarOf(job)

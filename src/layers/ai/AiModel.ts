@@ -42,8 +42,8 @@ export const CurrentOptions = Context.Reference<Options>("troupe/layers/ai/AiMod
 /** Passes the options of a generation to a model of this module that is a deployment itself: see `LanguageModels`. */
 export const configure = ({ maxTokens, sampling, stop }: Generation): Context.Context<never> => {
   const options = { ...sampling, maxTokens, ...(stop.length === 0 ? {} : { stop }) }
-  const told = Object.entries(options).filter(([, value]) => value !== undefined)
-  return Context.make(CurrentOptions, Object.fromEntries(told))
+  const given = Object.entries(options).filter(([, value]) => value !== undefined)
+  return Context.make(CurrentOptions, Object.fromEntries(given))
 }
 
 /** `LanguageModel` over `Inference`. */

@@ -34,14 +34,16 @@ const spawnChild = (options: HostOptions) =>
 const passOnErrors = (child: ChildProcess) =>
   child.stderr?.setEncoding("utf8").on("data", (text: string) => void process.stderr.write(plainText(text)))
 
-/** Calls `die` with the reason once the child has ended. */
-const onDeath = (child: ChildProcess, die: (failure: EngineFailure) => void) => {
+/** Calls `ended` with the reason once the child has ended. */
+const onEnd = (child: ChildProcess, ended: (failure: EngineFailure) => void) => {
   child.on("error", (cause) => {
     // An unsent message is an error event too; the end of the process has its own event.
-    if (child.pid === undefined) die({ kind: "crashed", message: `The engine process did not start: ${cause.message}` })
+    if (child.pid === undefined) {
+      ended({ kind: "crashed", message: `The engine process did not start: ${cause.message}` })
+    }
   })
   child.on("exit", (code, signal) =>
-    die({
+    ended({
       kind: "crashed",
       message: signal === null
         ? `The engine process ended with exit code ${code}.`
@@ -84,7 +86,7 @@ const observe = (child: ChildProcess) => {
     residentBytes: 0
   }
   ready.promise.catch(() => {})
-  onDeath(child, (cause) => {
+  onEnd(child, (cause) => {
     if (state.dead !== undefined) return
     const failure: EngineFailure = state.abandoned ?? (state.closing ? { kind: "stopped" } : cause)
     state.dead = failure

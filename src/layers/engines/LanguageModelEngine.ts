@@ -101,19 +101,19 @@ const check = (
   { configure }: Source,
   { deployment, name }: { readonly deployment: string; readonly name: string }
 ): Effect.Effect<void, InferenceError.InferenceError> => {
-  const lacks = (path: string, detail: string) =>
+  const unsupported = (path: string, detail: string) =>
     Effect.fail(InferenceError.make(new InferenceError.NotSupported({ deployment, path, detail })))
   const image = imageOfTool(generation.messages) ?? privateImage(generation.messages)
-  if (image !== undefined) return lacks(image, `the language model "${name}" does not accept this image`)
+  if (image !== undefined) return unsupported(image, `the language model "${name}" does not accept this image`)
   const [field] = requiredPaths(generation.source)
-  if (field !== undefined) return lacks(field, `the language model "${name}" does not accept this field`)
+  if (field !== undefined) return unsupported(field, `the language model "${name}" does not accept this field`)
   if (generation.logprobs !== undefined) {
     return Effect.fail(InferenceError.notCapable(deployment, "logprobs", "logprobs"))
   }
   const option = configure === undefined ? unspokenOption(generation.sampling) : undefined
   return option === undefined
     ? Effect.void
-    : lacks(option, `the language model "${name}" is provided without \`configure\`, which sets it`)
+    : unsupported(option, `the language model "${name}" is provided without \`configure\`, which sets it`)
 }
 
 /** `LanguageModel` without its static types of tools, which are known at run time only here. */

@@ -109,8 +109,8 @@ const makeTake = (writer: Writer, generation: Generation): Take => {
   const calls = new Map<string, { readonly index: number; hasArguments: boolean }>()
 
   const addText = (text: string) => {
-    const { sequence, stopped, text: said } = stop.push(text)
-    writer.text(said)
+    const { sequence, stopped, text: emitted } = stop.push(text)
+    writer.text(emitted)
     if (stopped) writer.end("stop", undefined, sequence)
   }
   const begin = (id: string, name: string) => {

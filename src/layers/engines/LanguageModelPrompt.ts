@@ -28,8 +28,8 @@ const neutral: Readonly<Record<Exclude<keyof Sampling, "seed">, number | undefin
 /** The first sampling option with an effect. */
 export const unspokenOption = (sampling: Sampling): string | undefined =>
   Object.entries(neutral).find(([name, value]) => {
-    const asked = sampling[name as keyof Sampling]
-    return asked !== undefined && asked !== value
+    const given = sampling[name as keyof Sampling]
+    return given !== undefined && given !== value
   })?.[0]
 
 const parsed = (path: string, { arguments: text }: ToolCall): Effect.Effect<unknown, InferenceError> =>

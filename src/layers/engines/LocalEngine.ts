@@ -52,11 +52,11 @@ const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
     source: ____,
     caller: _____,
     buffered: ______,
-    ...asked
+    ...fields
   } = generation
   return {
     ...ownerOf(generation),
-    ...asked,
+    ...fields,
     sampling: { ...sampling, temperature, topP, seed },
     messages: texts(messages),
     kind: "generate",

@@ -64,11 +64,11 @@ const exactNumbers = (source: Source) =>
 
 /** Equal for requests that may share an answer. Fields that are added to requests are part of it unless excluded here. */
 export const identify = (
-  { keepAlive: _, priority: __, route: ___, seed: ____, source, tenant = "", ...asked }: Request
+  { keepAlive: _, priority: __, route: ___, seed: ____, source, tenant = "", ...content }: Request
 ): string =>
   canonical({
     tenant,
-    asked,
+    content,
     headers: source?.headers,
     fields: source && unknownValues(source),
     numbers: source && exactNumbers(source)

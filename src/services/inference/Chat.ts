@@ -32,7 +32,7 @@ const callerOf = ({ keepAlive, priority, tenant }: Request): Pick<Generation, "c
 
 /** The request without its routing, for an engine. */
 const generationOf = (request: Request): Generation => {
-  const { keepAlive: _, model: __, priority: ___, route: ____, tenant: _____, ...asked } = request
+  const { keepAlive: _, model: __, priority: ___, route: ____, tenant: _____, ...fields } = request
   const {
     assistantPrefix,
     format,
@@ -45,7 +45,7 @@ const generationOf = (request: Request): Generation => {
     toolChoice,
     tools,
     ...sampling
-  } = asked
+  } = fields
   return {
     messages,
     maxTokens,

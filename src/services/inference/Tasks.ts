@@ -115,11 +115,11 @@ export const count = (pipeline: Pipeline) =>
   Effect.fnUntraced(function*(given: CountRequest) {
     const request = yield* validated(given, Validation.count)
     const { input, source } = request
-    const asked = { messages: input.messages, source }
+    const conversation = { messages: input.messages, source }
     const routing = {
       ...request,
-      capabilities: requiredByCount(asked),
-      pathsOf: (capability: string) => pathsOf(asked, capability)
+      capabilities: requiredByCount(conversation),
+      pathsOf: (capability: string) => pathsOf(conversation, capability)
     }
     const routed = yield* pipeline.begin("tokenize", request, routing)
     const winner = yield* pipeline.execute(routed, ({ lease, stats }) =>

@@ -82,11 +82,11 @@ export const choose = (
  * The provider accepted the key. Ignored while a rate limit lasts, and for requests that took the key before it was
  * rejected: their outcome is older.
  *
- * @param asked when the request took the key, monotonic ms
+ * @param takenAt when the request took the key, monotonic ms
  */
-export const accepted = (keys: KeyPool, index: number, asked: number, now: number): KeyPool => {
+export const accepted = (keys: KeyPool, index: number, takenAt: number, now: number): KeyPool => {
   const { refusedAt, standing, until } = keys[index]!
-  const isOld = standing === "refused" ? asked <= refusedAt : until > now
+  const isOld = standing === "refused" ? takenAt <= refusedAt : until > now
   return standing === "usable" || isOld
     ? keys
     : change(keys, index, { standing: "usable", until: 0, refusals: 0 })
@@ -96,11 +96,11 @@ export const accepted = (keys: KeyPool, index: number, asked: number, now: numbe
  * A probe of a rejected key ended without a result about the key, as by HTTP 503: the next request may probe it at
  * once.
  *
- * @param asked when the request took the key, monotonic ms
+ * @param takenAt when the request took the key, monotonic ms
  */
-export const released = (keys: KeyPool, index: number, asked: number, now: number): KeyPool => {
+export const released = (keys: KeyPool, index: number, takenAt: number, now: number): KeyPool => {
   const { refusedAt, standing, until } = keys[index]!
-  return standing === "refused" && asked > refusedAt && until > now ? change(keys, index, { until: now }) : keys
+  return standing === "refused" && takenAt > refusedAt && until > now ? change(keys, index, { until: now }) : keys
 }
 
 /** The provider rate-limits the key, and therefore accepts it. */
@@ -120,11 +120,11 @@ export const limited = (
 /**
  * The provider rejects the key. Several rejections of requests that were in flight together count as one.
  *
- * @param asked when the request took the key, monotonic ms
+ * @param takenAt when the request took the key, monotonic ms
  */
-export const refused = (keys: KeyPool, index: number, asked: number, now: number, cooldowns: Cooldowns): KeyPool => {
+export const refused = (keys: KeyPool, index: number, takenAt: number, now: number, cooldowns: Cooldowns): KeyPool => {
   const key = keys[index]!
-  if (key.standing === "refused" && asked <= key.refusedAt) return keys
+  if (key.standing === "refused" && takenAt <= key.refusedAt) return keys
   const refusals = key.refusals + 1
   return change(keys, index, {
     standing: "refused",

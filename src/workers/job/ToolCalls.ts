@@ -80,7 +80,7 @@ class Reader implements ToolCallReader {
     this.#ended = true
     const parts = this.push("")
     if (this.#afterCall && this.#rest.trim() === "") this.#rest = ""
-    this.#say(this.#lead + this.#take(this.#rest.length))
+    this.#emitText(this.#lead + this.#take(this.#rest.length))
     return parts
   }
 
@@ -90,12 +90,12 @@ class Reader implements ToolCallReader {
     return taken
   }
 
-  #say(text: string) {
-    const said = this.#afterCall ? text.trimStart() : text
-    if (said === "") return
-    this.#parts.push({ type: "text", text: said })
+  #emitText(text: string) {
+    const kept = this.#afterCall ? text.trimStart() : text
+    if (kept === "") return
+    this.#parts.push({ type: "text", text: kept })
     this.#afterCall = false
-    if (said.trim() !== "") this.#atBegin = false
+    if (kept.trim() !== "") this.#atBegin = false
   }
 
   #begin(style: Style, lead: number, step: () => Step): Step {
@@ -107,7 +107,7 @@ class Reader implements ToolCallReader {
 
   /** Emits the lead as text; the text after it may contain a call. */
   #reject(): Step {
-    this.#say(this.#lead)
+    this.#emitText(this.#lead)
     this.#lead = ""
     this.#atBegin = false
     this.#step = () => this.#text()
@@ -119,11 +119,11 @@ class Reader implements ToolCallReader {
     const space = skipSpace(this.#rest, 0)
     if (this.#atBegin && this.#rest[space] === "{") return this.#begin(bare, space, () => this.#call())
     if (found !== undefined) {
-      this.#say(this.#take(this.#rest.slice(0, found.at).trimEnd().length))
+      this.#emitText(this.#take(this.#rest.slice(0, found.at).trimEnd().length))
       const lead = skipSpace(this.#rest, 0) + found.style.open.length
       return this.#begin(found.style, lead, () => this.#list())
     }
-    this.#say(this.#take(this.#rest.length - (this.#ended ? 0 : heldLength(this.#rest))))
+    this.#emitText(this.#take(this.#rest.length - (this.#ended ? 0 : heldLength(this.#rest))))
     return "wait"
   }
 

@@ -65,8 +65,8 @@ const failWith = async (what: string, cause: Error): Promise<never> => {
   await setImmediate()
   // The message may quote bytes of a damaged file.
   const words = cause instanceof RangeError ? `its header is damaged (${cause.message})` : cause.message
-  const why = (logMessages[0] ?? words).replaceAll(/[^\x20-\x7e]/g, "?")
-  return refuse({ kind: "load_failed", message: `${what}: ${why.replace(/^\w+: (?:error loading model: )?/, "")}` })
+  const detail = (logMessages[0] ?? words).replaceAll(/[^\x20-\x7e]/g, "?")
+  return refuse({ kind: "load_failed", message: `${what}: ${detail.replace(/^\w+: (?:error loading model: )?/, "")}` })
 }
 
 const gpuNames = { metal: "Metal", cuda: "CUDA", vulkan: "Vulkan" } as const

@@ -69,8 +69,11 @@ export const loadTokenizer = async ({ path, tokenizer, tokenizerConfig }: Folder
   try {
     return makeTokenizer(new Tokenizer(tokenizer, tokenizerConfig), tokenizer)
   } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause)
-    return refuse({ kind: "load_failed", message: `${join(path, "tokenizer.json")} is not a valid tokenizer: ${why}` })
+    const detail = cause instanceof Error ? cause.message : String(cause)
+    return refuse({
+      kind: "load_failed",
+      message: `${join(path, "tokenizer.json")} is not a valid tokenizer: ${detail}`
+    })
   }
 }
 
