@@ -98,6 +98,9 @@ export const batchWait = Duration.millis(100)
 /** How often memory and queues are sampled for the metrics. */
 export const sampleInterval = Duration.seconds(5)
 
+/** Failed attempts of one kind at one deployment are logged once in this time. */
+export const attemptLogInterval = Duration.seconds(10)
+
 /** How long an effect of the program's own metrics, cache or backoff may take. */
 export const callbackLimit = Duration.seconds(5)
 

@@ -16,6 +16,7 @@ import * as CachedResponses from "../cache/CachedResponses.ts"
 import { Breaker } from "../health/Breaker.ts"
 import { interval, Pressure, sheds } from "../models/MemoryPressure.ts"
 import { Models } from "../models/Models.ts"
+import * as AttemptLog from "../observability/AttemptLog.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import type { Operation } from "../observability/Metrics.ts"
 import { Metrics } from "../observability/Metrics.ts"
@@ -161,6 +162,14 @@ const makeDelays =
     return { reset, next: (...failure) => callbacks.runWithin("backoff", next(...failure), undefined) }
   }
 
+/** A route without deployments. */
+const failWithout = ({ route, state }: RoutedRequest): Effect.Effect<never, InferenceError> => {
+  const { reason } = noDeployment(route.decision)
+  return RequestTelemetry.recordFailure(state)(
+    Effect.fail(new InferenceError({ reason, decision: state.record.id, attempts: [] }))
+  )
+}
+
 const makeExecute = (
   parts: Parts,
   breaker: Breaker["Service"],
@@ -172,18 +181,14 @@ const makeExecute = (
   const attempt = makeAttempt(parts)
   const delaysOf = makeDelays(parts, makeSchedule)
   const hedges = HedgeBudget.make()
+  const logFailed = AttemptLog.make()
 
   return Effect.fnUntraced(function*<A>(
     routed: RoutedRequest<AttemptRequest>,
     use: (context: AttemptContext) => Effect.Effect<A, InferenceError, Scope.Scope>
   ) {
     const { request, route, state } = routed
-    if (route.deployments.length === 0) {
-      const { reason } = noDeployment(route.decision)
-      return yield* RequestTelemetry.recordFailure(state)(
-        Effect.fail(new InferenceError({ reason, decision: state.record.id, attempts: [] }))
-      )
-    }
+    if (route.deployments.length === 0) return yield* failWithout(routed)
     const plan = planOf(route, request, now())
     const alone = AttemptScope.isAlone(route)
     const contexts: Array<AttemptContext | undefined> = []
@@ -206,6 +211,7 @@ const makeExecute = (
         state.stats = stats
         state.record.answeredBy = deployment.id
       },
+      failed: (deployment, reason) => logFailed({ deployment, reason, decision: state.record.id, now: now() }),
       payHedge: () => !hasContent(routed) && hedges.spend(route.model),
       delays: () => delaysOf(route)
     }

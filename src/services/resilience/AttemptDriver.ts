@@ -32,6 +32,8 @@ export interface Hooks<A> {
   readonly won: (attempt: number) => void
   /** Pays for a hedged attempt; false if the budget does not suffice. */
   readonly payHedge: () => boolean
+  /** Called when an attempt has failed, unless in a defect. */
+  readonly failed: (deployment: string, reason: Reason) => Effect.Effect<void>
   /** Made when the first attempt has failed. */
   readonly delays: () => Delays
 }
@@ -62,9 +64,13 @@ interface StartedAttempt {
 const viewOf = <A>({ hooks: { closedFor, now } }: Drive<A>): View => ({ now: now(), closedFor })
 
 /** The reason of a failed attempt. A defect's text may hold secrets: it is logged only. */
-const reasonOf = (cause: Cause.Cause<InferenceError>, deployment: string): Effect.Effect<Reason> =>
+const reasonOf = <A>(
+  { hooks: { failed } }: Drive<A>,
+  cause: Cause.Cause<InferenceError>,
+  deployment: string
+): Effect.Effect<Reason> =>
   Option.match(Cause.findErrorOption(cause), {
-    onSome: ({ reason }) => Effect.succeed(reason),
+    onSome: ({ reason }) => Effect.as(failed(deployment, reason), reason),
     onNone: () =>
       Effect.as(
         Effect.logError(`An attempt at "${deployment}" ended in a defect.`, cause),
@@ -109,7 +115,7 @@ const failedEvent = Effect.fnUntraced(function*<A>(
   cause: Cause.Cause<InferenceError>
 ) {
   const now = drive.hooks.now()
-  const reason = yield* reasonOf(cause, deployment)
+  const reason = yield* reasonOf(drive, cause, deployment)
   drive.delays ??= drive.hooks.delays()
   const backoffMs = yield* drive.delays.next(deployment, reason, now)
   return { type, attempt, reason, tookMs: now - startedAt - afterMs, backoffMs } satisfies Event
