@@ -2,11 +2,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted, Result, Schema } from "effect"
 import * as fc from "fast-check"
-import * as AnthropicStream from "../../src/dialects/anthropic/EncodeStream.ts"
+import * as AnthropicEncodeStream from "../../src/dialects/anthropic/EncodeStream.ts"
 import { anthropic } from "../../src/dialects/anthropic/Provider.ts"
 import { gemini } from "../../src/dialects/gemini/Provider.ts"
 import { ollama } from "../../src/dialects/ollama/Provider.ts"
-import * as OpenAiStream from "../../src/dialects/openai/EncodeStream.ts"
+import * as OpenAiEncodeStream from "../../src/dialects/openai/EncodeStream.ts"
 import { openAi } from "../../src/dialects/openai/Provider.ts"
 import { brief } from "../../src/dialects/shared/ErrorMapping.ts"
 import type { Dialect } from "../../src/dialects/shared/ProviderDialect.ts"
@@ -72,7 +72,7 @@ const callers: ReadonlyArray<readonly [subject: typeof subjects[number], encode:
     reader.push(Buffer.from(body))
     reader.end()
     const envelope = { id: "chatcmpl-1", created: 1, model: "m", includeUsage: true, parallelToolCalls: true }
-    return OpenAiStream.makeFrameEncoder(envelope).events(0, reader.take().events)
+    return OpenAiEncodeStream.makeFrameEncoder(envelope).events(0, reader.take().events)
   }],
   [subjects[1]!, (body) => {
     const asked = { ...generation, source: { dialect: "anthropic", body: { messages: [] } } as const }
@@ -80,7 +80,7 @@ const callers: ReadonlyArray<readonly [subject: typeof subjects[number], encode:
     reader.push(Buffer.from(body))
     reader.end()
     const envelope = { id: "req_1", model: "m", parallelToolUse: true, thinking: true }
-    return AnthropicStream.makeFrameEncoder(envelope).events(reader.take().events)
+    return AnthropicEncodeStream.makeFrameEncoder(envelope).events(reader.take().events)
   }]
 ]
 
