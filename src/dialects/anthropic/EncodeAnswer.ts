@@ -144,35 +144,40 @@ const addDelta = (block: Mutable, delta: Fields): void => {
   }
 }
 
-/** Assembles a buffered answer from its events. */
+const parseInput = (block: Mutable): Mutable => {
+  const { input } = block
+  if (typeof input !== "string") return block
+  const json = parse(input)
+  return { ...block, input: json === undefined ? {} : json }
+}
+
+/** Assembles a buffered answer from its events; the provider may choose the indexes of blocks at will. */
 const assembled = (parts: ReadonlyArray<Native>): Fields => {
   let message: Mutable = {}
-  const content: Array<Mutable> = []
+  const content = new Map<number, Mutable>()
   for (const { body } of parts) {
-    const at = Number(body["index"] ?? 0)
+    const index = Number(body["index"] ?? 0)
     switch (body["type"]) {
       case "message_start":
-        message = { ...body["message"] as Fields }
+        message = { ...fieldsOf(body["message"]) }
         break
       case "content_block_start":
-        content[at] = { ...body["content_block"] as Fields }
+        content.set(index, { ...fieldsOf(body["content_block"]) })
         break
-      case "content_block_delta":
-        addDelta(content[at]!, body["delta"] as Fields)
+      case "content_block_delta": {
+        const block = content.get(index)
+        const delta = fieldsOf(body["delta"])
+        if (block !== undefined && delta !== undefined) addDelta(block, delta)
         break
+      }
       case "message_delta": {
         const { delta, type: _, usage, ...rest } = body
-        Object.assign(message, delta, rest, { usage: { ...message["usage"] as Fields, ...usage as Fields } })
+        Object.assign(message, fieldsOf(delta), rest, { usage: { ...fieldsOf(message["usage"]), ...fieldsOf(usage) } })
       }
     }
   }
-  for (const block of content) {
-    const { input } = block
-    if (typeof input !== "string") continue
-    const json = parse(input)
-    block["input"] = json === undefined ? {} : json
-  }
-  return { ...message, content }
+  const blocks = [...content].toSorted(([one], [other]) => one - other).map(([, block]) => parseInput(block))
+  return { ...message, content: blocks }
 }
 
 /** The provider's answer, which is not checked; undefined if the provider has another dialect. */

@@ -11,7 +11,7 @@ import type { ContentRefused } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, TokenLogprob, TokenUsage, ToolCall } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
 import type { Fields } from "../shared/Json.ts"
-import { isObject, listOf } from "../shared/Json.ts"
+import { fieldsOf, isObject, listOf } from "../shared/Json.ts"
 import type { ChatCompletion, Logprobs, Usage } from "./Schema.ts"
 
 /** What the parts of an answer share, and the options of its request. */
@@ -116,16 +116,28 @@ const joinFields = (before: Fields, piece: Fields): Fields => {
   return both
 }
 
-/** Joins calls by their indexes, which a buffered answer does not have. */
+/** Joins calls by their indexes, which a provider may choose at will. */
 const joinCalls = (before: ReadonlyArray<unknown>, pieces: unknown): ReadonlyArray<unknown> => {
   const calls = [...before]
   for (const [at, piece] of listOf(pieces).entries()) {
-    const { index = at, ...call } = piece as Fields
-    const place = Number(index)
-    const known = calls[place]
-    calls[place] = isObject(known) ? joinFields(known, call) : call
+    if (!isObject(piece)) continue
+    const index = Number(piece["index"] ?? at)
+    const known = calls.findIndex((call) => Object.is(fieldsOf(call)?.["index"], index))
+    const call = { ...piece, index }
+    if (known < 0) calls.push(call)
+    else calls[known] = { ...joinFields(calls[known] as Fields, call), index }
   }
   return calls
+}
+
+/** The calls in the order of their indexes, which a buffered answer does not have. */
+const orderedCalls = (calls: ReadonlyArray<unknown>): ReadonlyArray<Fields> =>
+  (calls as ReadonlyArray<Fields>).toSorted((one, other) => Number(one["index"]) - Number(other["index"]))
+    .map(({ index: _, ...call }) => call)
+
+const withOrderedCalls = (message: Fields): Fields => {
+  const { tool_calls: calls } = message
+  return Array.isArray(calls) ? { ...message, tool_calls: orderedCalls(calls) } : message
 }
 
 interface Choice {
@@ -134,7 +146,8 @@ interface Choice {
 }
 
 const addChoice = (choices: Array<Choice>, one: unknown): void => {
-  const { delta, finish_reason, logprobs, ...fields } = one as Fields
+  if (!isObject(one)) return
+  const { delta, finish_reason, logprobs, ...fields } = one
   const index = Number(fields["index"] ?? 0)
   const choice = choices[index] ??= {
     fields: { index, message: null, logprobs: null, finish_reason: null },
@@ -159,7 +172,7 @@ const assembled = (chunks: ReadonlyArray<Native>): Fields => {
     object: "chat.completion",
     choices: choices.map(({ fields, message }) => ({
       ...fields,
-      message: { role: "assistant", content: null, refusal: null, ...message }
+      message: { role: "assistant", content: null, refusal: null, ...withOrderedCalls(message) }
     }))
   }
 }
