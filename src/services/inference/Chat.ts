@@ -9,7 +9,7 @@ import { EngineFailed, make } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, ToolCall } from "../../domain/Job.ts"
 import * as Message from "../../domain/Message.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
-import { pathsOf, requiredByChat } from "../../domain/RoutingRequest.ts"
+import { pathsOf, promptLengthOf, requiredByChat } from "../../domain/RoutingRequest.ts"
 import type { Native } from "../../domain/Source.ts"
 import type { Start } from "../resilience/AttemptPlan.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
@@ -191,7 +191,7 @@ const textOf = ({ messages, tools = [] }: Request): string => JSON.stringify([to
 
 const lengthOf = ({ messages }: Request): number =>
   messages.reduce(
-    (sum, { content }) => sum + (typeof content === "string" ? content : Message.textOf(content)).length,
+    (sum, { content }) => sum + promptLengthOf(typeof content === "string" ? content : Message.textOf(content)),
     0
   )
 

@@ -14,6 +14,7 @@ import { notCapable } from "../../domain/InferenceError.ts"
 import {
   pathOfTokenize,
   pathsOf,
+  promptLengthOf,
   requiredByCount,
   requiredByEmbedding,
   requiredByTokenize
@@ -32,7 +33,7 @@ const finish = (stats: AttemptStats, ...promptTokens: ReadonlyArray<number>): nu
   return stats.promptTokens
 }
 
-const lengthOf = (texts: ReadonlyArray<string>): number => texts.reduce((sum, { length }) => sum + length, 0)
+const lengthOf = (texts: ReadonlyArray<string>): number => texts.reduce((sum, text) => sum + promptLengthOf(text), 0)
 
 /** Embeds in a batch, or, for a provider of the caller's dialect, with the caller's own request. */
 const embedding = ({ embed }: Pipeline, { inputs, source }: EmbedRequest) =>

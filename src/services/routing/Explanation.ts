@@ -10,6 +10,7 @@ import { Effect, Schema } from "effect"
 import { engineCapabilities } from "../../domain/EngineProtocol.ts"
 import { RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { RequiredCapability, RoutingRequest } from "../../domain/RoutingRequest.ts"
+import { promptLengthOf } from "../../domain/RoutingRequest.ts"
 import * as Time from "../../domain/Time.ts"
 import { Providers } from "../engines/Providers.ts"
 import { Registry } from "../models/Registry.ts"
@@ -81,7 +82,7 @@ export const routingRequestOf = (
   ...rest,
   model,
   capabilities: needs.some((need) => tasks.has(need)) ? needs : ["generate", ...needs],
-  promptLength: prompt?.length,
+  promptLength: prompt === undefined ? undefined : promptLengthOf(prompt),
   // As engines begin a prompt: no tools, and one message.
   promptText: prompt === undefined ? undefined : () => JSON.stringify([[], [{ role: "user", content: prompt }]])
 })

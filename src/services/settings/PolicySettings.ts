@@ -69,7 +69,8 @@ export const PolicySettings = Schema.Struct({
     })
   ),
   maxWait: optional(
-    "Maximum wait for a deployment to become available when no other is, false for no wait. Default 10 seconds.",
+    "Maximum wait for a deployment to become available when no other is, false for no wait. Delays between retries at one " +
+      "deployment are limited by `backoff.cap` instead. Default 10 seconds.",
     SpanOrOff
   ),
   timeouts: optional(
