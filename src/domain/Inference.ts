@@ -294,6 +294,15 @@ export interface OpenedAnswer extends AnsweredBy {
   readonly events: Stream.Stream<Event, InferenceError>
 }
 
+/** Receives a streamed answer as it is generated. */
+export interface AnswerSink {
+  /** Called once, right before the first events: from here on no other deployment takes over, unless it continues. */
+  readonly begin: (by: AnsweredBy) => void
+  /** False if the reader is slow: no more events come until `whenDrained` has called back. */
+  readonly events: (events: ReadonlyArray<Event>) => boolean
+  readonly whenDrained: (callback: () => void) => void
+}
+
 /** A complete answer. */
 export interface Answer extends AnsweredBy {
   readonly text: string

@@ -14,7 +14,7 @@ import type { Generation } from "../../src/domain/Generation.ts"
 import type { Event } from "../../src/domain/Inference.ts"
 import type { Reason } from "../../src/domain/InferenceError.ts"
 import type { ToolCall } from "../../src/domain/Job.ts"
-import { eventsOf, makeEventReader } from "../../src/layers/providers/RemoteEngine.ts"
+import { eventsOf, makeEventReader } from "../../src/layers/providers/AnswerEvents.ts"
 import type { Fixture } from "../layers/providers/support.ts"
 import { engineAt, fixture, generation, json, outcome, served } from "../layers/providers/support.ts"
 

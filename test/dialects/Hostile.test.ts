@@ -14,8 +14,8 @@ import { troupe } from "../../src/dialects/troupe/Provider.ts"
 import type { Event } from "../../src/domain/Inference.ts"
 import { InvalidRequest, Reason } from "../../src/domain/InferenceError.ts"
 import { retryAfterOf } from "../../src/domain/RetryAfter.ts"
+import { makeEventReader } from "../../src/layers/providers/AnswerEvents.ts"
 import * as DeploymentKeys from "../../src/layers/providers/DeploymentKeys.ts"
-import { makeEventReader } from "../../src/layers/providers/RemoteEngine.ts"
 import { engineAt, fixture, generation, json, outcome, served, textOf } from "../layers/providers/support.ts"
 import { plain, streamedOf, targetOf } from "../support/Dialects.ts"
 import * as Numbers from "../support/Numbers.ts"
@@ -256,10 +256,15 @@ describe("the time to wait before a retry", () => {
   })
 })
 
+const sources: DeploymentKeys.Sources = { now: () => 0, random: () => 0 }
+
 describe("a reason", () => {
   it("contains no part of a key, wherever the provider's text is shortened", () => {
     const key = "Kp7-Zq9_Xw3.Vb5"
-    const ring = DeploymentKeys.make({ engine: "remote", provider: "openai", model: "m", key: Redacted.make(key) })
+    const ring = DeploymentKeys.make(
+      { engine: "remote", provider: "openai", model: "m", key: Redacted.make(key) },
+      sources
+    )
     fc.assert(fc.property(fc.nat(400), fc.nat(400), (before, after) => {
       const detail = `${brief(`${"x".repeat(before)}${key}${"y".repeat(after)}`)} (HTTP status 400)`
       const clean = ring.clean(new InvalidRequest({ detail, path: `a.${key}` }))
@@ -276,7 +281,7 @@ describe("a reason", () => {
       model: "m",
       keys: [{ key: Redacted.make("sk-one") }, { key: Redacted.make("sk-one-more") }],
       headers: { authorization: Redacted.make("Bearer sk-header") }
-    })
+    }, sources)
     const clean = ring.clean(new InvalidRequest({ detail: "Neither sk-one-more nor sk-header nor sk-one is one." }))
     assert.strictEqual(clean.message, "Neither <redacted> nor <redacted> nor <redacted> is one.")
   })

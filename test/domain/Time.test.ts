@@ -42,14 +42,18 @@ const openCircuit: Case = (jump) =>
 
 const limitedKey: Case = (jump) =>
   Effect.gen(function*() {
-    const ring = DeploymentKeys.make({ engine: "remote", provider: "openai", model: "m", key: Redacted.make("secret") })
-    const held = yield* ring.take("a", new Set())
-    yield* ring.note(held, new RateLimited({ deployment: "a", retryAfterMs: 30_000 }))
+    const ring = DeploymentKeys.make(
+      { engine: "remote", provider: "openai", model: "m", key: Redacted.make("secret") },
+      yield* DeploymentKeys.sources
+    )
+    const take = Effect.suspend(() => Effect.fromResult(ring.take("a", new Set())))
+    const held = yield* take
+    ring.note(held, new RateLimited({ deployment: "a", retryAfterMs: 30_000 }))
     jump()
-    const { reason } = yield* Effect.flip(ring.take("a", new Set()))
+    const { reason } = yield* Effect.flip(take)
     assert.deepStrictEqual(reason, new RateLimited({ deployment: "a", cached: true, retryAfterMs: 30_000 }))
     yield* TestClock.adjust("30 seconds")
-    yield* ring.take("a", new Set())
+    yield* take
   })
 
 const limits: Connection.Limits = {
@@ -63,7 +67,7 @@ const limits: Connection.Limits = {
 const exchange: Case = (jump) =>
   Effect.gen(function*() {
     const watcher = yield* Connection.makeTimeouts("a", limits)
-    const watch = yield* watcher.watch(true, () => {})
+    const watch = watcher.add(true, () => {})
     jump()
     yield* TestClock.adjust(2_999)
     assert.isUndefined(watch.reason())

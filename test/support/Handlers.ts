@@ -65,7 +65,7 @@ export const withHandler = async <A>(
     }),
     Breaker.layer,
     DecisionLog.layer,
-    Layer.mock(Models)({ snapshot: () => ({ queued: 0, state: "ready" }) }),
+    Layer.mock(Models)({ tryLease: () => undefined, snapshot: () => ({ queued: 0, state: "ready" }) }),
     Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { status }),
     Layer.sync(RequestBytes, () => new ByteBudget(1e6)),
@@ -106,6 +106,7 @@ export const withHandler = async <A>(
 /** An `Inference` in which every call has this result. */
 export const ending = (end: Effect.Effect<never, InferenceError.InferenceError>): Inference["Service"] => ({
   open: () => end,
+  deliver: () => end,
   stream: () => Stream.fromEffect(end),
   generate: () => end,
   embed: () => end,

@@ -1,6 +1,5 @@
 /** A minimal dialect of the HTTP interface: a codec and a routes file. */
 import { Effect, Result, Schema } from "effect"
-import { HttpServerResponse } from "effect/http"
 import { HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
 import type { Request } from "../../src/domain/Inference.ts"
 import { InvalidRequest } from "../../src/domain/InferenceError.ts"
@@ -24,7 +23,7 @@ const encode = (status: number, problem: string, id: string) => ({ status, body:
 
 const conventions: Conventions = {
   encodeProblem: ({ message, status }, id) => encode(status, message, id),
-  identify: (response, id) => HttpServerResponse.setHeader(response, "x-plain-id", id),
+  idHeaders: (id) => ({ "x-plain-id": id }),
   keyOf: (headers) => headers["x-plain-key"]
 }
 
@@ -32,10 +31,10 @@ const ask = (inference: Inference["Service"]): Endpoint.Endpoint<Request> => ({
   idPrefix: "plain-",
   decode,
   encodeError: (reason, id) => encode(reason._tag === "InvalidRequest" ? 400 : 500, reason.message, id),
-  answer: ({ body }) =>
+  answer: ({ body, ...call }) =>
     Effect.map(
       inference.generate(body),
-      (answer) => Endpoint.respondJson({ text: answer.text }, Endpoint.answerHeaders(answer))
+      (answer) => Endpoint.respondJson(call, { text: answer.text }, Endpoint.answerHeaders(answer))
     )
 })
 

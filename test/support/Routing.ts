@@ -151,6 +151,7 @@ export const world = (setting: Setting): World => {
     return { name, deployments: [first!, ...others], routing }
   })
   const actors = Layer.mock(Models)({
+    tryLease: () => undefined,
     snapshot: () => ({ queued: 0, state: "ready" }),
     events: Stream.fromIterable(events),
     lease: ({ id }, caller) => Effect.as(queue, disguise(makeEngine(made, id, parts.get(id)!, caller))),

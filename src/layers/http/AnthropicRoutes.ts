@@ -6,8 +6,7 @@
  * Before the first content every failure is an ordinary error response, also for a stream (`ServerSentEvents`). A later
  * failure is an `error` event in the stream, which then has no `message_stop`.
  */
-import { Array as Arr, DateTime, Effect, Stream } from "effect"
-import { HttpServerResponse } from "effect/http"
+import { DateTime, Effect } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import type { Decoded, MessagesCall } from "../../dialects/anthropic/DecodeRequest.ts"
 import * as DecodeRequest from "../../dialects/anthropic/DecodeRequest.ts"
@@ -96,38 +95,15 @@ interface Services {
   readonly inference: Inference["Service"]
 }
 
-/**
- * Frames until the last event. The first pull fails if the request fails before any content.
- *
- * @param setHeaders called before the first frame
- */
-const framesOf = (
-  { inference }: Services,
-  call: Call<MessagesCall>,
-  setHeaders: (headers: Endpoint.RoutingHeaders) => void
-) => {
-  const encoder = EncodeStream.makeFrameEncoder(envelopeOf(call))
-  const opened = Effect.map(inference.open(call.body.request), ({ events, ...by }) => {
-    setHeaders(Endpoint.answerHeaders(by))
-    return Stream.mapArray(events, (some) => Arr.of(encoder.events(some)))
-  })
-  return Stream.unwrap(opened).pipe(
-    Stream.concat(Stream.sync(encoder.end)),
-    Stream.catchTag("InferenceError", (error) => {
-      if (error.reason._tag !== "ContentRefused") return Stream.fail(relocate(call.body)(error))
-      setHeaders(Endpoint.errorHeaders(error))
-      return Stream.succeed(encoder.refuse(error.reason))
-    })
-  )
-}
-
-const failureFramesOf = (id: string): FailureFrames => ({
-  error: (reason) => EncodeStream.encodeError(encodeError(reason, id).body),
+const failureFramesOf = ({ body, id }: Call<MessagesCall>): FailureFrames => ({
+  error: (reason) => EncodeStream.encodeError(encodeError(DecodeRequest.relocate(reason, body), id).body),
   defect: () => EncodeStream.encodeError(encodeProblem(Endpoint.internalError, id).body)
 })
 
-const respondStream = (services: Services, call: Call<MessagesCall>) =>
-  ServerSentEvents.respond(call.id, failureFramesOf(call.id), (setHeaders) => framesOf(services, call, setHeaders))
+const respondStream = ({ inference }: Services, call: Call<MessagesCall>) => {
+  const frames = { ...failureFramesOf(call), ...EncodeStream.makeFrameEncoder(envelopeOf(call)) }
+  return Effect.mapError(ServerSentEvents.respondOne(inference, call.body.request, call, frames), relocate(call.body))
+}
 
 const respondBuffered = ({ inference }: Services, call: Call<MessagesCall>) => {
   const envelope = envelopeOf(call)
@@ -135,11 +111,11 @@ const respondBuffered = ({ inference }: Services, call: Call<MessagesCall>) => {
     Effect.flatMap((answer) =>
       Effect.map(
         Effect.fromResult(EncodeAnswer.encodeAnswer(envelope, answer)),
-        (message) => Endpoint.respondJson(message, Endpoint.answerHeaders(answer))
+        (message) => Endpoint.respondJson(call, message, Endpoint.answerHeaders(answer))
       )
     ),
     Effect.mapError(relocate(call.body)),
-    Effect.catch(Endpoint.respondRefusal((reason) => EncodeAnswer.encodeRefusal(envelope, reason)))
+    Effect.catch(Endpoint.respondRefusal(call, (reason) => EncodeAnswer.encodeRefusal(envelope, reason)))
   )
 }
 
@@ -156,9 +132,10 @@ const countTokens = ({ inference }: Services): Endpoint.Endpoint<Decoded<CountRe
   idPrefix,
   encodeError,
   decode: DecodeRequest.decodeCount,
-  answer: ({ body }) =>
+  answer: ({ body, ...call }) =>
     Effect.mapBoth(inference.count(body.request), {
-      onSuccess: (found) => Endpoint.respondJson({ input_tokens: found.promptTokens }, Endpoint.answerHeaders(found)),
+      onSuccess: (found) =>
+        Endpoint.respondJson(call, { input_tokens: found.promptTokens }, Endpoint.answerHeaders(found)),
       onFailure: relocate(body)
     })
 })
@@ -181,7 +158,7 @@ const apiKeyOf = (value: string | undefined): string | undefined => value?.trim(
 
 const conventions: Conventions = {
   encodeProblem,
-  identify: (response, id) => HttpServerResponse.setHeaders(response, { "request-id": id, "x-request-id": id }),
+  idHeaders: (id) => ({ "request-id": id, "x-request-id": id }),
   keyOf: (headers) => apiKeyOf(headers["x-api-key"]) ?? bearerTokenOf(headers["authorization"])
 }
 

@@ -48,11 +48,8 @@ export interface ModelShapes {
 /** How clients of a dialect identify themselves, and how they recognize a response. */
 export interface Conventions {
   readonly encodeProblem: (problem: HttpProblem, id: string) => ErrorResponse
-  /** Adds the id of the request to a response, where clients of the dialect look for it. */
-  readonly identify: (
-    response: HttpServerResponse.HttpServerResponse,
-    id: string
-  ) => HttpServerResponse.HttpServerResponse
+  /** The headers of a response with the id of the request, where clients of the dialect look for it. */
+  readonly idHeaders: (id: string) => Readonly<Record<string, string>>
   /** Reads the API key of the caller. */
   readonly keyOf: (headers: Headers.Headers) => string | undefined
 }
@@ -76,8 +73,9 @@ export interface Dialect extends Conventions {
 /** The dialects of a service. The first is the default. */
 export type Dialects = readonly [Dialect, ...ReadonlyArray<Dialect>]
 
-export const respondError = ({ body, headers, status }: ErrorResponse) =>
-  HttpServerResponse.jsonUnsafe(body, { status, headers })
+/** @param more headers beside those of the error */
+export const respondError = ({ body, headers, status }: ErrorResponse, more: Readonly<Record<string, string>> = {}) =>
+  HttpServerResponse.jsonUnsafe(body, { status, headers: { ...headers, ...more } })
 
 /** Selects a dialect by the path of a request. */
 export const makeDialectOf = (dialects: Dialects): (path: string) => Dialect => {

@@ -6,11 +6,16 @@
  * An endpoint defines how to answer a parsed body, and its dialect defines the shape of errors. Every failure becomes a
  * response in that shape here. Every response has the id that the log has.
  */
-import { Clock, Context, Effect, Layer, Option, Random, Result, Scope } from "effect"
+import { toServerResponse } from "@effect/platform-node/NodeHttpServerRequest"
+import type { Fiber } from "effect"
+import { Cause, Clock, Context, Effect, Layer, Option, Random, Result, Scope } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import type { ServerResponse } from "node:http"
+import { IncomingMessage } from "node:http"
 import type { CallerIdentity } from "../../dialects/shared/CallerRequest.ts"
 import * as Caller from "../../domain/Caller.ts"
 import * as ExactNumber from "../../domain/ExactNumber.ts"
+import { isCancellation } from "../../domain/FailureClass.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
@@ -25,6 +30,10 @@ import * as RequestBody from "./RequestBody.ts"
 export interface Call<Decoded> {
   /** The id of the response, and of every log line about the request. */
   readonly id: string
+  /** The headers of the response with the id. */
+  readonly headers: Readonly<Record<string, string>>
+  /** Node's response, which an answer is written to; undefined for a web handler. */
+  readonly response: ServerResponse | undefined
   /** Seconds since 1970. */
   readonly created: number
   readonly body: Decoded
@@ -63,11 +72,12 @@ const stopping: HttpProblem = {
 /** Letters of each part of an id: V8 formats numbers of more than 31 bits many times more slowly. */
 const idParts = [6, 5, 6, 5]
 
-export const makeId = (prefix: string): Effect.Effect<string> =>
-  Random.Random.useSync((random) => {
-    const part = (letters: number) => Math.floor(random.nextDoubleUnsafe() * 36 ** letters)
-    return idParts.reduce((id, letters) => id + part(letters).toString(36).padStart(letters, "0"), prefix)
-  })
+const idOf = (prefix: string, random: typeof Random.Random.Service): string => {
+  const part = (letters: number) => Math.floor(random.nextDoubleUnsafe() * 36 ** letters)
+  return idParts.reduce((id, letters) => id + part(letters).toString(36).padStart(letters, "0"), prefix)
+}
+
+export const makeId = (prefix: string): Effect.Effect<string> => Random.Random.useSync((random) => idOf(prefix, random))
 
 const byteOrderMark = "\ufeff"
 
@@ -128,20 +138,38 @@ export const errorHeaders = (
 export const logName = (id: string, { "x-troupe-decision": decision }: RoutingHeaders): string =>
   decision === undefined ? id : `${id} (${decision})`
 
+/** What a response belongs to. */
+export type Responding = Pick<Call<unknown>, "headers" | "id" | "response">
+
+/** The response was written to Node's. */
+export const written = HttpServerResponse.empty()
+
 /** A JSON response with these headers. */
-export const respondJson = (body: unknown, headers: RoutingHeaders) => HttpServerResponse.jsonUnsafe(body, { headers })
+export const respondJson = ({ headers: idHeaders, response }: Responding, body: unknown, headers: RoutingHeaders) => {
+  if (response === undefined) return HttpServerResponse.jsonUnsafe(body, { headers: { ...headers, ...idHeaders } })
+  if (response.destroyed) return written
+  const text = JSON.stringify(body)
+  response.writeHead(200, {
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(text),
+    ...headers,
+    ...idHeaders
+  })
+  response.end(text)
+  return written
+}
 
 /**
  * Answers a refusal of a provider with the dialect's body for it; other errors stay.
  *
  * @param encode undefined if the dialect has no body for this refusal
  */
-export const respondRefusal = (encode: (reason: InferenceError.ContentRefused) => unknown) =>
+export const respondRefusal = (call: Responding, encode: (reason: InferenceError.ContentRefused) => unknown) =>
 (
   error: InferenceError.InferenceError
 ): Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError.InferenceError> => {
   const body = error.reason._tag === "ContentRefused" ? encode(error.reason) : undefined
-  return body === undefined ? Effect.fail(error) : Effect.succeed(respondJson(body, errorHeaders(error)))
+  return body === undefined ? Effect.fail(error) : Effect.succeed(respondJson(call, body, errorHeaders(error)))
 }
 
 /** The address of a caller, by which callers share a model fairly. */
@@ -208,86 +236,140 @@ const decode = <Decoded>(
 const exactOf = ({ isInexact, text }: RequestBody.Text, json: unknown): unknown =>
   isInexact ? ExactNumber.parseInexact(withoutMark(text), json) : undefined
 
-/** Parses and decodes a body. Between the steps of a large one the event loop runs other work. */
-const receive = <Decoded>(
+type Failure = InferenceError.InferenceError | InferenceError.InvalidRequest | RequestBody.BodyReadError
+type Answered = Effect.Effect<HttpServerResponse.HttpServerResponse, Failure, Scope.Scope>
+
+/** Decodes a body and answers it. */
+const answerText = <Decoded>(
   incoming: Incoming<Decoded>,
-  body: RequestBody.Text
-): Effect.Effect<DecodedRequest<Decoded>, InferenceError.InvalidRequest> => {
-  if (!RequestBody.isLarge(body)) {
-    return Effect.fromResult(Result.flatMap(parse(body.text), (json) => decode(incoming, json, exactOf(body, json))))
-  }
-  return Effect.gen(function*() {
+  body: RequestBody.Text,
+  answer: (decoded: DecodedRequest<Decoded>) => Answered
+): Answered => {
+  const decoded = Result.flatMap(parse(body.text), (json) => decode(incoming, json, exactOf(body, json)))
+  return Result.isFailure(decoded) ? Effect.fail(decoded.failure) : answer(decoded.success)
+}
+
+/** As `answerText`; between the steps the event loop runs other work. */
+const answerLarge = <Decoded>(
+  incoming: Incoming<Decoded>,
+  body: RequestBody.Text,
+  answer: (decoded: DecodedRequest<Decoded>) => Answered
+): Answered =>
+  Effect.gen(function*() {
     yield* RequestBody.nextTurn
     const json = yield* Effect.fromResult(parse(body.text))
     if (body.isInexact) yield* RequestBody.nextTurn
     const exact = exactOf(body, json)
     yield* RequestBody.nextTurn
-    return yield* Effect.fromResult(decode(incoming, json, exact))
+    return yield* answer(yield* Effect.fromResult(decode(incoming, json, exact)))
   })
+
+/** Node's response to a request; undefined for a web handler. */
+const nodeResponseOf = (request: HttpServerRequest.HttpServerRequest): ServerResponse | undefined =>
+  request.source instanceof IncomingMessage ? toServerResponse(request) as ServerResponse : undefined
+
+/** What the handlers of a dialect share. */
+interface HandlerParts {
+  readonly conventions: Conventions
+  readonly limits: RequestBody.Limits
+  readonly bodyProblems: ReturnType<typeof RequestBody.problemsOf>
+  readonly readiness: Readiness["Service"]
 }
 
 /** Reads, decodes and answers a request. */
 const handle = <Decoded>(
-  conventions: Conventions,
+  { conventions, limits }: HandlerParts,
   endpoint: Endpoint<Decoded>,
-  id: string,
-  limits: RequestBody.Limits,
-  names: RequestNames
-) =>
-  Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
-    const hold = limits.budget.hold()
-    const received = Effect.flatMap(
-      RequestBody.text(request, limits, hold),
-      (text) => receive({ conventions, endpoint, names, request }, text)
-    )
-    const answered = Effect.flatMap(received, ({ body, hops }) => {
-      const answer = Effect.flatMap(
-        Clock.currentTimeMillis,
-        (now) => endpoint.answer({ id, created: Math.floor(now / 1000), body })
-      )
-      return hops === 0 ? answer : Effect.provideService(answer, Caller.HopCount, hops)
+  { fiber, id, names }: {
+    readonly fiber: Fiber.Fiber<unknown, unknown>
+    readonly id: string
+    readonly names: RequestNames
+  }
+): Answered => {
+  const { context } = fiber
+  const request = Context.getUnsafe(context, HttpServerRequest.HttpServerRequest)
+  const hold = limits.budget.hold()
+  const incoming: Incoming<Decoded> = { conventions, endpoint, names, request }
+  const answer = ({ body, hops }: DecodedRequest<Decoded>): Answered => {
+    const answered = endpoint.answer({
+      id,
+      headers: conventions.idHeaders(id),
+      response: nodeResponseOf(request),
+      created: Math.floor(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() / 1000),
+      body
     })
-    // The scope of the request closes after the response, or when the client disconnects.
-    return Effect.flatMap(Effect.scope, (scope) =>
-      Effect.flatMap(Scope.addFinalizer(scope, Effect.sync(hold.release)), () => answered))
-  })
+    return hops === 0 ? answered : Effect.provideService(answered, Caller.HopCount, hops)
+  }
+  // The scope of the request closes after the response, or when the client disconnects.
+  return Effect.flatMap(
+    Scope.addFinalizer(Context.getUnsafe(context, Scope.Scope), Effect.sync(hold.release)),
+    () =>
+      Effect.flatMap(
+        RequestBody.text(request, limits, hold),
+        (body) => (RequestBody.isLarge(body) ? answerLarge : answerText)(incoming, body, answer)
+      )
+  )
+}
+
+/** The response to a failure before an answer. */
+const makeRefuse = ({ bodyProblems, conventions }: HandlerParts) => {
+  const respond = (problem: HttpProblem, id: string) =>
+    respondError(conventions.encodeProblem(problem, id), conventions.idHeaders(id))
+
+  const fail = <Decoded>(
+    { encodeError }: Endpoint<Decoded>,
+    id: string,
+    reason: InferenceError.Reason,
+    headers: RoutingHeaders
+  ) => {
+    const error = encodeError(reason, id)
+    // A caller's own mistakes are not logged.
+    const log = error.status >= 500 ? Effect.logWarning(`${logName(id, headers)}: ${reason.message}`) : Effect.void
+    return Effect.as(log, respondError(error, { ...headers, ...conventions.idHeaders(id) }))
+  }
+
+  const refuse = <Decoded>(
+    endpoint: Endpoint<Decoded>,
+    id: string,
+    names: RequestNames,
+    cause: Cause.Cause<Failure>
+  ): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
+    const found = Cause.findErrorOption(cause)
+    if (Option.isNone(found)) {
+      return isCancellation(cause)
+        ? Effect.failCause(cause as Cause.Cause<never>)
+        : Effect.as(Effect.logError(`${id} failed with a defect.`, Cause.squash(cause)), respond(internalError, id))
+    }
+    const error = found.value
+    switch (error._tag) {
+      case "BodyReadError":
+        return Effect.succeed(respond(bodyProblems[error.kind], id))
+      case "InvalidRequest":
+        return fail(endpoint, id, renameReason(names, error), {})
+      case "InferenceError":
+        return fail(endpoint, id, renameReason(names, error.reason), errorHeaders(error))
+    }
+  }
+  return { respond, refuse }
+}
 
 /** Makes handlers for the endpoints of a dialect. */
 const make = Effect.fnUntraced(function*(conventions: Conventions) {
-  const readiness = yield* Readiness
   const limits = yield* RequestBody.limits
-  const bodyProblems = RequestBody.problemsOf(limits)
+  const readiness = yield* Readiness
+  const parts: HandlerParts = { conventions, limits, bodyProblems: RequestBody.problemsOf(limits), readiness }
+  const { refuse, respond } = makeRefuse(parts)
 
-  const respond = (problem: HttpProblem, id: string) => respondError(conventions.encodeProblem(problem, id))
-
-  const answer = <Decoded>(endpoint: Endpoint<Decoded>, id: string) => {
-    const names: RequestNames = {}
-    const fail = (reason: InferenceError.Reason, headers: RoutingHeaders = {}) => {
-      const error = endpoint.encodeError(renameReason(names, reason), id)
-      // A caller's own mistakes are not logged.
-      const log = error.status >= 500 ? Effect.logWarning(`${logName(id, headers)}: ${reason.message}`) : Effect.void
-      return Effect.as(log, respondError({ ...error, headers: { ...error.headers, ...headers } }))
-    }
-    return handle(conventions, endpoint, id, limits, names).pipe(
-      Effect.catchTags({
-        InvalidRequest: (reason) => fail(reason),
-        InferenceError: (error) => fail(error.reason, errorHeaders(error)),
-        BodyReadError: ({ kind }) => Effect.succeed(respond(bodyProblems[kind], id))
-      }),
-      Effect.catchDefect((defect) =>
-        Effect.as(Effect.logError(`${id} failed with a defect.`, defect), respond(internalError, id))
-      )
-    )
-  }
-
-  return <Decoded>(endpoint: Endpoint<Decoded>) =>
-    Effect.flatMap(makeId(endpoint.idPrefix), (id) =>
-      Effect.map(
-        Effect.suspend(() =>
-          readiness.status === "stopping" ? Effect.succeed(respond(stopping, id)) : answer(endpoint, id)
-        ),
-        (response) => conventions.identify(response, id)
-      ))
+  return <Decoded>(endpoint: Endpoint<Decoded>): Handler =>
+    Effect.withFiber((fiber) => {
+      const id = idOf(endpoint.idPrefix, fiber.getRef(Random.Random))
+      if (readiness.status === "stopping") return Effect.succeed(respond(stopping, id))
+      const names: RequestNames = {}
+      return Effect.matchCauseEffect(handle(parts, endpoint, { fiber, id, names }), {
+        onSuccess: Effect.succeed,
+        onFailure: (cause) => refuse(endpoint, id, names, cause)
+      })
+    })
 })
 
 type Handler = Effect.Effect<

@@ -7,7 +7,6 @@
  * failure is an error frame in the stream, which then has no `[DONE]`.
  */
 import { Array as Arr, Effect, Result, Stream } from "effect"
-import { HttpServerResponse } from "effect/http"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
 import type { ChatCall } from "../../dialects/openai/DecodeRequest.ts"
 import * as DecodeRequest from "../../dialects/openai/DecodeRequest.ts"
@@ -28,6 +27,7 @@ import type {
   Answer,
   AnsweredBy,
   ClassifyRequest,
+  Event,
   OpenedAnswer,
   Request,
   TokenizeRequest
@@ -174,13 +174,20 @@ const failureFrames: FailureFrames = {
   defect: () => EncodeStream.encodeError(encodeProblem(Endpoint.internalError).body)
 }
 
-const respondStream = (services: Services, call: Call<ChatCall>, together: Request | undefined) =>
-  ServerSentEvents.respond(call.id, failureFrames, (setHeaders) => framesOf(services, call, together, setHeaders))
+const respondStream = (services: Services, call: Call<ChatCall>, together: Request | undefined) => {
+  const { requests } = call.body
+  if (requests.length === 1) {
+    const encoder = EncodeStream.makeFrameEncoder(envelopeOf(call))
+    const frames = { ...failureFrames, ...encoder, events: (events: ReadonlyArray<Event>) => encoder.events(0, events) }
+    return ServerSentEvents.respondOne(services.inference, requests[0], call, frames)
+  }
+  return ServerSentEvents.respond(call, failureFrames, (setHeaders) => framesOf(services, call, together, setHeaders))
+}
 
 const respondBuffered = ({ inference }: Services, call: Call<ChatCall>, together: Request | undefined) => {
   const envelope = envelopeOf(call)
   const respond = (answers: Arr.NonEmptyReadonlyArray<Answer>) =>
-    Endpoint.respondJson(EncodeAnswer.encodeAnswers(envelope, answers), Endpoint.answerHeaders(answers[0]))
+    Endpoint.respondJson(call, EncodeAnswer.encodeAnswers(envelope, answers), Endpoint.answerHeaders(answers[0]))
   const each = (requests: ReadonlyArray<Request>) =>
     Effect.forEach(requests, inference.generate, { concurrency: Defaults.choicesAtOnce })
   const { requests: [single, ...others] } = call.body
@@ -189,7 +196,7 @@ const respondBuffered = ({ inference }: Services, call: Call<ChatCall>, together
     return Effect.map(each(call.body.requests), (answers) => respond(answers as [Answer, ...Array<Answer>]))
   }
   return Effect.matchEffect(inference.generate(first), {
-    onFailure: Endpoint.respondRefusal((reason) => EncodeAnswer.encodeRefusal(envelope, reason)),
+    onFailure: Endpoint.respondRefusal(call, (reason) => EncodeAnswer.encodeRefusal(envelope, reason)),
     onSuccess: (answer) =>
       // A native answer has all choices.
       others.length === 0 || answer.native !== undefined
@@ -219,16 +226,17 @@ const chat = (services: Services): Endpoint.Endpoint<ChatCall> => ({
     })
 })
 
-const respond = (body: unknown, by: AnsweredBy) => Endpoint.respondJson(body, Endpoint.answerHeaders(by))
+const respond = (call: Endpoint.Responding, body: unknown, by: AnsweredBy) =>
+  Endpoint.respondJson(call, body, Endpoint.answerHeaders(by))
 
 const embeddings = ({ inference }: Services): Endpoint.Endpoint<EmbedCall> => ({
   idPrefix: "embd-",
   encodeError: encodeErrorWith(FieldNames.textErrors),
   decode: Tasks.decodeEmbedding,
-  answer: ({ body }) =>
+  answer: ({ body, ...call }) =>
     inference.embed(body.request).pipe(
       Effect.flatMap((found) =>
-        Effect.map(Effect.fromResult(Tasks.encodeEmbeddings(body, found)), (encoded) => respond(encoded, found))
+        Effect.map(Effect.fromResult(Tasks.encodeEmbeddings(body, found)), (encoded) => respond(call, encoded, found))
       ),
       Effect.mapError((error) => error._tag === "InvalidRequest" ? InferenceError.make(error) : error)
     )
@@ -238,18 +246,21 @@ const rerank = ({ inference }: Services): Endpoint.Endpoint<RerankCall> => ({
   idPrefix: "rerank-",
   encodeError: encodeErrorWith(FieldNames.rerankErrors),
   decode: Tasks.decodeRerank,
-  answer: ({ body, id }) =>
-    Effect.map(inference.rerank(body.request), (ranking) => respond(Tasks.encodeRerank(id, body, ranking), ranking))
+  answer: ({ body, ...call }) =>
+    Effect.map(
+      inference.rerank(body.request),
+      (ranking) => respond(call, Tasks.encodeRerank(call.id, body, ranking), ranking)
+    )
 })
 
 const classify = ({ inference }: Services): Endpoint.Endpoint<ClassifyRequest> => ({
   idPrefix: "classify-",
   encodeError: encodeErrorWith(FieldNames.textErrors),
   decode: Tasks.decodeClassify,
-  answer: ({ body, id }) =>
+  answer: ({ body, ...call }) =>
     Effect.map(
       inference.classify(body),
-      (found) => respond(Tasks.encodeClassifications(id, body.model, found), found)
+      (found) => respond(call, Tasks.encodeClassifications(call.id, body.model, found), found)
     )
 })
 
@@ -257,8 +268,8 @@ const tokenize = ({ inference }: Services): Endpoint.Endpoint<TokenizeRequest> =
   idPrefix: "tokenize-",
   encodeError: encodeErrorWith(FieldNames.tokenizeErrors),
   decode: Tasks.decodeTokenize,
-  answer: ({ body }) =>
-    Effect.map(inference.tokenize(body), (found) => respond(Tasks.encodeTokens(found.tokens), found))
+  answer: ({ body, ...call }) =>
+    Effect.map(inference.tokenize(body), (found) => respond(call, Tasks.encodeTokens(found.tokens), found))
 })
 
 const modelOf = ({ name }: Model, startedAt: number): typeof Schema.Model.Type => ({
@@ -270,7 +281,7 @@ const modelOf = ({ name }: Model, startedAt: number): typeof Schema.Model.Type =
 
 const conventions: Conventions = {
   encodeProblem,
-  identify: (response, id) => HttpServerResponse.setHeader(response, "x-request-id", id),
+  idHeaders: (id) => ({ "x-request-id": id }),
   keyOf: (headers) => bearerTokenOf(headers["authorization"])
 }
 

@@ -8,11 +8,14 @@
  */
 import { Array as Arr, Cause, Channel, Effect, Option, Pull, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
+import type { ServerResponse } from "node:http"
 import * as Caller from "../../domain/Caller.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
-import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
-import type { RoutingHeaders } from "./Endpoint.ts"
-import { logName } from "./Endpoint.ts"
+import type { AnswerSink, Event, Request } from "../../domain/Inference.ts"
+import type { ContentRefused, InferenceError, Reason } from "../../domain/InferenceError.ts"
+import type { Inference } from "../../services/inference/Inference.ts"
+import type { Responding, RoutingHeaders } from "./Endpoint.ts"
+import { answerHeaders, errorHeaders, logName, written } from "./Endpoint.ts"
 
 const encoder = new TextEncoder()
 
@@ -22,6 +25,18 @@ export interface FailureFrames {
   readonly defect: () => string
 }
 
+/** Encodes one answer as frames. */
+export interface AnswerFrames extends FailureFrames {
+  readonly events: (events: ReadonlyArray<Event>) => string
+  /** The last frames. */
+  readonly end: () => string
+  /** The frames of a refusal that a provider sent as an answer; undefined if it is an error response. */
+  readonly refuse: (reason: ContentRefused) => string | undefined
+}
+
+const contentType = "text/event-stream; charset=utf-8"
+const caching = { "cache-control": "no-cache" }
+
 type BytesPull = Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>>
 
 /**
@@ -29,7 +44,7 @@ type BytesPull = Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>>
  *   that sets the headers of the response, to be called before the first frames
  */
 export const respond = Effect.fnUntraced(function*(
-  id: string,
+  { headers: idHeaders, id }: Pick<Responding, "headers" | "id">,
   failureFrames: FailureFrames,
   framesOf: (setHeaders: (headers: RoutingHeaders) => void) => Stream.Stream<string, InferenceError>
 ) {
@@ -71,7 +86,97 @@ export const respond = Effect.fnUntraced(function*(
     return texts.length === 0 ? Cause.done() : Effect.succeed(encode(texts))
   })
   return HttpServerResponse.stream(Stream.fromPull(Effect.succeed(next)), {
-    contentType: "text/event-stream; charset=utf-8",
-    headers: { "cache-control": "no-cache", ...headers }
+    contentType,
+    headers: { ...caching, ...headers, ...idHeaders }
   })
 })
+
+/** Logs why an answer failed after its beginning. */
+const logFailure = (name: string, cause: Cause.Cause<InferenceError>): Effect.Effect<void> => {
+  const error = Cause.findErrorOption(cause)
+  return Option.isSome(error)
+    ? Effect.logWarning(`${name}: ${error.value.message}`)
+    : Effect.logError(`${name} failed with a defect.`, Cause.squash(cause))
+}
+
+const failureFrame = (frames: FailureFrames, cause: Cause.Cause<InferenceError>): string => {
+  const error = Cause.findErrorOption(cause)
+  return Option.isSome(error) ? frames.error(error.value.reason) : frames.defect()
+}
+
+const refusalOf = (frames: AnswerFrames, cause: Cause.Cause<InferenceError>) => {
+  const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+  const text = error?.reason._tag === "ContentRefused" ? frames.refuse(error.reason) : undefined
+  return error === undefined || text === undefined ? undefined : { text, headers: errorHeaders(error) }
+}
+
+/** Writes an answer to Node's response as it is generated. Before its first events a failure is an error response. */
+const writeOne = (
+  inference: Inference["Service"],
+  request: Request,
+  { headers: idHeaders, id }: Pick<Responding, "headers" | "id">,
+  frames: AnswerFrames,
+  response: ServerResponse
+) => {
+  let name: string | undefined
+  const begin = (headers: RoutingHeaders) => {
+    name = logName(id, headers)
+    response.writeHead(200, { "content-type": contentType, ...caching, ...headers, ...idHeaders })
+  }
+  const sink: AnswerSink = {
+    begin: (by) => begin(answerHeaders(by)),
+    events: (events) => {
+      const text = frames.events(events)
+      return text === "" || response.write(text)
+    },
+    whenDrained: (callback) => void response.once("drain", callback)
+  }
+  const end = (text: string) => {
+    response.end(text)
+    return written
+  }
+  return Effect.matchCauseEffect(inference.deliver(request, sink), {
+    onSuccess: () => Effect.succeed(end(frames.end())),
+    onFailure: (cause) => {
+      if (isCancellation(cause)) return Effect.failCause(cause)
+      if (name !== undefined) return Effect.as(logFailure(name, cause), end(failureFrame(frames, cause)))
+      const refusal = refusalOf(frames, cause)
+      if (refusal === undefined) return Effect.failCause(cause)
+      begin(refusal.headers)
+      return Effect.succeed(end(refusal.text))
+    }
+  })
+}
+
+/** The frames of an answer, for a response that is not Node's. */
+const framesOfOne = (
+  inference: Inference["Service"],
+  request: Request,
+  frames: AnswerFrames,
+  setHeaders: (headers: RoutingHeaders) => void
+) => {
+  const opened = Effect.map(inference.open(request), ({ events, ...by }) => {
+    setHeaders(answerHeaders(by))
+    return Stream.mapArray(events, (some) => Arr.of(frames.events(some)))
+  })
+  return Stream.unwrap(opened).pipe(
+    Stream.concat(Stream.sync(frames.end)),
+    Stream.catchTag("InferenceError", (error) => {
+      const refusal = refusalOf(frames, Cause.fail(error))
+      if (refusal === undefined) return Stream.fail(error)
+      setHeaders(refusal.headers)
+      return Stream.succeed(refusal.text)
+    })
+  )
+}
+
+/** Responds with one answer as it is generated. */
+export const respondOne = (
+  inference: Inference["Service"],
+  request: Request,
+  call: Responding,
+  frames: AnswerFrames
+) =>
+  call.response === undefined
+    ? respond(call, frames, (setHeaders) => framesOfOne(inference, request, frames, setHeaders))
+    : writeOne(inference, request, call, frames, call.response)

@@ -30,11 +30,11 @@ const models = (dialects: Dialects) => {
     const one = Effect.fnUntraced(function*() {
       const { headers } = yield* HttpServerRequest.HttpServerRequest
       const { model = "" } = yield* HttpRouter.params
-      const { encodeReason, identify, models } = dialectOf(headers)
+      const { encodeReason, idHeaders, models } = dialectOf(headers)
       const id = yield* Endpoint.makeId("req_")
       return Result.match(registry.find(model), {
         onSuccess: (found) => HttpServerResponse.jsonUnsafe(models.model(found, startedAt)),
-        onFailure: ({ reason }) => identify(respondError(encodeReason(reason, id)), id)
+        onFailure: ({ reason }) => respondError(encodeReason(reason, id), idHeaders(id))
       })
     })
     yield* router.add("GET", "/v1/models", list)
@@ -90,8 +90,8 @@ const problemOf = (method: string, path: string, allowed: string | undefined): H
 const notFound = (dialectOf: (path: string) => Dialect, methodsOf: MethodsOf) =>
   Effect.zipWith(HttpServerRequest.HttpServerRequest, Endpoint.makeId("req_"), ({ method, url }, id) => {
     const path = url.split("?")[0]!
-    const { encodeProblem, identify } = dialectOf(path)
-    return identify(respondError(encodeProblem(problemOf(method, path, methodsOf(path)), id)), id)
+    const { encodeProblem, idHeaders } = dialectOf(path)
+    return respondError(encodeProblem(problemOf(method, path, methodsOf(path)), id), idHeaders(id))
   })
 
 /** The routes, and what the server needs to answer a request without the router. */

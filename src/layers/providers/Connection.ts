@@ -1,10 +1,11 @@
 /**
- * One HTTP exchange on a dispatcher's connection: sends a request, and buffers the response until it is read, within time and
- * size limits.
+ * One HTTP exchange on a dispatcher's connection: sends a request, and passes the response to a receiver, or buffers it until
+ * it is read, within time and size limits.
  *
  * **Details**
  *
- * Pieces that arrive together are read together. The socket is paused while `maxBuffered` bytes or more are buffered.
+ * A receiver is called as the response arrives. Without one, or after `detach`, the response is buffered: pieces that arrive
+ * together are read together, and the socket is paused while `maxBuffered` bytes or more are buffered.
  *
  * One fiber per deployment checks the time limits of all its exchanges. It does not interrupt the request's fiber: it closes
  * the exchange, so that the pending read fails, and `reason` then has the limit that was exceeded.
@@ -15,8 +16,8 @@
  * complete.
  */
 import type * as Undici from "@effect/platform-node/Undici"
-import type { Pull } from "effect"
-import { Cause, Clock, Duration, Effect, Scope } from "effect"
+import type { Pull, Scope } from "effect"
+import { Cause, Clock, Duration, Effect, Fiber } from "effect"
 import type { Target } from "../../dialects/shared/ProviderDialect.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { RemoteDeployment } from "../../domain/Deployment.ts"
@@ -28,11 +29,34 @@ import { broken, tooLarge } from "./NetworkErrors.ts"
 /** Bytes that may be buffered. */
 const maxBuffered = 64 * 2 ** 10
 
+type Headers = Parameters<NonNullable<Undici.Dispatcher.DispatchHandler["onResponseStart"]>>[2]
+
 /** Status and headers of a response. */
 export interface Head {
   readonly status: number
-  /** Names in lower case. */
-  readonly headers: Readonly<Record<string, string | undefined>>
+  /** Names in lower case; a header that was sent several times is a list. */
+  readonly headers: Headers
+}
+
+/** One header. */
+export const headerOf = ({ headers }: Head, name: string): string | undefined => {
+  const value = headers[name]
+  return typeof value === "object" ? value.join(", ") : value
+}
+
+/** All headers. */
+export const headersOf = (head: Head): Readonly<Record<string, string | undefined>> => {
+  const texts: Record<string, string | undefined> = {}
+  for (const name in head.headers) texts[name] = headerOf(head, name)
+  return texts
+}
+
+/** Receives a response as it arrives: `head`, any number of `data`, then `end` or `error`; `error` may come at any time. */
+export interface Receiver {
+  readonly head: (head: Head) => void
+  readonly data: (piece: Uint8Array) => void
+  readonly end: () => void
+  readonly error: (error: Error) => void
 }
 
 export interface Connection {
@@ -42,31 +66,32 @@ export interface Connection {
   readonly pull: Pull.Pull<Uint8Array, Error>
   /** Whether the response is complete, read or not. */
   readonly isOver: () => boolean
+  /** The receiver is not called any more; the rest of the response is read with `pull`. */
+  readonly detach: () => void
+  /** Stops reading from the socket until `resume`. */
+  readonly pause: () => void
+  readonly resume: () => void
   readonly close: () => void
 }
 
 /** A POST request. */
 export interface Request {
-  readonly url: string
-  readonly headers: Readonly<Record<string, string>>
+  readonly origin: string
+  /** With the query. */
+  readonly path: string
+  /** Names and values in turn. */
+  readonly headers: ReadonlyArray<string>
   readonly body: string
-}
-
-type Headers = Parameters<NonNullable<Undici.Dispatcher.DispatchHandler["onResponseStart"]>>[2]
-
-const textsOf = (headers: Headers): Head["headers"] => {
-  const texts: Record<string, string | undefined> = {}
-  for (const name in headers) {
-    const value = headers[name]
-    texts[name] = Array.isArray(value) ? value.join(", ") : value
-  }
-  return texts
 }
 
 const closed = new Error("The exchange was closed")
 
 /** The bytes that are received and not read. */
 interface Inbox {
+  /** Undefined: the response is buffered. */
+  receiver: Receiver | undefined
+  /** `open` has returned. */
+  isSent: boolean
   controller: Undici.Dispatcher.DispatchController | undefined
   head: Head | undefined
   pieces: Array<Uint8Array>
@@ -83,9 +108,15 @@ const wake = (inbox: Inbox): void => {
   inbox.waiting = undefined
 }
 
-const finish = (inbox: Inbox, end: Pull.Pull<never, Error>): void => {
-  inbox.end ??= end
-  wake(inbox)
+/** @param error left out, the response is complete */
+const finish = (inbox: Inbox, error?: Error): void => {
+  if (inbox.end !== undefined) return
+  // A dispatcher that is closed fails within `open`.
+  if (!inbox.isSent) return queueMicrotask(() => finish(inbox, error))
+  inbox.end = error === undefined ? Cause.done() : Effect.fail(error)
+  if (inbox.receiver === undefined) wake(inbox)
+  else if (error === undefined) inbox.receiver.end()
+  else inbox.receiver.error(error)
 }
 
 const handlerOf = (inbox: Inbox): Undici.Dispatcher.DispatchHandler => ({
@@ -96,17 +127,19 @@ const handlerOf = (inbox: Inbox): Undici.Dispatcher.DispatchHandler => ({
   onResponseStart: (_, status, headers) => {
     // Informational responses precede the final one.
     if (status < 200) return
-    inbox.head = { status, headers: textsOf(headers) }
-    wake(inbox)
+    inbox.head = { status, headers }
+    if (inbox.receiver === undefined) wake(inbox)
+    else inbox.receiver.head(inbox.head)
   },
   onResponseData: (controller, piece) => {
+    if (inbox.receiver !== undefined) return inbox.receiver.data(piece)
     inbox.pieces.push(piece)
     inbox.bytes += piece.length
     if (inbox.bytes >= maxBuffered) controller.pause()
     wake(inbox)
   },
-  onResponseEnd: () => finish(inbox, Cause.done()),
-  onResponseError: (_, error) => finish(inbox, Effect.fail(error))
+  onResponseEnd: () => finish(inbox),
+  onResponseError: (_, error) => finish(inbox, error)
 })
 
 const take = (inbox: Inbox): Uint8Array | undefined => {
@@ -124,9 +157,19 @@ const after = <A, E>(inbox: Inbox, next: Effect.Effect<A, E>): Effect.Effect<A, 
     inbox.waiting = () => resume(next)
   })
 
-/** Sends a request. */
-export const open = (dispatcher: Undici.Dispatcher, { body, headers, url }: Request): Connection => {
+/**
+ * Sends a request.
+ *
+ * @param receiver called after `open` has returned
+ */
+export const open = (
+  dispatcher: Undici.Dispatcher,
+  { body, headers, origin, path }: Request,
+  receiver?: Receiver
+): Connection => {
   const inbox: Inbox = {
+    receiver,
+    isSent: false,
     controller: undefined,
     head: undefined,
     pieces: [],
@@ -145,20 +188,26 @@ export const open = (dispatcher: Undici.Dispatcher, { body, headers, url }: Requ
     return bytes === undefined ? inbox.end ?? after(inbox, pull) : Effect.succeed(bytes)
   })
   try {
-    const { origin, pathname, search } = new URL(url)
-    const timeouts = { headersTimeout: 0, bodyTimeout: 0 }
-    const request = { ...timeouts, origin, path: pathname + search, method: "POST", headers, body }
-    dispatcher.dispatch(request, handlerOf(inbox))
+    dispatcher.dispatch(
+      { origin, path, method: "POST", headers: headers as Array<string>, body, headersTimeout: 0, bodyTimeout: 0 },
+      handlerOf(inbox)
+    )
   } catch (error) {
-    finish(inbox, Effect.fail(error as Error))
+    finish(inbox, error as Error)
   }
+  inbox.isSent = true
   return {
     head,
     pull,
     isOver: () => inbox.end !== undefined,
+    detach: () => {
+      inbox.receiver = undefined
+    },
+    pause: () => inbox.controller?.pause(),
+    resume: () => inbox.controller?.resume(),
     close: () => {
       if (inbox.end !== undefined) return
-      finish(inbox, Effect.fail(closed))
+      finish(inbox, closed)
       inbox.controller?.abort(closed)
     }
   }
@@ -197,72 +246,104 @@ export interface ExchangeTimeout {
 /** The time limits of a deployment's exchanges. */
 export interface ExchangeTimeouts {
   /**
-   * Watches an exchange until the end of the scope.
+   * Watches an exchange until `remove`.
    *
    * @param streamed whether the answer is streamed; then the limit of the first piece applies
-   * @param close ends the exchange; also called at the end of the scope
+   * @param close ends the exchange
    */
-  readonly watch: (streamed: boolean, close: () => void) => Effect.Effect<ExchangeTimeout, never, Scope.Scope>
+  readonly add: (streamed: boolean, close: () => void) => WatchedExchange
   /** Ends every exchange for this reason. */
   readonly stop: (reason: InferenceError.Reason) => void
 }
 
-interface Watched extends ExchangeTimeout {
-  readonly end: (reason: InferenceError.Reason) => void
-  /** Ends the exchange if it exceeds a limit at `time`; returns the ms until the next check, at most. */
-  readonly look: (time: number) => number
-  /** Its index among all exchanges. */
-  position: number
+export interface WatchedExchange extends ExchangeTimeout {
+  /** Ends the watch. */
+  readonly remove: () => void
 }
 
-const makeWatched = (
-  deployment: string,
-  limits: Limits,
-  streamed: boolean,
-  now: () => number,
-  close: () => void
-): Watched => {
-  const start = now()
-  const total = start + limits.total
-  let phase: Phase = streamed ? "first_byte" : "total"
-  let since: number | undefined
-  let ended: InferenceError.Reason | undefined
+/** What the exchanges of a deployment share. */
+interface Watcher {
+  readonly deployment: string
+  readonly limits: Limits
+  readonly now: () => number
+  /** Not a `Set`: its old tables keep ended exchanges alive for the garbage collector. */
+  readonly all: Array<Watched>
+}
 
-  const end = (reason: InferenceError.Reason) => {
-    if (ended !== undefined) return
-    ended = reason
-    close()
+class Watched implements WatchedExchange {
+  readonly #watcher: Watcher
+  readonly #close: () => void
+  readonly #start: number
+  #phase: Phase
+  /** Since when a reader waits. */
+  #since: number | undefined
+  #ended: InferenceError.Reason | undefined
+  #position: number
+
+  constructor(watcher: Watcher, streamed: boolean, close: () => void) {
+    this.#watcher = watcher
+    this.#close = close
+    this.#start = watcher.now()
+    this.#phase = streamed ? "first_byte" : "total"
+    this.#position = watcher.all.length
+    watcher.all.push(this)
   }
-  /** The time at which the phase exceeds its limit. Without a waiting reader there is no stall. */
-  const due = (): number =>
-    phase === "stall" ? (since ?? Number.POSITIVE_INFINITY) + limits.stall : start + limits[phase]
 
-  return {
-    position: 0,
-    headers: () => {
-      if (phase === "first_byte") phase = "first_token"
-    },
-    content: () => {
-      phase = "stall"
-    },
-    wait: () => {
-      since = now()
-    },
-    took: () => {
-      since = undefined
-      // An answer that is not streamed has begun.
-      if (phase === "total") phase = "stall"
-    },
-    reason: () => ended,
-    end,
-    look: (time) => {
-      if (ended !== undefined) return Number.POSITIVE_INFINITY
-      const late: Phase | undefined = time >= due() ? phase : time >= total ? "total" : undefined
-      if (late !== undefined) {
-        end(new InferenceError.UpstreamTimeout({ deployment, phase: late, afterMs: limits[late] }))
-      }
-      return Math.max(1, Math.min(due(), total) - time)
+  remove(): void {
+    const { all } = this.#watcher
+    if (all[this.#position] !== this) return
+    const last = all.pop()!
+    if (last === this) return
+    all[this.#position] = last
+    last.#position = this.#position
+  }
+
+  headers(): void {
+    if (this.#phase === "first_byte") this.#phase = "first_token"
+  }
+
+  content(): void {
+    this.#phase = "stall"
+  }
+
+  wait(): void {
+    this.#since = this.#watcher.now()
+  }
+
+  took(): void {
+    this.#since = undefined
+    // An answer that is not streamed has begun.
+    if (this.#phase === "total") this.#phase = "stall"
+  }
+
+  reason(): InferenceError.Reason | undefined {
+    return this.#ended
+  }
+
+  end(reason: InferenceError.Reason): void {
+    if (this.#ended !== undefined) return
+    this.#ended = reason
+    this.#close()
+  }
+
+  /** The time at which the phase exceeds its limit. Without a waiting reader there is no stall. */
+  #due(): number {
+    const { limits } = this.#watcher
+    return this.#phase === "stall"
+      ? (this.#since ?? Number.POSITIVE_INFINITY) + limits.stall
+      : this.#start + limits[this.#phase]
+  }
+
+  /** Ends the exchange if it exceeds a limit at `time`; returns the ms until the next check, at most. */
+  look(time: number): number {
+    if (this.#ended !== undefined) return Number.POSITIVE_INFINITY
+    const { deployment, limits } = this.#watcher
+    const total = this.#start + limits.total
+    const late: Phase | undefined = time >= this.#due() ? this.#phase : time >= total ? "total" : undefined
+    if (late !== undefined) {
+      this.end(new InferenceError.UpstreamTimeout({ deployment, phase: late, afterMs: limits[late] }))
     }
+    return Math.max(1, Math.min(this.#due(), total) - time)
   }
 }
 
@@ -273,9 +354,10 @@ export const makeTimeouts = Effect.fnUntraced(function*(
 ): Effect.fn.Return<ExchangeTimeouts, never, Scope.Scope> {
   const scope = yield* Effect.scope
   const clock = yield* Clock.Clock
+  const fork = Effect.runForkWith(yield* Effect.context())
   const now = () => Time.nowOf(clock)
-  // Not a `Set`: its old tables keep ended exchanges alive for the garbage collector.
   const all: Array<Watched> = []
+  const watcher: Watcher = { deployment, limits, now, all }
   // The next check: no later phase and no new exchange can exceed its limit before.
   const step = Math.min(limits.first_byte, limits.first_token, limits.stall, limits.total)
   let isAwake = false
@@ -287,36 +369,22 @@ export const makeTimeouts = Effect.fnUntraced(function*(
     }
     const time = now()
     let pause = step
-    for (const watched of all) pause = Math.min(pause, watched.look(time))
+    // From the last one: an exchange that ends is replaced by the last one.
+    for (let index = all.length - 1; index >= 0; index--) pause = Math.min(pause, all[index]!.look(time))
     return Effect.flatMap(Effect.sleep(pause), () => loop)
   })
 
-  /** Starts the loop if it is not running. */
-  const wake = Effect.suspend(() => {
-    if (isAwake) return Effect.void
-    isAwake = true
-    return Effect.forkIn(loop, scope)
-  })
-
   return {
-    watch: (streamed, close) =>
-      Effect.uninterruptible(Effect.flatMap(Effect.scope, (own) => {
-        const watched = makeWatched(deployment, limits, streamed, now, close)
-        const over = Effect.sync(() => {
-          const last = all.pop()!
-          if (last !== watched) {
-            all[watched.position] = last
-            last.position = watched.position
-          }
-          close()
-        })
-        watched.position = all.length
-        all.push(watched)
-        // Not `Effect.acquireRelease`, which copies the whole context for a release that needs none of it.
-        return Effect.as(Effect.andThen(Scope.addFinalizer(own, over), wake), watched)
-      })),
+    add: (streamed, close) => {
+      const watched = new Watched(watcher, streamed, close)
+      if (!isAwake) {
+        isAwake = true
+        Fiber.runIn(fork(loop), scope)
+      }
+      return watched
+    },
     stop: (reason) => {
-      for (const watched of all) watched.end(reason)
+      for (const watched of all.toReversed()) watched.end(reason)
     }
   }
 })

@@ -1,5 +1,5 @@
 /** The keys of a remote deployment, and which of them its provider accepts. */
-import { Effect, Random, Redacted } from "effect"
+import { Clock, Effect, Random, Redacted, Result } from "effect"
 import { ellipsis } from "../../dialects/shared/ErrorMapping.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { RemoteDeployment } from "../../domain/Deployment.ts"
@@ -20,15 +20,12 @@ export interface Held {
 }
 
 export interface DeploymentKeys {
-  /** A usable key that was not tried yet; fails with the reason if there is none. */
-  readonly take: (
-    deployment: string,
-    tried: ReadonlySet<number>
-  ) => Effect.Effect<Held, InferenceError.InferenceError>
+  /** A usable key that was not tried yet, or why there is none. */
+  readonly take: (deployment: string, tried: ReadonlySet<number>) => Result.Result<Held, InferenceError.InferenceError>
   /** Records the outcome of a request with the key; undefined if the provider accepted it. */
-  readonly note: (held: Held, reason: InferenceError.Reason | undefined) => Effect.Effect<void>
+  readonly note: (held: Held, reason: InferenceError.Reason | undefined) => void
   /** The request ended without a response. */
-  readonly release: (held: Held) => Effect.Effect<void>
+  readonly release: (held: Held) => void
   readonly waiting: (now: number) => KeyPool.WaitingKeys
   /** Makes all keys usable again. */
   readonly reset: () => void
@@ -150,8 +147,23 @@ const noneFree = (
   )
 }
 
+/** Where the keys of a deployment get time and randomness from. */
+export interface Sources {
+  /** monotonic ms */
+  readonly now: () => number
+  /** From 0 to 1. */
+  readonly random: () => number
+}
+
+export const sources: Effect.Effect<Sources> = Effect.gen(function*() {
+  const clock = yield* Clock.Clock
+  const random = yield* Random.Random
+  return { now: () => Time.nowOf(clock), random: () => random.nextDoubleUnsafe() }
+})
+
 export const make = (
   options: RemoteDeployment,
+  { now: currentTime, random }: Sources,
   cooldowns: KeyPool.Cooldowns = Defaults.keyCooldowns
 ): DeploymentKeys => {
   const held = keysOf(options).map(([key]) => key)
@@ -169,34 +181,33 @@ export const make = (
     return KeyPool.refused(keys, index, since, now, isUsedUp ? quotaCooldowns : cooldowns)
   }
 
+  const noted = ({ index, since }: Held, reason: InferenceError.Reason | undefined, now: number): KeyPool.KeyPool => {
+    if (reason?._tag === "AuthenticationFailed") return rejected(index, since, now, reason.quota === true)
+    if (reason?._tag === "RateLimited") return KeyPool.limited(keys, index, now, reason.retryAfterMs, cooldowns)
+    return proves(reason) ? KeyPool.accepted(keys, index, since, now) : KeyPool.released(keys, index, since, now)
+  }
+
   return {
-    take: Effect.fnUntraced(function*(deployment, tried) {
-      const now = yield* Time.now
+    take: (deployment, tried) => {
+      const now = currentTime()
       // The only key while it is accepted, when no choice is necessary.
       if (keys === fresh && keys.length === 1 && tried.size === 0) {
-        return { index: 0, key: held[0], since: now, probes: false }
+        return Result.succeed({ index: 0, key: held[0], since: now, probes: false })
       }
-      const chosen = KeyPool.choose(keys, tried, now, yield* Random.next, cooldowns)
-      if (chosen === undefined) return yield* noneFree(deployment, keys, now, usedUp.size === held.length)
+      const chosen = KeyPool.choose(keys, tried, now, random(), cooldowns)
+      if (chosen === undefined) return Result.fail(noneFree(deployment, keys, now, usedUp.size === held.length))
       const probes = chosen.keys !== keys
       keys = chosen.keys
-      return { index: chosen.index, key: held[chosen.index], since: now, probes }
-    }),
-    note: ({ index, since }, reason) => {
-      if (reason === undefined && keys === fresh) return Effect.void
-      return Effect.map(Time.now, (now) => {
-        if (reason?._tag === "AuthenticationFailed") keys = rejected(index, since, now, reason.quota === true)
-        else if (reason?._tag === "RateLimited") {
-          keys = KeyPool.limited(keys, index, now, reason.retryAfterMs, cooldowns)
-        } else if (proves(reason)) keys = KeyPool.accepted(keys, index, since, now)
-        else keys = KeyPool.released(keys, index, since, now)
-        if (reason?._tag === "RateLimited" || proves(reason)) usedUp.delete(index)
-      })
+      return Result.succeed({ index: chosen.index, key: held[chosen.index], since: now, probes })
     },
-    release: ({ index, since }) =>
-      Effect.map(Time.now, (now) => {
-        keys = KeyPool.released(keys, index, since, now)
-      }),
+    note: (held, reason) => {
+      if (reason === undefined && keys === fresh) return
+      keys = noted(held, reason, currentTime())
+      if (reason?._tag === "RateLimited" || proves(reason)) usedUp.delete(held.index)
+    },
+    release: ({ index, since }) => {
+      keys = KeyPool.released(keys, index, since, currentTime())
+    },
     waiting: (now) => KeyPool.waiting(keys, now),
     reset: () => {
       keys = fresh

@@ -6,27 +6,23 @@
  * The end of the scope closes the connection unless the body was read completely. When a key is rate-limited or rejected,
  * the same request is retried with another key, if there is one.
  */
-import type * as Undici from "@effect/platform-node/Undici"
-import type { Pull, Scope } from "effect"
-import { Cause, Clock, Effect, Redacted, Result } from "effect"
+import type { Pull } from "effect"
+import { Cause, Clock, Effect, Result, Scope } from "effect"
 import { isUtf8 } from "node:buffer"
 import { brief, malformed } from "../../dialects/shared/ErrorMapping.ts"
 import { parse } from "../../dialects/shared/Json.ts"
 import * as MissingEndpoint from "../../dialects/shared/MissingEndpoint.ts"
-import type { Call, Dialect, Target } from "../../dialects/shared/ProviderDialect.ts"
+import type { Call, Target } from "../../dialects/shared/ProviderDialect.ts"
 import * as Caller from "../../domain/Caller.ts"
 import type { Capability } from "../../domain/Capability.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
-import { keyHeader, providerKindOf } from "../../domain/ProviderKind.ts"
-import * as Text from "../../domain/Text.ts"
 import * as Connection from "./Connection.ts"
 import * as Decompression from "./Decompression.ts"
 import type { DeploymentKeys, Held } from "./DeploymentKeys.ts"
-import { broken } from "./NetworkErrors.ts"
-
-/** The media type of a response. */
-export type Media = "json" | Dialect["framing"]
+import type { Media, Options } from "./HttpRequest.ts"
+import { makeWriter, mediaTypes } from "./HttpRequest.ts"
+import { broken, tooLarge } from "./NetworkErrors.ts"
 
 /** The body of a success. */
 export interface ResponseBody {
@@ -37,11 +33,45 @@ export interface ResponseBody {
   /** The received media type: JSON may arrive instead of events, as an error or a buffered answer. */
   readonly media: Media
   /** Records a failure in the body that concerns the key of the request. */
-  readonly note: (reason: InferenceError.Reason) => Effect.Effect<void>
+  readonly note: (reason: InferenceError.Reason) => void
   readonly watch: Connection.ExchangeTimeout
 }
 
+/** Receives the body of a success as it arrives. */
+export interface BodyReceiver {
+  /** The headers of a success; called first, unless `rest` or `failed` is. */
+  readonly body: (media: Media) => void
+  readonly data: (piece: Uint8Array) => void
+  readonly end: () => void
+  readonly failed: (reason: InferenceError.Reason) => void
+  /** The response is a refusal or compressed: the effect goes on with it, and with other keys. Nothing else is called. */
+  readonly rest: (body: Effect.Effect<ResponseBody, InferenceError.InferenceError, Scope.Scope>) => void
+}
+
+/** An exchange that a receiver follows. */
+export interface StartedExchange {
+  /** The first content or reasoning has come. */
+  readonly content: () => void
+  /** Whether the response is complete, received or not. */
+  readonly isOver: () => boolean
+  /** Records a failure in the body that concerns the key of the request. */
+  readonly note: (reason: InferenceError.Reason) => void
+  /** Stops reading from the provider until `resume`; the pause is no stall. */
+  readonly pause: () => void
+  readonly resume: () => void
+  /** The rest of the body, which the receiver does not get. */
+  readonly rest: Effect.Effect<Connection.Connection["pull"], never, Scope.Scope>
+  /** Ends it; the receiver is not called any more. */
+  readonly close: () => void
+}
+
 export interface HttpExchange {
+  /**
+   * Sends the call at once; undefined if no key is usable now, or the receiver could not follow.
+   *
+   * @param hops instances of this service that the request has passed
+   */
+  readonly start: (call: Call, wanted: Media, hops: number, receiver: BodyReceiver) => StartedExchange | undefined
   /** Sends the call and waits for the headers of a success. The end of the scope ends the exchange. */
   readonly open: (
     call: Call,
@@ -68,47 +98,16 @@ export interface HttpExchange {
   readonly stop: (reason: InferenceError.Reason) => Effect.Effect<void>
 }
 
-/** The state that one deployment's exchanges share. */
-export interface Options {
-  readonly target: Target
-  readonly dialect: Dialect
-  readonly dispatcher: Undici.Dispatcher
-  readonly keys: DeploymentKeys
-  readonly baseUrl: string
-}
-
 /** Whether another key may succeed. */
 const isOfKey = ({ _tag }: InferenceError.Reason): boolean => _tag === "RateLimited" || _tag === "AuthenticationFailed"
 
-const mediaTypes: Readonly<Record<Media, ReadonlyArray<string>>> = {
-  json: ["application/json"],
-  sse: ["text/event-stream"],
-  ndjson: ["application/x-ndjson", "application/ndjson", "application/jsonl"]
+const mediaTypeOf = (head: Connection.Head): string | undefined => {
+  const type = Connection.headerOf(head, "content-type")
+  return type === undefined || isUsualType.test(type) ? type : type.split(";")[0]?.trim().toLowerCase()
 }
 
-/** Writes requests. */
-const makeWriter = ({ baseUrl, target }: Options) => {
-  const own = Object.entries(target.options.headers ?? {})
-    .map(([name, value]) => [name.toLowerCase(), Text.trimValue(Redacted.value(value))] as const)
-  const kind = providerKindOf(target.options.provider)
-  return (call: Call, wanted: Media, { key }: Held, hops: number): Connection.Request => ({
-    url: `${baseUrl}${call.path}`,
-    headers: {
-      accept: mediaTypes[wanted][0]!,
-      "accept-encoding": "identity",
-      "user-agent": "troupe",
-      ...call.headers,
-      ...(key === undefined ? {} : keyHeader(kind, Redacted.value(key))),
-      ...(kind.isTroupe === true ? { [Caller.hopHeader]: String(hops + 1) } : {}),
-      ...Object.fromEntries(own),
-      "content-type": "application/json"
-    },
-    body: JSON.stringify(call.body)
-  })
-}
-
-const mediaTypeOf = ({ headers }: Connection.Head): string | undefined =>
-  headers["content-type"]?.split(";")[0]?.trim().toLowerCase()
+/** A media type without parameters. */
+const isUsualType = /^[a-z/-]+$/
 
 const isJson = (type = ""): boolean => /^(?:application|text)\/(?:[\w.-]+\+)?json$/.test(type)
 
@@ -117,16 +116,21 @@ const isEncoded = (encoding: string | undefined): encoding is string =>
   encoding !== undefined && encoding !== "identity"
 
 /** The problem with the headers of a success; undefined if there is none. */
-const wrongHeaders = (target: Target, { headers }: Connection.Head, wanted: Media, type: string | undefined) => {
+const wrongHeaders = (target: Target, head: Connection.Head, wanted: Media, type: string | undefined) => {
   if (type === undefined) return malformed(target, "no content type")
   if (!mediaTypes[wanted].includes(type) && !isJson(type)) {
     return malformed(target, `content type \`${brief(type)}\` instead of \`${mediaTypes[wanted][0]}\``)
   }
-  const encoding = headers["content-encoding"]
+  const encoding = Connection.headerOf(head, "content-encoding")
   return isEncoded(encoding) && !Decompression.isKnown(encoding)
     ? malformed(target, `unknown content encoding "${brief(encoding)}"`)
     : undefined
 }
+
+/** Whether a receiver can follow the response: a success that is not compressed, of the wanted media type. */
+const isReadable = (target: Target, head: Connection.Head, wanted: Media, type: string | undefined): boolean =>
+  isSuccess(head) && !isEncoded(Connection.headerOf(head, "content-encoding")) &&
+  wrongHeaders(target, head, wanted, type) === undefined
 
 /** The connection with its body decompressed; a body of an unknown encoding is not read. */
 const decompressed = (connection: Connection.Connection, encoding: string, most: number): Connection.Connection =>
@@ -155,101 +159,260 @@ const readRefusal = ({ pull }: Connection.Connection): Effect.Effect<unknown> =>
 interface Begun {
   readonly call: Call
   readonly wanted: Media
-  readonly watch: Connection.ExchangeTimeout
+  readonly watch: Connection.WatchedExchange
   readonly capability: Capability | undefined
-  /** Sets the connection that the end of the exchange closes; each try has its own. */
-  readonly hold: (connection: Connection.Connection) => void
+  /** The connection of the latest try, which the end of the exchange closes. */
+  connection: Connection.Connection | undefined
+}
+
+/** A request that was sent with a key. */
+interface Sent {
+  readonly held: Held
+  readonly connection: Connection.Connection
 }
 
 /** If a probe of a key ends without a response, the next request may probe it. */
 const releasing = <A, E, R>({ release }: DeploymentKeys, held: Held, attempt: Effect.Effect<A, E, R>) =>
-  held.probes ? Effect.onError(attempt, () => release(held)) : attempt
+  held.probes ? Effect.onError(attempt, () => Effect.sync(() => release(held))) : attempt
 
 const refusalOf = Effect.fnUntraced(function*(
   { dialect, target }: Options,
   connection: Connection.Connection,
-  { headers, status }: Connection.Head,
+  head: Connection.Head,
   capability: Capability | undefined
 ) {
   const body = yield* readRefusal(connection)
   const now = yield* Clock.currentTimeMillis
-  const refusal = { status, headers, body, now }
+  const refusal = { status: head.status, headers: Connection.headersOf(head), body, now }
   return (capability && MissingEndpoint.reasonOf(refusal, target, capability)) ?? dialect.failure(refusal, target)
 })
 
-const makeExchange = (options: Options, limits: Connection.Limits) => {
-  const { dispatcher, keys, target } = options
-  const requestOf = makeWriter(options)
-  const most = target.options.maxResponseBytes ?? Defaults.maxResponseBytes
+/** The outcome of one try: the body of a success, or the reason of the failure. */
+type Try = Result.Result<ResponseBody, InferenceError.Reason>
 
-  /** One try: the body of a success, or the reason of the failure. */
-  const attempt = Effect.fnUntraced(function*({ call, capability, hold, wanted, watch }: Begun, held: Held) {
-    const ended = watch.reason()
-    if (ended !== undefined) return yield* InferenceError.make(ended)
-    const plain = Connection.open(dispatcher, requestOf(call, wanted, held, yield* Caller.HopCount))
-    hold(plain)
-    const head = yield* Effect.mapError(
-      plain.head,
-      (error) => InferenceError.make(watch.reason() ?? broken(target, limits.connect, error, false))
-    )
-    watch.headers()
-    const encoding = head.headers["content-encoding"]
-    const connection = isEncoded(encoding) ? decompressed(plain, encoding, most) : plain
-    hold(connection)
-    const isSuccess = head.status >= 200 && head.status < 300
-    const type = mediaTypeOf(head)
-    const reason = isSuccess
-      ? wrongHeaders(target, head, wanted, type)
-      : yield* refusalOf(options, connection, head, capability)
-    yield* keys.note(held, isSuccess ? undefined : reason)
-    if (reason === undefined) {
-      const body: ResponseBody = {
-        watch,
-        isOver: connection.isOver,
-        pull: Connection.pullWithin(target, limits, connection, watch),
-        media: isJson(type) ? "json" : wanted,
-        note: (reason) => keys.note(held, reason)
-      }
-      return Result.succeed(body)
-    }
+const noneTried: ReadonlySet<number> = new Set()
+
+const isSuccess = ({ status }: Connection.Head): boolean => status >= 200 && status < 300
+
+/** What the exchanges of one deployment share. */
+interface Parts extends Options {
+  readonly limits: Connection.Limits
+  /** The most bytes of a body. */
+  readonly most: number
+  readonly write: ReturnType<typeof makeWriter>
+}
+
+const send = (
+  { dispatcher, write }: Parts,
+  { call, wanted }: Pick<Begun, "call" | "wanted">,
+  held: Held,
+  hops: number,
+  receiver?: Connection.Receiver
+) => Connection.open(dispatcher, write(call, wanted, held, hops), receiver)
+
+/** One try from its headers on. */
+const receive = Effect.fnUntraced(function*(
+  parts: Parts,
+  begun: Begun,
+  { connection: plain, held }: Sent,
+  head: Connection.Head
+) {
+  const { keys, limits, most, target } = parts
+  const { capability, wanted, watch } = begun
+  watch.headers()
+  const encoding = Connection.headerOf(head, "content-encoding")
+  const connection = isEncoded(encoding) ? decompressed(plain, encoding, most) : plain
+  begun.connection = connection
+  const type = mediaTypeOf(head)
+  const reason = isSuccess(head)
+    ? wrongHeaders(target, head, wanted, type)
+    : yield* refusalOf(parts, connection, head, capability)
+  keys.note(held, isSuccess(head) ? undefined : reason)
+  if (reason !== undefined) {
     connection.close()
     return Result.fail(keys.clean(reason))
-  })
+  }
+  const body: ResponseBody = {
+    watch,
+    isOver: connection.isOver,
+    pull: Connection.pullWithin(target, limits, connection, watch),
+    media: isJson(type) ? "json" : wanted,
+    note: (reason) => keys.note(held, reason)
+  }
+  return Result.succeed(body)
+})
 
-  /** Tries keys until the provider accepts one, or none is left. */
-  return Effect.fnUntraced(function*(begun: Begun) {
+/** One try with a key. */
+const attempt = Effect.fnUntraced(function*(parts: Parts, begun: Begun, held: Held) {
+  const { limits, target } = parts
+  const { watch } = begun
+  const ended = watch.reason()
+  if (ended !== undefined) return yield* InferenceError.make(ended)
+  const connection = send(parts, begun, held, yield* Caller.HopCount)
+  begun.connection = connection
+  const head = yield* Effect.mapError(
+    connection.head,
+    (error) => InferenceError.make(watch.reason() ?? broken(target, limits.connect, error, false))
+  )
+  return yield* receive(parts, begun, { connection, held }, head)
+})
+
+/** Tries keys until the provider accepts one, or none is left. The first try may have begun already. */
+const tryKeys = Effect.fnUntraced(
+  function*(parts: Parts, begun: Begun, first: Held, firstTry: Effect.Effect<Try, InferenceError.InferenceError>) {
+    const { keys, target } = parts
     const tried = new Set<number>()
-    let held = yield* keys.take(target.deployment, tried)
+    let held = first
+    let next = firstTry
     for (;;) {
-      const answer = yield* releasing(keys, held, attempt(begun, held))
+      const answer = yield* releasing(keys, held, next)
       if (Result.isSuccess(answer)) return answer.success
       tried.add(held.index)
       const error = InferenceError.make(answer.failure)
       if (!isOfKey(answer.failure)) return yield* error
-      held = yield* Effect.mapError(keys.take(target.deployment, tried), () => error)
+      held = yield* Effect.fromResult(Result.mapError(keys.take(target.deployment, tried), () => error))
+      next = attempt(parts, begun, held)
     }
-  })
+  }
+)
+
+/** Ends the exchange at the end of the scope. Not `Effect.acquireRelease`, which copies the context. */
+const endWithScope = (begun: Begun): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.flatMap(Effect.scope, (scope) =>
+    Scope.addFinalizer(
+      scope,
+      Effect.sync(() => {
+        begun.watch.remove()
+        begun.connection?.close()
+      })
+    ))
+
+/** An exchange that a receiver follows. */
+class Started implements StartedExchange, Connection.Receiver {
+  readonly #parts: Parts
+  readonly #begun: Begun
+  readonly #held: Held
+  readonly #receiver: BodyReceiver
+  readonly #connection: Connection.Connection
+  #bytes = 0
+  #hasHead = false
+
+  constructor(parts: Parts, begun: Begun, held: Held, hops: number, receiver: BodyReceiver) {
+    this.#parts = parts
+    this.#begun = begun
+    this.#held = held
+    this.#receiver = receiver
+    this.#connection = begun.connection = send(parts, begun, held, hops, this)
+  }
+
+  head(head: Connection.Head): void {
+    const { keys, target } = this.#parts
+    const { wanted, watch } = this.#begun
+    this.#hasHead = true
+    const type = mediaTypeOf(head)
+    if (!isReadable(target, head, wanted, type)) return this.#detach(head)
+    watch.headers()
+    watch.wait()
+    keys.note(this.#held, undefined)
+    this.#receiver.body(isJson(type) ? "json" : wanted)
+  }
+
+  /** An effect goes on with the response. */
+  #detach(head: Connection.Head): void {
+    const sent = { connection: this.#connection, held: this.#held }
+    this.#connection.detach()
+    this.#receiver.rest(Effect.andThen(
+      endWithScope(this.#begun),
+      tryKeys(this.#parts, this.#begun, this.#held, receive(this.#parts, this.#begun, sent, head))
+    ))
+  }
+
+  data(piece: Uint8Array): void {
+    const { most, target } = this.#parts
+    const { watch } = this.#begun
+    watch.took()
+    watch.wait()
+    this.#bytes += piece.length
+    if (this.#bytes <= most) return this.#receiver.data(piece)
+    this.#connection.detach()
+    this.#connection.close()
+    this.#fail(tooLarge(target, most).reason)
+  }
+
+  end(): void {
+    this.#begun.watch.remove()
+    this.#receiver.end()
+  }
+
+  error(error: Error): void {
+    const { limits, target } = this.#parts
+    this.#fail(this.#begun.watch.reason() ?? broken(target, limits.connect, error, this.#hasHead))
+  }
+
+  #fail(reason: InferenceError.Reason): void {
+    this.#release()
+    this.#receiver.failed(reason)
+  }
+
+  #release(): void {
+    this.#begun.watch.remove()
+    // The next request may probe the key.
+    if (this.#held.probes && !this.#hasHead) this.#parts.keys.release(this.#held)
+  }
+
+  content(): void {
+    this.#begun.watch.content()
+  }
+
+  isOver(): boolean {
+    return this.#connection.isOver()
+  }
+
+  note(reason: InferenceError.Reason): void {
+    this.#parts.keys.note(this.#held, reason)
+  }
+
+  pause(): void {
+    this.#begun.watch.took()
+    this.#connection.pause()
+  }
+
+  resume(): void {
+    this.#begun.watch.wait()
+    this.#connection.resume()
+  }
+
+  get rest(): Effect.Effect<Connection.Connection["pull"], never, Scope.Scope> {
+    return Effect.suspend(() => {
+      this.#connection.detach()
+      return Effect.as(endWithScope(this.#begun), this.#connection.pull)
+    })
+  }
+
+  close(): void {
+    this.#connection.detach()
+    this.#release()
+    this.#connection.close()
+  }
 }
 
 const decoder = new TextDecoder()
 
-/** The exchanges of one deployment; the end of the scope stops their timers. */
-export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<HttpExchange, never, Scope.Scope> {
-  const { keys, target } = options
-  const limits = Connection.limitsOf(target.options)
-  const exchange = makeExchange(options, limits)
-  const watcher = yield* Connection.makeTimeouts(target.deployment, limits)
+/** Decodes the body of a complete response. */
+export const decodeBody = <A>(
+  target: Target,
+  pieces: ReadonlyArray<Uint8Array>,
+  decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
+): Result.Result<A, InferenceError.Reason> => {
+  const bytes = pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces)
+  if (!isUtf8(bytes)) return Result.fail(malformed(target, "the body is not UTF-8"))
+  const body = parse(decoder.decode(bytes))
+  return body === undefined ? Result.fail(malformed(target, "the body is not JSON")) : decode(body)
+}
 
-  const openFor = Effect.fnUntraced(function*(call: Call, wanted: Media, capability: Capability | undefined) {
-    let held: Connection.Connection | undefined
-    const watch = yield* watcher.watch(wanted !== "json", () => held?.close())
-    const hold = (connection: Connection.Connection) => {
-      held = connection
-    }
-    return yield* exchange({ call, wanted, watch, capability, hold })
-  })
-
-  const finish = Effect.fnUntraced(function*<A>(
+/** Reads a body completely and decodes it. */
+const makeFinish = ({ keys, target }: Options) =>
+  Effect.fnUntraced(function*<A>(
     { note, pull }: ResponseBody,
     decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
   ) {
@@ -259,24 +422,51 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       return rest
     })
     yield* Effect.catchIf(rest, Cause.isDone, () => Effect.void)
-    const bytes = Buffer.concat(pieces)
-    if (!isUtf8(bytes)) return yield* InferenceError.make(malformed(target, "the body is not UTF-8"))
-    const body = parse(decoder.decode(bytes))
-    if (body === undefined) return yield* InferenceError.make(malformed(target, "the body is not JSON"))
-    const decoded = decode(body)
+    const decoded = decodeBody(target, pieces, decode)
     if (Result.isSuccess(decoded)) return decoded.success
-    yield* note(decoded.failure)
+    note(decoded.failure)
     return yield* InferenceError.make(keys.clean(decoded.failure))
   })
 
-  const read: HttpExchange["read"] = (call, decode, capability) =>
-    Effect.flatMap(openFor(call, "json", capability), (body) => finish(body, decode))
+/** The exchanges of one deployment; the end of the scope stops their timers. */
+export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<HttpExchange, never, Scope.Scope> {
+  const { keys, target } = options
+  const limits = Connection.limitsOf(target.options)
+  const most = target.options.maxResponseBytes ?? Defaults.maxResponseBytes
+  const parts: Parts = { ...options, limits, most, write: makeWriter(options) }
+  const timeouts = yield* Connection.makeTimeouts(target.deployment, limits)
+
+  const begin = (call: Call, wanted: Media, capability?: Capability): Begun => {
+    const watch = timeouts.add(wanted !== "json", () => begun.connection?.close())
+    const begun: Begun = { call, wanted, watch, capability, connection: undefined }
+    return begun
+  }
+  const openFor = (call: Call, wanted: Media, capability?: Capability) => {
+    const entered = Effect.suspend(() => {
+      const begun = begin(call, wanted, capability)
+      return Effect.as(endWithScope(begun), begun)
+    })
+    return Effect.flatMap(Effect.uninterruptible(entered), (begun) =>
+      Effect.flatMap(
+        Effect.fromResult(keys.take(target.deployment, noneTried)),
+        (held) => tryKeys(parts, begun, held, attempt(parts, begun, held))
+      ))
+  }
+
+  const finish = makeFinish(options)
 
   return {
-    open: (call, wanted) => openFor(call, wanted, undefined),
+    start: (call, wanted, hops, receiver) => {
+      const held = keys.take(target.deployment, noneTried)
+      return Result.isFailure(held)
+        ? undefined
+        : new Started(parts, begin(call, wanted), held.success, hops, receiver)
+    },
+    open: (call, wanted) => openFor(call, wanted),
     finish,
-    read,
+    read: (call, decode, capability) =>
+      Effect.flatMap(openFor(call, "json", capability), (body) => finish(body, decode)),
     clean: keys.clean,
-    stop: (reason) => Effect.sync(() => watcher.stop(reason))
+    stop: (reason) => Effect.sync(() => timeouts.stop(reason))
   }
 })

@@ -72,9 +72,10 @@ export const makeWith = Effect.fnUntraced(function*(
   env: ProxySettings.Environment = process.env
 ) {
   const media = yield* ImageFetcher.make(options)
+  const sources = yield* DeploymentKeys.sources
   const allKeys = new WeakMap<RemoteDeployment, DeploymentKeys.DeploymentKeys>()
   const keysOf = (options: RemoteDeployment): DeploymentKeys.DeploymentKeys => {
-    const known = allKeys.get(options) ?? DeploymentKeys.make(options, cooldowns)
+    const known = allKeys.get(options) ?? DeploymentKeys.make(options, sources, cooldowns)
     allKeys.set(options, known)
     return known
   }

@@ -8,18 +8,13 @@
  * or of the engine closes the connection at once; so does the total limit, even if the reader is slow. The socket is
  * read only as fast as the stream.
  */
-import type { Pull } from "effect"
-import { Cause, Effect, Result, Scope, Stream } from "effect"
-import { empty, malformed, notSupported } from "../../dialects/shared/ErrorMapping.ts"
-import * as FrameDecoder from "../../dialects/shared/FrameDecoder.ts"
-import { makePrefixStopMatcher } from "../../dialects/shared/PrefixStopMatcher.ts"
+import { Effect, Result, Scope, Stream } from "effect"
+import { notSupported } from "../../dialects/shared/ErrorMapping.ts"
 import type {
   Call,
-  DecodeResult,
   Dialect,
   Each,
   FetchedImages,
-  Frame,
   ImageTransport,
   Target,
   Task
@@ -29,17 +24,16 @@ import type { RemoteDeployment } from "../../domain/Deployment.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import type { SpanOrOff } from "../../domain/Fields.ts"
 import type { Counted, Generation } from "../../domain/Generation.ts"
-import type { Event } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
-import type { FinishReason } from "../../domain/Job.ts"
 import type { Message } from "../../domain/Message.ts"
 import { providerKindOf } from "../../domain/ProviderKind.ts"
 import { hostOf, isPrivateHost } from "../../domain/PublicAddress.ts"
 import { hasImages } from "../../domain/RoutingRequest.ts"
 import type { Source } from "../../domain/Source.ts"
 import { bodyWith, dialectOf, isComplete, requiredPaths } from "../../domain/Source.ts"
-import type { Engine, Retain } from "../../services/engines/Engine.ts"
+import type { Engine, EventReceiver, Retain, StartedAnswer } from "../../services/engines/Engine.ts"
 import { capabilitiesOf } from "../../services/engines/EngineKinds.ts"
+import { AnswerReceiver, decodeBuffered, eventsOf, makeEventReader } from "./AnswerEvents.ts"
 import type { HttpExchange, ResponseBody } from "./HttpExchange.ts"
 import type { ImageFetcher } from "./ImageFetcher.ts"
 import type { Begin } from "./RemoteTasks.ts"
@@ -96,152 +90,6 @@ const callFor = (
     : Result.flatMap(request(generation, target, stream), withFieldsOf(source, target))
 }
 
-/** Runs a decoder; nesting that exhausts the stack is malformed. */
-const readable = <A>(
-  target: Target,
-  decode: () => Result.Result<A, InferenceError.Reason>
-): Result.Result<A, InferenceError.Reason> => {
-  try {
-    return decode()
-  } catch (error) {
-    if (error instanceof RangeError) return Result.fail(malformed(target, "nested too deeply"))
-    throw error
-  }
-}
-
-/** Decodes the bytes of a streamed answer up to its finish. */
-export interface EventReader {
-  readonly push: (bytes: Uint8Array) => void
-  readonly end: () => void
-  /** Whether the answer is complete. */
-  readonly isOver: () => boolean
-  /** Whether reasoning was received. */
-  readonly hasThoughts: () => boolean
-  /** The events since the last call, and the failure after them. */
-  readonly take: () => { readonly events: ReadonlyArray<Event>; readonly failure: InferenceError.Reason | undefined }
-}
-
-/** Checks that an answer has content or reasoning, and the calls that it ends in. */
-export const makeCheck = (target: Target, { assistantPrefix, stop }: Generation) => {
-  let hasContent = false
-  let hasCalls = false
-  // A stop sequence may come first, and the assistant prefix may be the complete answer.
-  const mayBeEmpty = stop.length > 0 || assistantPrefix !== undefined
-  const atEnd = (reason: FinishReason): InferenceError.Reason | undefined => {
-    if (reason === "tool_calls" && !hasCalls) return malformed(target, "finish reason `tool_calls` without a tool call")
-    return reason === "stop" && !hasContent && !mayBeEmpty ? empty(target) : undefined
-  }
-  return (events: ReadonlyArray<Event>): InferenceError.Reason | undefined => {
-    for (const event of events) {
-      const maybeCalls = event.type === "native" ? event.content : event.type === "tool_call"
-      hasCalls ||= maybeCalls
-      hasContent ||= maybeCalls || event.type === "text" || event.type === "thoughts"
-    }
-    const last = events.at(-1)
-    return last?.type === "finish" ? atEnd(last.reason) : undefined
-  }
-}
-
-/** Encrypted reasoning is progress without a text to pass on. */
-export const isEncrypted = (event: Event): boolean => event.type === "thoughts" && event.text === ""
-
-const unchanged = (events: ReadonlyArray<Event>) => events
-
-/** Ends an answer at a stop sequence that begins in the assistant prefix. */
-const stopMatcherOf = (generation: Generation, { options }: Target) =>
-  generation.assistantPrefix === undefined ? unchanged : makePrefixStopMatcher(generation, options)
-
-export const makeEventReader = (dialect: Dialect, target: Target, generation: Generation): EventReader => {
-  const decoder = dialect.generate.events(generation, target)
-  const frameDecoder = FrameDecoder.make(dialect.framing, target.options.maxResponseBytes ?? Defaults.maxResponseBytes)
-  const check = makeCheck(target, generation)
-  const join = stopMatcherOf(generation, target)
-  let events: Array<Event> = []
-  let failure: InferenceError.Reason | undefined
-  let over = false
-  let hasThoughts = false
-
-  const add = (decoded: DecodeResult) => {
-    if (Result.isFailure(decoded)) {
-      failure = decoded.failure
-      return
-    }
-    failure = check(decoded.success)
-    if (failure !== undefined) return
-    const joined = join(decoded.success)
-    for (const event of joined) {
-      hasThoughts ||= event.type === "thoughts"
-      if (!isEncrypted(event)) events.push(event)
-    }
-    over = joined.at(-1)?.type === "finish"
-  }
-  const addAll = (frames: () => ReadonlyArray<Frame>) => {
-    try {
-      for (const frame of frames()) {
-        if (over || failure !== undefined) return
-        add(readable(target, () => decoder.push(frame)))
-      }
-    } catch (error) {
-      if (!(error instanceof FrameDecoder.Unreadable)) throw error
-      failure = malformed(target, error.message)
-    }
-  }
-  return {
-    push: (bytes) => addAll(() => frameDecoder.push(bytes)),
-    end: () => {
-      addAll(() => frameDecoder.end())
-      if (!over && failure === undefined) add(decoder.end())
-    },
-    isOver: () => over,
-    hasThoughts: () => hasThoughts,
-    take: () => {
-      const taken = { events, failure }
-      events = []
-      return taken
-    }
-  }
-}
-
-type EventPull = Pull.Pull<readonly [Event, ...Array<Event>], InferenceError.InferenceError>
-
-/** The events of a streamed body. A failure comes after the events before it. */
-export const eventsOf = (
-  { clean, isOver, note, pull, watch }: ResponseBody & Pick<HttpExchange, "clean">,
-  reader: EventReader
-): Stream.Stream<Event, InferenceError.InferenceError> => {
-  let failure: InferenceError.Reason | undefined
-  const settle = (): EventPull => {
-    const taken = reader.take()
-    failure = taken.failure
-    const [first, ...others] = taken.events
-    if (first !== undefined || reader.hasThoughts()) watch.content()
-    if (first === undefined) return next
-    return Effect.succeed([first, ...others])
-  }
-  /** Reads the rest of a body whose answer is complete, so that its connection can be reused. */
-  const drain = Effect.forever(pull).pipe(
-    Effect.timeout(Defaults.drainWait),
-    Effect.ignore,
-    Effect.andThen(Cause.done())
-  )
-  const next: EventPull = Effect.suspend(() => {
-    if (failure !== undefined) return Effect.andThen(note(failure), InferenceError.make(clean(failure)))
-    if (reader.isOver()) return isOver() ? Cause.done() : drain
-    return Effect.matchEffect(pull, {
-      onSuccess: (bytes) => {
-        reader.push(bytes)
-        return settle()
-      },
-      onFailure: (error) => {
-        if (!Cause.isDone(error)) return Effect.fail(error)
-        reader.end()
-        return settle()
-      }
-    })
-  })
-  return Stream.fromPull(Effect.succeed(next))
-}
-
 interface Parts {
   readonly dialect: Dialect
   readonly target: Target
@@ -267,10 +115,17 @@ const imageTransportOf = ({ images }: Dialect, { options: { baseUrl = "", provid
   return url !== null && isPrivateHost(hostOf(url)) ? "bytes" : images
 }
 
-const makeGenerate = ({ dialect, exchange, media, target }: Parts) => {
-  const { generate } = dialect
+/** Whether a generation is requested as a stream. */
+const makeIsStreamed = ({ target: { options } }: Parts) => {
+  const isWatched = watchesPieces(options)
+  return ({ buffered }: Generation): boolean => options.stream ?? (isWatched || buffered !== true)
+}
+
+const makeGenerate = (parts: Parts) => {
+  const { dialect, exchange, media, target } = parts
   const transport = imageTransportOf(dialect, target)
   const fromResult = makeFromResult(exchange)
+  const isStreamed = makeIsStreamed(parts)
 
   /** The call, with images as the dialect supports them. */
   const callOf = (generation: Generation, stream: boolean) => {
@@ -281,37 +136,40 @@ const makeGenerate = ({ dialect, exchange, media, target }: Parts) => {
     })
   }
 
-  /** The events of an answer that is not streamed. */
-  const finish = Effect.fnUntraced(function*(body: ResponseBody, generation: Generation) {
-    const events = yield* exchange.finish(
-      body,
-      (body) => readable(target, () => generate.buffered(body, generation, target))
+  const finish = (body: ResponseBody, generation: Generation) =>
+    Effect.map(exchange.finish(body, decodeBuffered(dialect, target, generation)), Stream.fromIterable)
+
+  const streamed = (body: ResponseBody, generation: Generation) =>
+    eventsOf({ ...body, clean: exchange.clean }, makeEventReader(dialect, target, generation))
+
+  /** The events of a body. A gateway's errors are JSON even if a stream was requested. */
+  const eventsIn = (body: ResponseBody, generation: Generation) =>
+    body.media === "json" ? finish(body, generation) : Effect.succeed(streamed(body, generation))
+
+  const generate = (generation: Generation) => {
+    const stream = isStreamed(generation)
+    return Effect.flatMap(
+      Effect.flatMap(callOf(generation, stream), (call) => exchange.open(call, stream ? dialect.framing : "json")),
+      (body) => eventsIn(body, generation)
     )
-    const wrong = makeCheck(target, generation)(events)
-    return wrong === undefined
-      ? Stream.fromIterable(
-        stopMatcherOf(generation, target)(events.filter((event) => !isEncrypted(event)))
-      )
-      : yield* InferenceError.make(wrong)
-  })
+  }
+  return { generate, eventsIn, isStreamed }
+}
 
-  const buffered = Effect.fnUntraced(function*(generation: Generation) {
-    const call = yield* callOf(generation, false)
-    return yield* finish(yield* exchange.open(call, "json"), generation)
-  })
-
-  const streamed = Effect.fnUntraced(function*(generation: Generation) {
-    const call = yield* callOf(generation, true)
-    const body = yield* exchange.open(call, dialect.framing)
-    // A gateway's errors are JSON even if a stream was requested.
-    if (body.media === "json") return yield* finish(body, generation)
-    return eventsOf({ ...body, clean: exchange.clean }, makeEventReader(dialect, target, generation))
-  })
-
-  const { stream } = target.options
-  const isWatched = watchesPieces(target.options)
-  return (generation: Generation) =>
-    stream ?? (isWatched || generation.buffered !== true) ? streamed(generation) : buffered(generation)
+/** See `Engine.start`. */
+const makeStart = (parts: Parts, { eventsIn, isStreamed }: ReturnType<typeof makeGenerate>) => {
+  const { dialect, exchange, target } = parts
+  return (generation: Generation, hops: number, receiver: EventReceiver): StartedAnswer | undefined => {
+    if (hasImages(generation.messages)) return undefined
+    const stream = isStreamed(generation)
+    const call = callFor(dialect, generation, target, stream)
+    if (Result.isFailure(call)) return undefined
+    const answer = new AnswerReceiver({ ...parts, generation }, receiver, (body) => eventsIn(body, generation))
+    const started = exchange.start(call.success, stream ? dialect.framing : "json", hops, answer)
+    if (started === undefined) return undefined
+    answer.follow(started)
+    return answer
+  }
 }
 
 /** Until the scope ends. Not `Effect.acquireRelease`, which copies the whole context for a release that needs none of it. */
@@ -319,6 +177,14 @@ const retainSlot = (retain: Retain | undefined): Effect.Effect<void, never, Scop
   retain === undefined
     ? Effect.void
     : Effect.uninterruptible(Effect.flatMap(Effect.scope, (scope) => Scope.addFinalizer(scope, Effect.sync(retain()))))
+
+const describe = (options: RemoteDeployment): Engine["describe"] => ({
+  engine: "remote",
+  contextWindow: options.contextSize ?? 0,
+  slots: options.maxConcurrent ?? Defaults.maxConcurrent,
+  capabilities: capabilitiesOf(options),
+  details: { provider: options.provider, model: options.model }
+})
 
 export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, media: ImageFetcher): Engine => {
   const { deployment, options } = target
@@ -334,7 +200,9 @@ export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, m
       return missing === undefined ? retainSlot(retain) : Effect.fail(InferenceError.notCapable(deployment, missing))
     })
 
-  const generate = makeGenerate({ dialect, target, exchange, media })
+  const parts: Parts = { dialect, target, exchange, media }
+  const generating = makeGenerate(parts)
+  const start = makeStart(parts, generating)
   const { run, runEach } = makeTasks(exchange, target, begin)
 
   /** Without the capability the whole task fails, not its inputs. */
@@ -344,15 +212,13 @@ export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, m
       : () => Effect.fail(InferenceError.notCapable(deployment, capability))
 
   return {
-    describe: {
-      engine: "remote",
-      contextWindow: options.contextSize ?? 0,
-      slots: options.maxConcurrent ?? Defaults.maxConcurrent,
-      capabilities,
-      details: { provider: options.provider, model: options.model }
-    },
+    describe: describe(options),
     generate: (generation, retain) =>
-      Stream.unwrap(Effect.andThen(begin(neededBy(generation), retain), generate(generation))),
+      Stream.unwrap(Effect.andThen(begin(neededBy(generation), retain), generating.generate(generation))),
+    start: (generation, hops, receiver) =>
+      stopped || neededBy(generation).some((one) => !capabilities.includes(one))
+        ? undefined
+        : start(generation, hops, receiver),
     embed: each("embed", dialect.embed),
     ...(dialect.embedNative === undefined
       ? {}

@@ -135,7 +135,9 @@ type Routed = RoutedRequest<Request>
 /** If a cache of the program fails, no answer is kept or found. An answer does not wait until it is kept. */
 const guarded = (responses: CachedResponses["Service"], callbacks: GuardedCallbacks): CachedResponses["Service"] => ({
   keep: (request, response) =>
-    Effect.asVoid(callbacks.notify("cached responses", () => responses.keep(request, response))),
+    Effect.contextWith((context: Context.Context<never>) =>
+      Effect.sync(() => void callbacks.notify("cached responses", () => responses.keep(request, response), context))
+    ),
   recall: (request) =>
     callbacks.runWithin("cached responses", Effect.suspend(() => responses.recall(request)), undefined)
 })

@@ -20,6 +20,27 @@ import type { Source } from "../../domain/Source.ts"
 /** Called when a job starts; the returned function is called when the engine has ended the job. */
 export type Retain = () => () => void
 
+/** Receives an answer as it is generated: any number of `events`, then `end`, `failed`, `died` or `rest`. */
+export interface EventReceiver {
+  readonly events: (events: ReadonlyArray<Event>) => void
+  /** The last event was a `finish`. */
+  readonly end: () => void
+  readonly failed: (error: InferenceError) => void
+  /** The engine ended in a defect, or a method of the receiver threw it. */
+  readonly died: (defect: unknown) => void
+  /** The rest of the answer is this stream, since something has to wait. */
+  readonly rest: (events: Stream.Stream<Event, InferenceError>) => void
+}
+
+/** An answer that a receiver follows. */
+export interface StartedAnswer {
+  /** Stops generating, or reading, until `resume`. */
+  readonly pause: () => void
+  readonly resume: () => void
+  /** Cancels it; the receiver is not called any more. */
+  readonly close: () => void
+}
+
 /** A loaded engine. A job that its `capabilities` do not include fails with `InvalidRequest`. */
 export interface Engine {
   readonly describe: EngineDescription
@@ -29,6 +50,13 @@ export interface Engine {
    * @param retain holds the job's slot until the engine has ended the job, which may be after the stream; so in all methods
    */
   readonly generate: (generation: Generation, retain?: Retain) => Stream.Stream<Event, InferenceError>
+  /**
+   * As `generate`, without a fiber: it begins at once, and calls the receiver. Undefined if something has to wait before the
+   * answer can begin, or the generation is not supported: then `generate` is used. Left out, the engine does not support it.
+   *
+   * @param hops instances of this service that the request has passed
+   */
+  readonly start?: (generation: Generation, hops: number, receiver: EventReceiver) => StartedAnswer | undefined
   /** One result per input, in their order: an invalid input fails alone. */
   readonly embed: (
     inputs: ReadonlyArray<string>,

@@ -42,6 +42,12 @@ import * as Circuit from "./Circuit.ts"
 
 export type { Ending, Options, Phase, State, Transition } from "./Circuit.ts"
 
+/** A call that a closed circuit without failures has let through. */
+export interface ClosedCall {
+  /** Ends the call; the effect, if there is one, records what opens circuits. */
+  readonly leave: (ending: Ending) => Effect.Effect<unknown> | undefined
+}
+
 /** One circuit for each deployment. */
 export class Breaker extends Context.Service<Breaker, {
   /**
@@ -56,6 +62,11 @@ export class Breaker extends Context.Service<Breaker, {
     ending: () => Ending,
     alone?: boolean
   ) => Effect.Effect<() => void, InferenceError, Scope.Scope>
+  /**
+   * Begins a call at a closed circuit without counted failures; undefined at any other, where `enter` decides. The caller
+   * ends the call once.
+   */
+  readonly enterClosed: (deployment: string) => ClosedCall | undefined
   /**
    * ms until a call is let through; 0 if it is let through now. Cheap enough for every deployment of a decision.
    *
@@ -282,6 +293,25 @@ const makeEnter = (circuits: Circuits): Breaker["Service"]["enter"] => (deployme
         )
     )))
 
+/** The end of a call that the store does not know. A success changes a circuit with failures only. */
+const leaveClosed = (circuits: Circuits, call: Call, ending: Ending): Effect.Effect<unknown> | undefined => {
+  const { circuit } = call
+  if (ending.verdict === "left" || !Circuit.isCurrent(call)) return undefined
+  if (ending.verdict === "success") {
+    return circuit.failures === 0
+      ? undefined
+      : decide(circuits, circuit, "Success", ending)
+  }
+  return decide(circuits, circuit, Circuit.outcomeOf(call, ending, Time.nowOf(circuits.clock)), ending)
+}
+
+const makeEnterClosed = (circuits: Circuits): Breaker["Service"]["enterClosed"] => (deployment) => {
+  const circuit = circuitOf(circuits, deployment)
+  if (circuit.phase !== "closed" || circuit.failures > 0) return undefined
+  const call = Circuit.begin(circuit, undefined, false)
+  return { leave: (ending) => leaveClosed(circuits, call, ending) }
+}
+
 const reset = (circuits: Circuits, circuit: Circuit.Circuit): Effect.Effect<unknown> => {
   circuit.resets++
   circuit.failures = 0
@@ -300,6 +330,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   }
   return Breaker.of({
     enter: makeEnter(circuits),
+    enterClosed: makeEnterClosed(circuits),
     closedFor: (deployment, now, alone = false) => {
       const circuit = byDeployment.get(deployment)
       return circuit === undefined ? 0 : Circuit.closedFor(circuit, options, now, alone)

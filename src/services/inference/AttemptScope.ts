@@ -6,11 +6,12 @@ import { Cause, Deferred, Effect, Exit, Scope } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
+import type { Generation } from "../../domain/Generation.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Embedding } from "../../domain/Job.ts"
 import type { LatencySample, Verdict } from "../../domain/Measurement.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
-import type { Engine } from "../engines/Engine.ts"
+import type { Engine, EventReceiver, StartedAnswer } from "../engines/Engine.ts"
 import type { Breaker } from "../health/Breaker.ts"
 import type { Ending } from "../health/Circuit.ts"
 import { endingOf } from "../health/Circuit.ts"
@@ -64,7 +65,7 @@ const completeRecord = (draft: AttemptDraft, exit: Exit.Exit<unknown, InferenceE
 const withoutQueueTimeout = ({ granted }: AttemptStats, ending: Ending): Ending =>
   !granted && ending.reason?._tag === "UpstreamTimeout" ? { ...ending, verdict: "left" } : ending
 
-interface Parts {
+export interface Parts {
   readonly breaker: Breaker["Service"]
   readonly callbacks: GuardedCallbacks
   readonly models: Models["Service"]
@@ -83,55 +84,86 @@ const noSample: LatencySample = { granted: () => {}, content: () => {}, end: () 
 export const isAlone = ({ alone, deployments, fallbacks: { ordinary } }: Route): boolean =>
   alone === true || deployments.length + ordinary.length === 1
 
-/** Enters the deployment's circuit; fails with `CircuitOpen`. */
-const makeEnter = ({ breaker, callbacks, now, router }: Parts) =>
-  Effect.fnUntraced(function*({ route, state }: RoutedRequest, deployment: Deployment, hedge: boolean) {
-    const { id } = deployment
-    const stats = RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment))
-    const startedAt = now()
-    const draft: AttemptDraft = { deployment: id, startedMs: startedAt - state.startedAt, outcome: "running" }
-    if (hedge) draft.hedge = true
-    state.record.attempts.push(draft)
-    const sample = callbacks.call(measurementsName, () => router.measure(id, route), noSample)
-    const end = (exit: Exit.Exit<unknown, InferenceError>, verdict: Verdict) => {
-      callbacks.call(measurementsName, () => sample.end(verdict, stats.tokens), undefined)
-      completeRecord(draft, exit, now() - startedAt)
-    }
-    const ending = () => {
+/** The record and the measurement of an attempt. */
+interface Entry {
+  readonly stats: AttemptStats
+  readonly granted: () => void
+  /** Whether this is the first content. */
+  readonly content: () => boolean
+  /** Ends both, as the statistics say. */
+  readonly end: () => Ending
+  /** Ends both for a call that the circuit refused. */
+  readonly refused: (cause: Cause.Cause<InferenceError>) => void
+}
+
+const beginEntry = (
+  { callbacks, now, router }: Parts,
+  { route, state }: RoutedRequest,
+  deployment: Deployment,
+  hedge: boolean
+): Entry => {
+  const { id } = deployment
+  const stats = RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment))
+  const startedAt = now()
+  const draft: AttemptDraft = { deployment: id, startedMs: startedAt - state.startedAt, outcome: "running" }
+  if (hedge) draft.hedge = true
+  state.record.attempts.push(draft)
+  const sample = callbacks.call(measurementsName, () => router.measure(id, route), noSample)
+  const end = (exit: Exit.Exit<unknown, InferenceError>, verdict: Verdict) => {
+    callbacks.call(measurementsName, () => sample.end(verdict, stats.tokens), undefined)
+    completeRecord(draft, exit, now() - startedAt)
+  }
+  return {
+    stats,
+    granted: () => {
+      if (stats.granted) return
+      stats.granted = true
+      callbacks.call(measurementsName, sample.granted, undefined)
+    },
+    content: () => {
+      if (draft.firstTokenMs !== undefined) return false
+      draft.firstTokenMs = now() - startedAt
+      callbacks.call(measurementsName, sample.content, undefined)
+      return true
+    },
+    end: () => {
       const exit = RequestTelemetry.exitOf(stats)
       const ending = withoutQueueTimeout(stats, endingOf(exit))
       end(exit, ending.verdict)
       return ending
-    }
-    const alone = isAlone(route)
+    },
+    refused: (cause) => end(Exit.failCause(cause), "left")
+  }
+}
+
+/** Enters the deployment's circuit; fails with `CircuitOpen`. */
+const makeEnter = (parts: Parts) => {
+  const { breaker } = parts
+  return Effect.fnUntraced(function*(routed: RoutedRequest, deployment: Deployment, hedge: boolean) {
+    const { id } = deployment
+    const entry = beginEntry(parts, routed, deployment, hedge)
+    const alone = isAlone(routed.route)
     let circuitContent = yield* Effect.tapCause(
-      breaker.enter(id, ending, alone),
-      (cause) => Effect.sync(() => end(Exit.failCause(cause), "left"))
+      breaker.enter(id, entry.end, alone),
+      (cause) => Effect.sync(() => entry.refused(cause))
     )
     const openings = breaker.openings(id)
     return {
-      stats,
-      granted: () => {
-        if (stats.granted) return
-        stats.granted = true
-        callbacks.call(measurementsName, sample.granted, undefined)
-      },
+      ...entry,
       content: () => {
-        if (draft.firstTokenMs !== undefined) return
-        draft.firstTokenMs = now() - startedAt
-        circuitContent()
-        callbacks.call(measurementsName, sample.content, undefined)
+        if (entry.content()) circuitContent()
       },
       /** Enters again if the circuit has opened while this attempt waited for a slot. */
       enterAgain: Effect.suspend(() =>
         breaker.openings(id) === openings
           ? Effect.void
-          : Effect.map(breaker.enter(id, () => endingOf(RequestTelemetry.exitOf(stats)), alone), (entered) => {
+          : Effect.map(breaker.enter(id, () => endingOf(RequestTelemetry.exitOf(entry.stats)), alone), (entered) => {
             circuitContent = entered
           })
       )
     }
   }, Effect.uninterruptible)
+}
 
 const noDeadlines: Deadlines.Deadlines = {}
 
@@ -177,6 +209,72 @@ export const make = (parts: Parts) => {
       return context
     }
   )
+}
+
+/** An attempt that a receiver follows. */
+export interface DirectAttempt {
+  readonly context: AttemptContext
+  readonly answer: StartedAnswer
+  /** monotonic ms */
+  readonly startedAt: number
+  /** Ends it, as its statistics say; the effect, if there is one, records what opens circuits. */
+  readonly end: () => Effect.Effect<unknown> | undefined
+}
+
+const noLease: AttemptContext["lease"] = Effect.die(new Error("The attempt has its slot already."))
+
+/**
+ * Opens a first attempt and starts its engine at once; undefined if something has to wait or decide: `make` opens it then.
+ *
+ * @param hops instances of this service that the request has passed
+ */
+export const makeDirect = (parts: Parts) => {
+  const { breaker, models, now } = parts
+  return (
+    routed: RoutedRequest,
+    deployment: Deployment,
+    start: Start,
+    generation: Generation,
+    hops: number,
+    receiver: EventReceiver
+  ): DirectAttempt | undefined => {
+    const { request, route, state } = routed
+    if (hasDeadlines(route.policy.timeouts)) return undefined
+    const call = breaker.enterClosed(deployment.id)
+    const slot = call && models.tryLease(deployment, request)
+    if (slot === undefined) return undefined
+    const answer = slot.start(generation, hops, receiver)
+    if (answer === undefined) {
+      slot.cancel()
+      return undefined
+    }
+    const entry = beginEntry(parts, routed, deployment, false)
+    const { content, granted, stats } = entry
+    state.stats = stats
+    granted()
+    let isOver = false
+    return {
+      answer,
+      startedAt: now(),
+      context: {
+        deployment,
+        caller: request,
+        start,
+        lease: noLease,
+        deadlines: noDeadlines,
+        stats,
+        admit: Effect.void,
+        content,
+        superseded: false
+      },
+      end: () => {
+        if (isOver) return undefined
+        isOver = true
+        slot.release()
+        return call!.leave(entry.end())
+      }
+    }
+  }
 }
 
 /** Embeds together with other requests, within the queue's time limit. */

@@ -1,21 +1,25 @@
 /** Chat completions, streamed and buffered. */
+import type { Scope } from "effect"
 import { Cause, Channel, Effect, Pull, Stream } from "effect"
+import { HopCount } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Generation } from "../../domain/Generation.ts"
-import type { Answer, Event, OpenedAnswer, Request } from "../../domain/Inference.ts"
+import type { Answer, AnswerSink, Event, OpenedAnswer, Request } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { EngineFailed, make } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, ToolCall } from "../../domain/Job.ts"
 import * as Message from "../../domain/Message.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
+import type { RoutingRequest } from "../../domain/RoutingRequest.ts"
 import { pathsOf, promptLengthOf, requiredByChat } from "../../domain/RoutingRequest.ts"
 import type { Native } from "../../domain/Source.ts"
+import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
 import type { Start } from "../resilience/AttemptPlan.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import { within } from "./AttemptScope.ts"
-import type { Pipeline } from "./Pipeline.ts"
-import { answeredByOf, validated } from "./Pipeline.ts"
+import type { Direct, Pipeline } from "./Pipeline.ts"
+import { answeredByOf, isChecked, validated } from "./Pipeline.ts"
 import type { AttemptStats, RequestState, RoutedRequest } from "./RequestTelemetry.ts"
 import type { EventsPull } from "./StreamFailover.ts"
 import * as StreamFailover from "./StreamFailover.ts"
@@ -159,13 +163,21 @@ const endOf = (
     : Effect.failCause(cause)
 }
 
+/** The rest of an answer that has begun. */
+type Rest = Stream.Stream<Event, InferenceError>
+
 /** The engine's events, counted and within the time limits; they must end in a `finish`. */
 const pullOf = Effect.fnUntraced(
-  function*(context: AttemptContext, generation: Generation, join: StreamFailover.Join | undefined) {
+  function*(
+    context: AttemptContext,
+    generation: Generation,
+    join: StreamFailover.Join | undefined,
+    rest: Rest | undefined
+  ) {
     const { content, deadlines, lease, stats } = context
-    const engine = yield* lease
+    const stream = rest ?? (yield* lease).generate(generation)
     // Not `Stream.toPull`, which synchronizes concurrent pulls.
-    const pull = yield* Channel.toPullScoped(Stream.toChannel(engine.generate(generation)), yield* Effect.scope)
+    const pull = yield* Channel.toPullScoped(Stream.toChannel(stream), yield* Effect.scope)
     const counted = count(stats)
     const events = Effect.map(pull, (events) => {
       // A buffered answer does not show when its first token was generated.
@@ -195,17 +207,19 @@ const lengthOf = ({ messages }: Request): number =>
     0
   )
 
+/** What the router needs to know of a request. */
+const routingOf = (request: Request): RoutingRequest => ({
+  ...request,
+  capabilities: requiredByChat(request),
+  pathsOf: (need: string) => pathsOf(request, need),
+  promptLength: lengthOf(request),
+  promptText: () => textOf(request)
+})
+
 /** Validates and routes a request. */
 const route = Effect.fnUntraced(function*({ begin }: Pipeline, input: Request) {
   const request = yield* validated(input, Validation.chat)
-  const routing = {
-    ...request,
-    capabilities: requiredByChat(request),
-    pathsOf: (capability: string) => pathsOf(request, capability),
-    promptLength: lengthOf(request),
-    promptText: () => textOf(request)
-  }
-  return yield* begin("chat", request, routing, chatAttributes(request))
+  return yield* begin("chat", request, routingOf(request), () => chatAttributes(request))
 })
 
 /** A pull of events that were pulled already, and then of the rest. */
@@ -223,11 +237,28 @@ const isUnchanged = ({ assistantPrefix, caller, maxTokens }: Generation, start: 
   assistantPrefix === undefined && start.maxTokens === maxTokens &&
   (!start.lowPriority || caller?.priority === "low")
 
+/** Whether the first attempt gets the request's generation as it is. */
+const isUnchangedFirst = ({ assistantPrefix }: Generation): boolean => assistantPrefix === undefined
+
 /** The generation of an attempt, and how its events follow what was sent; undefined: unchanged. */
 const forAttempt = (generation: Generation, start: Start, sent?: StreamFailover.SentAnswer) =>
   sent === undefined && isUnchanged(generation, start)
     ? [generation, undefined] as const
     : StreamFailover.next(generation, start, sent)
+
+/** Waits for the first events of an attempt. */
+const firstEvents =
+  (generation: Generation, state: RequestState, sent?: StreamFailover.SentAnswer, rest?: Rest) =>
+  (context: AttemptContext) => {
+    const { deadlines, start, stats } = context
+    const [attempt, join] = forAttempt(generation, start, sent)
+    return Effect.flatMap(pullOf(context, attempt, join, rest), ({ first, next }) =>
+      // A stream that ends without an event has failed.
+      Effect.map(
+        Pull.catchDone(first, () => Effect.never),
+        (events) => startingWith(events, recordFailure(stats, state, within(deadlines.total, next)))
+      ))
+  }
 
 /** An answer whose first event has arrived. A later failure is the request's, unless another deployment continues it. */
 const start = ({ execute }: Pipeline) =>
@@ -235,16 +266,7 @@ const start = ({ execute }: Pipeline) =>
     const { request, route: { policy }, state } = routed
     const generation = generationOf(request)
     const sent = policy.continue && StreamFailover.isPossible(generation) ? StreamFailover.nothingSent() : undefined
-    const winner = yield* execute(routed, (context) => {
-      const { deadlines, start, stats } = context
-      const [attempt, join] = forAttempt(generation, start, sent)
-      return Effect.flatMap(pullOf(context, attempt, join), ({ first, next }) =>
-        // A stream that ends without an event has failed.
-        Effect.map(
-          Pull.catchDone(first, () => Effect.never),
-          (events) => startingWith(events, recordFailure(stats, state, within(deadlines.total, next)))
-        ))
-    })
+    const winner = yield* execute(routed, firstEvents(generation, state, sent))
     const pull = sent === undefined ? winner.value : StreamFailover.continued(winner, generation, sent, state)
     return { ...answeredByOf(winner), events: Stream.fromPull(Effect.succeed(pull)) } satisfies OpenedAnswer
   })
@@ -268,38 +290,231 @@ export const stream = (pipeline: Pipeline) => {
 const dependsOnPieces = ({ hedge, timeouts: { firstTokenMs, stallMs } }: Policy): boolean =>
   hedge !== undefined || firstTokenMs !== undefined || stallMs !== undefined
 
+/** Reads an attempt's answer to its end. */
+const allEvents =
+  (generation: Generation, rest?: Rest, begun?: ReturnType<typeof makeAnswer>) => (context: AttemptContext) =>
+    Effect.gen(function*() {
+      const answer = begun ?? makeAnswer()
+      const [attempt, join] = forAttempt(generation, context.start)
+      const { first, next } = yield* pullOf(context, attempt, join, rest)
+      let pull = first
+      const drained = Effect.whileLoop({
+        while: () => true,
+        body: () => pull,
+        step: (events) => {
+          pull = next
+          for (const event of events) answer.add(event)
+        }
+      })
+      yield* Pull.catchDone(drained, () => Effect.void)
+      return answer.end()
+    })
+
+/** The generation of a buffered answer, which an engine may send in one piece if no limit depends on pieces. */
+const bufferedOf = ({ request, route: { policy } }: RoutedRequest<Request>): Generation => {
+  const requested = generationOf(request)
+  return dependsOnPieces(policy) ? requested : { ...requested, buffered: true }
+}
+
+type Response = ReturnType<ReturnType<typeof makeAnswer>["end"]>
+
+const answerOf = (winner: WinningAttempt<Response>): Answer => ({ ...winner.value, ...answeredByOf(winner) })
+
 /** A buffered answer. Another deployment may take over until it is complete, since the caller has received nothing. */
-const complete = ({ execute }: Pipeline) =>
-  Effect.fnUntraced(function*(routed: RoutedRequest<Request>) {
-    const requested = generationOf(routed.request)
-    const generation = dependsOnPieces(routed.route.policy) ? requested : { ...requested, buffered: true }
-    const winner = yield* execute(routed, (context) =>
-      Effect.gen(function*() {
-        const answer = makeAnswer()
-        const [attempt, join] = forAttempt(generation, context.start)
-        const { first, next } = yield* pullOf(context, attempt, join)
-        let pull = first
-        const drained = Effect.whileLoop({
-          while: () => true,
-          body: () => pull,
-          step: (events) => {
-            pull = next
-            for (const event of events) answer.add(event)
-          }
-        })
-        yield* Pull.catchDone(drained, () => Effect.void)
-        return answer.end()
-      }))
-    return { ...winner.value, ...answeredByOf(winner) } satisfies Answer
+const complete = ({ execute }: Pipeline) => (routed: RoutedRequest<Request>) =>
+  Effect.map(execute(routed, allEvents(bufferedOf(routed))), answerOf)
+
+/** A buffered answer from a deployment that can start at once; undefined otherwise. */
+const completeDirect = (
+  pipeline: Pipeline,
+  routed: RoutedRequest<Request>,
+  hops: number,
+  resume: (answer: Effect.Effect<Answer, InferenceError>) => void
+): Direct | undefined => {
+  const generation = bufferedOf(routed)
+  if (!isUnchangedFirst(generation)) return undefined
+  const answer = makeAnswer()
+  const end = (): Effect.Effect<Answer> => {
+    const by = direct!.won()
+    const recorded = direct!.end()
+    const complete = Effect.succeed({ ...answer.end(), ...by })
+    return recorded === undefined ? complete : Effect.andThen(recorded, complete)
+  }
+  /** Goes on with the rest of this attempt, and with other deployments. */
+  const goOn = (rest: ReturnType<typeof allEvents>) =>
+    resume(Effect.scoped(Effect.map(direct!.resume(allEvents(generation), rest), answerOf)))
+  const direct: Direct | undefined = pipeline.direct(routed, generation, hops, {
+    events: (events) => {
+      const { content, stats } = direct!.context
+      // A buffered answer does not show when its first token was generated.
+      if (generation.buffered !== true || events.at(-1)?.type !== "finish") content()
+      for (const event of count(stats)(events)) answer.add(event)
+    },
+    end: () => resume(end()),
+    failed: (error) => goOn(() => Effect.fail(error)),
+    died: (defect) => goOn(() => Effect.die(defect)),
+    rest: (events) => goOn(allEvents(generation, events, answer))
   })
+  return direct
+}
+
+/**
+ * Begins a request, and completes it however it ends.
+ *
+ * @param direct answers without another fiber or a scope; undefined if something has to wait
+ * @param answer any request
+ */
+const run = <A>(
+  pipeline: Pipeline,
+  direct: (
+    routed: RoutedRequest<Request>,
+    hops: number,
+    resume: (answer: Effect.Effect<A, InferenceError>) => void
+  ) => Direct | undefined,
+  answer: (routed: RoutedRequest<Request>) => Effect.Effect<A, InferenceError, Scope.Scope>
+) =>
+(request: Request): Effect.Effect<A, InferenceError> =>
+  Effect.withFiber((fiber) => {
+    let state: RequestState | undefined
+    const answered = Effect.callback<A, InferenceError>((resume) => {
+      const begun = pipeline.beginNow(fiber, "chat", request, routingOf(request), () => chatAttributes(request))
+      state = begun.state
+      if ("error" in begun) return resume(Effect.fail(begun.error))
+      const { routed } = begun
+      const started = routed.route.cached ? undefined : direct(routed, fiber.getRef(HopCount), resume)
+      if (started === undefined) return resume(Effect.scoped(answer(routed)))
+      return Effect.suspend(() => {
+        started.answer.close()
+        return started.end() ?? Effect.void
+      })
+    })
+    return Effect.onExitPrimitive(answered, () => {
+      if (state !== undefined) pipeline.complete("chat", state)
+      return undefined
+    })
+  })
+
+/** Passes events on to a sink, until the pull is done. */
+const passOn = (sink: AnswerSink, pull: EventsPull): Effect.Effect<void, InferenceError> => {
+  const drained = Effect.callback<void>((resume) => sink.whenDrained(() => resume(Effect.void)))
+  const rest: Effect.Effect<never, Effect.Error<EventsPull>> = Effect.flatMap(
+    pull,
+    (events) => sink.events(events) ? rest : Effect.andThen(drained, rest)
+  )
+  return Pull.catchDone(rest, () => Effect.void)
+}
+
+const deliverWinner = (sink: AnswerSink) => (winner: WinningAttempt<EventsPull>) => {
+  sink.begin(answeredByOf(winner))
+  return passOn(sink, winner.value)
+}
+
+/** Passes an opened answer on to a sink. */
+export const deliverOpened = (
+  sink: AnswerSink,
+  opened: Effect.Effect<OpenedAnswer, InferenceError, Scope.Scope>
+): Effect.Effect<void, InferenceError> =>
+  Effect.scoped(Effect.gen(function*() {
+    const { events, ...by } = yield* opened
+    // Not `Stream.toPull`, which synchronizes concurrent pulls.
+    const pull = yield* Channel.toPullScoped(Stream.toChannel(events), yield* Effect.scope)
+    sink.begin(by)
+    yield* passOn(sink, pull)
+  }))
+
+/** The sink of one answer that a receiver follows. */
+class Delivery {
+  readonly #sink: AnswerSink
+  hasBegun = false
+  /** A method of the sink threw: no failure of the deployment's. */
+  hasThrown = false
+
+  constructor(sink: AnswerSink) {
+    this.#sink = sink
+  }
+
+  /** False if the reader is slow. */
+  pass(events: ReadonlyArray<Event>, { won }: Direct): boolean {
+    const isFirst = !this.hasBegun
+    this.hasBegun = true
+    this.hasThrown = true
+    if (isFirst) this.#sink.begin(won())
+    const isReady = this.#sink.events(events)
+    this.hasThrown = false
+    return isReady
+  }
+
+  /** Until the reader has caught up. */
+  pause(answer: Direct["answer"]): void {
+    answer.pause()
+    this.#sink.whenDrained(() => answer.resume())
+  }
+}
+
+/** A streamed answer from a deployment that can start at once; undefined otherwise. */
+const deliverDirect = (
+  pipeline: Pipeline,
+  routed: RoutedRequest<Request>,
+  sink: AnswerSink,
+  hops: number,
+  resume: (delivered: Effect.Effect<void, InferenceError>) => void
+): Direct | undefined => {
+  const { request, route: { policy }, state } = routed
+  const generation = generationOf(request)
+  if (!isUnchangedFirst(generation) || (policy.continue && StreamFailover.isPossible(generation))) return undefined
+  const others = firstEvents(generation, state)
+  const delivery = new Delivery(sink)
+  const recorded = Effect.suspend(() => direct!.end() ?? Effect.void)
+  /** Goes on with the rest of this attempt, and with other deployments. */
+  const goOn = (rest: ReturnType<typeof firstEvents>) =>
+    resume(Effect.scoped(Effect.flatMap(direct!.resume(others, rest), deliverWinner(sink))))
+  const fail = (cause: Cause.Cause<InferenceError>) => {
+    if (!delivery.hasBegun) return goOn(() => Effect.failCause(cause))
+    if (!delivery.hasThrown) state.failure = direct!.context.stats.failure = cause
+    resume(Effect.andThen(recorded, Effect.failCause(cause)))
+  }
+  const direct: Direct | undefined = pipeline.direct(routed, generation, hops, {
+    events: (events) => {
+      const { answer, context: { content, stats } } = direct!
+      content()
+      count(stats)(events)
+      if (!delivery.pass(events, direct!)) delivery.pause(answer)
+    },
+    end: () => resume(direct!.end() ?? Effect.void),
+    failed: (error) => fail(Cause.fail(error)),
+    died: (defect) => fail(Cause.die(defect)),
+    rest: (events) =>
+      delivery.hasBegun
+        // The answer is complete; the connection is not.
+        ? resume(Effect.ensuring(Effect.ignore(Stream.runDrain(events)), recorded))
+        : goOn(firstEvents(generation, state, undefined, events))
+  })
+  return direct
+}
+
+export const deliver = (pipeline: Pipeline) => {
+  const answer = start(pipeline)
+  return (input: Request, sink: AnswerSink): Effect.Effect<void, InferenceError> => {
+    const delivered = run<void>(
+      pipeline,
+      (routed, hops, resume) => deliverDirect(pipeline, routed, sink, hops, resume),
+      (routed) =>
+        deliverOpened(
+          sink,
+          routed.route.cached ? pipeline.cached.streamed(routed, makeAnswer, answer(routed)) : answer(routed)
+        )
+    )
+    return isChecked(input) ? delivered(input) : Effect.flatMap(validated(input, Validation.chat), delivered)
+  }
+}
 
 export const generate = (pipeline: Pipeline) => {
   const answer = complete(pipeline)
+  const answered = run<Answer>(
+    pipeline,
+    (routed, hops, resume) => completeDirect(pipeline, routed, hops, resume),
+    (routed) => routed.route.cached ? pipeline.cached.buffered(routed, answer(routed)) : answer(routed)
+  )
   return (input: Request) =>
-    Effect.scoped(
-      Effect.flatMap(
-        route(pipeline, input),
-        (routed) => routed.route.cached ? pipeline.cached.buffered(routed, answer(routed)) : answer(routed)
-      )
-    )
+    isChecked(input) ? answered(input) : Effect.flatMap(validated(input, Validation.chat), answered)
 }

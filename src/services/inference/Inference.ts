@@ -10,6 +10,7 @@ import type { Scope, Stream } from "effect"
 import { Context, Effect, Layer } from "effect"
 import type {
   Answer,
+  AnswerSink,
   Classifications,
   ClassifyRequest,
   Count,
@@ -37,6 +38,11 @@ export class Inference extends Context.Service<Inference, {
   readonly open: (request: Request) => Effect.Effect<OpenedAnswer, InferenceError, Scope.Scope>
   /** The answer as it is generated. A failure after the first event ends the stream; earlier events are delivered. */
   readonly stream: (request: Request) => Stream.Stream<Event, InferenceError>
+  /**
+   * As `open`, for a receiver that takes events at once: no fiber waits for each of them. Ends with the answer. It fails
+   * before `begin`, or with the failure of the answer after it.
+   */
+  readonly deliver: (request: Request, sink: AnswerSink) => Effect.Effect<void, InferenceError>
   /** The complete answer. */
   readonly generate: (request: Request) => Effect.Effect<Answer, InferenceError>
   /** Fails with the error of the first invalid input. */
@@ -49,6 +55,12 @@ export class Inference extends Context.Service<Inference, {
   readonly count: (request: CountRequest) => Effect.Effect<Count, InferenceError>
 }>()("troupe/domain/Inference") {}
 
+/** `deliver` for an implementation that has `open`: passes the opened answer on to the sink. */
+export const deliverOpened: (
+  sink: AnswerSink,
+  opened: Effect.Effect<OpenedAnswer, InferenceError, Scope.Scope>
+) => Effect.Effect<void, InferenceError> = Chat.deliverOpened
+
 /** Requires the services that requests use: router, models, circuits, metrics, decision records and others. */
 export const layer = Layer.effect(
   Inference,
@@ -56,6 +68,7 @@ export const layer = Layer.effect(
     Inference.of({
       open: Chat.open(pipeline),
       stream: Chat.stream(pipeline),
+      deliver: Chat.deliver(pipeline),
       generate: Chat.generate(pipeline),
       embed: Tasks.embed(pipeline),
       rerank: Tasks.rerank(pipeline),

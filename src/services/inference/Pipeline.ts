@@ -1,10 +1,11 @@
 /**
  * What every operation shares: the route, the telemetry, and the attempts of the request's plan.
  */
-import type { Scope } from "effect"
-import { Clock, Duration, Effect, SubscriptionRef } from "effect"
+import type { Fiber } from "effect"
+import { Cause, Clock, Duration, Effect, Result, Scope, SubscriptionRef } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
+import type { Generation } from "../../domain/Generation.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
 import { InferenceError, make as makeError, Overloaded } from "../../domain/InferenceError.ts"
 import type { Message } from "../../domain/Message.ts"
@@ -13,6 +14,7 @@ import { hasImages } from "../../domain/RoutingRequest.ts"
 import type { Source } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
+import type { EventReceiver } from "../engines/Engine.ts"
 import { Breaker } from "../health/Breaker.ts"
 import { interval, Pressure, sheds } from "../models/MemoryPressure.ts"
 import { Models } from "../models/Models.ts"
@@ -91,33 +93,66 @@ const cannotAnswer = ({ cached, decision, deployments }: Route): boolean =>
 
 interface Parts {
   readonly callbacks: GuardedCallbacks.GuardedCallbacks
+  readonly clock: Clock.Clock
   readonly decisions: DecisionLog["Service"]
   readonly metrics: Metrics["Service"]
   readonly pressure: Pressure["Service"]
   readonly router: Router["Service"]
 }
 
-/** Routes a request and begins its telemetry, which the end of the scope completes. */
+const noAttributes = () => ({})
+
+/** A request that was routed, or why it was not. A request with a `state` has begun, and must be completed. */
+type Begun<R> =
+  | { readonly routed: RoutedRequest<R>; readonly state: RequestTelemetry.RequestState }
+  | { readonly error: InferenceError; readonly state?: RequestTelemetry.RequestState }
+
+/** Routes a request and begins its telemetry. */
 const makeBegin = (parts: Parts) => {
   const { pressure, router } = parts
-  return Effect.fnUntraced(function*<R extends AttemptRequest>(
+  return <R extends AttemptRequest>(
+    fiber: Fiber.Fiber<unknown, unknown>,
     operation: Operation,
     request: R,
     routing: RoutingRequest,
-    attributes: Record<string, unknown> = {}
-  ) {
-    const route = yield* Effect.fromResult(router.route(routing))
-    if (request.priority === "low" && sheds[yield* SubscriptionRef.get(pressure)].refuseLowPriority) {
-      return yield* makeError(new Overloaded({ retryAfterMs: Duration.toMillis(interval) }))
+    attributes: () => Record<string, unknown> = noAttributes
+  ): Begun<R> => {
+    const found = router.route(routing)
+    if (Result.isFailure(found)) return { error: found.failure }
+    const route = found.success
+    if (request.priority === "low" && sheds[SubscriptionRef.getUnsafe(pressure)].refuseLowPriority) {
+      return { error: makeError(new Overloaded({ retryAfterMs: Duration.toMillis(interval) })) }
     }
-    const state = yield* RequestTelemetry.begin(parts, operation, route, attributes)
-    if (cannotAnswer(route)) {
-      const { reason } = noDeployment(route.decision, routing)
-      const error = new InferenceError({ reason, decision: state.record.id, attempts: [] })
-      return yield* RequestTelemetry.recordFailure(state)(Effect.fail(error))
-    }
-    return { request, route, state } satisfies RoutedRequest<R>
-  })
+    const state = RequestTelemetry.begin(parts, fiber, operation, route, attributes)
+    if (!cannotAnswer(route)) return { routed: { request, route, state }, state }
+    const { reason } = noDeployment(route.decision, routing)
+    const error = new InferenceError({ reason, decision: state.record.id, attempts: [] })
+    state.failure = Cause.fail(error)
+    return { error, state }
+  }
+}
+
+/** Routes a request and begins its telemetry, which the end of the scope completes. */
+const makeScopedBegin = (parts: Parts) => {
+  const begin = makeBegin(parts)
+  return <R extends AttemptRequest>(
+    operation: Operation,
+    request: R,
+    routing: RoutingRequest,
+    attributes?: () => Record<string, unknown>
+  ): Effect.Effect<RoutedRequest<R>, InferenceError, Scope.Scope> =>
+    Effect.uninterruptible(Effect.withFiber((fiber) => {
+      const begun = begin(fiber, operation, request, routing, attributes)
+      const { state } = begun
+      const outcome = "error" in begun ? Effect.fail(begun.error) : Effect.succeed(begun.routed)
+      if (state === undefined) return outcome
+      // Not `Effect.addFinalizer`, which copies the whole context.
+      return Effect.flatMap(Effect.scope, (scope) =>
+        Effect.andThen(
+          Scope.addFinalizer(scope, Effect.sync(() => RequestTelemetry.complete(parts, operation, state))),
+          outcome
+        ))
+    }))
 }
 
 /** Fields of a request that say whether it has been checked. */
@@ -128,7 +163,7 @@ interface Checkable {
 }
 
 /** A program without types may give no request at all. */
-const isChecked = (request: Checkable | null | undefined): boolean => {
+export const isChecked = (request: Checkable | null | undefined): boolean => {
   if (request?.source?.isChecked !== true) return false
   const { input, messages } = request
   return !hasImages(messages ?? (typeof input === "object" ? input.messages : []))
@@ -170,29 +205,26 @@ const failWithout = ({ route, state }: RoutedRequest): Effect.Effect<never, Infe
   )
 }
 
-const makeExecute = (
-  parts: Parts,
-  breaker: Breaker["Service"],
-  models: Models["Service"],
-  now: () => number,
-  makeSchedule: Backoff.MakeSchedule
-) => {
-  const open = AttemptScope.make({ breaker, callbacks: parts.callbacks, models, router: parts.router, now })
+/** What the attempts of every request share. */
+interface AttemptParts {
+  readonly attemptScope: AttemptScope.Parts
+  readonly hedges: HedgeBudget.HedgeBudget
+  readonly logFailed: ReturnType<typeof AttemptLog.make>
+  readonly makeSchedule: Backoff.MakeSchedule
+}
+
+type Use<A> = (context: AttemptContext) => Effect.Effect<A, InferenceError, Scope.Scope>
+
+/** The hooks of a request, and its attempts by their numbers. */
+const makeHooks = (parts: Parts, { attemptScope, hedges, logFailed, makeSchedule }: AttemptParts) => {
+  const { breaker, now } = attemptScope
+  const open = AttemptScope.make(attemptScope)
   const attempt = makeAttempt(parts)
   const delaysOf = makeDelays(parts, makeSchedule)
-  const hedges = HedgeBudget.make()
-  const logFailed = AttemptLog.make()
-
-  return Effect.fnUntraced(function*<A>(
-    routed: RoutedRequest<AttemptRequest>,
-    use: (context: AttemptContext) => Effect.Effect<A, InferenceError, Scope.Scope>
-  ) {
-    const { request, route, state } = routed
-    if (route.deployments.length === 0) return yield* failWithout(routed)
-    const plan = planOf(route, request, now())
+  return <A>(routed: RoutedRequest<AttemptRequest>, plan: Plan, use: Use<A>) => {
+    const { route, state } = routed
     const alone = AttemptScope.isAlone(route)
     const contexts: Array<AttemptContext | undefined> = []
-    if (route.policy.hedge !== undefined) hedges.earn(route.model, route.policy)
     const hooks: AttemptDriver.Hooks<A> = {
       decision: state.record.id,
       now,
@@ -215,8 +247,80 @@ const makeExecute = (
       payHedge: () => !hasContent(routed) && hedges.spend(route.model),
       delays: () => delaysOf(route)
     }
+    return { hooks, contexts }
+  }
+}
+
+const makeExecute = (parts: Parts, attempts: AttemptParts) => {
+  const hooksOf = makeHooks(parts, attempts)
+  const { attemptScope: { now }, hedges } = attempts
+  return Effect.fnUntraced(function*<A>(routed: RoutedRequest<AttemptRequest>, use: Use<A>) {
+    const { request, route, state } = routed
+    if (route.deployments.length === 0) return yield* failWithout(routed)
+    const plan = planOf(route, request, now())
+    if (route.policy.hedge !== undefined) hedges.earn(route.model, route.policy)
+    const { hooks } = hooksOf(routed, plan, use)
     return yield* RequestTelemetry.recordFailure(state)(AttemptDriver.drive(hooks, plan))
   })
+}
+
+/** A first attempt that a receiver follows. */
+export interface Direct extends AttemptScope.DirectAttempt {
+  /** The attempt has won. */
+  readonly won: () => AnsweredBy
+  /**
+   * Goes on with the attempt as an effect, and with those after it.
+   *
+   * @param rest of this attempt: its events, or its failure
+   */
+  readonly resume: <A>(
+    use: Use<A>,
+    rest: (context: AttemptContext) => Effect.Effect<A, InferenceError, Scope.Scope>
+  ) => Effect.Effect<WinningAttempt<A>, InferenceError, Scope.Scope>
+}
+
+/** Starts the first attempt of a request at once; undefined if something has to wait or decide: see `execute`. */
+const makeDirect = (parts: Parts, attempts: AttemptParts) => {
+  const hooksOf = makeHooks(parts, attempts)
+  const startDirect = AttemptScope.makeDirect(attempts.attemptScope)
+  const attempt = makeAttempt(parts)
+  const { attemptScope: { breaker, now } } = attempts
+  return (
+    routed: RoutedRequest<AttemptRequest>,
+    generation: Generation,
+    hops: number,
+    receiver: EventReceiver
+  ): Direct | undefined => {
+    const { request, route, state } = routed
+    if (route.deployments.length === 0 || route.policy.hedge !== undefined) return undefined
+    const plan = planOf(route, request, now())
+    const alone = AttemptScope.isAlone(route)
+    const step = AttemptMachine.begin(plan, { now: now(), closedFor: (id) => breaker.closedFor(id, now(), alone) })
+    const [start] = step.actions
+    if (start?.type !== "start") return undefined
+    const direct = startDirect(routed, deploymentOf(route, start.deployment), start, generation, hops, receiver)
+    return direct && {
+      ...direct,
+      won: () => {
+        const { context: { deployment } } = direct
+        state.record.answeredBy = deployment.id
+        return { deployment: deployment.id, attempts: 1, decision: state.record.id }
+      },
+      resume: (use, rest) => {
+        const { hooks, contexts } = hooksOf(routed, plan, use)
+        contexts[start.attempt] = direct.context
+        const begun = {
+          startedAt: direct.startedAt,
+          rest: Effect.flatMap(Effect.scope, (scope) =>
+            Effect.andThen(
+              Scope.addFinalizer(scope, Effect.suspend(() => direct.end() ?? Effect.void)),
+              attempt(direct.context, rest(direct.context))
+            ))
+        }
+        return RequestTelemetry.recordFailure(state)(AttemptDriver.resumeFirst(hooks, step, begun))
+      }
+    }
+  }
 }
 
 export const make = Effect.gen(function*() {
@@ -224,21 +328,33 @@ export const make = Effect.gen(function*() {
   const models = yield* Models
   const parts: Parts = {
     callbacks: yield* GuardedCallbacks.make,
+    clock,
     decisions: yield* DecisionLog,
     metrics: yield* Metrics,
     pressure: yield* Pressure,
     router: yield* Router
   }
-  return {
-    begin: makeBegin(parts),
-    /** Tries the route's deployments as the plan says, until `use` succeeds at one of them. */
-    execute: makeExecute(
-      parts,
-      yield* Breaker,
+  const attempts: AttemptParts = {
+    attemptScope: {
+      breaker: yield* Breaker,
+      callbacks: parts.callbacks,
       models,
-      () => Time.nowOf(clock),
-      (yield* Backoff.Backoff).schedule
-    ),
+      router: parts.router,
+      now: () => Time.nowOf(clock)
+    },
+    hedges: HedgeBudget.make(),
+    logFailed: AttemptLog.make(),
+    makeSchedule: (yield* Backoff.Backoff).schedule
+  }
+  return {
+    begin: makeScopedBegin(parts),
+    /** As `begin`, at once; `complete` ends a request that has begun. */
+    beginNow: makeBegin(parts),
+    complete: (operation: Operation, state: RequestTelemetry.RequestState) =>
+      RequestTelemetry.complete(parts, operation, state),
+    /** Tries the route's deployments as the plan says, until `use` succeeds at one of them. */
+    execute: makeExecute(parts, attempts),
+    direct: makeDirect(parts, attempts),
     embed: AttemptScope.makeEmbed(models),
     cached: CachedResponses.makeFallback(yield* CachedResponses.CachedResponses, parts.callbacks)
   }

@@ -3,11 +3,11 @@
  *
  * **Details**
  *
- * A request has one span, by the OpenTelemetry GenAI conventions, from the request to its last token. One finalizer of the
- * request's scope completes the span, the metrics and the record, however the request ends.
+ * A request has one span, by the OpenTelemetry GenAI conventions, from the request to its last token. `complete` ends the
+ * span, the metrics and the record, however the request ends.
  */
-import type { Fiber } from "effect"
-import { Cause, Clock, Effect, Exit, Scope, Tracer } from "effect"
+import type { Clock, Context, Fiber } from "effect"
+import { Cause, Effect, Exit, Tracer } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
@@ -62,9 +62,16 @@ export const makeStats = (server: Server | undefined): AttemptStats => ({
   done: false
 })
 
+type Span = Tracer.Span | undefined
+
 /** The state of a request while it runs. */
 export interface RequestState {
+  /** Of the caller. */
+  readonly context: Context.Context<never>
+  /** Runs what the metrics have begun; undefined if nothing is left to run. */
+  readonly metricsBegun: Fiber.Fiber<void> | undefined
   readonly record: Draft
+  readonly span: Span
   /** When the request was routed, monotonic ms. */
   readonly startedAt: number
   /** Of the winning attempt, or of the latest one until an attempt wins. */
@@ -99,20 +106,16 @@ export const recordFailure =
         kept.failure = cause
       }))
 
-type Span = Tracer.Span | undefined
-
 const tracerName = "tracer"
 const metricsName = "metrics"
 
 /** Undefined with the native tracer, which has no backend: a span costs BigInts and random ids. */
-const spanOf = ({ run }: GuardedCallbacks, name: string): Effect.Effect<Span> =>
-  Effect.flatMap(
-    Tracer.Tracer,
-    (tracer) =>
-      tracer === Tracer.nativeTracer
-        ? Effect.undefined
-        : run<Span, never>(tracerName, Effect.makeSpan(name, { kind: "internal" }), undefined)
-  )
+const spanOf = ({ call }: GuardedCallbacks, { cache, context }: Fiber.Fiber<unknown, unknown>, name: string): Span => {
+  const { tracer = Tracer.nativeTracer } = cache
+  return tracer === Tracer.nativeTracer
+    ? undefined
+    : call<Span>(tracerName, () => Effect.runSyncWith(context)(Effect.makeSpan(name, { kind: "internal" })), undefined)
+}
 
 const annotate = ({ call }: GuardedCallbacks, span: Tracer.Span, attributes: Record<string, unknown>) =>
   call(tracerName, () => {
@@ -146,64 +149,59 @@ const endAttributes = (
   }
 }
 
-const complete = (
-  { callbacks, metrics }: Parts,
-  operation: Operation,
-  span: Span,
-  state: RequestState,
-  begun: Fiber.Fiber<void> | undefined
-) =>
-  Effect.flatMap(Clock.Clock, (clock) => {
-    const { earlierTokens, failure, record, startedAt, stats } = state
-    const exit = exitOf({ done: stats.done, failure })
-    const end = endOf(exit)
-    record.tookMs = Time.nowOf(clock) - startedAt
-    record.end = end
-    if (span !== undefined) {
-      annotate(callbacks, span, endAttributes(exit, state))
-      callbacks.call(tracerName, () => span.end(clock.currentTimeNanosUnsafe(), exit), undefined)
-    }
-    const tokens = earlierTokens + stats.tokens
-    const outcome: Outcome = { model: record.model, operation, seconds: record.tookMs / 1000, tokens, end }
-    return callbacks.notify(metricsName, () => metrics.end(outcome), begun)
-  })
-
 /** The services that a request reports to. */
 interface Parts {
   readonly metrics: Metrics["Service"]
   readonly decisions: DecisionLog["Service"]
   readonly callbacks: GuardedCallbacks
+  readonly clock: Clock.Clock
+}
+
+/** Ends the telemetry of a request. */
+export const complete = ({ callbacks, clock, metrics }: Parts, operation: Operation, state: RequestState): void => {
+  const { context, earlierTokens, failure, metricsBegun, record, span, startedAt, stats } = state
+  const exit = exitOf({ done: stats.done, failure })
+  const end = endOf(exit)
+  record.tookMs = Time.nowOf(clock) - startedAt
+  record.end = end
+  if (span !== undefined) {
+    annotate(callbacks, span, endAttributes(exit, state))
+    callbacks.call(tracerName, () => span.end(clock.currentTimeNanosUnsafe(), exit), undefined)
+  }
+  const tokens = earlierTokens + stats.tokens
+  const outcome: Outcome = { model: record.model, operation, seconds: record.tookMs / 1000, tokens, end }
+  callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
 }
 
 /**
- * Begins a request, which the end of the scope completes. It is uninterruptible, so that every request that begins ends.
+ * Begins a request, which `complete` ends.
  *
  * @param attributes of the span, in addition to those of every operation
  */
-export const begin = Effect.fnUntraced(function*(
-  parts: Parts,
+export const begin = (
+  { callbacks, clock, decisions, metrics }: Parts,
+  fiber: Fiber.Fiber<unknown, unknown>,
   operation: Operation,
   route: Route,
-  attributes: Record<string, unknown>
-) {
-  const { decisions, callbacks, metrics } = parts
+  attributes: () => Record<string, unknown>
+): RequestState => {
   const { deployments: [deployment], model } = route
-  const span = yield* spanOf(callbacks, `${operation} ${model}`)
+  const span = spanOf(callbacks, fiber, `${operation} ${model}`)
   if (span !== undefined) {
-    annotate(callbacks, span, { "gen_ai.operation.name": operation, "gen_ai.request.model": model, ...attributes })
+    annotate(callbacks, span, { "gen_ai.operation.name": operation, "gen_ai.request.model": model, ...attributes() })
   }
-  const at = yield* Clock.currentTimeMillis
+  const at = clock.currentTimeMillisUnsafe()
   const record = callbacks.call("decision log", () => decisions.begin(operation, route, at), undefined) ??
     makeDraft("unrecorded", operation, route, at)
-  const state: RequestState = {
+  const { context } = fiber
+  return {
+    context,
+    metricsBegun: callbacks.notify(metricsName, () => metrics.begin(model, operation), context),
     record,
-    startedAt: yield* Time.now,
+    span,
+    startedAt: Time.nowOf(clock),
     stats: makeStats(deployment && serverOf(deployment)),
     earlierTokens: 0,
     failure: undefined
   }
-  const begun = yield* callbacks.notify(metricsName, () => metrics.begin(model, operation))
-  // Not `Effect.addFinalizer`, which copies the whole context.
-  yield* Scope.addFinalizer(yield* Effect.scope, complete(parts, operation, span, state, begun))
-  return state
-}, Effect.uninterruptible)
+}

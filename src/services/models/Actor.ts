@@ -285,15 +285,20 @@ export const enqueue = (
   return waiting
 }
 
+/** A slot is free again, without a job. */
+export const giveBack = (instance: EngineInstance, now: number): void => {
+  instance.running--
+  dispatch(instance.actor, now)
+  if (instance.running === 0) { for (const notify of instance.onIdle) notify() }
+}
+
 /** A job has released its slot. */
 export const release = (instance: EngineInstance, takenAt: number, now: number): void => {
   const { actor } = instance
-  instance.running--
   actor.lastUsed = now
   actor.meanJobMs += (actor.served === 0 ? 1 : smoothing) * (now - takenAt - actor.meanJobMs)
   actor.served++
-  dispatch(actor, now)
-  if (instance.running === 0) { for (const notify of instance.onIdle) notify() }
+  giveBack(instance, now)
 }
 
 /** Whether it is loaded and unused, so that its idle time counts. */

@@ -146,6 +146,28 @@ export const lease = (context: ActorContext) =>
       : hold(context, slot)
   })
 
+/** A slot of an engine that can `start`, held until `release`, or `cancel` if it was not used. */
+export interface Slot {
+  readonly start: NonNullable<Engine["start"]>
+  readonly release: () => void
+  readonly cancel: () => void
+}
+
+/** See `Models.tryLease`. */
+export const tryLease = (context: ActorContext) => (deployment: Deployment, standing: Caller): Slot | undefined => {
+  const actor = actorOf(context, deployment)
+  if (actor.instance?.engine?.start === undefined || refusalOf(context, actor) !== undefined) return undefined
+  const slot = Actor.takeSlot(actor)
+  if (slot === undefined) return undefined
+  const { engine, instance } = slot
+  actor.keepAlive = standing.keepAlive ?? actor.deployment.idleUnload
+  return {
+    start: (generation, ...given) => engine.start!(withoutUnusedTools(generation, engine), ...given),
+    release: makeSlotHold(context, instance).release,
+    cancel: () => Actor.giveBack(instance, now(context))
+  }
+}
+
 /** See `Models.load`. */
 export const load = (context: ActorContext, deployment: Deployment): Effect.Effect<void, InferenceError> =>
   Effect.uninterruptibleMask((restore) =>

@@ -47,6 +47,8 @@ export class Models extends Context.Service<Models, {
     standing: Caller,
     movedOn?: () => boolean
   ) => Effect.Effect<Engine, InferenceError, Scope.Scope>
+  /** A slot of a loaded engine, if one is free and no caller waits; undefined: `lease` waits for one. */
+  readonly tryLease: (deployment: Deployment, standing: Caller) => Lease.Slot | undefined
   /** Loads the model if it is not loaded, at once even if it is down. */
   readonly load: (deployment: Deployment) => Effect.Effect<void, InferenceError>
   /**
@@ -172,6 +174,7 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
   )
   return Models.of({
     lease: Lease.lease(context),
+    tryLease: Lease.tryLease(context),
     load: (deployment) => Lease.load(context, deployment),
     unload: (deployment) => Lease.unload(context, deployment),
     replace: (deployment) => Lease.replace(context, deployment),

@@ -7,7 +7,7 @@
  * The first failure of each callback is logged with the callback's name. Later ones are not logged, since they may occur in
  * every request.
  */
-import type { Scope } from "effect"
+import type { Context, Scope } from "effect"
 import { Cause, Duration, Effect, Fiber } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 
@@ -26,14 +26,16 @@ export interface GuardedCallbacks {
    * Calls it without waiting for the effect that it returns, if any. That effect runs on a fiber of the runtime, for at most
    * `Defaults.callbackLimit`, also when the caller's scope has ended.
    *
+   * @param context of the caller
    * @param after the fiber of an earlier call that ends first
    * @returns the fiber; undefined if nothing is left to run
    */
   readonly notify: (
     name: string,
     call: () => Effect.Effect<void> | void,
+    context: Context.Context<never>,
     after?: Fiber.Fiber<void>
-  ) => Effect.Effect<Fiber.Fiber<void> | undefined>
+  ) => Fiber.Fiber<void> | undefined
 }
 
 /** The most effects of `notify` that run at a time; the effects of further calls are not run. */
@@ -61,22 +63,29 @@ const tooMany = () => Cause.fail(`${mostPending} of its effects have not ended: 
 const makeStart = Effect.fnUntraced(function*(report: Report) {
   const pending = new Set<Fiber.Fiber<void>>()
   yield* Effect.addFinalizer(() => Effect.suspend(() => Fiber.awaitAll(pending)))
-  return (name: string, effect: Effect.Effect<void>, after: Fiber.Fiber<void> | undefined) =>
-    Effect.flatMap(Effect.context(), (context) => {
-      if (pending.size >= mostPending) return Effect.as(report(name, tooMany()), undefined)
-      const fork = Effect.runForkWith(context)
-      const guarded = Effect.catchCause(effect, (cause) => report(name, cause))
-      const fiber = fork(after === undefined ? guarded : Effect.andThen(Fiber.await(after), guarded))
-      if (fiber.pollUnsafe() !== undefined) return Effect.undefined
-      // Not a timeout of the effect itself, which would wait for its interruption.
-      const watched: Fiber.Fiber<void> = fork(Effect.timeoutOrElse(Effect.asVoid(Fiber.await(fiber)), {
-        duration: Defaults.callbackLimit,
-        orElse: () => Effect.andThen(report(name, exceeded()), Effect.sync(() => fiber.interruptUnsafe()))
-      }))
-      pending.add(watched)
-      watched.addObserver(() => pending.delete(watched))
-      return Effect.succeed(watched)
-    })
+  return (
+    name: string,
+    effect: Effect.Effect<void>,
+    context: Context.Context<never>,
+    after: Fiber.Fiber<void> | undefined
+  ): Fiber.Fiber<void> | undefined => {
+    const fork = Effect.runForkWith(context)
+    if (pending.size >= mostPending) {
+      fork(report(name, tooMany()))
+      return undefined
+    }
+    const guarded = Effect.catchCause(effect, (cause) => report(name, cause))
+    const fiber = fork(after === undefined ? guarded : Effect.andThen(Fiber.await(after), guarded))
+    if (fiber.pollUnsafe() !== undefined) return undefined
+    // Not a timeout of the effect itself, which would wait for its interruption.
+    const watched: Fiber.Fiber<void> = fork(Effect.timeoutOrElse(Effect.asVoid(Fiber.await(fiber)), {
+      duration: Defaults.callbackLimit,
+      orElse: () => Effect.andThen(report(name, exceeded()), Effect.sync(() => fiber.interruptUnsafe()))
+    }))
+    pending.add(watched)
+    watched.addObserver(() => pending.delete(watched))
+    return watched
+  }
 })
 
 /** Logs with the loggers of the fiber that runs this; the end of its scope waits for the effects of `notify`. */
@@ -106,10 +115,9 @@ export const make: Effect.Effect<GuardedCallbacks, never, Scope.Scope> = Effect.
         }),
         fallback
       ),
-    notify: (name, callback, after) =>
-      Effect.suspend(() => {
-        const effect = call<Effect.Effect<void> | void>(name, callback, undefined)
-        return Effect.isEffect(effect) ? start(name, effect, after) : Effect.undefined
-      })
+    notify: (name, callback, context, after) => {
+      const effect = call<Effect.Effect<void> | void>(name, callback, undefined)
+      return Effect.isEffect(effect) ? start(name, effect, context, after) : undefined
+    }
   }
 })

@@ -147,20 +147,37 @@ const commit = <A>(drive: Drive<A>, state: State, started: StartedAttempt, value
   }
 }
 
+/** A first attempt that has begun. */
+export interface BegunAttempt<A> {
+  /** monotonic ms */
+  readonly startedAt: number
+  /** The rest of it. */
+  readonly rest: Effect.Effect<A, InferenceError, Scope.Scope>
+}
+
 /** Runs one attempt after another. */
-const inTurn: <A>(drive: Drive<A>, first: Step) => Effect.Effect<WinningAttempt<A>, InferenceError> = Effect.fnUntraced(
-  function*<A>(drive: Drive<A>, first: Step) {
+const inTurn: <A>(
+  drive: Drive<A>,
+  first: Step,
+  begun?: BegunAttempt<A>
+) => Effect.Effect<WinningAttempt<A>, InferenceError> = Effect.fnUntraced(
+  function*<A>(drive: Drive<A>, first: Step, begun?: BegunAttempt<A>) {
     let step = first
+    let running = begun
     for (;;) {
       const failed = step.actions.find((action) => action.type === "fail")
       if (failed !== undefined) return yield* failure(drive, failed)
       const start = step.actions.find((action) => action.type === "start")!
       const started: StartedAttempt = {
         start,
-        startedAt: drive.hooks.now(),
+        startedAt: running?.startedAt ?? drive.hooks.now(),
         scope: yield* makeScope(drive.scope)
       }
-      const exit = yield* Effect.exit(run(drive, start, started.scope))
+      const attempt = running === undefined
+        ? run(drive, start, started.scope)
+        : Scope.provide(running.rest, started.scope)
+      running = undefined
+      const exit = yield* Effect.exit(attempt)
       if (Exit.isSuccess(exit)) return commit(drive, step.state, started, exit.value)
       // The request's scope closes the attempt's.
       if (isCancellation(exit.cause)) return yield* Effect.failCause(exit.cause)
@@ -272,3 +289,15 @@ export const drive = <A>(hooks: Hooks<A>, plan: Plan): Effect.Effect<WinningAtte
       ? inTurn(drive, AttemptMachine.begin(plan, viewOf(drive)))
       : hedged(drive, plan)
   })
+
+/**
+ * Goes on with a first attempt that has begun, and with those after it.
+ *
+ * @param step has started that attempt
+ */
+export const resumeFirst = <A>(
+  hooks: Hooks<A>,
+  step: Step,
+  begun: BegunAttempt<A>
+): Effect.Effect<WinningAttempt<A>, InferenceError, Scope.Scope> =>
+  Effect.flatMap(Effect.scope, (scope) => inTurn({ hooks, scope, delays: undefined }, step, begun))

@@ -34,6 +34,7 @@ const stage = (
     })
   const inference = Inference.of({
     stream,
+    deliver: () => Effect.die("not played"),
     open: (request) =>
       Effect.succeed({ deployment: "tiny-chat#0", attempts: 1, decision: "dec-1", events: stream(request) }),
     embed: () => Effect.die("not played"),

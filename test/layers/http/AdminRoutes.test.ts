@@ -70,6 +70,7 @@ const withRoutes = async (
     }),
     Layer.mock(Breaker)({
       closedFor: notCalled,
+      enterClosed: notCalled,
       failures: notCalled,
       openings: notCalled,
       states: Effect.succeed(states),
@@ -83,6 +84,7 @@ const withRoutes = async (
       status: ({ id }) =>
         Effect.succeed({ deployment: id, state: "ready", running: 1, queued: 2, memoryBytes: 3 } as const),
       snapshot: notCalled,
+      tryLease: notCalled,
       events
     }),
     Layer.succeed(

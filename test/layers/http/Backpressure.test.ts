@@ -8,7 +8,7 @@ import * as Server from "../../../src/layers/http/Server.ts"
 import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Readiness } from "../../../src/services/health/Readiness.ts"
-import { Inference } from "../../../src/services/inference/Inference.ts"
+import { deliverOpened, Inference } from "../../../src/services/inference/Inference.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
 import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
@@ -38,13 +38,16 @@ const setup = () => {
     { type: "finish", reason: "stop", usage: { promptTokens: 1, completionTokens: 1, cachedTokens: 0 } }
   )
   const inference: Partial<Inference["Service"]> = {
-    open: ({ model }) =>
-      Effect.succeed({
-        deployment: `${model}#0`,
-        attempts: 1,
-        decision: "dec-1",
-        events: model === "endless" ? Stream.forever(Stream.fromEffect(event)) : short
-      })
+    deliver: ({ model }, sink) =>
+      deliverOpened(
+        sink,
+        Effect.succeed({
+          deployment: `${model}#0`,
+          attempts: 1,
+          decision: "dec-1",
+          events: model === "endless" ? Stream.forever(Stream.fromEffect(event)) : short
+        })
+      )
   }
   const layer = Server.layer.pipe(Layer.provide(Layer.mergeAll(
     Layer.mock(Inference)(inference),
@@ -57,7 +60,12 @@ const setup = () => {
     }),
     Breaker.layer,
     DecisionLog.layer,
-    Layer.mock(Models)({ snapshot: () => ({ queued: 0, state: "ready" }), stop: Effect.void, stopLoads: Effect.void }),
+    Layer.mock(Models)({
+      tryLease: () => undefined,
+      snapshot: () => ({ queued: 0, state: "ready" }),
+      stop: Effect.void,
+      stopLoads: Effect.void
+    }),
     Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { status: "ready" }),
     Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])

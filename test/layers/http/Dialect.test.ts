@@ -52,7 +52,12 @@ const server = Server.make([...Server.dialects, PlainDialect.dialect]).pipe(Laye
   }),
   Breaker.layer,
   DecisionLog.layer,
-  Layer.mock(Models)({ snapshot: () => ({ queued: 0, state: "ready" }), stop: Effect.void, stopLoads: Effect.void }),
+  Layer.mock(Models)({
+    tryLease: () => undefined,
+    snapshot: () => ({ queued: 0, state: "ready" }),
+    stop: Effect.void,
+    stopLoads: Effect.void
+  }),
   Layer.succeed(Providers, none),
   Layer.sync(Readiness, () => ({ status: "ready" as const })),
   Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])

@@ -11,7 +11,7 @@ import * as Server from "../../../src/layers/http/Server.ts"
 import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Readiness } from "../../../src/services/health/Readiness.ts"
-import { Inference } from "../../../src/services/inference/Inference.ts"
+import { deliverOpened, Inference } from "../../../src/services/inference/Inference.ts"
 import type { ByteBudget } from "../../../src/services/limits/RequestLimits.ts"
 import { RequestBytes } from "../../../src/services/limits/RequestLimits.ts"
 import { Models } from "../../../src/services/models/Models.ts"
@@ -48,13 +48,16 @@ type Outcome = keyof typeof outcomes
 const layerOf = () =>
   Server.layer.pipe(Layer.provide(Layer.mergeAll(
     Layer.mock(Inference)({
-      open: ({ model }) =>
-        Effect.succeed({
-          deployment: `${model}#0`,
-          attempts: 1,
-          decision: "dec-1",
-          events: outcomes[model as Outcome]
-        })
+      deliver: ({ model }, sink) =>
+        deliverOpened(
+          sink,
+          Effect.succeed({
+            deployment: `${model}#0`,
+            attempts: 1,
+            decision: "dec-1",
+            events: outcomes[model as Outcome]
+          })
+        )
     }),
     Layer.succeed(Registry.Registry, Registry.make([])),
     Layer.mock(Router)({
@@ -65,7 +68,12 @@ const layerOf = () =>
     }),
     Breaker.layer,
     DecisionLog.layer,
-    Layer.mock(Models)({ snapshot: () => ({ queued: 0, state: "ready" }), stop: Effect.void, stopLoads: Effect.void }),
+    Layer.mock(Models)({
+      tryLease: () => undefined,
+      snapshot: () => ({ queued: 0, state: "ready" }),
+      stop: Effect.void,
+      stopLoads: Effect.void
+    }),
     Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { status: "ready" }),
     Logger.layer([]),

@@ -1,6 +1,6 @@
 /** The time of a deployment's exchanges, of which one fiber takes care. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit, Fiber, Scope } from "effect"
+import { Clock, Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import * as Connection from "../../../src/layers/providers/Connection.ts"
 import { pendingTimers } from "../../support/Timers.ts"
@@ -20,7 +20,7 @@ const endings = (watcher: Connection.ExchangeTimeouts) => {
   const begin = Effect.fnUntraced(function*(name: string, streamed = true) {
     const clock = yield* Clock.Clock
     const start = clock.currentTimeMillisUnsafe()
-    const own: Connection.ExchangeTimeout = yield* watcher.watch(streamed, () => {
+    const own: Connection.WatchedExchange = watcher.add(streamed, () => {
       const reason = own.reason()
       if (reason?._tag !== "UpstreamTimeout") return
       ended.push([name, clock.currentTimeMillisUnsafe() - start, reason.phase])
@@ -35,11 +35,10 @@ describe("Watch", () => {
     Effect.gen(function*() {
       const watcher = yield* Connection.makeTimeouts("remote/one", limits)
       const { begin, ended } = endings(watcher)
-      const apart = yield* Scope.make()
       yield* begin("silent")
       yield* TestClock.adjust(1_700)
       yield* begin("later")
-      yield* Effect.provideService(begin("gone"), Scope.Scope, apart)
+      const gone = yield* begin("gone")
       const stalled = yield* begin("stalled")
       stalled.headers()
       stalled.content()
@@ -47,7 +46,7 @@ describe("Watch", () => {
       const buffered = yield* begin("buffered", false)
       buffered.wait()
       yield* TestClock.adjust(600)
-      yield* Scope.close(apart, Exit.void)
+      gone.remove()
       // To the tenth of a second, by many looks.
       for (let tenth = 0; tenth < 300; tenth++) yield* TestClock.adjust(100)
       assert.deepStrictEqual(ended.toSorted(([one], [two]) => one.localeCompare(two)), [
@@ -62,7 +61,8 @@ describe("Watch", () => {
     Effect.gen(function*() {
       const watcher = yield* Connection.makeTimeouts("remote/one", limits)
       const { begin, ended } = endings(watcher)
-      yield* Effect.scoped(begin("answered"))
+      const answered = yield* begin("answered")
+      answered.remove()
       yield* TestClock.adjust(60_000)
       yield* begin("silent")
       yield* TestClock.adjust(3_000)

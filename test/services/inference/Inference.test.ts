@@ -89,6 +89,7 @@ const stage = (
     }
   })
   const models = Layer.mock(Models)({
+    tryLease: () => undefined,
     snapshot: () => ({ queued: 0, state: "ready" }),
     lease: () =>
       Effect.andThen(

@@ -1,6 +1,6 @@
 /** Telemetry and attempt scopes, whose callers disconnect at any moment. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Clock, Effect, Fiber } from "effect"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import type { Breaker } from "../../../src/services/health/Breaker.ts"
@@ -36,6 +36,21 @@ const counted = () => {
   return { counts, metrics }
 }
 
+/** A request whose scope completes it. */
+const begun = (metrics: Metrics["Service"]) =>
+  Effect.gen(function*() {
+    const parts = {
+      metrics,
+      decisions: yield* DecisionLog.DecisionLog,
+      callbacks: yield* GuardedCallbacks.make,
+      clock: yield* Clock.Clock
+    }
+    return yield* Effect.acquireRelease(
+      Effect.withFiber((fiber) => Effect.sync(() => RequestTelemetry.begin(parts, fiber, "chat", route, () => ({})))),
+      (state) => Effect.sync(() => RequestTelemetry.complete(parts, "chat", state))
+    )
+  })
+
 /** Interrupts after this number of scheduler turns. */
 const interruptAfter = <A, E, R>(turns: number, effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function*() {
@@ -62,8 +77,7 @@ describe("an attempt that its circuit rejects", () => {
         router: router as Router["Service"],
         now: () => 0
       })
-      const decisions = yield* DecisionLog.DecisionLog
-      const state = yield* RequestTelemetry.begin({ metrics, decisions, callbacks }, "chat", route, {})
+      const state = yield* begun(metrics)
       assert.strictEqual(
         yield* Effect.flip(open({ request: {}, route, state }, deployment(), start, undefined)),
         rejection
@@ -86,12 +100,7 @@ describe("telemetry", () => {
       const { counts, metrics } = counted()
       return Effect.gen(function*() {
         const decisions = yield* DecisionLog.DecisionLog
-        // The end of the runtime's scope waits for the metrics.
-        const request = Effect.scoped(Effect.flatMap(
-          GuardedCallbacks.make,
-          (callbacks) => Effect.scoped(RequestTelemetry.begin({ metrics, decisions, callbacks }, "chat", route, {}))
-        ))
-        yield* interruptAfter(turns, request)
+        yield* interruptAfter(turns, Effect.scoped(begun(metrics)))
         assert.strictEqual(counts.ended, counts.begun)
         for (const { end } of decisions.latest(1)) assert.isDefined(end)
       }).pipe(Effect.provide(DecisionLog.layer))
@@ -124,12 +133,7 @@ describe("telemetry", () => {
           now: () => 0
         })
         const attempt = Effect.flatMap(
-          RequestTelemetry.begin(
-            { metrics, decisions: yield* DecisionLog.DecisionLog, callbacks },
-            "chat",
-            route,
-            {}
-          ),
+          begun(metrics),
           (state) => open({ request: {}, route, state }, deployment(), start, undefined)
         )
         yield* interruptAfter(turns, Effect.scoped(attempt))

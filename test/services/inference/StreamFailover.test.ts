@@ -56,6 +56,7 @@ const stage = (
       }
     })
   const models = Layer.mock(Models)({
+    tryLease: () => undefined,
     snapshot: () => ({ queued: 0, state: "ready" }),
     lease: ({ id }) =>
       Effect.acquireRelease(

@@ -95,6 +95,7 @@ const stage = () => {
   const logs: Array<string> = []
   const layer = MemoryPressure.layer.pipe(Layer.provideMerge(Layer.mergeAll(
     Layer.mock(Models)({
+      tryLease: () => undefined,
       snapshot: () => ({ queued: 0, state: "ready" }),
       unloadIdle: (idleFor) => Effect.sync(() => unloads.push(Duration.toMillis(idleFor)))
     }),

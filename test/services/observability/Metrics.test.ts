@@ -23,6 +23,7 @@ describe("the sampler", () => {
       memoryBytes
     })
     const models = Layer.mock(Models)({
+      tryLease: () => undefined,
       snapshot: () => ({ queued: 0, state: "ready" }),
       statuses: Effect.sync(() => statuses)
     })

@@ -1,0 +1,350 @@
+/**
+ * The events of a provider's answer, from its bytes: decoded by the dialect, checked for completeness, and passed on as a
+ * stream or to a receiver.
+ *
+ * **Details**
+ *
+ * A stream that is cut, malformed or empty fails, before and after its first content.
+ */
+import type { Pull } from "effect"
+import { Cause, Effect, Result, Stream } from "effect"
+import { empty, malformed } from "../../dialects/shared/ErrorMapping.ts"
+import * as FrameDecoder from "../../dialects/shared/FrameDecoder.ts"
+import { makePrefixStopMatcher } from "../../dialects/shared/PrefixStopMatcher.ts"
+import type { DecodeResult, Dialect, Frame, Target } from "../../dialects/shared/ProviderDialect.ts"
+import * as Defaults from "../../domain/Defaults.ts"
+import type { Generation } from "../../domain/Generation.ts"
+import type { Event } from "../../domain/Inference.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import type { FinishReason } from "../../domain/Job.ts"
+import type { EventReceiver } from "../../services/engines/Engine.ts"
+import type { BodyReceiver, HttpExchange, ResponseBody, StartedExchange } from "./HttpExchange.ts"
+import { decodeBody } from "./HttpExchange.ts"
+import type { Media } from "./HttpRequest.ts"
+
+/** Runs a decoder; nesting that exhausts the stack is malformed. */
+const readable = <A>(
+  target: Target,
+  decode: () => Result.Result<A, InferenceError.Reason>
+): Result.Result<A, InferenceError.Reason> => {
+  try {
+    return decode()
+  } catch (error) {
+    if (error instanceof RangeError) return Result.fail(malformed(target, "nested too deeply"))
+    throw error
+  }
+}
+
+/** Decodes the bytes of a streamed answer up to its finish. */
+export interface EventReader {
+  readonly push: (bytes: Uint8Array) => void
+  readonly end: () => void
+  /** Whether the answer is complete. */
+  readonly isOver: () => boolean
+  /** Whether reasoning was received. */
+  readonly hasThoughts: () => boolean
+  /** The events since the last call, and the failure after them. */
+  readonly take: () => { readonly events: ReadonlyArray<Event>; readonly failure: InferenceError.Reason | undefined }
+}
+
+/** Checks that an answer has content or reasoning, and the calls that it ends in. */
+export const makeCheck = (target: Target, { assistantPrefix, stop }: Generation) => {
+  let hasContent = false
+  let hasCalls = false
+  // A stop sequence may come first, and the assistant prefix may be the complete answer.
+  const mayBeEmpty = stop.length > 0 || assistantPrefix !== undefined
+  const atEnd = (reason: FinishReason): InferenceError.Reason | undefined => {
+    if (reason === "tool_calls" && !hasCalls) return malformed(target, "finish reason `tool_calls` without a tool call")
+    return reason === "stop" && !hasContent && !mayBeEmpty ? empty(target) : undefined
+  }
+  return (events: ReadonlyArray<Event>): InferenceError.Reason | undefined => {
+    for (const event of events) {
+      const maybeCalls = event.type === "native" ? event.content : event.type === "tool_call"
+      hasCalls ||= maybeCalls
+      hasContent ||= maybeCalls || event.type === "text" || event.type === "thoughts"
+    }
+    const last = events.at(-1)
+    return last?.type === "finish" ? atEnd(last.reason) : undefined
+  }
+}
+
+/** Encrypted reasoning is progress without a text to pass on. */
+export const isEncrypted = (event: Event): boolean => event.type === "thoughts" && event.text === ""
+
+const unchanged = (events: ReadonlyArray<Event>) => events
+
+/** Ends an answer at a stop sequence that begins in the assistant prefix. */
+const stopMatcherOf = (generation: Generation, { options }: Target) =>
+  generation.assistantPrefix === undefined ? unchanged : makePrefixStopMatcher(generation, options)
+
+export const makeEventReader = (dialect: Dialect, target: Target, generation: Generation): EventReader => {
+  const decoder = dialect.generate.events(generation, target)
+  const frameDecoder = FrameDecoder.make(dialect.framing, target.options.maxResponseBytes ?? Defaults.maxResponseBytes)
+  const check = makeCheck(target, generation)
+  const join = stopMatcherOf(generation, target)
+  let events: Array<Event> = []
+  let failure: InferenceError.Reason | undefined
+  let over = false
+  let hasThoughts = false
+
+  const add = (decoded: DecodeResult) => {
+    if (Result.isFailure(decoded)) {
+      failure = decoded.failure
+      return
+    }
+    failure = check(decoded.success)
+    if (failure !== undefined) return
+    const joined = join(decoded.success)
+    for (const event of joined) {
+      hasThoughts ||= event.type === "thoughts"
+      if (!isEncrypted(event)) events.push(event)
+    }
+    over = joined.at(-1)?.type === "finish"
+  }
+  const addAll = (frames: () => ReadonlyArray<Frame>) => {
+    try {
+      for (const frame of frames()) {
+        if (over || failure !== undefined) return
+        add(readable(target, () => decoder.push(frame)))
+      }
+    } catch (error) {
+      if (!(error instanceof FrameDecoder.Unreadable)) throw error
+      failure = malformed(target, error.message)
+    }
+  }
+  return {
+    push: (bytes) => addAll(() => frameDecoder.push(bytes)),
+    end: () => {
+      addAll(() => frameDecoder.end())
+      if (!over && failure === undefined) add(decoder.end())
+    },
+    isOver: () => over,
+    hasThoughts: () => hasThoughts,
+    take: () => {
+      const taken = { events, failure }
+      events = []
+      return taken
+    }
+  }
+}
+
+type EventPull = Pull.Pull<readonly [Event, ...Array<Event>], InferenceError.InferenceError>
+
+/** Reads the rest of a body whose answer is complete, so that its connection can be reused. */
+const drain = <E>(pull: Pull.Pull<Uint8Array, E>): Pull.Pull<never> =>
+  Effect.forever(pull).pipe(
+    Effect.timeout(Defaults.drainWait),
+    Effect.ignore,
+    Effect.andThen(Cause.done())
+  )
+
+/** The events of a streamed body. A failure comes after the events before it. */
+export const eventsOf = (
+  { clean, isOver, note, pull, watch }: ResponseBody & Pick<HttpExchange, "clean">,
+  reader: EventReader
+): Stream.Stream<Event, InferenceError.InferenceError> => {
+  let failure: InferenceError.Reason | undefined
+  const settle = (): EventPull => {
+    const taken = reader.take()
+    failure = taken.failure
+    const [first, ...others] = taken.events
+    if (first !== undefined || reader.hasThoughts()) watch.content()
+    if (first === undefined) return next
+    return Effect.succeed([first, ...others])
+  }
+  const drained = drain(pull)
+  const next: EventPull = Effect.suspend(() => {
+    if (failure !== undefined) {
+      note(failure)
+      return InferenceError.make(clean(failure))
+    }
+    if (reader.isOver()) return isOver() ? Cause.done() : drained
+    return Effect.matchEffect(pull, {
+      onSuccess: (bytes) => {
+        reader.push(bytes)
+        return settle()
+      },
+      onFailure: (error) => {
+        if (!Cause.isDone(error)) return Effect.fail(error)
+        reader.end()
+        return settle()
+      }
+    })
+  })
+  return Stream.fromPull(Effect.succeed(next))
+}
+
+/** The events of a decoded answer that was not streamed. */
+const bufferedEvents = (target: Target, generation: Generation, events: ReadonlyArray<Event>): DecodeResult => {
+  const wrong = makeCheck(target, generation)(events)
+  return wrong === undefined
+    ? Result.succeed(stopMatcherOf(generation, target)(events.filter((event) => !isEncrypted(event))))
+    : Result.fail(wrong)
+}
+
+/** Decodes the parsed body of an answer that was not streamed. */
+export const decodeBuffered =
+  ({ generate }: Dialect, target: Target, generation: Generation) => (body: unknown): DecodeResult =>
+    Result.flatMap(
+      readable(target, () => generate.buffered(body, generation, target)),
+      (events) => bufferedEvents(target, generation, events)
+    )
+
+/** What an answer is decoded with. */
+interface Parts {
+  readonly dialect: Dialect
+  readonly target: Target
+  readonly exchange: Pick<HttpExchange, "clean">
+  readonly generation: Generation
+}
+
+/** The events of a body that an effect reads. */
+type EventsIn = (
+  body: ResponseBody
+) => Effect.Effect<Stream.Stream<Event, InferenceError.InferenceError>, InferenceError.InferenceError>
+
+/** Passes the events of a body on to a receiver as it arrives. */
+export class AnswerReceiver implements BodyReceiver {
+  readonly #parts: Parts
+  readonly #receiver: EventReceiver
+  readonly #eventsIn: EventsIn
+  #exchange: StartedExchange | undefined
+  /** The body if it is not streamed. */
+  #pieces: Array<Uint8Array> = []
+  /** Undefined if the body is not streamed. */
+  #reader: EventReader | undefined
+  #isScheduled = false
+  #isOver = false
+  readonly #flush = (): void => this.#guard(() => this.#passOn())
+
+  /** @param eventsIn the events of a body that an effect goes on with */
+  constructor(
+    parts: Parts,
+    receiver: EventReceiver,
+    eventsIn: EventsIn
+  ) {
+    this.#parts = parts
+    this.#receiver = receiver
+    this.#eventsIn = eventsIn
+  }
+
+  /** Called before the response begins. */
+  follow(exchange: StartedExchange): void {
+    this.#exchange = exchange
+  }
+
+  body(media: Media): void {
+    const { dialect, generation, target } = this.#parts
+    this.#guard(() => {
+      if (media !== "json") this.#reader = makeEventReader(dialect, target, generation)
+    })
+  }
+
+  data(piece: Uint8Array): void {
+    if (this.#isOver) return
+    if (this.#reader === undefined) {
+      this.#pieces.push(piece)
+      return
+    }
+    try {
+      this.#reader.push(piece)
+    } catch (defect) {
+      return this.#die(defect)
+    }
+    if (this.#isScheduled) return
+    this.#isScheduled = true
+    // Deferred, so that everything from one read of the socket is passed on at once.
+    queueMicrotask(this.#flush)
+  }
+
+  end(): void {
+    this.#guard(() => this.#reader === undefined ? this.#endBuffered() : this.#endStreamed(this.#reader))
+  }
+
+  #endStreamed(reader: EventReader): void {
+    if (!reader.isOver()) reader.end()
+    this.#passOn()
+  }
+
+  #endBuffered(): void {
+    const { dialect, generation, target } = this.#parts
+    const decoded = decodeBody(target, this.#pieces, decodeBuffered(dialect, target, generation))
+    if (Result.isFailure(decoded)) return this.#failInBody(decoded.failure)
+    this.#isOver = true
+    this.#receiver.events(decoded.success)
+    this.#receiver.end()
+  }
+
+  failed(reason: InferenceError.Reason): void {
+    this.#guard(() => {
+      if (this.#reader !== undefined) this.#passOn()
+      this.#fail(reason)
+    })
+  }
+
+  rest(body: Parameters<BodyReceiver["rest"]>[0]): void {
+    this.#receiver.rest(Stream.unwrap(Effect.flatMap(body, this.#eventsIn)))
+  }
+
+  /** Passes on what has been decoded since the last call. */
+  #passOn(): void {
+    this.#isScheduled = false
+    if (this.#isOver || this.#reader === undefined) return
+    const { events, failure } = this.#reader.take()
+    if (events.length > 0 || this.#reader.hasThoughts()) this.#exchange!.content()
+    if (events.length > 0) this.#receiver.events(events)
+    if (failure !== undefined) this.#failInBody(failure)
+    else if (this.#reader.isOver()) this.#complete()
+  }
+
+  /** The answer is complete; the response may not be. */
+  #complete(): void {
+    // The receiver may have closed the answer.
+    if (this.#isOver) return
+    this.#isOver = true
+    if (this.#exchange!.isOver()) return this.#receiver.end()
+    const drained = Effect.scoped(Effect.flatMap(this.#exchange!.rest, drain))
+    this.#receiver.rest(Stream.fromPull(Effect.succeed(drained)))
+  }
+
+  /** A defect must not reach the event loop, which would end the process. */
+  #guard(run: () => void): void {
+    try {
+      run()
+    } catch (defect) {
+      this.#die(defect)
+    }
+  }
+
+  #die(defect: unknown): void {
+    this.#isOver = true
+    this.#exchange!.close()
+    this.#receiver.died(defect)
+  }
+
+  #failInBody(reason: InferenceError.Reason): void {
+    if (this.#isOver) return
+    this.#exchange!.note(reason)
+    this.#exchange!.close()
+    this.#fail(reason)
+  }
+
+  #fail(reason: InferenceError.Reason): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    this.#receiver.failed(InferenceError.make(this.#parts.exchange.clean(reason)))
+  }
+
+  pause(): void {
+    this.#exchange!.pause()
+  }
+
+  resume(): void {
+    this.#exchange!.resume()
+  }
+
+  close(): void {
+    this.#isOver = true
+    this.#exchange!.close()
+  }
+}
