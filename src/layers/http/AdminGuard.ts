@@ -4,9 +4,9 @@
  * **Details**
  *
  * A reverse proxy on this machine that adds no header looks like a local program. So without `server.admin.token` the port
- * of the models changes nothing, and it answers reads (GET) only where the client's socket belongs to the service's user or
- * to root. The socket and the port of administration take local callers, but no web page and nothing that a proxy has
- * passed on. With a token, only the socket is open without it.
+ * of the models changes nothing, and it answers reads (GET) only where the client's socket belongs to the service's user.
+ * The socket and the port of administration take local callers, but no web page and nothing that a proxy has passed on.
+ * With a token, only the socket is open without it.
  *
  * **Gotchas**
  *
@@ -44,7 +44,7 @@ const notHere = forbid(
 )
 
 const notOwnUser = forbid(
-  "This port answers GET requests of /admin only to programs of the service's own user or root, and only on Linux. Use " +
+  "This port answers GET requests of /admin only to programs of the service's own user, and only on Linux. Use " +
     "the troupe command or the socket file as the service's user, or set server.admin.port or server.admin.token."
 )
 

@@ -130,9 +130,9 @@ export const makeLookup = (folder = "/proc/self/net") => {
 const overflowUser = 65_534
 
 /**
- * Whether a client belongs to the service's user, or to root.
+ * Whether a client belongs to the service's user. Root is another user: it has the socket file, and proxies run as root.
  *
  * @param own the user id of the service; undefined on Windows
  */
 export const isSameUser = (owner: number | undefined, own: number | undefined): boolean =>
-  owner !== undefined && owner !== overflowUser && (owner === 0 || owner === own)
+  owner !== undefined && owner !== overflowUser && owner === own

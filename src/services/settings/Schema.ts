@@ -81,7 +81,7 @@ const Server = Schema.Struct({
   maxConnections: withDefault("Maximum number of open connections; further ones are closed.", positive, 16_384),
   admin: withDefault(
     "Where administration (/admin) listens. Without a token, the port of the models answers only GET requests to /admin, " +
-      "and only to local programs of the service's own user or root (on Linux; elsewhere to none).",
+      "and only to local programs of the service's own user (on Linux; elsewhere to none).",
     Schema.Struct({
       socket: optional(
         "Socket file that only this user may open, or false for none. Default a file named after the port in the folder " +
