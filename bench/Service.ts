@@ -21,9 +21,11 @@ export interface ServiceOptions {
   readonly nodeOptions: ReadonlyArray<string>
   /** In addition to the bench's own environment. */
   readonly env?: Readonly<Record<string, string>>
+  /** The file of the command line; default `src/main.ts`. */
+  readonly entry?: string
 }
 
-const entry = fileURLToPath(new URL("../src/main.ts", import.meta.url))
+const sources = fileURLToPath(new URL("../src/main.ts", import.meta.url))
 
 /** Limit of the service's start, including its models, ms. */
 const startLimit = 30_000
@@ -52,7 +54,7 @@ const listeningPort = (child: ChildProcess): Promise<number> =>
       fail(`The service ended with ${signal ?? `exit code ${code}`} before it listened`))
   })
 
-const start = (file: string, { env, nodeOptions }: ServiceOptions): ChildProcess =>
+const start = (file: string, { entry = sources, env, nodeOptions }: ServiceOptions): ChildProcess =>
   spawn(
     process.execPath,
     [...nodeOptions, entry, "serve", "--host", "127.0.0.1", "--port", "0", "--config", file],

@@ -17,6 +17,7 @@ import { recovery } from "./Recovery.ts"
 import type { Effort, Outcome, Scenario } from "./Scenario.ts"
 import { selection } from "./Selection.ts"
 import { stall } from "./Stall.ts"
+import { start } from "./Start.ts"
 import { synthetic } from "./Synthetic.ts"
 import * as SyntheticGguf from "./SyntheticGguf.ts"
 import * as Table from "./Table.ts"
@@ -36,6 +37,7 @@ const scenarios: ReadonlyArray<Scenario> = [
   proxy,
   selection,
   stall,
+  start,
   install
 ]
 
