@@ -29,11 +29,19 @@ const message = {
   usage: { input_tokens: 3, output_tokens: 2 }
 }
 
+/** The beginning of a streamed answer, whose rest does not come. */
+const begun = [
+  { type: "message_start", message: { ...message, content: [], stop_reason: null } },
+  { type: "content_block_start", index: 0, content_block: { type: "text", text: "" } },
+  { type: "content_block_delta", index: 0, delta: { type: "text_delta", text: "From" } }
+].map((event) => `event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`)
+
 let upstream: FaultServer
 let service: Service
 
 beforeAll(async () => {
   upstream = await startFaultServer((_, { path }) => {
+    if (path.startsWith("/streams/")) return { pieces: begun, gated: true }
     if (path.endsWith("/messages")) return { headers: json, pieces: [JSON.stringify(message)] }
     return path.startsWith("/refuses")
       ? { headers: json, pieces: [JSON.stringify(refused)] }
@@ -51,6 +59,8 @@ models:
   anthropic-behind: { fallbacks: [anthropic], deployments: ${openAi("fails")} }
   content-behind: { contentFallbacks: [fake/local], deployments: ${openAi("refuses")} }
   refuses: { deployments: ${openAi("refuses")} }
+  stream-behind: { fallbacks: [anthropic-stream], deployments: ${openAi("fails")} }
+  anthropic-stream: { deployments: [{ provider: anthropic, model: up, baseUrl: "${upstream.url}/streams", key: "\${K}" }] }
   anthropic:
     deployments:
       - { provider: anthropic, model: up, baseUrl: "${upstream.url}", key: "\${K}", stream: false }
@@ -92,5 +102,37 @@ describe("several choices of a model whose deployment fails", () => {
     assert.strictEqual(whole.choices[0]!.message.refusal, "No.")
     const streamed = await client().chat.completions.stream(request).finalChatCompletion()
     assert.strictEqual(streamed.choices[0]!.message.refusal, "No.")
+  })
+
+  it.each([1, 2])("have the headers of the routing when a provider refuses them: n = %i", async (n) => {
+    for (const stream of [false, true]) {
+      const response = await fetch(`${service.url}/v1/chat/completions`, {
+        method: "POST",
+        headers: json,
+        body: JSON.stringify({ model: "refuses", n, messages, stream })
+      })
+      assert.include(await response.text(), "No.")
+      assert.strictEqual(response.headers.get("x-troupe-attempts"), "1", `stream: ${stream}`)
+      assert.match(response.headers.get("x-troupe-decision") ?? "", /^dec-/, `stream: ${stream}`)
+    }
+  })
+
+  it("are requested of a fallback model together, once its first answer begins, and end together", async () => {
+    const first = upstream.seen.length
+    const leaving = new AbortController()
+    const response = await fetch(`${service.url}/v1/chat/completions`, {
+      method: "POST",
+      headers: json,
+      body: JSON.stringify({ model: "stream-behind", n: 3, messages, stream: true }),
+      signal: leaving.signal
+    })
+    assert.strictEqual(response.status, 200)
+    // Each choice is requested of the model's own deployment first, which fails.
+    const requests = Array.from({ length: 6 }, (_, index) => first + index)
+    await Promise.all(requests.map(upstream.came))
+    const choices = requests.filter((index) => upstream.seen[index]!.path.startsWith("/streams/"))
+    assert.lengthOf(choices, 3)
+    leaving.abort()
+    await Promise.all(choices.map(upstream.left))
   })
 })

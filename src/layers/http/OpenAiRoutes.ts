@@ -129,7 +129,7 @@ const returnsAllChoices = (registry: Registry["Service"], id: string): boolean =
  * Frames until the last event. The first pull fails if the request fails before any content.
  *
  * @param together all choices in one request; left out, each choice is a request
- * @param setHeaders called before the first frame, with the headers of the choice that is opened first
+ * @param setHeaders called before the first frame, with the headers of the choice that is opened first, or of a refusal
  */
 const framesOf = (
   { inference, registry }: Services,
@@ -164,7 +164,9 @@ const framesOf = (
   return Stream.concat(together === undefined ? separate : allChoices(together), Stream.sync(() => encoder.end())).pipe(
     Stream.catchTag("InferenceError", (error) => {
       const refused = isOne && error.reason._tag === "ContentRefused" ? encoder.refuse(error.reason) : undefined
-      return refused === undefined ? Stream.fail(error) : Stream.succeed(refused)
+      if (refused === undefined) return Stream.fail(error)
+      if (!isOpened) setHeaders(Endpoint.errorHeaders(error))
+      return Stream.succeed(refused)
     })
   )
 }
