@@ -6,6 +6,8 @@ import * as ProvidersLayer from "../../src/layers/providers/Providers.ts"
 import { Engines } from "../../src/services/engines/Engine.ts"
 import { Providers } from "../../src/services/engines/Providers.ts"
 import { startService } from "../support/Service.ts"
+import { layerStarted } from "../support/StartedEngine.ts"
+import type { Subject } from "./engine.ts"
 import { engineConformance } from "./engine.ts"
 import { prompts } from "./tinyChat.ts"
 
@@ -23,7 +25,13 @@ const shared = {
   ...prompts
 } as const
 
-engineConformance({
+/** Runs the suite with `Engine.generate`, and with `Engine.start`. */
+const bothConformance = (subject: Subject) => {
+  engineConformance(subject)
+  engineConformance({ ...subject, name: `${subject.name} as a receiver`, engines: layerStarted(engines) })
+}
+
+bothConformance({
   name: "another instance",
   options: {
     engine: "remote",
@@ -40,7 +48,7 @@ engineConformance({
   ...shared
 })
 
-engineConformance({
+bothConformance({
   name: "a host of the OpenAI dialect",
   options: {
     engine: "remote",
@@ -56,7 +64,7 @@ engineConformance({
   ...shared
 })
 
-engineConformance({
+bothConformance({
   name: "another instance, whose answers are buffered,",
   options: {
     engine: "remote",
@@ -86,7 +94,7 @@ const closed = {
 } as const
 
 for (const stream of [true, false]) {
-  engineConformance({
+  bothConformance({
     name: `a host of Anthropic's dialect${stream ? "" : ", whose answers are buffered,"}`,
     options: {
       engine: "remote",

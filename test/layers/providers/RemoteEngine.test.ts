@@ -8,7 +8,8 @@ import { createServer } from "node:net"
 import type { Provider, RemoteDeployment } from "../../../src/domain/Deployment.ts"
 import type { Event } from "../../../src/domain/Inference.ts"
 import type { Play } from "../../support/FaultServer.ts"
-import { engineAt, fixture, generation, json, outcome, secret, served, textOf } from "./support.ts"
+import { startedEngine } from "../../support/StartedEngine.ts"
+import { engineAt as hostedEngine, fixture, generation, json, outcome, secret, served, textOf } from "./support.ts"
 
 const { stream, buffered } = fixture("openai").text
 const pieces = stream
@@ -230,7 +231,20 @@ const tick: Effect.Effect<never> = Effect.forever(Effect.andThen(
   TestClock.adjust(Duration.millis(50))
 ))
 
-const expectFault = ([, play, expected, over]: Case, text: string, more: Partial<RemoteDeployment> = {}) =>
+type EngineAt = typeof hostedEngine
+
+/** The engine's `generate`, and a `generate` over its `start`. */
+const drivers: ReadonlyArray<readonly [name: string, engineAt: EngineAt]> = [
+  ["", hostedEngine],
+  [" as a receiver", (...at) => Effect.map(hostedEngine(...at), startedEngine)]
+]
+
+const expectFault = (
+  engineAt: EngineAt,
+  [, play, expected, over]: Case,
+  text: string,
+  more: Partial<RemoteDeployment> = {}
+) =>
   Effect.gen(function*() {
     const server = yield* served(() => ({ gated: text !== "", ...play }))
     const engine = yield* engineAt(server.url, { ...over, ...more })
@@ -255,234 +269,238 @@ const expectFault = ([, play, expected, over]: Case, text: string, more: Partial
     }
   })
 
-describe("RemoteEngine", () => {
-  describe("with a stream, before its first content", () => {
-    for (const one of [...refusals, ...beforeContent]) it.effect(one[0], () => expectFault(one, ""))
-  })
+for (const [name, engineAt] of drivers) {
+  describe(`RemoteEngine${name}`, () => {
+    describe("with a stream, before its first content", () => {
+      for (const one of [...refusals, ...beforeContent]) it.effect(one[0], () => expectFault(engineAt, one, ""))
+    })
 
-  describe("with a stream, after its first content", () => {
-    for (const one of afterContent) it.effect(one[0], () => expectFault(one, "Grüße "))
-  })
+    describe("with a stream, after its first content", () => {
+      for (const one of afterContent) it.effect(one[0], () => expectFault(engineAt, one, "Grüße "))
+    })
 
-  describe("with a buffered answer", () => {
-    const over = { stream: false }
-    for (const one of [...refusals, ...bufferedBefore]) it.effect(one[0], () => expectFault(one, "", over))
-    for (const one of bufferedAfter) it.effect(`${one[0]} after its first bytes`, () => expectFault(one, "", over))
-  })
-
-  describe("requests a streamed or a buffered answer", () => {
-    const cases: ReadonlyArray<readonly [string, Partial<RemoteDeployment>, ReadonlyArray<boolean>]> = [
-      ["as requested", {}, [true, false]],
-      ["streamed always", { stream: true }, [true, true]],
-      ["buffered always", { stream: false }, [false, false]],
-      ["streamed if the time between pieces is limited", { timeouts: { stall: Duration.seconds(1) } }, [true, true]],
-      ["as requested if only the total time is limited", { timeouts: { total: Duration.seconds(1) } }, [true, false]]
-    ]
-    for (const [name, over, streams] of cases) {
-      it.live(name, () =>
-        Effect.gen(function*() {
-          const { text: { answer: { text }, stream, buffered } } = fixture("openai")
-          const asked: Array<boolean> = []
-          const server = yield* served((_, { body }) => {
-            const isStream = (body as { readonly stream?: boolean }).stream === true
-            asked.push(isStream)
-            return isStream ? { pieces: stream } : { headers: json, pieces: [JSON.stringify(buffered)] }
-          })
-          const engine = yield* engineAt(server.url, over)
-          for (const one of [generation, { ...generation, buffered: true }]) {
-            assert.strictEqual(textOf((yield* outcome(engine, one)).events), text)
-          }
-          assert.deepStrictEqual(asked, streams)
-        }))
-    }
-  })
-
-  it.live("reads Retry-After as a date", () =>
-    Effect.gen(function*() {
-      const date = new Date(Date.now() + 3_600_000).toUTCString()
-      const server = yield* served(() => ({ status: 429, headers: { "retry-after": date }, pieces: [] }))
-      const { reason } = yield* outcome(yield* engineAt(server.url))
-      assert.strictEqual(reason?._tag, "RateLimited")
-      if (reason?._tag !== "RateLimited") return
-      assert.isAbove(reason.retryAfterMs!, 3_000_000)
-      assert.isAtMost(reason.retryAfterMs!, 3_600_000)
-    }))
-
-  it.live("reports a host that does not exist", () =>
-    Effect.gen(function*() {
-      const server = yield* Effect.scoped(served(() => ({ pieces: [] })))
-      const { reason } = yield* outcome(yield* engineAt(server.url))
-      assert.deepInclude(reason, failed("network"))
-      assert.include(reason!.message, "ECONNREFUSED")
-    }))
-
-  it.live("reports a host whose TLS handshake takes too long", () =>
-    Effect.gen(function*() {
-      const silent = createServer()
-      yield* Effect.acquireRelease(
-        Effect.promise(() => once(silent.listen(0, "127.0.0.1"), "listening")),
-        () => Effect.sync(() => silent.close())
-      )
-      silent.on("connection", (socket) => {
-        socket.on("error", () => {})
-      })
-      const { port } = silent.address() as AddressInfo
-      const engine = yield* engineAt(`https://127.0.0.1:${port}`, limit("connect", 50))
-      assert.deepInclude((yield* outcome(engine)).reason, timeout("connect", 50))
-    }))
-
-  it.live("does not treat a slow answer as a fault", () =>
-    Effect.gen(function*() {
-      const server = yield* served(() => ({ pieces, bytesAtATime: 1 }))
-      const { events, reason } = yield* outcome(yield* engineAt(server.url))
-      assert.isUndefined(reason)
-      assert.strictEqual(textOf(events), "Grüße aus 東京 🎌")
-    }))
-
-  it.live("closes the connection when the caller is interrupted, before the answer and in its middle", () =>
-    Effect.gen(function*() {
-      const server = yield* served((index) =>
-        index === 0 ? { silent: "stall", pieces: [] } : { pieces, fault: { kind: "stall", after: 2 } }
-      )
-      const engine = yield* engineAt(server.url)
-      const waiting = yield* Effect.forkChild(outcome(engine))
-      yield* Effect.promise(() => server.came(0))
-      yield* Fiber.interrupt(waiting)
-      yield* Effect.promise(() => server.left(0))
-      const begun = yield* Deferred.make<void>()
-      const reading = yield* Effect.forkChild(
-        outcome(engine, generation, () => Deferred.doneUnsafe(begun, Effect.void))
-      )
-      yield* Deferred.await(begun)
-      yield* Fiber.interrupt(reading)
-      yield* Effect.promise(() => server.left(1))
-    }))
-
-  it.live("closes the connection when the consumer stops reading, and holds the slot until then", () =>
-    Effect.gen(function*() {
-      const server = yield* served(() => ({ pieces, fault: { kind: "stall", after: 2 } }))
-      const engine = yield* engineAt(server.url)
-      let held = 0
-      const hold = () => {
-        held++
-        return () => {
-          held--
-        }
+    describe("with a buffered answer", () => {
+      const over = { stream: false }
+      for (const one of [...refusals, ...bufferedBefore]) it.effect(one[0], () => expectFault(engineAt, one, "", over))
+      for (const one of bufferedAfter) {
+        it.effect(`${one[0]} after its first bytes`, () => expectFault(engineAt, one, "", over))
       }
-      yield* Stream.runForEach(
-        Stream.take(engine.generate(generation, hold), 1),
-        () => Effect.sync(() => assert.strictEqual(held, 1))
-      )
-      assert.strictEqual(held, 0)
-      yield* Effect.promise(() => server.left(0))
-    }))
+    })
 
-  it.live("fails running requests when it is stopped, and rejects new ones", () =>
-    Effect.gen(function*() {
-      const server = yield* served(() => ({ pieces, fault: { kind: "stall", after: 2 } }))
-      const engine = yield* engineAt(server.url)
-      const begun = yield* Deferred.make<void>()
-      const running = yield* Effect.forkChild(
-        outcome(engine, generation, () => Deferred.doneUnsafe(begun, Effect.void))
-      )
-      yield* Deferred.await(begun)
-      yield* engine.stop
-      const { events, reason } = yield* Fiber.join(running)
-      assert.strictEqual(reason?._tag, "EngineStopped")
-      assert.strictEqual(textOf(events), "Grüße ")
-      assert.isTrue(engine.isOver?.())
-      assert.strictEqual((yield* outcome(engine)).reason?._tag, "EngineStopped")
-      assert.strictEqual(server.seen.length, 1)
-    }))
-
-  it.live("reads a socket only as fast as its stream is read", () =>
-    Effect.gen(function*() {
-      const piece = `data: {"choices":[{"index":0,"delta":{"content":"${"x".repeat(10_000)}"}}]}\n\n`
-      const server = yield* served(() => ({ pieces: [piece], fault: { kind: "flood", after: 0 } }))
-      const engine = yield* engineAt(server.url, { maxResponseBytes: 2 ** 40 })
-      const begun = yield* Deferred.make<void>()
-      const reading = yield* Effect.forkChild(
-        Stream.runForEach(engine.generate(generation), () =>
-          Effect.andThen(Deferred.succeed(begun, undefined), Effect.never))
-      )
-      yield* Deferred.await(begun)
-      yield* Effect.promise(() =>
-        server.blocked(0)
-      )
-      yield* Fiber.interrupt(reading)
-      yield* Effect.promise(() => server.left(0))
-    }))
-
-  it.live("reuses its connections", () =>
-    Effect.gen(function*() {
-      const server = yield* served(() => ({ pieces }))
-      const engine = yield* engineAt(server.url)
-      for (let index = 0; index < 20; index++) assert.isUndefined((yield* outcome(engine)).reason)
-      // A connection that is still in use when the next request starts has another opened beside it.
-      assert.isAtMost(server.connections(), 3)
-    }))
-
-  it.live("shows no key in an error, a log or a span", () =>
-    Effect.gen(function*() {
-      const shown: Array<string> = []
-      const logger = Logger.make(({ message }) => {
-        shown.push(JSON.stringify(message))
-      })
-      const tracer = Tracer.make({
-        span: (options) => {
-          const span = new Tracer.NativeSpan(options)
-          const end = span.end.bind(span)
-          span.end = (time, exit) => {
-            shown.push(JSON.stringify([span.name, [...span.attributes], exit]))
-            end(time, exit)
-          }
-          return span
-        }
-      })
-      const echo = JSON.stringify({ error: { message: `Wrong: Bearer ${secret}, my-own-header-secret` } })
-      const statuses = [400, 401, 403, 404, 429, 500]
-      const server = yield* served((index) =>
-        index < statuses.length
-          ? { status: statuses[index]!, headers: json, pieces: [echo] }
-          : { pieces: [`data: ${echo}\n\n`] }
-      )
-      const run = Effect.gen(function*() {
-        for (let index = 0; index <= statuses.length; index++) {
-          // Each an engine of its own: a refused key is not used again.
-          const engine = yield* engineAt(server.url, { headers: { "x-own": Redacted.make("my-own-header-secret") } })
-          shown.push(JSON.stringify(engine.describe))
-          const { reason } = yield* outcome(engine)
-          assert.isDefined(reason)
-          shown.push(JSON.stringify(reason), reason.message, String(reason), reason.stack ?? "")
-        }
-      })
-      yield* run.pipe(
-        Effect.withSpan("test"),
-        Effect.provideService(Tracer.Tracer, tracer),
-        Effect.provide(Logger.layer([logger]))
-      )
-      assert.strictEqual(server.seen.length, statuses.length + 1)
-      assert.isTrue(server.seen.every(({ headers }) => headers.authorization === `Bearer ${secret}`))
-      assert.isTrue(server.seen.every(({ headers }) => headers["x-own"] === "my-own-header-secret"))
-      assert.isAbove(shown.length, 30)
-      for (const text of shown) {
-        assert.notInclude(text, secret)
-        assert.notInclude(text, "my-own-header-secret")
+    describe("requests a streamed or a buffered answer", () => {
+      const cases: ReadonlyArray<readonly [string, Partial<RemoteDeployment>, ReadonlyArray<boolean>]> = [
+        ["as requested", {}, [true, false]],
+        ["streamed always", { stream: true }, [true, true]],
+        ["buffered always", { stream: false }, [false, false]],
+        ["streamed if the time between pieces is limited", { timeouts: { stall: Duration.seconds(1) } }, [true, true]],
+        ["as requested if only the total time is limited", { timeouts: { total: Duration.seconds(1) } }, [true, false]]
+      ]
+      for (const [name, over, streams] of cases) {
+        it.live(name, () =>
+          Effect.gen(function*() {
+            const { text: { answer: { text }, stream, buffered } } = fixture("openai")
+            const asked: Array<boolean> = []
+            const server = yield* served((_, { body }) => {
+              const isStream = (body as { readonly stream?: boolean }).stream === true
+              asked.push(isStream)
+              return isStream ? { pieces: stream } : { headers: json, pieces: [JSON.stringify(buffered)] }
+            })
+            const engine = yield* engineAt(server.url, over)
+            for (const one of [generation, { ...generation, buffered: true }]) {
+              assert.strictEqual(textOf((yield* outcome(engine, one)).events), text)
+            }
+            assert.deepStrictEqual(asked, streams)
+          }))
       }
-    }))
+    })
 
-  it.live("ends with its scope", () =>
-    Effect.gen(function*() {
-      const server = yield* served(() => ({ pieces, fault: { kind: "stall", after: 2 } }))
-      const scope = yield* Scope.make()
-      const engine = yield* Scope.provide(engineAt(server.url), scope)
-      const running = yield* Effect.forkChild(outcome(engine))
-      yield* Effect.promise(() => server.came(0))
-      yield* Scope.close(scope, yield* Effect.exit(Effect.void))
-      assert.strictEqual((yield* Fiber.join(running)).reason?._tag, "EngineStopped")
-      yield* Effect.promise(() => server.left(0))
-    }))
-})
+    it.live("reads Retry-After as a date", () =>
+      Effect.gen(function*() {
+        const date = new Date(Date.now() + 3_600_000).toUTCString()
+        const server = yield* served(() => ({ status: 429, headers: { "retry-after": date }, pieces: [] }))
+        const { reason } = yield* outcome(yield* engineAt(server.url))
+        assert.strictEqual(reason?._tag, "RateLimited")
+        if (reason?._tag !== "RateLimited") return
+        assert.isAbove(reason.retryAfterMs!, 3_000_000)
+        assert.isAtMost(reason.retryAfterMs!, 3_600_000)
+      }))
+
+    it.live("reports a host that does not exist", () =>
+      Effect.gen(function*() {
+        const server = yield* Effect.scoped(served(() => ({ pieces: [] })))
+        const { reason } = yield* outcome(yield* engineAt(server.url))
+        assert.deepInclude(reason, failed("network"))
+        assert.include(reason!.message, "ECONNREFUSED")
+      }))
+
+    it.live("reports a host whose TLS handshake takes too long", () =>
+      Effect.gen(function*() {
+        const silent = createServer()
+        yield* Effect.acquireRelease(
+          Effect.promise(() => once(silent.listen(0, "127.0.0.1"), "listening")),
+          () => Effect.sync(() => silent.close())
+        )
+        silent.on("connection", (socket) => {
+          socket.on("error", () => {})
+        })
+        const { port } = silent.address() as AddressInfo
+        const engine = yield* engineAt(`https://127.0.0.1:${port}`, limit("connect", 50))
+        assert.deepInclude((yield* outcome(engine)).reason, timeout("connect", 50))
+      }))
+
+    it.live("does not treat a slow answer as a fault", () =>
+      Effect.gen(function*() {
+        const server = yield* served(() => ({ pieces, bytesAtATime: 1 }))
+        const { events, reason } = yield* outcome(yield* engineAt(server.url))
+        assert.isUndefined(reason)
+        assert.strictEqual(textOf(events), "Grüße aus 東京 🎌")
+      }))
+
+    it.live("closes the connection when the caller is interrupted, before the answer and in its middle", () =>
+      Effect.gen(function*() {
+        const server = yield* served((index) =>
+          index === 0 ? { silent: "stall", pieces: [] } : { pieces, fault: { kind: "stall", after: 2 } }
+        )
+        const engine = yield* engineAt(server.url)
+        const waiting = yield* Effect.forkChild(outcome(engine))
+        yield* Effect.promise(() => server.came(0))
+        yield* Fiber.interrupt(waiting)
+        yield* Effect.promise(() => server.left(0))
+        const begun = yield* Deferred.make<void>()
+        const reading = yield* Effect.forkChild(
+          outcome(engine, generation, () => Deferred.doneUnsafe(begun, Effect.void))
+        )
+        yield* Deferred.await(begun)
+        yield* Fiber.interrupt(reading)
+        yield* Effect.promise(() => server.left(1))
+      }))
+
+    it.live("closes the connection when the consumer stops reading, and holds the slot until then", () =>
+      Effect.gen(function*() {
+        const server = yield* served(() => ({ pieces, fault: { kind: "stall", after: 2 } }))
+        const engine = yield* engineAt(server.url)
+        let held = 0
+        const hold = () => {
+          held++
+          return () => {
+            held--
+          }
+        }
+        yield* Stream.runForEach(
+          Stream.take(engine.generate(generation, hold), 1),
+          () => Effect.sync(() => assert.strictEqual(held, 1))
+        )
+        assert.strictEqual(held, 0)
+        yield* Effect.promise(() => server.left(0))
+      }))
+
+    it.live("fails running requests when it is stopped, and rejects new ones", () =>
+      Effect.gen(function*() {
+        const server = yield* served(() => ({ pieces, fault: { kind: "stall", after: 2 } }))
+        const engine = yield* engineAt(server.url)
+        const begun = yield* Deferred.make<void>()
+        const running = yield* Effect.forkChild(
+          outcome(engine, generation, () => Deferred.doneUnsafe(begun, Effect.void))
+        )
+        yield* Deferred.await(begun)
+        yield* engine.stop
+        const { events, reason } = yield* Fiber.join(running)
+        assert.strictEqual(reason?._tag, "EngineStopped")
+        assert.strictEqual(textOf(events), "Grüße ")
+        assert.isTrue(engine.isOver?.())
+        assert.strictEqual((yield* outcome(engine)).reason?._tag, "EngineStopped")
+        assert.strictEqual(server.seen.length, 1)
+      }))
+
+    it.live("reads a socket only as fast as its stream is read", () =>
+      Effect.gen(function*() {
+        const piece = `data: {"choices":[{"index":0,"delta":{"content":"${"x".repeat(10_000)}"}}]}\n\n`
+        const server = yield* served(() => ({ pieces: [piece], fault: { kind: "flood", after: 0 } }))
+        const engine = yield* engineAt(server.url, { maxResponseBytes: 2 ** 40 })
+        const begun = yield* Deferred.make<void>()
+        const reading = yield* Effect.forkChild(
+          Stream.runForEach(
+            engine.generate(generation),
+            () => Effect.andThen(Deferred.succeed(begun, undefined), Effect.never)
+          )
+        )
+        yield* Deferred.await(begun)
+        yield* Effect.promise(() => server.blocked(0))
+        yield* Fiber.interrupt(reading)
+        yield* Effect.promise(() => server.left(0))
+      }))
+
+    it.live("reuses its connections", () =>
+      Effect.gen(function*() {
+        const server = yield* served(() => ({ pieces }))
+        const engine = yield* engineAt(server.url)
+        for (let index = 0; index < 20; index++) assert.isUndefined((yield* outcome(engine)).reason)
+        // A connection that is still in use when the next request starts has another opened beside it.
+        assert.isAtMost(server.connections(), 3)
+      }))
+
+    it.live("shows no key in an error, a log or a span", () =>
+      Effect.gen(function*() {
+        const shown: Array<string> = []
+        const logger = Logger.make(({ message }) => {
+          shown.push(JSON.stringify(message))
+        })
+        const tracer = Tracer.make({
+          span: (options) => {
+            const span = new Tracer.NativeSpan(options)
+            const end = span.end.bind(span)
+            span.end = (time, exit) => {
+              shown.push(JSON.stringify([span.name, [...span.attributes], exit]))
+              end(time, exit)
+            }
+            return span
+          }
+        })
+        const echo = JSON.stringify({ error: { message: `Wrong: Bearer ${secret}, my-own-header-secret` } })
+        const statuses = [400, 401, 403, 404, 429, 500]
+        const server = yield* served((index) =>
+          index < statuses.length
+            ? { status: statuses[index]!, headers: json, pieces: [echo] }
+            : { pieces: [`data: ${echo}\n\n`] }
+        )
+        const run = Effect.gen(function*() {
+          for (let index = 0; index <= statuses.length; index++) {
+            // Each an engine of its own: a refused key is not used again.
+            const engine = yield* engineAt(server.url, { headers: { "x-own": Redacted.make("my-own-header-secret") } })
+            shown.push(JSON.stringify(engine.describe))
+            const { reason } = yield* outcome(engine)
+            assert.isDefined(reason)
+            shown.push(JSON.stringify(reason), reason.message, String(reason), reason.stack ?? "")
+          }
+        })
+        yield* run.pipe(
+          Effect.withSpan("test"),
+          Effect.provideService(Tracer.Tracer, tracer),
+          Effect.provide(Logger.layer([logger]))
+        )
+        assert.strictEqual(server.seen.length, statuses.length + 1)
+        assert.isTrue(server.seen.every(({ headers }) => headers.authorization === `Bearer ${secret}`))
+        assert.isTrue(server.seen.every(({ headers }) => headers["x-own"] === "my-own-header-secret"))
+        assert.isAbove(shown.length, 30)
+        for (const text of shown) {
+          assert.notInclude(text, secret)
+          assert.notInclude(text, "my-own-header-secret")
+        }
+      }))
+
+    it.live("ends with its scope", () =>
+      Effect.gen(function*() {
+        const server = yield* served(() => ({ pieces, fault: { kind: "stall", after: 2 } }))
+        const scope = yield* Scope.make()
+        const engine = yield* Scope.provide(engineAt(server.url), scope)
+        const running = yield* Effect.forkChild(outcome(engine))
+        yield* Effect.promise(() => server.came(0))
+        yield* Scope.close(scope, yield* Effect.exit(Effect.void))
+        assert.strictEqual((yield* Fiber.join(running)).reason?._tag, "EngineStopped")
+        yield* Effect.promise(() => server.left(0))
+      }))
+  })
+}
 
 /** An answer of reasoning and nothing else. */
 interface ProviderAnswer {
@@ -563,26 +581,28 @@ const finishOf = (events: ReadonlyArray<Event>): unknown => {
   return last?.type === "finish" ? last.reason : undefined
 }
 
-describe("an answer of reasoning alone is complete", () => {
-  for (const [provider, name, answer] of reasoningAnswers) {
-    for (const isBuffered of [false, true]) {
-      it.effect(`${provider}, ${name}, ${isBuffered ? "buffered" : "streamed"}`, () =>
-        Effect.gen(function*() {
-          const play = isBuffered
-            ? { headers: json, pieces: [JSON.stringify(answer.buffered)] }
-            : streamOf(provider, answer.frames)
-          const { url } = yield* served(() => play)
-          const engine = yield* engineAt(url, { provider, stream: !isBuffered })
-          const { events, reason } = yield* outcome(engine, generation)
-          assert.deepStrictEqual([finishOf(events), reason], ["stop", undefined])
-        }))
+for (const [driver, engineAt] of drivers) {
+  describe(`an answer of reasoning alone is complete${driver}`, () => {
+    for (const [provider, name, answer] of reasoningAnswers) {
+      for (const isBuffered of [false, true]) {
+        it.effect(`${provider}, ${name}, ${isBuffered ? "buffered" : "streamed"}`, () =>
+          Effect.gen(function*() {
+            const play = isBuffered
+              ? { headers: json, pieces: [JSON.stringify(answer.buffered)] }
+              : streamOf(provider, answer.frames)
+            const { url } = yield* served(() => play)
+            const engine = yield* engineAt(url, { provider, stream: !isBuffered })
+            const { events, reason } = yield* outcome(engine, generation)
+            assert.deepStrictEqual([finishOf(events), reason], ["stop", undefined])
+          }))
+      }
     }
-  }
 
-  it.effect("and an answer without reasoning and content is not", () =>
-    Effect.gen(function*() {
-      const { url } = yield* served(() => streamOf("openai", openAiAnswer({ content: "" }).frames))
-      const { reason } = yield* outcome(yield* engineAt(url), generation)
-      assert.deepInclude(reason, { _tag: "UpstreamFailed", kind: "empty" })
-    }))
-})
+    it.effect("and an answer without reasoning and content is not", () =>
+      Effect.gen(function*() {
+        const { url } = yield* served(() => streamOf("openai", openAiAnswer({ content: "" }).frames))
+        const { reason } = yield* outcome(yield* engineAt(url), generation)
+        assert.deepInclude(reason, { _tag: "UpstreamFailed", kind: "empty" })
+      }))
+  })
+}
