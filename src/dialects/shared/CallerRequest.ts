@@ -8,6 +8,7 @@
  */
 import type { Schema } from "effect"
 import { Duration, Result } from "effect"
+import { LRUCache } from "lru-cache"
 import { hash } from "node:crypto"
 import type { Caller } from "../../domain/Caller.ts"
 import { tenantHeader } from "../../domain/Caller.ts"
@@ -33,8 +34,13 @@ export interface Shape<A> {
   readonly problems: (decoded: A) => ReadonlyArray<Problem.Problem>
 }
 
+const hasNull = (body: Fields): boolean => {
+  for (const name in body) if (body[name] === null) return true
+  return false
+}
+
 const dropNulls = (body: Fields): Fields =>
-  Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
+  hasNull(body) ? Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null)) : body
 
 const isLonger = (list: unknown, count: number): boolean => Array.isArray(list) && list.length > count
 
@@ -126,46 +132,55 @@ export const placeFor = (place: Place | ByType, value: unknown): Place | undefin
   return typeof type === "string" && Object.hasOwn(place.types, type) ? place.types[type] : undefined
 }
 
-type Add = (path: UnknownField["path"], isOptional: boolean) => void
-
 const isOptionalAt = ({ optional }: Place, name: string, value: unknown): boolean =>
   optional === "all" || (Object.hasOwn(optional, name) && optional[name]!(value))
 
 const unknownField = Symbol("unknown")
 
-const findInObject = (
-  value: Fields,
-  place: Place,
-  path: UnknownField["path"],
-  add: Add
-): void => {
-  for (const name of Object.keys(value)) {
+/** A search for unknown fields. */
+interface Search {
+  readonly found: Array<UnknownField>
+  /** The path of the value that is searched. */
+  readonly path: Array<string | number>
+}
+
+const add = ({ found, path }: Search, isOptional: boolean): void => {
+  found.push(isOptional ? { path: [...path], optional: true } : { path: [...path] })
+}
+
+const findInObject = (value: Fields, place: Place, search: Search): void => {
+  const { path } = search
+  for (const name in value) {
     const one = value[name]
     const inner = Object.hasOwn(place.fields, name) ? place.fields[name] : unknownField
-    if (inner === unknownField) {
-      // `null` is the same as a missing field.
-      if (one !== null) add([...path, name], isOptionalAt(place, name, one))
-    } else if (inner !== undefined) find(one, inner, [...path, name], add)
+    if (inner === undefined) continue
+    path.push(name)
+    if (inner !== unknownField) find(one, inner, search)
+    // `null` is the same as a missing field.
+    else if (one !== null) add(search, isOptionalAt(place, name, one))
+    path.pop()
   }
 }
 
-const find = (value: unknown, place: Place | ByType, path: UnknownField["path"], add: Add): void => {
+const find = (value: unknown, place: Place | ByType, search: Search): void => {
   if (Array.isArray(value)) {
-    for (const [index, one] of value.entries()) find(one, place, [...path, index], add)
+    for (let index = 0; index < value.length; index++) {
+      search.path.push(index)
+      find(value[index], place, search)
+      search.path.pop()
+    }
   } else if (isObject(value)) {
     const found = placeFor(place, value)
-    if (found !== undefined && (found.accepts?.(value) ?? true)) findInObject(value, found, path, add)
-    else add(path, isByType(place) && (place.optionalTypes ?? []).includes(String(typeOf(value))))
+    if (found !== undefined && (found.accepts?.(value) ?? true)) findInObject(value, found, search)
+    else add(search, isByType(place) && (place.optionalTypes ?? []).includes(String(typeOf(value))))
   }
 }
 
 /** The fields of a body that its table does not have. */
 export const unknownFieldsOf = (body: unknown, table: BodyFields): ReadonlyArray<UnknownField> => {
-  const found: Array<UnknownField> = []
-  find(body, table, [], (path, isOptional) => {
-    found.push(isOptional ? { path, optional: true } : { path })
-  })
-  return found
+  const search: Search = { found: [], path: [] }
+  find(body, table, search)
+  return search.found
 }
 
 /** What identifies a caller, in addition to fields of the body. */
@@ -195,9 +210,18 @@ export const bearerTokenOf = (authorization: string | undefined): string | undef
 /** Characters of base64: 120 bits. */
 const fingerprintLength = 20
 
-/** Keys are secret and user names personal, so only their hash is kept. */
-const fingerprint = (kind: "token" | "user", text: string): string =>
-  hash("sha256", `${kind} ${text}`, "base64url").slice(0, fingerprintLength)
+/** The fingerprints of the latest callers: clients send the same key with every request. */
+const fingerprints = new LRUCache<string, string>({ max: 1_000 })
+
+/** Keys are secret and user names personal, so only their hash is passed on. */
+const fingerprint = (kind: "token" | "user", text: string): string => {
+  const named = `${kind} ${text}`
+  const known = fingerprints.get(named)
+  if (known !== undefined) return known
+  const made = hash("sha256", named, "base64url").slice(0, fingerprintLength)
+  fingerprints.set(named, made)
+  return made
+}
 
 /** Another instance sends the tenant in a header, because the body is its caller's. */
 const tenantOf = (fields: CallerFields, { headers = {}, key }: CallerIdentity): string => {

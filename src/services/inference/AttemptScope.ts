@@ -85,54 +85,57 @@ export const isAlone = ({ alone, deployments, fallbacks: { ordinary } }: Route):
   alone === true || deployments.length + ordinary.length === 1
 
 /** The record and the measurement of an attempt. */
-interface Entry {
+class Entry {
   readonly stats: AttemptStats
-  readonly granted: () => void
-  /** Whether this is the first content. */
-  readonly content: () => boolean
-  /** Ends both, as the statistics say. */
-  readonly end: () => Ending
-  /** Ends both for a call that the circuit refused. */
-  readonly refused: (cause: Cause.Cause<InferenceError>) => void
-}
+  readonly #parts: Parts
+  readonly #draft: AttemptDraft
+  readonly #sample: LatencySample
+  readonly #startedAt: number
 
-const beginEntry = (
-  { callbacks, now, router }: Parts,
-  { route, state }: RoutedRequest,
-  deployment: Deployment,
-  hedge: boolean
-): Entry => {
-  const { id } = deployment
-  const stats = RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment))
-  const startedAt = now()
-  const draft: AttemptDraft = { deployment: id, startedMs: startedAt - state.startedAt, outcome: "running" }
-  if (hedge) draft.hedge = true
-  state.record.attempts.push(draft)
-  const sample = callbacks.call(measurementsName, () => router.measure(id, route), noSample)
-  const end = (exit: Exit.Exit<unknown, InferenceError>, verdict: Verdict) => {
-    callbacks.call(measurementsName, () => sample.end(verdict, stats.tokens), undefined)
-    completeRecord(draft, exit, now() - startedAt)
+  constructor(parts: Parts, { route, state }: RoutedRequest, deployment: Deployment, hedge: boolean) {
+    const { callbacks, now, router } = parts
+    const { id } = deployment
+    this.#parts = parts
+    this.stats = RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment))
+    this.#startedAt = now()
+    this.#draft = { deployment: id, startedMs: this.#startedAt - state.startedAt, outcome: "running" }
+    if (hedge) this.#draft.hedge = true
+    state.record.attempts.push(this.#draft)
+    this.#sample = callbacks.call(measurementsName, () => router.measure(id, route), noSample)
   }
-  return {
-    stats,
-    granted: () => {
-      if (stats.granted) return
-      stats.granted = true
-      callbacks.call(measurementsName, sample.granted, undefined)
-    },
-    content: () => {
-      if (draft.firstTokenMs !== undefined) return false
-      draft.firstTokenMs = now() - startedAt
-      callbacks.call(measurementsName, sample.content, undefined)
-      return true
-    },
-    end: () => {
-      const exit = RequestTelemetry.exitOf(stats)
-      const ending = withoutQueueTimeout(stats, endingOf(exit))
-      end(exit, ending.verdict)
-      return ending
-    },
-    refused: (cause) => end(Exit.failCause(cause), "left")
+
+  granted(): void {
+    if (this.stats.granted) return
+    this.stats.granted = true
+    this.#parts.callbacks.call(measurementsName, this.#sample.granted, undefined)
+  }
+
+  /** Whether this is the first content. */
+  content(): boolean {
+    const { callbacks, now } = this.#parts
+    if (this.#draft.firstTokenMs !== undefined) return false
+    this.#draft.firstTokenMs = now() - this.#startedAt
+    callbacks.call(measurementsName, this.#sample.content, undefined)
+    return true
+  }
+
+  /** Ends both, as the statistics say. */
+  end(): Ending {
+    const exit = RequestTelemetry.exitOf(this.stats)
+    const ending = withoutQueueTimeout(this.stats, endingOf(exit))
+    this.#complete(exit, ending.verdict)
+    return ending
+  }
+
+  /** Ends both for a call that the circuit refused. */
+  refused(cause: Cause.Cause<InferenceError>): void {
+    this.#complete(Exit.failCause(cause), "left")
+  }
+
+  #complete(exit: Exit.Exit<unknown, InferenceError>, verdict: Verdict): void {
+    const { callbacks, now } = this.#parts
+    callbacks.call(measurementsName, () => this.#sample.end(verdict, this.stats.tokens), undefined)
+    completeRecord(this.#draft, exit, now() - this.#startedAt)
   }
 }
 
@@ -141,15 +144,15 @@ const makeEnter = (parts: Parts) => {
   const { breaker } = parts
   return Effect.fnUntraced(function*(routed: RoutedRequest, deployment: Deployment, hedge: boolean) {
     const { id } = deployment
-    const entry = beginEntry(parts, routed, deployment, hedge)
+    const entry = new Entry(parts, routed, deployment, hedge)
     const alone = isAlone(routed.route)
     let circuitContent = yield* Effect.tapCause(
-      breaker.enter(id, entry.end, alone),
+      breaker.enter(id, () => entry.end(), alone),
       (cause) => Effect.sync(() => entry.refused(cause))
     )
     const openings = breaker.openings(id)
     return {
-      ...entry,
+      entry,
       content: () => {
         if (entry.content()) circuitContent()
       },
@@ -183,7 +186,8 @@ export const make = (parts: Parts) => {
   return Effect.fnUntraced(
     function*(routed: RoutedRequest, deployment: Deployment, start: Start, deadline: number | undefined) {
       const { request, route, state } = routed
-      const { content, enterAgain, granted, stats } = yield* enter(routed, deployment, start.hedge)
+      const { content, enterAgain, entry } = yield* enter(routed, deployment, start.hedge)
+      const { stats } = entry
       state.stats = stats
       const caller: Caller = start.lowPriority ? { ...request, priority: "low" } : request
       const { timeouts } = route.policy
@@ -193,7 +197,7 @@ export const make = (parts: Parts) => {
       const deadlines = hasDeadlines(timeouts)
         ? Deadlines.make(deployment.id, timeouts, { deadline, now, onLimit })
         : noDeadlines
-      const admit = Effect.map(enterAgain, granted)
+      const admit = Effect.map(enterAgain, () => entry.granted())
       const leased = Effect.tap(models.lease(deployment, caller, () => context.superseded), () => admit)
       const context: AttemptContext = {
         deployment,
@@ -248,10 +252,10 @@ export const makeDirect = (parts: Parts) => {
       slot.cancel()
       return undefined
     }
-    const entry = beginEntry(parts, routed, deployment, false)
-    const { content, granted, stats } = entry
+    const entry = new Entry(parts, routed, deployment, false)
+    const { stats } = entry
     state.stats = stats
-    granted()
+    entry.granted()
     let isOver = false
     return {
       answer,
@@ -264,7 +268,7 @@ export const makeDirect = (parts: Parts) => {
         deadlines: noDeadlines,
         stats,
         admit: Effect.void,
-        content,
+        content: () => void entry.content(),
         superseded: false
       },
       end: () => {

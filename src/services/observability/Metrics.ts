@@ -32,23 +32,39 @@ const usage = Metric.counter("llm_model_usage_total", {
 /** The value of OpenTelemetry's `gen_ai.operation.name`, where the conventions have one. */
 export type Operation = "chat" | "embeddings" | "rerank" | "classify" | "tokenize"
 
-/** The metrics of one model and operation, created once. */
-interface ModelMetrics {
-  readonly begun: Metric.Counter<number>
-  readonly succeeded: Metric.Counter<number>
-  readonly failed: Metric.Counter<number>
-  readonly errors: Metric.Counter<number>
-  readonly duration: Metric.Histogram<number>
-  readonly tokens: Metric.Histogram<number>
+/** Updates one series of a metric. */
+type Update = (input: number) => void
+
+/** The series of one model and operation, created once. */
+interface ModelSeries {
+  readonly begun: Update
+  readonly succeeded: Update
+  readonly failed: Update
+  readonly errors: Update
+  readonly duration: Update
+  readonly tokens: Update
 }
 
-const forModel = (model: string, operation: Operation): ModelMetrics => ({
-  begun: Metric.withAttributes(usage, { model, operation }),
-  succeeded: Metric.withAttributes(requests, { model, success: "true" }),
-  failed: Metric.withAttributes(requests, { model, success: "false" }),
-  errors: Metric.withAttributes(errors, { model }),
-  duration: Metric.withAttributes(duration, { model }),
-  tokens: Metric.withAttributes(tokens, { model })
+/** The series with these attributes. Not `Metric.withAttributes`, which makes a context at every update. */
+const seriesOf = (
+  metric: Metric.Counter<number> | Metric.Histogram<number>,
+  context: Context.Context<never>,
+  attributes: Readonly<Record<string, string>>
+): Update => {
+  const own = Context.add(context, Metric.CurrentMetricAttributes, {
+    ...Context.get(context, Metric.CurrentMetricAttributes),
+    ...attributes
+  })
+  return (input) => metric.updateUnsafe(input, own)
+}
+
+const forModel = (context: Context.Context<never>, model: string, operation: Operation): ModelSeries => ({
+  begun: seriesOf(usage, context, { model, operation }),
+  succeeded: seriesOf(requests, context, { model, success: "true" }),
+  failed: seriesOf(requests, context, { model, success: "false" }),
+  errors: seriesOf(errors, context, { model }),
+  duration: seriesOf(duration, context, { model }),
+  tokens: seriesOf(tokens, context, { model })
 })
 
 const memoryUsage = Metric.gauge("llm_memory_usage_bytes", {
@@ -82,27 +98,25 @@ export const layer = Layer.effect(
   Metrics,
   Effect.gen(function*() {
     const context = yield* Effect.context()
-    const handles = new Map<string, ModelMetrics>()
-    const handlesOf = (model: string, operation: Operation): ModelMetrics => {
+    const series = new Map<string, ModelSeries>()
+    const of = (model: string, operation: Operation): ModelSeries => {
       const key = `${operation} ${model}`
-      const known = handles.get(key)
+      const known = series.get(key)
       if (known !== undefined) return known
-      const created = forModel(model, operation)
-      handles.set(key, created)
+      const created = forModel(context, model, operation)
+      series.set(key, created)
       return created
     }
     return Metrics.of({
-      begin(model, operation) {
-        handlesOf(model, operation).begun.updateUnsafe(1, context)
-      },
+      begin: (model, operation) => of(model, operation).begun(1),
       end({ end, model, operation, seconds, tokens }: Outcome) {
-        const metrics = handlesOf(model, operation)
-        metrics.duration.updateUnsafe(seconds, context)
-        metrics.tokens.updateUnsafe(tokens, context)
-        if (end === "success") metrics.succeeded.updateUnsafe(1, context)
+        const { duration, errors, failed, succeeded, tokens: generated } = of(model, operation)
+        duration(seconds)
+        generated(tokens)
+        if (end === "success") succeeded(1)
         if (end === "failure") {
-          metrics.failed.updateUnsafe(1, context)
-          metrics.errors.updateUnsafe(1, context)
+          failed(1)
+          errors(1)
         }
       }
     })

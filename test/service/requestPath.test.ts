@@ -1,0 +1,25 @@
+/** The source files and the Effect operations of one proxied chat. */
+import { assert, describe, it } from "@effect/vitest"
+import { execFile } from "node:child_process"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
+
+/** The output of a bench, which exits with 1 above its limit. */
+const checked = async (bench: string): Promise<string> => {
+  const file = fileURLToPath(new URL(`../../bench/${bench}`, import.meta.url))
+  const { stdout } = await promisify(execFile)(process.execPath, [file, "--check"])
+  return stdout
+}
+
+describe("a proxied chat", () => {
+  it("runs through no more source files than the limit of bench/requestFiles.ts", async () => {
+    assert.include(await checked("requestFiles.ts"), "services/inference/Pipeline.ts")
+  })
+
+  it.skipIf(process.platform === "win32")(
+    "runs no more Effect operations than the limit of bench/requestCost.ts, buffered and streamed",
+    async () => {
+      assert.match(await checked("requestCost.ts"), /buffered: \d.*\nstreamed: \d/)
+    }
+  )
+})
