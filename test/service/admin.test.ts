@@ -56,6 +56,21 @@ describe("administration", () => {
     })
   })
 
+  const long = "x".repeat(400)
+  it.each<[method: string, path: string, code: string | null, name: RegExp]>([
+    ["GET", `/v1/models/${long}`, "model_not_found", /"x{63}…"/],
+    ["GET", `/admin/decisions/${long}`, "decision_not_found", /"x{63}…"/],
+    ["POST", `/admin/models/${long}/load`, "model_not_found", /"x{63}…"/],
+    ["POST", `/admin/models/fake%2Fa/${long}`, "not_found", /"x{63}…"/],
+    ["POST", `/admin/circuits/${long}/reset`, "deployment_not_found", /"x{63}…"/],
+    ["GET", `/v1/${long}`, "not_found", / \/v1\/x{251}… /]
+  ])("answers a long name with the 404 of short ones, and cuts it: %s %.20s", async (method, path, code, name) => {
+    const response = await fetch(`${path.startsWith("/admin") ? service.admin : service.url}${path}`, { method })
+    const { error } = await response.json() as { readonly error: { readonly code: string; readonly message: string } }
+    assert.deepStrictEqual([response.status, error.code], [404, code])
+    assert.match(error.message, name)
+  })
+
   it("unloads a model once its requests have ended, and loads it again", async () => {
     const engines = service.engines()
     suspend(engines)

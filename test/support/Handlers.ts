@@ -21,6 +21,8 @@ import { Router } from "../../src/services/routing/Router.ts"
 import { defaultServer } from "../../src/services/settings/Resolution.ts"
 import { Settings } from "../../src/services/settings/Settings.ts"
 
+const routing = { routerConfig: ServiceRoutes.routerConfig }
+
 const notRouted = () => {
   throw new Error("No request is routed.")
 }
@@ -85,7 +87,10 @@ export const withHandler = async <A>(
     Layer.provide(services),
     Layer.provideMerge(witness.layer)
   )
-  const { dispose, handler } = HttpRouter.toWebHandler(routes.pipe(Layer.provideMerge(HttpServer.layerServices)))
+  const { dispose, handler } = HttpRouter.toWebHandler(
+    routes.pipe(Layer.provideMerge(HttpServer.layerServices)),
+    routing
+  )
   try {
     return await use(
       (path, body, headers = {}) =>

@@ -23,11 +23,14 @@ import { TypedApi } from "./Api.ts"
 import { respondError } from "./Dialect.ts"
 
 const noAction = (action: string) =>
-  OpenAiEncodeError.make(`Unknown action ${JSON.stringify(action)}. Available actions: ${actionNames.join(", ")}.`, {
-    status: 404,
-    type: "invalid_request_error",
-    code: "not_found"
-  })
+  OpenAiEncodeError.make(
+    `Unknown action ${JSON.stringify(Text.cutName(action))}. Available actions: ${actionNames.join(", ")}.`,
+    {
+      status: 404,
+      type: "invalid_request_error",
+      code: "not_found"
+    }
+  )
 
 /** Suggests the deployments of the model of this name, else the one with the nearest id. */
 const suggestionFor = (id: string, deployments: ReadonlyArray<Deployment>): string => {

@@ -48,6 +48,9 @@ const layerLimits = (server: Resolved["server"]) =>
     )
   )
 
+/** An access log costs 56 µs a request, more than the request itself; failures are logged where they happen. */
+const serving = { routerConfig: ServiceRoutes.routerConfig, disableLogger: true, disableListenLog: true }
+
 /** How long the responses to requests that fail on shutdown may take, ms. */
 const lastResponsesMs = 1_000
 
@@ -98,11 +101,7 @@ export const make = (dialects: Dialects) =>
           handle: (request, response) => node.handle(request, response)
         }))
     )
-    // An access log costs 56 µs a request, more than the request itself; failures are logged where they happen.
-    const served = HttpRouter.serve(routesOf(dialects, serviceRoutes.layer), {
-      disableLogger: true,
-      disableListenLog: true
-    })
+    const served = HttpRouter.serve(routesOf(dialects, serviceRoutes.layer), serving)
     return stop.pipe(
       Layer.provideMerge(served),
       Layer.provide(Endpoint.layerCallerAddress),

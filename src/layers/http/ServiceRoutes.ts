@@ -7,6 +7,7 @@ import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { OpenApi } from "effect/http-api"
 import { HttpApiBuilder } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
+import * as Text from "../../domain/Text.ts"
 import * as Readiness from "../../services/health/Readiness.ts"
 import type { Models } from "../../services/models/Models.ts"
 import { Registry } from "../../services/models/Registry.ts"
@@ -57,6 +58,9 @@ export const health = HttpApiBuilder.group(
   })
 )
 
+/** Names in paths have no limit of their own: the HTTP parser limits the whole target, to 16 KiB with the headers. */
+export const routerConfig = { maxParamLength: Number.MAX_SAFE_INTEGER }
+
 /** The allowed methods of a path, as `GET, POST`; undefined for a path that does not exist. */
 export type MethodsOf = (path: string) => string | undefined
 
@@ -73,19 +77,21 @@ const makeMethodsOf = ({ paths }: OpenApi.OpenAPISpec): MethodsOf => {
   return (path) => patterns.find(({ pattern }) => pattern.test(path))?.methods
 }
 
-const problemOf = (method: string, path: string, allowed: string | undefined): HttpProblem =>
-  allowed === undefined
+const problemOf = (method: string, path: string, allowed: string | undefined): HttpProblem => {
+  const shown = Text.cut(path, Text.longestPath)
+  return allowed === undefined
     ? {
       status: 404,
       code: "not_found",
-      message: `The path ${path} does not exist. GET /openapi.json lists all paths.`
+      message: `The path ${shown} does not exist. GET /openapi.json lists all paths.`
     }
     : {
       status: 405,
       code: "method_not_allowed",
-      message: `The path ${path} does not allow ${method}. Use ${allowed}.`,
+      message: `The path ${shown} does not allow ${method}. Use ${allowed}.`,
       headers: { allow: allowed }
     }
+}
 
 const notFound = (dialectOf: (path: string) => Dialect, methodsOf: MethodsOf) =>
   Effect.zipWith(HttpServerRequest.HttpServerRequest, Endpoint.makeId("req_"), ({ method, url }, id) => {
