@@ -5,7 +5,7 @@
  * **Details**
  *
  * Node.js keeps compiled code in a folder of the user, for this process and for the engine processes, which inherit the
- * variable: the second start takes half the time. `NODE_COMPILE_CACHE` names another folder, and
+ * variable. The service writes it once it listens. `NODE_COMPILE_CACHE` names another folder, and
  * `NODE_DISABLE_COMPILE_CACHE=1` turns it off.
  *
  * **Gotchas**

@@ -2,6 +2,7 @@
 import { Console, Duration, Effect, Layer, Option, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { HttpServer } from "effect/http"
+import { flushCompileCache } from "node:module"
 import * as App from "../App.ts"
 import { durationText } from "../domain/Fields.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
@@ -116,6 +117,8 @@ export const serve = Command.make(
         const admin = yield* AdminAddress
         if (admin.socket !== undefined) temporaryFiles.add(admin.socket)
         yield* Console.log(listening(settings, urlOf(settings.server.host, bound), admin))
+        // Node.js would write it at an orderly exit only.
+        flushCompileCache()
       }))
       return yield* banner.pipe(
         Layer.provide(App.service),
