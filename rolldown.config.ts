@@ -1,0 +1,116 @@
+/**
+ * The package's JavaScript, three builds in one folder; `tsc` adds the types.
+ *
+ * **Details**
+ *
+ * - What engine threads and processes load. It has no `effect`.
+ * - The command line, in one file with its dependencies: it starts in a third of the time of separate modules.
+ * - The library, with its dependencies as imports: a program that embeds Troupe shares its `effect`.
+ *
+ * **Gotchas**
+ *
+ * `import.meta.url` in a module is the place that the module would have in `dist` as a file of its own, so that a path
+ * relative to it is the same in the sources and in a bundle. All chunks are therefore at the top of `dist`.
+ */
+import { globSync, readFileSync } from "node:fs"
+import { dirname, join, relative } from "node:path"
+import { fileURLToPath } from "node:url"
+import type { Plugin } from "rolldown"
+import { defineConfig } from "rolldown"
+
+const root = fileURLToPath(new URL(".", import.meta.url))
+const sources = join(root, "src")
+const output = join(root, "dist")
+
+/** The name of an entry in `dist`, without the extension. */
+const nameOf = (file: string): string => relative(sources, file).replace(/\.ts$/, "")
+
+const entries = (...files: ReadonlyArray<string>): Record<string, string> =>
+  Object.fromEntries(files.map((file) => [nameOf(file), file]))
+
+/** Paths of files that are beside the code, such as engine threads, are those of the sources' folders. */
+const sourcePlaces: Plugin = {
+  name: "source-places",
+  transform: {
+    filter: { id: /\/src\/.*\.ts$/, code: "import.meta.url" },
+    handler: (code, id) => ({
+      code: code.replaceAll("import.meta.url", `new URL("${nameOf(id)}.js", import.meta.url).href`),
+      map: null
+    })
+  }
+}
+
+/** Its files are found by the package that depends on it, and a copy of its namespace does not work. */
+const externalUndici: Plugin = {
+  name: "external-undici",
+  resolveId: {
+    filter: { id: /\/Undici(?:\.js)?$/ },
+    handler: () => ({ id: "@effect/platform-node/Undici", external: true })
+  }
+}
+
+const packageOf = (file: string): string => {
+  const [, folder] = /^(.*\/node_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(file) ?? []
+  return folder ?? dirname(file)
+}
+
+/** The licenses of the packages whose code is in a build. */
+const licenses: Plugin = {
+  name: "licenses",
+  generateBundle(_, bundle) {
+    const modules = Object.values(bundle).flatMap((file) => file.type === "chunk" ? file.moduleIds : [])
+    const folders = new Set(modules.filter((id) => id.includes("/node_modules/")).map(packageOf))
+    const texts = [...folders].toSorted().map((folder) => {
+      const { name, version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as Record<string, string>
+      const [file] = globSync("LICEN[CS]E*", { cwd: folder })
+      if (file === undefined) throw new Error(`${name} has no license file.`)
+      return `${name} ${version}\n\n${readFileSync(join(folder, file), "utf8").trim()}\n`
+    })
+    this.emitFile({ type: "asset", fileName: "LICENSES.txt", source: texts.join(`\n${"-".repeat(80)}\n\n`) })
+  }
+}
+
+const shared = {
+  platform: "node",
+  // A program may drop unused modules of the library; here every import counts.
+  treeshake: { moduleSideEffects: [{ test: /\/src\//, sideEffects: true }] }
+} as const
+
+const outputOf = (chunks: string) =>
+  ({
+    dir: output,
+    format: "esm",
+    sourcemap: true,
+    comments: false,
+    chunkFileNames: `${chunks}-[name]-[hash].js`
+  }) as const
+
+const bare = /^[^./]/
+
+export default defineConfig([
+  {
+    ...shared,
+    input: entries(
+      join(sources, "host.ts"),
+      join(sources, "inspect.ts"),
+      ...globSync([`${sources}/workers/*.worker.ts`, `${sources}/workers/*/Inspect.ts`])
+    ),
+    external: bare,
+    plugins: [sourcePlaces],
+    output: outputOf("engine")
+  },
+  {
+    ...shared,
+    input: entries(join(sources, "main.ts")),
+    external: ["piscina"],
+    plugins: [sourcePlaces, externalUndici, licenses],
+    output: outputOf("main")
+  },
+  {
+    ...shared,
+    input: entries(join(sources, "index.ts")),
+    external: bare,
+    plugins: [sourcePlaces],
+    output: outputOf("index")
+  }
+])
