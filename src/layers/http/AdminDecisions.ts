@@ -59,12 +59,13 @@ export const make = Effect.gen(function*() {
   return {
     latest: (limit = defaultLimit) =>
       Number.isInteger(limit) && limit >= 1 && limit <= keptDecisions
-        ? Effect.succeed(HttpServerResponse.jsonUnsafe({ decisions: decisions.latest(limit) }))
+        ? Effect.sync(() => HttpServerResponse.jsonUnsafe({ decisions: decisions.latest(limit) }))
         : Effect.fail(wrong("limit", `Expected a whole number from 1 to ${keptDecisions}`)),
-    find: (id: string) => {
-      const found = decisions.find(id)
-      return Effect.succeed(found === undefined ? notFound(id) : HttpServerResponse.jsonUnsafe(found))
-    },
+    find: (id: string) =>
+      Effect.sync(() => {
+        const found = decisions.find(id)
+        return found === undefined ? notFound(id) : HttpServerResponse.jsonUnsafe(found)
+      }),
     explain: Effect.map(
       Effect.flatMap(explanationRequest, explain),
       (explanation) => HttpServerResponse.jsonUnsafe(explanation)
