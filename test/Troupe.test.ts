@@ -117,7 +117,7 @@ describe("Troupe", () => {
       const error = await thrown(call)
       assert.instanceOf(error, InferenceError.InferenceError)
       assert.strictEqual(error.reason._tag, "InvalidRequest")
-      assert.match(error.message, /^Expected object/)
+      assert.match(error.message, /^Expected an object/)
     }
   })
 

@@ -1,6 +1,7 @@
 /** Schemas of durations and amounts of bytes in `troupe.yaml`, and the settings that all deployments share. */
 import { ByteSize, Duration, Option, Schema, SchemaTransformation } from "effect"
 import { engineCapabilities } from "./EngineProtocol.ts"
+import { wholeNumber } from "./Problem.ts"
 import * as Time from "./Time.ts"
 
 /** A field with a description that editors show. It describes the encoded side: the value in the file. */
@@ -11,7 +12,7 @@ export const described = <S extends Schema.Top>(description: string, schema: S):
 export const optional = <S extends Schema.Top>(description: string, schema: S) =>
   Schema.optionalKey(described(description, schema))
 
-export const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
+export const Count = wholeNumber(1)
 export const Milliseconds = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 
 const words = /^(\d+(?:\.\d+)?)\s*((?:milli|millisecond|second|minute|hour|day|week)s?)$/

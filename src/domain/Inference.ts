@@ -26,6 +26,7 @@ import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
 import { isNestedDeeper, mostLevels } from "./JsonScan.ts"
 import { Content, imageProblem, problem as contentProblem } from "./Message.ts"
+import { wholeNumber } from "./Problem.ts"
 import { RoutingOptions } from "./RoutingOptions.ts"
 import type { Native } from "./Source.ts"
 import { Source } from "./Source.ts"
@@ -123,9 +124,9 @@ export const Request = Schema.Struct({
   /** Nucleus sampling: the smallest set of tokens whose probability sums to this; default 1, which turns it off. */
   topP: Schema.optional(Schema.Finite.check(within(0, 1))),
   /** The same seed, options and prompt give the same answer; default random. */
-  seed: Schema.optional(Schema.Int.check(within(0, maxSeed))),
+  seed: Schema.optional(wholeNumber(0, maxSeed)),
   /** Samples from this many most likely tokens; default all. */
-  topK: Schema.optional(Schema.Int.check(within(1, 1_000_000))),
+  topK: Schema.optional(wholeNumber(1, 1_000_000)),
   /** The minimum probability of a token, relative to the most likely one; default 0, all. */
   minP: Schema.optional(Schema.Finite.check(within(0, 1))),
   /** Divides the logits of tokens that are in the answer already; default 1. */
@@ -137,7 +138,7 @@ export const Request = Schema.Struct({
   /** Added to the logits of tokens, by token id; -100 never chooses one; default none. */
   logitBias: Schema.optional(LogitBias),
   /** Maximum number of generated tokens; default the rest of the context window. */
-  maxTokens: Schema.optional(Schema.Int.check(within(1, 1_000_000))),
+  maxTokens: Schema.optional(wholeNumber(1, 1_000_000)),
   /** The answer ends before the first of these; default none. */
   stop: Schema.optional(Schema.Array(Schema.NonEmptyString)),
   /** Default none. */
@@ -149,7 +150,7 @@ export const Request = Schema.Struct({
   /** Default any text. */
   format: Schema.optional(Format),
   /** Returns the log-probability of each token and of this many most likely alternatives; default none. */
-  logprobs: Schema.optional(Schema.Int.check(within(0, 20))),
+  logprobs: Schema.optional(wholeNumber(0, 20)),
   /** The caller's own request, which is sent to a provider of the same dialect; default none. */
   source: Schema.optional(Source),
   ...callerFields

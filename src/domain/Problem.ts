@@ -44,6 +44,23 @@ export const summary = (first: Problem, others: ReadonlyArray<Problem>): string 
   return more > 0 ? `${listed}; and ${more} more` : listed
 }
 
+/** The message for a value that is not a whole number of this range. */
+export const expectedWholeNumber = (minimum: number, maximum?: number): string =>
+  maximum === undefined
+    ? `Expected a whole number of at least ${minimum}`
+    : `Expected a whole number from ${minimum} to ${maximum}`
+
+/** A whole number of this range, whose message has the range whatever is wrong with the value. */
+export const wholeNumber = (minimum: number, maximum?: number) => {
+  const message = expectedWholeNumber(minimum, maximum)
+  const isWithin = maximum === undefined
+    ? Schema.isGreaterThanOrEqualTo(minimum, { message })
+    : Schema.isBetween({ minimum, maximum }, { message })
+  // An integer is finite.
+  // @effect-diagnostics-next-line schemaNumber:off
+  return Schema.Number.annotate({ message }).check(Schema.isInt({ message }).abort(), isWithin)
+}
+
 const emptyList = "Expected at least one element"
 
 const unexpected = "Expected no excess property"
@@ -66,15 +83,43 @@ export const noSuchField = (name: string, names: Iterable<string>): string => {
 /** The members of a union of structs that a literal distinguishes, as the schema's message lists them. */
 const kinds = /\{ readonly "(\w+)": ("[^"]+"), \.\.\. \}/g
 
+/** The names of types in errors. */
+const typeNames: Readonly<Record<string, string>> = {
+  array: "an array",
+  boolean: "a boolean",
+  false: "false",
+  null: "null",
+  number: "a number",
+  object: "an object",
+  string: "a string",
+  true: "true"
+}
+
+const oneType = `(?:${Object.keys(typeNames).join("|")})`
+
+const isTypes = new RegExp(`^Expected (${oneType}(?: \\| ${oneType})*)$`)
+
+const listed = (names: ReadonlyArray<string>): string =>
+  names.length === 1 ? names[0]! : `${names.slice(0, -1).join(", ")} or ${names.at(-1)!}`
+
 /** Messages of schemas in plain words, for authors of the data. */
 const wordings: ReadonlyArray<readonly [message: RegExp, words: string]> = [
   [/ \| undefined$/, ""],
   [/^Expected (?="[^"]*"(?: \| "[^"]*")+$)/, "Expected one of "],
   [/" \| "/g, "\", \""],
-  [/^Expected a value with a length of at least 1$/, "Expected a value that is not empty"],
+  [/^Expected a value with a length of at least 1$/, "Expected a string that is not empty"],
+  [/^Expected a value between (-?[\d.]+) and (-?[\d.]+)$/, "Expected a number from $1 to $2"],
+  [/^Expected a value greater than or equal to (-?[\d.]+)$/, "Expected a number of at least $1"],
+  [/^Expected an integer$/, "Expected a whole number"],
   [/^Expected a string matching the RegExp (.+)$/s, "Expected text that matches $1"],
   [/^Expected a string representing a finite number$/, "Expected a number"]
 ]
+
+const worded = (message: string): string => {
+  const text = wordings.reduce((text, [pattern, words]) => text.replace(pattern, words), message)
+  const [, types] = isTypes.exec(text) ?? []
+  return types === undefined ? text : `Expected ${listed(types.split(" | ").map((type) => typeNames[type]!))}`
+}
 
 /** Rewrites a schema's message for the author of the data. */
 const inWords = (path: ReadonlyArray<PropertyKey>, message: string) => {
@@ -87,13 +132,11 @@ const inWords = (path: ReadonlyArray<PropertyKey>, message: string) => {
   }
   if (message === "Missing key") return { path, expected: `\`${Text.cutName(String(path.at(-1)))}\` is required` }
   // Schemas that have names are those of objects.
-  if (/^Expected [A-Z]\w*$/.test(message)) return { path, expected: "Expected object" }
+  if (/^Expected [A-Z]\w*$/.test(message)) return { path, expected: "Expected an object" }
   const found = [...message.matchAll(kinds)]
   const last = found.pop()
   // `undefined` cannot be written in JSON or YAML.
-  if (last === undefined) {
-    return { path, expected: wordings.reduce((text, [pattern, words]) => text.replace(pattern, words), message) }
-  }
+  if (last === undefined) return { path, expected: worded(message) }
   const others = found.map(([, , kind]) => kind).join(", ")
   return { path: [...path, last[1]!], expected: `Expected ${others === "" ? "" : `${others} or `}${last[2]}` }
 }

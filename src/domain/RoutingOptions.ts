@@ -13,6 +13,7 @@
  * ```
  */
 import { Result, Schema } from "effect"
+import { expectedWholeNumber, wholeNumber } from "./Problem.ts"
 import { names as strategies } from "./Strategies.ts"
 import * as Text from "./Text.ts"
 
@@ -20,11 +21,8 @@ import * as Text from "./Text.ts"
 const withMessage = <S extends Schema.Top>(schema: S, message: string) =>
   Schema.optionalKey(Schema.UndefinedOr(schema).annotate({ message }))
 
-const wholeNumber = (minimum: number, maximum: number) => {
-  const message = `Expected a whole number from ${minimum} to ${maximum}`
-  const isInt = Schema.isInt({ message }).abort()
-  return withMessage(Schema.Finite.check(isInt, Schema.isBetween({ minimum, maximum }, { message })), message)
-}
+const within = (minimum: number, maximum: number) =>
+  withMessage(wholeNumber(minimum, maximum), expectedWholeNumber(minimum, maximum))
 
 const Name = Schema.NonEmptyString.check(Schema.isMaxLength(512))
 const Names = Schema.Array(Name).check(Schema.isMaxLength(100))
@@ -48,9 +46,9 @@ export const RoutingOptions = Schema.Struct({
   /** The task of the request, as deployments list it in `tasks`. */
   task: Schema.optional(Name),
   /** Retries at one deployment. */
-  retries: wholeNumber(0, mostRetries),
+  retries: within(0, mostRetries),
   /** The limit of the whole request, ms; the limit of the policy still applies. */
-  timeoutMs: wholeNumber(1, 86_400_000),
+  timeoutMs: within(1, 86_400_000),
   /** Whether another deployment continues an answer that breaks off. */
   continue: withMessage(Schema.Boolean, "Expected true or false")
 })

@@ -50,8 +50,9 @@ const shared: ReadonlyArray<Case> = [
   [{ stream: "yes" }, "stream: Expected a boolean"],
   [{ temperature: "hot" }, "temperature: Expected a number"],
   [{ top_p: 2 }, "top_p: Expected a number from 0 to 1"],
-  [{ max_tokens: 0 }, "max_tokens: Expected a number from 1 to 1000000"],
-  [{ max_tokens: 1.5 }, "max_tokens: Expected an integer"],
+  [{ max_tokens: 0 }, "max_tokens: Expected a whole number from 1 to 1000000"],
+  [{ max_tokens: 1.5 }, "max_tokens: Expected a whole number from 1 to 1000000"],
+  [{ max_tokens: "9" }, "max_tokens: Expected a whole number from 1 to 1000000"],
   [{ keep_alive: "soon" }, "keep_alive: Expected a number of seconds or a duration, such as 5m or 1h30m"],
   [{ priority: "urgent" }, "priority: Expected one of \"low\", \"normal\", \"high\""],
   [{ troupe: { retries: -1 } }, "troupe.retries: Expected a whole number from 0 to 10"]
@@ -81,7 +82,7 @@ const ofOpenAi: ReadonlyArray<Case> = [
   [{ temperature: 9 }, "temperature: Expected a number from 0 to 2"],
   [
     { temperature: 9, n: 0 },
-    "temperature: Expected a number from 0 to 2; n: Expected a number from 1 to 128"
+    "temperature: Expected a number from 0 to 2; n: Expected a whole number from 1 to 128"
   ],
   [{ stop: [""] }, "stop[0]: Expected a string that is not empty"],
   [{ stop: 5 }, "stop: Expected a string or an array"],
@@ -159,7 +160,7 @@ const ofTasks: ReadonlyArray<readonly [task: keyof typeof tasks, fields: object,
   ["embeddings", {}, "input: `input` is required"],
   ["embeddings", { prompt: "a" }, "input: `input` is required; prompt is unknown. Did you mean input?"],
   ["embeddings", { input: [] }, "input: Expected at least one element"],
-  ["embeddings", { input: "a", dimensions: 0 }, "dimensions: Expected a number of at least 1"],
+  ["embeddings", { input: "a", dimensions: 0 }, "dimensions: Expected a whole number of at least 1"],
   ["embeddings", { input: "a", encoding_format: "x" }, "encoding_format: Expected one of \"float\", \"base64\""],
   ["rerank", { query: "q" }, "documents: `documents` is required"],
   ["rerank", { query: "q", documents: [5] }, "documents[0]: Expected a string or an object"],

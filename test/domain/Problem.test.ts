@@ -33,7 +33,7 @@ describe("Problem", () => {
     const Wishes = Schema.Struct({ continue: Schema.optional(Schema.Boolean) })
     const decoded = Schema.decodeUnknownResult(Wishes)({ continue: "yes" })
     assert.deepStrictEqual(Problem.fromSchemaError(Result.getOrThrow(Result.flip(decoded))), [
-      { path: "continue", expected: "Expected boolean" }
+      { path: "continue", expected: "Expected a boolean" }
     ])
   })
 
@@ -50,8 +50,8 @@ describe("Problem", () => {
 
   it("a line begins with the path", () => {
     assert.strictEqual(
-      Problem.format({ path: "server.port", expected: "Expected number" }),
-      "server.port: Expected number"
+      Problem.format({ path: "server.port", expected: "Expected a number" }),
+      "server.port: Expected a number"
     )
   })
 
@@ -112,7 +112,7 @@ describe("Problem", () => {
     const decoded = Schema.decodeUnknownResult(Words, { errors: "all" })({ messages: [{}], name: "", code: "b" })
     assert.deepStrictEqual(Problem.fromSchemaError(Result.getOrThrow(Result.flip(decoded))), [
       { path: "messages[0].role", expected: "`role` is required" },
-      { path: "name", expected: "Expected a value that is not empty" },
+      { path: "name", expected: "Expected a string that is not empty" },
       { path: "code", expected: "Expected text that matches ^a+$" },
       { path: "model", expected: "`model` is required" }
     ])
@@ -121,8 +121,33 @@ describe("Problem", () => {
   it("says object where a schema with a name has one", () => {
     const Named = Schema.Struct({ count: Schema.Int }).annotate({ identifier: "Named" })
     const error = Result.getOrThrow(Result.flip(Schema.decodeUnknownResult(Schema.Array(Named))([5])))
-    assert.deepStrictEqual(Problem.fromSchemaError(error), [{ path: "[0]", expected: "Expected object" }])
+    assert.deepStrictEqual(Problem.fromSchemaError(error), [{ path: "[0]", expected: "Expected an object" }])
   })
+
+  const problemOf = (schema: Schema.Decoder<unknown>, value: unknown) => {
+    const decoded = Schema.decodeUnknownResult(schema, { errors: "all" })(value)
+    return Problem.fromSchemaError(Result.getOrThrow(Result.flip(decoded)))
+  }
+
+  it.each<[expected: string, schema: Schema.Decoder<unknown>, value: unknown]>([
+    ["Expected a number", Schema.Finite, "x"],
+    ["Expected a whole number", Schema.Int, 1.5],
+    ["Expected a number or false", Schema.Union([Schema.Finite, Schema.Literal(false)]), "x"],
+    ["Expected an array or null", Schema.NullOr(Schema.Array(Schema.String)), 5],
+    ["Expected a number from 0 to 1", Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 })), 2],
+    ["Expected a number of at least 0", Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0)), -1]
+  ])("names types and limits in words: %s", (expected, schema, value) => {
+    assert.deepStrictEqual(problemOf(schema, value), [{ path: "", expected }])
+  })
+
+  it.each(["x", null, 1.5, 0, Number.NaN, Number.POSITIVE_INFINITY])(
+    "names the range of a whole number, whatever is wrong with %s",
+    (value) => {
+      const from = (expected: string) => [{ path: "", expected }]
+      assert.deepStrictEqual(problemOf(Problem.wholeNumber(1, 9), value), from("Expected a whole number from 1 to 9"))
+      assert.deepStrictEqual(problemOf(Problem.wholeNumber(1), value), from("Expected a whole number of at least 1"))
+    }
+  )
 
   it("keeps the keys of a path apart", () => {
     const decoded = Schema.decodeResult(Sample)({ name: "a", stop: [""], inner: { list: [] } })

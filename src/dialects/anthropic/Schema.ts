@@ -10,6 +10,7 @@
 import { Schema } from "effect"
 import { JsonObject, Tool as InferenceTool } from "../../domain/Inference.ts"
 import { mediaTypes } from "../../domain/Message.ts"
+import { wholeNumber } from "../../domain/Problem.ts"
 import { callerFields, mostStops, mostTools } from "../openai/Schema.ts"
 import { fieldsOfType } from "../shared/CallerRequest.ts"
 
@@ -170,13 +171,13 @@ const StopText = Schema.NonEmptyString.check(
 /** The body of `POST /v1/messages`. Other fields are for deployments of this dialect. */
 export const MessagesRequest = Schema.Struct({
   ...prompt,
-  max_tokens: Schema.Int.check(within(1, 1_000_000)),
+  max_tokens: wholeNumber(1, 1_000_000),
   stop_sequences: Schema.optionalKey(Schema.Array(StopText).check(Schema.isMaxLength(mostStops))),
   stream: Schema.optionalKey(Schema.Boolean),
   temperature: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
   top_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
   /** 0 means all. */
-  top_k: Schema.optionalKey(Schema.Int.check(within(0, 1_000_000))),
+  top_k: Schema.optionalKey(wholeNumber(0, 1_000_000)),
   metadata: Schema.optionalKey(Schema.Struct({
     /** The user, which distinguishes the callers of requests without a key. */
     user_id: nullable(Schema.String)

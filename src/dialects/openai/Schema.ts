@@ -9,6 +9,7 @@
 import { Schema } from "effect"
 import { LogitBias, Priority, Tool as InferenceTool } from "../../domain/Inference.ts"
 import { Detail } from "../../domain/Message.ts"
+import { wholeNumber } from "../../domain/Problem.ts"
 import { RoutingOptions } from "../../domain/RoutingOptions.ts"
 import * as Time from "../../domain/Time.ts"
 import { fieldsOfType } from "../shared/CallerRequest.ts"
@@ -155,7 +156,7 @@ const StopText = Schema.NonEmptyString.check(
 export const StreamOptions = Schema.Struct({ include_usage: nullable(Schema.Boolean) })
 
 /** What is expected of a seed. */
-export const seedExpected = "Expected an integer from -9223372036854775808 to 9223372036854775807"
+export const seedExpected = "Expected a whole number from -9223372036854775808 to 9223372036854775807"
 
 /** The body of `POST /v1/chat/completions`. Other fields are for deployments of this dialect. */
 export const ChatRequest = Schema.Struct({
@@ -177,17 +178,17 @@ export const ChatRequest = Schema.Struct({
   /** By token id of the model's own vocabulary. */
   logit_bias: Schema.optionalKey(LogitBias),
   /** These three are not in OpenAI's API, but in those of llama.cpp, Ollama and vLLM. */
-  top_k: Schema.optionalKey(Schema.Int.check(within(0, 1_000_000))),
+  top_k: Schema.optionalKey(wholeNumber(0, 1_000_000)),
   min_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
   repeat_penalty: Schema.optionalKey(Schema.Finite.check(within(0.01, 10))),
-  max_tokens: Schema.optionalKey(Schema.Int.check(within(1, 1_000_000))),
-  max_completion_tokens: Schema.optionalKey(Schema.Int.check(within(1, 1_000_000))),
+  max_tokens: Schema.optionalKey(wholeNumber(1, 1_000_000)),
+  max_completion_tokens: Schema.optionalKey(wholeNumber(1, 1_000_000)),
   stop: Schema.optionalKey(Schema.Union([
     StopText,
     Schema.Array(StopText).check(Schema.isMaxLength(mostStops))
   ])),
   /** The number of answers. */
-  n: Schema.optionalKey(Schema.Int.check(within(1, 128))),
+  n: Schema.optionalKey(wholeNumber(1, 128)),
   tools: Schema.optionalKey(Schema.Array(AnyTool).check(Schema.isMaxLength(mostTools))),
   tool_choice: Schema.optionalKey(ToolChoice),
   /** False: the answer has at most one call. */
@@ -195,7 +196,7 @@ export const ChatRequest = Schema.Struct({
   response_format: Schema.optionalKey(ResponseFormat),
   logprobs: Schema.optionalKey(Schema.Boolean),
   /** Only with `logprobs`. */
-  top_logprobs: Schema.optionalKey(Schema.Int.check(within(0, 20))),
+  top_logprobs: Schema.optionalKey(wholeNumber(0, 20)),
   ...callerFields
 }).annotate({ identifier: "ChatRequest" })
 export type ChatRequest = typeof ChatRequest.Type

@@ -7,6 +7,7 @@
  * classification Jina's answer; for tokens vLLM's.
  */
 import { Schema } from "effect"
+import { wholeNumber } from "../../domain/Problem.ts"
 import { callerFields, ChatMessage, Tool } from "./Schema.ts"
 
 const Usage = Schema.Struct({ prompt_tokens: Schema.Int, total_tokens: Schema.Int }).annotate({
@@ -22,7 +23,7 @@ export const EmbeddingRequest = Schema.Struct({
   /** `base64` encodes the vector's 32-bit floats, little-endian. */
   encoding_format: Schema.optionalKey(Schema.Literals(["float", "base64"])),
   /** Only the model's own number is accepted: the vectors of few models can be shortened. */
-  dimensions: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))),
+  dimensions: Schema.optionalKey(wholeNumber(1)),
   ...callerFields
 }).annotate({ identifier: "EmbeddingRequest" })
 export type EmbeddingRequest = typeof EmbeddingRequest.Type
@@ -45,7 +46,7 @@ export const RerankRequest = Schema.Struct({
   query: Schema.NonEmptyString,
   documents: Schema.NonEmptyArray(Schema.Union([Schema.String, Schema.Struct({ text: Schema.String })])),
   /** The most results; default all. */
-  top_n: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))),
+  top_n: Schema.optionalKey(wholeNumber(1)),
   /** Default false. */
   return_documents: Schema.optionalKey(Schema.Boolean),
   ...callerFields

@@ -44,35 +44,6 @@ const dropNulls = (body: Fields): Fields =>
 
 const isLonger = (list: unknown, count: number): boolean => Array.isArray(list) && list.length > count
 
-/** The names of JSON types in errors. */
-const typeNames: Readonly<Record<string, string>> = {
-  array: "an array",
-  boolean: "a boolean",
-  null: "null",
-  number: "a number",
-  object: "an object",
-  string: "a string"
-}
-
-const listed = (names: ReadonlyArray<string>): string =>
-  names.length === 1 ? names[0]! : `${names.slice(0, -1).join(", ")} or ${names.at(-1)!}`
-
-const isTypes =
-  /^Expected ((?:array|boolean|null|number|object|string)(?: \| (?:array|boolean|null|number|object|string))*)$/
-
-/** Messages of schemas, in terms of JSON. */
-const wordings: ReadonlyArray<readonly [message: RegExp, text: string]> = [
-  [/^Expected a value between (-?[\d.]+) and (-?[\d.]+)$/, "Expected a number from $1 to $2"],
-  [/^Expected a value greater than or equal to (-?[\d.]+)$/, "Expected a number of at least $1"],
-  [/^Expected a value that is not empty$/, "Expected a string that is not empty"]
-]
-
-const worded = (expected: string): string => {
-  const [, types] = isTypes.exec(expected) ?? []
-  if (types !== undefined) return `Expected ${listed(types.split(" | ").map((type) => typeNames[type]!))}`
-  return wordings.reduce((text, [pattern, words]) => text.replace(pattern, words), expected)
-}
-
 /**
  * The message for an object that has the type of a known alternative and not its fields. It is left out if there are
  * problems of that alternative, which are more specific.
@@ -85,7 +56,7 @@ const isUnspecific = ({ expected }: Problem.Problem): boolean => expected.starts
 const schemaProblems = (error: Schema.SchemaError): ReadonlyArray<Problem.Problem> => {
   const problems = Problem.fromSchemaError(error)
   const own = problems.filter((problem) => !isUnspecific(problem))
-  return (own.length === 0 ? problems : own).map((problem) => ({ ...problem, expected: worded(problem.expected) }))
+  return own.length === 0 ? problems : own
 }
 
 const refuse = (path: string, detail: string): Result.Result<never, InvalidRequest> =>

@@ -60,7 +60,7 @@ export const make = Effect.gen(function*() {
     latest: (limit = defaultLimit) =>
       Number.isInteger(limit) && limit >= 1 && limit <= keptDecisions
         ? Effect.sync(() => HttpServerResponse.jsonUnsafe({ decisions: decisions.latest(limit) }))
-        : Effect.fail(wrong("limit", `Expected a whole number from 1 to ${keptDecisions}`)),
+        : Effect.fail(wrong("limit", Problem.expectedWholeNumber(1, keptDecisions))),
     find: (id: string) =>
       Effect.sync(() => {
         const found = decisions.find(id)

@@ -2,6 +2,7 @@
 import { Effect, Schema } from "effect"
 import { defaultSlots } from "../../domain/Deployment.ts"
 import { Bytes, Count, described, Milliseconds, optional } from "../../domain/Fields.ts"
+import { wholeNumber } from "../../domain/Problem.ts"
 import type { EngineKind } from "./EngineKind.ts"
 import { noMemory, threadOptions } from "./EngineKind.ts"
 
@@ -13,7 +14,7 @@ const Fault = Schema.Struct({
       "load, load-abort: loading fails, or aborts the process.",
     Schema.Literals(["error", "abort", "hang", "load", "load-abort"])
   ),
-  afterTokens: optional("Tokens before the fault. Default 0.", Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))),
+  afterTokens: optional("Tokens before the fault. Default 0.", wholeNumber(0)),
   trigger: optional(
     "Text that the last message must contain for the fault to happen. Default any.",
     Schema.NonEmptyString

@@ -2,6 +2,7 @@
 import { Effect, Schema } from "effect"
 import { defaultSlots } from "../../domain/Deployment.ts"
 import { described, optional } from "../../domain/Fields.ts"
+import { wholeNumber } from "../../domain/Problem.ts"
 import { contextSizeOf, ofGguf, shapeOf } from "../models/MemoryEstimate.ts"
 import type { Header } from "../store/Gguf.ts"
 import { bitsOf } from "../store/Gguf.ts"
@@ -26,7 +27,7 @@ const LlamaOptions = Schema.Struct({
   ),
   gpuLayers: optional(
     "Number of layers that the GPU computes. Default as many as fit.",
-    Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+    wholeNumber(0)
   ),
   flashAttention: optional(
     "Whether to use flash attention. It needs less memory for long context windows and is often faster. With it the prefix " +

@@ -8,6 +8,7 @@
  */
 import { Effect, Schema } from "effect"
 import { engineCapabilities } from "../../domain/EngineProtocol.ts"
+import { wholeNumber } from "../../domain/Problem.ts"
 import { RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { RequiredCapability, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import { promptLengthOf } from "../../domain/RoutingRequest.ts"
@@ -26,7 +27,7 @@ export const ExplanationRequest = Schema.Struct({
   prompt: Schema.optionalKey(Schema.String),
   /** Capabilities that the deployment must have. */
   needs: Schema.optionalKey(Schema.Array(Schema.Literals(engineCapabilities))),
-  maxTokens: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))),
+  maxTokens: Schema.optionalKey(wholeNumber(1)),
   tenant: Schema.optionalKey(Schema.String),
   route: Schema.optionalKey(RoutingOptions)
 }).annotate({ identifier: "RouteQuestion" })

@@ -35,7 +35,7 @@ const exampleAt = (path: Path): string | undefined =>
     path.map((key, index) => index === 0 || path[0] === "models" && index % 2 === 0 ? String(key) : "*").join(".")
   ]
 
-const kinds: Readonly<Record<string, string>> = { "Expected array": "a list", "Expected object": "a mapping" }
+const kinds: Readonly<Record<string, string>> = { "Expected an array": "a list", "Expected an object": "a mapping" }
 
 const withExample = ({ expected, path }: KeyedProblem): string => {
   const kind = kinds[expected]
@@ -103,7 +103,7 @@ export const withHint = (tree: Tree, problem: KeyedProblem): KeyedProblem => {
     const deployment = at(tree, place)
     return isMapping(deployment)
       ? engineProblem(problem, deployment)
-      : { path: place, expected: withExample({ path: place, expected: "Expected object" }) }
+      : { path: place, expected: withExample({ path: place, expected: "Expected an object" }) }
   }
   return {
     path,

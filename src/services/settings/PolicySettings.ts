@@ -1,6 +1,7 @@
 /** The policies of `troupe.yaml`: their schema, their resolution with defaults, and checks of the names in models. */
 import { Duration, Schema } from "effect"
 import { described, optional, Span, SpanOrOff } from "../../domain/Fields.ts"
+import { wholeNumber } from "../../domain/Problem.ts"
 import { mostRetries } from "../../domain/RoutingOptions.ts"
 import type { Routing } from "../../domain/RoutingPolicy.ts"
 import * as RoutingPolicy from "../../domain/RoutingPolicy.ts"
@@ -11,9 +12,8 @@ import { names as strategies } from "../../domain/Strategies.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 import { cachedResponses } from "../routing/DecisionRecord.ts"
 
-const atLeast = (minimum: number) => Schema.Int.check(Schema.isGreaterThanOrEqualTo(minimum))
 /** The limit is that of a request. */
-const Retries = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: mostRetries }))
+const Retries = wholeNumber(0, mostRetries)
 const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 const AtLeastNothing = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 
@@ -53,10 +53,10 @@ export const PolicySettings = Schema.Struct({
     })
   ),
   exploration: optional("Share of requests that try a deployment without measurements first. Default 0.05.", Share),
-  candidates: optional("Number of deployments to try, including the first. Default 3.", atLeast(1)),
+  candidates: optional("Number of deployments to try, including the first. Default 3.", wholeNumber(1)),
   spill: optional("Try deployments that are loading or have a full queue last. Default true.", Schema.Boolean),
   retries: optional("Retries per deployment. Default 2.", Retries),
-  maxAttempts: optional("Maximum number of attempts of one request. Default 6.", atLeast(1)),
+  maxAttempts: optional("Maximum number of attempts of one request. Default 6.", wholeNumber(1)),
   backoff: optional(
     "Delay between two attempts at one deployment, with a jitter of 20 %.",
     Schema.Struct({

@@ -10,12 +10,13 @@ import { Duration, Effect, Schema } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import { defaultIdleUnload } from "../../domain/Deployment.ts"
 import { Bytes, described, durationText, optional, Span, SpanOrOff } from "../../domain/Fields.ts"
+import { wholeNumber } from "../../domain/Problem.ts"
 import { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
 import * as EngineKinds from "../engines/EngineKinds.ts"
 import { PolicySettings, routingFields } from "./PolicySettings.ts"
 
-const positive = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
-const Port = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65535 }))
+const positive = wholeNumber(1)
+const Port = wholeNumber(0, 65535)
 
 const defaultText = (value: unknown): string =>
   Duration.isDuration(value) ? durationText(Duration.toMillis(value)) : String(value)

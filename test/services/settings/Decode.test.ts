@@ -749,7 +749,7 @@ describe("a parsed configuration", () => {
       const error = new SettingsError({ source: "troupe.yaml", problems: [...problems({ server: { port: "x" } })] })
       assert.deepStrictEqual(error.message.split("\n"), [
         "Invalid configuration: troupe.yaml",
-        "  server.port: Expected number"
+        "  server.port: Expected a whole number from 0 to 65535"
       ])
     })
   })
@@ -795,7 +795,7 @@ describe("a parsed configuration", () => {
       const empty = (names: string) => `Expected the environment variable${names} not to be empty`
       const place = "models.a.deployments"
       assert.sameMembers(problems(file, { variables }).map(Problem.format), [
-        "server.port: Expected number. The value comes from the environment variable PORT",
+        "server.port: Expected a whole number from 0 to 65535. The value comes from the environment variable PORT",
         `${place}[0].model: ${empty(" MODEL")}`,
         `${place}[0].key: ${empty(" KEY")}`,
         `${place}[0].headers.x-team: ${empty(" TEAM")}`,
