@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { readFileSync } from "node:fs"
 import { classify } from "../../src/domain/FailureClass.ts"
 import * as InferenceError from "../../src/domain/InferenceError.ts"
 
@@ -89,6 +90,23 @@ describe("classify", () => {
     for (const [reason, expected] of reasons) assert.strictEqual(short(reason), expected, reason._tag)
     const known = InferenceError.Reason.members.map((member) => member.fields._tag.schema.literal)
     assert.deepStrictEqual([...new Set(reasons.map(([reason]) => reason._tag))].toSorted(), known.toSorted())
+  })
+
+  it("is documented: what is retried at once, and what only where no other deployment is free", () => {
+    const rows = readFileSync("docs/routing.md", "utf8").split("\n").filter((line) => line.startsWith("| "))
+    const failuresOf = (next: string) => rows.find((row) => row.split("|")[2]!.startsWith(next))?.split("|")[1] ?? ""
+    const retried = failuresOf(" the same deployment after a backoff")
+    const lastResort = failuresOf(
+      " the next deployment at once; where none is free, the same deployment after a backoff"
+    )
+    for (const code of [408, 500, 502, 503, 504, 520, 524, 529]) {
+      assert.strictEqual(classify(status(code)).retry, "backoff")
+      assert.include(retried, String(code))
+    }
+    for (const failure of ["timeout", "breaks off", "empty", "hangs"]) {
+      assert.notInclude(retried, failure)
+      assert.include(lastResort, failure)
+    }
   })
 
   it("shortens the answer only if the prompt is shorter than the window", () => {
