@@ -4,7 +4,7 @@
  * **Details**
  *
  * An engine runs in a Piscina thread; the pool runs in this process or in a child process. Messages are plain data for the
- * structured clone algorithm, over a thread's `MessagePort` and over a child's IPC channel.
+ * structured clone algorithm, over a thread's one `MessagePort` and over a child's IPC channel.
  *
  * **Gotchas**
  *
@@ -128,12 +128,22 @@ export interface HostOptions {
   readonly closeGraceMs: number
 }
 
+/** The events of several jobs, by the jobs' numbers. */
+export type JobBatch = ReadonlyArray<readonly [id: number, events: ReadonlyArray<JobEvent>]>
+
+/** From a host to a thread. A job's number is used again after its last event. */
+export type ToThread =
+  | { readonly type: "start"; readonly id: number; readonly job: Job }
+  | { readonly type: "command"; readonly id: number; readonly command: JobCommand }
+
+/** From a thread to its host: the events of all jobs in one turn of the thread's event loop. */
+export type FromThread = JobBatch
+
 /** From the service to the child process with a pool. All messages of one turn of the event loop are sent as one. */
 export type ToChild =
   /** The first message: what to load. */
   | { readonly type: "load"; readonly options: HostOptions }
-  | { readonly type: "start"; readonly id: number; readonly job: Job }
-  | { readonly type: "command"; readonly id: number; readonly command: JobCommand }
+  | ToThread
   | { readonly type: "close" }
 
 /** From the child process to the service. */
@@ -142,7 +152,7 @@ export type FromChild =
   | { readonly type: "load_failed"; readonly failure: EngineFailure }
   | { readonly type: "memory"; readonly residentBytes: number }
   /** The events of all jobs in one turn of the child's event loop. */
-  | { readonly type: "events"; readonly jobs: ReadonlyArray<readonly [id: number, events: ReadonlyArray<JobEvent>]> }
+  | { readonly type: "events"; readonly jobs: JobBatch }
 
 /** From the process that tests a model file before its first use: see `src/inspect.ts`. */
 export type FromInspector =

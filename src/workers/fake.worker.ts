@@ -9,6 +9,7 @@
  * orders the words. As JSON, the reply is the value of `fake`; a required tool gets it as an argument of that name.
  */
 import { setTimeout as sleep } from "node:timers/promises"
+import type { MessagePort } from "node:worker_threads"
 import { workerData } from "node:worker_threads"
 import type { EngineDescription } from "../domain/EngineProtocol.ts"
 import type { ChosenLogprob, EngineFailure, GenerateJob, JobResult, TaskJob, TokenLogprob } from "../domain/Job.ts"
@@ -17,6 +18,7 @@ import type { Check, FakeSpec, FakeToken } from "./fake/FakeTasks.ts"
 import { answerTask, bytesPerToken, promptOf, tokenize } from "./fake/FakeTasks.ts"
 import type { Generation, JobTask } from "./job/JobRunner.ts"
 import { runJob, runTask } from "./job/JobRunner.ts"
+import { serveJobs } from "./job/JobServer.ts"
 import { makeRandom } from "./model/Sampler.ts"
 import { countCheck } from "./model/TextLimits.ts"
 
@@ -143,9 +145,6 @@ const load = async (): Promise<EngineDescription> => {
 const loading = load()
 loading.catch(() => {})
 
-/** Resolves once the engine is loaded. */
-export const describe = (): Promise<EngineDescription> => loading
-
 export const dispose = (): void => {}
 
 /** A text with the trigger of the fault `error` fails alone. */
@@ -166,7 +165,13 @@ const answer = async (job: TaskJob): Promise<JobResult> => {
   return answerTask(job, check, countCheck(spec.contextSize, bytesPerToken))
 }
 
-export default ({ job, port }: JobTask): Promise<void> =>
+const run = ({ channel, job }: JobTask): Promise<void> =>
   job.kind === "generate"
-    ? runJob({ job, port }, () => prepare(job), () => {})
-    : runTask(port, () => answer(job))
+    ? runJob({ job, channel }, () => prepare(job), () => {})
+    : runTask(channel, () => answer(job))
+
+/** Runs the jobs that arrive over the port. Resolves once the engine is loaded. */
+export const connect = (port: MessagePort): Promise<EngineDescription> => {
+  serveJobs(port, run)
+  return loading
+}

@@ -14,6 +14,7 @@
  * process: jobs are cancelled between tokens, and the host waits for them.
  */
 import type { LlamaGrammarEvaluationState, SequenceEvaluateOptions, Token } from "node-llama-cpp"
+import type { MessagePort } from "node:worker_threads"
 import { workerData } from "node:worker_threads"
 import type { EngineDescription } from "../domain/EngineProtocol.ts"
 import { promptPiece } from "../domain/EngineProtocol.ts"
@@ -21,6 +22,7 @@ import type { ChosenLogprob, GenerateJob } from "../domain/Job.ts"
 import { failureFrom, refuse } from "../domain/Job.ts"
 import type { Generation, JobSignals, JobTask } from "./job/JobRunner.ts"
 import { notCapable, runJob, runTask } from "./job/JobRunner.ts"
+import { serveJobs } from "./job/JobServer.ts"
 import { takeOwnedSlot } from "./job/Slots.ts"
 import { loadChecked } from "./llama/LlamaCheck.ts"
 import type { LlamaSpec, Loaded } from "./llama/LlamaLoad.ts"
@@ -188,18 +190,19 @@ const generate = async (task: JobTask<GenerateJob>): Promise<void> => {
   )
 }
 
-const answer = async ({ job, port }: JobTask): Promise<void> => {
-  if (job.kind === "generate") return generate({ job, port })
-  await runTask(port, async (signals) => (await checked).runTask(job, signals))
+const run = async ({ channel, job }: JobTask): Promise<void> => {
+  if (job.kind === "generate") return generate({ job, channel })
+  await runTask(channel, async (signals) => (await checked).runTask(job, signals))
 }
 
-/** Resolves once the model is loaded. */
-export const describe = async (): Promise<EngineDescription> => (await loading).description
+/** Runs the jobs that arrive over the port. Resolves once the model is loaded. */
+export const connect = async (port: MessagePort): Promise<EngineDescription> => {
+  serveJobs(port, run)
+  return (await loading).description
+}
 
 /** Frees the model's memory; no job may be running. */
 export const dispose = async (): Promise<void> => {
   const loaded = await loading.catch(() => undefined)
   await loaded?.llama.dispose()
 }
-
-export default answer

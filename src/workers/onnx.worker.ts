@@ -11,12 +11,14 @@
  * A run blocks this thread, and ending the thread during a run aborts the process: jobs are cancelled between runs, and
  * the host waits for them.
  */
+import type { MessagePort } from "node:worker_threads"
 import { workerData } from "node:worker_threads"
 import type { EngineDescription } from "../domain/EngineProtocol.ts"
 import type { GenerateJob, JobResult, TaskJob } from "../domain/Job.ts"
 import { failureFrom, refuse } from "../domain/Job.ts"
 import type { JobSignals, JobTask } from "./job/JobRunner.ts"
 import { notCapable, runJob, runTask } from "./job/JobRunner.ts"
+import { serveJobs } from "./job/JobServer.ts"
 import { takeOwnedSlot } from "./job/Slots.ts"
 import { countCheck } from "./model/TextLimits.ts"
 import { prepare, promptOf } from "./onnx/OnnxGenerate.ts"
@@ -31,9 +33,6 @@ const spec = workerData as OnnxSpec
 const loading = load(spec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
 // An unhandled rejection would end the thread before `describe` is called.
 loading.catch(() => {})
-
-/** Resolves once the model is loaded. */
-export const describe = async (): Promise<EngineDescription> => (await loading).description
 
 /** Frees the model's memory; no job may be running. */
 export const dispose = async (): Promise<void> => {
@@ -101,8 +100,14 @@ const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<voi
   )
 }
 
-export default async ({ job, port }: JobTask): Promise<void> => {
+const run = async ({ channel, job }: JobTask): Promise<void> => {
   const loaded = await loading
-  if (job.kind === "generate") return generate(loaded, { job, port })
-  await runTask(port, (signals) => answer(loaded, job, signals))
+  if (job.kind === "generate") return generate(loaded, { job, channel })
+  await runTask(channel, (signals) => answer(loaded, job, signals))
+}
+
+/** Runs the jobs that arrive over the port. Resolves once the model is loaded. */
+export const connect = async (port: MessagePort): Promise<EngineDescription> => {
+  serveJobs(port, run)
+  return (await loading).description
 }

@@ -12,9 +12,11 @@ import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import { engineEnvironment } from "../../domain/EngineEnvironment.ts"
 import type { EngineDescription, EngineHost, FromChild, HostOptions, ToChild } from "../../domain/EngineProtocol.ts"
-import type { EngineFailure, JobEvent } from "../../domain/Job.ts"
-import { failureFrom, isTerminal } from "../../domain/Job.ts"
+import type { EngineFailure } from "../../domain/Job.ts"
+import { failureFrom } from "../../domain/Job.ts"
 import { plainText } from "../../domain/Text.ts"
+import type { RunningJob } from "./JobTable.ts"
+import { JobTable } from "./JobTable.ts"
 
 const entry = fileURLToPath(new URL(`../../host${import.meta.url.slice(-3)}`, import.meta.url))
 
@@ -51,32 +53,9 @@ const onEnd = (child: ChildProcess, ended: (failure: EngineFailure) => void) => 
     }))
 }
 
-type OnEvents = (events: ReadonlyArray<JobEvent>) => void
-
-/** The jobs of one child, by their number on the channel. */
-const makeJobs = () => {
-  const listeners = new Map<number, OnEvents>()
-  let nextId = 0
-  return {
-    add(onEvents: OnEvents): number {
-      listeners.set(nextId, onEvents)
-      return nextId++
-    },
-    has: (id: number) => listeners.has(id),
-    deliver(id: number, events: ReadonlyArray<JobEvent>) {
-      const onEvents = listeners.get(id)
-      if (events.some(isTerminal)) listeners.delete(id)
-      onEvents?.(events)
-    },
-    failAll(failure: EngineFailure) {
-      for (const id of listeners.keys()) this.deliver(id, [{ type: "failed", failure }])
-    }
-  }
-}
-
 /** The state of the child, from its messages and its end. */
 const observe = (child: ChildProcess) => {
-  const jobs = makeJobs()
+  const jobs = new JobTable()
   const ready = Promise.withResolvers<EngineDescription>()
   const exited = Promise.withResolvers<EngineFailure>()
   const state = {
@@ -105,7 +84,7 @@ const observe = (child: ChildProcess) => {
         state.residentBytes = message.residentBytes
         return
       case "events":
-        for (const [id, events] of message.jobs) jobs.deliver(id, events)
+        return jobs.deliver(message.jobs)
     }
   })
   return { jobs, state, ready: ready.promise, exited: exited.promise }
@@ -144,12 +123,14 @@ export const makeChildHost = (options: HostOptions): EngineHost => {
   passOnErrors(child)
   const { exited, jobs, ready, state } = observe(child)
   const post = makeOutbox(child, (message, cause) => {
-    if (message.type === "start") jobs.deliver(message.id, [{ type: "failed", failure: failureFrom(cause, "failed") }])
+    if (message.type === "start") {
+      jobs.deliver([[message.id, [{ type: "failed", failure: failureFrom(cause, "failed") }]]])
+    }
   })
   post({ type: "load", options })
   /** A cancelled job that does not end would hold its slot forever, so the child is killed and all of its jobs fail. */
-  const endIfHung = (id: number) => {
-    if (jobs.has(id)) child.kill("SIGKILL")
+  const endIfHung = (id: number, job: RunningJob) => {
+    if (jobs.get(id) === job) child.kill("SIGKILL")
   }
 
   return {
@@ -166,12 +147,13 @@ export const makeChildHost = (options: HostOptions): EngineHost => {
         onEvents([{ type: "failed", failure: state.dead }])
         return () => {}
       }
-      const id = jobs.add(onEvents)
+      const running = { onEvents }
+      const id = jobs.add(running)
       post({ type: "start", id, job })
       return (command) => {
-        if (!jobs.has(id)) return
+        if (jobs.get(id) !== running) return
         post({ type: "command", id, command })
-        if (command.type === "cancel") setTimeout(() => endIfHung(id), options.cancelGraceMs).unref()
+        if (command.type === "cancel") setTimeout(() => endIfHung(id, running), options.cancelGraceMs).unref()
       }
     },
     async close() {

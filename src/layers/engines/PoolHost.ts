@@ -3,7 +3,7 @@
  *
  * **Gotchas**
  *
- * The child process imports this module, so it must not import `effect`. No task is given a `signal`: aborting one
+ * The child process imports this module, so it must not import `effect`. No task of Piscina's is given a `signal`: aborting one
  * terminates its thread, and a native engine that is evaluating then aborts the process.
  *
  * `--no-wasm-code-gc`: with threads that run WebAssembly (the onnx engine on wasm, Node's module lexer), Node 24 frees
@@ -14,9 +14,10 @@ import { setFlagsFromString } from "node:v8"
 import { MessageChannel } from "node:worker_threads"
 import { Piscina } from "piscina"
 import { engineEnvironment } from "../../domain/EngineEnvironment.ts"
-import type { EngineDescription, EngineHost, HostOptions, SendCommand } from "../../domain/EngineProtocol.ts"
-import type { EngineFailure, Job, JobEvent } from "../../domain/Job.ts"
-import { failureFrom, isTerminal } from "../../domain/Job.ts"
+import type { EngineDescription, EngineHost, HostOptions } from "../../domain/EngineProtocol.ts"
+import type { EngineFailure } from "../../domain/Job.ts"
+import { failureFrom } from "../../domain/Job.ts"
+import { EngineThread } from "./EngineThread.ts"
 
 // `tsc` rewrites import paths but not URLs; the extension is this file's own.
 const extension = import.meta.url.slice(-3)
@@ -39,70 +40,40 @@ const makePool = ({ replicas, spec }: HostOptions) => {
     minThreads: replicas,
     maxThreads: replicas,
     idleTimeout: Number.POSITIVE_INFINITY,
-    concurrentTasksPerWorker: spec.slots,
+    concurrentTasksPerWorker: 1,
     // A thread that waits in `Atomics.wait` would starve the engine's own callbacks.
     atomics: "disabled",
     recordTiming: false
   })
 }
 
-/** Whether a job cannot be sent: it is not plain data, or nested so deeply that serialization overflows the stack. */
-const isUnsendable = (cause: unknown): boolean =>
-  (cause instanceof DOMException && cause.name === "DataCloneError") || cause instanceof RangeError
+const leastBusy = (threads: ReadonlyArray<EngineThread>): EngineThread =>
+  threads.reduce((least, thread) => thread.running < least.running ? thread : least)
 
-interface Running {
-  readonly send: SendCommand
-  /** Fails the job for its consumer; the thread may still finish it. */
-  readonly fail: (failure: EngineFailure) => void
-  /** Resolves when the thread has ended the job, or has ended itself. */
-  readonly finished: Promise<void>
+/** Connects a port to each thread; resolves with the description of the model. */
+const connect = (pool: Piscina, replicas: number) => {
+  const ports = Array.from({ length: replicas }, () => new MessageChannel())
+  // Piscina gives a task to the least busy thread, so that each of these tasks gets a thread of its own.
+  const tasks = ports.map(({ port2 }): Promise<EngineDescription> =>
+    pool.run(port2, { name: "connect", transferList: [port2] })
+  )
+  return {
+    threads: ports.map(({ port1 }) => new EngineThread(port1)),
+    ready: Promise.all(tasks).then(([description]) => description!)
+  }
 }
 
-/** Runs one job on a thread of the pool; `onThreadEnd` is called if its thread ends. */
-const startJob = (
-  pool: Piscina,
-  job: Job,
-  onEvents: (events: ReadonlyArray<JobEvent>) => void,
-  onThreadEnd: (failure: EngineFailure) => void
-): Running => {
-  const { port1, port2 } = new MessageChannel()
-  const finished = Promise.withResolvers<void>()
-  let isObserved = true
-  let live = true
-  const settle = () => {
-    live = false
-    port1.close()
-    finished.resolve()
-  }
-  const fail = (failure: EngineFailure) => {
-    if (isObserved) onEvents([{ type: "failed", failure }])
-    isObserved = false
-  }
-  port1.on("message", (events: ReadonlyArray<JobEvent>) => {
-    const last = events.some(isTerminal)
-    if (last) settle()
-    if (isObserved) onEvents(events)
-    if (last) isObserved = false
-  })
-  pool.run({ port: port2, job }, { transferList: [port2] }).catch((cause: unknown) => {
-    // Otherwise its thread has ended.
-    if (isUnsendable(cause)) fail(failureFrom(cause, "failed"))
-    else onThreadEnd(failureFrom(cause, "crashed"))
-    settle()
-  })
-  return {
-    send: (command) => {
-      if (live) port1.postMessage(command)
-    },
-    finished: finished.promise,
-    fail
+/** Calls `exit` with the reason when a thread ends that has loaded its model. */
+const onThreadEnd = (pool: Piscina, exit: (failure: EngineFailure) => void): void => {
+  for (const thread of pool.threads) {
+    thread.once("exit", (code) => exit({ kind: "crashed", message: `The engine thread ended with exit code ${code}.` }))
   }
 }
 
 /** Starts a pool of engine threads in this process. */
 export const makePoolHost = (options: HostOptions): EngineHost => {
   const pool = makePool(options)
-  const running = new Set<Running>()
+  const { ready, threads } = connect(pool, options.replicas)
   const exited = Promise.withResolvers<EngineFailure>()
   let isAbandoned = false
   /** The reason why the host accepts no more jobs. */
@@ -111,28 +82,23 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
   const exit = (failure: EngineFailure) => {
     over ??= failure
     exited.resolve(failure)
-    for (const job of running) job.fail(failure)
+    for (const thread of threads) thread.failAll(failure)
   }
-  // Only this event reports the end of an idle thread.
+  // Exceptions of a thread are reported here, and precede its end.
   pool.on("error", (cause) => exit(failureFrom(cause, "crashed")))
-
-  const onEveryThread = (name: string): Promise<Array<EngineDescription>> =>
-    // Piscina gives a task to the least busy thread, so a number of tasks equal to that of the threads reaches all of
-    // them.
-    Promise.all(Array.from({ length: options.replicas }, () => pool.run(undefined, { name })))
-
-  const ready = onEveryThread("describe").then(([description]) => description!)
-  ready.catch(() => {})
+  ready.then(() => onThreadEnd(pool, exit), () => {})
 
   let closing: Promise<void> | undefined
   const close = async () => {
     if (isAbandoned) return
     const orderly = over === undefined
     over ??= stopped
-    for (const job of running) job.send({ type: "cancel" })
-    await Promise.all([...running].map((job) => job.finished))
-    if (orderly) await onEveryThread("dispose").catch(() => {})
+    for (const thread of threads) thread.cancelAll()
+    await Promise.all(threads.map((thread) => thread.whenIdle()))
+    // As many tasks as threads reach all of them.
+    if (orderly) await Promise.all(threads.map(() => pool.run(undefined, { name: "dispose" }))).catch(() => {})
     exited.resolve(stopped)
+    for (const thread of threads) thread.close()
     await pool.destroy()
   }
 
@@ -146,14 +112,9 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
       exit(failure)
     },
     start(job, onEvents) {
-      if (over !== undefined) {
-        onEvents([{ type: "failed", failure: over }])
-        return () => {}
-      }
-      const started = startJob(pool, job, onEvents, exit)
-      running.add(started)
-      void started.finished.then(() => running.delete(started))
-      return started.send
+      if (over === undefined) return leastBusy(threads).start(job, onEvents)
+      onEvents([{ type: "failed", failure: over }])
+      return () => {}
     },
     // A second call waits for the first: ending a thread that disposes of its model is not safe.
     close: () => closing ??= close()

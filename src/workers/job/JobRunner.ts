@@ -7,7 +7,6 @@
  * respects the consumer's window, and stops within one token of a cancellation. Engines differ only in how they compute
  * tokens.
  */
-import type { MessagePort } from "node:worker_threads"
 import { capabilityNames } from "../../domain/EngineProtocol.ts"
 import type {
   ChosenLogprob,
@@ -26,9 +25,19 @@ import { makeTextJoiner } from "./TextJoiner.ts"
 import type { Part } from "./ToolCalls.ts"
 import { makeToolCallReader } from "./ToolCalls.ts"
 
-/** The message that Piscina passes to a thread. */
+/** The connection of one job with its host. */
+export interface JobChannel {
+  /** Sends an event, with others of this turn of the event loop. */
+  readonly emit: (event: JobEvent) => void
+  /** Calls `send` at most `ms` from now, together with those of other jobs. */
+  readonly later: (send: () => void, ms: number) => void
+  /** Calls the listener with the host's commands, earlier ones included. */
+  readonly onCommand: (listener: (command: JobCommand) => void) => void
+}
+
+/** A job to run. */
 export interface JobTask<Kind = Job> {
-  readonly port: MessagePort
+  readonly channel: JobChannel
   readonly job: Kind
 }
 
@@ -56,11 +65,11 @@ export interface Generation<Token> {
 }
 
 /** The consumer of a job: its window, and whether it has cancelled. */
-const makeConsumer = (port: MessagePort, window: number) => {
+const makeConsumer = (channel: JobChannel, window: number) => {
   let credit = window
   let cancelled = false
   let wake = (): void => {}
-  port.on("message", (command: JobCommand) => {
+  channel.onCommand((command) => {
     if (command.type === "cancel") cancelled = true
     else credit += command.tokens
     wake()
@@ -87,6 +96,7 @@ const makeConsumer = (port: MessagePort, window: number) => {
 type Consumer = ReturnType<typeof makeConsumer>
 
 const cancelled: JobEvent = { type: "cancelled" }
+const progress: JobEvent = { type: "progress" }
 
 /** Keeps the log-probabilities of tokens until the text of the tokens is sent. */
 const makeLogprobBuffer = () => {
@@ -234,30 +244,28 @@ const stream = async <Token>(
 }
 
 /**
- * Runs one job to its last event and closes its port. Never rejects.
+ * Runs one job to its last event. Never rejects.
  *
  * @param prepare may throw an `EngineFailure`, which becomes the job's last event
  * @param release called before the last event, so that the slot is free when the host gets it
  */
 export const runJob = async <Token>(
-  task: JobTask<GenerateJob>,
+  { channel, job }: JobTask<GenerateJob>,
   prepare: (signals: JobSignals) => Promise<Generation<Token>>,
   release: () => void
 ): Promise<void> => {
-  const emit = (event: JobEvent) => task.port.postMessage([event])
-  const consumer = makeConsumer(task.port, task.job.window)
-  const sender = makeSender(consumer.spend, emit)
+  const consumer = makeConsumer(channel, job.window)
+  const sender = makeSender(consumer.spend, channel)
   let last: JobEvent
   try {
-    const generation = await prepare({ isCancelled: consumer.isCancelled, progress: () => emit({ type: "progress" }) })
-    last = consumer.isCancelled() ? cancelled : await stream(task.job, generation, consumer, sender)
+    const generation = await prepare({ isCancelled: consumer.isCancelled, progress: () => channel.emit(progress) })
+    last = consumer.isCancelled() ? cancelled : await stream(job, generation, consumer, sender)
   } catch (cause) {
     last = { type: "failed", failure: failureFrom(cause, "failed") }
   }
   sender.flush()
   release()
-  emit(last)
-  task.port.close()
+  channel.emit(last)
 }
 
 /** Refuses a job of a kind that the model does not support. */
@@ -269,22 +277,21 @@ export const notCapable = (kind: Job["kind"]): never =>
     capability: kind
   })
 
-/** Runs one task (a job with one result) to its last event and closes its port. Never rejects. */
+/** Runs one task (a job with one result) to its last event. Never rejects. */
 export const runTask = async (
-  port: MessagePort,
+  channel: JobChannel,
   answer: (signals: JobSignals) => Promise<JobResult> | JobResult
 ): Promise<void> => {
-  const consumer = makeConsumer(port, 0)
+  const consumer = makeConsumer(channel, 0)
   let last: JobEvent
   try {
     const result = await answer({
       isCancelled: consumer.isCancelled,
-      progress: () => port.postMessage([{ type: "progress" }])
+      progress: () => channel.emit(progress)
     })
     last = consumer.isCancelled() ? cancelled : { type: "result", result }
   } catch (cause) {
     last = { type: "failed", failure: failureFrom(cause, "failed") }
   }
-  port.postMessage([last])
-  port.close()
+  channel.emit(last)
 }

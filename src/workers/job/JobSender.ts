@@ -7,10 +7,11 @@
  * messages than on tokens.
  */
 import type { ChosenLogprob, JobEvent } from "../../domain/Job.ts"
+import type { JobChannel } from "./JobRunner.ts"
 import type { Part } from "./ToolCalls.ts"
 
-/** How long a part may wait for more: not visible to a reader, and longer than a small model needs for a token. */
-const delayMs = 5
+/** How long a part may wait for more: less than a frame of a display, and longer than a small model needs for some tokens. */
+const delayMs = 15
 const mostTokensPending = 10
 const mostCharactersPending = 100
 
@@ -43,22 +44,25 @@ const eventOf = ({ logprobs, part }: Pending, count: number): JobEvent =>
 /**
  * @param spend called with the number of tokens that are sent
  */
-export const makeSender = (spend: (tokens: number) => void, emit: (event: JobEvent) => void) => {
+export const makeSender = (spend: (tokens: number) => void, channel: Pick<JobChannel, "emit" | "later">) => {
   const counted = { tokens: 0 }
   let unsent = 0
   let pending: Pending | undefined
   let lastSent = Number.NEGATIVE_INFINITY
-  let timer: NodeJS.Timeout | undefined
+  /** Whether `flush` will be called. */
+  let isDue = false
 
   const flush = () => {
-    clearTimeout(timer)
-    timer = undefined
     if (pending === undefined) return
     spend(unsent)
-    emit(eventOf(pending, unsent))
+    channel.emit(eventOf(pending, unsent))
     pending = undefined
     unsent = 0
     lastSent = performance.now()
+  }
+  const flushDue = () => {
+    isDue = false
+    flush()
   }
   const append = (part: Part, logprobs: Array<ChosenLogprob> | undefined): Pending => {
     const joined = pending === undefined ? undefined : join(pending.part, part)
@@ -75,7 +79,7 @@ export const makeSender = (spend: (tokens: number) => void, emit: (event: JobEve
     count() {
       counted.tokens++
       unsent++
-      if (pending === undefined && unsent % silentTokens === 0) emit({ type: "progress" })
+      if (pending === undefined && unsent % silentTokens === 0) channel.emit({ type: "progress" })
     },
     /** Tokens of a part that waits count against the window; tokens without a part could never be granted. */
     unsent: () => pending === undefined ? 0 : unsent,
@@ -83,9 +87,11 @@ export const makeSender = (spend: (tokens: number) => void, emit: (event: JobEve
     send(part: Part, logprobs?: Array<ChosenLogprob>) {
       pending = append(part, logprobs)
       if (unsent >= mostTokensPending || lengthOf(pending.part) >= mostCharactersPending) return flush()
+      if (isDue) return
       const wait = lastSent + delayMs - performance.now()
       if (wait <= 0) return flush()
-      timer ??= setTimeout(flush, wait)
+      isDue = true
+      channel.later(flushDue, wait)
     }
   }
 }

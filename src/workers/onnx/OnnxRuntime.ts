@@ -15,6 +15,7 @@ import { basename, dirname, join } from "node:path"
 import { setImmediate as turn } from "node:timers/promises"
 import type { InferenceSession, Tensor } from "onnxruntime-node"
 import { refuse } from "../../domain/Job.ts"
+import { flushEvents } from "../job/JobServer.ts"
 import { checkFile } from "../model/ModelCheck.ts"
 
 /** The device of an ONNX model. */
@@ -154,9 +155,10 @@ const takingTurns = (session: InferenceSession): Session => {
     outputMetadata,
     outputNames,
     run(feeds, outputs) {
-      const next = last.then(() => turn()).then(() => session.run(feeds, outputs)).catch((cause: unknown) =>
-        refuse({ kind: "failed", message: `The computation failed: ${wordsOf(cause)}` })
-      )
+      const next = last.then(() => turn()).then(() => {
+        flushEvents()
+        return session.run(feeds, outputs)
+      }).catch((cause: unknown) => refuse({ kind: "failed", message: `The computation failed: ${wordsOf(cause)}` }))
       last = next.catch(() => {})
       return next
     },

@@ -62,4 +62,32 @@ describe("makePoolHost", () => {
     assert.strictEqual(answered.type, "finished")
     await host.close()
   })
+
+  it("distributes jobs over its threads, and cancels each by itself", async () => {
+    const host = makePoolHost(options)
+    await host.ready
+    const started = Array.from({ length: 4 }, () => {
+      const last = Promise.withResolvers<JobEvent>()
+      const send = host.start(job("word ".repeat(1000)), (events) => {
+        const terminal = events.find(isTerminal)
+        if (terminal !== undefined) last.resolve(terminal)
+      })
+      return { send, last: last.promise }
+    })
+    for (const { last, send } of started) {
+      send({ type: "cancel" })
+      assert.deepStrictEqual(await last, { type: "cancelled" })
+      // Of no effect on the job that has the number now.
+      send({ type: "cancel" })
+    }
+    const next = await new Promise<JobEvent>((resolve) => {
+      host.start(job("Hello"), (events) => {
+        const terminal = events.find(isTerminal)
+        if (terminal !== undefined) resolve(terminal)
+      })
+      started[0]!.send({ type: "cancel" })
+    })
+    assert.strictEqual(next.type, "finished")
+    await host.close()
+  })
 })

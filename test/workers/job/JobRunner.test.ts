@@ -2,10 +2,12 @@ import { assert } from "@effect/vitest"
 import { once } from "node:events"
 import { MessageChannel } from "node:worker_threads"
 import { describe, it } from "vitest"
-import type { GenerateJob, JobEvent } from "../../../src/domain/Job.ts"
+import type { FromThread } from "../../../src/domain/EngineProtocol.ts"
+import type { GenerateJob, JobCommand, JobEvent } from "../../../src/domain/Job.ts"
 import { isTerminal } from "../../../src/domain/Job.ts"
-import type { JobSignals } from "../../../src/workers/job/JobRunner.ts"
+import type { JobSignals, JobTask } from "../../../src/workers/job/JobRunner.ts"
 import { runJob } from "../../../src/workers/job/JobRunner.ts"
+import { serveJobs } from "../../../src/workers/job/JobServer.ts"
 import { until } from "../../support/Service.ts"
 
 const jobOf = (options: Partial<GenerateJob> = {}): GenerateJob => ({
@@ -17,10 +19,28 @@ const jobOf = (options: Partial<GenerateJob> = {}): GenerateJob => ({
   ...options
 })
 
-/** Runs a job over tokens of one character each; `produced` counts the requested tokens. */
-const start = (text: string | ReadonlyArray<string>, job: GenerateJob, room = 1000) => {
+/** Runs a job as a thread does. `ended` resolves when its last event has arrived and the job has ended. */
+const serve = (job: GenerateJob, run: (task: JobTask<GenerateJob>) => Promise<void>) => {
   const { port1, port2 } = new MessageChannel()
   const events: Array<JobEvent> = []
+  const last = Promise.withResolvers<void>()
+  const done = Promise.withResolvers<void>()
+  port1.on("message", (message: FromThread) => {
+    for (const [, more] of message) events.push(...more)
+    if (events.some(isTerminal)) last.resolve()
+  })
+  serveJobs(port2, async ({ channel }) => {
+    await run({ job, channel })
+    done.resolve()
+  })
+  port1.postMessage({ type: "start", id: 0, job })
+  const send = (command: JobCommand) => port1.postMessage({ type: "command", id: 0, command })
+  const ended = Promise.all([last.promise, done.promise]).then(() => port1.close())
+  return { port: port1, events, send, ended }
+}
+
+/** Runs a job over tokens of one character each; `produced` counts the requested tokens. */
+const start = (text: string | ReadonlyArray<string>, job: GenerateJob, room = 1000) => {
   const state = { produced: 0, released: 0, last: "" }
   async function* tokens() {
     for (const token of text) {
@@ -41,12 +61,11 @@ const start = (text: string | ReadonlyArray<string>, job: GenerateJob, room = 10
       decode: (some: Array<string>) => some.join("")
     })
   }
-  port1.on("message", (more: ReadonlyArray<JobEvent>) => events.push(...more))
-  const done = runJob({ port: port2, job }, prepare, () => {
-    state.released++
-  })
-  const ended = once(port1, "close").then(() => done)
-  return { port: port1, events, state, ended }
+  const served = serve(job, (task) =>
+    runJob(task, prepare, () => {
+      state.released++
+    }))
+  return { ...served, state }
 }
 
 const textOf = (events: ReadonlyArray<JobEvent>): string =>
@@ -71,17 +90,17 @@ describe("runJob", () => {
   })
 
   it("stays within the window ahead of its consumer, and continues after a grant", async () => {
-    const { ended, events, port, state } = start("x".repeat(100), jobOf({ window: 8 }))
+    const { ended, events, send, state } = start("x".repeat(100), jobOf({ window: 8 }))
     const sent = (length: number) => until(() => textOf(events).length >= length ? true : undefined)
     await sent(8)
     await turns(300)
     assert.strictEqual(textOf(events).length, 8)
     assert.strictEqual(state.produced, 8)
-    port.postMessage({ type: "grant", tokens: 5 })
+    send({ type: "grant", tokens: 5 })
     await sent(13)
     await turns(300)
     assert.strictEqual(textOf(events).length, 13)
-    port.postMessage({ type: "grant", tokens: 1000 })
+    send({ type: "grant", tokens: 1000 })
     await ended
     assert.strictEqual(textOf(events).length, 100)
   })
@@ -89,8 +108,6 @@ describe("runJob", () => {
   it("lets the engine compute while a token is decoded, but no unneeded token", async () => {
     const asked = async (options: Partial<GenerateJob>) => {
       const order: Array<string> = []
-      const { port1, port2 } = new MessageChannel()
-      const ended = once(port1.on("message", () => {}), "close")
       let next = 0
       const tokens: AsyncGenerator<string, void, undefined> = {
         next: () => {
@@ -107,8 +124,7 @@ describe("runJob", () => {
         return some.join("")
       }
       const prepare = () => Promise.resolve({ promptTokens: 1, cachedTokens: 0, room: 9, tokens, decode })
-      await runJob({ port: port2, job: jobOf(options) }, prepare, () => {})
-      await ended
+      await serve(jobOf(options), (task) => runJob(task, prepare, () => {})).ended
       return order
     }
     assert.deepStrictEqual(await asked({ maxTokens: 3 }), ["ask 0", "ask 1", "read 0", "ask 2", "read 1", "read 2"])
@@ -126,9 +142,9 @@ describe("runJob", () => {
   })
 
   it("stops within one token of a cancellation, with `cancelled` as the last event", async () => {
-    const { ended, events, port, state } = start("x".repeat(10_000), jobOf({ window: 100_000 }))
+    const { ended, events, port, send, state } = start("x".repeat(10_000), jobOf({ window: 100_000 }))
     await once(port, "message")
-    port.postMessage({ type: "cancel" })
+    send({ type: "cancel" })
     await ended
     assert.deepStrictEqual(events.at(-1), { type: "cancelled" })
     assert.isBelow(state.produced, 10_000)
@@ -137,9 +153,9 @@ describe("runJob", () => {
   })
 
   it("wakes for a cancellation while it waits for its consumer", async () => {
-    const { ended, events, port, state } = start("x".repeat(100), jobOf({ window: 2 }))
+    const { ended, events, send, state } = start("x".repeat(100), jobOf({ window: 2 }))
     await turns(100)
-    port.postMessage({ type: "cancel" })
+    send({ type: "cancel" })
     await ended
     assert.deepStrictEqual(events.at(-1), { type: "cancelled" })
     assert.strictEqual(state.produced, 2, "the engine computed an unneeded token")
@@ -254,19 +270,17 @@ describe("runJob", () => {
 
   it("does not wait for its consumer over tokens that have no text yet", async () => {
     const stop = `${"x".repeat(50)}never`
-    const { ended, events, port } = start("x".repeat(60), jobOf({ stop: [stop], window: 8 }))
-    port.on("message", (more: ReadonlyArray<JobEvent>) => {
-      for (const event of more) if (event.type === "tokens") port.postMessage({ type: "grant", tokens: event.count })
+    const { ended, events, port, send } = start("x".repeat(60), jobOf({ stop: [stop], window: 8 }))
+    port.on("message", (message: FromThread) => {
+      for (const event of message.flatMap(([, more]) => more)) {
+        if (event.type === "tokens") send({ type: "grant", tokens: event.count })
+      }
     })
     await ended
     assert.strictEqual(textOf(events), "x".repeat(60))
   }, 10_000)
 
   it("sends the text before a failure", async () => {
-    const { port1, port2 } = new MessageChannel()
-    const events: Array<JobEvent> = []
-    port1.on("message", (more: ReadonlyArray<JobEvent>) => events.push(...more))
-    const closed = once(port1, "close")
     async function* tokens() {
       yield* ["o", "n", "e", " ", "t", "w"]
       await Promise.reject(new Error("no luck"))
@@ -279,17 +293,16 @@ describe("runJob", () => {
         tokens: tokens(),
         decode: (some: Array<string>) => some.join("")
       })
-    await runJob({ port: port2, job: jobOf({ stop: ["two"] }) }, prepare, () => {})
-    await closed
+    const { ended, events } = serve(jobOf({ stop: ["two"] }), (task) => runJob(task, prepare, () => {}))
+    await ended
     assert.strictEqual(textOf(events), "one tw")
     assert.deepStrictEqual(events.at(-1), { type: "failed", failure: { kind: "failed", message: "no luck" } })
   })
 
   it("converts an error of the engine to the last event", async () => {
-    const { port1, port2 } = new MessageChannel()
-    const message = once(port1, "message")
-    await runJob({ port: port2, job: jobOf() }, () => Promise.reject(new Error("no luck")), () => {})
-    const [events] = await message as [ReadonlyArray<JobEvent>]
+    const fail = () => Promise.reject(new Error("no luck"))
+    const { ended, events } = serve(jobOf(), (task) => runJob(task, fail, () => {}))
+    await ended
     assert.deepStrictEqual(events, [{ type: "failed", failure: { kind: "failed", message: "no luck" } }])
   })
 })
