@@ -70,7 +70,7 @@ const startOnce = (
   })
 }
 
-/** JavaScript modules that a service with remote deployments loads, Node's own included. */
+/** JavaScript modules that a service with remote deployments loads, Node's own left out. */
 const countModules = async (entry: string): Promise<number> => {
   const folder = mkdtempSync(join(tmpdir(), "troupe-bench-"))
   try {

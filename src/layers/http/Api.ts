@@ -138,19 +138,17 @@ const modelGroupOf = (dialects: Dialects) => {
   )
 }
 
-/** Describes the whole interface. */
-export const describe = (dialects: Dialects): OpenApi.OpenAPISpec => {
+/** The whole interface. */
+export const make = (dialects: Dialects) => {
   const [first, ...others] = dialects
-  return OpenApi.fromApi(
-    HttpApi.make("troupe")
-      .add(first.group, ...others.map(({ group }) => group))
-      .add(modelGroupOf(dialects))
-      .add(HealthGroup)
-      .add(AdminGroup)
-      .annotateMerge(OpenApi.annotations({
-        title: "Troupe",
-        version: "0.1.0",
-        description: "An actor runtime for language models. `GET /metrics` is in Prometheus's text format."
-      }))
-  )
+  return HttpApi.make("troupe")
+    .add(first.group, ...others.map(({ group }) => group))
+    .add(modelGroupOf(dialects))
+    .add(HealthGroup)
+    .add(AdminGroup)
+    .annotateMerge(OpenApi.annotations({
+      title: "Troupe",
+      version: "0.1.0",
+      description: "An actor runtime for language models. `GET /metrics` is in Prometheus's text format."
+    }))
 }

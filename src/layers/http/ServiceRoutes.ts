@@ -4,14 +4,13 @@
  */
 import { Clock, Effect, Layer, Result } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
-import type { OpenApi } from "effect/http-api"
-import { HttpApiBuilder } from "effect/http-api"
+import { HttpApi, HttpApiBuilder, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
 import * as Text from "../../domain/Text.ts"
 import * as Readiness from "../../services/health/Readiness.ts"
 import type { Models } from "../../services/models/Models.ts"
 import { Registry } from "../../services/models/Registry.ts"
-import { describe, TypedApi } from "./Api.ts"
+import * as Api from "./Api.ts"
 import type { Dialect, Dialects, HttpProblem } from "./Dialect.ts"
 import { makeDialectOf, respondError } from "./Dialect.ts"
 import * as Endpoint from "./Endpoint.ts"
@@ -45,7 +44,7 @@ const models = (dialects: Dialects) => {
 
 /** For load balancers and supervisors. */
 export const health = HttpApiBuilder.group(
-  TypedApi,
+  Api.TypedApi,
   "health",
   Effect.fn(function*(handlers) {
     const services = yield* Effect.context<Models | Readiness.Readiness | Registry>()
@@ -64,16 +63,16 @@ export const routerConfig = { maxParamLength: Number.MAX_SAFE_INTEGER }
 /** The allowed methods of a path, as `GET, POST`; undefined for a path that does not exist. */
 export type MethodsOf = (path: string) => string | undefined
 
-const makeMethodsOf = ({ paths }: OpenApi.OpenAPISpec): MethodsOf => {
-  const described = Object.entries(paths).map(([path, methods]) =>
-    [path, Object.keys(methods).map((method) => method.toUpperCase())] as const
-  )
-  const patterns = [...described, ["/metrics", ["GET"]] as const, ["/openapi.json", ["GET"]] as const].map(
-    ([path, methods]) => ({
-      pattern: new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/\{\w+\}/g, "[^/]+")}$`),
-      methods: methods.join(", ")
-    })
-  )
+const makeMethodsOf = (api: ReturnType<typeof Api.make>): MethodsOf => {
+  const byPath = new Map<string, Array<string>>([["/metrics", ["GET"]], ["/openapi.json", ["GET"]]])
+  HttpApi.reflect(api, {
+    onGroup: () => {},
+    onEndpoint: ({ endpoint: { method, path } }) => byPath.set(path, [...byPath.get(path) ?? [], method])
+  })
+  const patterns = Array.from(byPath, ([path, methods]) => ({
+    pattern: new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/:\w+/g, "[^/]+")}$`),
+    methods: methods.join(", ")
+  }))
   return (path) => patterns.find(({ pattern }) => pattern.test(path))?.methods
 }
 
@@ -102,12 +101,13 @@ const notFound = (dialectOf: (path: string) => Dialect, methodsOf: MethodsOf) =>
 
 /** The routes, and what the server needs to answer a request without the router. */
 export const make = (dialects: Dialects) => {
-  const description = describe(dialects)
+  const api = Api.make(dialects)
   const dialectOf = makeDialectOf(dialects)
-  const methodsOf = makeMethodsOf(description)
+  const methodsOf = makeMethodsOf(api)
   const layer = Layer.mergeAll(
     models(dialects),
-    HttpRouter.add("GET", "/openapi.json", Effect.sync(() => HttpServerResponse.jsonUnsafe(description))),
+    // It takes longer to make than to read the configuration, and few ask for it; `OpenApi` keeps it.
+    HttpRouter.add("GET", "/openapi.json", Effect.sync(() => HttpServerResponse.jsonUnsafe(OpenApi.fromApi(api)))),
     PrometheusMetrics.layerHttp({ path: "/metrics" }),
     HttpRouter.add("*", "/*", notFound(dialectOf, methodsOf))
   )

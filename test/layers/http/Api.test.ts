@@ -1,10 +1,11 @@
 import { assert } from "@effect/vitest"
+import { OpenApi } from "effect/http-api"
 import { readFileSync } from "node:fs"
 import { describe, it } from "vitest"
-import { describe as describeApi } from "../../../src/layers/http/Api.ts"
+import * as Api from "../../../src/layers/http/Api.ts"
 import { dialects } from "../../../src/layers/http/Server.ts"
 
-const description = describeApi(dialects)
+const description = OpenApi.fromApi(Api.make(dialects))
 
 describe("the OpenAPI description", () => {
   it("has the package's version", () => {
