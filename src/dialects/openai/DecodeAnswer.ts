@@ -11,11 +11,12 @@ import type { ErrorDetails } from "../shared/ErrorMapping.ts"
 import { brief, cut, inBandReason, malformed, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
 import type { Fields } from "../shared/Json.ts"
 import { at, codeOf, countAt, fieldsOf, isEmpty, listAt, numbersOf, ownOf, parse, textAt } from "../shared/Json.ts"
-import type { DecodeResult, EventDecoder, Refusal, Target } from "../shared/ProviderDialect.ts"
-import type { ReportedUsage } from "../shared/TokenCounter.ts"
+import type { DecodeResult, EventDecoder, Frame, Refusal, Target } from "../shared/ProviderDialect.ts"
+import type { Counter, ReportedUsage } from "../shared/TokenCounter.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import * as ToolCallAssembler from "../shared/ToolCallAssembler.ts"
 import * as DecodeNative from "./DecodeNative.ts"
+import { TextChunks } from "./TextChunks.ts"
 
 /** Field names of this service, by the prefix of the provider's name. */
 const paths: ReadonlyArray<readonly [RegExp, string]> = [
@@ -210,6 +211,11 @@ const finishReasonOf = (finish: string, hasCalls: boolean, hasText: boolean): Fi
   return reason === "tool_calls" && !hasCalls && hasText ? "stop" : reason
 }
 
+const thoughtEvents = (message: Fields, count: Counter["count"]): ReadonlyArray<Event> => {
+  const text = thoughtsOf(message)
+  return text === undefined ? [] : [{ type: "thoughts", text, tokens: count(text) }]
+}
+
 /** Decodes a buffered message, or the deltas of a streamed one. */
 const makeMessageDecoder = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
@@ -222,10 +228,6 @@ const makeMessageDecoder = (generation: Generation, target: Target) => {
   let hasText = false
 
   const hasCalls = () => calls !== undefined && calls.size() > 0
-  const thoughtEvents = (message: Fields): ReadonlyArray<Event> => {
-    const text = thoughtsOf(message)
-    return text === undefined ? [] : [{ type: "thoughts", text, tokens: counter.count(text) }]
-  }
   const textEvents = (choice: Fields, text: string): ReadonlyArray<Event> => {
     if (text === "") return []
     hasText = true
@@ -243,12 +245,16 @@ const makeMessageDecoder = (generation: Generation, target: Target) => {
       refusal += textAt(message, "refusal") ?? ""
       finish = codeOf(choice["finish_reason"])
       stopReason = textAt(choice, "stop_reason")
-      const events = [...thoughtEvents(message), ...textEvents(choice, contentOf(message["content"]))]
+      const events = [...thoughtEvents(message, counter.count), ...textEvents(choice, contentOf(message["content"]))]
       const deltas = callDeltas(message)
       if (deltas.length === 0) return events
       calls ??= ToolCallAssembler.make(generation, counter.count)
       return [...events, ...deltas.flatMap(calls.push)]
     },
+    /** Whether there was a finish reason. */
+    isFinished: () => finish !== undefined,
+    /** Adds a piece of text to an answer that has text. */
+    pushText: (text: string): Event => ({ type: "text", text, tokens: counter.count(text) }),
     pushUsage: (body: Fields) => {
       usage = usageOf(body["usage"]) ?? usage
     },
@@ -281,19 +287,26 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
     ? DecodeNative.makeChunks(isLegacy(generation), choicesOf(generation))
     : undefined
   const end = (): DecodeResult => chunks === undefined ? decoder.end() : chunks.end(decoder.end())
+  const texts = new TextChunks(chunks?.textOf)
+  const push = (frame: Frame): DecodeResult => {
+    const { data, event } = frame
+    if (data === "[DONE]") return end()
+    const chunk = fieldsOf(parse(data))
+    if (chunk === undefined) return Result.fail(malformed(target, "an event that is not a JSON object"))
+    if (isError(chunk, event)) return Result.fail(inBand(chunk, target))
+    decoder.pushUsage(chunk)
+    // Azure's first chunk and the chunk with the usage have no choices.
+    const choice = ownChoice(chunk)
+    // OpenRouter sends errors of one choice.
+    if (choice !== undefined && isError(choice)) return Result.fail(inBand(choice, target))
+    const events = choice === undefined ? [] : decoder.push(choice, fieldsOf(choice["delta"]) ?? {})
+    texts.add(frame, chunk, events)
+    return Result.succeed(chunks === undefined ? events : chunks.push(chunk, choice, events))
+  }
   return {
-    push: ({ data, event }) => {
-      if (data === "[DONE]") return end()
-      const chunk = fieldsOf(parse(data))
-      if (chunk === undefined) return Result.fail(malformed(target, "an event that is not a JSON object"))
-      if (isError(chunk, event)) return Result.fail(inBand(chunk, target))
-      decoder.pushUsage(chunk)
-      // Azure's first chunk and the chunk with the usage have no choices.
-      const choice = ownChoice(chunk)
-      // OpenRouter sends errors of one choice.
-      if (choice !== undefined && isError(choice)) return Result.fail(inBand(choice, target))
-      const events = choice === undefined ? [] : decoder.push(choice, fieldsOf(choice["delta"]) ?? {})
-      return Result.succeed(chunks === undefined ? events : chunks.push(chunk, choice, events))
+    push: (frame) => {
+      const text = decoder.isFinished() ? undefined : texts.textOf(frame)
+      return text === undefined ? push(frame) : Result.succeed(texts.eventsOf(decoder.pushText(text)))
     },
     end
   }

@@ -124,6 +124,8 @@ export interface Chunks {
   ) => ReadonlyArray<Event>
   /** The events of the answer's end. */
   readonly end: (decoded: DecodeResult) => DecodeResult
+  /** A chunk of text alone for the caller. */
+  readonly textOf: (chunk: Fields, choice: Fields) => Native
 }
 
 /** The chunk with another first choice. */
@@ -204,6 +206,8 @@ export const makeChunks = (legacy: boolean, count: number): Chunks => {
   }
 
   return {
+    textOf: (chunk, choice) =>
+      nativeOf(withChoice(chunk, { ...choice, delta: messageWith(fieldsOf(choice["delta"]) ?? {}, [], legacy) })),
     push: (given, choice, events) => {
       const chunk = requestedOf(given, count)
       if (chunk === undefined) return events

@@ -9,6 +9,7 @@ import type { Event } from "../../domain/Inference.ts"
 import type { ContentRefused } from "../../domain/InferenceError.ts"
 import type { TokenUsage } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
+import { ChunkEncoder } from "../shared/EventTemplate.ts"
 import type { OwnEvent } from "../shared/FrameBatch.ts"
 import { write } from "../shared/FrameBatch.ts"
 import type { Fields } from "../shared/Json.ts"
@@ -18,6 +19,8 @@ import { completed, isOpenAi, logprobsOf, usageOf } from "./EncodeAnswer.ts"
 import type { ErrorBody } from "./Schema.ts"
 
 const frame = (data: string): string => `data: ${data}\n\n`
+
+const done = frame("[DONE]")
 
 /** An error in the middle of a stream, which then ends without `[DONE]`. */
 export const encodeError = (body: ErrorBody): string => frame(JSON.stringify(body))
@@ -133,7 +136,10 @@ const noNativeChunk = (): undefined => undefined
 export const makeFrameEncoder = (envelope: Envelope, count = 1): FrameEncoder => {
   const { created, id, includeUsage, model, parallelToolCalls } = envelope
   let nativeUsage: string | undefined
+  const texts = new ChunkEncoder("openai", (chunk) => frame(JSON.stringify(withEnvelope(chunk, envelope))))
   const nativeOf = (native: Native): string | undefined => {
+    const text = texts.encode(native)
+    if (text !== undefined) return text
     const chunk = nativeChunk(native, envelope)
     if (chunk === undefined) return undefined
     const usage = native.body["usage"] ?? null
@@ -165,16 +171,14 @@ export const makeFrameEncoder = (envelope: Envelope, count = 1): FrameEncoder =>
       return choices[choice](events)
     },
     end() {
-      const usage = includeUsage
-        ? nativeUsage ?? frame(`${head}],"usage":${JSON.stringify(usageOf(usages))}}`)
-        : ""
-      return `${usage}data: [DONE]\n\n`
+      if (!includeUsage) return done
+      return (nativeUsage ?? frame(`${head}],"usage":${JSON.stringify(usageOf(usages))}}`)) + done
     },
     refuse({ answer = [] }) {
       const frames = (answer as ReadonlyArray<Native>).flatMap((part) =>
         includeUsage || !isUsage(part) ? nativeOf(part) ?? [] : []
       )
-      return frames.length === 0 ? undefined : `${frames.join("")}data: [DONE]\n\n`
+      return frames.length === 0 ? undefined : frames.join("") + done
     }
   }
 }

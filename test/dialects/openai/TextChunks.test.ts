@@ -1,0 +1,236 @@
+/** Chunks that are recognized by a template are decoded and encoded as if each was parsed. */
+import { assert, describe, it } from "@effect/vitest"
+import * as fc from "fast-check"
+import type { Envelope } from "../../../src/dialects/openai/EncodeAnswer.ts"
+import * as EncodeStream from "../../../src/dialects/openai/EncodeStream.ts"
+import { openAi } from "../../../src/dialects/openai/Provider.ts"
+import { RepeatedChunk } from "../../../src/dialects/shared/EventTemplate.ts"
+import type { Generation } from "../../../src/domain/Generation.ts"
+import type { Event } from "../../../src/domain/Inference.ts"
+import { makeEventReader } from "../../../src/layers/providers/AnswerEvents.ts"
+import { generationOf, targetOf } from "../../support/Dialects.ts"
+
+const ownCaller = generationOf({ source: { dialect: "openai", body: { model: "m", messages: [] } } })
+const otherCaller = generationOf({ source: { dialect: "anthropic", body: { model: "m", messages: [] } } })
+const legacyCaller = generationOf({ source: { dialect: "openai", body: { functions: [], messages: [] } } })
+const envelope: Envelope = { id: "req_1", created: 5, model: "mine", includeUsage: false, parallelToolCalls: true }
+
+/** What a reader makes of a stream that arrives in pieces of these lengths, in turn. */
+const read = (generation: Generation, body: Uint8Array, lengths: ReadonlyArray<number>) => {
+  const reader = makeEventReader(openAi, targetOf("openai"), generation)
+  let from = 0
+  for (let index = 0; from < body.length && !reader.isOver(); index++) {
+    const to = from + lengths[index % lengths.length]!
+    reader.push(body.subarray(from, to))
+    from = to
+  }
+  if (!reader.isOver()) reader.end()
+  return reader.take()
+}
+
+const bodyOf = (chunks: ReadonlyArray<string>): Uint8Array =>
+  Buffer.from(chunks.map((chunk) => `data: ${chunk}\n\n`).join(""))
+
+/** The same chunks with a different number of spaces before each, which no template matches. */
+const spaced = (chunks: ReadonlyArray<string>): ReadonlyArray<string> =>
+  chunks.map((chunk, index) => chunk === "[DONE]" ? chunk : `${" ".repeat(index)}${chunk}`)
+
+const isRepeated = (event: Event): boolean => event.type === "native" && event.native instanceof RepeatedChunk
+
+/** The events with native chunks as parsed JSON. */
+const parsedOf = (events: ReadonlyArray<Event>): ReadonlyArray<Event> =>
+  events.map((event) => {
+    if (event.type !== "native") return event
+    const { body, dialect, form, hasMore } = event.native
+    return { ...event, native: { body, dialect, form, hasMore } }
+  })
+
+/** The parsed chunks of the caller's stream. */
+const framesOf = (given: Envelope, events: ReadonlyArray<Event>): ReadonlyArray<unknown> => {
+  const encoder = EncodeStream.makeFrameEncoder(given)
+  return events.map((event) => encoder.events(0, [event])).join("").split("\n\n").filter((text) => text !== "")
+    .map((text) => JSON.parse(text.replace("data: ", "")) as unknown)
+}
+
+/** JSON in another spelling. */
+const spellings: ReadonlyArray<(json: string) => string> = [
+  (json) => json,
+  (json) => json.replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`),
+  (json) => json.replaceAll("/", "\\/").replaceAll(",\"", ", \"").replaceAll("\":", "\": ")
+]
+
+const text = fc.oneof(
+  fc.string({ unit: "grapheme" }),
+  fc.string({ unit: "binary" }),
+  fc.constantFrom(
+    "",
+    "a",
+    "\"",
+    "\\",
+    "\ud800",
+    "\t",
+    "\u0000",
+    "\u2028",
+    "<troupe:first>",
+    "<troupe:second>",
+    "\"content\":\"",
+    "データ",
+    "/"
+  )
+)
+
+const content = text.map((content) => ({ content }))
+
+/** Of all deltas of a run. */
+const deltaFields: fc.Arbitrary<object> = fc.oneof(
+  fc.constantFrom<object>(
+    {},
+    { role: "assistant", refusal: null },
+    { refusal: "No." },
+    { vendor: "<troupe:first>" },
+    { vendor: { content: "x" } },
+    { vendor: { content: "x", obfuscation: "y" } },
+    { tool_calls: [] },
+    { tool_calls: [{ index: 0, id: "c", function: { name: "f", arguments: "{" } }] },
+    { tool_calls: [{ index: 0, function: { arguments: "{" } }] },
+    { tool_calls: [{ index: 0, id: "c", type: "custom", custom: { name: "sql", input: "x" } }] },
+    { function_call: null },
+    { function_call: { name: "f", arguments: "" } },
+    { function_call: { arguments: "1" } }
+  ),
+  text.map((reasoning_content) => ({ reasoning_content }))
+)
+
+const odd: fc.Arbitrary<object> = fc.constantFrom(
+  {},
+  { content: null },
+  { content: [{ type: "text", text: "part" }] },
+  {
+    content: 5
+  }
+)
+
+const fields = fc.record({
+  id: fc.constantFrom("chatcmpl-1", "chatcmpl-2"),
+  created: fc.constantFrom("1", "9007199254740993", "1e400"),
+  usage: fc.constantFrom("null", "null", "{\"prompt_tokens\":1,\"completion_tokens\":2}"),
+  index: fc.constantFrom("0", "0", "0", "1", "-1", "-0", "null"),
+  more: fc.constantFrom(
+    "",
+    "",
+    ",\"content\":\"top\"",
+    ",\"logprobs\":{\"content\":\"<troupe:first>\"}",
+    ",\"é\":\"é\""
+  ),
+  obfuscation: fc.boolean(),
+  choices: fc.constantFrom(1, 1, 1, 1, 0, 2),
+  finish: fc.constantFrom("null", "null", "null", "null", "\"\"", "\"stop\"", "\"tool_calls\"")
+}, { requiredKeys: ["id", "created", "index", "more", "obfuscation", "choices", "finish"] })
+
+const plainFields = {
+  id: "chatcmpl-1",
+  created: "1",
+  index: "0",
+  more: "",
+  obfuscation: true,
+  choices: 1,
+  finish: "null",
+  usage: "null"
+}
+
+/** Chunks as a provider writes them: runs of chunks with the same fields, and any others. */
+const chunks: fc.Arbitrary<ReadonlyArray<string>> = fc.tuple(
+  fc.array(
+    fc.tuple(
+      fc.oneof(fields, { weight: 2, arbitrary: fc.constant(plainFields) }),
+      deltaFields,
+      fc.array(fc.tuple(fc.oneof({ weight: 8, arbitrary: content }, odd), text), { minLength: 1, maxLength: 8 })
+    ),
+    { maxLength: 4 }
+  ),
+  fc.constantFrom(...spellings)
+).map(([runs, spell]) =>
+  runs.flatMap(([{ choices, created, finish, id, index, more, obfuscation, usage }, common, pieces]) =>
+    pieces.map(([own, random]) => {
+      const delta = { ...common, ...own }
+      const choice = `{"index":${index},"delta":${JSON.stringify(delta)},"finish_reason":${finish}${more}}`
+      return spell(
+        `{"id":"${id}","created":${created},"choices":[${Array.from({ length: choices }, () => choice).join(",")}]` +
+          (usage === undefined ? "" : `,"usage":${usage}`) +
+          (obfuscation ? `,"obfuscation":${JSON.stringify(random)}` : "") + "}"
+      )
+    })
+  )
+)
+
+const ends: ReadonlyArray<ReadonlyArray<string>> = [
+  ["{\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}", "[DONE]"],
+  ["[DONE]"],
+  []
+]
+
+const damaged = fc.tuple(
+  chunks,
+  fc.constantFrom(...ends),
+  fc.nat(30),
+  fc.nat(300),
+  fc.constantFrom("", "\"", "}", "\\")
+)
+  .map(([some, end, which, at, damage]): ReadonlyArray<string> =>
+    some.map((chunk, index) => index === which ? chunk.slice(0, at) + damage + chunk.slice(at + 1) : chunk).concat(end)
+  )
+
+const streams = fc.oneof(
+  fc.tuple(chunks, fc.constantFrom(...ends)).map(([some, end]) => [...some, ...end]),
+  damaged
+)
+
+describe("chunks that differ in their text", () => {
+  const given = ["Hé", "llo \"", "\\", "\ud83d\ude00", "\n", "!"]
+
+  it.each([
+    ["", (_: string) => ""],
+    [" and in a text without meaning", (word: string) => `,"obfuscation":"${"x".repeat(word.length)}"`]
+  ])("are recognized%s", (_, more) => {
+    const body = bodyOf([
+      ...given.map((word) =>
+        `{"id":"a","model":"m","choices":[{"index":0,"delta":{"content":${
+          JSON.stringify(word)
+        }},"finish_reason":null}]${more(word)}}`
+      ),
+      ...ends[0]!
+    ])
+    const { events } = read(ownCaller, body, [body.length])
+    assert.lengthOf(events.filter(isRepeated), given.length - 1)
+    assert.deepStrictEqual(events.flatMap((event) => event.type === "text" ? [event.text] : []), given)
+    const frames = framesOf(envelope, events) as ReadonlyArray<Record<string, unknown>>
+    assert.deepStrictEqual(
+      frames.slice(0, given.length).map(({ id, model }) => [id, model]),
+      given.map(() => ["req_1", "mine"])
+    )
+  })
+
+  it("become the same events, and frames of the same JSON, as chunks that are parsed", () => {
+    let repeated = 0
+    fc.assert(
+      fc.property(
+        streams,
+        fc.constantFrom(ownCaller, ownCaller, otherCaller, legacyCaller, generationOf()),
+        fc.array(fc.integer({ min: 1, max: 400 }), { minLength: 1, maxLength: 5 }),
+        fc.boolean(),
+        (some, generation, lengths, includeUsage) => {
+          const found = read(generation, bodyOf(some), lengths)
+          const expected = read(generation, bodyOf(spaced(some)), [1_000_000])
+          assert.isFalse(expected.events.some(isRepeated))
+          assert.deepStrictEqual(parsedOf(found.events), parsedOf(expected.events))
+          assert.deepStrictEqual(found.failure, expected.failure)
+          const caller = { ...envelope, includeUsage }
+          assert.deepStrictEqual(framesOf(caller, found.events), framesOf(caller, expected.events))
+          repeated += found.events.filter(isRepeated).length
+        }
+      ),
+      { numRuns: 3_000 }
+    )
+    assert.isAbove(repeated, 300)
+  })
+})
