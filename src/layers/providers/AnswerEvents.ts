@@ -214,7 +214,13 @@ export class AnswerReceiver implements BodyReceiver {
   /** Undefined if the body is not streamed. */
   #reader: EventReader | undefined
   #isScheduled = false
+  /** The receiver takes nothing now. */
+  #isPaused = false
+  /** Ends the answer when the receiver goes on. */
+  #ending: (() => void) | undefined
+  /** The receiver has the end of the answer, or has closed it. */
   #isOver = false
+  #isClosed = false
   readonly #flush = (): void => this.#guard(() => this.#passOn())
 
   /** @param eventsIn the events of a body that an effect goes on with */
@@ -258,28 +264,35 @@ export class AnswerReceiver implements BodyReceiver {
   }
 
   end(): void {
-    this.#guard(() => this.#reader === undefined ? this.#endBuffered() : this.#endStreamed(this.#reader))
+    const reader = this.#reader
+    if (reader === undefined) return this.#guard(() => this.#endBuffered())
+    this.#endWith(() => {
+      if (!reader.isOver()) reader.end()
+      this.#passOn()
+    })
   }
 
-  #endStreamed(reader: EventReader): void {
-    if (!reader.isOver()) reader.end()
-    this.#passOn()
+  /** Ends the answer after its events, as soon as the receiver takes them. */
+  #endWith(end: () => void): void {
+    this.#guard(() => {
+      this.#passOn()
+      if (this.#isPaused && !this.#isOver) this.#ending = end
+      else end()
+    })
   }
 
   #endBuffered(): void {
     const { dialect, generation, target } = this.#parts
     const decoded = decodeBody(target, this.#pieces, decodeBuffered(dialect, target, generation))
     if (Result.isFailure(decoded)) return this.#failInBody(decoded.failure)
-    this.#isOver = true
     this.#receiver.events(decoded.success)
+    if (this.#isOver) return
+    this.#isOver = true
     this.#receiver.end()
   }
 
   failed(reason: InferenceError.Reason): void {
-    this.#guard(() => {
-      if (this.#reader !== undefined) this.#passOn()
-      this.#fail(reason)
-    })
+    this.#endWith(() => this.#fail(reason))
   }
 
   rest(body: Parameters<BodyReceiver["rest"]>[0]): void {
@@ -289,12 +302,12 @@ export class AnswerReceiver implements BodyReceiver {
   /** Passes on what has been decoded since the last call. */
   #passOn(): void {
     this.#isScheduled = false
-    if (this.#isOver || this.#reader === undefined) return
+    if (this.#isOver || this.#isPaused || this.#reader === undefined) return
     const { events, failure } = this.#reader.take()
     if (events.length > 0 || this.#reader.hasThoughts()) this.#exchange!.content()
     if (events.length > 0) this.#receiver.events(events)
-    if (failure !== undefined) this.#failInBody(failure)
-    else if (this.#reader.isOver()) this.#complete()
+    if (this.#reader.isOver()) this.#complete()
+    else if (failure !== undefined && !this.#isPaused) this.#failInBody(failure)
   }
 
   /** The answer is complete; the response may not be. */
@@ -317,6 +330,7 @@ export class AnswerReceiver implements BodyReceiver {
   }
 
   #die(defect: unknown): void {
+    if (this.#isClosed) return
     this.#isOver = true
     this.#exchange!.close()
     this.#receiver.died(defect)
@@ -336,14 +350,29 @@ export class AnswerReceiver implements BodyReceiver {
   }
 
   pause(): void {
+    if (this.#isOver) return
+    this.#isPaused = true
     this.#exchange!.pause()
   }
 
   resume(): void {
-    this.#exchange!.resume()
+    if (this.#isOver || !this.#isPaused) return
+    this.#isPaused = false
+    this.#guard(() => this.#goOn())
+  }
+
+  /** Passes on what has arrived in a pause; the receiver may pause again. */
+  #goOn(): void {
+    this.#passOn()
+    if (this.#isOver || this.#isPaused) return
+    const ending = this.#ending
+    if (ending === undefined) return this.#exchange!.resume()
+    this.#ending = undefined
+    ending()
   }
 
   close(): void {
+    this.#isClosed = true
     this.#isOver = true
     this.#exchange!.close()
   }

@@ -142,6 +142,9 @@ const handlerOf = (inbox: Inbox): Undici.Dispatcher.DispatchHandler => ({
   onResponseError: (_, error) => finish(inbox, error)
 })
 
+/** A controller that is over may hold a connection of another exchange. */
+const runningOf = ({ controller, end }: Inbox) => end === undefined ? controller : undefined
+
 const take = (inbox: Inbox): Uint8Array | undefined => {
   const { pieces } = inbox
   if (pieces.length === 0) return undefined
@@ -203,8 +206,8 @@ export const open = (
     detach: () => {
       inbox.receiver = undefined
     },
-    pause: () => inbox.controller?.pause(),
-    resume: () => inbox.controller?.resume(),
+    pause: () => runningOf(inbox)?.pause(),
+    resume: () => runningOf(inbox)?.resume(),
     close: () => {
       if (inbox.end !== undefined) return
       finish(inbox, closed)
@@ -370,7 +373,11 @@ export const makeTimeouts = Effect.fnUntraced(function*(
     const time = now()
     let pause = step
     // From the last one: an exchange that ends is replaced by the last one.
-    for (let index = all.length - 1; index >= 0; index--) pause = Math.min(pause, all[index]!.look(time))
+    for (let index = all.length - 1; index >= 0; index--) {
+      // The end of one may end others at once.
+      const watched = all[index]
+      if (watched !== undefined) pause = Math.min(pause, watched.look(time))
+    }
     return Effect.flatMap(Effect.sleep(pause), () => loop)
   })
 

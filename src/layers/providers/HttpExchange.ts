@@ -296,6 +296,8 @@ class Started implements StartedExchange, Connection.Receiver {
   readonly #connection: Connection.Connection
   #bytes = 0
   #hasHead = false
+  #isPaused = false
+  #isReleased = false
 
   constructor(parts: Parts, begun: Begun, held: Held, hops: number, receiver: BodyReceiver) {
     this.#parts = parts
@@ -331,7 +333,7 @@ class Started implements StartedExchange, Connection.Receiver {
     const { most, target } = this.#parts
     const { watch } = this.#begun
     watch.took()
-    watch.wait()
+    if (!this.#isPaused) watch.wait()
     this.#bytes += piece.length
     if (this.#bytes <= most) return this.#receiver.data(piece)
     this.#connection.detach()
@@ -355,6 +357,8 @@ class Started implements StartedExchange, Connection.Receiver {
   }
 
   #release(): void {
+    if (this.#isReleased) return
+    this.#isReleased = true
     this.#begun.watch.remove()
     // The next request may probe the key.
     if (this.#held.probes && !this.#hasHead) this.#parts.keys.release(this.#held)
@@ -373,11 +377,13 @@ class Started implements StartedExchange, Connection.Receiver {
   }
 
   pause(): void {
+    this.#isPaused = true
     this.#begun.watch.took()
     this.#connection.pause()
   }
 
   resume(): void {
+    this.#isPaused = false
     this.#begun.watch.wait()
     this.#connection.resume()
   }
@@ -385,6 +391,7 @@ class Started implements StartedExchange, Connection.Receiver {
   get rest(): Effect.Effect<Connection.Connection["pull"], never, Scope.Scope> {
     return Effect.suspend(() => {
       this.#connection.detach()
+      this.#connection.resume()
       return Effect.as(endWithScope(this.#begun), this.#connection.pull)
     })
   }
@@ -457,10 +464,17 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
 
   return {
     start: (call, wanted, hops, receiver) => {
-      const held = keys.take(target.deployment, noneTried)
-      return Result.isFailure(held)
-        ? undefined
-        : new Started(parts, begin(call, wanted), held.success, hops, receiver)
+      const taken = keys.take(target.deployment, noneTried)
+      if (Result.isFailure(taken)) return undefined
+      const held = taken.success
+      const begun = begin(call, wanted)
+      try {
+        return new Started(parts, begun, held, hops, receiver)
+      } catch (defect) {
+        begun.watch.remove()
+        if (held.probes) keys.release(held)
+        throw defect
+      }
     },
     open: (call, wanted) => openFor(call, wanted),
     finish,

@@ -20,7 +20,10 @@ import type { Source } from "../../domain/Source.ts"
 /** Called when a job starts; the returned function is called when the engine has ended the job. */
 export type Retain = () => () => void
 
-/** Receives an answer as it is generated: any number of `events`, then `end`, `failed`, `died` or `rest`. */
+/**
+ * Receives an answer as it is generated, after `start` has returned: any number of `events`, then `end`, `failed`, `died` or
+ * `rest`.
+ */
 export interface EventReceiver {
   readonly events: (events: ReadonlyArray<Event>) => void
   /** The last event was a `finish`. */
@@ -34,7 +37,7 @@ export interface EventReceiver {
 
 /** An answer that a receiver follows. */
 export interface StartedAnswer {
-  /** Stops generating, or reading, until `resume`. */
+  /** Stops generating, or reading: no events come until `resume`. */
   readonly pause: () => void
   readonly resume: () => void
   /** Cancels it; the receiver is not called any more. */

@@ -15,6 +15,7 @@ import type { Engine, EventReceiver, StartedAnswer } from "../engines/Engine.ts"
 import type { Breaker } from "../health/Breaker.ts"
 import type { Ending } from "../health/Circuit.ts"
 import { endingOf } from "../health/Circuit.ts"
+import type { Slot } from "../models/Lease.ts"
 import type { Models } from "../models/Models.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { Start } from "../resilience/AttemptPlan.ts"
@@ -225,6 +226,15 @@ export interface DirectAttempt {
   readonly end: () => Effect.Effect<unknown> | undefined
 }
 
+/** Starts an answer. A defect is undefined, too: the same engine meets it again as an effect, which reports it. */
+const startWith = (slot: Slot, ...given: Parameters<Slot["start"]>): StartedAnswer | undefined => {
+  try {
+    return slot.start(...given)
+  } catch {
+    return undefined
+  }
+}
+
 const noLease: AttemptContext["lease"] = Effect.die(new Error("The attempt has its slot already."))
 
 /**
@@ -247,7 +257,7 @@ export const makeDirect = (parts: Parts) => {
     const call = breaker.enterClosed(deployment.id)
     const slot = call && models.tryLease(deployment, request)
     if (slot === undefined) return undefined
-    const answer = slot.start(generation, hops, receiver)
+    const answer = startWith(slot, generation, hops, receiver)
     if (answer === undefined) {
       slot.cancel()
       return undefined

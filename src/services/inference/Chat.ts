@@ -334,15 +334,18 @@ const completeDirect = (
   const generation = bufferedOf(routed)
   if (!isUnchangedFirst(generation)) return undefined
   const answer = makeAnswer()
-  const end = (): Effect.Effect<Answer> => {
+  const complete = (): Effect.Effect<Answer> => {
     const by = direct!.won()
     const recorded = direct!.end()
-    const complete = Effect.succeed({ ...answer.end(), ...by })
-    return recorded === undefined ? complete : Effect.andThen(recorded, complete)
+    const completed = Effect.succeed({ ...answer.end(), ...by })
+    return recorded === undefined ? completed : Effect.andThen(recorded, completed)
   }
   /** Goes on with the rest of this attempt, and with other deployments. */
-  const goOn = (rest: ReturnType<typeof allEvents>) =>
-    resume(Effect.scoped(Effect.map(direct!.resume(allEvents(generation), rest), answerOf)))
+  const goOn = (rest: Rest) =>
+    resume(Effect.scoped(Effect.map(
+      direct!.resume(allEvents(generation), allEvents(generation, rest, answer)),
+      answerOf
+    )))
   const direct: Direct | undefined = pipeline.direct(routed, generation, hops, {
     events: (events) => {
       const { content, stats } = direct!.context
@@ -350,10 +353,10 @@ const completeDirect = (
       if (generation.buffered !== true || events.at(-1)?.type !== "finish") content()
       for (const event of count(stats)(events)) answer.add(event)
     },
-    end: () => resume(end()),
-    failed: (error) => goOn(() => Effect.fail(error)),
-    died: (defect) => goOn(() => Effect.die(defect)),
-    rest: (events) => goOn(allEvents(generation, events, answer))
+    end: () => direct!.context.stats.done ? resume(complete()) : goOn(Stream.empty),
+    failed: (error) => goOn(Stream.fail(error)),
+    died: (defect) => goOn(Stream.die(defect)),
+    rest: goOn
   })
   return direct
 }
@@ -447,7 +450,9 @@ class Delivery {
   /** Until the reader has caught up. */
   pause(answer: Direct["answer"]): void {
     answer.pause()
+    this.hasThrown = true
     this.#sink.whenDrained(() => answer.resume())
+    this.hasThrown = false
   }
 }
 
@@ -466,12 +471,19 @@ const deliverDirect = (
   const delivery = new Delivery(sink)
   const recorded = Effect.suspend(() => direct!.end() ?? Effect.void)
   /** Goes on with the rest of this attempt, and with other deployments. */
-  const goOn = (rest: ReturnType<typeof firstEvents>) =>
-    resume(Effect.scoped(Effect.flatMap(direct!.resume(others, rest), deliverWinner(sink))))
-  const fail = (cause: Cause.Cause<InferenceError>) => {
-    if (!delivery.hasBegun) return goOn(() => Effect.failCause(cause))
-    if (!delivery.hasThrown) state.failure = direct!.context.stats.failure = cause
-    resume(Effect.andThen(recorded, Effect.failCause(cause)))
+  const goOn = (rest: Rest) =>
+    resume(Effect.scoped(Effect.flatMap(
+      direct!.resume(others, firstEvents(generation, state, undefined, rest)),
+      deliverWinner(sink)
+    )))
+  /** Ends the attempt, unless it can go on elsewhere. */
+  const end = (ending: Effect.Effect<never, InferenceError | Cause.Done>) => {
+    if (!delivery.hasBegun) return goOn(Stream.fromPull(Effect.succeed(ending)))
+    const { context } = direct!
+    const ended = delivery.hasThrown
+      ? ending
+      : recordFailure(context.stats, state, Effect.catchCause(ending, (cause) => endOf(context, cause)))
+    resume(Effect.ensuring(Pull.catchDone(Effect.asVoid(ended), () => Effect.void), recorded))
   }
   const direct: Direct | undefined = pipeline.direct(routed, generation, hops, {
     events: (events) => {
@@ -480,14 +492,14 @@ const deliverDirect = (
       count(stats)(events)
       if (!delivery.pass(events, direct!)) delivery.pause(answer)
     },
-    end: () => resume(direct!.end() ?? Effect.void),
-    failed: (error) => fail(Cause.fail(error)),
-    died: (defect) => fail(Cause.die(defect)),
+    end: () => direct!.context.stats.done ? resume(direct!.end() ?? Effect.void) : end(Cause.done()),
+    failed: (error) => end(Effect.fail(error)),
+    died: (defect) => end(Effect.die(defect)),
     rest: (events) =>
       delivery.hasBegun
         // The answer is complete; the connection is not.
         ? resume(Effect.ensuring(Effect.ignore(Stream.runDrain(events)), recorded))
-        : goOn(firstEvents(generation, state, undefined, events))
+        : goOn(events)
   })
   return direct
 }
