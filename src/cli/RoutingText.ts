@@ -161,6 +161,9 @@ const waitOf = ({ cooldowns = [], decision, plan }: Explanation): number | undef
   return waits.length === 0 ? undefined : Math.min(...waits)
 }
 
+const withheld = ({ fallbacksUnused }: Decision): ReadonlyArray<string> =>
+  fallbacksUnused === undefined ? [] : [wrap(`Configured fallbacks are not used: ${fallbacksUnused}`, "", "  ")]
+
 /** An attempt at a deployment whose keys all wait fails at once, without a call. */
 const answer = (explanation: Explanation): ReadonlyArray<string> => {
   const { cooldowns = [], decision, model, plan: { lists }, policy } = explanation
@@ -172,11 +175,16 @@ const answer = (explanation: Explanation): ReadonlyArray<string> => {
   if (first === undefined) {
     const retryAfterMs = waitOf(explanation)
     const wait = retryAfterMs === undefined ? "" : ` Retry in ${span(retryAfterMs)}.`
-    return [wrap(`No deployment can answer this request for ${model} (${by}).${wait}`), ...keysWait]
+    return [
+      wrap(`No deployment can answer this request for ${model} (${by}).${wait}`),
+      ...withheld(decision),
+      ...keysWait
+    ]
   }
   return [
     wrap(`${first} would answer for ${model} (${by}).`),
     ...(rest.length === 0 ? [] : [wrap(`Fallbacks: ${few(rest)}`, "", "  ")]),
+    ...withheld(decision),
     ...keysWait,
     ...(lists.context.length === 0 ? [] : [wrap(`If the prompt is too long: ${few(lists.context)}`, "", "  ")]),
     ...(lists.content.length === 0 ? [] : [wrap(`If the content is refused: ${few(lists.content)}`, "", "  ")])
@@ -253,6 +261,7 @@ export const recordText = (one: DecisionRecord): string => {
     wrap(`${outcome(one)} Strategy ${decision.strategy}, policy ${policy}.`),
     ...attempts(one),
     ...reasons(decision),
+    ...withheld(decision),
     ...groups(
       "Fallbacks",
       new Map(

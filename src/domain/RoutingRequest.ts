@@ -129,6 +129,15 @@ export const requiredByTokenize = ({ input }: TokenizeRequest): ReadonlyArray<Re
   return required
 }
 
+/**
+ * The results of the request that only the requested model has, if any: vectors and token ids of another model cannot be
+ * used with them, and do not show it. A count of tokens is an estimate that any model may give.
+ */
+export const boundToModel = ({ capabilities }: Pick<RoutingRequest, "capabilities">): string | undefined => {
+  if (capabilities.includes("embed")) return "vectors"
+  return capabilities.includes("tokenize") ? "token ids" : undefined
+}
+
 /** The path of the field that requires the capability. */
 export const pathOfTokenize = ({ input }: TokenizeRequest, capability: string): string => {
   if (typeof input === "string" || capability === "tokenize") return "model"

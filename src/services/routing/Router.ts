@@ -26,6 +26,7 @@ import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import type { Policy, Routing } from "../../domain/RoutingPolicy.ts"
 import { policyFor, routingOf } from "../../domain/RoutingPolicy.ts"
 import type { Moment, RoutingRequest } from "../../domain/RoutingRequest.ts"
+import { boundToModel } from "../../domain/RoutingRequest.ts"
 import * as Time from "../../domain/Time.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 import { capabilitiesOf } from "../engines/EngineKinds.ts"
@@ -238,11 +239,19 @@ const unknownFallback = (parts: Parts, names: ReadonlyArray<string>): InferenceE
   return undefined
 }
 
+const noNames: Routing["fallbacks"] = { ordinary: [], context: [], content: [] }
+
+const configuredFallbacks = (parts: Parts, model: Model): Routing["fallbacks"] =>
+  (model.routing ?? parts.defaultRouting).fallbacks
+
+const hasFallbacks = ({ content, context, ordinary }: Routing["fallbacks"]): boolean =>
+  ordinary.length + context.length + content.length > 0
+
 const fallbacksOf = (parts: Parts, model: Model, inquiry: Inquiry): Outcome<Fallbacks> => {
-  const configured = (model.routing ?? parts.defaultRouting).fallbacks
+  const configured = boundToModel(inquiry.request) === undefined ? configuredFallbacks(parts, model) : noNames
   const requested = inquiry.request.route?.fallbacks
   const ordinary = requested ?? configured.ordinary
-  if (ordinary.length + configured.context.length + configured.content.length === 0) return Result.succeed(noFallbacks)
+  if (!hasFallbacks({ ...configured, ordinary })) return Result.succeed(noFallbacks)
   const misplaced = CachedResponses.misplaced(ordinary)
   if (misplaced >= 0) {
     return Result.fail(invalid({ path: `fallbacks[${misplaced}]`, detail: CachedResponses.onlyLast }))
@@ -290,10 +299,20 @@ const mayFallBack = (parts: Parts, model: Model, policy: Policy, request: Routin
   return Result.succeed(isNamed || !(isRefused || isLocal))
 }
 
+/** Why configured fallbacks are not used, if there are any. */
+const withheld = (parts: Parts, model: Model, { capabilities, route }: RoutingRequest, usesFallbacks: boolean) => {
+  if (route?.fallbacks !== undefined || !hasFallbacks(configuredFallbacks(parts, model))) return undefined
+  if (!usesFallbacks) return "the request has fields that Troupe does not know"
+  const results = boundToModel({ capabilities })
+  return results && `the ${results} of another model differ; a request may name fallbacks`
+}
+
 const routeOf = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): Outcome<Route> => {
-  const decision = decide(parts, model, policy, inquiry)
   const usesFallbacks = mayFallBack(parts, model, policy, inquiry.request)
   if (Result.isFailure(usesFallbacks)) return Result.fail(usesFallbacks.failure)
+  const fallbacksUnused = withheld(parts, model, inquiry.request, usesFallbacks.success)
+  const decided = decide(parts, model, policy, inquiry)
+  const decision = fallbacksUnused === undefined ? decided : { ...decided, fallbacksUnused }
   const found = usesFallbacks.success ? fallbacksOf(parts, model, inquiry) : Result.succeed(noFallbacks)
   if (Result.isFailure(found)) return Result.fail(found.failure)
   const { cached, decisions, fallbacks } = found.success

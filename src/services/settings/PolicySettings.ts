@@ -123,7 +123,7 @@ export const routingFields = {
   strategy: optional("How its deployments are chosen. Default that of the policy.", Strategy),
   fallbacks: optional(
     "Fallback models, in order. The last one may be cached-responses: the newest cached answer to the same request. " +
-      "Default none.",
+      "Not used for embeddings and tokenization: other models have other vectors and token ids. Default none.",
     Models
   ),
   contextFallbacks: optional("Fallback models for prompts that are too long, in order. Default none.", Models),

@@ -9,6 +9,7 @@ import { capabilityNames, engineCapabilities } from "../../../src/domain/EngineP
 import type { Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
+import { boundToModel } from "../../../src/domain/RoutingRequest.ts"
 import { capabilitiesOf } from "../../../src/services/engines/EngineKinds.ts"
 import { Breaker } from "../../../src/services/health/Breaker.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
@@ -86,6 +87,10 @@ const outcome = (setting: Setting, ask: Asked) => {
   )
 }
 
+/** Configured fallbacks that a request which needs the capability may use. */
+const fallbacksFor = (capability: EngineCapability): ReadonlyArray<string> =>
+  boundToModel({ capabilities: [capability] }) === undefined ? ["b#0"] : []
+
 for (const [kind, options] of Object.entries(kinds)) {
   describe(`a deployment of the kind ${kind}`, () => {
     const has = capabilitiesOf(options)
@@ -110,9 +115,12 @@ for (const [kind, options] of Object.entries(kinds)) {
           return
         }
         assert.deepStrictEqual([beside.deployment, beside.asked], ["a#1", ["a#1"]])
-        assert.deepStrictEqual([behind.deployment, behind.asked], ["b#0", ["b#0"]])
         const missing = has.includes(capability) ? also! : capability
-        for (const [{ asked, error }, looked] of [[alone, ["a#0"]], [hopeless, ["a#0", "a#1", "b#0"]]] as const) {
+        const fallbacks = fallbacksFor(capability)
+        assert.deepStrictEqual([behind.deployment, behind.asked], [fallbacks[0], fallbacks])
+        for (
+          const [{ asked, error }, looked] of [[alone, ["a#0"]], [hopeless, ["a#0", "a#1", ...fallbacks]]] as const
+        ) {
           assert.deepStrictEqual([error?.reason._tag, asked], ["InvalidRequest", []])
           for (const word of [capabilityNames[missing], ...looked]) assert.include(error?.message, word)
         }
@@ -178,10 +186,12 @@ describe("a capability that an engine does not have", () => {
         ? settingOf([first, able])
         : settingOf([first], { models: { b: [able] }, fallbacks: { a: ["b"] } })
     )
+    const route = place === "sibling" ? {} : { fallbacks: ["b"] }
+    const ask = Inference.use(({ embed }) => embed({ model: "a", inputs: ["x"], route }))
     return Effect.gen(function*() {
       const other = place === "sibling" ? "a#1" : "b#0"
-      assert.strictEqual((yield* requests.embed.ask).deployment, other)
-      assert.strictEqual((yield* requests.embed.ask).deployment, other)
+      assert.strictEqual((yield* ask).deployment, other)
+      assert.strictEqual((yield* ask).deployment, other)
       assert.deepStrictEqual(made.jobs.map(({ deployment }) => deployment), ["a#0", other, other])
     }).pipe(Effect.provide(made.layer))
   })

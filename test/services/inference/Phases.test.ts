@@ -88,7 +88,9 @@ const ways = {
       (events) => events.map((event) => event.type === "text" ? event.text : "").join("")
     )
   ),
-  embed: Inference.use(({ embed }) => Effect.map(embed({ model: "a", inputs: ["x"] }), ({ deployment }) => deployment))
+  embed: Inference.use(({ embed }) =>
+    Effect.map(embed({ model: "a", inputs: ["x"], route: { fallbacks: ["b"] } }), ({ deployment }) => deployment)
+  )
 } as const
 
 const a = deployment("a#0")

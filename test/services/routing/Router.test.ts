@@ -168,6 +168,44 @@ describe("Router", () => {
       Effect.map(sharesFor({ sharePrefixes: true }), (shares) => assert.deepStrictEqual(shares, [1, 1, 1])))
   })
 
+  describe("configured fallbacks", () => {
+    const fake = { deployments: [{ engine: "fake" }] }
+    const settings = settingsOf({
+      models: {
+        "fake/a": { ...fake, fallbacks: ["fake/b"], contextFallbacks: ["fake/b"], contentFallbacks: ["fake/b"] },
+        "fake/b": fake,
+        "fake/c": fake
+      }
+    })
+    const routed = (capabilities: RoutingRequest["capabilities"], route?: RoutingRequest["route"]) =>
+      Effect.map(preview(settings, { model: "fake/a", capabilities, route }), ({ decision, fallbacks }) => ({
+        fallbacks: Object.values(fallbacks).flat().map(({ id }) => id),
+        isExplained: decision.fallbacksUnused !== undefined
+      }))
+
+    it.effect.each(["embed", "tokenize"] as const)(
+      "are not used where the result is the model's own: %s",
+      (capability) =>
+        Effect.gen(function*() {
+          const capabilities = [capability]
+          assert.deepStrictEqual(yield* routed(capabilities), { fallbacks: [], isExplained: true })
+          assert.deepStrictEqual(yield* routed(capabilities, { fallbacks: ["fake/c"] }), {
+            fallbacks: ["fake/c#0"],
+            isExplained: false
+          })
+        })
+    )
+
+    it.effect.each(["generate", "rerank", "classify", "count"] as const)(
+      "are used for other tasks: %s",
+      (capability) =>
+        Effect.gen(function*() {
+          const { fallbacks, isExplained } = yield* routed([capability])
+          assert.deepStrictEqual({ count: fallbacks.length > 0, isExplained }, { count: true, isExplained: false })
+        })
+    )
+  })
+
   describe("fields that Troupe does not know", () => {
     const kinds = {
       local: { engine: "fake" },
