@@ -20,15 +20,40 @@ interface Splitter {
   readonly end: () => ReadonlyArray<Frame>
 }
 
+const lineFeed = 0x0a
+
+const named = "event: "
+const withData = "data: "
+
+/** Reads the events at the beginning of a text that are one line of data each, maybe after their name, up to another one. */
+const readLines = (text: string, frames: Array<Frame>): number => {
+  let from = 0
+  while (from < text.length) {
+    const data = text.startsWith(named, from) ? text.indexOf("\n", from) + 1 : from
+    const end = data >= from && text.startsWith(withData, data) ? text.indexOf("\n", data) : -1
+    if (end === -1 || text.charCodeAt(end + 1) !== lineFeed) break
+    const event = data === from ? "" : text.slice(from + named.length, data - 1)
+    frames.push({ event: event || "message", data: text.slice(data + withData.length, end) })
+    from = end + 2
+  }
+  return from
+}
+
+/** Effect's parser reads what is not written as nearly all providers write it, and events in pieces. */
 const makeSse = (maxLength: number): Splitter => {
   let frames: Array<Frame> = []
+  /** Whether the parser has no part of an event. */
+  let isBetween = false
   const parser = Sse.makeParser((event) => {
-    if (event._tag === "Event") frames.push(event)
+    if (event._tag === "Event") frames.push({ event: event.event, data: event.data })
   }, { maxEventSize: maxLength })
   return {
     push: (text) => {
       frames = []
-      if (parser.feed(text) !== undefined) throw new Unreadable("an event that is too long")
+      const rest = isBetween && !text.includes("\r") ? text.slice(readLines(text, frames)) : text
+      if (rest === "") return frames
+      if (parser.feed(rest) !== undefined) throw new Unreadable("an event that is too long")
+      isBetween = rest.endsWith("\n\n")
       return frames
     },
     end: () => []
