@@ -13,6 +13,7 @@
  * relative to it is the same in the sources and in a bundle. All chunks are therefore at the top of `dist`.
  */
 import { globSync, readFileSync } from "node:fs"
+import { createRequire } from "node:module"
 import { dirname, join, relative } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { Plugin } from "rolldown"
@@ -40,12 +41,15 @@ const sourcePlaces: Plugin = {
   }
 }
 
-/** Its files are found by the package that depends on it, and a copy of its namespace does not work. */
-const externalUndici: Plugin = {
-  name: "external-undici",
-  resolveId: {
-    filter: { id: /\/Undici(?:\.js)?$/ },
-    handler: () => ({ id: "@effect/platform-node/Undici", external: true })
+/** Exports by name what undici exports: of a CommonJS module, `export *` exports nothing in a bundle. */
+const namedUndici: Plugin = {
+  name: "named-undici",
+  load: {
+    filter: { id: /\/platform-node\/dist\/Undici\.js$/ },
+    handler(id) {
+      const names = Object.keys(createRequire(id)("undici") as object)
+      return `import undici from "undici"\nexport const { ${names.join(", ")} } = undici\nexport default undici\n`
+    }
   }
 }
 
@@ -103,7 +107,7 @@ export default defineConfig([
     ...shared,
     input: entries(join(sources, "main.ts")),
     external: ["piscina"],
-    plugins: [sourcePlaces, externalUndici, licenses],
+    plugins: [sourcePlaces, namedUndici, licenses],
     output: outputOf("main")
   },
   {
