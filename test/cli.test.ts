@@ -112,6 +112,12 @@ describe("flags with numbers", () => {
     }
   )
 
+  it.each(["--temperature", "--top-p"])("%s asks for a number", async (flag) => {
+    const { code, stderr } = await invoke(["run", "tiny-chat", "Hi", flag, "0.5.5"])
+    assert.strictEqual(code, 1)
+    assert.include(stderr, `${flag}: "0.5.5". Expected a number.`)
+  })
+
   it("are typed in the help", async () => {
     const { stdout } = await invoke(["route", "--help"])
     assert.match(stdout, /--retries integer/)

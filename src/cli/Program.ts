@@ -40,9 +40,15 @@ const asInvokedHelp = (help: HelpDoc.HelpDoc): HelpDoc.HelpDoc => ({
     : { examples: help.examples.map((example) => ({ ...example, command: asInvoked(example.command) })) })
 })
 
-/** In one line. All flags with numbers take integers. */
+/** Flags that take any number; the others take integers. */
+const anyNumber = /--(?:temperature|top-p): /
+
+/** In one line. */
 const inWords = (message: string): string =>
-  inOneLine(message).replace("Expected a string representing a finite number", "Expected a whole number")
+  inOneLine(message).replace(
+    "Expected a string representing a finite number",
+    anyNumber.test(message) ? "Expected a number" : "Expected a whole number"
+  ).replace("Expected an integer", "Expected a whole number")
 
 /** An invalid invocation is answered with one line that names the help to read. */
 const presenterTo = (console: Console.Console) =>
