@@ -44,7 +44,7 @@ const versions = withField("apiVersion")
 
 /** The schema of a remote deployment. */
 export const RemoteDeployment = Schema.Struct({
-  engine: described("Optional in a configuration file: `provider` implies it.", Schema.Literal("remote")),
+  engine: described("Not written in a configuration: `provider` implies it.", Schema.Literal("remote")),
   provider: described(
     "The provider's API. openai: OpenAI and compatible hosts. troupe: another Troupe service.",
     Schema.Literals(providers)
@@ -65,7 +65,8 @@ export const RemoteDeployment = Schema.Struct({
   ),
   key: optional("The key, as ${NAME}. Default none.", Secret),
   keys: optional(
-    "Several keys instead of one. They are chosen by weight; a rate-limited or rejected key is not used for a while. Default none.",
+    "Several keys instead of one, as [{ key: \"${NAME}\", weight: 2 }]. They are chosen by weight; a rate-limited or " +
+      "rejected key is not used for a while. Default none.",
     Schema.NonEmptyArray(Schema.Struct({
       key: described("The key, as ${NAME}.", Secret),
       weight: optional(

@@ -19,7 +19,7 @@ import type { EngineKind } from "../engines/EngineKind.ts"
 import { engineKinds } from "../engines/EngineKinds.ts"
 import { languageModel } from "../engines/LanguageModelKind.ts"
 import { cachedResponses } from "../routing/DecisionRecord.ts"
-import { withHint } from "./Hints.ts"
+import { redundantEngine, withHint } from "./Hints.ts"
 import { interpolate, isSingleReference, looksLikeSecret, referencesIn, withoutQuotes } from "./Interpolation.ts"
 import type { Path, Tree } from "./Overlay.ts"
 import { at, isFromOverlay, isMapping, leaves, mapLeaves, overlay, withoutParts } from "./Overlay.ts"
@@ -142,6 +142,23 @@ const withEngines = (tree: Tree): Tree => {
   return { ...tree, models: Object.fromEntries(entries) }
 }
 
+/** A problem for each deployment that has an `engine` which it must not have. */
+const redundantEngines = (tree: Tree): ReadonlyArray<Problem.KeyedProblem> => {
+  const models = at(tree, ["models"])
+  if (!isMapping(models)) return []
+  return Object.entries(models).flatMap(([name, model]) => {
+    const deployments = at(model, ["deployments"])
+    return Array.isArray(deployments)
+      ? deployments.flatMap((deployment: Tree, index) => {
+        const expected = isMapping(deployment) ? redundantEngine(deployment) : undefined
+        return expected === undefined ? [] : [{ path: ["models", name, "deployments", index, "engine"], expected }]
+      })
+      : []
+  })
+}
+
+const isWithin = (path: Path, place: Path): boolean => place.every((key, index) => path[index] === key)
+
 /** Whether a path is that of a key, a header or the token of administration. */
 const isSecret = (path: Path): boolean =>
   path.at(-1) === "key" || path.at(-2) === "headers" || path.at(-1) === "token" && path.at(-2) === "admin"
@@ -167,7 +184,7 @@ const withVariables = (raw: Tree, expanded: Tree, { expected, path }: Problem.Ke
     path,
     expected: at(expanded, path) === ""
       ? emptyVariable(scalar)
-      : `${expected}. The value comes from ${variablesNamed(names)}`
+      : `${expected}${expected.endsWith("?") ? "" : "."} The value comes from ${variablesNamed(names)}`
   }
 }
 
@@ -204,7 +221,9 @@ const expand = (scalar: Tree, path: Path, { secretsMayBeUnset = false, variables
 
 /** Inspects one environment. A problem that its overlay causes has a path in the overlay. */
 const inspect = (base: Tree, over: Tree, environment: Environment, context: ResolveContext): Inspected => {
-  const raw = withEngines(overlay(base, over))
+  const written = overlay(base, over)
+  const redundant = redundantEngines(written)
+  const raw = withEngines(written)
   const place = (path: Path): Path => isFromOverlay(base, over, path) ? ["environments", environment, ...path] : path
   const missing: Array<Problem.Problem> = []
   const expanded = mapLeaves(raw, (scalar, path) => {
@@ -221,8 +240,10 @@ const inspect = (base: Tree, over: Tree, environment: Environment, context: Reso
       ...routingProblems(source, { models: namesIn(raw, "models"), policies: namesIn(raw, "policies") })
     ].map(({ expected, path }) => ({ path: place(path), expected }))
   ]
-  const hinted = undecoded.map((problem) => withHint(raw, withVariables(raw, expanded, problem)))
-  const wrong = [...hinted.map(({ expected, path }) => ({ path: place(path), expected })), ...found]
+  const hinted = undecoded
+    .filter(({ path }) => !redundant.some((one) => isWithin(path, one.path.slice(0, -1))))
+    .map((problem) => withVariables(raw, expanded, withHint(raw, problem)))
+  const wrong = [...[...redundant, ...hinted].map(({ expected, path }) => ({ path: place(path), expected })), ...found]
     .map(({ expected, path }) => ({
       path: Problem.formatPath(path),
       expected: context.customStrategies === true && path.at(-1) === "strategy" ? withCustom(expected) : expected

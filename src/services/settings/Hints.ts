@@ -20,8 +20,8 @@ const examples: Readonly<Record<string, string>> = {
   "models.*.deployments": `[${deployment}]`,
   "models.*.deployments.*": deployment,
   "models.*.deployments.*.abilities": "[generate, embed]",
-  "models.*.deployments.*.keys": "[{ key: ${NAME} }]",
-  "models.*.deployments.*.keys.*": "{ key: ${NAME} }",
+  "models.*.deployments.*.keys": "[{ key: \"${NAME}\", weight: 2 }]",
+  "models.*.deployments.*.keys.*": "{ key: \"${NAME}\", weight: 2 }",
   "models.*.deployments.*.price": "{ input: 0.15, output: 0.6 }",
   "models.*.deployments.*.tasks": "[code]",
   "models.*.deployments.*.variants": "[models/assistant-q4.gguf]",
@@ -68,6 +68,16 @@ const engineNames = engineKinds.map(({ name }) => JSON.stringify(name))
 const expectedEngine = `Expected ${engineNames.slice(0, -1).join(", ")} or ${
   engineNames.at(-1)
 }, or \`provider\` for a remote model`
+
+/**
+ * The problem of a deployment with `engine` that must not have it: `provider` is all that makes a deployment remote.
+ *
+ * @param deployment as the file has it
+ */
+export const redundantEngine = ({ engine, provider }: Record<string, Tree>): string | undefined => {
+  if (engine !== undefined && provider !== undefined) return "Set either `engine` or `provider`, not both"
+  return engine === "remote" ? expectedEngine : undefined
+}
 
 /** The problem of a deployment that has no `engine` and no `provider`, or an unknown engine. */
 const engineProblem = (problem: KeyedProblem, deployment: Record<string, Tree>): KeyedProblem => {

@@ -640,6 +640,9 @@ describe("a parsed configuration", () => {
         "abilities",
         /^Expected a list, such as \[generate, embed\]$/
       ],
+      [{ engine: "llama", provider: "openai", model: "a" }, "engine", /^Set either `engine` or `provider`, not both$/],
+      [{ engine: "remote", provider: "openai", model: "a" }, "engine", /^Set either `engine` or `provider`, not both$/],
+      [{ engine: "remote", model: "a" }, "engine", /^Expected "llama", .*or `provider` for a remote model/],
       [{ engine: "llama", file: "a", price: 2 }, "price", /^Expected a mapping, such as \{ input: /]
     ])("of the deployment %j are at %s, with a hint", (deployment, field, expected) => {
       const [problem, ...others] = problems({ models: { a: { deployments: [deployment] } } })
@@ -659,12 +662,20 @@ describe("a parsed configuration", () => {
       [{ server: 3000 }, /^server: Expected a mapping, such as \{ port: 3000 \}$/],
       [
         { models: { a: { deployments: [{ provider: "openai", model: "m", keys: ["sk-one"] }] } } },
-        /keys\[0\]: Expected a mapping, such as \{ key: \$\{NAME\} \}$/
+        /keys\[0\]: Expected a mapping, such as \{ key: "\$\{NAME\}", weight: 2 \}$/
+      ],
+      [
+        { models: { a: { deployments: [{ provider: "openai", model: "m", keys: ["${KEY}"] }] } } },
+        /keys\[0\]: Expected a mapping, such as \{ key: "\$\{NAME\}", weight: 2 \}\. The value comes from the .* KEY$/
+      ],
+      [
+        { models: { a: { deployments: [{ provider: "openai", model: "m", keys: "${KEY}" }] } } },
+        /keys: Expected a list, such as \[\{ key: "\$\{NAME\}", weight: 2 \}\]\. The value comes from the .* KEY$/
       ],
       [{ server: { trustedProxies: "10.0.0.1" } }, /^server\.trustedProxies: Expected a list$/],
       [{ logLevel: "wran" }, /^logLevel: Expected .*Did you mean warn\?$/]
     ])("of the shape of %j show the right one", (file, line) => {
-      assert.match(problems(file).map(Problem.format).join("\n"), line)
+      assert.match(problems(file, { variables: { KEY: "secret" } }).map(Problem.format).join("\n"), line)
     })
 
     it("of unknown fields have the nearest name, also of fields that depend on the deployment's kind", () => {
