@@ -333,6 +333,7 @@ class Started implements StartedExchange, Connection.Receiver {
     const { most, target } = this.#parts
     const { watch } = this.#begun
     watch.took()
+    // A pause takes effect after one more read; the reader does not wait for what follows.
     if (!this.#isPaused) watch.wait()
     this.#bytes += piece.length
     if (this.#bytes <= most) return this.#receiver.data(piece)

@@ -1,6 +1,6 @@
 /** Chat completions, streamed and buffered. */
 import type { Scope } from "effect"
-import { Cause, Channel, Effect, Pull, Stream } from "effect"
+import { Cause, Channel, Deferred, Effect, Pull, Stream } from "effect"
 import { HopCount } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
@@ -397,12 +397,18 @@ const run = <A>(
     })
   })
 
+/** Subscribes at once: the sink may be drained before the effect runs. */
+const untilDrained = (sink: AnswerSink): Effect.Effect<void> => {
+  const drained = Deferred.makeUnsafe<void>()
+  sink.whenDrained(() => Deferred.doneUnsafe(drained, Effect.void))
+  return Deferred.await(drained)
+}
+
 /** Passes events on to a sink, until the pull is done. */
 const passOn = (sink: AnswerSink, pull: EventsPull): Effect.Effect<void, InferenceError> => {
-  const drained = Effect.callback<void>((resume) => sink.whenDrained(() => resume(Effect.void)))
   const rest: Effect.Effect<never, Effect.Error<EventsPull>> = Effect.flatMap(
     pull,
-    (events) => sink.events(events) ? rest : Effect.andThen(drained, rest)
+    (events) => sink.events(events) ? rest : Effect.andThen(untilDrained(sink), rest)
   )
   return Pull.catchDone(rest, () => Effect.void)
 }
@@ -428,6 +434,7 @@ export const deliverOpened = (
 /** The sink of one answer that a receiver follows. */
 class Delivery {
   readonly #sink: AnswerSink
+  #isPaused = false
   hasBegun = false
   /** A method of the sink threw: no failure of the deployment's. */
   hasThrown = false
@@ -436,23 +443,23 @@ class Delivery {
     this.#sink = sink
   }
 
-  /** False if the reader is slow. */
-  pass(events: ReadonlyArray<Event>, { won }: Direct): boolean {
+  /** Pauses the answer while the reader is slow. */
+  pass(events: ReadonlyArray<Event>, { answer, won }: Direct): void {
     const isFirst = !this.hasBegun
     this.hasBegun = true
     this.hasThrown = true
     if (isFirst) this.#sink.begin(won())
-    const isReady = this.#sink.events(events)
+    if (!this.#sink.events(events) && !this.#isPaused) this.#pause(answer)
     this.hasThrown = false
-    return isReady
   }
 
-  /** Until the reader has caught up. */
-  pause(answer: Direct["answer"]): void {
+  #pause(answer: Direct["answer"]): void {
+    this.#isPaused = true
     answer.pause()
-    this.hasThrown = true
-    this.#sink.whenDrained(() => answer.resume())
-    this.hasThrown = false
+    this.#sink.whenDrained(() => {
+      this.#isPaused = false
+      answer.resume()
+    })
   }
 }
 
@@ -487,10 +494,10 @@ const deliverDirect = (
   }
   const direct: Direct | undefined = pipeline.direct(routed, generation, hops, {
     events: (events) => {
-      const { answer, context: { content, stats } } = direct!
+      const { content, stats } = direct!.context
       content()
       count(stats)(events)
-      if (!delivery.pass(events, direct!)) delivery.pause(answer)
+      delivery.pass(events, direct!)
     },
     end: () => direct!.context.stats.done ? resume(direct!.end() ?? Effect.void) : end(Cause.done()),
     failed: (error) => end(Effect.fail(error)),
