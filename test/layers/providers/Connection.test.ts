@@ -69,6 +69,21 @@ describe("Watch", () => {
       assert.deepStrictEqual(ended, [["silent", 3_000, "first_byte"]])
     }))
 
+  it.effect("watches on after an exchange whose end has ended others", () =>
+    Effect.gen(function*() {
+      const watcher = yield* Connection.makeTimeouts("remote/one", limits)
+      const { begin, ended } = endings(watcher)
+      const others = [yield* begin("one"), yield* begin("two")]
+      const last: Connection.WatchedExchange = watcher.add(true, () => {
+        for (const watched of [...others, last]) watched.remove()
+      })
+      yield* TestClock.adjust(3_000)
+      assert.deepStrictEqual(ended, [])
+      yield* begin("later")
+      yield* TestClock.adjust(3_000)
+      assert.deepStrictEqual(ended, [["later", 3_000, "first_byte"]])
+    }))
+
   it.live("has no timer after the engine has ended, for every outcome of an exchange", () =>
     Effect.gen(function*() {
       const timers = yield* pendingTimers

@@ -274,6 +274,36 @@ const long = (count: number, ms: number): Script => ({
 })
 
 describe("A sink that is slow", () => {
+  it(
+    "gets nothing more until it has drained, whatever the provider does",
+    { timeout },
+    () =>
+      assertHolds(Effect.fnUntraced(function*(given) {
+        const seen: Array<Observation> = []
+        for (const way of [ways.direct, ways.driver]) {
+          let state: ReturnType<typeof makeSlowSink>["state"] | undefined
+          const slow: Scenario = {
+            ...given,
+            sink: (sink) => {
+              const made = makeSlowSink(0)
+              state = made.state
+              return made.slow(sink)
+            },
+            each: (index) => {
+              if (index % 7 === 6) state?.drain?.()
+            }
+          }
+          seen.push(yield* run(slow, way))
+          assert.strictEqual(state?.beyond ?? 0, 0)
+        }
+        const [direct, driver] = seen
+        assert.notStrictEqual(direct!.end, "never")
+        if (direct!.end === "success" && driver!.end === "success") {
+          assert.strictEqual(textOf(direct!.events), textOf(driver!.events))
+        }
+      }))
+  )
+
   const watching = { timeouts: { stall: Duration.millis(203), firstToken: Duration.millis(503) } }
   for (const [name, ms, way] of [["direct", 10, ways.direct], ["driver", 10, ways.driver]] as const) {
     it.live(`gets nothing more until it has drained, and its pause is no stall: ${name}`, () =>

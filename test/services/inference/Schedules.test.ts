@@ -35,6 +35,7 @@ const makeTally = () => {
     pending: 0,
     takenOver: 0,
     cancelledCalls: 0,
+    followed: 0,
     opened: 0,
     restarted: 0
   }
@@ -46,6 +47,7 @@ const makeTally = () => {
       if (outcome === "success" && first?.finished === false) tally.takenOver++
     }
     tally.cancelledCalls += calls.filter(({ cancelled }) => cancelled !== undefined).length
+    tally.followed += calls.filter(({ isFollowed }) => isFollowed).length
     tally.opened += transitions.filter(({ to }) => to === "open").length
     tally.restarted +=
       calls.filter(({ outcome: { end }, outcomeReached }) => outcomeReached && (end === "crash" || end === "hang"))
@@ -90,11 +92,12 @@ describe("Inference in random schedules", () => {
         const again = await Effect.runPromise(run(scheduleOf(seed)))
         assert.deepStrictEqual(traceOf(again), traceOf(record), `I10: seed ${seed} gives the same decisions`)
       }
-      const { cancelled, cancelledCalls, failure, opened, pending, restarted, success, takenOver } = tally
+      const { cancelled, cancelledCalls, failure, followed, opened, pending, restarted, success, takenOver } = tally
       assert.strictEqual(pending, 0)
       assert.isAbove(Math.min(success, failure), 500)
       assert.isAbove(Math.min(cancelled, opened), 150)
       assert.isAbove(Math.min(takenOver, cancelledCalls, restarted), 50)
+      assert.isAbove(followed, 20)
     })
   }
 })

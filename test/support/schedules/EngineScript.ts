@@ -1,10 +1,11 @@
 /** The behaviour of engines by a schedule's scripts, and the record of their jobs. */
-import { Duration, Effect, Stream } from "effect"
 import type { Fiber } from "effect"
+import { Cause, Duration, Effect, Exit, Stream } from "effect"
 import * as Defaults from "../../../src/domain/Defaults.ts"
 import type { Deployment } from "../../../src/domain/Deployment.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { EngineFailure, JobEvent } from "../../../src/domain/Job.ts"
+import type { Engine, EventReceiver, StartedAnswer } from "../../../src/services/engines/Engine.ts"
 import type { EngineBehaviour, JobListener, ScriptedEngine, ScriptedJob } from "../ScriptedEngines.ts"
 import { reasonOf } from "./Reasons.ts"
 import type { Call, Moment, Record } from "./Record.ts"
@@ -155,11 +156,54 @@ const makeOutcomes = ({ scripts }: Schedule) => {
 
 const callerOf = ({ job }: ScriptedJob): string => job.kind === "generate" ? job.messages[0]!.content : ""
 
+/** Passes the events of a stream on to a receiver, which may pause it. */
+const follow = (
+  { fork }: RunContext,
+  events: ReturnType<Engine["generate"]>,
+  receiver: EventReceiver
+): StartedAnswer => {
+  let isClosed = false
+  let isPaused = false
+  let wake: (() => void) | undefined
+  const resumed = Effect.callback<void>((resume) => {
+    if (!isPaused) return resume(Effect.void)
+    wake = () => resume(Effect.void)
+  })
+  const passed = Stream.runForEachArray(events, (some) =>
+    Effect.suspend(() => {
+      receiver.events(some)
+      return resumed
+    }))
+  // The receiver is called after `start` has returned.
+  const running = fork(Effect.map(Effect.exit(Effect.andThen(Effect.yieldNow, passed)), (exit) => {
+    if (isClosed) return
+    if (Exit.isSuccess(exit)) return receiver.end()
+    const error = Cause.findErrorOption(exit.cause)
+    if (error._tag === "Some") receiver.failed(error.value)
+    else receiver.died(Cause.squash(exit.cause))
+  }))
+  return {
+    pause: () => {
+      isPaused = true
+    },
+    resume: () => {
+      isPaused = false
+      wake?.()
+    },
+    close: () => {
+      isClosed = true
+      running.interruptUnsafe()
+    }
+  }
+}
+
 /** The outcome of every load and every job. */
 export const behaviourOf = (context: RunContext): EngineBehaviour => {
   const { moment, record } = context
   const { schedule } = record
   const outcomes = makeOutcomes(schedule)
+  /** A job that a receiver follows starts now. */
+  let startsNow = false
 
   const onJob = (engine: ScriptedEngine, job: ScriptedJob): JobListener => {
     const { id, options } = engine.deployment
@@ -167,6 +211,7 @@ export const behaviourOf = (context: RunContext): EngineBehaviour => {
     const call: Call = {
       number: record.calls.length,
       caller: callerOf(job),
+      isFollowed: startsNow,
       deployment: id,
       engine: engine.index,
       slots: options.engine === "fake" ? options.slots! : 0,
@@ -185,6 +230,7 @@ export const behaviourOf = (context: RunContext): EngineBehaviour => {
       ended: undefined,
       cancelled: undefined
     }
+    startsNow = false
     record.calls.push(call)
     const window = makeWindow(call)
     const running = context.fork(runJob(context, call, engine, job, window))
@@ -193,7 +239,9 @@ export const behaviourOf = (context: RunContext): EngineBehaviour => {
         if (command.type === "grant") return window.grant(command.tokens)
         call.cancelled ??= moment()
         running.interruptUnsafe()
-        context.fork(releaseSlot(engine, job, call.outcome))
+        // A provider's exchange ends at once.
+        if (call.isFollowed) job.emit({ type: "cancelled" })
+        else context.fork(releaseSlot(engine, job, call.outcome))
       },
       onEnd() {
         call.ended = moment()
@@ -231,13 +279,22 @@ export const behaviourOf = (context: RunContext): EngineBehaviour => {
           record.closedInUse.push({ engine: index, moment: moment() })
         }
       }),
-    wrap: (engine) => ({
-      ...engine,
-      generate: (generation, hold) =>
+    wrap: (engine) => {
+      const generate: Engine["generate"] = (generation, hold) =>
         Stream.filter(
           engine.generate(generation, hold),
           (event) => event.type !== "finish" || event.usage.promptTokens !== cutMark
         )
-    })
+      const followed: Engine["generate"] = (generation) =>
+        Stream.suspend(() => {
+          startsNow = engine.isOver?.() !== true
+          return generate(generation)
+        })
+      return {
+        ...engine,
+        generate,
+        start: (generation, _, receiver) => follow(context, followed(generation), receiver)
+      }
+    }
   }
 }

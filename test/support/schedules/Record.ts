@@ -16,6 +16,8 @@ export interface Moment {
 export interface Call {
   readonly number: number
   readonly caller: string
+  /** A receiver follows it: `Engine.start`. */
+  readonly isFollowed: boolean
   readonly deployment: string
   readonly engine: number
   readonly slots: number
