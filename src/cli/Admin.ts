@@ -22,13 +22,15 @@ const reasonOf = ({ circuit, keys, lastFailure = "", state }: Deployment): strin
     return `circuit open after failures; retry in ${secondsText(circuit.retryAfterMs)}`
   }
   if (keys === undefined) return ""
-  const { retryAfterMs, total, waiting } = keys
-  const which = waiting === total ? "its keys" : `${waiting} of its ${total} keys`
+  const { rejected, retryAfterMs, total, waiting } = keys
+  const some = (count: number) => count === total ? "its keys" : `${count} of its ${total} keys`
+  if (waiting === 0) return `the provider rejected ${some(rejected)} and has not accepted them since; check them`
+  const which = some(waiting)
   return `the provider limited or rejected ${which}; retry in ${secondsText(retryAfterMs)}`
 }
 
 const rows = (deployments: ReadonlyArray<Deployment>): ReadonlyArray<ReadonlyArray<string>> => [
-  ["DEPLOYMENT", "ENGINE", "STATE", "RUNNING", "WAITING", "MEMORY", ""],
+  ["DEPLOYMENT", "ENGINE", "STATE", "RUNNING", "WAITING", "MEMORY", "REASON"],
   ...deployments.map((deployment) => [
     deployment.deployment,
     deployment.engine,

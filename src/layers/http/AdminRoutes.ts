@@ -75,7 +75,7 @@ const makeDescribe = (models: Models["Service"], providers: Providers["Service"]
     const status = yield* models.status(deployment)
     const { id, model, options, pinned } = deployment
     const keys = providers.waitingKeys(deployment, yield* Time.now)
-    const waiting = keys === undefined || keys.waiting === 0 ? {} : { keys }
+    const waiting = keys === undefined || keys.waiting + keys.rejected === 0 ? {} : { keys }
     return { ...status, model, engine: options.engine, pinned, ...circuitOf(id, states), ...waiting }
   })
 

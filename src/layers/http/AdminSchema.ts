@@ -46,9 +46,12 @@ export const Deployment = Schema.Struct({
   lastFailure: Schema.optionalKey(Schema.String),
   /** Where it is not closed. */
   circuit: Schema.optionalKey(Schema.Struct({ phase: Phase, retryAfterMs: Schema.Finite })),
-  /** Where its provider has limited or rejected keys: how many of them wait, and ms until one of these is tried again. */
+  /**
+   * Where its provider has limited or rejected keys: how many of them wait, how many it has rejected and not accepted since,
+   * and ms until one that waits is tried again.
+   */
   keys: Schema.optionalKey(
-    Schema.Struct({ waiting: Schema.Int, total: Schema.Int, retryAfterMs: Schema.Finite })
+    Schema.Struct({ waiting: Schema.Int, total: Schema.Int, rejected: Schema.Int, retryAfterMs: Schema.Finite })
   )
 })
 export type Deployment = typeof Deployment.Type

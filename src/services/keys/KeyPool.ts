@@ -138,6 +138,8 @@ export const refused = (keys: KeyPool, index: number, takenAt: number, now: numb
 export interface WaitingKeys {
   readonly waiting: number
   readonly total: number
+  /** The keys that the provider rejected and has not accepted since, waiting or not. */
+  readonly rejected: number
   /** ms until the first of them is tried again; 0 if none waits. */
   readonly retryAfterMs: number
 }
@@ -145,7 +147,13 @@ export interface WaitingKeys {
 /** The keys that are in cooldown now. */
 export const waiting = (keys: KeyPool, now: number): WaitingKeys => {
   const waits = keys.filter((key) => !isFree(key, now)).map(({ until }) => until - now)
-  return { waiting: waits.length, total: keys.length, retryAfterMs: waits.length === 0 ? 0 : Math.min(...waits) }
+  const rejected = keys.filter(({ standing }) => standing === "refused").length
+  return {
+    waiting: waits.length,
+    total: keys.length,
+    rejected,
+    retryAfterMs: waits.length === 0 ? 0 : Math.min(...waits)
+  }
 }
 
 /** ms until the first rejected key may be probed; undefined if none is rejected. */

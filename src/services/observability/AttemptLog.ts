@@ -10,7 +10,7 @@
 import { Duration, Effect } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import { classify, isRefusal } from "../../domain/FailureClass.ts"
-import type { Reason } from "../../domain/InferenceError.ts"
+import type { AuthenticationFailed, Reason } from "../../domain/InferenceError.ts"
 
 /** The failed attempt. */
 export interface FailedAttempt {
@@ -22,6 +22,11 @@ export interface FailedAttempt {
   readonly now: number
 }
 
+const rejection = ({ quota, status }: AuthenticationFailed): string => {
+  if (quota === true) return "the provider's quota is used up: check the plan and billing"
+  return `the provider rejected the API key${status === undefined ? "" : ` with HTTP status ${status}`}: check the key`
+}
+
 /** The kind of the failure, with its figures. */
 const kindOf = (reason: Reason): string => {
   switch (reason._tag) {
@@ -29,6 +34,8 @@ const kindOf = (reason: Reason): string => {
       return `UpstreamFailed, ${reason.status === undefined ? reason.kind : `HTTP status ${reason.status}`}`
     case "UpstreamTimeout":
       return `UpstreamTimeout, ${reason.phase} after ${reason.afterMs} ms`
+    case "AuthenticationFailed":
+      return `AuthenticationFailed, ${rejection(reason)}`
     default:
       return reason._tag
   }

@@ -91,7 +91,12 @@ const withRoutes = async (
       Providers,
       Providers.of({
         ...none,
-        waitingKeys: ({ id }) => ({ waiting: id in cooldowns ? 1 : 0, total: 2, retryAfterMs: cooldowns[id] ?? 0 }),
+        waitingKeys: ({ id }) => ({
+          waiting: id in cooldowns ? 1 : 0,
+          total: 2,
+          rejected: 0,
+          retryAfterMs: cooldowns[id] ?? 0
+        }),
         resetKeys: ({ id }) => void calls.push(`reset keys ${id}`)
       })
     ),
@@ -178,7 +183,7 @@ describe("GET /admin/deployments", () => {
 
   it("has a circuit unless it is closed, and keys only during a cooldown", () => {
     const state = { retryAfterMs: 7, successes: 1 }
-    const keys = { waiting: 1, total: 2 }
+    const keys = { waiting: 1, total: 2, rejected: 0 }
     const states: ReadonlyArray<State> = [
       { ...state, deployment: "chat#0", phase: "open" },
       { ...state, deployment: "chat#1", phase: "half-open" },

@@ -45,6 +45,14 @@ const apply = (keys: KeyPool, one: Happening, now: number): KeyPool => {
 }
 
 describe("KeyPool", () => {
+  it("counts a rejected key after its cooldown too, until it is accepted", () => {
+    const rejected = refused(make([1, 1]), 0, 0, 0, cooldowns)
+    const later = cooldowns.longestRefused + 1
+    assert.deepInclude(waiting(rejected, 0), { waiting: 1, rejected: 1 })
+    assert.deepInclude(waiting(rejected, later), { waiting: 0, rejected: 1 })
+    assert.deepInclude(waiting(accepted(rejected, 0, later, later), later), { waiting: 0, rejected: 0 })
+  })
+
   it("counts the keys that cannot be chosen, and the time until one can", () => {
     fc.assert(fc.property(weights, happenings, (weights, all) => {
       let now = 0
@@ -57,7 +65,7 @@ describe("KeyPool", () => {
           return choose(keys, others, at, 0, cooldowns) !== undefined
         }
         const blocked = weights.map((_, index) => index).filter((index) => !isFree(index, now))
-        const { retryAfterMs, ...counted } = waiting(keys, now)
+        const { rejected: _, retryAfterMs, ...counted } = waiting(keys, now)
         assert.deepStrictEqual(counted, { waiting: blocked.length, total: weights.length })
         if (blocked.length === 0) assert.strictEqual(retryAfterMs, 0)
         else {

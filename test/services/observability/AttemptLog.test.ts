@@ -37,8 +37,12 @@ const reasons: ReadonlyArray<readonly [string, InferenceError.Reason]> = [
   ],
   ["Warn An attempt at \"a#0\" failed (RateLimited)", new InferenceError.RateLimited({ deployment: "a#0" })],
   [
-    "Warn An attempt at \"a#0\" failed (AuthenticationFailed)",
+    "Warn An attempt at \"a#0\" failed (AuthenticationFailed, the provider rejected the API key with HTTP status 401: check the key)",
     new InferenceError.AuthenticationFailed({ deployment: "a#0", status: 401 })
+  ],
+  [
+    "Warn An attempt at \"a#0\" failed (AuthenticationFailed, the provider's quota is used up: check the plan and billing)",
+    new InferenceError.AuthenticationFailed({ deployment: "a#0", status: 402, quota: true })
   ],
   [
     "Debug An attempt at \"a#0\" failed (CircuitOpen)",

@@ -61,7 +61,7 @@ describe("an explanation", () => {
         Providers.Providers,
         {
           ...Providers.none,
-          waitingKeys: ({ id }) => ({ waiting: id === "a#0" ? 2 : 1, total: 2, retryAfterMs: 42_000 })
+          waitingKeys: ({ id }) => ({ waiting: id === "a#0" ? 2 : 1, total: 2, rejected: 0, retryAfterMs: 42_000 })
         }
       ),
       Effect.provideService(Registry, makeRegistry([])),
