@@ -181,6 +181,12 @@ describe("config", () => {
     )
   })
 
+  it("rejects a PORT that the service would not start with", async () => {
+    const { code, stderr } = await invoke(["config", "check"], { env: { PORT: "abc" } })
+    assert.strictEqual(code, 1)
+    assert.include(stderr, "PORT: The environment variable PORT must be a port from 0 to 65535, not \"abc\"\n")
+  })
+
   it("says that a file is empty", async () => {
     using folder = temporaryFolder()
     const file = join(folder.path, "troupe.yaml")

@@ -20,7 +20,7 @@ import * as MemoryForecast from "../services/models/MemoryForecast.ts"
 import { nameInStore } from "../services/settings/Resolution.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { Settings, SettingsError } from "../services/settings/Settings.ts"
-import { config, json } from "./Flags.ts"
+import { config, json, portProblem } from "./Flags.ts"
 import { bytesText, printJson, table } from "./Output.ts"
 
 /** One of the files that a deployment can be loaded from. */
@@ -170,7 +170,12 @@ const lookAt = Effect.fnUntraced(function*(file: string | undefined) {
   const checked = settings === undefined ? undefined : yield* checkFiles(settings).pipe(
     Effect.provide(Layer.merge(App.memory, Layer.provide(App.store, Layer.succeed(Settings, settings))))
   )
-  const all = SettingsFile.located(text, [...problems, ...(checked?.problems ?? [])])
+  const port = portProblem()
+  const all = SettingsFile.located(text, [
+    ...(port === undefined ? [] : [{ path: "PORT", expected: port }]),
+    ...problems,
+    ...(checked?.problems ?? [])
+  ])
   if (settings === undefined || checked === undefined || all.length > 0) {
     return yield* new SettingsError({ source, problems: all })
   }

@@ -42,14 +42,18 @@ export interface Target {
 export const loadWithoutSecrets = (file: Option.Option<string>, engineHost?: "process" | "thread") =>
   SettingsFile.load({ file: Option.getOrUndefined(file), secretsMayBeUnset: true, engineHost })
 
+/** Why PORT is not a port, if it is set. */
+export const portProblem = (): string | undefined => {
+  const text = process.env["PORT"] ?? ""
+  if (text === "" || /^\d{1,5}$/.test(text) && Number(text) <= 65535) return undefined
+  return `The environment variable PORT must be a port from 0 to 65535, not "${text}"`
+}
+
 const portFromEnvironment = Effect.suspend(() => {
-  const text = process.env["PORT"]
-  if (text === undefined || text === "") return Effect.undefined
-  return /^\d{1,5}$/.test(text) && Number(text) <= 65535
-    ? Effect.succeed(Number(text))
-    : Effect.fail(
-      new CommandFailed({ message: `The environment variable PORT must be a port from 0 to 65535, not "${text}".` })
-    )
+  const problem = portProblem()
+  if (problem !== undefined) return Effect.fail(new CommandFailed({ message: `${problem}.` }))
+  const text = process.env["PORT"] ?? ""
+  return Effect.succeed(text === "" ? undefined : Number(text))
 })
 
 /** Where the service listens: flags first, then HOST and PORT, then the settings. */
