@@ -6,6 +6,7 @@ import { Clock, Effect, Layer, Result } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApi, HttpApiBuilder, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
+import { nearestName } from "../../domain/NearestName.ts"
 import * as Text from "../../domain/Text.ts"
 import * as Readiness from "../../services/health/Readiness.ts"
 import type { Models } from "../../services/models/Models.ts"
@@ -63,7 +64,14 @@ export const routerConfig = { maxParamLength: Number.MAX_SAFE_INTEGER }
 /** The allowed methods of a path, as `GET, POST`; undefined for a path that does not exist. */
 export type MethodsOf = (path: string) => string | undefined
 
-const makeMethodsOf = (api: ReturnType<typeof Api.make>): MethodsOf => {
+/** The paths of the service. */
+interface KnownPaths {
+  readonly methodsOf: MethodsOf
+  /** Those without a parameter. */
+  readonly paths: ReadonlyArray<string>
+}
+
+const makeKnownPaths = (api: ReturnType<typeof Api.make>): KnownPaths => {
   const byPath = new Map<string, Array<string>>([["/metrics", ["GET"]], ["/openapi.json", ["GET"]]])
   HttpApi.reflect(api, {
     onGroup: () => {},
@@ -73,17 +81,44 @@ const makeMethodsOf = (api: ReturnType<typeof Api.make>): MethodsOf => {
     pattern: new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/:\w+/g, "[^/]+")}$`),
     methods: methods.join(", ")
   }))
-  return (path) => patterns.find(({ pattern }) => pattern.test(path))?.methods
+  return {
+    methodsOf: (path) => patterns.find(({ pattern }) => pattern.test(path))?.methods,
+    paths: [...byPath.keys()].filter((path) => !path.includes(":"))
+  }
 }
 
-const problemOf = (method: string, path: string, allowed: string | undefined): HttpProblem => {
+/** Endpoints of other services that clients use, and what this service has instead. */
+const elsewhere: Readonly<Record<string, string>> = {
+  "/v1/responses": "/v1/chat/completions",
+  "/v1/completions": "/v1/chat/completions",
+  "/api/chat": "/v1/chat/completions",
+  "/api/generate": "/v1/chat/completions",
+  "/api/embed": "/v1/embeddings",
+  "/api/tags": "/v1/models"
+}
+
+/** A path as it was probably meant: one `/v1` at its beginning. */
+const spellings = (path: string): ReadonlyArray<string> => {
+  const plain = path.replace(/\/+$/, "")
+  return [plain, plain.replace(/^(?:\/v1)+(?=\/)/, "/v1"), `/v1${plain}`]
+}
+
+/** Why a path does not exist, with the path to use instead, if one is near. */
+const missingPath = (path: string, { methodsOf, paths }: KnownPaths): string => {
   const shown = Text.cut(path, Text.longestPath)
+  const possible = spellings(path)
+  const foreign = possible.find((one) => Object.hasOwn(elsewhere, one))
+  if (foreign !== undefined) return `Troupe does not serve ${shown}. Use ${elsewhere[foreign]}.`
+  const meant = possible.find((one) => methodsOf(one) !== undefined) ?? nearestName(path, paths)
+  const hint = meant === undefined ? "" : ` Did you mean ${Text.cut(meant, Text.longestPath)}?`
+  return `The path ${shown} does not exist.${hint} GET /openapi.json lists all paths.`
+}
+
+const problemOf = (method: string, path: string, known: KnownPaths): HttpProblem => {
+  const shown = Text.cut(path, Text.longestPath)
+  const allowed = known.methodsOf(path)
   return allowed === undefined
-    ? {
-      status: 404,
-      code: "not_found",
-      message: `The path ${shown} does not exist. GET /openapi.json lists all paths.`
-    }
+    ? { status: 404, code: "not_found", message: missingPath(path, known) }
     : {
       status: 405,
       code: "method_not_allowed",
@@ -92,24 +127,24 @@ const problemOf = (method: string, path: string, allowed: string | undefined): H
     }
 }
 
-const notFound = (dialectOf: (path: string) => Dialect, methodsOf: MethodsOf) =>
+const notFound = (dialectOf: (path: string) => Dialect, known: KnownPaths) =>
   Effect.zipWith(HttpServerRequest.HttpServerRequest, Endpoint.makeId("req_"), ({ method, url }, id) => {
     const path = url.split("?")[0]!
     const { encodeProblem, idHeaders } = dialectOf(path)
-    return respondError(encodeProblem(problemOf(method, path, methodsOf(path)), id), idHeaders(id))
+    return respondError(encodeProblem(problemOf(method, path, known), id), idHeaders(id))
   })
 
 /** The routes, and what the server needs to answer a request without the router. */
 export const make = (dialects: Dialects) => {
   const api = Api.make(dialects)
   const dialectOf = makeDialectOf(dialects)
-  const methodsOf = makeMethodsOf(api)
+  const known = makeKnownPaths(api)
   const layer = Layer.mergeAll(
     models(dialects),
     // It takes longer to make than to read the configuration, and few ask for it; `OpenApi` keeps it.
     HttpRouter.add("GET", "/openapi.json", Effect.sync(() => HttpServerResponse.jsonUnsafe(OpenApi.fromApi(api)))),
     PrometheusMetrics.layerHttp({ path: "/metrics" }),
-    HttpRouter.add("*", "/*", notFound(dialectOf, methodsOf))
+    HttpRouter.add("*", "/*", notFound(dialectOf, known))
   )
-  return { dialectOf, layer, methodsOf }
+  return { dialectOf, layer, methodsOf: known.methodsOf }
 }

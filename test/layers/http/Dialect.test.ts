@@ -118,6 +118,26 @@ describe("a dialect added to the server's list", () => {
       assert.include(await raw(port, "POST /plain/ask?a=%"), "{\"problem\":\"The query has")
     }))
 
+  it.live("is suggested where a path is near one of its own, or where clients of other services call", () =>
+    withServer(async (url) => {
+      const messageOf = async (path: string) => JSON.stringify(await (await post(url + path, {})).json())
+      for (
+        const [path, meant] of [
+          ["/plain/aks", "/plain/ask"],
+          ["/v1/v1/chat/completions", "/v1/chat/completions"],
+          ["/chat/completions", "/v1/chat/completions"],
+          ["/v1/chat/completion", "/v1/chat/completions"],
+          ["/v1/embedings", "/v1/embeddings"]
+        ] as const
+      ) {
+        assert.include(await messageOf(path), `The path ${path} does not exist. Did you mean ${meant}? GET`)
+      }
+      for (const path of ["/v1/responses", "/responses", "/v1/completions", "/api/chat", "/v1/v1/responses"]) {
+        assert.include(await messageOf(path), `Troupe does not serve ${path}. Use /v1/chat/completions.`)
+      }
+      assert.include(await messageOf("/nothing/like/it"), "does not exist. GET")
+    }))
+
   it.live("has its own format of the model list", () =>
     withServer(async (url) => {
       const get = async (path: string) =>
