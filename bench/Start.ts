@@ -20,9 +20,6 @@ import { tinyChat } from "./Tokens.ts"
 
 const name = "start"
 const targets = { remote: { atMost: 300 }, embedded: { atMost: 900 }, memory: { atMost: 120 } }
-/** From the listening line until the memory is read, ms. */
-const idleFor = 1_000
-
 const sources = fileURLToPath(new URL("../src/main.ts", import.meta.url))
 const built = fileURLToPath(new URL("../dist/main.js", import.meta.url))
 const moduleCounter = new URL("moduleCounter.ts", import.meta.url).href
@@ -54,9 +51,11 @@ const residentMegabytes = (pid: number): number => {
   return Number(kilobytes) / 1024
 }
 
+/** @param idleMs from the listening line until the memory is read */
 const startOnce = (
   entry: string,
   kind: Kind,
+  idleMs: number,
   nodeOptions: ReadonlyArray<string> = [],
   env: Readonly<Record<string, string>> = {}
 ): Promise<Start> => {
@@ -65,7 +64,7 @@ const startOnce = (
   return withService(options, async ({ pid }) => {
     const time = performance.now() - begun
     const cpu = ProcessCpu.ofProcess(pid) / 1_000
-    await sleep(idleFor)
+    await sleep(idleMs)
     return { time, cpu, memory: ProcessCpu.isAvailable ? residentMegabytes(pid) : Number.NaN }
   })
 }
@@ -75,7 +74,7 @@ const countModules = async (entry: string): Promise<number> => {
   const folder = mkdtempSync(join(tmpdir(), "troupe-bench-"))
   try {
     const file = join(folder, "modules")
-    await startOnce(entry, "remote", ["--import", moduleCounter], { BENCH_MODULES: file })
+    await startOnce(entry, "remote", 0, ["--import", moduleCounter], { BENCH_MODULES: file })
     return Number(readFileSync(file, "utf8"))
   } finally {
     rmSync(folder, { recursive: true, force: true })
@@ -91,21 +90,22 @@ interface Starts {
 
 const measure = async (
   entries: ReadonlyArray<string>,
-  { rounds }: Effort,
+  { roundMs, rounds }: Effort,
   nodeOptions: ReadonlyArray<string>
 ): Promise<ReadonlyArray<Starts>> => {
+  const idleMs = roundMs / 2
   const all = entries.map((): Starts => ({ remote: [], uncached: [], embedded: [], modules: 0 }))
   for (const [index, entry] of entries.entries()) {
     // This also writes the compile cache.
     all[index]!.modules = await countModules(entry)
-    await startOnce(entry, "embedded")
+    await startOnce(entry, "embedded", 0)
   }
   for (let round = 0; round < rounds; round++) {
     for (const [index, entry] of entries.entries()) {
       const starts = all[index]!
-      starts.remote.push(await startOnce(entry, "remote", nodeOptions))
-      starts.uncached.push(await startOnce(entry, "remote", nodeOptions, { NODE_DISABLE_COMPILE_CACHE: "1" }))
-      starts.embedded.push(await startOnce(entry, "embedded", nodeOptions))
+      starts.remote.push(await startOnce(entry, "remote", idleMs, nodeOptions))
+      starts.uncached.push(await startOnce(entry, "remote", idleMs, nodeOptions, { NODE_DISABLE_COMPILE_CACHE: "1" }))
+      starts.embedded.push(await startOnce(entry, "embedded", idleMs, nodeOptions))
     }
   }
   return all
