@@ -6,7 +6,7 @@ import { Duration, Effect, Layer } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, EngineDeployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
-import type { EngineDescription, EngineHost } from "../../domain/EngineProtocol.ts"
+import type { EngineDescription, EngineHost, HostOptions } from "../../domain/EngineProtocol.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { EngineFailure } from "../../domain/Job.ts"
 import { plainLine } from "../../domain/Text.ts"
@@ -23,7 +23,6 @@ import { makeChildHost } from "./ChildHost.ts"
 import * as HangDetector from "./HangDetector.ts"
 import * as LanguageModelEngine from "./LanguageModelEngine.ts"
 import * as LocalEngine from "./LocalEngine.ts"
-import { makePoolHost } from "./PoolHost.ts"
 
 /** The reason, if the request caused the failure. */
 const requestReason = ({ id, model }: Deployment, failure: EngineFailure): InferenceError.Reason | undefined => {
@@ -104,13 +103,19 @@ const closeHost = (deployment: Deployment, host: EngineHost): Effect.Effect<void
     })
   )
 
+/** The code of thread pools is loaded only where engines run in this process. */
+const makeHost = (where: Where, options: HostOptions): Effect.Effect<EngineHost> =>
+  where === "process"
+    ? Effect.sync(() => makeChildHost(options))
+    : Effect.map(Effect.promise(() => import("./PoolHost.ts")), ({ makePoolHost }) => makePoolHost(options))
+
 /** Starts an engine in a pool of threads. */
 const startLocal: StartLocal = Effect.fnUntraced(
   function*(where, deployment, options) {
     const spec = EngineKinds.kindOf(options).spec!(options)
     const replicas = options.replicas ?? 1
     const host = yield* Effect.acquireRelease(
-      Effect.sync(() => (where === "process" ? makeChildHost : makePoolHost)({ ...graces, spec, replicas })),
+      makeHost(where, { ...graces, spec, replicas }),
       (host) => closeHost(deployment, host)
     )
     const description = yield* waitReady(where, deployment, host)
