@@ -9,7 +9,9 @@ import { isNative } from "../../domain/Source.ts"
 import type { ErrorDetails } from "../shared/ErrorMapping.ts"
 import { brief, cut, malformed, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
 import { at, codeOf, countAt, type Fields, fieldsOf, listAt, parse, textAt } from "../shared/Json.ts"
-import type { DecodeResult, EventDecoder, Refusal, Target } from "../shared/ProviderDialect.ts"
+import type { DecodeResult, EventDecoder, Frame, Refusal, Target } from "../shared/ProviderDialect.ts"
+import type { TextForm } from "../shared/TextChunks.ts"
+import { TextChunks } from "../shared/TextChunks.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import { argumentsText, makeIds } from "../shared/ToolCallAssembler.ts"
 import * as DecodeNative from "./DecodeNative.ts"
@@ -199,19 +201,39 @@ const makeMessageDecoder = (generation: Generation, target: Target) => {
     ["error", (data) => Result.fail(inBand(data, target))]
   ])
   const push = (type: string, data: Fields): DecodeResult => handlers.get(type)?.(data) ?? emit()
-  return { push }
+  const pushText = (text: string): Event => ({ type: "text", text, tokens: counter.count(text) })
+  return {
+    push,
+    /** Adds a piece of text to an answer that has text. */
+    pushText
+  }
+}
+
+const textForm: TextForm = {
+  begins: [/"text"\s*:\s*"/g],
+  stringsOf: (event) => [at(event, "delta", "text")],
+  isTextOnly: (event, events) =>
+    event["type"] === "content_block_delta" && events.length === 1 && events[0]!.type === "text"
 }
 
 export const events = (generation: Generation, target: Target): EventDecoder => {
-  const { push } = makeMessageDecoder(generation, target)
+  const { push, pushText } = makeMessageDecoder(generation, target)
   const chunks = isNative(generation, target.options) ? DecodeNative.makeChunks() : undefined
+  const texts = new TextChunks(textForm, chunks === undefined ? undefined : (data) => DecodeNative.nativeOf(data))
+  let isEnding = false
+  const pushEvent = (frame: Frame): DecodeResult => {
+    const fields = fieldsOf(parse(frame.data))
+    const type = textAt(fields, "type")
+    if (fields === undefined || type === undefined) return Result.fail(malformed(target, "an event without `type`"))
+    isEnding ||= type === "message_delta"
+    const events = push(type, fields)
+    if (Result.isSuccess(events)) texts.add(frame, fields, events.success)
+    return chunks === undefined ? events : chunks.push(type, fields, events)
+  }
   return {
-    push: ({ data }) => {
-      const fields = fieldsOf(parse(data))
-      const type = textAt(fields, "type")
-      if (fields === undefined || type === undefined) return Result.fail(malformed(target, "an event without `type`"))
-      const events = push(type, fields)
-      return chunks === undefined ? events : chunks.push(type, fields, events)
+    push: (frame) => {
+      const text = isEnding ? undefined : texts.textOf(frame)
+      return text === undefined ? pushEvent(frame) : Result.succeed(texts.eventsOf(pushText(text)))
     },
     end: () => Result.fail(cut(target))
   }

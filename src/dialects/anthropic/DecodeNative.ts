@@ -27,7 +27,7 @@ const eventHasMore = (event: Fields): boolean => {
     : type !== "content_block_start" || blockHasMore(event["content_block"])
 }
 
-const nativeOf = (body: Fields, form: Native["form"] = "chunk"): Native => ({
+export const nativeOf = (body: Fields, form: Native["form"] = "chunk"): Native => ({
   dialect: "anthropic",
   form,
   body,

@@ -16,6 +16,7 @@ import type { Event } from "../../domain/Inference.ts"
 import type * as InferenceError from "../../domain/InferenceError.ts"
 import type { TokenUsage } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
+import { ChunkEncoder } from "../shared/EventTemplate.ts"
 import type { OwnEvent } from "../shared/FrameBatch.ts"
 import { write } from "../shared/FrameBatch.ts"
 import type { Fields } from "../shared/Json.ts"
@@ -178,9 +179,15 @@ const mixedUp = ({ id }: Envelope): string => encodeError(EncodeError.make(500, 
 
 /** Passes the provider's events on; their content is not encoded again. */
 const makeNative = (envelope: Envelope, blocks: ReturnType<typeof makeBlocks>) => {
+  const texts = new ChunkEncoder("anthropic", frame)
   let native = false
   return {
     frames: (part: Native): string => {
+      const text = texts.encode(part)
+      if (text !== undefined) {
+        native = true
+        return text
+      }
       const events = nativeEvents(part, envelope)
       native ||= events.length > 0
       for (const event of events) blocks.note(event)

@@ -12,11 +12,12 @@ import { brief, cut, inBandReason, malformed, reasonOf, statusOf } from "../shar
 import type { Fields } from "../shared/Json.ts"
 import { at, codeOf, countAt, fieldsOf, isEmpty, listAt, numbersOf, ownOf, parse, textAt } from "../shared/Json.ts"
 import type { DecodeResult, EventDecoder, Frame, Refusal, Target } from "../shared/ProviderDialect.ts"
+import { TextChunks } from "../shared/TextChunks.ts"
 import type { Counter, ReportedUsage } from "../shared/TokenCounter.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import * as ToolCallAssembler from "../shared/ToolCallAssembler.ts"
 import * as DecodeNative from "./DecodeNative.ts"
-import { TextChunks } from "./TextChunks.ts"
+import { textForm } from "./TextForm.ts"
 
 /** Field names of this service, by the prefix of the provider's name. */
 const paths: ReadonlyArray<readonly [RegExp, string]> = [
@@ -287,7 +288,7 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
     ? DecodeNative.makeChunks(isLegacy(generation), choicesOf(generation))
     : undefined
   const end = (): DecodeResult => chunks === undefined ? decoder.end() : chunks.end(decoder.end())
-  const texts = new TextChunks(chunks?.textOf)
+  const texts = new TextChunks(textForm, chunks?.textOf)
   const push = (frame: Frame): DecodeResult => {
     const { data, event } = frame
     if (data === "[DONE]") return end()

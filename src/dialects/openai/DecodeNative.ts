@@ -125,7 +125,7 @@ export interface Chunks {
   /** The events of the answer's end. */
   readonly end: (decoded: DecodeResult) => DecodeResult
   /** A chunk of text alone for the caller. */
-  readonly textOf: (chunk: Fields, choice: Fields) => Native
+  readonly textOf: (chunk: Fields) => Native
 }
 
 /** The chunk with another first choice. */
@@ -206,8 +206,10 @@ export const makeChunks = (legacy: boolean, count: number): Chunks => {
   }
 
   return {
-    textOf: (chunk, choice) =>
-      nativeOf(withChoice(chunk, { ...choice, delta: messageWith(fieldsOf(choice["delta"]) ?? {}, [], legacy) })),
+    textOf: (chunk) => {
+      const choice = fieldsOf(listAt(chunk, "choices")[0]) ?? {}
+      return nativeOf(withChoice(chunk, { ...choice, delta: messageWith(fieldsOf(choice["delta"]) ?? {}, [], legacy) }))
+    },
     push: (given, choice, events) => {
       const chunk = requestedOf(given, count)
       if (chunk === undefined) return events

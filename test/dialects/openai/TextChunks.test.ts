@@ -4,46 +4,15 @@ import * as fc from "fast-check"
 import type { Envelope } from "../../../src/dialects/openai/EncodeAnswer.ts"
 import * as EncodeStream from "../../../src/dialects/openai/EncodeStream.ts"
 import { openAi } from "../../../src/dialects/openai/Provider.ts"
-import { RepeatedChunk } from "../../../src/dialects/shared/EventTemplate.ts"
-import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Event } from "../../../src/domain/Inference.ts"
-import { makeEventReader } from "../../../src/layers/providers/AnswerEvents.ts"
-import { generationOf, targetOf } from "../../support/Dialects.ts"
+import { generationOf } from "../../support/Dialects.ts"
+import { bodyOf, isRepeated, parsedOf, read, spaced } from "../../support/Streams.ts"
 
 const ownCaller = generationOf({ source: { dialect: "openai", body: { model: "m", messages: [] } } })
 const otherCaller = generationOf({ source: { dialect: "anthropic", body: { model: "m", messages: [] } } })
 const legacyCaller = generationOf({ source: { dialect: "openai", body: { functions: [], messages: [] } } })
+const openAiProvider = ["openai", openAi] as const
 const envelope: Envelope = { id: "req_1", created: 5, model: "mine", includeUsage: false, parallelToolCalls: true }
-
-/** What a reader makes of a stream that arrives in pieces of these lengths, in turn. */
-const read = (generation: Generation, body: Uint8Array, lengths: ReadonlyArray<number>) => {
-  const reader = makeEventReader(openAi, targetOf("openai"), generation)
-  let from = 0
-  for (let index = 0; from < body.length && !reader.isOver(); index++) {
-    const to = from + lengths[index % lengths.length]!
-    reader.push(body.subarray(from, to))
-    from = to
-  }
-  if (!reader.isOver()) reader.end()
-  return reader.take()
-}
-
-const bodyOf = (chunks: ReadonlyArray<string>): Uint8Array =>
-  Buffer.from(chunks.map((chunk) => `data: ${chunk}\n\n`).join(""))
-
-/** The same chunks with a different number of spaces before each, which no template matches. */
-const spaced = (chunks: ReadonlyArray<string>): ReadonlyArray<string> =>
-  chunks.map((chunk, index) => chunk === "[DONE]" ? chunk : `${" ".repeat(index)}${chunk}`)
-
-const isRepeated = (event: Event): boolean => event.type === "native" && event.native instanceof RepeatedChunk
-
-/** The events with native chunks as parsed JSON. */
-const parsedOf = (events: ReadonlyArray<Event>): ReadonlyArray<Event> =>
-  events.map((event) => {
-    if (event.type !== "native") return event
-    const { body, dialect, form, hasMore } = event.native
-    return { ...event, native: { body, dialect, form, hasMore } }
-  })
 
 /** The parsed chunks of the caller's stream. */
 const framesOf = (given: Envelope, events: ReadonlyArray<Event>): ReadonlyArray<unknown> => {
@@ -200,7 +169,7 @@ describe("chunks that differ in their text", () => {
       ),
       ...ends[0]!
     ])
-    const { events } = read(ownCaller, body, [body.length])
+    const { events } = read(openAiProvider, ownCaller, body, [body.length])
     assert.lengthOf(events.filter(isRepeated), given.length - 1)
     assert.deepStrictEqual(events.flatMap((event) => event.type === "text" ? [event.text] : []), given)
     const frames = framesOf(envelope, events) as ReadonlyArray<Record<string, unknown>>
@@ -219,8 +188,8 @@ describe("chunks that differ in their text", () => {
         fc.array(fc.integer({ min: 1, max: 400 }), { minLength: 1, maxLength: 5 }),
         fc.boolean(),
         (some, generation, lengths, includeUsage) => {
-          const found = read(generation, bodyOf(some), lengths)
-          const expected = read(generation, bodyOf(spaced(some)), [1_000_000])
+          const found = read(openAiProvider, generation, bodyOf(some), lengths)
+          const expected = read(openAiProvider, generation, bodyOf(spaced(some)), [1_000_000])
           assert.isFalse(expected.events.some(isRepeated))
           assert.deepStrictEqual(parsedOf(found.events), parsedOf(expected.events))
           assert.deepStrictEqual(found.failure, expected.failure)
@@ -229,8 +198,8 @@ describe("chunks that differ in their text", () => {
           repeated += found.events.filter(isRepeated).length
         }
       ),
-      { numRuns: 3_000 }
+      { numRuns: 1_000 }
     )
-    assert.isAbove(repeated, 300)
+    assert.isAbove(repeated, 100)
   })
 })
