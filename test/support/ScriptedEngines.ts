@@ -2,7 +2,7 @@
  * Scripted engines: `Models` over a real `LocalEngine` with a host that the test controls, with configurable memory, in
  * test time.
  */
-import { Clock, Deferred, Duration, Effect, Layer, Stream } from "effect"
+import { Clock, Deferred, Duration, Effect, Layer, Random, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type { Caller } from "../../src/domain/Caller.ts"
 import type { Deployment, DeploymentOptions } from "../../src/domain/Deployment.ts"
@@ -89,7 +89,7 @@ export interface EngineBehaviour {
   readonly onJob?: (engine: ScriptedEngine, job: ScriptedJob) => JobListener
   readonly errorOf?: (deployment: Deployment, failure: EngineFailure) => InferenceError.InferenceError
   /** Replaces the engine for its callers. */
-  readonly wrap?: (engine: Engine) => Engine
+  readonly wrap?: (engine: Engine, deployment: Deployment) => Engine
   readonly load?: (index: number, deployment: Deployment) => Effect.Effect<void, InferenceError.InferenceError>
   readonly close?: (index: number) => Effect.Effect<void>
   /** MiB; left out, every model fits. */
@@ -244,11 +244,11 @@ export const scriptedEngines = (behaviour: EngineBehaviour = {}): ScriptedEngine
       details: { index }
     } as const
     const engine: Engine = {
-      ...LocalEngine.make(host, describe, errorOf),
+      ...LocalEngine.make(host, describe, errorOf, yield* Random.Random),
       crashed: Deferred.await(crash),
       stop: end({ kind: "stopped" })
     }
-    return wrap?.(engine) ?? engine
+    return wrap?.(engine, deployment) ?? engine
   })
 
   const files = Layer.succeed(ModelFiles, filesOf(behaviour))

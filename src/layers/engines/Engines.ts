@@ -2,7 +2,7 @@
  * Starts engines: local ones in a pool of threads, in this process or a child process, language models that the program
  * provides, and remote deployments. Maps an engine's failures to `InferenceError`.
  */
-import { Duration, Effect, Layer } from "effect"
+import { Duration, Effect, Layer, Random } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, EngineDeployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
@@ -123,7 +123,8 @@ const startLocal: StartLocal = Effect.fnUntraced(
       yield* Effect.logWarning(`${deployment.id}: ${plainLine(warning)}`)
     }
     const watched = yield* HangDetector.watch(host, deployment.stallAfter)
-    return LocalEngine.make(watched, description, (failure) => errorOf(deployment, failure))
+    const random = yield* Random.Random
+    return LocalEngine.make(watched, description, (failure) => errorOf(deployment, failure), random)
   }
 )
 

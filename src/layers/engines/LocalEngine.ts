@@ -17,11 +17,9 @@ import type { Each, EngineFailure, GenerateJob, JobEvent, JobResult, TaskJob, To
 import { firstImage, texts } from "../../domain/Message.ts"
 import { requiredPaths } from "../../domain/Source.ts"
 import type { Engine, Retain } from "../../services/engines/Engine.ts"
+import { contentOf, failureOf, LocalAnswer, TokenGrants } from "./LocalAnswer.ts"
 
 type ErrorOf = (failure: EngineFailure) => InferenceError
-
-const stopped: EngineFailure = { kind: "stopped" }
-const unexpectedResult: EngineFailure = { kind: "failed", message: "The engine returned a result of another kind." }
 
 const notSupported = (path: string, message: string): EngineFailure => ({ kind: "not_supported", path, message })
 
@@ -64,33 +62,6 @@ const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
   }
 }
 
-/** The failure of a job that ends without its result. */
-const failureOf = (event: JobEvent): EngineFailure => {
-  if (event.type === "failed") return event.failure
-  // This consumer did not cancel the job, or it would not read the result.
-  return event.type === "cancelled" ? stopped : unexpectedResult
-}
-
-/** The event for the consumer; undefined if it does not belong to the answer. */
-const contentOf = (event: JobEvent): Event | undefined => {
-  switch (event.type) {
-    case "tokens": {
-      const { count, logprobs, text } = event
-      return { type: "text", text, tokens: count, ...(logprobs === undefined ? {} : { logprobs }) }
-    }
-    case "tool_call": {
-      const { count, ...call } = event
-      return { ...call, tokens: count }
-    }
-    case "finished": {
-      const { reason, stop, usage } = event
-      return { type: "finish", reason, usage, ...(stop === undefined ? {} : { stop }) }
-    }
-    default:
-      return undefined
-  }
-}
-
 /** Puts a job's events into a queue; calls `onLast` at the last one. */
 const listener =
   (queue: Queue.Queue<Event, InferenceError | Cause.Done>, errorOf: ErrorOf, onLast: () => void) =>
@@ -103,19 +74,6 @@ const listener =
     if (content === undefined) Queue.failCauseUnsafe(queue, Cause.fail(errorOf(failureOf(event))))
     else Queue.endUnsafe(queue)
   }
-
-/** Grants more tokens to the engine as the consumer takes them, in one message for many tokens. */
-const granting = (send: SendCommand) => {
-  let taken = 0
-  return <Events extends ReadonlyArray<Event>>(events: Events): Events => {
-    for (const event of events) if ("tokens" in event) taken += event.tokens
-    if (taken >= Defaults.streamGrant) {
-      send({ type: "grant", tokens: taken })
-      taken = 0
-    }
-    return events
-  }
-}
 
 /** Starts a generation; the scope's end cancels it. */
 const start = Effect.fnUntraced(
@@ -141,6 +99,27 @@ const start = Effect.fnUntraced(
   // No interruption between the job's start and the finalizer that cancels it.
   Effect.uninterruptible
 )
+
+/** Takes the events of an answer, and grants as many tokens. */
+const granting = (send: SendCommand) => {
+  const grants = new TokenGrants(send)
+  return <Events extends ReadonlyArray<Event>>(events: Events): Events => {
+    grants.take(events)
+    grants.send()
+    return events
+  }
+}
+
+/** See `Engine.start`. */
+const makeStart =
+  (host: EngineHost, errorOf: ErrorOf, random: Random.Random): NonNullable<Engine["start"]> =>
+  (generation, _, receiver, retain) => {
+    if (host.isOver() || unsupported(generation) !== undefined) return undefined
+    const seed = generation.sampling.seed ?? Math.floor(random.nextDoubleUnsafe() * (maxSeed + 1))
+    const answer = new LocalAnswer(receiver, errorOf, retain?.())
+    answer.follow(host.start(jobOf(generation, seed), (events) => answer.onEvents(events)))
+    return answer
+  }
 
 /** Runs a task; interruption cancels it. */
 const runTask = <Kind extends TaskJob["kind"]>(
@@ -173,8 +152,17 @@ const tokenizeJob = (input: Countable): TokenizeJob => ({
 const resultOf = (errorOf: ErrorOf) => <A>(each: Each<A>): Result.Result<A, InferenceError> =>
   each.ok ? Result.succeed(each.value) : Result.fail(errorOf(each.failure))
 
-/** An engine over a host that is ready. */
-export const make = (host: EngineHost, description: EngineDescription, errorOf: ErrorOf): Engine => ({
+/**
+ * An engine over a host that is ready.
+ *
+ * @param random of the seeds of answers that `start` begins
+ */
+export const make = (
+  host: EngineHost,
+  description: EngineDescription,
+  errorOf: ErrorOf,
+  random: Random.Random
+): Engine => ({
   describe: description,
   memoryBytes: Effect.sync(() => host.memoryBytes()),
   isOver: () => host.isOver(),
@@ -183,6 +171,7 @@ export const make = (host: EngineHost, description: EngineDescription, errorOf: 
       start(host, errorOf, generation, retain),
       ({ queue, send }) => Stream.fromPull(Effect.succeed(Effect.map(Queue.takeAll(queue), granting(send))))
     )),
+  start: makeStart(host, errorOf, random),
   embed: (inputs, retain) =>
     Effect.map(
       runTask(host, errorOf, { kind: "embed", inputs }, retain),

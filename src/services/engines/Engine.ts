@@ -59,7 +59,12 @@ export interface Engine {
    *
    * @param hops instances of this service that the request has passed
    */
-  readonly start?: (generation: Generation, hops: number, receiver: EventReceiver) => StartedAnswer | undefined
+  readonly start?: (
+    generation: Generation,
+    hops: number,
+    receiver: EventReceiver,
+    retain?: Retain
+  ) => StartedAnswer | undefined
   /** One result per input, in their order: an invalid input fails alone. */
   readonly embed: (
     inputs: ReadonlyArray<string>,

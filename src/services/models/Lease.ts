@@ -161,9 +161,11 @@ export const tryLease = (context: ActorContext) => (deployment: Deployment, stan
   if (slot === undefined) return undefined
   const { engine, instance } = slot
   actor.keepAlive = standing.keepAlive ?? actor.deployment.idleUnload
+  const { release, retain } = makeSlotHold(context, instance)
   return {
-    start: (generation, ...given) => engine.start!(withoutUnusedTools(generation, engine), ...given),
-    release: makeSlotHold(context, instance).release,
+    start: (generation, hops, receiver) =>
+      engine.start!(withoutUnusedTools(generation, engine), hops, receiver, retain),
+    release,
     cancel: () => Actor.giveBack(instance, now(context))
   }
 }

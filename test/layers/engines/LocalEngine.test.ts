@@ -6,6 +6,7 @@ import { maxSeed } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { JobCommand, JobEvent, SamplingOptions } from "../../../src/domain/Job.ts"
 import * as LocalEngine from "../../../src/layers/engines/LocalEngine.ts"
+import type { StartedAnswer } from "../../../src/services/engines/Engine.ts"
 
 const generation: Generation = {
   messages: [{ role: "user", content: "Hello" }],
@@ -47,7 +48,10 @@ const setup = () => {
     details: {}
   }
   const errorOf = () => InferenceError.make(new InferenceError.EngineStopped({ deployment: "fake/a#0" }))
-  return { jobs, engine: LocalEngine.make(host, description, errorOf) }
+  return {
+    jobs,
+    engine: LocalEngine.make(host, description, errorOf, { nextDoubleUnsafe: () => 0.5, nextIntUnsafe: () => 0 })
+  }
 }
 
 const text = (text: string, count = 1): JobEvent => ({ type: "tokens", text, count })
@@ -139,4 +143,113 @@ describe("LocalEngine", () => {
       jobs[0]?.emit({ type: "cancelled" })
       assert.strictEqual((yield* Fiber.join(fiber)).reason._tag, "EngineStopped")
     }))
+})
+
+/** A started answer, and the calls of its receiver. */
+const started = (wanted: Partial<Generation> = {}, onEvents = (_: StartedAnswer): void => {}) => {
+  const { engine, jobs } = setup()
+  const calls: Array<unknown> = []
+  const slot = { held: 0 }
+  const retain = () => {
+    slot.held++
+    return () => {
+      slot.held--
+    }
+  }
+  const answer = engine.start!({ ...generation, ...wanted }, 0, {
+    events: (events) => {
+      calls.push(events.map((event) => event.type === "text" ? event.text : event.type))
+      onEvents(answer!)
+    },
+    end: () => calls.push("end"),
+    failed: ({ reason }) => calls.push(reason._tag),
+    died: (defect) => calls.push(["died", defect]),
+    rest: () => calls.push("rest")
+  }, retain)
+  return { answer, calls, slot, job: jobs[0]! }
+}
+
+describe("LocalEngine.start", () => {
+  it("passes the events of one message on together, and holds the slot until the job has ended", () => {
+    const { calls, job, slot } = started()
+    job.emit({ type: "progress" })
+    job.emit(text("a"), text("b"))
+    assert.strictEqual(slot.held, 1)
+    job.emit(text("c"), finished)
+    assert.deepStrictEqual(calls, [["a", "b"], ["c", "finish"], "end"])
+    assert.strictEqual(slot.held, 0)
+  })
+
+  it("passes the text before a failure on, then the failure", () => {
+    const { calls, job, slot } = started()
+    job.emit(text("a"), { type: "failed", failure: { kind: "stopped" } })
+    assert.deepStrictEqual(calls, [["a"], "EngineStopped"])
+    assert.strictEqual(slot.held, 0)
+  })
+
+  it("grants tokens as the receiver takes them, and none while it is paused", () => {
+    const { answer, calls, job } = started({}, (answer) => calls.length === 3 && answer.pause())
+    job.emit(text("a", 60))
+    assert.deepStrictEqual(job.commands, [])
+    job.emit(text("b", 10))
+    assert.deepStrictEqual(job.commands, [{ type: "grant", tokens: 70 }])
+    job.emit(text("c", 100))
+    job.emit(text("d", 86))
+    job.emit(text("e", 70))
+    assert.deepStrictEqual(calls, [["a"], ["b"], ["c"]])
+    assert.strictEqual(job.commands.length, 1)
+    answer!.resume()
+    assert.deepStrictEqual(calls.slice(3), [["d", "e"]])
+    assert.deepStrictEqual(job.commands.slice(1), [{ type: "grant", tokens: 256 }])
+    job.emit(finished)
+    assert.deepStrictEqual(calls.slice(4), [["finish"], "end"])
+    assert.strictEqual(job.commands.length, 2)
+  })
+
+  it("does not end an answer that its last events paused until it is resumed", () => {
+    const { answer, calls, job } = started({}, (answer) => answer.pause())
+    job.emit(text("a"), finished)
+    assert.deepStrictEqual(calls, [["a", "finish"]])
+    answer!.resume()
+    assert.deepStrictEqual(calls, [["a", "finish"], "end"])
+  })
+
+  it("cancels the job when it is closed, calls its receiver no more, and holds the slot until the job has ended", () => {
+    const { answer, calls, job, slot } = started()
+    job.emit(text("a"))
+    answer!.close()
+    assert.deepStrictEqual(job.commands, [{ type: "cancel" }])
+    job.emit(text("b"))
+    assert.strictEqual(slot.held, 1)
+    job.emit({ type: "cancelled" })
+    assert.strictEqual(slot.held, 0)
+    answer!.close()
+    assert.deepStrictEqual(job.commands, [{ type: "cancel" }])
+    assert.deepStrictEqual(calls, [["a"]])
+  })
+
+  it("cancels the job of a receiver that throws, and reports the defect", () => {
+    const defect = new Error("no luck")
+    const { calls, job } = started({}, () => {
+      throw defect
+    })
+    job.emit(text("a"))
+    job.emit(text("b"), finished)
+    assert.deepStrictEqual(calls, [["a"], ["died", defect]])
+    assert.deepStrictEqual(job.commands, [{ type: "cancel" }])
+  })
+
+  it("does not start what local engines do not support", () => {
+    const image = { type: "image", source: { type: "url", url: "https://example.com/a.png" } } as const
+    const messages: Generation["messages"] = [{ role: "user", content: [image] }]
+    const { answer, job, slot } = started({ messages })
+    assert.isUndefined(answer)
+    assert.isUndefined(job)
+    assert.strictEqual(slot.held, 0)
+  })
+
+  it("draws a seed if the caller has not set one", () => {
+    const { job } = started({ sampling: {} })
+    assert.deepStrictEqual(job.sampling, { temperature: 1, topP: 1, seed: Math.floor((maxSeed + 1) / 2) })
+  })
 })

@@ -3,6 +3,7 @@ import type { Fiber } from "effect"
 import { Cause, Duration, Effect, Exit, Stream } from "effect"
 import * as Defaults from "../../../src/domain/Defaults.ts"
 import type { Deployment } from "../../../src/domain/Deployment.ts"
+import type { Event } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { EngineFailure, JobEvent } from "../../../src/domain/Job.ts"
 import type { Engine, EventReceiver, StartedAnswer } from "../../../src/services/engines/Engine.ts"
@@ -37,6 +38,27 @@ const errorOf = ({ id, stallAfter }: Deployment, failure: EngineFailure): Infere
 
 /** Marks a stream that ends without a finish. */
 const cutMark = -1
+
+const isSent = (event: Event): boolean => event.type !== "finish" || event.usage.promptTokens !== cutMark
+
+/** A receiver that gets an answer without a finish as a failure, as the consumer of a stream does. */
+const cutting = (receiver: EventReceiver, deployment: string): EventReceiver => {
+  let isCut = false
+  return {
+    ...receiver,
+    events: (events) => {
+      const sent = events.filter(isSent)
+      isCut = sent.length < events.length
+      if (sent.length > 0) receiver.events(sent)
+    },
+    end: () => {
+      if (!isCut) return receiver.end()
+      receiver.failed(
+        InferenceError.make(new InferenceError.EngineFailed({ deployment, detail: "Its answer broke off." }))
+      )
+    }
+  }
+}
 
 export const pause = (ms: number) => ms > 0 ? Effect.sleep(ms) : Effect.yieldNow
 
@@ -279,12 +301,9 @@ export const behaviourOf = (context: RunContext): EngineBehaviour => {
           record.closedInUse.push({ engine: index, moment: moment() })
         }
       }),
-    wrap: (engine) => {
+    wrap: (engine, { id }) => {
       const generate: Engine["generate"] = (generation, hold) =>
-        Stream.filter(
-          engine.generate(generation, hold),
-          (event) => event.type !== "finish" || event.usage.promptTokens !== cutMark
-        )
+        Stream.filter(engine.generate(generation, hold), isSent)
       const followed: Engine["generate"] = (generation) =>
         Stream.suspend(() => {
           startsNow = engine.isOver?.() !== true
@@ -293,7 +312,11 @@ export const behaviourOf = (context: RunContext): EngineBehaviour => {
       return {
         ...engine,
         generate,
-        start: (generation, _, receiver) => follow(context, followed(generation), receiver)
+        // As a provider does, and as a local engine does.
+        start: (generation, hops, receiver, hold) =>
+          record.calls.length % 2 === 0
+            ? follow(context, followed(generation), receiver)
+            : engine.start!(generation, hops, cutting(receiver, id), hold)
       }
     }
   }
