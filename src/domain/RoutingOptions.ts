@@ -13,6 +13,7 @@
  * ```
  */
 import { Result, Schema } from "effect"
+import { nearestName } from "./NearestName.ts"
 import { expectedWholeNumber, wholeNumber } from "./Problem.ts"
 import { names as strategies } from "./Strategies.ts"
 import * as Text from "./Text.ts"
@@ -138,6 +139,11 @@ export const named = (
   })
 }
 
+const didYouMean = (unknown: string): string => {
+  const nearest = nearestName(unknown, Object.keys(readers))
+  return nearest === undefined ? "" : `. Did you mean ${nearest}?`
+}
+
 /**
  * A body whose field `troupe` has the options of the headers and of the body. Only their names are checked, since the
  * decoder of a body ignores unknown fields.
@@ -155,6 +161,6 @@ export const join = (
     ? Result.succeed({ ...body, troupe: { ...fromHeader, ...own } })
     : Result.fail({
       path: `troupe.${Text.cutName(unknown)}`,
-      detail: `Expected one of ${listed(Object.keys(readers))}`
+      detail: `Expected one of ${listed(Object.keys(readers))}${didYouMean(unknown)}`
     })
 }

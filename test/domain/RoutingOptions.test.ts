@@ -7,6 +7,17 @@ const decode = Schema.decodeUnknownResult(RoutingOptions.RoutingOptions)
 const isTaken = (headers: Readonly<Record<string, string>>): boolean =>
   Result.isSuccess(decode(RoutingOptions.fromHeaders(headers)))
 
+describe("options in a body", () => {
+  it("of unknown names are rejected with the nearest one", () => {
+    const joined = RoutingOptions.join({ troupe: { polcy: "x" } }, {})
+    assert.isTrue(Result.isFailure(joined))
+    if (Result.isFailure(joined)) {
+      assert.strictEqual(joined.failure.path, "troupe.polcy")
+      assert.match(joined.failure.detail, /^Expected one of policy, strategy, .*\. Did you mean policy\?$/)
+    }
+  })
+})
+
 describe("overrides in headers", () => {
   it("are numbers, booleans and lists by their text", () => {
     assert.deepStrictEqual(
