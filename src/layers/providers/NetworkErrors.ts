@@ -10,6 +10,9 @@ const codeOf = (error: NodeJS.ErrnoException & { readonly errors?: unknown }): s
   return inner.code ?? inner.name
 }
 
+/** The code of the operating system; codes of the HTTP client mean nothing to callers. */
+const shown = (code: string): string => code.startsWith("UND_ERR_") ? "" : ` (${code})`
+
 /** Why the connection could not be established. */
 const unconnected = (error: NodeJS.ErrnoException & { readonly hostname?: string }, code: string): string => {
   const status = /^Proxy response \((\d+)\)|^Proxy Authentication Required \((407)\)/.exec(error.message)
@@ -21,7 +24,7 @@ const unconnected = (error: NodeJS.ErrnoException & { readonly hostname?: string
   }
   return code === "ECONNREFUSED"
     ? `the connection was refused (${code}). Check that the provider runs at \`baseUrl\`.`
-    : `the connection failed (${code}).`
+    : `the connection failed${shown(code)}.`
 }
 
 /**
@@ -60,7 +63,7 @@ export const broken = (
     ? new InferenceError.UpstreamFailed({
       deployment,
       kind: "cut",
-      detail: `the connection closed during the response (${code}).`
+      detail: `the connection closed during the response${shown(code)}.`
     })
     : new InferenceError.UpstreamFailed({ deployment, kind: "network", detail: unconnected(error, code) })
 }
