@@ -93,7 +93,7 @@ const candidates = (decision: Decision): ReadonlyArray<string> => {
 const reasons = (decision: Decision): ReadonlyArray<string> => [
   ...candidates(decision),
   ...groups(
-    "Unknown values (neutral: they exclude nothing)",
+    "Unknown values (no deployment is excluded for them)",
     groupBy(decision.candidates, ({ unknown }) => unknown, ({ deployment }) => deployment)
   ),
   ...groups("Excluded", groupBy(decision.excluded, ({ reason }) => [reason], ({ deployment }) => deployment)),
@@ -145,11 +145,16 @@ const plan = (attemptPlan: Plan): ReadonlyArray<string> => {
     ["order", few(lists.ordinary) || "no deployment"],
     ...others(lists),
     ["attempts", `at most ${maxAttempts}, ${retries + 1} per deployment`],
-    ["backoff", `${span(backoff.initialMs)}, times ${backoff.factor} each time, at most ${span(backoff.capMs)}`],
+    [
+      "backoff",
+      `${span(backoff.initialMs)}, then ${backoff.factor} times as long after each retry, at most ${
+        span(backoff.capMs)
+      }`
+    ],
     ["max wait", `${span(maxWaitMs)} when no other deployment is available`],
     ["timeouts", timeouts(attemptPlan)],
     ["hedge", hedge(attemptPlan)],
-    ["shorter", `${figure(shorterBy * 100)} % of maxTokens when prompt and answer do not fit`]
+    ["shorter", `if prompt and answer do not fit, maxTokens is reduced to ${figure(shorterBy * 100)} %`]
   ] as const
   return ["", "Attempt plan", ...rows.map(([what, text]) => wrap(text, `  ${what.padEnd(9)}  `, " ".repeat(13)))]
 }

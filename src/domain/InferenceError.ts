@@ -102,7 +102,7 @@ export class QueueFull extends Schema.TaggedError<QueueFull>()("QueueFull", {
   retryAfterMs: Schema.Finite
 }) {
   override get message(): string {
-    return `The queue of "${this.deployment}" is full (limit: ${this.limit} requests). ` +
+    return `The queue of "${this.deployment}" is full (limit: ${this.limit} request${this.limit === 1 ? "" : "s"}). ` +
       `Retry in ${Math.ceil(this.retryAfterMs / 1000)} s.`
   }
 }

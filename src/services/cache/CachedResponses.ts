@@ -40,7 +40,7 @@ export const misplaced = (fallbacks: ReadonlyArray<string>): number => {
 }
 
 /** The error detail for a misplaced entry. */
-export const onlyLast = `Expected ${cachedResponses} as the last of the ordinary fallbacks only`
+export const onlyLast = `${cachedResponses} may be only the last entry of \`fallbacks\``
 
 /** JSON with the fields of every object in alphabetical order, without undefined fields. */
 const canonical = (value: unknown): string =>

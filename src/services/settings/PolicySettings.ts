@@ -77,13 +77,13 @@ export const PolicySettings = Schema.Struct({
     "Timeouts. Default those of the deployments only.",
     Schema.Struct({
       queue: optional(
-        "Each attempt, until a loaded engine has a free slot. Then the next deployment is tried, and a load continues. " +
+        "How long an attempt waits for a free slot of a loaded engine. After that, the next deployment is tried, and a load continues. " +
           "false for no limit. Default no limit.",
         SpanOrOff
       ),
       load: optional(
-        "A load of one of the model's deployments. Then its engine is stopped, and the requests that wait for it fail or " +
-          "go to the next deployment. Default 5 minutes.",
+        "How long a load of one of the model's deployments may take. After that, its engine is stopped, and the requests that " +
+          "wait for it fail or go to the next deployment. Default 5 minutes.",
         Span
       ),
       firstToken: optional(

@@ -208,7 +208,7 @@ const Circuits = Schema.Struct({
     Defaults.breaker.closesAfter
   ),
   probes: withDefault(
-    "Calls that may try the deployment at the same time when no other can take the request; when another can, one at a time.",
+    "Maximum number of concurrent calls to a half-open deployment when no other deployment can take the request. Otherwise it is 1.",
     positive,
     Defaults.breaker.probes
   )
@@ -224,7 +224,7 @@ const KeyCooldowns = Schema.Struct({
   ),
   rateLimitedMax: withDefault("Maximum of that, whatever retry-after says.", Span, Duration.millis(longest)),
   rejected: withDefault(
-    "How long a key is not used after 401 or 403, until one request tries it again. Doubles each time.",
+    "How long a key is not used after 401 or 403. After that, one request tries it. Each further rejection doubles the time.",
     Span,
     Duration.millis(refused)
   ),

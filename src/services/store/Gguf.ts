@@ -125,7 +125,7 @@ const readTensor = (cursor: Cursor): Tensor => {
 const readHeader = (cursor: Cursor): Header => {
   if (cursor.u32() !== magic) {
     cursor.offset = 0
-    cursor.refuse("Expected a GGUF file, which begins with GGUF")
+    cursor.refuse("Expected the bytes \"GGUF\", with which a GGUF file begins")
   }
   cursor.where = "version"
   const version = cursor.u32()

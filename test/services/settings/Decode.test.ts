@@ -381,11 +381,11 @@ describe("a parsed configuration", () => {
         },
         {
           path: "models.a.fallbacks[0]",
-          expected: `Expected ${cached} as the last of the ordinary fallbacks only`
+          expected: `${cached} may be only the last entry of \`fallbacks\``
         },
         {
           path: "models.a.contextFallbacks[0]",
-          expected: `Expected ${cached} as the last of the ordinary fallbacks only`
+          expected: `${cached} may be only the last entry of \`fallbacks\``
         }
       ])
     })

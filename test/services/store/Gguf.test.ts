@@ -55,7 +55,7 @@ describe("parse", () => {
     }
     assert.strictEqual(
       message((view) => view.setUint8(0, 0)),
-      "magic (byte 0): Expected a GGUF file, which begins with GGUF"
+      "magic (byte 0): Expected the bytes \"GGUF\", with which a GGUF file begins"
     )
     assert.include(message((view) => view.setUint32(4, 99, true)), "version (byte 8): Expected GGUF version 2 or 3")
     assert.include(message((view) => view.setBigUint64(8, 2n ** 63n, true)), "counts (byte 16): Expected a count")
