@@ -153,6 +153,8 @@ export interface Scenario {
   readonly leavesMs?: number | undefined
   /** The dialect of the deployments; default openai's. */
   readonly dialect?: (own: Dialect) => Dialect
+  /** The engines in place of those of the providers. */
+  readonly engine?: (own: Engine) => Engine
   /** Called at each step of the clock. */
   readonly each?: (index: number) => void
   /** The requests before it. */
@@ -223,7 +225,9 @@ interface Stage {
   readonly keys: Array<DeploymentKeys.DeploymentKeys>
   readonly outcomes: Array<Metrics.Outcome>
   readonly samples: Array<Array<unknown>>
+  /** Keys that requests probe now, and have probed. */
   held: number
+  probes: number
 }
 
 const deploymentsOf = ({ options, scripts }: Scenario): ReadonlyArray<Deployment> =>
@@ -256,6 +260,7 @@ const countProbes = (stage: Stage, keys: DeploymentKeys.DeploymentKeys): Deploym
       if (taken._tag === "Success" && taken.success.probes) {
         probing.add(taken.success)
         stage.held++
+        stage.probes++
       }
       return taken
     },
@@ -271,7 +276,7 @@ const countProbes = (stage: Stage, keys: DeploymentKeys.DeploymentKeys): Deploym
 }
 
 const layerEngines = (stage: Stage) => {
-  const { scenario: { dialect: disguise = (own) => own, scripts }, way: { starts } } = stage
+  const { scenario: { dialect: disguise = (own) => own, engine: replaced = (own) => own, scripts } } = stage
   return Layer.succeed(
     Engines,
     Engines.of({
@@ -288,9 +293,9 @@ const layerEngines = (stage: Stage) => {
         const { dispatcher } = provider
         const exchange = yield* HttpExchange.make({ target, dialect, dispatcher, keys, baseUrl: remote.baseUrl! })
         const media = { prepare: () => Effect.die(new Error("There are no images.")) }
-        const { start, ...engine } = RemoteEngine.make(dialect, target, exchange, media)
+        const { start, ...engine } = replaced(RemoteEngine.make(dialect, target, exchange, media))
         yield* Effect.addFinalizer(() => engine.stop)
-        return (starts ? { ...engine, start } : engine) as Engine
+        return (stage.way.starts ? { ...engine, start } : engine) as Engine
       })
     })
   )
@@ -458,14 +463,14 @@ const perform = Effect.fnUntraced(function*(stage: Stage, fibers: () => number) 
     takenKeys: stage.held,
     completions: stage.outcomes.length - 1 - (scenario.earlier ?? 0)
   }
-  return { observation, remains, providers: stage.providers }
+  return { observation, remains, providers: stage.providers, probes: stage.probes }
 })
 
 export const nothing: Remains = { running: 0, open: 0, fibers: 0, runningRecords: 0, takenKeys: 0, completions: 0 }
 
 /** Runs a scenario's request. */
 export const observe = (scenario: Scenario, way: Way) => {
-  const stage: Stage = { scenario, way, providers: [], keys: [], outcomes: [], samples: [], held: 0 }
+  const stage: Stage = { scenario, way, providers: [], keys: [], outcomes: [], samples: [], held: 0, probes: 0 }
   let fibers = 0
   return Effect.provide(perform(stage, () => fibers), layerOf(stage), { local: true }).pipe(
     Effect.scoped,

@@ -3,10 +3,13 @@
  * whenever the caller leaves, both give the same events and leave the same records, and neither leaves anything behind.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Result } from "effect"
+import { Duration, Effect, Redacted, Result, Stream } from "effect"
 import * as fc from "fast-check"
 import type { Dialect } from "../../../src/dialects/shared/ProviderDialect.ts"
-import type { AnswerSink } from "../../../src/domain/Inference.ts"
+import type { RemoteDeployment } from "../../../src/domain/Deployment.ts"
+import type { AnswerSink, Event } from "../../../src/domain/Inference.ts"
+import { EngineFailed, make } from "../../../src/domain/InferenceError.ts"
+import type { Engine, EventReceiver } from "../../../src/services/engines/Engine.ts"
 import { fixture, textOf } from "../../layers/providers/support.ts"
 import type { Observation, Scenario, Script, Way } from "../../support/ScriptedProviders.ts"
 import { nothing, observe } from "../../support/ScriptedProviders.ts"
@@ -65,12 +68,15 @@ const script: fc.Arbitrary<Script> = fc.record({
   return { ...rest, headMs, pieces: pieces.filter(([, piece]) => piece.length > 0) }
 })
 
+/** One is used until the provider limits or rejects it; then the other is tried within the same attempt. */
+const twoKeys = { keys: [{ key: Redacted.make("sk-first") }, { key: Redacted.make("sk-second") }] } as const
+
 const scenario: fc.Arbitrary<Scenario> = fc.record({
   scripts: fc.array(fc.array(script, { minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 2 }),
   leavesMs: fc.option(fc.nat(60).map((tens) => tens * 10 + 5), { nil: undefined }),
   earlier: fc.nat(2),
   policy: fc.record({ retries: fc.nat(2) }),
-  options: fc.constantFrom({}, { stream: true }, { stream: false })
+  options: fc.constantFrom<Partial<RemoteDeployment>>({}, { stream: true }, { stream: false }, twoKeys)
 })
 
 const run = (given: Scenario, way: Way) =>
@@ -194,6 +200,91 @@ const engineDefects: Readonly<Record<string, (own: Dialect) => Dialect>> = {
   "decoding a buffered answer": (own) => ({ ...own, generate: { ...own.generate, buffered: defect } }),
   "reading a refusal": (own) => ({ ...own, failure: defect })
 }
+
+/** An engine that sends these events at once, and then ends. */
+const engineOf = (events: ReadonlyArray<Event>, ending: "end" | "died" | "failed") => (own: Engine): Engine => {
+  const failure = make(new EngineFailed({ deployment: "m#0", detail: "It broke." }))
+  const ends = {
+    end: { stream: Stream.empty, call: (receiver: EventReceiver) => receiver.end() },
+    died: { stream: Stream.die(thrown), call: (receiver: EventReceiver) => receiver.died(thrown) },
+    failed: { stream: Stream.fail(failure), call: (receiver: EventReceiver) => receiver.failed(failure) }
+  }
+  return {
+    ...own,
+    generate: () => Stream.concat(Stream.fromIterable(events), ends[ending].stream),
+    start: (_, __, receiver) => {
+      let isClosed = false
+      queueMicrotask(() => {
+        if (!isClosed && events.length > 0) receiver.events(events)
+        if (!isClosed) ends[ending].call(receiver)
+      })
+      return {
+        pause: () => {},
+        resume: () => {},
+        close: () => {
+          isClosed = true
+        }
+      }
+    }
+  }
+}
+
+const text: Event = { type: "text", text: "Hello", tokens: 1 }
+const finish: Event = {
+  type: "finish",
+  reason: "stop",
+  usage: { promptTokens: 1, completionTokens: 1, cachedTokens: 0 }
+}
+
+describe("An engine that ends wrongly", () => {
+  for (const ending of ["end", "died", "failed"] as const) {
+    for (const [what, events] of [["nothing", []], ["text", [text]], ["an answer", [text, finish]]] as const) {
+      it.live(`ends a request as with the driver of effects: \`${ending}\` after ${what}`, () =>
+        Effect.gen(function*() {
+          const given: Scenario = { scripts: [[sound(0)], [sound(0)]], engine: engineOf(events, ending) }
+          const direct = yield* run(given, ways.direct)
+          assertSame(direct, yield* run(given, ways.driver))
+          assertSame(direct, yield* run(given, ways.opened))
+          assertSame(yield* run(given, ways.generated), yield* run(given, ways.generatedByDriver))
+          assert.strictEqual(direct.end === "success", events.length === 2 && ending !== "failed")
+        }))
+    }
+  }
+})
+
+/** The second request cannot be written. */
+const unwritable = (own: Dialect): Dialect => {
+  let count = 0
+  return {
+    ...own,
+    generate: {
+      ...own.generate,
+      request: (...given) =>
+        Result.map(own.generate.request(...given), (call) => count++ > 0 ? { ...call, body: { n: 1n } } : call)
+    }
+  }
+}
+
+describe("The probe of a rejected key", () => {
+  const probing: Readonly<Record<string, Partial<Scenario>>> = {
+    "its caller leaves": { leavesMs: 100 },
+    "no headers come": {},
+    "its request cannot be written": { dialect: unwritable }
+  }
+  for (const [when, more] of Object.entries(probing)) {
+    it.live(`is released if ${when}`, () =>
+      Effect.gen(function*() {
+        const silent: Script = { pieces: [], end: "silent" }
+        // The other key answers, so that the circuit has no failures.
+        const scripts = [[refused, sound(0), silent]]
+        const given: Scenario = { scripts, options: twoKeys, policy: { retries: 0 }, earlier: 1, ...more }
+        const { observation, probes } = yield* observe(given, ways.direct)
+        assert.isAbove(probes, 0)
+        assertSame(observation, yield* run(given, ways.driver))
+        yield* run(given, ways.direct)
+      }))
+  }
+})
 
 /** Defects of a sink, which count against nobody. */
 const sinkDefects: Readonly<Record<string, (sink: AnswerSink) => AnswerSink>> = {
