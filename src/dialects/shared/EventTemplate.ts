@@ -87,6 +87,12 @@ export class RepeatedChunk implements Native {
   get body(): Fields {
     return fieldsOf(parse(join(this.template.parts, this.literals)))!
   }
+
+  /** For a program that writes events as JSON. */
+  toJSON(): Native {
+    const { body, dialect, form, hasMore } = this
+    return { dialect, form, body, hasMore }
+  }
 }
 
 /** Encodes repeated chunks of a dialect: what a template becomes is encoded once. */

@@ -171,6 +171,7 @@ describe("chunks that differ in their text", () => {
     ])
     const { events } = read(openAiProvider, ownCaller, body, [body.length])
     assert.lengthOf(events.filter(isRepeated), given.length - 1)
+    assert.deepStrictEqual(JSON.parse(JSON.stringify(events)), JSON.parse(JSON.stringify(parsedOf(events))))
     assert.deepStrictEqual(events.flatMap((event) => event.type === "text" ? [event.text] : []), given)
     const frames = framesOf(envelope, events) as ReadonlyArray<Record<string, unknown>>
     assert.deepStrictEqual(
