@@ -181,6 +181,23 @@ describe("config", () => {
     )
   })
 
+  it("and serve name the line of a model that does not fit in memory", async () => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    writeFileSync(
+      file,
+      "memory: { budget: 8 MiB }\nmodels:\n  fake/a: { deployments: [{ engine: fake, memory: 1 GiB }] }\n"
+    )
+    for (const args of [["config", "check"], ["serve", "--port", "0"]]) {
+      const { code, stderr } = await invoke([...args, "--config", file])
+      assert.strictEqual(code, 1)
+      assert.match(
+        stderr,
+        /^troupe: Invalid configuration: .*troupe\.yaml\n {2}models\.fake\/a\.deployments\[0\]: .* \(line 3, column 27\)\n$/
+      )
+    }
+  })
+
   it("rejects a PORT that the service would not start with", async () => {
     const { code, stderr } = await invoke(["config", "check"], { env: { PORT: "abc" } })
     assert.strictEqual(code, 1)

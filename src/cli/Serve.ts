@@ -5,10 +5,12 @@ import { HttpServer } from "effect/http"
 import { flushCompileCache } from "node:module"
 import * as App from "../App.ts"
 import { durationText } from "../domain/Fields.ts"
+import type { InferenceError } from "../domain/InferenceError.ts"
+import { formatPath } from "../domain/Problem.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
 import { Models } from "../services/models/Models.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
-import { AdminAddress, Settings } from "../services/settings/Settings.ts"
+import { AdminAddress, Settings, SettingsError } from "../services/settings/Settings.ts"
 import { addressOf, CommandFailed, config, urlOf } from "./Flags.ts"
 import * as Logging from "./Logging.ts"
 import { modelTable } from "./Output.ts"
@@ -91,6 +93,20 @@ const listenError = (settings: Resolved, error: { readonly cause?: unknown }): C
   return new CommandFailed({ message })
 }
 
+/** A model that does not fit in memory is a problem of the file, if there is one: named by its place there. */
+const withPlace = Effect.fnUntraced(function*(file: string | undefined, error: InferenceError) {
+  const { reason } = error
+  if (reason._tag !== "InsufficientMemory") return yield* error
+  const { source, text } = yield* SettingsFile.inspect({ file, engineHost: "process" })
+  if (text === undefined) return yield* error
+  const [, model, index] = /^(.*)#(\d+)$/s.exec(reason.deployment)!
+  const path = formatPath(["models", model!, "deployments", Number(index)])
+  return yield* new SettingsError({
+    source,
+    problems: SettingsFile.located(text, [{ path, expected: reason.message.replace(/\.$/, "") }])
+  })
+})
+
 export const serve = Command.make(
   "serve",
   { adminPort, config, host, port },
@@ -126,6 +142,7 @@ export const serve = Command.make(
         Layer.provide(Layer.merge(Layer.succeed(Settings, settings), Logging.layer(settings))),
         Layer.launch,
         Effect.catchTag("ServeError", (error) => Effect.fail(listenError(settings, error))),
+        Effect.catchTag("InferenceError", (error) => withPlace(Option.getOrUndefined(config), error)),
         // An orderly shutdown is a success.
         Effect.onInterrupt(() =>
           Effect.sync(() => {
