@@ -11,7 +11,7 @@ import type { Fields } from "./Json.ts"
 import { fieldsOf, parse } from "./Json.ts"
 
 /** Put in place of the strings, in their order. JSON writes them as they are. */
-export const placeholders = ["<troupe:first>", "<troupe:second>"] as const
+const placeholders = ["<troupe:first>", "<troupe:second>"] as const
 
 const quote = 0x22
 const backslash = 0x5c
