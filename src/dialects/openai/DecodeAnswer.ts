@@ -362,7 +362,7 @@ export const buffered = (body: unknown, generation: Generation, target: Target):
   if (choice !== undefined && isError(choice)) return Result.fail(inBand(choice, target))
   const message = fieldsOf(choice?.["message"])
   if (answer === undefined || choice === undefined || message === undefined) {
-    return Result.fail(malformed(target, "no `choices[0].message`"))
+    return Result.fail(malformed(target, "no `choices[0].message`. Check `provider` and `baseUrl` of the deployment"))
   }
   const decoder = makeMessageDecoder(generation, target)
   decoder.pushUsage(answer)

@@ -28,6 +28,16 @@ const nativeOf = (body: object, request: object = {}) => {
   return first
 }
 
+describe("a body of another API", () => {
+  it("fails with the settings to check", () => {
+    const found = openAi.generate.buffered({ models: [] }, generation, targetOf("openai"))
+    assert.isTrue(Result.isFailure(found))
+    if (Result.isFailure(found)) {
+      assert.include(found.failure.message, "Check `provider` and `baseUrl` of the deployment.")
+    }
+  })
+})
+
 describe("a buffered answer for a caller of the same dialect", () => {
   const plain = {
     "text": bodyWith({ content: "Hi." }),
