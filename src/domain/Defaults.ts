@@ -152,6 +152,9 @@ export const refusalWait = Duration.seconds(2)
 /** Time to wait for the rest of a body after a complete answer, so that its connection can be reused. */
 export const drainWait = Duration.millis(250)
 
+/** Time to wait for the usage after the finish reason of an answer. */
+export const usageWait = Duration.seconds(1)
+
 /** Images that requests name by URL. */
 export const media = {
   connect: Duration.seconds(5),

@@ -205,7 +205,9 @@ const makeMessageDecoder = (generation: Generation, target: Target) => {
   return {
     push,
     /** Adds a piece of text to an answer that has text. */
-    pushText
+    pushText,
+    /** Whether there was a stop reason. */
+    hasEnded
   }
 }
 
@@ -217,10 +219,12 @@ const textForm: TextForm = {
 }
 
 export const events = (generation: Generation, target: Target): EventDecoder => {
-  const { push, pushText } = makeMessageDecoder(generation, target)
+  const { hasEnded, push, pushText } = makeMessageDecoder(generation, target)
   const chunks = isNative(generation, target.options) ? DecodeNative.makeChunks() : undefined
   const texts = new TextChunks(textForm, chunks === undefined ? undefined : (data) => DecodeNative.nativeOf(data))
   let isEnding = false
+  const pass = (type: string, fields: Fields, events: DecodeResult): DecodeResult =>
+    chunks === undefined ? events : chunks.push(type, fields, events)
   const pushEvent = (frame: Frame): DecodeResult => {
     const fields = fieldsOf(parse(frame.data))
     const type = textAt(fields, "type")
@@ -228,14 +232,16 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
     isEnding ||= type === "message_delta"
     const events = push(type, fields)
     if (Result.isSuccess(events)) texts.add(frame, fields, events.success)
-    return chunks === undefined ? events : chunks.push(type, fields, events)
+    return pass(type, fields, events)
   }
+  const stop = { type: "message_stop" }
   return {
     push: (frame) => {
       const text = isEnding ? undefined : texts.textOf(frame)
       return text === undefined ? pushEvent(frame) : Result.succeed(texts.eventsOf(pushText(text)))
     },
-    end: () => Result.fail(cut(target))
+    isFinished: hasEnded,
+    end: () => hasEnded() ? pass(stop.type, stop, push(stop.type, stop)) : Result.fail(cut(target))
   }
 }
 

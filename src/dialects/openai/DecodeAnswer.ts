@@ -12,12 +12,12 @@ import { brief, cut, inBandReason, malformed, reasonOf, statusOf } from "../shar
 import type { Fields } from "../shared/Json.ts"
 import { at, codeOf, countAt, fieldsOf, isEmpty, listAt, numbersOf, ownOf, parse, textAt } from "../shared/Json.ts"
 import type { DecodeResult, EventDecoder, Frame, Refusal, Target } from "../shared/ProviderDialect.ts"
+import type { TextForm } from "../shared/TextChunks.ts"
 import { TextChunks } from "../shared/TextChunks.ts"
 import type { Counter, ReportedUsage } from "../shared/TokenCounter.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import * as ToolCallAssembler from "../shared/ToolCallAssembler.ts"
 import * as DecodeNative from "./DecodeNative.ts"
-import { textForm } from "./TextForm.ts"
 
 /** Field names of this service, by the prefix of the provider's name. */
 const paths: ReadonlyArray<readonly [RegExp, string]> = [
@@ -282,10 +282,33 @@ const isError = (body: Fields, event = "message"): boolean =>
   (body["error"] ?? undefined) !== undefined || body["object"] === "error" || body["type"] === "error" ||
   (event === "error" && !("choices" in body))
 
+const firstChoiceOf = (chunk: Fields): Fields | undefined => fieldsOf(listAt(chunk, "choices")[0])
+
+/** Whether a choice adds to the text only. */
+const addsText = (choice: Fields | undefined, events: ReadonlyArray<Event>): boolean => {
+  const [event] = events
+  const delta = fieldsOf(choice?.["delta"])
+  return events.length === 1 && event?.type === "text" && event.logprobs === undefined &&
+    delta?.["content"] === event.text &&
+    listAt(delta, "tool_calls").length === 0 && (delta["function_call"] ?? null) === null
+}
+
+/** Chunks with one choice, the first. OpenAI adds a text of random length to each chunk, in `obfuscation`. */
+const textForm: TextForm = {
+  begins: [/"content"\s*:\s*"/g, /"obfuscation"\s*:\s*"/g],
+  stringsOf: (chunk) => [at(firstChoiceOf(chunk), "delta", "content"), chunk["obfuscation"]],
+  isTextOnly: (chunk, events) => {
+    const choice = firstChoiceOf(chunk)
+    return listAt(chunk, "choices").length === 1 && (choice?.["index"] ?? 0) === 0 &&
+      (chunk["usage"] ?? null) === null && addsText(choice, events)
+  }
+}
+
 export const events = (generation: Generation, target: Target): EventDecoder => {
   const decoder = makeMessageDecoder(generation, target)
+  const choices = choicesOf(generation)
   const chunks = isNative(generation, target.options)
-    ? DecodeNative.makeChunks(isLegacy(generation), choicesOf(generation))
+    ? DecodeNative.makeChunks(isLegacy(generation), choices)
     : undefined
   const end = (): DecodeResult => chunks === undefined ? decoder.end() : chunks.end(decoder.end())
   const texts = new TextChunks(textForm, chunks?.textOf)
@@ -309,6 +332,8 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
       const text = decoder.isFinished() ? undefined : texts.textOf(frame)
       return text === undefined ? push(frame) : Result.succeed(texts.eventsOf(decoder.pushText(text)))
     },
+    // Further choices end after the first one.
+    isFinished: () => choices === 1 && decoder.isFinished(),
     end
   }
 }

@@ -62,6 +62,11 @@ export type DecodeResult = Result.Result<ReadonlyArray<Event>, Reason>
 export interface EventDecoder {
   /** Decodes one frame; an error of the provider within the stream is a failure. */
   readonly push: (frame: Frame) => DecodeResult
+  /**
+   * Whether the answer has its finish reason, after which only usage may follow: the answer is complete even if nothing more
+   * arrives. Left out: never, since the finish reason and the usage arrive in one frame.
+   */
+  readonly isFinished?: () => boolean
   /** At the end of the body: the `finish` if the answer is complete, else a failure with `cut` or `empty`. */
   readonly end: () => DecodeResult
 }

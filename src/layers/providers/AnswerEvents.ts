@@ -7,16 +7,17 @@
  * A stream that is cut, malformed or empty fails, before and after its first content.
  */
 import type { Pull } from "effect"
-import { Cause, Effect, Result, Stream } from "effect"
+import { Cause, Duration, Effect, Result, Stream } from "effect"
 import { empty, malformed } from "../../dialects/shared/ErrorMapping.ts"
 import * as FrameDecoder from "../../dialects/shared/FrameDecoder.ts"
 import { makePrefixStopMatcher } from "../../dialects/shared/PrefixStopMatcher.ts"
-import type { DecodeResult, Dialect, Frame, Target } from "../../dialects/shared/ProviderDialect.ts"
+import type { DecodeResult, Dialect, EventDecoder, Frame, Target } from "../../dialects/shared/ProviderDialect.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason } from "../../domain/Job.ts"
+import * as Time from "../../domain/Time.ts"
 import type { EventReceiver } from "../../services/engines/Engine.ts"
 import type { BodyReceiver, HttpExchange, ResponseBody, StartedExchange } from "./HttpExchange.ts"
 import { decodeBody } from "./HttpExchange.ts"
@@ -39,6 +40,10 @@ const readable = <A>(
 export interface EventReader {
   readonly push: (bytes: Uint8Array) => void
   readonly end: () => void
+  /** Whether the answer has its finish reason: only usage may follow. */
+  readonly isFinished: () => boolean
+  /** Completes an answer that has its finish reason; false if it has none. */
+  readonly finish: () => boolean
   /** Whether the answer is complete. */
   readonly isOver: () => boolean
   /** Whether reasoning was received. */
@@ -77,56 +82,100 @@ const unchanged = (events: ReadonlyArray<Event>) => events
 const stopMatcherOf = (generation: Generation, { options }: Target) =>
   generation.assistantPrefix === undefined ? unchanged : makePrefixStopMatcher(generation, options)
 
-export const makeEventReader = (dialect: Dialect, target: Target, generation: Generation): EventReader => {
-  const decoder = dialect.generate.events(generation, target)
-  const frameDecoder = FrameDecoder.make(dialect.framing, target.options.maxResponseBytes ?? Defaults.maxResponseBytes)
-  const check = makeCheck(target, generation)
-  const join = stopMatcherOf(generation, target)
-  let events: Array<Event> = []
-  let failure: InferenceError.Reason | undefined
-  let over = false
-  let hasThoughts = false
+class Reader implements EventReader {
+  readonly #target: Target
+  readonly #decoder: EventDecoder
+  readonly #frameDecoder: FrameDecoder.FrameDecoder
+  readonly #check: ReturnType<typeof makeCheck>
+  readonly #join: ReturnType<typeof stopMatcherOf>
+  #events: Array<Event> = []
+  #failure: InferenceError.Reason | undefined
+  #isOver = false
+  #hasThoughts = false
 
-  const add = (decoded: DecodeResult) => {
-    if (Result.isFailure(decoded)) {
-      failure = decoded.failure
-      return
-    }
-    failure = check(decoded.success)
-    if (failure !== undefined) return
-    const joined = join(decoded.success)
-    for (const event of joined) {
-      hasThoughts ||= event.type === "thoughts"
-      if (!isEncrypted(event)) events.push(event)
-    }
-    over = joined.at(-1)?.type === "finish"
+  constructor(dialect: Dialect, target: Target, generation: Generation) {
+    this.#target = target
+    this.#decoder = dialect.generate.events(generation, target)
+    this.#frameDecoder = FrameDecoder.make(
+      dialect.framing,
+      target.options.maxResponseBytes ?? Defaults.maxResponseBytes
+    )
+    this.#check = makeCheck(target, generation)
+    this.#join = stopMatcherOf(generation, target)
   }
-  const addAll = (frames: () => ReadonlyArray<Frame>) => {
+
+  push(bytes: Uint8Array): void {
+    this.#addAll(bytes)
+  }
+
+  end(): void {
+    this.#addAll()
+    if (!this.#isOver && this.#failure === undefined) this.#add(this.#decoder.end())
+  }
+
+  isFinished(): boolean {
+    return this.#decoder.isFinished?.() === true
+  }
+
+  finish(): boolean {
+    if (this.#isOver || !this.isFinished()) return this.#isOver
+    this.#failure = undefined
+    this.#add(this.#decoder.end())
+    return this.#isOver
+  }
+
+  isOver(): boolean {
+    return this.#isOver
+  }
+
+  hasThoughts(): boolean {
+    return this.#hasThoughts
+  }
+
+  take(): ReturnType<EventReader["take"]> {
+    const taken = { events: this.#events, failure: this.#failure }
+    this.#events = []
+    return taken
+  }
+
+  /** @param bytes left out at the end of the body */
+  #addAll(bytes?: Uint8Array): void {
     try {
-      for (const frame of frames()) {
-        if (over || failure !== undefined) return
-        add(readable(target, () => decoder.push(frame)))
+      for (const frame of bytes === undefined ? this.#frameDecoder.end() : this.#frameDecoder.push(bytes)) {
+        if (this.#isOver || this.#failure !== undefined) return
+        this.#addFrame(frame)
       }
     } catch (error) {
       if (!(error instanceof FrameDecoder.Unreadable)) throw error
-      failure = malformed(target, error.message)
+      if (!this.finish()) this.#failure = malformed(this.#target, error.message)
     }
   }
-  return {
-    push: (bytes) => addAll(() => frameDecoder.push(bytes)),
-    end: () => {
-      addAll(() => frameDecoder.end())
-      if (!over && failure === undefined) add(decoder.end())
-    },
-    isOver: () => over,
-    hasThoughts: () => hasThoughts,
-    take: () => {
-      const taken = { events, failure }
-      events = []
-      return taken
+
+  #addFrame(frame: Frame): void {
+    const wasFinished = this.isFinished()
+    this.#add(readable(this.#target, () => this.#decoder.push(frame)))
+    // What is wrong after the finish reason does not change the answer.
+    if (wasFinished && this.#failure !== undefined) this.finish()
+  }
+
+  #add(decoded: DecodeResult): void {
+    if (Result.isFailure(decoded)) {
+      this.#failure = decoded.failure
+      return
     }
+    this.#failure = this.#check(decoded.success)
+    if (this.#failure !== undefined) return
+    const joined = this.#join(decoded.success)
+    for (const event of joined) {
+      this.#hasThoughts ||= event.type === "thoughts"
+      if (!isEncrypted(event)) this.#events.push(event)
+    }
+    this.#isOver = joined.at(-1)?.type === "finish"
   }
 }
+
+export const makeEventReader = (dialect: Dialect, target: Target, generation: Generation): EventReader =>
+  new Reader(dialect, target, generation)
 
 type EventPull = Pull.Pull<readonly [Event, ...Array<Event>], InferenceError.InferenceError>
 
@@ -153,20 +202,28 @@ export const eventsOf = (
     return Effect.succeed([first, ...others])
   }
   const drained = drain(pull)
+  let usageUntil: number | undefined
+  /** What follows the finish reason, for a limited time in all. */
+  const usage = Effect.flatMap(Time.now, (now) => {
+    usageUntil ??= now + Duration.toMillis(Defaults.usageWait)
+    return usageUntil <= now
+      ? Cause.done()
+      : Effect.timeoutOrElse(pull, { duration: usageUntil - now, orElse: () => Cause.done() })
+  })
   const next: EventPull = Effect.suspend(() => {
     if (failure !== undefined) {
       note(failure)
       return InferenceError.make(clean(failure))
     }
     if (reader.isOver()) return isOver() ? Cause.done() : drained
-    return Effect.matchEffect(pull, {
+    return Effect.matchEffect(reader.isFinished() ? usage : pull, {
       onSuccess: (bytes) => {
         reader.push(bytes)
         return settle()
       },
       onFailure: (error) => {
-        if (!Cause.isDone(error)) return Effect.fail(error)
-        reader.end()
+        if (Cause.isDone(error)) reader.end()
+        else if (!reader.finish()) return Effect.fail(error)
         return settle()
       }
     })
@@ -292,7 +349,10 @@ export class AnswerReceiver implements BodyReceiver {
   }
 
   failed(reason: InferenceError.Reason): void {
-    this.#endWith(() => this.#fail(reason))
+    this.#endWith(() => {
+      if (this.#reader?.finish() === true) this.#passOn()
+      else this.#fail(reason)
+    })
   }
 
   rest(body: Parameters<BodyReceiver["rest"]>[0]): void {
@@ -302,12 +362,28 @@ export class AnswerReceiver implements BodyReceiver {
   /** Passes on what has been decoded since the last call. */
   #passOn(): void {
     this.#isScheduled = false
-    if (this.#isOver || this.#isPaused || this.#reader === undefined) return
-    const { events, failure } = this.#reader.take()
-    if (events.length > 0 || this.#reader.hasThoughts()) this.#exchange!.content()
+    const reader = this.#reader
+    if (this.#isOver || this.#isPaused || reader === undefined) return
+    const { events, failure } = reader.take()
+    if (events.length > 0 || reader.hasThoughts()) this.#exchange!.content()
     if (events.length > 0) this.#receiver.events(events)
-    if (this.#reader.isOver()) this.#complete()
-    else if (failure !== undefined && !this.#isPaused) this.#failInBody(failure)
+    if (reader.isOver()) this.#complete()
+    else if (!this.#isPaused) this.#failOrWait(reader, failure)
+  }
+
+  /** Fails an answer, or waits for its rest. */
+  #failOrWait(reader: EventReader, failure: InferenceError.Reason | undefined): void {
+    if (failure !== undefined) this.#failInBody(failure)
+    else if (reader.isFinished()) this.#waitForUsage(reader)
+  }
+
+  /** A fiber waits for what follows the finish reason. */
+  #waitForUsage(reader: EventReader): void {
+    if (this.#isOver || this.#exchange!.isOver()) return
+    this.#isOver = true
+    const { clean } = this.#parts.exchange
+    const events = Effect.map(this.#exchange!.rest, (body) => eventsOf({ ...body, clean }, reader))
+    this.#receiver.rest(Stream.unwrap(events))
   }
 
   /** The answer is complete; the response may not be. */
@@ -316,7 +392,7 @@ export class AnswerReceiver implements BodyReceiver {
     if (this.#isOver) return
     this.#isOver = true
     if (this.#exchange!.isOver()) return this.#receiver.end()
-    const drained = Effect.scoped(Effect.flatMap(this.#exchange!.rest, drain))
+    const drained = Effect.scoped(Effect.flatMap(this.#exchange!.rest, ({ pull }) => drain(pull)))
     this.#receiver.rest(Stream.fromPull(Effect.succeed(drained)))
   }
 

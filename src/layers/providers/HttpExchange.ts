@@ -60,7 +60,7 @@ export interface StartedExchange {
   readonly pause: () => void
   readonly resume: () => void
   /** The rest of the body, which the receiver does not get. */
-  readonly rest: Effect.Effect<Connection.Connection["pull"], never, Scope.Scope>
+  readonly rest: Effect.Effect<ResponseBody, never, Scope.Scope>
   /** Ends it; the receiver is not called any more. */
   readonly close: () => void
 }
@@ -210,6 +210,20 @@ const send = (
   receiver?: Connection.Receiver
 ) => Connection.open(dispatcher, write(call, wanted, held, hops), receiver)
 
+/** The body of a success. */
+const bodyOf = (
+  { keys, limits, target }: Parts,
+  { watch }: Begun,
+  { connection, held }: Sent,
+  media: Media
+): ResponseBody => ({
+  watch,
+  isOver: connection.isOver,
+  pull: Connection.pullWithin(target, limits, connection, watch),
+  media,
+  note: (reason) => keys.note(held, reason)
+})
+
 /** One try from its headers on. */
 const receive = Effect.fnUntraced(function*(
   parts: Parts,
@@ -217,7 +231,7 @@ const receive = Effect.fnUntraced(function*(
   { connection: plain, held }: Sent,
   head: Connection.Head
 ) {
-  const { keys, limits, most, target } = parts
+  const { keys, most, target } = parts
   const { capability, wanted, watch } = begun
   watch.headers()
   const encoding = Connection.headerOf(head, "content-encoding")
@@ -232,14 +246,7 @@ const receive = Effect.fnUntraced(function*(
     connection.close()
     return Result.fail(keys.clean(reason))
   }
-  const body: ResponseBody = {
-    watch,
-    isOver: connection.isOver,
-    pull: Connection.pullWithin(target, limits, connection, watch),
-    media: isJson(type) ? "json" : wanted,
-    note: (reason) => keys.note(held, reason)
-  }
-  return Result.succeed(body)
+  return Result.succeed(bodyOf(parts, begun, { connection, held }, isJson(type) ? "json" : wanted))
 })
 
 /** One try with a key. */
@@ -389,11 +396,13 @@ class Started implements StartedExchange, Connection.Receiver {
     this.#connection.resume()
   }
 
-  get rest(): Effect.Effect<Connection.Connection["pull"], never, Scope.Scope> {
+  get rest(): Effect.Effect<ResponseBody, never, Scope.Scope> {
     return Effect.suspend(() => {
       this.#connection.detach()
-      this.#connection.resume()
-      return Effect.as(endWithScope(this.#begun), this.#connection.pull)
+      return Effect.as(
+        endWithScope(this.#begun),
+        bodyOf(this.#parts, this.#begun, { connection: this.#connection, held: this.#held }, this.#begun.wanted)
+      )
     })
   }
 

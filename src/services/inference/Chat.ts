@@ -418,6 +418,19 @@ const deliverWinner = (sink: AnswerSink) => (winner: WinningAttempt<EventsPull>)
   return passOn(sink, winner.value)
 }
 
+/** Passes on the rest of an answer that has begun. */
+const passOnRest = (
+  sink: AnswerSink,
+  generation: Generation,
+  context: AttemptContext,
+  state: RequestState,
+  rest: Rest
+): Effect.Effect<void, InferenceError> =>
+  Effect.scoped(Effect.flatMap(
+    pullOf(context, generation, undefined, rest),
+    ({ next }) => passOn(sink, recordFailure(context.stats, state, next))
+  ))
+
 /** Passes an opened answer on to a sink. */
 export const deliverOpened = (
   sink: AnswerSink,
@@ -504,8 +517,8 @@ const deliverDirect = (
     died: (defect) => end(Effect.die(defect)),
     rest: (events) =>
       delivery.hasBegun
-        // The answer is complete; the connection is not.
-        ? resume(Effect.ensuring(Effect.ignore(Stream.runDrain(events)), recorded))
+        // The usage, and the end of the connection.
+        ? resume(Effect.ensuring(passOnRest(sink, generation, direct!.context, state, events), recorded))
         : goOn(events)
   })
   return direct
