@@ -25,6 +25,9 @@ const formats = new Set(
   ["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"]
 )
 
+const isScalar = (value: unknown): boolean =>
+  typeof value !== "object" || value === null || numberOf(value) !== undefined
+
 const isObject = ({ properties, type }: Fields): boolean =>
   type === "object" || properties !== undefined || (Array.isArray(type) && type.includes("object"))
 
@@ -34,8 +37,8 @@ const subset: JsonSchemaSubset.Subset = {
     type: JsonSchemaSubset.any,
     title: JsonSchemaSubset.any,
     description: JsonSchemaSubset.any,
-    enum: (value) => Array.isArray(value) && value.every((one) => typeof one !== "object" || one === null),
-    const: (value) => typeof value !== "object" || value === null,
+    enum: (value) => Array.isArray(value) && value.every(isScalar),
+    const: isScalar,
     properties: JsonSchemaSubset.any,
     required: JsonSchemaSubset.any,
     additionalProperties: (value) => value === false,

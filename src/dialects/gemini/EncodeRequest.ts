@@ -1,5 +1,6 @@
 /** Encodes a generation as a request of the Gemini API. Pure. */
 import { Result } from "effect"
+import { numberOf } from "../../domain/ExactNumber.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import { withContinuePrompt } from "../../domain/Generation.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
@@ -15,7 +16,7 @@ import type { Call, Target } from "../shared/ProviderDialect.ts"
 
 const maxStops = 5
 
-const isTextOrNumber = (value: unknown): boolean => typeof value === "string" || typeof value === "number"
+const isTextOrNumber = (value: unknown): boolean => typeof value === "string" || numberOf(value) !== undefined
 
 /** By the reference of `responseJsonSchema`: the API ignores other keywords without an error. */
 const subset: JsonSchemaSubset.Subset = {

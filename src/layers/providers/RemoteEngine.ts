@@ -10,6 +10,7 @@
  */
 import { Effect, Result, Scope, Stream } from "effect"
 import { notSupported } from "../../dialects/shared/ErrorMapping.ts"
+import { withExactSchemas } from "../../dialects/shared/ExactSchemas.ts"
 import type {
   Call,
   Dialect,
@@ -87,7 +88,7 @@ const callFor = (
   if (source === undefined) return request(generation, target, stream)
   return passThrough !== undefined && isComplete(source) && dialectOf(target.options) === source.dialect
     ? passThrough(generation, source, target, stream, fetched)
-    : Result.flatMap(request(generation, target, stream), withFieldsOf(source, target))
+    : Result.flatMap(request(withExactSchemas(generation, source), target, stream), withFieldsOf(source, target))
 }
 
 interface Parts {
