@@ -28,6 +28,10 @@ export const failure = (refusal: Refusal, target: Target): Reason => reasonOf(re
 const inBand = (body: unknown, target: Target): Reason =>
   failure({ status: statusOf(textAt(body, "error", "type")) ?? 500, headers: {}, body, now: 0 }, target)
 
+/** The reason of an error that is the body of a success. */
+export const errorIn = (body: unknown, target: Target): Reason | undefined =>
+  at(body, "type") === "error" ? inBand(body, target) : undefined
+
 const reasons: Readonly<Record<string, FinishReason>> = {
   end_turn: "stop",
   stop_sequence: "stop",
@@ -249,7 +253,8 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
 export const buffered = (body: unknown, generation: Generation, target: Target): DecodeResult => {
   const fields = fieldsOf(body)
   if (fields === undefined) return Result.fail(malformed(target, "the body is not an object"))
-  if (fields["type"] === "error") return Result.fail(inBand(fields, target))
+  const error = errorIn(fields, target)
+  if (error !== undefined) return Result.fail(error)
   if (!Array.isArray(fields["content"])) return Result.fail(malformed(target, "no `content`"))
   const { push } = makeMessageDecoder(generation, target)
   const streamed: ReadonlyArray<readonly [type: string, data: Fields]> = [

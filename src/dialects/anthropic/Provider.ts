@@ -19,7 +19,7 @@ import { Result } from "effect"
 import { malformed } from "../shared/ErrorMapping.ts"
 import { countAt } from "../shared/Json.ts"
 import type { Dialect } from "../shared/ProviderDialect.ts"
-import { buffered, events, failure } from "./DecodeAnswer.ts"
+import { buffered, errorIn, events, failure } from "./DecodeAnswer.ts"
 import { countRequest, passThrough, request } from "./EncodeRequest.ts"
 
 /** For Anthropic, and for other hosts of its dialect. */
@@ -36,5 +36,6 @@ export const anthropic: Dialect = {
         : Result.succeed(tokens)
     }
   },
-  failure
+  failure,
+  errorIn
 }

@@ -44,6 +44,12 @@ const inBand = (body: unknown, target: Target): Reason =>
     now: 0
   }, target)
 
+/** The reason of an error that is the body of a success, maybe in a list. */
+export const errorIn = (body: unknown, target: Target): Reason | undefined => {
+  const fields = Array.isArray(body) ? body[0] : body
+  return at(fields, "error") === undefined ? undefined : inBand(fields, target)
+}
+
 /** Finish reasons of the content policy. */
 const refusals = new Set([
   "SAFETY",
@@ -121,8 +127,7 @@ const makeAnswerDecoder = (generation: Generation, target: Target): AnswerDecode
       : refused(target, "the prompt", block, textAt(body, "promptFeedback", "blockReasonMessage"))
   }
 
-  const failureOf = (body: Fields): Reason | undefined =>
-    body["error"] === undefined ? blockOf(body) : inBand(body, target)
+  const failureOf = (body: Fields): Reason | undefined => errorIn(body, target) ?? blockOf(body)
 
   const finishOf = (given: string): Result.Result<FinishReason, Reason> => {
     const reason = given.trim().toUpperCase()

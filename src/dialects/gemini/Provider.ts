@@ -22,7 +22,7 @@ import { embeddingsOf } from "../shared/Embeddings.ts"
 import { notSupported } from "../shared/ErrorMapping.ts"
 import { at, countAt, listAt } from "../shared/Json.ts"
 import type { Dialect, Each, Target, Task } from "../shared/ProviderDialect.ts"
-import { buffered, events, failure } from "./DecodeAnswer.ts"
+import { buffered, errorIn, events, failure } from "./DecodeAnswer.ts"
 import { modelOf, pathOf, request } from "./EncodeRequest.ts"
 
 const maxTexts = 100
@@ -49,5 +49,6 @@ export const gemini: Dialect = {
   framing: "sse",
   generate: { request, events, buffered },
   embed,
-  failure
+  failure,
+  errorIn
 }

@@ -121,6 +121,8 @@ const failure: Dialect["failure"] = (refusal, target) => reasonOf(refusal, targe
 
 const inBand = (body: unknown, target: Target): Reason => inBandReason(body, target, detailsIn(body), undefined)
 
+const errorIn: Dialect["errorIn"] = (body, target) => at(body, "error") === undefined ? undefined : inBand(body, target)
+
 /** `load` and `unload` have no answer. */
 const finishes: Readonly<Record<string, FinishReason>> = { stop: "stop", length: "length" }
 
@@ -155,7 +157,8 @@ const makeLines = (generation: Generation, target: Target) => {
   }
   const push = (line: unknown): DecodeResult => {
     if (fieldsOf(line) === undefined) return Result.fail(malformed(target, "a line that is not a JSON object"))
-    if (at(line, "error") !== undefined) return Result.fail(inBand(line, target))
+    const error = errorIn(line, target)
+    if (error !== undefined) return Result.fail(error)
     const nameless = listAt(line, "message", "tool_calls").some((call) =>
       (textAt(call, "function", "name") ?? "") === ""
     )
@@ -197,5 +200,6 @@ export const ollama: Dialect = {
   framing: "ndjson",
   generate: { request: requestOf, events, buffered },
   embed,
-  failure
+  failure,
+  errorIn
 }

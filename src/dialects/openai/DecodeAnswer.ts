@@ -282,6 +282,12 @@ const isError = (body: Fields, event = "message"): boolean =>
   (body["error"] ?? undefined) !== undefined || body["object"] === "error" || body["type"] === "error" ||
   (event === "error" && !("choices" in body))
 
+/** The reason of an error that is the body of a success. */
+export const errorIn = (body: unknown, target: Target): Reason | undefined => {
+  const fields = fieldsOf(body)
+  return fields !== undefined && isError(fields) ? inBand(fields, target) : undefined
+}
+
 const firstChoiceOf = (chunk: Fields): Fields | undefined => fieldsOf(listAt(chunk, "choices")[0])
 
 /** Whether a choice adds to the text only. */
@@ -382,7 +388,8 @@ const withNative = (
 /** Decodes a buffered answer. */
 export const buffered = (body: unknown, generation: Generation, target: Target): DecodeResult => {
   const answer = fieldsOf(body)
-  if (answer !== undefined && isError(answer)) return Result.fail(inBand(answer, target))
+  const error = errorIn(answer, target)
+  if (error !== undefined) return Result.fail(error)
   const choice = ownChoice(body)
   if (choice !== undefined && isError(choice)) return Result.fail(inBand(choice, target))
   const message = fieldsOf(choice?.["message"])

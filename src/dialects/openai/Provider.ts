@@ -5,7 +5,7 @@ import { embeddingsOf } from "../shared/Embeddings.ts"
 import { malformed } from "../shared/ErrorMapping.ts"
 import { at, countAt, eachOf, fieldsOf, listAt } from "../shared/Json.ts"
 import type { Dialect } from "../shared/ProviderDialect.ts"
-import { buffered, events, failure } from "./DecodeAnswer.ts"
+import { buffered, errorIn, events, failure } from "./DecodeAnswer.ts"
 import type { Host } from "./EncodeRequest.ts"
 import { azureHost, makeRequests, openAiHost, troupeHost } from "./EncodeRequest.ts"
 
@@ -52,7 +52,8 @@ const dialectAt = (host: Host) =>
     generate: { ...makeRequests(host), events, buffered },
     embed: embedding(host),
     embedNative: nativeEmbedding(host),
-    failure
+    failure,
+    errorIn
   }) satisfies Dialect
 
 export const openAi: Dialect = dialectAt(openAiHost)

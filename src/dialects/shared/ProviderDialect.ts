@@ -123,4 +123,6 @@ export interface Dialect {
   readonly count?: Task<Counted, number>
   /** The reason of an error response; `ErrorMapping` has what providers share. */
   readonly failure: (refusal: Refusal, target: Target) => Reason
+  /** The reason of an error that is the body of a success; undefined if it is none. */
+  readonly errorIn: (body: unknown, target: Target) => Reason | undefined
 }

@@ -10,6 +10,7 @@ import type { Pull } from "effect"
 import { Cause, Duration, Effect, Result, Stream } from "effect"
 import { empty, malformed } from "../../dialects/shared/ErrorMapping.ts"
 import * as FrameDecoder from "../../dialects/shared/FrameDecoder.ts"
+import { parse } from "../../dialects/shared/Json.ts"
 import { makePrefixStopMatcher } from "../../dialects/shared/PrefixStopMatcher.ts"
 import type { DecodeResult, Dialect, EventDecoder, Frame, Target } from "../../dialects/shared/ProviderDialect.ts"
 import * as Defaults from "../../domain/Defaults.ts"
@@ -82,8 +83,30 @@ const unchanged = (events: ReadonlyArray<Event>) => events
 const stopMatcherOf = (generation: Generation, { options }: Target) =>
   generation.assistantPrefix === undefined ? unchanged : makePrefixStopMatcher(generation, options)
 
+/** The beginning of a body, to find out what it is. */
+class Beginning {
+  readonly #pieces: Array<Uint8Array> = []
+  #bytes = 0
+
+  add(piece: Uint8Array): void {
+    if (this.#bytes < Defaults.maxRefusalBytes) this.#pieces.push(piece)
+    this.#bytes += piece.length
+  }
+
+  /** Parsed JSON; undefined if it is not JSON, or longer than an error. */
+  json(): unknown {
+    return this.#bytes > Defaults.maxRefusalBytes
+      ? undefined
+      : parse(new TextDecoder().decode(Buffer.concat(this.#pieces)))
+  }
+}
+
 class Reader implements EventReader {
   readonly #target: Target
+  readonly #errorIn: Dialect["errorIn"]
+  /** Undefined after the first frame, and before the first bytes. */
+  #beginning: Beginning | undefined
+  #hasFrames = false
   readonly #decoder: EventDecoder
   readonly #frameDecoder: FrameDecoder.FrameDecoder
   readonly #check: ReturnType<typeof makeCheck>
@@ -95,6 +118,7 @@ class Reader implements EventReader {
 
   constructor(dialect: Dialect, target: Target, generation: Generation) {
     this.#target = target
+    this.#errorIn = dialect.errorIn
     this.#decoder = dialect.generate.events(generation, target)
     this.#frameDecoder = FrameDecoder.make(
       dialect.framing,
@@ -110,7 +134,9 @@ class Reader implements EventReader {
 
   end(): void {
     this.#addAll()
-    if (!this.#isOver && this.#failure === undefined) this.#add(this.#decoder.end())
+    if (this.#isOver || this.#failure !== undefined) return
+    const error = this.#errorIn(this.#beginning?.json(), this.#target)
+    this.#add(error === undefined ? this.#decoder.end() : Result.fail(error))
   }
 
   isFinished(): boolean {
@@ -141,7 +167,9 @@ class Reader implements EventReader {
   /** @param bytes left out at the end of the body */
   #addAll(bytes?: Uint8Array): void {
     try {
-      for (const frame of bytes === undefined ? this.#frameDecoder.end() : this.#frameDecoder.push(bytes)) {
+      const frames = bytes === undefined ? this.#frameDecoder.end() : this.#frameDecoder.push(bytes)
+      if (!this.#hasFrames) this.#begin(frames, bytes)
+      for (const frame of frames) {
         if (this.#isOver || this.#failure !== undefined) return
         this.#addFrame(frame)
       }
@@ -149,6 +177,13 @@ class Reader implements EventReader {
       if (!(error instanceof FrameDecoder.Unreadable)) throw error
       if (!this.finish()) this.#failure = malformed(this.#target, error.message)
     }
+  }
+
+  /** Keeps the bytes before the first frame: without any frame, they may be an error as JSON. */
+  #begin(frames: ReadonlyArray<Frame>, bytes: Uint8Array | undefined): void {
+    this.#hasFrames = frames.length > 0
+    if (this.#hasFrames) this.#beginning = undefined
+    else if (bytes !== undefined) (this.#beginning ??= new Beginning()).add(bytes)
   }
 
   #addFrame(frame: Frame): void {

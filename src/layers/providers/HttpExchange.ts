@@ -175,6 +175,14 @@ interface Sent {
 const releasing = <A, E, R>({ release }: DeploymentKeys, held: Held, attempt: Effect.Effect<A, E, R>) =>
   held.probes ? Effect.onError(attempt, () => Effect.sync(() => release(held))) : attempt
 
+/** The reason of an unreadable success: of the error that it is, whatever its content type, else of its headers. */
+const unreadableOf = (
+  { dialect, target }: Options,
+  connection: Connection.Connection,
+  reason: InferenceError.Reason
+): Effect.Effect<InferenceError.Reason> =>
+  Effect.map(readRefusal(connection), (body) => dialect.errorIn(body, target) ?? reason)
+
 const refusalOf = Effect.fnUntraced(function*(
   { dialect, target }: Options,
   connection: Connection.Connection,
@@ -238,10 +246,11 @@ const receive = Effect.fnUntraced(function*(
   const connection = isEncoded(encoding) ? decompressed(plain, encoding, most) : plain
   begun.connection = connection
   const type = mediaTypeOf(head)
+  const wrong = isSuccess(head) ? wrongHeaders(target, head, wanted, type) : undefined
   const reason = isSuccess(head)
-    ? wrongHeaders(target, head, wanted, type)
+    ? wrong && (yield* unreadableOf(parts, connection, wrong))
     : yield* refusalOf(parts, connection, head, capability)
-  keys.note(held, isSuccess(head) ? undefined : reason)
+  keys.note(held, reason === wrong ? undefined : reason)
   if (reason !== undefined) {
     connection.close()
     return Result.fail(keys.clean(reason))

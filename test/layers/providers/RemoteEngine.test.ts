@@ -200,6 +200,49 @@ const bufferedBefore: ReadonlyArray<Case> = [
   ]
 ]
 
+/** Errors as JSON in responses that are labelled otherwise. */
+const mislabelled: ReadonlyArray<Case> = ["text/event-stream", "text/plain", "text/html; charset=utf-8"].flatMap(
+  (type): ReadonlyArray<Case> => {
+    const headers = { "content-type": type }
+    const quota = { error: { message: `No credit left for ${secret}`, type: "x", code: "insufficient_quota" } }
+    return [
+      [`a used-up quota as ${type}`, { headers, pieces: [JSON.stringify(quota, null, 2)], bytesAtATime: 30 }, {
+        _tag: "AuthenticationFailed",
+        quota: true
+      }],
+      [
+        `a rate limit of Gemini as ${type}`,
+        {
+          headers,
+          pieces: ["[{\"error\":{\"code\":429,\"status\":\"RESOURCE_EXHAUSTED\",\"message\":\"x\"}}]\n"]
+        },
+        { _tag: "RateLimited" },
+        { provider: "gemini" }
+      ],
+      [
+        `an error of Anthropic as ${type}`,
+        {
+          headers,
+          pieces: ["{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"x\"}}\n\n"]
+        },
+        { ...failed("status"), status: 529 },
+        { provider: "anthropic" }
+      ],
+      [
+        `JSON that is no error as ${type}`,
+        { headers, pieces: ["{\"a\":1}"] },
+        failed(
+          type === "text/event-stream" ? "cut" : "malformed"
+        )
+      ],
+      [`an error that is too long as ${type}`, {
+        headers,
+        pieces: [JSON.stringify({ error: { code: "insufficient_quota", message: "x".repeat(70_000) } })]
+      }, failed(type === "text/event-stream" ? "cut" : "malformed")]
+    ]
+  }
+)
+
 const halves = [body[0]!.slice(0, 100), body[0]!.slice(100)]
 const bufferedAfter: ReadonlyArray<Case> = [
   [
@@ -272,7 +315,9 @@ const expectFault = (
 for (const [name, engineAt] of drivers) {
   describe(`RemoteEngine${name}`, () => {
     describe("with a stream, before its first content", () => {
-      for (const one of [...refusals, ...beforeContent]) it.effect(one[0], () => expectFault(engineAt, one, ""))
+      for (const one of [...refusals, ...beforeContent, ...mislabelled]) {
+        it.effect(one[0], () => expectFault(engineAt, one, ""))
+      }
     })
 
     describe("with a stream, after its first content", () => {
