@@ -1,11 +1,9 @@
 /** Portkey's gateway as a child process, if it is installed: `npm ci --prefix bench/peers`. */
 import { spawn } from "node:child_process"
-import { once } from "node:events"
 import { existsSync } from "node:fs"
-import { createServer } from "node:http"
-import type { AddressInfo } from "node:net"
 import { fileURLToPath } from "node:url"
 import { ended } from "./Child.ts"
+import { freePort } from "./FreePort.ts"
 import { until } from "./Until.ts"
 
 export interface Portkey {
@@ -25,16 +23,6 @@ export const missing = "Portkey's gateway is not installed, so its rows are omit
 
 /** Limit of its shutdown, ms. */
 const stopLimit = 2_000
-
-/** It accepts only a number as its port, not 0 for a free one. */
-const freePort = async (): Promise<number> => {
-  const server = createServer().listen(0)
-  await once(server, "listening")
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, "close")
-  return port
-}
 
 const isListening = (port: number): Promise<boolean> =>
   fetch(`http://127.0.0.1:${port}/`).then(({ ok }) => ok, () => false)

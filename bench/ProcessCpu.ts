@@ -3,7 +3,8 @@
  *
  * **Gotchas**
  *
- * The kernel counts in ticks, usually of 10 ms: a measurement should last for hundreds of ticks.
+ * The kernel counts in ticks, usually of 10 ms: a measurement should last for hundreds of ticks. `ofThreads` is exact, but
+ * without threads that have ended.
  */
 import { execFileSync } from "node:child_process"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
@@ -30,6 +31,20 @@ const readStat = (pid: number): Stat => {
 
 /** Of a process with all its threads, µs; user and system time. */
 export const ofProcess = (pid: number): number => isAvailable ? readStat(pid).microseconds : Number.NaN
+
+/** Of the running threads of a process, µs, by the scheduler's nanoseconds; in ticks where the kernel has none. */
+export const ofThreads = (pid: number): number => {
+  if (!existsSync(`/proc/${pid}/schedstat`)) return ofProcess(pid)
+  let nanoseconds = 0
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    try {
+      nanoseconds += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ")[0])
+    } catch {
+      // The thread has ended since the folder was read.
+    }
+  }
+  return nanoseconds / 1_000
+}
 
 const readAll = (): ReadonlyMap<number, Stat> => {
   const stats = new Map<number, Stat>()

@@ -1,6 +1,6 @@
 /**
  * The cost of the service in front of a provider, compared with a bare Node proxy that only pipes, and with Portkey's
- * gateway if it is installed.
+ * gateway and nginx if they are installed.
  *
  * **Details**
  *
@@ -13,22 +13,24 @@ import * as Config from "./Config.ts"
 import * as Cores from "./Cores.ts"
 import type { CrowdAnswer, CrowdQuestion } from "./crowd.ts"
 import type { LoadAnswer, LoadQuestion } from "./load.ts"
+import * as Nginx from "./Nginx.ts"
 import type { PipeAnswer, PipeQuestion } from "./pipeProxy.ts"
 import * as Portkey from "./Portkey.ts"
 import * as ProcessCpu from "./ProcessCpu.ts"
-import type { Round, Side, Turn } from "./ProxyRows.ts"
+import type { Gateway, Parts, Senders } from "./ProxyParts.ts"
+import * as ProxyParts from "./ProxyParts.ts"
+import type { Round, Side, Warmed } from "./ProxyRows.ts"
 import * as ProxyRows from "./ProxyRows.ts"
 import type { Effort, Outcome, Scenario } from "./Scenario.ts"
 import { withService } from "./Service.ts"
 import type { UpstreamAnswer, UpstreamQuestion } from "./upstream.ts"
+import * as WarmUp from "./WarmUp.ts"
 
-const path = "/v1/chat/completions"
 const key = "bench-key"
 const { connections, streams } = ProxyRows
-const words = Array.from({ length: ProxyRows.words }, (_, index) => `word${index} `)
-const expected = words.join("")
-/** Silence after which a concurrent stream counts as lost, ms. */
-const crowdLimit = 30_000
+const { words } = ProxyParts
+/** The most requests of a gateway and form before they are measured. */
+const warmUpRequests = 60_000
 
 const config = (upstreamPort: number): string => {
   const baseUrl = `http://127.0.0.1:${upstreamPort}/v1`
@@ -42,140 +44,131 @@ const config = (upstreamPort: number): string => {
   return Config.make({ quick: deployment("quick"), paced: deployment("paced") })
 }
 
-const bodyOf = (model: string, stream: boolean): string =>
-  JSON.stringify({
-    model,
-    messages: [{ role: "system", content: "Be brief." }, { role: "user", content: "Is it so?" }],
-    temperature: 0,
-    ...(stream ? { stream } : {})
-  })
-
-const bufferedBody = bodyOf("quick", false)
-const streamBody = bodyOf("quick", true)
-const pacedBody = bodyOf("paced", true)
-
-/** A gateway in front of the upstream. */
-interface Gateway {
-  readonly side: Side
-  readonly pid: number
-  readonly port: number
-  readonly headers: Readonly<Record<string, string>>
-}
-
-interface Setting {
-  readonly gateways: ReadonlyArray<Gateway>
-  readonly load: Child<LoadQuestion, LoadAnswer>
-  readonly crowd: Child<CrowdQuestion, CrowdAnswer>
-}
-
-/** The complete answer, which must equal the upstream's. */
-const check = async ({ headers, port, side }: Gateway): Promise<void> => {
-  const response = await fetch(`http://127.0.0.1:${port}${path}`, {
-    method: "POST",
-    body: bufferedBody,
-    headers: { ...headers, "content-type": "application/json" }
-  })
-  const text = await response.text()
-  const { choices } = JSON.parse(text) as { readonly choices?: ReadonlyArray<{ message: { content: string } }> }
-  if (choices?.[0]?.message.content !== expected) throw new Error(`Unexpected answer of ${side}: ${text}`)
-}
-
-/** The requests in each part of a round. */
-const makeParts = ({ crowd, load }: Setting, milliseconds: number) => {
-  const ask = async (gateway: Gateway, body: string, connections: number, part: number): Promise<Turn> => {
-    const firstToken = body === streamBody ? { firstToken: `"content":"${words[0]}` } : {}
-    const { headers, pid, port } = gateway
-    const question = { port, path, body, headers, connections, milliseconds: milliseconds * part, ...firstToken }
-    const [answer, cpu] = await ProcessCpu.during(pid, () => load.ask(question))
-    return { answer, cpu: cpu.process }
+/** Runs one part on every gateway that takes part in it, in turn. */
+const inTurn = async <Name extends keyof Round>(
+  name: Name,
+  gateways: ReadonlyArray<Gateway>,
+  parts: Parts
+): Promise<Round[Name]> => {
+  const turns: Partial<Record<Side, Awaited<ReturnType<Parts[Name]>>>> = {}
+  for (const gateway of gateways) {
+    if (!ProxyParts.sidesOf[name].includes(gateway.side)) continue
+    turns[gateway.side] = await parts[name](gateway) as Awaited<ReturnType<Parts[Name]>>
   }
+  return turns as Round[Name]
+}
+
+const measureRound = async (all: ReadonlyArray<Gateway>, parts: Parts, turn: number): Promise<Round> => {
+  // The first gateway is the last one in the next round.
+  const gateways = all.map((_, index) => all[(index + turn) % all.length]!)
   return {
-    // One connection gives times only, which need fewer requests.
-    alone: (gateway: Gateway) => ask(gateway, bufferedBody, 1, 0.5),
-    busy: (gateway: Gateway) => ask(gateway, bufferedBody, connections, 1),
-    firstToken: (gateway: Gateway) => ask(gateway, streamBody, 1, 0.5),
-    streamed: (gateway: Gateway) => ask(gateway, streamBody, connections, 1),
-    crowd: async ({ headers, pid, port }: Gateway) => {
-      const question = { port, path, body: pacedBody, headers, streams, expected, limit: crowdLimit }
-      const [answer, cpu] = await ProcessCpu.during(pid, () => crowd.ask(question))
-      return { answer, cpu: cpu.process }
+    alone: await inTurn("alone", gateways, parts),
+    busy: await inTurn("busy", gateways, parts),
+    translated: await inTurn("translated", gateways, parts),
+    calm: await inTurn("calm", gateways, parts),
+    firstToken: await inTurn("firstToken", gateways, parts),
+    streamed: await inTurn("streamed", gateways, parts),
+    few: await inTurn("few", gateways, parts),
+    many: await inTurn("many", gateways, parts),
+    crowd: await inTurn("crowd", gateways, parts)
+  }
+}
+
+/** Loads each gateway with each form of request until its cost is steady. */
+const warmUp = async (
+  gateways: ReadonlyArray<Gateway>,
+  senders: Senders,
+  effort: Effort
+): Promise<ReadonlyArray<Warmed>> => {
+  const warmed: Array<Warmed> = []
+  const limits = { requests: warmUpRequests, milliseconds: effort.warmUpMs * effort.rounds * 2 }
+  for (const form of ["buffered", "streamed", "translated"] as const) {
+    for (const gateway of gateways) {
+      if (form === "translated" && gateway.side !== "troupe") continue
+      const slice = async () => {
+        const options = { connections, milliseconds: effort.roundMs / 2 }
+        const { answer, cpu } = await ProxyParts.send(senders, gateway, ProxyParts.forms[form], options)
+        // Without CPU time, the time of a request.
+        return { requests: answer.requests, cost: ProcessCpu.isAvailable ? cpu : answer.milliseconds * 1_000 }
+      }
+      warmed.push({ side: gateway.side, form, ...await WarmUp.run(slice, limits) })
     }
   }
-}
-
-/** Runs every gateway in turn. */
-const inTurn = async <A>(
-  gateways: ReadonlyArray<Gateway>,
-  measure: (gateway: Gateway) => Promise<A>
-): Promise<Readonly<Partial<Record<Side, A>>>> => {
-  const turns: Partial<Record<Side, A>> = {}
-  for (const gateway of gateways) turns[gateway.side] = await measure(gateway)
-  return turns
-}
-
-const measureRound = async (setting: Setting, milliseconds: number, turn: number): Promise<Round> => {
-  const parts = makeParts(setting, milliseconds)
-  // The first gateway is the last one in the next round.
-  const gateways = setting.gateways.map((_, index, all) => all[(index + turn) % all.length]!)
-  return {
-    alone: await inTurn(gateways, parts.alone),
-    busy: await inTurn(gateways, parts.busy),
-    firstToken: await inTurn(gateways, parts.firstToken),
-    streamed: await inTurn(gateways, parts.streamed),
-    crowd: await inTurn(gateways, parts.crowd)
-  }
+  await inTurn("crowd", gateways, ProxyParts.make(senders, effort.roundMs))
+  return warmed
 }
 
 const unpinned = "The gateways have no core of their own: that requires two cores, and taskset of Linux."
 
-const measure = async (setting: Setting, isPinned: boolean, effort: Effort): Promise<Outcome> => {
-  for (const gateway of setting.gateways) await check(gateway)
-  await measureRound(setting, effort.warmUpMs, 0)
+interface Setting {
+  readonly gateways: ReadonlyArray<Gateway>
+  readonly senders: Senders
+  readonly isPinned: boolean
+}
+
+const measure = async ({ gateways, isPinned, senders }: Setting, effort: Effort): Promise<Outcome> => {
+  for (const gateway of gateways) await ProxyParts.check(gateway)
+  const warmed = await warmUp(gateways, senders, effort)
+  const parts = ProxyParts.make(senders, effort.roundMs)
   const rounds: Array<Round> = []
-  for (let turn = 0; turn < effort.rounds; turn++) rounds.push(await measureRound(setting, effort.roundMs, turn))
+  for (let turn = 0; turn < effort.rounds; turn++) rounds.push(await measureRound(gateways, parts, turn))
+  const has = (side: Side) => gateways.some((gateway) => gateway.side === side)
   return {
-    rows: ProxyRows.make(rounds, ProcessCpu.isAvailable),
+    rows: ProxyRows.make(rounds, warmed, ProcessCpu.isAvailable),
     notes: [
       ...ProxyRows.lost(rounds),
-      ...(Portkey.isInstalled ? [] : [Portkey.missing]),
-      ...(isPinned ? [] : [unpinned]),
-      ...(ProcessCpu.isAvailable ? [] : [ProcessCpu.unavailable])
+      ...ProxyRows.unsteady(warmed),
+      ...(ProcessCpu.isAvailable ? ProxyRows.unsaturated(rounds) : [ProcessCpu.unavailable]),
+      ...(has("portkey") ? [] : [Portkey.missing]),
+      ...(has("nginx") ? [] : [Nginx.missing]),
+      ...(isPinned ? [] : [unpinned])
     ],
-    raw: { connections, streams, words: words.length, isPinned, bufferedBody, streamBody, pacedBody, rounds }
+    raw: { connections, streams, words: words.length, isPinned, forms: ProxyParts.forms, warmed, rounds }
   }
 }
+
+const headers = { authorization: `Bearer ${key}` }
+
+/** Runs every gateway that is installed, in front of the upstream at this port. */
+const withGateways = <A>(
+  port: number,
+  nodeOptions: ReadonlyArray<string>,
+  use: (gateways: ReadonlyArray<Gateway>) => Promise<A>
+): Promise<A> => {
+  const service = { config: config(port), nodeOptions, env: { BENCH_UPSTREAM_KEY: key } }
+  return withChild<PipeQuestion, PipeAnswer, A>(
+    "pipeProxy.ts",
+    (pipe) =>
+      withService(service, (troupe) =>
+        Portkey.withPortkey(port, (portkey) =>
+          Nginx.withNginx(port, async (nginx) => {
+            const { port: pipePort } = await pipe.ask({ upstreamPort: port })
+            const own = portkey && { ...portkey, headers: { ...headers, ...portkey.headers } }
+            return use([
+              { side: "bare", pid: pipe.pid, port: pipePort, headers },
+              { side: "troupe", ...troupe, headers },
+              ...(own === undefined ? [] : [{ side: "portkey" as const, ...own }]),
+              ...(nginx === undefined ? [] : [{ side: "nginx" as const, ...nginx, headers }])
+            ])
+          })))
+  )
+}
+
+type Load = Child<LoadQuestion, LoadAnswer>
+type Crowd = Child<CrowdQuestion, CrowdAnswer>
 
 const run = (effort: Effort, nodeOptions: ReadonlyArray<string>): Promise<Outcome> =>
   withChild<UpstreamQuestion, UpstreamAnswer, Outcome>("upstream.ts", async (upstream) => {
     const { port } = await upstream.ask({ words, key, paceMs: effort.roundMs / words.length })
-    const service = { config: config(port), nodeOptions, env: { BENCH_UPSTREAM_KEY: key } }
-    const headers = { authorization: `Bearer ${key}` }
-    return withChild<PipeQuestion, PipeAnswer, Outcome>(
-      "pipeProxy.ts",
-      (pipe) =>
-        withService(
-          service,
-          (troupe) =>
-            Portkey.withPortkey(port, (portkey) =>
-              withChild<LoadQuestion, LoadAnswer, Outcome>("load.ts", (load) =>
-                withChild<CrowdQuestion, CrowdAnswer, Outcome>("crowd.ts", async (crowd) => {
-                  const { port: pipePort } = await pipe.ask({ upstreamPort: port })
-                  const gateways: ReadonlyArray<Gateway> = [
-                    { side: "bare", pid: pipe.pid, port: pipePort, headers },
-                    { side: "troupe", ...troupe, headers },
-                    ...(portkey === undefined
-                      ? []
-                      : [{ ...portkey, side: "portkey" as const, headers: { ...headers, ...portkey.headers } }])
-                  ]
-                  const isPinned = Cores.part(
-                    gateways.map(({ pid }) =>
-                      pid
-                    ),
-                    [upstream.pid, load.pid, crowd.pid]
-                  )
-                  return measure({ gateways, load, crowd }, isPinned, effort)
-                })))
-        )
+    return withGateways(
+      port,
+      nodeOptions,
+      (gateways) =>
+        withChild("load.ts", (load: Load) =>
+          withChild("crowd.ts", (crowd: Crowd) => {
+            const isPinned = Cores.part(gateways.map(({ pid }) => pid), [upstream.pid, load.pid, crowd.pid])
+            return measure({ gateways, senders: { load, crowd }, isPinned }, effort)
+          }))
     )
   })
 

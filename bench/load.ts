@@ -1,5 +1,6 @@
 /**
- * Process entry: a closed loop of the same request over keep-alive connections, one at a time on each.
+ * Process entry: the same request over keep-alive connections, one at a time on each: in a closed loop, or at a steady
+ * rate.
  *
  * **Details**
  *
@@ -20,6 +21,8 @@ export interface LoadQuestion extends Post {
   readonly milliseconds: number
   /** The text that marks the first token. */
   readonly firstToken?: string
+  /** Requests a second, evenly spaced over all connections; default as many as are answered. */
+  readonly rate?: number
 }
 
 export interface LoadAnswer {
@@ -40,19 +43,40 @@ interface Count {
   readonly firstTokens: Array<number>
 }
 
+/** One round on one connection. */
+interface Drive {
+  readonly question: LoadQuestion
+  readonly request: string
+  /** Of the round, ms. */
+  readonly begun: number
+  /** Of the connection, from 0. */
+  readonly index: number
+  readonly count: Count
+}
+
+/** Runs `send` when the connection's request of this number is due. */
+const whenDue = ({ begun, index, question: { connections, rate } }: Drive, number: number, send: () => void): void => {
+  if (rate === undefined) return send()
+  const due = begun + (number * connections + index) * 1_000 / rate
+  setTimeout(send, Math.max(0, due - performance.now()))
+}
+
 /** Sends requests over one connection until the end of the round. */
-const drive = ({ firstToken, port }: LoadQuestion, request: string, until: number, count: Count): Promise<void> =>
+const drive = (round: Drive): Promise<void> =>
   new Promise((resolve, reject) => {
+    const { begun: start, count, question: { firstToken, milliseconds, port }, request } = round
     const socket: Socket = connect({ port, host: "127.0.0.1", noDelay: true })
     const answer = RawHttp.makeReader()
     let begun = 0
+    let number = 0
     let isAwaited = false
-    const next = () => {
+    const send = () => {
       begun = performance.now()
       isAwaited = firstToken !== undefined
-      if (begun < until) socket.write(request)
+      if (begun < start + milliseconds) socket.write(request)
       else socket.end(resolve)
     }
+    const next = () => whenDue(round, number++, send)
     const take = (piece: string) => {
       count.bytes += piece.length
       const isWhole = answer.push(piece)
@@ -81,8 +105,9 @@ answerParent<LoadQuestion, LoadAnswer>(async (question) => {
   const request = RawHttp.textOf(question)
   const count: Count = { bytes: 0, latencies: [], firstTokens: [] }
   const begun = performance.now()
-  const until = begun + question.milliseconds
-  await Promise.all(Array.from({ length: question.connections }, () => drive(question, request, until, count)))
+  await Promise.all(
+    Array.from({ length: question.connections }, (_, index) => drive({ question, request, begun, index, count }))
+  )
   return {
     requests: count.latencies.length,
     milliseconds: performance.now() - begun,

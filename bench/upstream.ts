@@ -3,13 +3,13 @@
  *
  * **Details**
  *
- * It serves every gateway in the same way, and is cheap, since it shares the cores with them. An answer of the model
- * `paced` is sent word by word; all others are sent at once, with one chunk per word.
+ * It serves every gateway in the same way. It shares a core with the load, so it is cheap: sockets without an HTTP server,
+ * and answers that are made once. An answer of the model `paced` is sent word by word; all others are sent at once, with one
+ * chunk per word.
  */
 import { once } from "node:events"
-import type { IncomingMessage, ServerResponse } from "node:http"
-import { createServer } from "node:http"
-import type { AddressInfo } from "node:net"
+import type { AddressInfo, Socket } from "node:net"
+import { createServer } from "node:net"
 import { answerParent } from "./Child.ts"
 
 /** The answer to send. */
@@ -47,71 +47,96 @@ const bufferedOf = (words: ReadonlyArray<string>): string =>
     usage
   })
 
-const frame = (chunk: object): string =>
-  `data: ${JSON.stringify({ ...head, object: "chat.completion.chunk", ...chunk })}\n\n`
+const responseOf = (status: string, body: string): Buffer =>
+  Buffer.from(
+    `HTTP/1.1 ${status}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`
+  )
+
+const streamHead =
+  "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+
+/** A chunk of the transfer. */
+const chunk = (body: string): string => `${Buffer.byteLength(body).toString(16)}\r\n${body}\r\n`
+
+const frame = (event: object): string =>
+  chunk(`data: ${JSON.stringify({ ...head, object: "chat.completion.chunk", ...event })}\n\n`)
 
 const delta = (delta: object, finish: string | null = null): string =>
   frame({ choices: [{ index: 0, delta, logprobs: null, finish_reason: finish }] })
 
-interface Frames {
-  readonly first: string
-  readonly words: ReadonlyArray<string>
-  readonly last: ReadonlyArray<string>
+/** The parts of a streamed answer as they are sent; the first has the head and the first word. */
+const partsOf = (words: ReadonlyArray<string>): ReadonlyArray<Buffer> => {
+  const [first = "", ...rest] = words
+  return [
+    streamHead + delta({ role: "assistant", content: "" }) + delta({ content: first }),
+    ...rest.map((content) => delta({ content })),
+    delta({}, "stop") + frame({ choices: [], usage }) + chunk("data: [DONE]\n\n") + chunk("")
+  ].map((text) => Buffer.from(text))
 }
 
-const framesOf = (words: ReadonlyArray<string>): Frames => ({
-  first: delta({ role: "assistant", content: "" }),
-  words: words.map((content) => delta({ content })),
-  last: [delta({}, "stop"), frame({ choices: [], usage }), "data: [DONE]\n\n"]
-})
-
-const streamPaced = (response: ServerResponse, { first, last, words }: Frames, paceMs: number): void => {
+const streamPaced = (socket: Socket, parts: ReadonlyArray<Buffer>, paceMs: number): void => {
   let next = 1
-  response.write(first + words[0])
-  const timer = setInterval(() => {
-    if (next < words.length) {
-      response.write(words[next++]!)
-      return
-    }
+  const stop = () => {
     clearInterval(timer)
-    response.end(last.join(""))
+    socket.off("close", stop)
+  }
+  const timer = setInterval(() => {
+    socket.write(parts[next++]!)
+    if (next === parts.length) stop()
   }, paceMs)
-  response.once("close", () => clearInterval(timer))
+  socket.write(parts[0]!)
+  socket.on("close", stop)
 }
 
-const bodyOf = async (request: IncomingMessage): Promise<Request> => {
+const endOfHead = "\r\n\r\n"
+
+/** Cuts requests with a `content-length`; text has one character a byte. */
+const makeReader = (take: (head: string, body: string) => void) => {
   let text = ""
-  request.setEncoding("utf8").on("data", (piece: string) => {
+  return (piece: string): void => {
     text += piece
-  })
-  await once(request, "end")
-  return JSON.parse(text) as Request
+    for (;;) {
+      const headEnd = text.indexOf(endOfHead)
+      if (headEnd < 0) return
+      const head = text.slice(0, headEnd)
+      const end = headEnd + endOfHead.length + Number(/\r\ncontent-length: *(\d+)/i.exec(head)?.[1] ?? 0)
+      if (text.length < end) return
+      const body = text.slice(headEnd + endOfHead.length, end)
+      text = text.slice(end)
+      take(head, body)
+    }
+  }
 }
 
 const makeAnswer = ({ key, paceMs, words }: UpstreamQuestion) => {
-  const buffered = bufferedOf(words)
-  const bufferedHeaders = { "content-type": "application/json", "content-length": Buffer.byteLength(buffered) }
-  const frames = framesOf(words)
-  const together = [frames.first, ...frames.words, ...frames.last]
-  return async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
-    const { model, stream } = await bodyOf(request)
-    if (request.headers.authorization !== `Bearer ${key}`) {
-      response.writeHead(401, { "content-type": "application/json" }).end("{\"error\":{\"message\":\"No key\"}}")
-    } else if (stream !== true) {
-      response.writeHead(200, bufferedHeaders).end(buffered)
-    } else {
-      response.writeHead(200, { "content-type": "text/event-stream; charset=utf-8" })
-      if (model === "paced") return streamPaced(response, frames, paceMs)
-      for (const one of together) response.write(one)
-      response.end()
+  const buffered = responseOf("200 OK", bufferedOf(words))
+  const parts = partsOf(words)
+  const together = Buffer.concat(parts)
+  const rejected = responseOf("401 Unauthorized", "{\"error\":{\"message\":\"No key\"}}")
+  const isAllowed = new RegExp(`\\r\\nauthorization: *Bearer ${key}(?:\\r\\n|$)`, "i")
+  return (socket: Socket, requestHead: string, body: string): void => {
+    if (!isAllowed.test(requestHead)) {
+      socket.write(rejected)
+      return
     }
+    const { model, stream } = JSON.parse(body) as Request
+    if (stream !== true) socket.write(buffered)
+    else if (model === "paced") streamPaced(socket, parts, paceMs)
+    else socket.write(together)
   }
 }
 
 answerParent<UpstreamQuestion, UpstreamAnswer>(async (question) => {
   const answer = makeAnswer(question)
-  const server = createServer({ keepAliveTimeout: 60_000 }, (request, response) => {
-    void answer(request, response).catch((cause: Error) => response.destroy(cause))
+  const server = createServer({ noDelay: true }, (socket) => {
+    const read = makeReader((head, body) => answer(socket, head, body))
+    socket.setEncoding("latin1").on("data", (piece: string) => {
+      try {
+        read(piece)
+      } catch (cause) {
+        socket.destroy(cause as Error)
+      }
+    }).on("error", () => socket.destroy())
   })
   server.listen(0, "127.0.0.1", 4_096)
   await once(server, "listening")
