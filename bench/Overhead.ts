@@ -5,11 +5,12 @@
  * **Details**
  *
  * CPU time is measured for the service's process alone, and including the process of the fake engine. A separate process
- * generates the load and is not counted.
+ * generates the load and is not counted. One row is of an embedded Troupe instead, by calls without HTTP.
  */
 import type { BareAnswer, BareQuestion } from "./bareServer.ts"
 import type { Child } from "./Child.ts"
 import { withChild } from "./Child.ts"
+import type { InProcessAnswer, InProcessQuestion } from "./inProcess.ts"
 import type { LoadAnswer, LoadQuestion } from "./load.ts"
 import * as ProcessCpu from "./ProcessCpu.ts"
 import type { Effort, Outcome, Row, Scenario } from "./Scenario.ts"
@@ -22,6 +23,8 @@ const path = "/v1/chat/completions"
 const connections = 16
 /** CPU time above the bare server's, µs per request. */
 const targetMicroseconds = 200
+/** CPU time of the main thread for a call without HTTP, µs. */
+const targetInProcess = 40
 
 /** Three bytes: one token of the fake engine. */
 const shortReply = "Yes"
@@ -42,6 +45,7 @@ const messages = [{ role: "user", content: "Is it so?" }]
 const bufferedBody = JSON.stringify({ model: "fake/echo", messages, temperature: 0 })
 const streamBody = JSON.stringify({ model: "fake/tale", messages, temperature: 0, stream: true })
 
+type InProcess = Child<InProcessQuestion, InProcessAnswer>
 type Load = Child<LoadQuestion, LoadAnswer>
 
 /** The requests of one round and the server's CPU time for them, µs. */
@@ -53,6 +57,7 @@ interface Round {
   readonly bare: Measured
   readonly buffered: Measured
   readonly streamed: Measured
+  readonly inProcess: InProcessAnswer
 }
 
 interface Server {
@@ -64,6 +69,7 @@ interface Sides {
   readonly load: Load
   readonly bare: Server
   readonly service: Service
+  readonly inProcess: InProcess
 }
 
 const post = async (port: number, body: string): Promise<Response> => {
@@ -101,10 +107,11 @@ const measureServer = async (load: Load, server: Server, body: string, milliseco
   return { ...answer, cpu }
 }
 
-const measureRound = async ({ bare, load, service }: Sides, milliseconds: number): Promise<Round> => ({
+const measureRound = async ({ bare, inProcess, load, service }: Sides, milliseconds: number): Promise<Round> => ({
   bare: await measureServer(load, bare, bufferedBody, milliseconds),
   buffered: await measureServer(load, service, bufferedBody, milliseconds),
-  streamed: await measureServer(load, service, streamBody, milliseconds)
+  streamed: await measureServer(load, service, streamBody, milliseconds),
+  inProcess: await inProcess.ask({ callers: connections, milliseconds, reply: shortReply })
 })
 
 const rate = ({ milliseconds, requests }: Measured) => requests / (milliseconds / 1000)
@@ -125,6 +132,15 @@ const cpuRows = (rounds: ReadonlyArray<Round>): ReadonlyArray<Row> => {
   ]
 }
 
+const inProcessRow = (rounds: ReadonlyArray<Round>): Row => ({
+  scenario: name,
+  measure: "in-process call, all policies, main thread",
+  unit: "µs/call",
+  troupe: median(rounds.map(({ inProcess }) => inProcess.cpu / inProcess.calls)),
+  comparison: "none",
+  target: { atMost: targetInProcess }
+})
+
 const rateRows = (rounds: ReadonlyArray<Round>): ReadonlyArray<Row> => {
   const baseline = median(rounds.map((round) => rate(round.bare)))
   const row = { scenario: name, unit: "requests/s", baseline, comparison: "ratio" as const }
@@ -144,7 +160,7 @@ const measure = async (sides: Sides, effort: Effort): Promise<Outcome> => {
   const rounds: Array<Round> = []
   for (let round = 0; round < effort.rounds; round++) rounds.push(await measureRound(sides, effort.roundMs))
   return {
-    rows: ProcessCpu.isAvailable ? [...cpuRows(rounds), ...rateRows(rounds)] : rateRows(rounds),
+    rows: [...(ProcessCpu.isAvailable ? cpuRows(rounds) : []), inProcessRow(rounds), ...rateRows(rounds)],
     notes: ProcessCpu.isAvailable ? [] : [ProcessCpu.unavailable],
     raw: { connections, bufferedBody, streamBody, rounds }
   }
@@ -156,10 +172,11 @@ const run = (effort: Effort, nodeOptions: ReadonlyArray<string>): Promise<Outcom
     (service) =>
       withChild<BareQuestion, BareAnswer, Outcome>("bareServer.ts", async (bare) => {
         const { port } = await bare.ask(await sampleAnswer(service.port))
-        return withChild<LoadQuestion, LoadAnswer, Outcome>(
-          "load.ts",
-          (load) => measure({ load, bare: { pid: bare.pid, port }, service }, effort)
-        )
+        return withChild("load.ts", (load: Load) =>
+          withChild(
+            "inProcess.ts",
+            (inProcess: InProcess) => measure({ load, bare: { pid: bare.pid, port }, service, inProcess }, effort)
+          ))
       })
   )
 
