@@ -96,7 +96,7 @@ export class LocalAnswer implements StartedAnswer {
       if (isTerminal(event)) this.#last = event
     }
     if (this.#last !== undefined) this.#release?.()
-    if (this.#send !== undefined && !this.#isPaused) this.#passOn()
+    if (this.#send !== undefined) this.#passOn()
   }
 
   pause(): void {
@@ -116,7 +116,7 @@ export class LocalAnswer implements StartedAnswer {
 
   /** A defect must not reach the host, which serves other jobs. */
   #passOn(): void {
-    if (this.#isOver) return
+    if (this.#isOver || this.#isPaused) return
     try {
       this.#passEvents()
       if (this.#isOver || this.#isPaused) return

@@ -63,10 +63,16 @@ const connect = (pool: Piscina, replicas: number) => {
   }
 }
 
-/** Calls `exit` with the reason when a thread ends that has loaded its model. */
-const onThreadEnd = (pool: Piscina, exit: (failure: EngineFailure) => void): void => {
+/**
+ * Calls `exit` with the reason when a thread ends and all have loaded their models. Piscina replaces a thread that ends
+ * earlier, but the new one is not connected.
+ */
+const onThreadEnd = (pool: Piscina, ready: Promise<unknown>, exit: (failure: EngineFailure) => void): void => {
   for (const thread of pool.threads) {
-    thread.once("exit", (code) => exit({ kind: "crashed", message: `The engine thread ended with exit code ${code}.` }))
+    thread.once("exit", (code) => {
+      const failure: EngineFailure = { kind: "crashed", message: `The engine thread ended with exit code ${code}.` }
+      ready.then(() => exit(failure), () => {})
+    })
   }
 }
 
@@ -86,7 +92,8 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
   }
   // Exceptions of a thread are reported here, and precede its end.
   pool.on("error", (cause) => exit(failureFrom(cause, "crashed")))
-  ready.then(() => onThreadEnd(pool, exit), () => {})
+  ready.catch(() => {})
+  onThreadEnd(pool, ready, exit)
 
   let closing: Promise<void> | undefined
   const close = async () => {

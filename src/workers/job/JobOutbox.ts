@@ -16,9 +16,13 @@ export class JobOutbox {
   readonly #post: (message: FromThread) => void
   #turn: Array<readonly [id: number, events: Array<JobEvent>]> = []
   #waiting: Array<() => void> = []
+  /** When those that wait are called, ms. */
+  #dueAt = Number.POSITIVE_INFINITY
+  #timer: NodeJS.Timeout | undefined
   readonly #sendDue = (): void => {
     const due = this.#waiting
     this.#waiting = []
+    this.#dueAt = Number.POSITIVE_INFINITY
     for (const send of due) send()
     this.flush()
   }
@@ -40,7 +44,11 @@ export class JobOutbox {
   /** Calls `send` at the next common time, at most `ms` from now, and sends what it adds in one message. */
   later(send: () => void, ms: number): void {
     this.#waiting.push(send)
-    if (this.#waiting.length === 1) setTimeout(this.#sendDue, ms)
+    const at = performance.now() + ms
+    if (at >= this.#dueAt) return
+    clearTimeout(this.#timer)
+    this.#dueAt = at
+    this.#timer = setTimeout(this.#sendDue, ms)
   }
 
   /** Sends what was added: an engine calls it before it blocks the thread. */

@@ -98,7 +98,10 @@ type Consumer = ReturnType<typeof makeConsumer>
 const cancelled: JobEvent = { type: "cancelled" }
 const progress: JobEvent = { type: "progress" }
 
-/** Keeps the log-probabilities of tokens until the text of the tokens is sent. */
+/**
+ * Keeps the log-probabilities of tokens until the first of their characters are sent. The other characters may follow in a
+ * later part, or never if a stop sequence begins within the token.
+ */
 const makeLogprobBuffer = () => {
   const waiting: Array<{ readonly logprob: ChosenLogprob; readonly begin: number }> = []
   let received = 0

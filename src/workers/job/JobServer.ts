@@ -4,7 +4,7 @@
 import type { MessagePort } from "node:worker_threads"
 import type { FromThread, ToThread } from "../../domain/EngineProtocol.ts"
 import type { JobCommand, JobEvent } from "../../domain/Job.ts"
-import { failureFrom } from "../../domain/Job.ts"
+import { failureFrom, isTerminal } from "../../domain/Job.ts"
 import { JobOutbox } from "./JobOutbox.ts"
 import type { JobChannel, JobTask } from "./JobRunner.ts"
 
@@ -19,6 +19,7 @@ class RunningJob implements JobChannel {
   /** Commands that arrived before the job has a listener. */
   #early: Array<JobCommand> = []
   #listener: ((command: JobCommand) => void) | undefined
+  #hasEnded = false
 
   constructor(id: number, outbox: JobOutbox) {
     this.#id = id
@@ -35,7 +36,10 @@ class RunningJob implements JobChannel {
     this.#early.splice(0).forEach(listener)
   }
 
+  /** After the last event, the number may belong to another job. */
   emit(event: JobEvent): void {
+    if (this.#hasEnded) return
+    this.#hasEnded = isTerminal(event)
     this.#outbox.add(this.#id, event)
   }
 
@@ -65,7 +69,7 @@ export const serveJobs = (port: MessagePort, run: (task: JobTask) => Promise<voi
     void run({ job: message.job, channel })
       .catch((cause: unknown) => channel.emit({ type: "failed", failure: failureFrom(cause, "failed") }))
       .then(() => {
-        jobs[id] = undefined
+        if (jobs[id] === channel) jobs[id] = undefined
       })
   })
 }

@@ -6,7 +6,7 @@ import { maxSeed } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { JobCommand, JobEvent, SamplingOptions } from "../../../src/domain/Job.ts"
 import * as LocalEngine from "../../../src/layers/engines/LocalEngine.ts"
-import type { StartedAnswer } from "../../../src/services/engines/Engine.ts"
+import type { EventReceiver, StartedAnswer } from "../../../src/services/engines/Engine.ts"
 
 const generation: Generation = {
   messages: [{ role: "user", content: "Hello" }],
@@ -23,7 +23,7 @@ interface Job {
 }
 
 /** An engine over a host whose jobs the test controls. */
-const setup = () => {
+const setup = (onStart: (job: Job) => void = () => {}) => {
   const jobs: Array<Job> = []
   const host: EngineHost = {
     ready: new Promise(() => {}),
@@ -36,7 +36,9 @@ const setup = () => {
       const commands: Array<JobCommand> = []
       const sampling = job.kind === "generate" ? job.sampling : undefined
       const owner = job.kind === "generate" ? job.owner : undefined
-      jobs.push({ emit: (...events) => onEvents(events), commands, sampling, owner })
+      const started: Job = { emit: (...events) => onEvents(events), commands, sampling, owner }
+      jobs.push(started)
+      onStart(started)
       return (command) => commands.push(command)
     }
   }
@@ -204,6 +206,29 @@ describe("LocalEngine.start", () => {
     job.emit(finished)
     assert.deepStrictEqual(calls.slice(4), [["finish"], "end"])
     assert.strictEqual(job.commands.length, 2)
+  })
+
+  it("passes on what arrives during the start once it has returned, and not while it is paused", async () => {
+    const { engine } = setup(({ emit }) => emit(text("a"), { type: "failed", failure: { kind: "stopped" } }))
+    const calls: Array<string> = []
+    const called = (name: string) => () => void calls.push(name)
+    const receiver: EventReceiver = {
+      events: called("events"),
+      end: called("end"),
+      failed: called("failed"),
+      died: called("died"),
+      rest: called("rest")
+    }
+    const answer = engine.start!(generation, 0, receiver)
+    answer!.pause()
+    await Promise.resolve()
+    assert.deepStrictEqual(calls, [])
+    answer!.resume()
+    assert.deepStrictEqual(calls, ["events", "failed"])
+    engine.start!(generation, 0, receiver)
+    assert.strictEqual(calls.length, 2)
+    await Promise.resolve()
+    assert.deepStrictEqual(calls.slice(2), ["events", "failed"])
   })
 
   it("does not end an answer that its last events paused until it is resumed", () => {

@@ -41,7 +41,7 @@ describe("ModelFiles", () => {
         writeFileSync(path, "")
         assert.include(yield* problem(), "it is empty")
         writeFileSync(path, "hello, world")
-        assert.include(yield* problem(), "Expected a GGUF file")
+        assert.include(yield* problem(), "Expected the bytes \"GGUF\"")
         copyFileSync(file, path)
         truncateSync(path, 9000)
         assert.include(yield* problem(), "the file has 9000 in all")

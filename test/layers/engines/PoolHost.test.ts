@@ -90,4 +90,38 @@ describe("makePoolHost", () => {
     assert.strictEqual(next.type, "finished")
     await host.close()
   })
+
+  /** A host of an engine whose threads end without an exception. */
+  const exiting = (loadDelayMs: number) => {
+    const spec = { ...options.spec, engine: "../../test/support/engines/exiting", loadDelayMs }
+    return makePoolHost({
+      ...options,
+      spec: { ...spec, flags: new SharedArrayBuffer(4) }
+    })
+  }
+
+  it("fails all jobs when a thread ends without an exception, and can be closed", async () => {
+    const host = exiting(0)
+    await host.ready
+    const lasts = [1, 2, 3].map((count) =>
+      new Promise<ReadonlyArray<JobEvent>>((resolve) => host.start(job(`job ${count}`), resolve))
+    )
+    for (const events of await Promise.all(lasts)) {
+      const [last] = events
+      assert(last?.type === "failed")
+      assert.strictEqual(last.failure.kind, "crashed")
+    }
+    assert.strictEqual((await host.exited).kind, "crashed")
+    assert.isTrue(host.isOver())
+    await host.close()
+  })
+
+  it("is over when one thread has ended while another one loads", async () => {
+    const host = exiting(50)
+    await host.ready
+    assert.strictEqual((await host.exited).kind, "crashed")
+    const [last] = await new Promise<ReadonlyArray<JobEvent>>((resolve) => host.start(job("Hello"), resolve))
+    assert.strictEqual(last?.type, "failed")
+    await host.close()
+  })
 })

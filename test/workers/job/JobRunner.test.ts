@@ -225,22 +225,23 @@ describe("runJob", () => {
     assert.deepInclude(events.at(-1), { reason: "length" })
   })
 
-  it("sends each token's log-probability with its text, and none of those whose text is not sent", async () => {
-    const tokens = ["on", "e", "", " t", "wo ", "th", "ree", " four"]
+  // A part of 100 characters is sent at once.
+  it.each(["", "-".repeat(100)])("sends each token's log-probability with the begin of its text (%j)", async (more) => {
+    const tokens = ["on", "e", "", `${more} t`, "wo ", "th", "ree", " four"]
     const { ended, events } = start(tokens, jobOf({ logprobs: 0, stop: ["three"] }))
     await ended
     const sent = events.filter((event) => event.type === "tokens")
     assert.deepStrictEqual(
       sent.flatMap(({ logprobs = [] }) => logprobs.map(({ token }) => token)),
-      ["on", "e", "", " t", "wo "]
+      ["on", "e", "", `${more} t`, "wo "]
     )
-    // " t" may be sent in two parts, since "t" could begin the stop sequence; its log-probability comes with the second.
+    // " t" may be sent in two parts, since "t" could begin the stop sequence; its log-probability comes with the first.
     let text = ""
     let withLogprobs = ""
     for (const { logprobs = [], ...event } of sent) {
       text += event.text
       withLogprobs += logprobs.map(({ token }) => token).join("")
-      assert.include([text, text.replace(/ $/, "")], withLogprobs)
+      assert.include([text, `${text}t`], withLogprobs)
     }
     assert.strictEqual(withLogprobs, text)
   })

@@ -69,6 +69,17 @@ describe("serveJobs", () => {
     close()
   })
 
+  it("does not let a job wait for longer than it asks, whatever the others wait for", async () => {
+    const { close, messages, received, start, tasks } = serve()
+    await start(0, 1)
+    const [first, second] = tasks
+    first!.channel.later(() => first!.channel.emit(token("a")), 1_000_000)
+    second!.channel.later(() => second!.channel.emit(token("b")), 1)
+    await received(1)
+    assert.deepStrictEqual(messages, [[[0, [token("a")]], [1, [token("b")]]]])
+    close()
+  })
+
   it("sends events before the turn ends if there are many, or the engine blocks the thread", async () => {
     const { close, messages, received, start, tasks } = serve()
     await start(0)
@@ -112,6 +123,35 @@ describe("serveJobs", () => {
     post({ type: "command", id: 0, command: { type: "grant", tokens: 1 } })
     await until(() => heard.length > 0 ? true : undefined)
     assert.deepStrictEqual(heard, [{ type: "grant", tokens: 1 }])
+    close()
+  })
+
+  it("passes commands to the next job with a number, also while the engine still works on the one before", async () => {
+    const { close, post, received, start, tasks } = serve()
+    await start(0)
+    tasks[0]!.channel.emit(cancelled)
+    await received(1)
+    await start(0)
+    tasks[0]!.end()
+    await new Promise((resolve) => setImmediate(resolve))
+    const heard: Array<unknown> = []
+    tasks[1]!.channel.onCommand((command) => heard.push(command))
+    post({ type: "command", id: 0, command: { type: "cancel" } })
+    await until(() => heard.length > 0 ? true : undefined)
+    close()
+  })
+
+  it("sends nothing of a job after its last event, since another one may have its number", async () => {
+    const { close, messages, post, received } = serve(async ({ channel }) => {
+      channel.emit(cancelled)
+      channel.emit(token("late"))
+      await Promise.reject(new Error("no luck"))
+    })
+    post({ type: "start", id: 0, job })
+    await received(1)
+    post({ type: "start", id: 0, job })
+    await received(2)
+    assert.deepStrictEqual(messages, [[[0, [cancelled]]], [[0, [cancelled]]]])
     close()
   })
 
