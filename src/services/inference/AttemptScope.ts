@@ -12,7 +12,7 @@ import type { Embedding } from "../../domain/Job.ts"
 import type { LatencySample, Verdict } from "../../domain/Measurement.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { Engine, EventReceiver, StartedAnswer } from "../engines/Engine.ts"
-import type { Breaker } from "../health/Breaker.ts"
+import type { Breaker, ClosedCall } from "../health/Breaker.ts"
 import type { Ending } from "../health/Circuit.ts"
 import { endingOf } from "../health/Circuit.ts"
 import type { Slot } from "../models/Lease.ts"
@@ -91,15 +91,16 @@ class Entry {
   readonly #parts: Parts
   readonly #draft: AttemptDraft
   readonly #sample: LatencySample
-  readonly #startedAt: number
+  /** monotonic ms */
+  readonly startedAt: number
 
   constructor(parts: Parts, { route, state }: RoutedRequest, deployment: Deployment, hedge: boolean) {
     const { callbacks, now, router } = parts
     const { id } = deployment
     this.#parts = parts
     this.stats = RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment))
-    this.#startedAt = now()
-    this.#draft = { deployment: id, startedMs: this.#startedAt - state.startedAt, outcome: "running" }
+    this.startedAt = now()
+    this.#draft = { deployment: id, startedMs: this.startedAt - state.startedAt, outcome: "running" }
     if (hedge) this.#draft.hedge = true
     state.record.attempts.push(this.#draft)
     this.#sample = callbacks.call(measurementsName, () => router.measure(id, route), noSample)
@@ -115,7 +116,7 @@ class Entry {
   content(): boolean {
     const { callbacks, now } = this.#parts
     if (this.#draft.firstTokenMs !== undefined) return false
-    this.#draft.firstTokenMs = now() - this.#startedAt
+    this.#draft.firstTokenMs = now() - this.startedAt
     callbacks.call(measurementsName, this.#sample.content, undefined)
     return true
   }
@@ -136,7 +137,7 @@ class Entry {
   #complete(exit: Exit.Exit<unknown, InferenceError>, verdict: Verdict): void {
     const { callbacks, now } = this.#parts
     callbacks.call(measurementsName, () => this.#sample.end(verdict, this.stats.tokens), undefined)
-    completeRecord(this.#draft, exit, now() - this.#startedAt)
+    completeRecord(this.#draft, exit, now() - this.startedAt)
   }
 }
 
@@ -217,13 +218,32 @@ export const make = (parts: Parts) => {
 }
 
 /** An attempt that a receiver follows. */
-export interface DirectAttempt {
+export class DirectAttempt {
   readonly context: AttemptContext
   readonly answer: StartedAnswer
   /** monotonic ms */
   readonly startedAt: number
+  readonly #entry: Entry
+  readonly #call: ClosedCall
+  readonly #slot: Slot
+  #isOver = false
+
+  constructor(answer: StartedAnswer, entry: Entry, call: ClosedCall, slot: Slot, context: AttemptContext) {
+    this.answer = answer
+    this.startedAt = entry.startedAt
+    this.context = context
+    this.#entry = entry
+    this.#call = call
+    this.#slot = slot
+  }
+
   /** Ends it, as its statistics say; the effect, if there is one, records what opens circuits. */
-  readonly end: () => Effect.Effect<unknown> | undefined
+  end(): Effect.Effect<unknown> | undefined {
+    if (this.#isOver) return undefined
+    this.#isOver = true
+    this.#slot.release()
+    return this.#call.leave(this.#entry.end())
+  }
 }
 
 /** Starts an answer. A defect is undefined, too: the same engine meets it again as an effect, which reports it. */
@@ -243,7 +263,7 @@ const noLease: AttemptContext["lease"] = Effect.die(new Error("The attempt has i
  * @param hops instances of this service that the request has passed
  */
 export const makeDirect = (parts: Parts) => {
-  const { breaker, models, now } = parts
+  const { breaker, models } = parts
   return (
     routed: RoutedRequest,
     deployment: Deployment,
@@ -266,28 +286,17 @@ export const makeDirect = (parts: Parts) => {
     const { stats } = entry
     state.stats = stats
     entry.granted()
-    let isOver = false
-    return {
-      answer,
-      startedAt: now(),
-      context: {
-        deployment,
-        caller: request,
-        start,
-        lease: noLease,
-        deadlines: noDeadlines,
-        stats,
-        admit: Effect.void,
-        content: () => void entry.content(),
-        superseded: false
-      },
-      end: () => {
-        if (isOver) return undefined
-        isOver = true
-        slot.release()
-        return call!.leave(entry.end())
-      }
-    }
+    return new DirectAttempt(answer, entry, call!, slot, {
+      deployment,
+      caller: request,
+      start,
+      lease: noLease,
+      deadlines: noDeadlines,
+      stats,
+      admit: Effect.void,
+      content: () => void entry.content(),
+      superseded: false
+    })
   }
 }
 

@@ -5,7 +5,7 @@ import { HopCount } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Generation } from "../../domain/Generation.ts"
-import type { Answer, AnswerSink, Event, OpenedAnswer, Request } from "../../domain/Inference.ts"
+import type { Answer, AnsweredBy, AnswerSink, Event, OpenedAnswer, Request } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { EngineFailed, make } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, ToolCall } from "../../domain/Job.ts"
@@ -14,6 +14,7 @@ import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { RoutingRequest } from "../../domain/RoutingRequest.ts"
 import { pathsOf, promptLengthOf, requiredByChat } from "../../domain/RoutingRequest.ts"
 import type { Native } from "../../domain/Source.ts"
+import type { EventReceiver } from "../engines/Engine.ts"
 import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
 import type { Start } from "../resilience/AttemptPlan.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
@@ -25,44 +26,49 @@ import type { EventsPull } from "./StreamFailover.ts"
 import * as StreamFailover from "./StreamFailover.ts"
 import * as Validation from "./Validation.ts"
 
+type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 type CallEvent = Extract<Event, { type: "tool_call" }>
 type FinishEvent = Extract<Event, { type: "finish" }>
 
-/** Empty if the caller sets none of the fields. */
-const callerOf = ({ keepAlive, priority, tenant }: Request): Pick<Generation, "caller"> =>
+/** Undefined if the caller sets none of the fields. */
+const callerOf = ({ keepAlive, priority, tenant }: Request): Generation["caller"] =>
   keepAlive === undefined && priority === undefined && tenant === undefined
-    ? {}
-    : { caller: { keepAlive, priority, tenant } }
+    ? undefined
+    : { keepAlive, priority, tenant }
 
 /** The request without its routing, for an engine. */
-const generationOf = (request: Request): Generation => {
-  const { keepAlive: _, model: __, priority: ___, route: ____, tenant: _____, ...fields } = request
+const generationOf = (request: Request): Mutable<Generation> => {
   const {
     assistantPrefix,
     format,
+    keepAlive: _,
     logprobs,
     maxTokens,
     messages,
+    model: __,
     parallelToolCalls,
+    priority: ___,
+    route: ____,
     source,
     stop = [],
+    tenant: _____,
     toolChoice,
     tools,
     ...sampling
-  } = fields
-  return {
-    messages,
-    maxTokens,
-    stop,
-    sampling,
-    ...(assistantPrefix === undefined ? {} : { assistantPrefix }),
-    ...(tools === undefined ? {} : { tools, toolChoice }),
-    ...(parallelToolCalls === undefined ? {} : { parallelToolCalls }),
-    ...(format === undefined ? {} : { format }),
-    ...(logprobs === undefined ? {} : { logprobs }),
-    ...(source === undefined ? {} : { source }),
-    ...callerOf(request)
+  } = request
+  const caller = callerOf(request)
+  const generation: Mutable<Generation> = { messages, maxTokens, stop, sampling }
+  if (assistantPrefix !== undefined) generation.assistantPrefix = assistantPrefix
+  if (tools !== undefined) {
+    generation.tools = tools
+    generation.toolChoice = toolChoice
   }
+  if (parallelToolCalls !== undefined) generation.parallelToolCalls = parallelToolCalls
+  if (format !== undefined) generation.format = format
+  if (logprobs !== undefined) generation.logprobs = logprobs
+  if (source !== undefined) generation.source = source
+  if (caller !== undefined) generation.caller = caller
+  return generation
 }
 
 /** Span attributes of OpenTelemetry's GenAI conventions. */
@@ -79,7 +85,7 @@ const chatAttributes = (request: Request): Record<string, unknown> => ({
 })
 
 /** Counts the tokens of events in the attempt's statistics. */
-const count = (stats: AttemptStats) => <Events extends ReadonlyArray<Event>>(events: Events): Events => {
+const count = <Events extends ReadonlyArray<Event>>(stats: AttemptStats, events: Events): Events => {
   for (const event of events) {
     if (event.type === "finish") {
       stats.finish = event
@@ -99,50 +105,59 @@ const callWith = (known: ToolCall | undefined, { arguments: piece, id = "", name
   arguments: (known?.arguments ?? "") + piece
 })
 
+type Response = Omit<Answer, keyof AnsweredBy>
+
 /** Builds a complete answer from its events. */
-const makeAnswer = () => {
-  let text = ""
-  let thoughts = ""
-  let finish: FinishEvent | undefined
-  const logprobs: Array<ChosenLogprob> = []
-  const toolCalls: Array<ToolCall> = []
-  const native: Array<Native> = []
-  return {
-    add(event: Event) {
-      switch (event.type) {
-        case "native":
-          native.push(event.native)
-          return
-        case "text":
-          text += event.text
-          if (event.logprobs !== undefined) logprobs.push(...event.logprobs)
-          return
-        case "thoughts":
-          thoughts += event.text
-          return
-        case "tool_call":
-          toolCalls[event.index] = callWith(toolCalls[event.index], event)
-          return
-        case "finish":
-          finish = event
-          if (event.native !== undefined) native.push(event.native)
-      }
-    },
-    end() {
-      const { reason, stop, usage } = finish!
-      return {
-        text,
-        ...(thoughts === "" ? {} : { thoughts }),
-        toolCalls,
-        finishReason: reason,
-        usage,
-        ...(logprobs.length === 0 ? {} : { logprobs }),
-        ...(stop === undefined ? {} : { stop }),
-        ...(native.length === 0 ? {} : { native })
-      }
+class AnswerBuilder {
+  #text = ""
+  #thoughts = ""
+  #finish: FinishEvent | undefined
+  #logprobs: Array<ChosenLogprob> | undefined
+  #native: Array<Native> | undefined
+  readonly #toolCalls: Array<ToolCall> = []
+
+  add(event: Event): void {
+    switch (event.type) {
+      case "native":
+        this.#addNative(event.native)
+        return
+      case "text":
+        this.#text += event.text
+        if (event.logprobs !== undefined) (this.#logprobs ??= []).push(...event.logprobs)
+        return
+      case "thoughts":
+        this.#thoughts += event.text
+        return
+      case "tool_call":
+        this.#toolCalls[event.index] = callWith(this.#toolCalls[event.index], event)
+        return
+      case "finish":
+        this.#finish = event
+        if (event.native !== undefined) this.#addNative(event.native)
     }
   }
+
+  #addNative(native: Native): void {
+    ;(this.#native ??= []).push(native)
+  }
+
+  end(): Response {
+    const { reason, stop, usage } = this.#finish!
+    const response: Mutable<Response> = {
+      text: this.#text,
+      toolCalls: this.#toolCalls,
+      finishReason: reason,
+      usage
+    }
+    if (this.#thoughts !== "") response.thoughts = this.#thoughts
+    if (this.#logprobs !== undefined && this.#logprobs.length > 0) response.logprobs = this.#logprobs
+    if (stop !== undefined) response.stop = stop
+    if (this.#native !== undefined) response.native = this.#native
+    return response
+  }
 }
+
+const makeAnswer = () => new AnswerBuilder()
 
 /** A stream that ends without `finish` is not an answer. */
 const brokeOff = ({ id }: Deployment): EventsPull =>
@@ -178,11 +193,10 @@ const pullOf = Effect.fnUntraced(
     const stream = rest ?? (yield* lease).generate(generation)
     // Not `Stream.toPull`, which synchronizes concurrent pulls.
     const pull = yield* Channel.toPullScoped(Stream.toChannel(stream), yield* Effect.scope)
-    const counted = count(stats)
     const events = Effect.map(pull, (events) => {
       // A buffered answer does not show when its first token was generated.
       if (generation.buffered !== true || events.at(-1)?.type !== "finish") content()
-      return counted(join === undefined ? events : join(events))
+      return count(stats, join === undefined ? events : join(events))
     })
     const ended: EventsPull = Effect.catchCause(events, (cause) => endOf(context, cause))
     return { first: within(deadlines.first, ended), next: within(deadlines.next, ended) }
@@ -291,32 +305,30 @@ const dependsOnPieces = ({ hedge, timeouts: { firstTokenMs, stallMs } }: Policy)
   hedge !== undefined || firstTokenMs !== undefined || stallMs !== undefined
 
 /** Reads an attempt's answer to its end. */
-const allEvents =
-  (generation: Generation, rest?: Rest, begun?: ReturnType<typeof makeAnswer>) => (context: AttemptContext) =>
-    Effect.gen(function*() {
-      const answer = begun ?? makeAnswer()
-      const [attempt, join] = forAttempt(generation, context.start)
-      const { first, next } = yield* pullOf(context, attempt, join, rest)
-      let pull = first
-      const drained = Effect.whileLoop({
-        while: () => true,
-        body: () => pull,
-        step: (events) => {
-          pull = next
-          for (const event of events) answer.add(event)
-        }
-      })
-      yield* Pull.catchDone(drained, () => Effect.void)
-      return answer.end()
+const allEvents = (generation: Generation, rest?: Rest, begun?: AnswerBuilder) => (context: AttemptContext) =>
+  Effect.gen(function*() {
+    const answer = begun ?? new AnswerBuilder()
+    const [attempt, join] = forAttempt(generation, context.start)
+    const { first, next } = yield* pullOf(context, attempt, join, rest)
+    let pull = first
+    const drained = Effect.whileLoop({
+      while: () => true,
+      body: () => pull,
+      step: (events) => {
+        pull = next
+        for (const event of events) answer.add(event)
+      }
     })
+    yield* Pull.catchDone(drained, () => Effect.void)
+    return answer.end()
+  })
 
 /** The generation of a buffered answer, which an engine may send in one piece if no limit depends on pieces. */
 const bufferedOf = ({ request, route: { policy } }: RoutedRequest<Request>): Generation => {
-  const requested = generationOf(request)
-  return dependsOnPieces(policy) ? requested : { ...requested, buffered: true }
+  const generation = generationOf(request)
+  if (!dependsOnPieces(policy)) generation.buffered = true
+  return generation
 }
-
-type Response = ReturnType<ReturnType<typeof makeAnswer>["end"]>
 
 const answerOf = (winner: WinningAttempt<Response>): Answer => ({ ...winner.value, ...answeredByOf(winner) })
 
@@ -324,41 +336,72 @@ const answerOf = (winner: WinningAttempt<Response>): Answer => ({ ...winner.valu
 const complete = ({ execute }: Pipeline) => (routed: RoutedRequest<Request>) =>
   Effect.map(execute(routed, allEvents(bufferedOf(routed))), answerOf)
 
-/** A buffered answer from a deployment that can start at once; undefined otherwise. */
-const completeDirect = (
+type Resume<A> = (answer: Effect.Effect<A, InferenceError>) => void
+
+/** Follows the first attempt of a buffered answer. */
+class Completion implements EventReceiver {
+  readonly #generation: Generation
+  readonly #resume: Resume<Answer>
+  readonly #answer = new AnswerBuilder()
+  #direct: Direct | undefined
+
+  constructor(generation: Generation, resume: Resume<Answer>) {
+    this.#generation = generation
+    this.#resume = resume
+  }
+
+  follow(direct: Direct): Direct {
+    this.#direct = direct
+    return direct
+  }
+
+  events(events: ReadonlyArray<Event>): void {
+    const { content, stats } = this.#direct!.attempt.context
+    // A buffered answer does not show when its first token was generated.
+    if (this.#generation.buffered !== true || events.at(-1)?.type !== "finish") content()
+    for (const event of count(stats, events)) this.#answer.add(event)
+  }
+
+  end(): void {
+    const { attempt } = this.#direct!
+    if (!attempt.context.stats.done) return this.rest(Stream.empty)
+    const completed = Effect.succeed({ ...this.#answer.end(), ...this.#direct!.won() })
+    const recorded = attempt.end()
+    this.#resume(recorded === undefined ? completed : Effect.andThen(recorded, completed))
+  }
+
+  failed(error: InferenceError): void {
+    this.rest(Stream.fail(error))
+  }
+
+  died(defect: unknown): void {
+    this.rest(Stream.die(defect))
+  }
+
+  /** Goes on with the rest of this attempt, and with other deployments. */
+  rest(rest: Rest): void {
+    const generation = this.#generation
+    this.#resume(Effect.scoped(Effect.map(
+      this.#direct!.resume(allEvents(generation), allEvents(generation, rest, this.#answer)),
+      answerOf
+    )))
+  }
+}
+
+/** Starts the first attempt of a request at once; undefined if something has to wait. */
+type StartDirect<A> = (
   pipeline: Pipeline,
   routed: RoutedRequest<Request>,
   hops: number,
-  resume: (answer: Effect.Effect<Answer, InferenceError>) => void
-): Direct | undefined => {
+  resume: Resume<A>
+) => Direct | undefined
+
+const completeDirect: StartDirect<Answer> = (pipeline, routed, hops, resume) => {
   const generation = bufferedOf(routed)
   if (!isUnchangedFirst(generation)) return undefined
-  const answer = makeAnswer()
-  const complete = (): Effect.Effect<Answer> => {
-    const by = direct!.won()
-    const recorded = direct!.end()
-    const completed = Effect.succeed({ ...answer.end(), ...by })
-    return recorded === undefined ? completed : Effect.andThen(recorded, completed)
-  }
-  /** Goes on with the rest of this attempt, and with other deployments. */
-  const goOn = (rest: Rest) =>
-    resume(Effect.scoped(Effect.map(
-      direct!.resume(allEvents(generation), allEvents(generation, rest, answer)),
-      answerOf
-    )))
-  const direct: Direct | undefined = pipeline.direct(routed, generation, hops, {
-    events: (events) => {
-      const { content, stats } = direct!.context
-      // A buffered answer does not show when its first token was generated.
-      if (generation.buffered !== true || events.at(-1)?.type !== "finish") content()
-      for (const event of count(stats)(events)) answer.add(event)
-    },
-    end: () => direct!.context.stats.done ? resume(complete()) : goOn(Stream.empty),
-    failed: (error) => goOn(Stream.fail(error)),
-    died: (defect) => goOn(Stream.die(defect)),
-    rest: goOn
-  })
-  return direct
+  const completion = new Completion(generation, resume)
+  const direct = pipeline.direct(routed, generation, hops, completion)
+  return direct && completion.follow(direct)
 }
 
 /**
@@ -369,11 +412,7 @@ const completeDirect = (
  */
 const run = <A>(
   pipeline: Pipeline,
-  direct: (
-    routed: RoutedRequest<Request>,
-    hops: number,
-    resume: (answer: Effect.Effect<A, InferenceError>) => void
-  ) => Direct | undefined,
+  direct: StartDirect<A>,
   answer: (routed: RoutedRequest<Request>) => Effect.Effect<A, InferenceError, Scope.Scope>
 ) =>
 (request: Request): Effect.Effect<A, InferenceError> =>
@@ -384,11 +423,11 @@ const run = <A>(
       state = begun.state
       if ("error" in begun) return resume(Effect.fail(begun.error))
       const { routed } = begun
-      const started = routed.route.cached ? undefined : direct(routed, fiber.getRef(HopCount), resume)
+      const started = routed.route.cached ? undefined : direct(pipeline, routed, fiber.getRef(HopCount), resume)
       if (started === undefined) return resume(Effect.scoped(answer(routed)))
       return Effect.suspend(() => {
-        started.answer.close()
-        return started.end() ?? Effect.void
+        started.attempt.answer.close()
+        return started.attempt.end() ?? Effect.void
       })
     })
     return Effect.onExitPrimitive(answered, () => {
@@ -457,16 +496,16 @@ class Delivery {
   }
 
   /** Pauses the answer while the reader is slow. */
-  pass(events: ReadonlyArray<Event>, { answer, won }: Direct): void {
+  pass(events: ReadonlyArray<Event>, direct: Direct): void {
     const isFirst = !this.hasBegun
     this.hasBegun = true
     this.hasThrown = true
-    if (isFirst) this.#sink.begin(won())
-    if (!this.#sink.events(events) && !this.#isPaused) this.#pause(answer)
+    if (isFirst) this.#sink.begin(direct.won())
+    if (!this.#sink.events(events) && !this.#isPaused) this.#pause(direct.attempt.answer)
     this.hasThrown = false
   }
 
-  #pause(answer: Direct["answer"]): void {
+  #pause(answer: Direct["attempt"]["answer"]): void {
     this.#isPaused = true
     answer.pause()
     this.#sink.whenDrained(() => {
@@ -476,52 +515,89 @@ class Delivery {
   }
 }
 
-/** A streamed answer from a deployment that can start at once; undefined otherwise. */
-const deliverDirect = (
-  pipeline: Pipeline,
-  routed: RoutedRequest<Request>,
-  sink: AnswerSink,
-  hops: number,
-  resume: (delivered: Effect.Effect<void, InferenceError>) => void
-): Direct | undefined => {
+/** Follows the first attempt of a streamed answer. */
+class DirectDelivery implements EventReceiver {
+  readonly #sink: AnswerSink
+  readonly #state: RequestState
+  readonly #generation: Generation
+  readonly #resume: Resume<void>
+  readonly #delivery: Delivery
+  #direct: Direct | undefined
+
+  constructor(sink: AnswerSink, state: RequestState, generation: Generation, resume: Resume<void>) {
+    this.#sink = sink
+    this.#state = state
+    this.#generation = generation
+    this.#resume = resume
+    this.#delivery = new Delivery(sink)
+  }
+
+  follow(direct: Direct): Direct {
+    this.#direct = direct
+    return direct
+  }
+
+  events(events: ReadonlyArray<Event>): void {
+    const { content, stats } = this.#direct!.attempt.context
+    content()
+    count(stats, events)
+    this.#delivery.pass(events, this.#direct!)
+  }
+
+  end(): void {
+    const { attempt } = this.#direct!
+    if (attempt.context.stats.done) this.#resume(attempt.end() ?? Effect.void)
+    else this.#end(Cause.done())
+  }
+
+  failed(error: InferenceError): void {
+    this.#end(Effect.fail(error))
+  }
+
+  died(defect: unknown): void {
+    this.#end(Effect.die(defect))
+  }
+
+  rest(events: Rest): void {
+    if (!this.#delivery.hasBegun) return this.#goOn(events)
+    // The usage, and the end of the connection.
+    const { context } = this.#direct!.attempt
+    this.#resume(
+      Effect.ensuring(passOnRest(this.#sink, this.#generation, context, this.#state, events), this.#recorded())
+    )
+  }
+
+  /** Ends the attempt, unless it can go on elsewhere. */
+  #end(ending: Effect.Effect<never, InferenceError | Cause.Done>): void {
+    if (!this.#delivery.hasBegun) return this.#goOn(Stream.fromPull(Effect.succeed(ending)))
+    const { context } = this.#direct!.attempt
+    const ended = this.#delivery.hasThrown
+      ? ending
+      : recordFailure(context.stats, this.#state, Effect.catchCause(ending, (cause) => endOf(context, cause)))
+    this.#resume(Effect.ensuring(Pull.catchDone(Effect.asVoid(ended), () => Effect.void), this.#recorded()))
+  }
+
+  /** Goes on with the rest of this attempt, and with other deployments. */
+  #goOn(rest: Rest): void {
+    const others = firstEvents(this.#generation, this.#state)
+    this.#resume(Effect.scoped(Effect.flatMap(
+      this.#direct!.resume(others, firstEvents(this.#generation, this.#state, undefined, rest)),
+      deliverWinner(this.#sink)
+    )))
+  }
+
+  #recorded(): Effect.Effect<unknown> {
+    return Effect.suspend(() => this.#direct!.attempt.end() ?? Effect.void)
+  }
+}
+
+const deliverDirect = (sink: AnswerSink): StartDirect<void> => (pipeline, routed, hops, resume) => {
   const { request, route: { policy }, state } = routed
   const generation = generationOf(request)
   if (!isUnchangedFirst(generation) || (policy.continue && StreamFailover.isPossible(generation))) return undefined
-  const others = firstEvents(generation, state)
-  const delivery = new Delivery(sink)
-  const recorded = Effect.suspend(() => direct!.end() ?? Effect.void)
-  /** Goes on with the rest of this attempt, and with other deployments. */
-  const goOn = (rest: Rest) =>
-    resume(Effect.scoped(Effect.flatMap(
-      direct!.resume(others, firstEvents(generation, state, undefined, rest)),
-      deliverWinner(sink)
-    )))
-  /** Ends the attempt, unless it can go on elsewhere. */
-  const end = (ending: Effect.Effect<never, InferenceError | Cause.Done>) => {
-    if (!delivery.hasBegun) return goOn(Stream.fromPull(Effect.succeed(ending)))
-    const { context } = direct!
-    const ended = delivery.hasThrown
-      ? ending
-      : recordFailure(context.stats, state, Effect.catchCause(ending, (cause) => endOf(context, cause)))
-    resume(Effect.ensuring(Pull.catchDone(Effect.asVoid(ended), () => Effect.void), recorded))
-  }
-  const direct: Direct | undefined = pipeline.direct(routed, generation, hops, {
-    events: (events) => {
-      const { content, stats } = direct!.context
-      content()
-      count(stats)(events)
-      delivery.pass(events, direct!)
-    },
-    end: () => direct!.context.stats.done ? resume(direct!.end() ?? Effect.void) : end(Cause.done()),
-    failed: (error) => end(Effect.fail(error)),
-    died: (defect) => end(Effect.die(defect)),
-    rest: (events) =>
-      delivery.hasBegun
-        // The usage, and the end of the connection.
-        ? resume(Effect.ensuring(passOnRest(sink, generation, direct!.context, state, events), recorded))
-        : goOn(events)
-  })
-  return direct
+  const delivery = new DirectDelivery(sink, state, generation, resume)
+  const direct = pipeline.direct(routed, generation, hops, delivery)
+  return direct && delivery.follow(direct)
 }
 
 export const deliver = (pipeline: Pipeline) => {
@@ -529,7 +605,7 @@ export const deliver = (pipeline: Pipeline) => {
   return (input: Request, sink: AnswerSink): Effect.Effect<void, InferenceError> => {
     const delivered = run<void>(
       pipeline,
-      (routed, hops, resume) => deliverDirect(pipeline, routed, sink, hops, resume),
+      deliverDirect(sink),
       (routed) =>
         deliverOpened(
           sink,
@@ -544,7 +620,7 @@ export const generate = (pipeline: Pipeline) => {
   const answer = complete(pipeline)
   const answered = run<Answer>(
     pipeline,
-    (routed, hops, resume) => completeDirect(pipeline, routed, hops, resume),
+    completeDirect,
     (routed) => routed.route.cached ? pipeline.cached.buffered(routed, answer(routed)) : answer(routed)
   )
   return (input: Request) =>

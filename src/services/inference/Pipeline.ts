@@ -25,7 +25,7 @@ import { Metrics } from "../observability/Metrics.ts"
 import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
 import * as AttemptDriver from "../resilience/AttemptDriver.ts"
 import * as AttemptMachine from "../resilience/AttemptMachine.ts"
-import type { Plan, Target } from "../resilience/AttemptPlan.ts"
+import type { Plan, Step, Target } from "../resilience/AttemptPlan.ts"
 import * as Backoff from "../resilience/Backoff.ts"
 import * as HedgeBudget from "../resilience/HedgeBudget.ts"
 import { DecisionLog } from "../routing/DecisionLog.ts"
@@ -265,7 +265,8 @@ const makeExecute = (parts: Parts, attempts: AttemptParts) => {
 }
 
 /** A first attempt that a receiver follows. */
-export interface Direct extends AttemptScope.DirectAttempt {
+export interface Direct {
+  readonly attempt: AttemptScope.DirectAttempt
   /** The attempt has won. */
   readonly won: () => AnsweredBy
   /**
@@ -273,17 +274,64 @@ export interface Direct extends AttemptScope.DirectAttempt {
    *
    * @param rest of this attempt: its events, or its failure
    */
-  readonly resume: <A>(
-    use: Use<A>,
-    rest: (context: AttemptContext) => Effect.Effect<A, InferenceError, Scope.Scope>
-  ) => Effect.Effect<WinningAttempt<A>, InferenceError, Scope.Scope>
+  readonly resume: <A>(use: Use<A>, rest: Use<A>) => Effect.Effect<WinningAttempt<A>, InferenceError, Scope.Scope>
+}
+
+/** What a first attempt needs to go on as an effect. */
+interface Resuming {
+  readonly attempt: ReturnType<typeof makeAttempt>
+  readonly hooksOf: ReturnType<typeof makeHooks>
+}
+
+class FirstAttempt implements Direct {
+  readonly attempt: AttemptScope.DirectAttempt
+  readonly #resuming: Resuming
+  readonly #routed: RoutedRequest<AttemptRequest>
+  readonly #plan: Plan
+  readonly #step: Step
+
+  constructor(
+    attempt: AttemptScope.DirectAttempt,
+    resuming: Resuming,
+    routed: RoutedRequest<AttemptRequest>,
+    plan: Plan,
+    step: Step
+  ) {
+    this.attempt = attempt
+    this.#resuming = resuming
+    this.#routed = routed
+    this.#plan = plan
+    this.#step = step
+  }
+
+  won(): AnsweredBy {
+    const { id } = this.attempt.context.deployment
+    const { record } = this.#routed.state
+    record.answeredBy = id
+    return { deployment: id, attempts: 1, decision: record.id }
+  }
+
+  resume<A>(use: Use<A>, rest: Use<A>): Effect.Effect<WinningAttempt<A>, InferenceError, Scope.Scope> {
+    const { attempt, hooksOf } = this.#resuming
+    const { context, startedAt } = this.attempt
+    const { contexts, hooks } = hooksOf(this.#routed, this.#plan, use)
+    contexts[context.start.attempt] = context
+    const begun = {
+      startedAt,
+      rest: Effect.flatMap(Effect.scope, (scope) =>
+        Effect.andThen(
+          Scope.addFinalizer(scope, Effect.suspend(() => this.attempt.end() ?? Effect.void)),
+          attempt(context, rest(context))
+        ))
+    }
+    return RequestTelemetry.recordFailure(this.#routed.state)(AttemptDriver.resumeFirst(hooks, this.#step, begun))
+  }
 }
 
 /** Starts the first attempt of a request at once; undefined if something has to wait or decide: see `execute`. */
 const makeDirect = (parts: Parts, attempts: AttemptParts) => {
-  const hooksOf = makeHooks(parts, attempts)
+  const resuming: Resuming = { attempt: makeAttempt(parts), hooksOf: makeHooks(parts, attempts) }
   const startDirect = AttemptScope.makeDirect(attempts.attemptScope)
-  const attempt = makeAttempt(parts)
   const { attemptScope: { breaker, now } } = attempts
   return (
     routed: RoutedRequest<AttemptRequest>,
@@ -291,35 +339,17 @@ const makeDirect = (parts: Parts, attempts: AttemptParts) => {
     hops: number,
     receiver: EventReceiver
   ): Direct | undefined => {
-    const { request, route, state } = routed
+    const { request, route } = routed
     if (route.deployments.length === 0 || route.policy.hedge !== undefined) return undefined
-    const plan = planOf(route, request, now())
+    const at = now()
+    const plan = planOf(route, request, at)
     const alone = AttemptScope.isAlone(route)
-    const step = AttemptMachine.begin(plan, { now: now(), closedFor: (id) => breaker.closedFor(id, now(), alone) })
+    const step = AttemptMachine.begin(plan, { now: at, closedFor: (id) => breaker.closedFor(id, at, alone) })
     const [start] = step.actions
     if (start?.type !== "start") return undefined
-    const direct = startDirect(routed, deploymentOf(route, start.deployment), start, generation, hops, receiver)
-    return direct && {
-      ...direct,
-      won: () => {
-        const { context: { deployment } } = direct
-        state.record.answeredBy = deployment.id
-        return { deployment: deployment.id, attempts: 1, decision: state.record.id }
-      },
-      resume: (use, rest) => {
-        const { hooks, contexts } = hooksOf(routed, plan, use)
-        contexts[start.attempt] = direct.context
-        const begun = {
-          startedAt: direct.startedAt,
-          rest: Effect.flatMap(Effect.scope, (scope) =>
-            Effect.andThen(
-              Scope.addFinalizer(scope, Effect.suspend(() => direct.end() ?? Effect.void)),
-              attempt(direct.context, rest(direct.context))
-            ))
-        }
-        return RequestTelemetry.recordFailure(state)(AttemptDriver.resumeFirst(hooks, step, begun))
-      }
-    }
+    const deployment = deploymentOf(route, start.deployment)
+    const attempt = startDirect(routed, deployment, start, generation, hops, receiver)
+    return attempt && new FirstAttempt(attempt, resuming, routed, plan, step)
   }
 }
 
