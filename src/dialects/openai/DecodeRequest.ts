@@ -201,7 +201,9 @@ const callOf = (body: ChatRequest, parsed: Parsed, caller: CallerIdentity): Chat
   parallelToolCalls: body.parallel_tool_calls ?? true
 })
 
-const callsOf = ({ tool_calls }: ChatMessage) => tool_calls ?? []
+const noCalls: NonNullable<ChatMessage["tool_calls"]> = []
+
+const callsOf = ({ tool_calls }: ChatMessage) => tool_calls ?? noCalls
 
 /** What an assistant's message may have instead of a text. */
 const otherContent = [
@@ -217,21 +219,20 @@ const hasContent = (message: ChatMessage): boolean =>
   (message.content ?? undefined) !== undefined ||
   (message.role === "assistant" && otherContent.some((field) => (message[field] ?? undefined) !== undefined))
 
+const noProblems: ReadonlyArray<Problem.Problem> = []
+
 const roleProblems = (message: ChatMessage): ReadonlyArray<Problem.Problem> => {
-  const called = callsOf(message).length > 0
-  return [
-    ...(hasContent(message) || called
-      ? []
-      : [{ path: "content", expected: "Expected a string or an array of parts" }]),
-    ...(called && message.role !== "assistant"
-      ? [{ path: "tool_calls", expected: "Only a message of role assistant may have tool_calls" }]
-      : [])
-  ]
+  if (callsOf(message).length === 0) {
+    return hasContent(message) ? noProblems : [{ path: "content", expected: "Expected a string or an array of parts" }]
+  }
+  return message.role === "assistant"
+    ? noProblems
+    : [{ path: "tool_calls", expected: "Only a message of role assistant may have tool_calls" }]
 }
 
 /** A message of role tool must answer a call of an earlier message. */
 const answerProblems = ({ role, tool_call_id }: ChatMessage, called: ReadonlySet<string>) => {
-  if (role !== "tool" || called.has(tool_call_id ?? "")) return []
+  if (role !== "tool" || called.has(tool_call_id ?? "")) return noProblems
   const expected = typeof tool_call_id === "string"
     ? "No earlier assistant message has a tool call with this id"
     : "`tool_call_id` is required in a message of role tool"
@@ -241,11 +242,17 @@ const answerProblems = ({ role, tool_call_id }: ChatMessage, called: ReadonlySet
 /** Problems of single messages, and of tool calls across messages. */
 export const messageProblems = (messages: ReadonlyArray<ChatMessage>): ReadonlyArray<Problem.Problem> => {
   const called = new Set<string>()
-  return messages.flatMap((message, index) => {
-    const problems = [...roleProblems(message), ...answerProblems(message, called)]
+  const problems: Array<Problem.Problem> = []
+  const add = (index: number, some: ReadonlyArray<Problem.Problem>) => {
+    for (const { expected, path } of some) problems.push({ path: `messages[${index}].${path}`, expected })
+  }
+  for (let index = 0; index < messages.length; index++) {
+    const message = messages[index]!
+    add(index, roleProblems(message))
+    add(index, answerProblems(message, called))
     for (const { id } of callsOf(message)) called.add(id)
-    return problems.map(({ expected, path }) => ({ path: `messages[${index}].${path}`, expected }))
-  })
+  }
+  return problems
 }
 
 const nameOf = (tool: AnyTool): string | undefined => isFunction(tool) ? tool.function.name : undefined

@@ -163,6 +163,8 @@ const sendContinue = (request: HttpServerRequest.HttpServerRequest, message: Inc
   if (!response.headersSent) response.writeContinue()
 }
 
+const ignoreError = () => {}
+
 const fromMessage = (
   request: HttpServerRequest.HttpServerRequest,
   message: IncomingMessage,
@@ -172,6 +174,8 @@ const fromMessage = (
   Effect.callback((resume) => {
     const chunks: Array<Buffer> = []
     let bytes = 0
+    let isOver = false
+    let isTimed = false
     const onData = (chunk: Buffer) => {
       bytes += chunk.length
       if (bytes > limits.maxBytes) return end(Effect.fail(tooLarge))
@@ -179,16 +183,13 @@ const fromMessage = (
       chunks.push(chunk)
     }
     const onEnd = () => end(decode(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks), hold))
-    const onIncomplete = () => end(Effect.fail(incomplete))
+    const onClose = () => end(Effect.fail(incomplete))
     const onIdle = () => end(Effect.fail(timeout))
     const ignore = () => {
-      message.off("data", onData).off("end", onEnd).off("error", onIncomplete).off("close", onIncomplete).off(
-        "timeout",
-        onIdle
-      )
-      message.socket.setTimeout(0)
-      // Discards the rest of the body, and errors while it arrives.
-      message.on("error", () => {})
+      isOver = true
+      message.off("data", onData).off("end", onEnd).off("close", onClose)
+      if (isTimed) message.off("timeout", onIdle).socket.setTimeout(0)
+      // Discards the rest of the body.
       message.resume()
     }
     const end = (result: Read) => {
@@ -198,11 +199,14 @@ const fromMessage = (
     const rejection = rejectionOf(message, limits)
     if (rejection !== undefined) return resume(Effect.fail(rejection))
     sendContinue(request, message)
-    message.socket.setTimeout(Duration.toMillis(limits.idleTimeout))
-    message.on("data", onData).on("end", onEnd).on("error", onIncomplete).on("close", onIncomplete).on(
-      "timeout",
-      onIdle
-    )
+    // After an error the message closes.
+    message.on("data", onData).on("end", onEnd).on("close", onClose).on("error", ignoreError)
+    // Most bodies arrive with their headers.
+    queueMicrotask(() => {
+      if (isOver || message.complete) return
+      isTimed = true
+      message.on("timeout", onIdle).socket.setTimeout(Duration.toMillis(limits.idleTimeout))
+    })
     return Effect.sync(ignore)
   })
 

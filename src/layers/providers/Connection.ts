@@ -86,134 +86,158 @@ export interface Request {
 
 const closed = new Error("The exchange was closed")
 
-/** The bytes that are received and not read. */
-interface Inbox {
+type Handler = Undici.Dispatcher.DispatchHandler
+type Controller = Undici.Dispatcher.DispatchController
+
+/** A request that is sent, and its response: the dispatcher calls the methods of a handler. */
+class Exchange implements Connection, Handler {
   /** Undefined: the response is buffered. */
-  receiver: Receiver | undefined
-  /** `open` has returned. */
-  isSent: boolean
-  controller: Undici.Dispatcher.DispatchController | undefined
-  head: Head | undefined
-  pieces: Array<Uint8Array>
-  bytes: number
-  end: Pull.Pull<never, Error> | undefined
+  #receiver: Receiver | undefined
+  /** `send` has returned. */
+  #isSent = false
+  #controller: Controller | undefined
+  #head: Head | undefined
+  /** The bytes that are received and not read. */
+  #pieces: Array<Uint8Array> = []
+  #bytes = 0
+  #end: Pull.Pull<never, Error> | undefined
   /** Resumes the pending read. */
-  waiting: (() => void) | undefined
-}
+  #waiting: (() => void) | undefined
 
-const wake = (inbox: Inbox): void => {
-  if (inbox.waiting === undefined) return
-  // Deferred, so that all data of one read of the socket is read together.
-  queueMicrotask(inbox.waiting)
-  inbox.waiting = undefined
-}
+  constructor(receiver: Receiver | undefined) {
+    this.#receiver = receiver
+  }
 
-/** @param error left out, the response is complete */
-const finish = (inbox: Inbox, error?: Error): void => {
-  if (inbox.end !== undefined) return
-  // A dispatcher that is closed fails within `open`.
-  if (!inbox.isSent) return queueMicrotask(() => finish(inbox, error))
-  inbox.end = error === undefined ? Cause.done() : Effect.fail(error)
-  if (inbox.receiver === undefined) wake(inbox)
-  else if (error === undefined) inbox.receiver.end()
-  else inbox.receiver.error(error)
-}
+  send(dispatcher: Undici.Dispatcher, { body, headers, origin, path }: Request): void {
+    try {
+      dispatcher.dispatch(
+        { origin, path, method: "POST", headers: headers as Array<string>, body, headersTimeout: 0, bodyTimeout: 0 },
+        this
+      )
+    } catch (error) {
+      this.#finish(error as Error)
+    }
+    this.#isSent = true
+  }
 
-const handlerOf = (inbox: Inbox): Undici.Dispatcher.DispatchHandler => ({
-  onRequestStart: (controller) => {
-    inbox.controller = controller
-    if (inbox.end !== undefined) controller.abort(closed)
-  },
-  onResponseStart: (_, status, headers) => {
+  onRequestStart(controller: Controller): void {
+    this.#controller = controller
+    if (this.#end !== undefined) controller.abort(closed)
+  }
+
+  onResponseStart(_: Controller, status: number, headers: Headers): void {
     // Informational responses precede the final one.
     if (status < 200) return
-    inbox.head = { status, headers }
-    if (inbox.receiver === undefined) wake(inbox)
-    else inbox.receiver.head(inbox.head)
-  },
-  onResponseData: (controller, piece) => {
-    if (inbox.receiver !== undefined) return inbox.receiver.data(piece)
-    inbox.pieces.push(piece)
-    inbox.bytes += piece.length
-    if (inbox.bytes >= maxBuffered) controller.pause()
-    wake(inbox)
-  },
-  onResponseEnd: () => finish(inbox),
-  onResponseError: (_, error) => finish(inbox, error)
-})
+    this.#head = { status, headers }
+    if (this.#receiver === undefined) this.#wake()
+    else this.#receiver.head(this.#head)
+  }
 
-/** A controller that is over may hold a connection of another exchange. */
-const runningOf = ({ controller, end }: Inbox) => end === undefined ? controller : undefined
+  onResponseData(controller: Controller, piece: Uint8Array): void {
+    if (this.#receiver !== undefined) return this.#receiver.data(piece)
+    this.#pieces.push(piece)
+    this.#bytes += piece.length
+    if (this.#bytes >= maxBuffered) controller.pause()
+    this.#wake()
+  }
 
-const take = (inbox: Inbox): Uint8Array | undefined => {
-  const { pieces } = inbox
-  if (pieces.length === 0) return undefined
-  inbox.pieces = []
-  inbox.bytes = 0
-  inbox.controller?.resume()
-  return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces)
+  onResponseEnd(): void {
+    this.#finish(undefined)
+  }
+
+  onResponseError(_: Controller, error: Error): void {
+    this.#finish(error)
+  }
+
+  get head(): Effect.Effect<Head, Error> {
+    const head: Effect.Effect<Head, Error> = Effect.suspend(() => {
+      if (this.#head !== undefined) return Effect.succeed(this.#head)
+      return this.#end === undefined
+        ? this.#after(head)
+        : Effect.catchIf(this.#end, Cause.isDone, () => Effect.fail(closed))
+    })
+    return head
+  }
+
+  get pull(): Pull.Pull<Uint8Array, Error> {
+    const pull: Pull.Pull<Uint8Array, Error> = Effect.suspend(() => {
+      const bytes = this.#take()
+      return bytes === undefined ? this.#end ?? this.#after(pull) : Effect.succeed(bytes)
+    })
+    return pull
+  }
+
+  isOver(): boolean {
+    return this.#end !== undefined
+  }
+
+  detach(): void {
+    this.#receiver = undefined
+  }
+
+  pause(): void {
+    this.#running?.pause()
+  }
+
+  resume(): void {
+    this.#running?.resume()
+  }
+
+  close(): void {
+    if (this.#end !== undefined) return
+    this.#finish(closed)
+    this.#controller?.abort(closed)
+  }
+
+  /** A controller that is over may hold a connection of another exchange. */
+  get #running(): Controller | undefined {
+    return this.#end === undefined ? this.#controller : undefined
+  }
+
+  /** @param error undefined: the response is complete */
+  #finish(error: Error | undefined): void {
+    if (this.#end !== undefined) return
+    // A dispatcher that is closed fails within `send`.
+    if (!this.#isSent) return queueMicrotask(() => this.#finish(error))
+    this.#end = error === undefined ? Cause.done() : Effect.fail(error)
+    if (this.#receiver === undefined) this.#wake()
+    else if (error === undefined) this.#receiver.end()
+    else this.#receiver.error(error)
+  }
+
+  #take(): Uint8Array | undefined {
+    const pieces = this.#pieces
+    if (pieces.length === 0) return undefined
+    this.#pieces = []
+    this.#bytes = 0
+    this.#controller?.resume()
+    return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces)
+  }
+
+  #wake(): void {
+    if (this.#waiting === undefined) return
+    // Deferred, so that all data of one read of the socket is read together.
+    queueMicrotask(this.#waiting)
+    this.#waiting = undefined
+  }
+
+  /** Runs `next` when more is received. */
+  #after<A, E>(next: Effect.Effect<A, E>): Effect.Effect<A, E> {
+    return Effect.callback((resume) => {
+      this.#waiting = () => resume(next)
+    })
+  }
 }
-
-/** Runs `next` when more is received. */
-const after = <A, E>(inbox: Inbox, next: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-  Effect.callback((resume) => {
-    inbox.waiting = () => resume(next)
-  })
 
 /**
  * Sends a request.
  *
  * @param receiver called after `open` has returned
  */
-export const open = (
-  dispatcher: Undici.Dispatcher,
-  { body, headers, origin, path }: Request,
-  receiver?: Receiver
-): Connection => {
-  const inbox: Inbox = {
-    receiver,
-    isSent: false,
-    controller: undefined,
-    head: undefined,
-    pieces: [],
-    bytes: 0,
-    end: undefined,
-    waiting: undefined
-  }
-  const head: Connection["head"] = Effect.suspend(() => {
-    if (inbox.head !== undefined) return Effect.succeed(inbox.head)
-    return inbox.end === undefined
-      ? after(inbox, head)
-      : Effect.catchIf(inbox.end, Cause.isDone, () => Effect.fail(closed))
-  })
-  const pull: Connection["pull"] = Effect.suspend(() => {
-    const bytes = take(inbox)
-    return bytes === undefined ? inbox.end ?? after(inbox, pull) : Effect.succeed(bytes)
-  })
-  try {
-    dispatcher.dispatch(
-      { origin, path, method: "POST", headers: headers as Array<string>, body, headersTimeout: 0, bodyTimeout: 0 },
-      handlerOf(inbox)
-    )
-  } catch (error) {
-    finish(inbox, error as Error)
-  }
-  inbox.isSent = true
-  return {
-    head,
-    pull,
-    isOver: () => inbox.end !== undefined,
-    detach: () => {
-      inbox.receiver = undefined
-    },
-    pause: () => runningOf(inbox)?.pause(),
-    resume: () => runningOf(inbox)?.resume(),
-    close: () => {
-      if (inbox.end !== undefined) return
-      finish(inbox, closed)
-      inbox.controller?.abort(closed)
-    }
-  }
+export const open = (dispatcher: Undici.Dispatcher, request: Request, receiver?: Receiver): Connection => {
+  const exchange = new Exchange(receiver)
+  exchange.send(dispatcher, request)
+  return exchange
 }
 
 type Phase = Exclude<InferenceError.UpstreamTimeout["phase"], "queue" | "load">

@@ -82,6 +82,21 @@ const nameOf = (contentEncoding: string | undefined): string => contentEncoding?
 export const isKnown = (contentEncoding: string | undefined): boolean =>
   nameOf(contentEncoding) === "identity" || Object.hasOwn(decoders, nameOf(contentEncoding))
 
+/** The connection with another reader of its body. */
+export const withPull = (
+  connection: Connection,
+  pull: Connection["pull"],
+  close = () => connection.close()
+): Connection => ({
+  head: connection.head,
+  pull,
+  isOver: () => connection.isOver(),
+  detach: () => connection.detach(),
+  pause: () => connection.pause(),
+  resume: () => connection.resume(),
+  close
+})
+
 /**
  * The connection with its body decoded; undefined for an unknown encoding.
  *
@@ -117,12 +132,8 @@ export const decoded = (
         Cause.isDone(error) ? Effect.flatMap(end, next) : Effect.fail(error)
     })
   )
-  return {
-    ...connection,
-    pull,
-    close: () => {
-      decoder?.close()
-      connection.close()
-    }
-  }
+  return withPull(connection, pull, () => {
+    decoder?.close()
+    connection.close()
+  })
 }

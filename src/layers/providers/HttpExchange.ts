@@ -134,7 +134,7 @@ const isReadable = (target: Target, head: Connection.Head, wanted: Media, type: 
 
 /** The connection with its body decompressed; a body of an unknown encoding is not read. */
 const decompressed = (connection: Connection.Connection, encoding: string, most: number): Connection.Connection =>
-  Decompression.decoded(connection, encoding, most) ?? { ...connection, pull: Cause.done() }
+  Decompression.decoded(connection, encoding, most) ?? Decompression.withPull(connection, Cause.done())
 
 /** The beginning of an error's body: parsed JSON, or text. */
 const readRefusal = ({ pull }: Connection.Connection): Effect.Effect<unknown> => {
@@ -226,7 +226,7 @@ const bodyOf = (
   media: Media
 ): ResponseBody => ({
   watch,
-  isOver: connection.isOver,
+  isOver: () => connection.isOver(),
   pull: Connection.pullWithin(target, limits, connection, watch),
   media,
   note: (reason) => keys.note(held, reason)
