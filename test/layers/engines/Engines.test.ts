@@ -190,14 +190,14 @@ describe.each(cases)("an engine process that is killed ($name)", ({ answer: expe
 
 describe.each(["process", "thread"] as const)("an engine that hangs (%s)", (where) => {
   const stallAfter = Duration.hours(1)
-  /** The clock may be stepped once more before the hung job's end is seen, while the engine is loaded again. */
-  const loadTimeout = Duration.days(1)
+  /** The clock may be stepped again before the hung job's end is seen, while the next engine loads or has no request. */
+  const patient = { loadTimeout: Duration.days(1), idleUnload: Duration.days(1) }
 
   it.effect("is ended as hung, and another engine answers", () =>
     Effect.gen(function*() {
       const hanging = deployment(
         fake({ reply: "one two three", fault: { kind: "hang", afterTokens: 2, trigger: "hang" } }),
-        { stallAfter, loadTimeout }
+        { stallAfter, ...patient }
       )
       yield* Models.use(({ load }) => load(hanging))
       const before = running()
