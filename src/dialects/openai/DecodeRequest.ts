@@ -88,6 +88,8 @@ export const toolsOf = (tools: ReadonlyArray<AnyTool>): ReadonlyArray<Tool> => f
 /** The lowest 32 bits of an integer of any size and sign. */
 const seed32 = (seed: bigint): number => Number(BigInt.asUintN(32, seed))
 
+type Mutable<A> = { -readonly [K in keyof A]: A[K] }
+
 const samplingOf = (body: ChatRequest, seed: bigint | undefined): Partial<Request> => {
   const sampling: Record<string, unknown> = {}
   for (const [field, name] of FieldNames.sampling) if (field in body) sampling[name] = body[field]
@@ -103,8 +105,9 @@ const choiceOf = (choice: ChatRequest["tool_choice"]): Partial<Request> => {
 }
 
 const toolingOf = (
-  { parallel_tool_calls: parallel, tool_choice, tools: given = [] }: ChatRequest
+  { parallel_tool_calls: parallel, tool_choice, tools: given }: ChatRequest
 ): Partial<Request> => {
+  if (given === undefined) return {}
   const tools = toolsOf(given)
   return tools.length === 0
     ? {}
@@ -120,11 +123,11 @@ const formatOf = ({ response_format: format }: ChatRequest): Partial<Request> =>
 /** The limits and the log probabilities of the answer. */
 const outputOf = (body: ChatRequest): Partial<Request> => {
   const maxTokens = body.max_completion_tokens ?? body.max_tokens
-  return {
-    ...(maxTokens === undefined ? {} : { maxTokens }),
-    ...(body.stop === undefined ? {} : { stop: typeof body.stop === "string" ? [body.stop] : body.stop }),
-    ...(body.logprobs === true ? { logprobs: body.top_logprobs ?? 0 } : {})
-  }
+  const output: Mutable<Partial<Request>> = {}
+  if (maxTokens !== undefined) output.maxTokens = maxTokens
+  if (body.stop !== undefined) output.stop = typeof body.stop === "string" ? [body.stop] : body.stop
+  if (body.logprobs === true) output.logprobs = body.top_logprobs ?? 0
+  return output
 }
 
 /** The messages; with `continue_final_message`, the last one is the assistant prefix. */
@@ -144,14 +147,11 @@ export const conversationOf = (
  */
 export const sourceOf = (body: Fields, exact: Fields, table: BodyFields, task?: Task): Source => {
   const unknownFields = unknownFieldsOf(body, table)
-  return {
-    dialect: "openai",
-    body: exact,
-    isChecked: true,
-    ...(exact === body ? {} : { hasExactNumbers: true }),
-    ...(task === undefined ? {} : { task }),
-    ...(unknownFields.length === 0 ? {} : { unknownFields })
-  }
+  const source: Mutable<Source> = { dialect: "openai", body: exact, isChecked: true }
+  if (exact !== body) source.hasExactNumbers = true
+  if (task !== undefined) source.task = task
+  if (unknownFields.length > 0) source.unknownFields = unknownFields
+  return source
 }
 
 /** A request's parts of the body, before and after it is decoded. */
@@ -294,14 +294,16 @@ export const continuationProblems = (
   ]
 }
 
-const optionProblems = (body: ChatRequest): ReadonlyArray<Problem.Problem> => [
-  ...(body.stream_options !== undefined && body.stream !== true
-    ? [{ path: "stream_options", expected: "Allowed only with stream: true" }]
-    : []),
-  ...((body.top_logprobs ?? 0) > 0 && body.logprobs !== true
-    ? [{ path: "top_logprobs", expected: "Allowed only with logprobs: true" }]
-    : [])
-]
+const optionProblems = (body: ChatRequest): ReadonlyArray<Problem.Problem> => {
+  const problems: Array<Problem.Problem> = []
+  if (body.stream_options !== undefined && body.stream !== true) {
+    problems.push({ path: "stream_options", expected: "Allowed only with stream: true" })
+  }
+  if ((body.top_logprobs ?? 0) > 0 && body.logprobs !== true) {
+    problems.push({ path: "top_logprobs", expected: "Allowed only with logprobs: true" })
+  }
+  return problems
+}
 
 const shape: Shape<ChatRequest> = {
   suggest: UnknownFields.makeSuggest(FieldNames.chat, false),

@@ -85,12 +85,14 @@ const byteOrderMark = "\ufeff"
 const withoutMark = (text: string): string => text.startsWith(byteOrderMark) ? text.slice(1) : text
 
 /** Parses a body as JSON. */
-export const parse = (text: string): Result.Result<unknown, InferenceError.InvalidRequest> =>
-  Result.try({
-    try: () => JSON.parse(withoutMark(text)) as unknown,
-    catch: (cause) =>
-      new InferenceError.InvalidRequest({ detail: `The body is not JSON: ${(cause as SyntaxError).message}` })
-  })
+export const parse = (text: string): Result.Result<unknown, InferenceError.InvalidRequest> => {
+  try {
+    return Result.succeed(JSON.parse(withoutMark(text)) as unknown)
+  } catch (cause) {
+    const detail = `The body is not JSON: ${(cause as SyntaxError).message}`
+    return Result.fail(new InferenceError.InvalidRequest({ detail }))
+  }
+}
 
 /** Renames paths in the text of an error. */
 type PathRenamer = (text: string) => string
@@ -219,18 +221,22 @@ const decode = <Decoded>(
   { conventions, endpoint, names, request: { headers } }: Incoming<Decoded>,
   json: unknown,
   exact: unknown
-): Result.Result<DecodedRequest<Decoded>, InferenceError.InvalidRequest> =>
-  Result.flatMap(hopsOf(headers), (hops) => {
-    let joined = json
-    if (hasRoutingOptions(json, headers)) {
-      const result = RoutingOptions.join(json, headers)
-      if (Result.isFailure(result)) return Result.fail(new InferenceError.InvalidRequest(result.failure))
-      joined = result.success
-      names.renamePath = (text) => RoutingOptions.named(text, json, headers)
-    }
-    const caller = { key: conventions.keyOf(headers), headers }
-    return Result.map(endpoint.decode(joined, caller, exact ?? joined), (body) => ({ body, hops }))
-  })
+): Result.Result<DecodedRequest<Decoded>, InferenceError.InvalidRequest> => {
+  const hops = hopsOf(headers)
+  if (Result.isFailure(hops)) return Result.fail(hops.failure)
+  let joined = json
+  if (hasRoutingOptions(json, headers)) {
+    const result = RoutingOptions.join(json, headers)
+    if (Result.isFailure(result)) return Result.fail(new InferenceError.InvalidRequest(result.failure))
+    joined = result.success
+    names.renamePath = (text) => RoutingOptions.named(text, json, headers)
+  }
+  const caller = { key: conventions.keyOf(headers), headers }
+  const body = endpoint.decode(joined, caller, exact ?? joined)
+  return Result.isFailure(body)
+    ? Result.fail(body.failure)
+    : Result.succeed({ body: body.success, hops: hops.success })
+}
 
 /** The JSON of a body with its inexact numbers; undefined if it has none. */
 const exactOf = ({ isInexact, text }: RequestBody.Text, json: unknown): unknown =>
@@ -245,7 +251,9 @@ const answerText = <Decoded>(
   body: RequestBody.Text,
   answer: (decoded: DecodedRequest<Decoded>) => Answered
 ): Answered => {
-  const decoded = Result.flatMap(parse(body.text), (json) => decode(incoming, json, exactOf(body, json)))
+  const json = parse(body.text)
+  if (Result.isFailure(json)) return Effect.fail(json.failure)
+  const decoded = decode(incoming, json.success, exactOf(body, json.success))
   return Result.isFailure(decoded) ? Effect.fail(decoded.failure) : answer(decoded.success)
 }
 
