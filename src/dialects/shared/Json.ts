@@ -73,6 +73,27 @@ export const parse = (text: string): unknown => {
   }
 }
 
+/** The place of the quote that ends a string; the length of the text if none does. */
+const endOfString = (text: string, from: number): number => {
+  let index = from
+  while (index < text.length && text[index] !== "\"") index += text[index] === "\\" ? 2 : 1
+  return index
+}
+
+/** Whether a text that is not JSON is the beginning of an object or a list, or nothing. */
+export const isCut = (text: string): boolean => {
+  if (text.trim() === "") return true
+  if (!/^\s*[{[]/.test(text)) return false
+  let levels = 0
+  for (let index = 0; index < text.length; index++) {
+    const character = text[index]!
+    if (character === "\"") index = endOfString(text, index + 1)
+    else if ("{[".includes(character)) levels++
+    else if ("}]".includes(character) && --levels === 0) return false
+  }
+  return true
+}
+
 /**
  * A code in lower case, such as a finish reason. Undefined for "", "null" and "none", which some providers send while an
  * answer continues.

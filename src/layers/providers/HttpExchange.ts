@@ -9,8 +9,8 @@
 import type { Pull } from "effect"
 import { Cause, Clock, Effect, Result, Scope } from "effect"
 import { isUtf8 } from "node:buffer"
-import { brief, malformed } from "../../dialects/shared/ErrorMapping.ts"
-import { parse } from "../../dialects/shared/Json.ts"
+import { brief, cut, malformed } from "../../dialects/shared/ErrorMapping.ts"
+import { isCut, parse } from "../../dialects/shared/Json.ts"
 import * as MissingEndpoint from "../../dialects/shared/MissingEndpoint.ts"
 import type { Call, Target } from "../../dialects/shared/ProviderDialect.ts"
 import * as Caller from "../../domain/Caller.ts"
@@ -424,16 +424,30 @@ class Started implements StartedExchange, Connection.Receiver {
 
 const decoder = new TextDecoder()
 
-/** Decodes the body of a complete response. */
+/** The most bytes of a character of UTF-8. */
+const mostOfCharacter = 4
+
+/** The text of a body, without a character at its end that is cut; undefined if it is not UTF-8. */
+const textOf = (bytes: Uint8Array): string | undefined => {
+  for (let missing = 0; missing < mostOfCharacter; missing++) {
+    const text = bytes.subarray(0, bytes.length - missing)
+    if (isUtf8(text)) return decoder.decode(text)
+  }
+  return undefined
+}
+
+/** Decodes the body of a complete response. One that ends early was cut, although its connection ended in good order. */
 export const decodeBody = <A>(
   target: Target,
   pieces: ReadonlyArray<Uint8Array>,
   decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
 ): Result.Result<A, InferenceError.Reason> => {
   const bytes = pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces)
-  if (!isUtf8(bytes)) return Result.fail(malformed(target, "the body is not UTF-8"))
-  const body = parse(decoder.decode(bytes))
-  return body === undefined ? Result.fail(malformed(target, "the body is not JSON")) : decode(body)
+  const text = textOf(bytes)
+  if (text === undefined) return Result.fail(malformed(target, "the body is not UTF-8"))
+  const body = parse(text)
+  if (body !== undefined) return decode(body)
+  return Result.fail(isCut(text) ? cut(target) : malformed(target, "the body is not JSON"))
 }
 
 /** Reads a body completely and decodes it. */

@@ -172,8 +172,22 @@ const bufferedBefore: ReadonlyArray<Case> = [
     )
   ],
   ["a connection that is cut", { headers: json, pieces: body, fault: { kind: "cut", after: 0 } }, failed("cut")],
-  ["no body at all", { headers: json, pieces: [] }, failed("malformed")],
-  ["garbage", { headers: json, pieces: ["{\"choices\":"] }, failed("malformed")],
+  ["no body at all", { headers: json, pieces: [] }, failed("cut")],
+  ["white space alone", { headers: json, pieces: [" \n"] }, failed("cut")],
+  ["an early end in good order", { headers: json, pieces: ["{\"choices\":"] }, failed("cut")],
+  ["an early end within a string", { headers: json, pieces: ["{\"a\":\"}\\\""] }, failed("cut")],
+  [
+    "an early end within a character",
+    { headers: json, pieces: [Buffer.from("{\"a\":\"ü").subarray(0, -1)] },
+    failed("cut")
+  ],
+  ["a word", { headers: json, pieces: ["OK"] }, failed("malformed")],
+  ["a complete object that is not JSON", { headers: json, pieces: ["{\"choices\":[}]} {"] }, failed("malformed")],
+  [
+    "bytes that are not UTF-8",
+    { headers: json, pieces: [Uint8Array.of(123, 255, 254, 34, 34, 125)] },
+    failed("malformed")
+  ],
   ["JSON that is no answer", { headers: json, pieces: ["[]"] }, failed("malformed")],
   ["an answer without content", {
     headers: json,
@@ -259,9 +273,7 @@ const bufferedAfter: ReadonlyArray<Case> = [
   [
     "an early end in good order",
     { headers: json, pieces: halves, fault: { kind: "end", after: 1 } },
-    failed(
-      "malformed"
-    )
+    failed("cut")
   ]
 ]
 
