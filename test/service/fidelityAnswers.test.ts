@@ -448,6 +448,30 @@ describe("refusals", () => {
     assert.strictEqual(streamed.choices[0]?.message.refusal, "I can't help with that.")
   })
 
+  it("of openai's model after reasoning end the stream as an answer", async () => {
+    answer = {
+      id: "c",
+      object: "chat.completion",
+      created: 1,
+      model: "gpt",
+      choices: [{
+        index: 0,
+        message: { role: "assistant", content: null, reasoning_content: "May I?", refusal: "No." },
+        logprobs: null,
+        finish_reason: "stop"
+      }],
+      usage: { prompt_tokens: 1, completion_tokens: 7, total_tokens: 8 }
+    }
+    const text = await post(service.url, "chat/completions", { model: "openai", messages, stream: true })
+    const deltas = dataOf(text).flatMap(({ choices }) => choices as ReadonlyArray<Fields>)
+    const textOf = (field: string) =>
+      deltas.map(({ delta }) => (delta as Readonly<Record<string, string | null>>)[field] ?? "").join("")
+    assert.deepStrictEqual([textOf("reasoning_content"), textOf("refusal")], ["May I?", "No."])
+    assert.strictEqual(deltas.at(-1)?.["finish_reason"], "stop")
+    assert.notInclude(text, "\"error\"")
+    assert.match(text, /data: \[DONE\]\n\n$/)
+  })
+
   it("of anthropic's model reach the caller with their details, buffered and streamed", async () => {
     answer = {
       id: "msg",

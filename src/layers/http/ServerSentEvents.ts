@@ -4,7 +4,8 @@
  * **Details**
  *
  * The status is chosen when the first content is there: until then every failure is an ordinary error response. Afterwards a
- * failure is a frame in the stream, which then has no terminator.
+ * failure is a frame in the stream, which then has no terminator. A refusal that a provider sent as an answer is the end of
+ * that answer, also after reasoning or other choices: its frames are those that the provider sent.
  */
 import { Array as Arr, Cause, Channel, Effect, Option, Pull, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
@@ -30,7 +31,7 @@ export interface AnswerFrames extends FailureFrames {
   readonly events: (events: ReadonlyArray<Event>) => string
   /** The last frames. */
   readonly end: () => string
-  /** The frames of a refusal that a provider sent as an answer; undefined if it is an error response. */
+  /** The frames of a refusal that a provider sent as an answer, after the frames before; undefined if it is an error. */
   readonly refuse: (reason: ContentRefused) => string | undefined
 }
 
@@ -139,11 +140,14 @@ const writeOne = (
     onSuccess: () => Effect.succeed(end(frames.end())),
     onFailure: (cause) => {
       if (isCancellation(cause)) return Effect.failCause(cause)
-      if (name !== undefined) return Effect.as(logFailure(name, cause), end(failureFrame(frames, cause)))
       const refusal = refusalOf(frames, cause)
-      if (refusal === undefined) return Effect.failCause(cause)
-      begin(refusal.headers)
-      return Effect.succeed(end(refusal.text))
+      if (name === undefined) {
+        if (refusal === undefined) return Effect.failCause(cause)
+        begin(refusal.headers)
+      }
+      return refusal === undefined
+        ? Effect.as(logFailure(name!, cause), end(failureFrame(frames, cause)))
+        : Effect.succeed(end(refusal.text))
     }
   })
 }
