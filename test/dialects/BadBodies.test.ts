@@ -59,6 +59,11 @@ const shared: ReadonlyArray<Case> = [
 ]
 
 const ofOpenAi: ReadonlyArray<Case> = [
+  [
+    text({ role: "usr", content: "" }),
+    "messages[0].role: Expected one of \"system\", \"developer\", \"user\", \"assistant\", \"tool\". " +
+    "Did you mean \"user\"?"
+  ],
   [text({}), "messages[0].role: `role` is required"],
   [
     text({ role: "x", content: "" }),
@@ -115,6 +120,10 @@ const ofOpenAi: ReadonlyArray<Case> = [
 ]
 
 const ofAnthropic: ReadonlyArray<Case> = [
+  [
+    text({ role: "asistant", content: "" }),
+    "messages[0].role: Expected one of \"user\", \"assistant\", \"system\". Did you mean \"assistant\"?"
+  ],
   [{ max_tokens: undefined }, "max_tokens: `max_tokens` is required"],
   [text({ role: "tool", content: "" }), "messages[0].role: Expected one of \"user\", \"assistant\", \"system\""],
   [text({ role: "user" }), "messages[0].content: `content` is required"],

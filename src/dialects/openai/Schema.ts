@@ -158,6 +158,15 @@ export const StreamOptions = Schema.Struct({ include_usage: nullable(Schema.Bool
 /** What is expected of a seed. */
 export const seedExpected = "Expected a whole number from -9223372036854775808 to 9223372036854775807"
 
+// @effect-diagnostics-next-line schemaNumber:off
+const Seed = Schema.Number.check(
+  // An integer is finite.
+  Schema.makeFilter(
+    (seed: number) => Number.isInteger(seed) && Math.abs(seed) <= 2 ** 63 ? undefined : seedExpected,
+    { toJsonSchema: () => ({ type: "integer", format: "int64" }) }
+  )
+)
+
 /** The body of `POST /v1/chat/completions`. Other fields are for deployments of this dialect. */
 export const ChatRequest = Schema.Struct({
   model: Schema.NonEmptyString,
@@ -169,10 +178,7 @@ export const ChatRequest = Schema.Struct({
   temperature: Schema.optionalKey(Schema.Finite.check(within(0, 2))),
   top_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
   /** A signed integer of 64 bits, which `DecodeRequest` checks exactly; local engines use its lowest 32. */
-  seed: Schema.optionalKey(Schema.Finite.check(Schema.makeFilter(
-    (seed: number) => Number.isInteger(seed) && Math.abs(seed) <= 2 ** 63 ? undefined : seedExpected,
-    { toJsonSchema: () => ({ type: "integer", format: "int64" }) }
-  ))),
+  seed: Schema.optionalKey(Seed),
   presence_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
   frequency_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
   /** By token id of the model's own vocabulary. */

@@ -13,6 +13,7 @@ import { hash } from "node:crypto"
 import type { Caller } from "../../domain/Caller.ts"
 import { tenantHeader } from "../../domain/Caller.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
+import { nearestName } from "../../domain/NearestName.ts"
 import * as Problem from "../../domain/Problem.ts"
 import type { RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { UnknownField } from "../../domain/Source.ts"
@@ -52,18 +53,32 @@ export const fieldsOfType = (type: string): string => `Expected the fields of ty
 
 const isUnspecific = ({ expected }: Problem.Problem): boolean => expected.startsWith(fieldsOfType(""))
 
+const literals = /^Expected one of "/
+
+/** Adds the literal that a misspelt one probably means. */
+const withNearest = (body: Fields, { expected, path }: Problem.KeyedProblem): Problem.KeyedProblem => {
+  if (!literals.test(expected)) return { expected, path }
+  let value: unknown = body
+  for (const key of path) value = (value as Readonly<Record<PropertyKey, unknown>> | null | undefined)?.[key]
+  const names = [...expected.matchAll(/"([^"]*)"/g)].map(([, name]) => name!)
+  const nearest = typeof value === "string" ? nearestName(value, names) : undefined
+  return nearest === undefined ? { expected, path } : { path, expected: `${expected}. Did you mean "${nearest}"?` }
+}
+
 /** The problems of a body that its schema rejects. */
-const schemaProblems = (error: Schema.SchemaError): ReadonlyArray<Problem.Problem> => {
-  const problems = Problem.fromSchemaError(error)
+const schemaProblems = (body: Fields, error: Schema.SchemaError): ReadonlyArray<Problem.Problem> => {
+  const problems = Problem.keyed(error)
+    .map((problem, index) => index < mostCompared ? withNearest(body, problem) : problem)
+    .map(({ expected, path }) => ({ path: Problem.formatPath(path), expected }))
   const own = problems.filter((problem) => !isUnspecific(problem))
   return own.length === 0 ? problems : own
 }
 
-const refuse = (path: string, detail: string): Result.Result<never, InvalidRequest> =>
-  Result.fail(new InvalidRequest(path === "" ? { detail } : { detail, path, inBody: true }))
-
 /** A comparison of names takes time on the event loop. */
 const mostCompared = 100
+
+const refuse = (path: string, detail: string): Result.Result<never, InvalidRequest> =>
+  Result.fail(new InvalidRequest(path === "" ? { detail } : { detail, path, inBody: true }))
 
 /** Adds to the problem of a missing field the name that the body has instead: misspelt, or of another API. */
 const withMisnamed = (body: Fields, suggest: Shape<never>["suggest"], problems: ReadonlyArray<Problem.Problem>) => {
@@ -87,7 +102,7 @@ export const decodeBody = <A>(json: unknown, shape: Shape<A>): Result.Result<A, 
   if (long !== undefined) return refuse(long[0], `Expected at most ${long[1]} elements`)
   const decoded = shape.decode(body)
   const wrong = Result.isFailure(decoded)
-    ? schemaProblems(decoded.failure)
+    ? schemaProblems(body, decoded.failure)
     : shape.problems(decoded.success)
   const [first, ...others] = wrong.length === 0 ? [] : withMisnamed(body, shape.suggest, wrong)
   if (first !== undefined) return refuse(first.path, Problem.summary(first, others))

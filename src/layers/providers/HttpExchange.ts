@@ -183,16 +183,33 @@ const unreadableOf = (
 ): Effect.Effect<InferenceError.Reason> =>
   Effect.map(readRefusal(connection), (body) => dialect.errorIn(body, target) ?? reason)
 
+/** Adds to the reason of an unknown address or model where the request was sent, and the settings to check. */
+const withPlace = (reason: InferenceError.Reason, baseUrl: string, { path }: Call): InferenceError.Reason => {
+  if (reason._tag !== "UpstreamFailed" || reason.status !== 404) return reason
+  const { origin, pathname } = new URL(`${baseUrl}${path}`)
+  const { deployment, detail, kind, retryAfterMs, status } = reason
+  return new InferenceError.UpstreamFailed({
+    deployment,
+    kind,
+    status,
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    detail: `${
+      detail.replace(/[^.]$/, "$&.")
+    } It was sent to ${origin}${pathname}. Check \`provider\`, \`model\` and \`baseUrl\` of the deployment.`
+  })
+}
+
 const refusalOf = Effect.fnUntraced(function*(
-  { dialect, target }: Options,
+  { baseUrl, dialect, target }: Options,
   connection: Connection.Connection,
   head: Connection.Head,
-  capability: Capability | undefined
+  { call, capability }: Begun
 ) {
   const body = yield* readRefusal(connection)
   const now = yield* Clock.currentTimeMillis
   const refusal = { status: head.status, headers: Connection.headersOf(head), body, now }
-  return (capability && MissingEndpoint.reasonOf(refusal, target, capability)) ?? dialect.failure(refusal, target)
+  return (capability && MissingEndpoint.reasonOf(refusal, target, capability)) ??
+    withPlace(dialect.failure(refusal, target), baseUrl, call)
 })
 
 /** The outcome of one try: the body of a success, or the reason of the failure. */
@@ -240,7 +257,7 @@ const receive = Effect.fnUntraced(function*(
   head: Connection.Head
 ) {
   const { keys, most, target } = parts
-  const { capability, wanted, watch } = begun
+  const { wanted, watch } = begun
   watch.headers()
   const encoding = Connection.headerOf(head, "content-encoding")
   const connection = isEncoded(encoding) ? decompressed(plain, encoding, most) : plain
@@ -249,7 +266,7 @@ const receive = Effect.fnUntraced(function*(
   const wrong = isSuccess(head) ? wrongHeaders(target, head, wanted, type) : undefined
   const reason = isSuccess(head)
     ? wrong && (yield* unreadableOf(parts, connection, wrong))
-    : yield* refusalOf(parts, connection, head, capability)
+    : yield* refusalOf(parts, connection, head, begun)
   keys.note(held, reason === wrong ? undefined : reason)
   if (reason !== undefined) {
     connection.close()

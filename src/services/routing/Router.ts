@@ -139,14 +139,23 @@ const conditionOf = (
   }
 }
 
-/** A custom strategy that throws gives no score: its deployments come last. */
+/** A score that is no number is a mistake of the strategy, which the log names. */
+const checkedScore = (value: number): number => {
+  if (typeof value === "number" && !Number.isNaN(value)) return value
+  throw new TypeError(`It returned ${String(value)} instead of a number.`)
+}
+
+/** A custom strategy that throws, or returns no number, gives no score: its deployments come last. */
 const guarded = (callbacks: GuardedCallbacks.GuardedCallbacks, options: Policy["selection"]): Policy["selection"] => {
   const { strategy } = options
   if (typeof strategy === "string") return options
   const { name, score } = strategy
   return {
     ...options,
-    strategy: { name, score: (...given) => callbacks.call(`strategy "${name}"`, () => score(...given), Number.NaN) }
+    strategy: {
+      name,
+      score: (...given) => callbacks.call(`strategy "${name}"`, () => checkedScore(score(...given)), Number.NaN)
+    }
   }
 }
 

@@ -575,7 +575,7 @@ describe("DecodeRequest", () => {
       (seed) => {
         const { detail, path } = Result.getOrThrow(Result.flip(exactly(seed)))
         assert.strictEqual(path, "seed")
-        assert.include(detail, "Expected a whole number from -9223372036854775808 to 9223372036854775807")
+        assert.strictEqual(detail, "Expected a whole number from -9223372036854775808 to 9223372036854775807")
       }
     )
 

@@ -371,6 +371,21 @@ for (const [name, engineAt] of drivers) {
       }
     })
 
+    it.live("names the address of a 404 without its secrets, and the settings to check", () =>
+      Effect.gen(function*() {
+        const server = yield* served(() => ({
+          status: 404,
+          headers: json,
+          pieces: ["{\"error\":{\"message\":\"Gone.\"}}"]
+        }))
+        const baseUrl = server.url.replace("//", "//user:pass@") + "/wrong"
+        const { reason } = yield* outcome(yield* engineAt(baseUrl, { provider: "gemini", model: "m" }))
+        assert.deepInclude(reason, { _tag: "UpstreamFailed", status: 404 })
+        assert.include(reason?.message, `${server.url}/wrong/`)
+        assert.include(reason?.message, "Check `provider`, `model` and `baseUrl`")
+        assert.notMatch(reason!.message, /user|pass|\?|sk-/)
+      }))
+
     it.live("reads Retry-After as a date", () =>
       Effect.gen(function*() {
         const date = new Date(Date.now() + 3_600_000).toUTCString()

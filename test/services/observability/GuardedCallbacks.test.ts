@@ -66,6 +66,12 @@ const faults: Readonly<Record<string, Fault>> = {
   "a strategy that throws": {
     policy: { selection: { ...RoutingPolicy.defaults.selection, strategy: { name: "custom/mine", score: thrown } } },
     logged: "The strategy \"custom/mine\" failed"
+  },
+  "a strategy that returns no number": {
+    policy: {
+      selection: { ...RoutingPolicy.defaults.selection, strategy: { name: "custom/mine", score: () => Number.NaN } }
+    },
+    logged: "The strategy \"custom/mine\" failed"
   }
 }
 
