@@ -151,7 +151,7 @@ describe("stop", () => {
 
   it("finishes running requests, accepts no new ones, leaves no engine process and exits 0", async () => {
     const { pieces } = wires.openai
-    const provider = await startFaultServer(() => ({ pieces, gated: true }))
+    const provider = await startFaultServer(() => ({ pieces, gated: 3 }))
     const service = await startService(
       `${slow(5, "1 hour")}  remote:\n    deployments:\n` +
         `      - { provider: openai, model: gpt, baseUrl: "${provider.url}" }\n`

@@ -38,8 +38,8 @@ export interface Play {
   readonly delayMs?: number
   /** The pieces are the complete response, including status line and headers. */
   readonly raw?: boolean
-  /** Waits for `release` before the fault, or before the end. */
-  readonly gated?: boolean
+  /** Waits for `release` before the fault, before the end, or before the piece of this number. */
+  readonly gated?: boolean | number
 }
 
 /** A received request. */
@@ -133,14 +133,25 @@ const begin = (response: ServerResponse, socket: Socket, { headers, raw = false,
   return response
 }
 
+/** The number of pieces before the gate; undefined if there is none. */
+const gateOf = ({ gated = false }: Play, pieces: number): number | undefined => {
+  if (gated === false) return undefined
+  return gated === true ? pieces : gated
+}
+
 const perform = async (response: ServerResponse, socket: Socket, play: Play, gate: Promise<void>) => {
   if (play.silent === "stall") return
   if (play.silent === "reset") return void socket.resetAndDestroy()
   const { delayMs, fault, pieces } = play
   if (delayMs !== undefined) await pause(delayMs)
   const sink = begin(response, socket, play)
-  await send(sink, pieces.slice(0, fault?.after), play)
-  if (play.gated === true) await gate
+  const sent = pieces.slice(0, fault?.after)
+  const gated = gateOf(play, sent.length)
+  await send(sink, sent.slice(0, gated), play)
+  if (gated !== undefined) {
+    await gate
+    await send(sink, sent.slice(gated), play)
+  }
   if (fault === undefined) return void sink.end()
   await faults[fault.kind](sink, pieces[fault.after] ?? pieces.at(-1) ?? "", socket)
 }

@@ -309,6 +309,12 @@ export const behaviourOf = (context: RunContext): EngineBehaviour => {
           startsNow = engine.isOver?.() !== true
           return generate(generation)
         })
+      const startLocal: NonNullable<Engine["start"]> = (generation, hops, receiver, hold) => {
+        startsNow = true
+        const answer = engine.start!(generation, hops, cutting(receiver, id), hold)
+        startsNow = false
+        return answer
+      }
       return {
         ...engine,
         generate,
@@ -316,7 +322,7 @@ export const behaviourOf = (context: RunContext): EngineBehaviour => {
         start: (generation, hops, receiver, hold) =>
           record.calls.length % 2 === 0
             ? follow(context, followed(generation), receiver)
-            : engine.start!(generation, hops, cutting(receiver, id), hold)
+            : startLocal(generation, hops, receiver, hold)
       }
     }
   }
