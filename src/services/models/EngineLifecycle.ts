@@ -7,7 +7,7 @@
  * restarts by `Defaults.restart`. Interrupting the fiber ends the engine and releases its memory.
  */
 import type { Clock } from "effect"
-import { Cause, Duration, Effect, Fiber, Option } from "effect"
+import { Cause, Duration, Effect, Fiber, Option, Schedule } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
@@ -50,15 +50,22 @@ const forget = ({ actors }: ActorContext, actor: Actor.Actor): void => {
 const isEngineEnd = ({ reason }: InferenceError): boolean =>
   reason._tag === "EngineCrashed" || reason._tag === "EngineHung"
 
+const advice = / (?:Try again|Retry the request)\.$/
+
+/** Logs the end of an engine with what happens next, without the advice for callers. */
+const logEnd = ({ state }: EngineInstance, error: InferenceError, next: string): Effect.Effect<void> => {
+  if (!isEngineEnd(error)) return Effect.void
+  const then = state === "draining" ? "It was about to be unloaded." : next
+  return Effect.logWarning(`${error.message.replace(advice, "")} ${then}`)
+}
+
 /** Records a crash before the engine's scope closes: callers wait for the next engine from here on. */
 const recordCrash = (context: ActorContext, instance: EngineInstance) => (error: InferenceError) =>
-  Effect.suspend(() => {
+  Effect.sync(() => {
     instance.engine = undefined
-    if (instance.state !== "draining") {
-      instance.state = "loading"
-      context.emit({ deployment: instance.actor.id, state: "loading", cause: error.message })
-    }
-    return isEngineEnd(error) ? Effect.logWarning(error.message) : Effect.void
+    if (instance.state === "draining") return
+    instance.state = "loading"
+    context.emit({ deployment: instance.actor.id, state: "loading", cause: error.message })
   })
 
 const describedBy = ({ engine }: EngineInstance) =>
@@ -145,8 +152,14 @@ const supervise = Effect.fnUntraced(function*(context: ActorContext, instance: E
       })
     ),
     // A stable run resets the restart schedule.
-    Effect.catch((error) => progress.ranWell ? Effect.void : Effect.fail(error)),
-    Effect.retry(Defaults.restart),
+    Effect.catch((error) => progress.ranWell ? logEnd(instance, error, "It starts again now.") : Effect.fail(error)),
+    Effect.retry(Schedule.tap(
+      Defaults.restart,
+      ({ duration, input }) => logEnd(instance, input, `It starts again in ${Duration.format(duration)}.`)
+    )),
+    Effect.tapError((error) =>
+      logEnd(instance, error, `Its ${Defaults.restarts} restarts are used up: the next load follows a later request.`)
+    ),
     Effect.forever
   )
 }, Effect.scoped)

@@ -1,6 +1,6 @@
 /** An engine from its load to its end, and the events of it. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Fiber, Layer, Scope } from "effect"
+import { Duration, Effect, Fiber, Layer, Logger, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { ActorEvent } from "../../../src/services/models/Actor.ts"
 import { Models } from "../../../src/services/models/Models.ts"
@@ -63,6 +63,29 @@ describe("the events of an engine instance", () => {
       ])
       yield* Fiber.interrupt(caller)
     }).pipe(Effect.provide(setup.layer))
+  })
+
+  it.effect("of crashes are logged once each, with what happens next", () => {
+    const setup = scriptedEngines()
+    const lines: Array<string> = []
+    const logger = Logger.make(({ logLevel, message }) => {
+      if (logLevel === "Warn") lines.push(String(message))
+    })
+    return Effect.gen(function*() {
+      const caller = yield* hold(deployment())
+      yield* settle
+      for (let index = 0; index < 6; index++) {
+        yield* setup.engines[index]!.crash("Exit code 134.")
+        yield* TestClock.adjust("10 seconds")
+        yield* settle
+      }
+      const crash = "The engine of \"a\" crashed. Exit code 134."
+      assert.deepStrictEqual(lines, [
+        ...["100ms", "200ms", "400ms", "800ms", "1s 600ms"].map((wait) => `${crash} It starts again in ${wait}.`),
+        `${crash} Its 5 restarts are used up: the next load follows a later request.`
+      ])
+      yield* Fiber.interrupt(caller)
+    }).pipe(Effect.provide(setup.layer), Effect.provide(Logger.layer([logger])))
   })
 
   it.effect("of a load that fails are loading and failed, with its cause", () => {
