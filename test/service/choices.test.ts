@@ -98,8 +98,8 @@ describe("several choices of a model whose deployment fails", () => {
 
   it("return the provider's error without a fallback", async () => {
     const request = { model: "refuses", n: 2, messages }
-    const whole = await client().chat.completions.create(request)
-    assert.strictEqual(whole.choices[0]!.message.refusal, "No.")
+    const buffered = await client().chat.completions.create(request)
+    assert.strictEqual(buffered.choices[0]!.message.refusal, "No.")
     const streamed = await client().chat.completions.stream(request).finalChatCompletion()
     assert.strictEqual(streamed.choices[0]!.message.refusal, "No.")
   })

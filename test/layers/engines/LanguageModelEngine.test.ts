@@ -37,14 +37,14 @@ const text = (...pieces: ReadonlyArray<string>): ReadonlyArray<Part> => [
 ]
 
 /** A scripted model that records its calls. */
-const script = (stream: Stream.Stream<Part, AiError.AiError>, whole: ReadonlyArray<Response.PartEncoded> = []) => {
+const script = (stream: Stream.Stream<Part, AiError.AiError>, buffered: ReadonlyArray<Response.PartEncoded> = []) => {
   const calls: Array<LanguageModel.ProviderOptions> = []
   const layer = Layer.effect(
     LanguageModel.LanguageModel,
     LanguageModel.make({
       generateText: (options) => {
         calls.push(options)
-        return Effect.succeed([...whole])
+        return Effect.succeed([...buffered])
       },
       streamText: (options) => {
         calls.push(options)
@@ -402,7 +402,7 @@ describe("LanguageModelEngine", () => {
 
   describe("formats", () => {
     const json = "{\"city\":\"Oslo\"}"
-    const whole: ReadonlyArray<Response.PartEncoded> = [
+    const buffered: ReadonlyArray<Response.PartEncoded> = [
       { type: "text", text: json },
       { type: "finish", reason: "stop", usage }
     ]
@@ -410,7 +410,7 @@ describe("LanguageModelEngine", () => {
 
     it.effect("are passed to the model", () =>
       Effect.gen(function*() {
-        const model = script(Stream.die("not streamed"), whole)
+        const model = script(Stream.die("not streamed"), buffered)
         const events = yield* run(model.layer, { format: { type: "json_schema", schema } })
         assert.strictEqual(said(events), json)
         assert.strictEqual(last(events).usage.completionTokens, 5)
@@ -423,7 +423,7 @@ describe("LanguageModelEngine", () => {
 
     it.effect("made of several objects stay open", () =>
       Effect.gen(function*() {
-        const model = script(Stream.die("not streamed"), whole)
+        const model = script(Stream.die("not streamed"), buffered)
         const name = { type: "object", properties: { name: { type: "string" } } }
         const events = yield* run(model.layer, { format: { type: "json_schema", schema: { allOf: [schema, name] } } })
         assert.strictEqual(said(events), json)
@@ -431,13 +431,13 @@ describe("LanguageModelEngine", () => {
 
     it.effect("may be any object", () =>
       Effect.gen(function*() {
-        const model = script(Stream.die("not streamed"), whole)
+        const model = script(Stream.die("not streamed"), buffered)
         assert.strictEqual(said(yield* run(model.layer, { format: { type: "json_object" } })), json)
       }))
 
     it.effect("that effect cannot read are refused", () =>
       Effect.gen(function*() {
-        const model = script(Stream.die("not streamed"), whole)
+        const model = script(Stream.die("not streamed"), buffered)
         const format = { type: "json_schema", schema: { type: "object", unevaluatedProperties: false } } as const
         refused(yield* Effect.flip(run(model.layer, { format })), "format.schema")
         assert.deepStrictEqual(model.calls, [])

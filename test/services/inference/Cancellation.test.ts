@@ -31,7 +31,7 @@ const read = (consume: (events: OpenedAnswer["events"]) => Effects<unknown, Infe
 
 const drained = read(Stream.runDrain)
 const streamed = Inference.use((inference) => Stream.runDrain(inference.stream({ model: "a", messages })))
-const whole = Inference.use((inference) => inference.generate({ model: "a", messages }))
+const buffered = Inference.use((inference) => inference.generate({ model: "a", messages }))
 const embedded = Inference.use((inference) => inference.embed({ model: "a", inputs: ["Hello"] }))
 
 /** What is cut off, and when, ms. */
@@ -40,7 +40,7 @@ const operations: Readonly<Record<string, readonly [atMs: number, operation: Eff
   "before the first content of a plain stream": [50, streamed],
   "in the middle of a stream": [150, drained],
   "in the middle of a plain stream": [150, streamed],
-  "in a whole answer": [150, whole],
+  "in a buffered answer": [150, buffered],
   "in embeddings": [50, embedded]
 }
 

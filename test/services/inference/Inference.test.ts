@@ -425,8 +425,8 @@ describe("Inference", () => {
     it.effect("is a failure, buffered and streamed", () => {
       const place = stage({ events: Stream.make(text("Once upon")) })
       return Effect.gen(function*() {
-        const whole = yield* Effect.flip(Inference.use(({ generate }) => generate(request)))
-        assert.strictEqual(whole.reason._tag, "EngineFailed")
+        const buffered = yield* Effect.flip(Inference.use(({ generate }) => generate(request)))
+        assert.strictEqual(buffered.reason._tag, "EngineFailed")
         const streamed = yield* Effect.flip(Inference.use(({ stream }) => Stream.runDrain(stream(request))))
         assert.strictEqual(streamed.reason._tag, "EngineFailed")
       }).pipe(Effect.provide(place.layer), place.run)
