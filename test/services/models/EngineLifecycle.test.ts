@@ -85,7 +85,7 @@ describe("the events of an engine instance", () => {
         `${crash} Its 5 restarts are used up: the next load follows a later request.`
       ])
       yield* Fiber.interrupt(caller)
-    }).pipe(Effect.provide(setup.layer), Effect.provide(Logger.layer([logger])))
+    }).pipe(Effect.provide(Layer.provideMerge(setup.layer, Logger.layer([logger]))))
   })
 
   it.effect("of a load that fails are loading and failed, with its cause", () => {
