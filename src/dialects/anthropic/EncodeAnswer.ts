@@ -12,7 +12,7 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason, TokenUsage, ToolCall } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
 import type { Fields } from "../shared/Json.ts"
-import { fieldsOf, listOf, parse } from "../shared/Json.ts"
+import { fieldsOf, indexOf, listOf, parse } from "../shared/Json.ts"
 import type * as Schema from "./Schema.ts"
 
 /** The fields of an answer without its content, and the options of its request. */
@@ -156,7 +156,7 @@ const assembled = (parts: ReadonlyArray<Native>): Fields => {
   let message: Mutable = {}
   const content = new Map<number, Mutable>()
   for (const { body } of parts) {
-    const index = Number(body["index"] ?? 0)
+    const index = indexOf(body["index"], 0)
     switch (body["type"]) {
       case "message_start":
         message = { ...fieldsOf(body["message"]) }

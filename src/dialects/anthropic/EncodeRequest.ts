@@ -14,7 +14,7 @@ import { kinds } from "../../domain/ProviderKind.ts"
 import * as Source from "../../domain/Source.ts"
 import * as Conversation from "../shared/Conversation.ts"
 import { notSupported } from "../shared/ErrorMapping.ts"
-import { type Fields, fieldsOf, textAt } from "../shared/Json.ts"
+import { type Fields, fieldsOf, isOneOf, textAt } from "../shared/Json.ts"
 import * as JsonSchemaSubset from "../shared/JsonSchemaSubset.ts"
 import type { Call, Dialect, FetchedImages, Target } from "../shared/ProviderDialect.ts"
 
@@ -46,7 +46,7 @@ const subset: JsonSchemaSubset.Subset = {
     minItems: (value) => value === 0 || value === 1,
     anyOf: JsonSchemaSubset.any,
     pattern: JsonSchemaSubset.any,
-    format: (value) => formats.has(String(value)),
+    format: (value) => isOneOf(formats, value),
     $ref: JsonSchemaSubset.isLocal,
     $defs: JsonSchemaSubset.any,
     definitions: JsonSchemaSubset.any
@@ -162,7 +162,7 @@ const withImage = (block: unknown, fetched: FetchedImages): unknown => {
   if (fields === undefined) return block
   const { content, source } = fields
   if (Array.isArray(content)) return { ...fields, content: content.map((inner) => withImage(inner, fetched)) }
-  const found = fields["type"] === "image" ? fetched.get(String(fieldsOf(source)?.["url"])) : undefined
+  const found = fields["type"] === "image" ? fetched.get(textAt(source, "url") ?? "") : undefined
   return found === undefined
     ? block
     : { ...fields, source: { type: "base64", media_type: found.mediaType, data: found.data } }

@@ -20,7 +20,7 @@ import { ChunkEncoder } from "../shared/EventTemplate.ts"
 import type { OwnEvent } from "../shared/FrameBatch.ts"
 import { write } from "../shared/FrameBatch.ts"
 import type { Fields } from "../shared/Json.ts"
-import { isObject, listOf } from "../shared/Json.ts"
+import { indexOf, isObject, listOf } from "../shared/Json.ts"
 import type { Envelope } from "./EncodeAnswer.ts"
 import {
   endOf,
@@ -148,7 +148,7 @@ const makeBlocks = () => {
     /** Updates the state from an event of the provider. */
     note(event: Fields): void {
       if (event["type"] === "content_block_start") {
-        index = Number(event["index"])
+        index = indexOf(event["index"], 0)
         open = (event["content_block"] as Fields)["type"] === "text" ? "text" : "other"
       }
       if (event["type"] === "content_block_stop") open = undefined

@@ -1,7 +1,7 @@
 /** The fields of the Anthropic dialect at each place of a body, and what the core calls them. Pure. */
 import type { BodyFields, ByType, Place } from "../shared/FieldNames.ts"
 import { always, pathRenamer, placeOf } from "../shared/FieldNames.ts"
-import { isObject, typeOf } from "../shared/Json.ts"
+import { isObject, isOneOf, typeOf } from "../shared/Json.ts"
 import * as Schema from "./Schema.ts"
 
 /** The sampling options: the field, and the core's name. */
@@ -22,7 +22,7 @@ const isDirect = (value: unknown): boolean =>
   Array.isArray(value) ? value.every((caller) => caller === "direct") : isObject(value) && value["type"] === "direct"
 
 /** The model decides whether it thinks: one that does not think complies. */
-const mayIgnoreThinking = (thinking: unknown): boolean => ["disabled", "adaptive"].includes(String(typeOf(thinking)))
+const mayIgnoreThinking = (thinking: unknown): boolean => isOneOf(["disabled", "adaptive"], typeOf(thinking))
 
 const namesOf = (...names: ReadonlyArray<string>) => ({
   fields: Object.fromEntries(names.map((name) => [name, true]))
@@ -39,7 +39,7 @@ const text = blockOf({}, "text")
 
 const image: Place = {
   ...blockOf({}, "source"),
-  accepts: ({ source }) => ["base64", "url"].includes(String(typeOf(source)))
+  accepts: ({ source }) => isOneOf(["base64", "url"], typeOf(source))
 }
 
 const resultContent: ByType = { types: { text, image }, documented: ["document", "search_result"] }

@@ -10,7 +10,7 @@ import { Result } from "effect"
 import type { Event } from "../../domain/Inference.ts"
 import type { FinishReason } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
-import { at, codeOf, type Fields, fieldsOf, isEmpty, listAt, textAt } from "../shared/Json.ts"
+import { at, codeOf, type Fields, fieldsOf, indexOf, isEmpty, listAt, textAt } from "../shared/Json.ts"
 import { eventOf, makeHolding, withAnswer } from "../shared/NativeEvents.ts"
 import type { DecodeResult } from "../shared/ProviderDialect.ts"
 
@@ -166,7 +166,7 @@ const endOf = (
 /** The chunk with the requested choices only; undefined if it has none. */
 const requestedOf = (chunk: Fields, count: number): Fields | undefined => {
   const choices = listAt(chunk, "choices")
-  const requested = choices.filter((one) => Number(fieldsOf(one)?.["index"] ?? 0) < count)
+  const requested = choices.filter((one) => indexOf(fieldsOf(one)?.["index"], 0) < count)
   if (requested.length === choices.length) return chunk
   return requested.length === 0 ? undefined : { ...chunk, choices: requested }
 }

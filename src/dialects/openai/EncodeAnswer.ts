@@ -11,7 +11,7 @@ import type { ContentRefused } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, TokenLogprob, TokenUsage, ToolCall } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
 import type { Fields } from "../shared/Json.ts"
-import { fieldsOf, isObject, listOf } from "../shared/Json.ts"
+import { fieldsOf, indexOf, isObject, listOf } from "../shared/Json.ts"
 import type { ChatCompletion, Logprobs, Usage } from "./Schema.ts"
 
 /** What the parts of an answer share, and the options of its request. */
@@ -121,7 +121,7 @@ const joinCalls = (before: ReadonlyArray<unknown>, pieces: unknown): ReadonlyArr
   const calls = [...before]
   for (const [at, piece] of listOf(pieces).entries()) {
     if (!isObject(piece)) continue
-    const index = Number(piece["index"] ?? at)
+    const index = indexOf(piece["index"], at)
     const known = calls.findIndex((call) => Object.is(fieldsOf(call)?.["index"], index))
     const call = { ...piece, index }
     if (known < 0) calls.push(call)
@@ -132,7 +132,7 @@ const joinCalls = (before: ReadonlyArray<unknown>, pieces: unknown): ReadonlyArr
 
 /** The calls in the order of their indexes, which a buffered answer does not have. */
 const orderedCalls = (calls: ReadonlyArray<unknown>): ReadonlyArray<Fields> =>
-  (calls as ReadonlyArray<Fields>).toSorted((one, other) => Number(one["index"]) - Number(other["index"]))
+  (calls as ReadonlyArray<Fields>).toSorted((one, other) => indexOf(one["index"], 0) - indexOf(other["index"], 0))
     .map(({ index: _, ...call }) => call)
 
 const withOrderedCalls = (message: Fields): Fields => {
@@ -148,7 +148,7 @@ interface Choice {
 const addChoice = (choices: Array<Choice>, one: unknown): void => {
   if (!isObject(one)) return
   const { delta, finish_reason, logprobs, ...fields } = one
-  const index = Number(fields["index"] ?? 0)
+  const index = indexOf(fields["index"], 0)
   const choice = choices[index] ??= {
     fields: { index, message: null, logprobs: null, finish_reason: null },
     message: {}

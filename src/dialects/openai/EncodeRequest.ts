@@ -261,7 +261,7 @@ const urlOf = ({ data, mediaType }: Extract<ImageSource, { type: "base64" }>): s
 const withImages = (messages: ReadonlyArray<unknown>, fetched: FetchedImages): ReadonlyArray<unknown> => {
   const partOf = (part: unknown): unknown => {
     const image = fieldsOf(fieldsOf(part)?.["image_url"])
-    const found = fetched.get(String(image?.["url"]))
+    const found = fetched.get(textAt(image, "url") ?? "")
     return found === undefined ? part : { ...part as Fields, image_url: { ...image, url: urlOf(found) } }
   }
   return messages.map((message) => {

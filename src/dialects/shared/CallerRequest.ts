@@ -22,7 +22,7 @@ import * as Time from "../../domain/Time.ts"
 import type { callerFields } from "../openai/Schema.ts"
 import type { BodyFields, ByType, Place } from "./FieldNames.ts"
 import type { Fields } from "./Json.ts"
-import { isObject, typeOf } from "./Json.ts"
+import { isObject, isOneOf, typeOf } from "./Json.ts"
 
 /** How the bodies of an endpoint are decoded. */
 export interface Shape<A> {
@@ -158,7 +158,7 @@ const find = (value: unknown, place: Place | ByType, search: Search): void => {
   } else if (isObject(value)) {
     const found = placeFor(place, value)
     if (found !== undefined && (found.accepts?.(value) ?? true)) findInObject(value, found, search)
-    else add(search, isByType(place) && (place.optionalTypes ?? []).includes(String(typeOf(value))))
+    else add(search, isByType(place) && isOneOf(place.optionalTypes ?? [], typeOf(value)))
   }
 }
 

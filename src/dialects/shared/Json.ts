@@ -26,6 +26,21 @@ export const countAt = (value: unknown, ...path: ReadonlyArray<string>): number 
   return found !== undefined && Number.isSafeInteger(found) && found >= 0 ? found : undefined
 }
 
+/** Whether a value is one of these texts. */
+export const isOneOf = (texts: ReadonlyArray<string> | ReadonlySet<string>, value: unknown): boolean => {
+  if (typeof value !== "string") return false
+  return texts instanceof Set ? texts.has(value) : (texts as ReadonlyArray<string>).includes(value)
+}
+
+/**
+ * A value as an index, as some hosts send it: a number, or the text of one. Not `Number(value)`, which throws for an object
+ * that has a field `toString`.
+ */
+export const indexOf = (value: unknown, otherwise: number): number => {
+  if (typeof value === "string") return Number(value)
+  return typeof value === "number" ? value : otherwise
+}
+
 /** The list at a path; empty if there is none. */
 export const listAt = (value: unknown, ...path: ReadonlyArray<string>): ReadonlyArray<unknown> => {
   const found = at(value, ...path)
