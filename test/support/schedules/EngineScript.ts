@@ -45,7 +45,9 @@ const isSent = (event: Event): boolean => event.type !== "finish" || event.usage
 const cutting = (receiver: EventReceiver, deployment: string): EventReceiver => {
   let isCut = false
   return {
-    ...receiver,
+    failed: (error) => receiver.failed(error),
+    died: (defect) => receiver.died(defect),
+    rest: (events) => receiver.rest(events),
     events: (events) => {
       const sent = events.filter(isSent)
       isCut = sent.length < events.length
