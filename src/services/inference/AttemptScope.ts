@@ -217,10 +217,13 @@ export const make = (parts: Parts) => {
   )
 }
 
+const noLease: AttemptContext["lease"] = Effect.die(new Error("The attempt has its slot already."))
+
 /** An attempt that a receiver follows. */
 export class DirectAttempt {
-  readonly context: AttemptContext
+  readonly deployment: Deployment
   readonly answer: StartedAnswer
+  readonly stats: AttemptStats
   /** monotonic ms */
   readonly startedAt: number
   readonly #entry: Entry
@@ -228,13 +231,19 @@ export class DirectAttempt {
   readonly #slot: Slot
   #isOver = false
 
-  constructor(answer: StartedAnswer, entry: Entry, call: ClosedCall, slot: Slot, context: AttemptContext) {
+  constructor(deployment: Deployment, answer: StartedAnswer, entry: Entry, call: ClosedCall, slot: Slot) {
+    this.deployment = deployment
     this.answer = answer
+    this.stats = entry.stats
     this.startedAt = entry.startedAt
-    this.context = context
     this.#entry = entry
     this.#call = call
     this.#slot = slot
+  }
+
+  /** Called when the first content has arrived. */
+  content(): void {
+    this.#entry.content()
   }
 
   /** Ends it, as its statistics say; the effect, if there is one, records what opens circuits. */
@@ -243,6 +252,21 @@ export class DirectAttempt {
     this.#isOver = true
     this.#slot.release()
     return this.#call.leave(this.#entry.end())
+  }
+
+  /** Its context where it goes on as an effect. */
+  contextOf(caller: Caller, start: Start): AttemptContext {
+    return {
+      deployment: this.deployment,
+      caller,
+      start,
+      lease: noLease,
+      deadlines: noDeadlines,
+      stats: this.stats,
+      admit: Effect.void,
+      content: () => this.content(),
+      superseded: false
+    }
   }
 }
 
@@ -255,8 +279,6 @@ const startWith = (slot: Slot, ...given: Parameters<Slot["start"]>): StartedAnsw
   }
 }
 
-const noLease: AttemptContext["lease"] = Effect.die(new Error("The attempt has its slot already."))
-
 /**
  * Opens a first attempt and starts its engine at once; undefined if something has to wait or decide: `make` opens it then.
  *
@@ -267,7 +289,6 @@ export const makeDirect = (parts: Parts) => {
   return (
     routed: RoutedRequest,
     deployment: Deployment,
-    start: Start,
     generation: Generation,
     hops: number,
     receiver: EventReceiver
@@ -283,20 +304,9 @@ export const makeDirect = (parts: Parts) => {
       return undefined
     }
     const entry = new Entry(parts, routed, deployment, false)
-    const { stats } = entry
-    state.stats = stats
+    state.stats = entry.stats
     entry.granted()
-    return new DirectAttempt(answer, entry, call!, slot, {
-      deployment,
-      caller: request,
-      start,
-      lease: noLease,
-      deadlines: noDeadlines,
-      stats,
-      admit: Effect.void,
-      content: () => void entry.content(),
-      superseded: false
-    })
+    return new DirectAttempt(deployment, answer, entry, call!, slot)
   }
 }
 

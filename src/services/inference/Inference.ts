@@ -26,6 +26,7 @@ import type {
   Tokens
 } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
+import * as AnswerPull from "./AnswerPull.ts"
 import * as Chat from "./Chat.ts"
 import * as Pipeline from "./Pipeline.ts"
 import * as Tasks from "./Tasks.ts"
@@ -59,7 +60,7 @@ export class Inference extends Context.Service<Inference, {
 export const deliverOpened: (
   sink: AnswerSink,
   opened: Effect.Effect<OpenedAnswer, InferenceError, Scope.Scope>
-) => Effect.Effect<void, InferenceError> = Chat.deliverOpened
+) => Effect.Effect<void, InferenceError> = AnswerPull.deliverOpened
 
 /** Requires the services that requests use: router, models, circuits, metrics, decision records and others. */
 export const layer = Layer.effect(

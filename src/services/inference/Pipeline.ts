@@ -25,7 +25,7 @@ import { Metrics } from "../observability/Metrics.ts"
 import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
 import * as AttemptDriver from "../resilience/AttemptDriver.ts"
 import * as AttemptMachine from "../resilience/AttemptMachine.ts"
-import type { Plan, Step, Target } from "../resilience/AttemptPlan.ts"
+import type { Plan, Target } from "../resilience/AttemptPlan.ts"
 import * as Backoff from "../resilience/Backoff.ts"
 import * as HedgeBudget from "../resilience/HedgeBudget.ts"
 import { DecisionLog } from "../routing/DecisionLog.ts"
@@ -269,6 +269,8 @@ export interface Direct {
   readonly attempt: AttemptScope.DirectAttempt
   /** The attempt has won. */
   readonly won: () => AnsweredBy
+  /** The attempt's context where it goes on as an effect. */
+  readonly context: () => AttemptContext
   /**
    * Goes on with the attempt as an effect, and with those after it.
    *
@@ -283,49 +285,74 @@ interface Resuming {
   readonly hooksOf: ReturnType<typeof makeHooks>
 }
 
+/** The step that started the first attempt at the deployment. */
+const firstStep = (plan: Plan, { deployment, startedAt }: AttemptScope.DirectAttempt) => {
+  const step = AttemptMachine.begin(plan, {
+    now: startedAt,
+    closedFor: (id) => id === deployment.id ? 0 : Number.POSITIVE_INFINITY
+  })
+  const start = step.actions.find((action) => action.type === "start")!
+  return { start, step }
+}
+
 class FirstAttempt implements Direct {
   readonly attempt: AttemptScope.DirectAttempt
   readonly #resuming: Resuming
   readonly #routed: RoutedRequest<AttemptRequest>
-  readonly #plan: Plan
-  readonly #step: Step
 
-  constructor(
-    attempt: AttemptScope.DirectAttempt,
-    resuming: Resuming,
-    routed: RoutedRequest<AttemptRequest>,
-    plan: Plan,
-    step: Step
-  ) {
+  constructor(attempt: AttemptScope.DirectAttempt, resuming: Resuming, routed: RoutedRequest<AttemptRequest>) {
     this.attempt = attempt
     this.#resuming = resuming
     this.#routed = routed
-    this.#plan = plan
-    this.#step = step
   }
 
   won(): AnsweredBy {
-    const { id } = this.attempt.context.deployment
+    const { id } = this.attempt.deployment
     const { record } = this.#routed.state
     record.answeredBy = id
     return { deployment: id, attempts: 1, decision: record.id }
   }
 
+  /** The plan and its first step are made here: most requests need neither. */
+  #begun() {
+    const { request, route } = this.#routed
+    const plan = planOf(route, request, this.attempt.startedAt)
+    const { start, step } = firstStep(plan, this.attempt)
+    return { plan, step, context: this.attempt.contextOf(request, start) }
+  }
+
+  context(): AttemptContext {
+    return this.#begun().context
+  }
+
   resume<A>(use: Use<A>, rest: Use<A>): Effect.Effect<WinningAttempt<A>, InferenceError, Scope.Scope> {
     const { attempt, hooksOf } = this.#resuming
-    const { context, startedAt } = this.attempt
-    const { contexts, hooks } = hooksOf(this.#routed, this.#plan, use)
+    const { context, plan, step } = this.#begun()
+    const { contexts, hooks } = hooksOf(this.#routed, plan, use)
     contexts[context.start.attempt] = context
     const begun = {
-      startedAt,
+      startedAt: this.attempt.startedAt,
       rest: Effect.flatMap(Effect.scope, (scope) =>
         Effect.andThen(
           Scope.addFinalizer(scope, Effect.suspend(() => this.attempt.end() ?? Effect.void)),
           attempt(context, rest(context))
         ))
     }
-    return RequestTelemetry.recordFailure(this.#routed.state)(AttemptDriver.resumeFirst(hooks, this.#step, begun))
+    return RequestTelemetry.recordFailure(this.#routed.state)(AttemptDriver.resumeFirst(hooks, step, begun))
   }
+}
+
+/** The deployment of the first attempt, as `AttemptMachine.begin` chooses it. */
+const firstDeployment = (
+  route: Route,
+  breaker: Breaker["Service"],
+  now: number
+): Deployment | undefined => {
+  const { deployments, fallbacks: { ordinary }, policy } = route
+  if (policy.maxAttempts < 1) return undefined
+  const alone = AttemptScope.isAlone(route)
+  const isFree = ({ id }: Deployment) => breaker.closedFor(id, now, alone) === 0
+  return deployments.find(isFree) ?? ordinary.find(isFree)
 }
 
 /** Starts the first attempt of a request at once; undefined if something has to wait or decide: see `execute`. */
@@ -339,17 +366,11 @@ const makeDirect = (parts: Parts, attempts: AttemptParts) => {
     hops: number,
     receiver: EventReceiver
   ): Direct | undefined => {
-    const { request, route } = routed
-    if (route.deployments.length === 0 || route.policy.hedge !== undefined) return undefined
-    const at = now()
-    const plan = planOf(route, request, at)
-    const alone = AttemptScope.isAlone(route)
-    const step = AttemptMachine.begin(plan, { now: at, closedFor: (id) => breaker.closedFor(id, at, alone) })
-    const [start] = step.actions
-    if (start?.type !== "start") return undefined
-    const deployment = deploymentOf(route, start.deployment)
-    const attempt = startDirect(routed, deployment, start, generation, hops, receiver)
-    return attempt && new FirstAttempt(attempt, resuming, routed, plan, step)
+    const { route } = routed
+    if (route.policy.hedge !== undefined) return undefined
+    const deployment = firstDeployment(route, breaker, now())
+    const attempt = deployment && startDirect(routed, deployment, generation, hops, receiver)
+    return attempt && new FirstAttempt(attempt, resuming, routed)
   }
 }
 

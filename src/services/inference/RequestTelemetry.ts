@@ -62,6 +62,21 @@ export const makeStats = (server: Server | undefined): AttemptStats => ({
   done: false
 })
 
+/** Counts the tokens of events in the attempt's statistics. */
+export const count = <Events extends ReadonlyArray<Event>>(stats: AttemptStats, events: Events): Events => {
+  for (const event of events) {
+    if (event.type === "finish") {
+      stats.finish = event
+      stats.done = true
+      stats.tokens = event.usage.completionTokens
+      stats.promptTokens = event.usage.promptTokens
+    } else if (event.type !== "handoff") {
+      stats.tokens += event.tokens
+    }
+  }
+  return events
+}
+
 type Span = Tracer.Span | undefined
 
 /** The state of a request while it runs. */

@@ -1,0 +1,174 @@
+/** An answer as a pull of its events: how those of an attempt are read, and passed on to a sink. */
+import type { Scope } from "effect"
+import { Cause, Channel, Deferred, Effect, Pull, Stream } from "effect"
+import type { Deployment } from "../../domain/Deployment.ts"
+import { isCancellation } from "../../domain/FailureClass.ts"
+import type { Generation } from "../../domain/Generation.ts"
+import type { AnswerSink, Event, OpenedAnswer } from "../../domain/Inference.ts"
+import type { InferenceError } from "../../domain/InferenceError.ts"
+import { EngineFailed, make } from "../../domain/InferenceError.ts"
+import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
+import type { Start } from "../resilience/AttemptPlan.ts"
+import type { AttemptContext } from "./AttemptScope.ts"
+import { within } from "./AttemptScope.ts"
+import type { AnswerBuilder } from "./DirectAnswer.ts"
+import { answeredByOf } from "./Pipeline.ts"
+import type { AttemptStats, RequestState } from "./RequestTelemetry.ts"
+import { count } from "./RequestTelemetry.ts"
+import type { EventsPull } from "./StreamFailover.ts"
+import * as StreamFailover from "./StreamFailover.ts"
+
+/** A stream that ends without `finish` is not an answer. */
+const brokeOff = ({ id }: Deployment): EventsPull =>
+  Effect.fail(make(new EngineFailed({ deployment: id, detail: "Its answer broke off." }))) as EventsPull
+
+/** The end of a pull. A defect after a complete answer, as when the engine's resources are released, is logged only. */
+export const endOf = (
+  { deployment, stats: { done } }: Pick<AttemptContext, "deployment" | "stats">,
+  cause: Cause.Cause<InferenceError | Cause.Done>
+): EventsPull => {
+  if (Pull.isDoneCause(cause)) return done ? Cause.done() : brokeOff(deployment)
+  const isDefect = !isCancellation(cause) && Cause.findErrorOption(cause)._tag === "None"
+  return done && isDefect
+    ? Effect.andThen(
+      Effect.logError(`The engine of "${deployment.id}" ended in a defect after a complete answer.`, cause),
+      Cause.done()
+    )
+    : Effect.failCause(cause)
+}
+
+/** The rest of an answer that has begun. */
+export type Rest = Stream.Stream<Event, InferenceError>
+
+/** The engine's events, counted and within the time limits; they must end in a `finish`. */
+const pullOf = Effect.fnUntraced(
+  function*(
+    context: AttemptContext,
+    generation: Generation,
+    join: StreamFailover.Join | undefined,
+    rest: Rest | undefined
+  ) {
+    const { content, deadlines, lease, stats } = context
+    const stream = rest ?? (yield* lease).generate(generation)
+    // Not `Stream.toPull`, which synchronizes concurrent pulls.
+    const pull = yield* Channel.toPullScoped(Stream.toChannel(stream), yield* Effect.scope)
+    const events = Effect.map(pull, (events) => {
+      // A buffered answer does not show when its first token was generated.
+      if (generation.buffered !== true || events.at(-1)?.type !== "finish") content()
+      return count(stats, join === undefined ? events : join(events))
+    })
+    const ended: EventsPull = Effect.catchCause(events, (cause) => endOf(context, cause))
+    return { first: within(deadlines.first, ended), next: within(deadlines.next, ended) }
+  }
+)
+
+/** Keeps the cause of an answer that breaks off. */
+export const recordFailure = (stats: AttemptStats, state: RequestState, pull: EventsPull): EventsPull =>
+  Effect.tapCause(pull, (cause) =>
+    Effect.sync(() => {
+      if (Pull.isDoneCause(cause)) return
+      stats.failure = cause as Cause.Cause<InferenceError>
+      state.failure = stats.failure
+    }))
+
+/** A pull of events that were pulled already, and then of the rest. */
+const startingWith = (first: Effect.Success<EventsPull>, rest: EventsPull): EventsPull => {
+  let isFirst = true
+  return Effect.suspend(() => {
+    if (!isFirst) return rest
+    isFirst = false
+    return Effect.succeed(first)
+  })
+}
+
+/** Whether an attempt gets the request's generation as it is. */
+const isUnchanged = ({ assistantPrefix, caller, maxTokens }: Generation, start: Start): boolean =>
+  assistantPrefix === undefined && start.maxTokens === maxTokens &&
+  (!start.lowPriority || caller?.priority === "low")
+
+/** The generation of an attempt, and how its events follow what was sent; undefined: unchanged. */
+const forAttempt = (generation: Generation, start: Start, sent?: StreamFailover.SentAnswer) =>
+  sent === undefined && isUnchanged(generation, start)
+    ? [generation, undefined] as const
+    : StreamFailover.next(generation, start, sent)
+
+/** Waits for the first events of an attempt. */
+export const firstEvents =
+  (generation: Generation, state: RequestState, sent?: StreamFailover.SentAnswer, rest?: Rest) =>
+  (context: AttemptContext) => {
+    const { deadlines, start, stats } = context
+    const [attempt, join] = forAttempt(generation, start, sent)
+    return Effect.flatMap(pullOf(context, attempt, join, rest), ({ first, next }) =>
+      // A stream that ends without an event has failed.
+      Effect.map(
+        Pull.catchDone(first, () => Effect.never),
+        (events) => startingWith(events, recordFailure(stats, state, within(deadlines.total, next)))
+      ))
+  }
+
+/** Reads an attempt's answer to its end. */
+export const allEvents =
+  (generation: Generation, makeAnswer: () => AnswerBuilder, rest?: Rest) => (context: AttemptContext) =>
+    Effect.gen(function*() {
+      const answer = makeAnswer()
+      const [attempt, join] = forAttempt(generation, context.start)
+      const { first, next } = yield* pullOf(context, attempt, join, rest)
+      let pull = first
+      const drained = Effect.whileLoop({
+        while: () => true,
+        body: () => pull,
+        step: (events) => {
+          pull = next
+          for (const event of events) answer.add(event)
+        }
+      })
+      yield* Pull.catchDone(drained, () => Effect.void)
+      return answer.end()
+    })
+
+/** Subscribes at once: the sink may be drained before the effect runs. */
+const untilDrained = (sink: AnswerSink): Effect.Effect<void> => {
+  const drained = Deferred.makeUnsafe<void>()
+  sink.whenDrained(() => Deferred.doneUnsafe(drained, Effect.void))
+  return Deferred.await(drained)
+}
+
+/** Passes events on to a sink, until the pull is done. */
+const passOn = (sink: AnswerSink, pull: EventsPull): Effect.Effect<void, InferenceError> => {
+  const rest: Effect.Effect<never, Effect.Error<EventsPull>> = Effect.flatMap(
+    pull,
+    (events) => sink.events(events) ? rest : Effect.andThen(untilDrained(sink), rest)
+  )
+  return Pull.catchDone(rest, () => Effect.void)
+}
+
+export const deliverWinner = (sink: AnswerSink) => (winner: WinningAttempt<EventsPull>) => {
+  sink.begin(answeredByOf(winner))
+  return passOn(sink, winner.value)
+}
+
+/** Passes on the rest of an answer that has begun. */
+export const passOnRest = (
+  sink: AnswerSink,
+  generation: Generation,
+  context: AttemptContext,
+  state: RequestState,
+  rest: Rest
+): Effect.Effect<void, InferenceError> =>
+  Effect.scoped(Effect.flatMap(
+    pullOf(context, generation, undefined, rest),
+    ({ next }) => passOn(sink, recordFailure(context.stats, state, next))
+  ))
+
+/** Passes an opened answer on to a sink. */
+export const deliverOpened = (
+  sink: AnswerSink,
+  opened: Effect.Effect<OpenedAnswer, InferenceError, Scope.Scope>
+): Effect.Effect<void, InferenceError> =>
+  Effect.scoped(Effect.gen(function*() {
+    const { events, ...by } = yield* opened
+    // Not `Stream.toPull`, which synchronizes concurrent pulls.
+    const pull = yield* Channel.toPullScoped(Stream.toChannel(events), yield* Effect.scope)
+    sink.begin(by)
+    yield* passOn(sink, pull)
+  }))
