@@ -13,6 +13,7 @@
  * relative to it is the same in the sources and in a bundle. All chunks are therefore at the top of `dist`.
  */
 import { globSync, readFileSync } from "node:fs"
+import http from "node:http"
 import { createRequire } from "node:module"
 import { dirname, join, relative } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -21,7 +22,7 @@ import { defineConfig } from "rolldown"
 
 const root = fileURLToPath(new URL(".", import.meta.url))
 const sources = join(root, "src")
-const output = join(root, "dist")
+const output = process.env["TROUPE_BUILD_OUTPUT"] ?? join(root, "dist")
 
 /** The name of an entry in `dist`, without the extension. */
 const nameOf = (file: string): string => relative(sources, file).replace(/\.ts$/, "")
@@ -49,6 +50,25 @@ const namedUndici: Plugin = {
     handler(id) {
       const names = Object.keys(createRequire(id)("undici") as object)
       return `import undici from "undici"\nexport const { ${names.join(", ")} } = undici\nexport default undici\n`
+    }
+  }
+}
+
+/** Loads Node's HTTP module without its getters, which an `import` reads: one of them loads a client for WebSockets. */
+const lazyHttp: Plugin = {
+  name: "lazy-http",
+  resolveId: {
+    filter: { id: /^(?:node:)?http$/ },
+    handler: (_, __, { kind }) => kind === "require-call" ? undefined : "\0http"
+  },
+  load: {
+    filter: { id: /^\0http$/ },
+    handler() {
+      const properties = Object.getOwnPropertyDescriptors(http)
+      const names = Object.entries(properties).filter(([, one]) => "value" in one).map(([name]) => name)
+      return `const http = process.getBuiltinModule("node:http")\nexport const { ${
+        names.join(", ")
+      } } = http\nexport default http\n`
     }
   }
 }
@@ -107,7 +127,7 @@ export default defineConfig([
     ...shared,
     input: entries(join(sources, "main.ts")),
     external: ["piscina"],
-    plugins: [sourcePlaces, namedUndici, licenses],
+    plugins: [sourcePlaces, namedUndici, lazyHttp, licenses],
     output: outputOf("main")
   },
   {

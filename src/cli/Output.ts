@@ -54,10 +54,10 @@ const quoted = (path: string): string => /\s/.test(path) ? `"${path}"` : path
  * @param folder the current folder, absolute
  */
 export const invocation = (entry: string, folder: string): string => {
-  if (entry === join(folder, "src", "main.ts")) return "npm run troupe --"
+  if ([join("src", "main.ts"), "start.mjs"].some((path) => entry === join(folder, path))) return "npm run troupe --"
   // A package's link, or on Windows the file that the link runs.
   if (/[/\\]node_modules[/\\]/.test(entry)) return "npx troupe"
-  if (!/^main\.[jt]s$/.test(basename(entry))) return "troupe"
+  if (!/^(?:main\.[jt]s|start\.mjs)$/.test(basename(entry))) return "troupe"
   const path = relative(folder, entry)
   return `node ${quoted(path.startsWith("..") || isAbsolute(path) ? entry : path)}`
 }

@@ -80,6 +80,8 @@ describe("the command line", () => {
 describe("invocation", () => {
   it.each([
     ["the sources, by npm in a clone", "/clone/src/main.ts", "/clone", "npm run troupe --"],
+    ["the bundle, by npm in a clone", "/clone/start.mjs", "/clone", "npm run troupe --"],
+    ["the bundle, from elsewhere", "/clone/start.mjs", "/home", "node /clone/start.mjs"],
     ["the sources, from elsewhere", "/clone/src/main.ts", "/home", "node /clone/src/main.ts"],
     ["the build, in a clone", "/clone/dist/main.js", "/clone", "node dist/main.js"],
     ["a path with a space", "/my clone/dist/main.js", "/home", "node \"/my clone/dist/main.js\""],
