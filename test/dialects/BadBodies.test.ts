@@ -49,13 +49,13 @@ const shared: ReadonlyArray<Case> = [
   [text({ role: "user", content: [{ type: "text" }] }), "messages[0].content[0].text: `text` is required"],
   [{ stream: "yes" }, "stream: Expected a boolean"],
   [{ temperature: "hot" }, "temperature: Expected a number"],
-  [{ top_p: 2 }, "top_p: Expected a number from 0 to 1"],
-  [{ max_tokens: 0 }, "max_tokens: Expected a whole number from 1 to 1000000"],
-  [{ max_tokens: 1.5 }, "max_tokens: Expected a whole number from 1 to 1000000"],
+  [{ top_p: 2 }, "top_p: Expected a number from 0 to 1, got 2"],
+  [{ max_tokens: 0 }, "max_tokens: Expected a whole number from 1 to 1000000, got 0"],
+  [{ max_tokens: 1.5 }, "max_tokens: Expected a whole number from 1 to 1000000, got 1.5"],
   [{ max_tokens: "9" }, "max_tokens: Expected a whole number from 1 to 1000000"],
   [{ keep_alive: "soon" }, "keep_alive: Expected a number of seconds or a duration, such as 5m or 1h30m"],
   [{ priority: "urgent" }, "priority: Expected one of \"low\", \"normal\", \"high\""],
-  [{ troupe: { retries: -1 } }, "troupe.retries: Expected a whole number from 0 to 10"]
+  [{ troupe: { retries: -1 } }, "troupe.retries: Expected a whole number from 0 to 10, got -1"]
 ]
 
 const ofOpenAi: ReadonlyArray<Case> = [
@@ -65,6 +65,10 @@ const ofOpenAi: ReadonlyArray<Case> = [
     "Did you mean \"user\"?"
   ],
   [text({}), "messages[0].role: `role` is required"],
+  [
+    text({ role: "user", contents: "Hi" }),
+    "messages[0].content: Expected a string or an array of parts; contents is unknown. Did you mean content?"
+  ],
   [
     text({ role: "x", content: "" }),
     "messages[0].role: Expected one of \"system\", \"developer\", \"user\", \"assistant\", \"tool\""
@@ -84,10 +88,10 @@ const ofOpenAi: ReadonlyArray<Case> = [
     { messages: [user, { role: "tool", content: "x", tool_call_id: "q" }] },
     "messages[1].tool_call_id: No earlier assistant message has a tool call with this id"
   ],
-  [{ temperature: 9 }, "temperature: Expected a number from 0 to 2"],
+  [{ temperature: 9 }, "temperature: Expected a number from 0 to 2, got 9"],
   [
     { temperature: 9, n: 0 },
-    "temperature: Expected a number from 0 to 2; n: Expected a whole number from 1 to 128"
+    "temperature: Expected a number from 0 to 2, got 9; n: Expected a whole number from 1 to 128, got 0"
   ],
   [{ stop: [""] }, "stop[0]: Expected a string that is not empty"],
   [{ stop: 5 }, "stop: Expected a string or an array"],
@@ -127,6 +131,10 @@ const ofAnthropic: ReadonlyArray<Case> = [
   [{ max_tokens: undefined }, "max_tokens: `max_tokens` is required"],
   [text({ role: "tool", content: "" }), "messages[0].role: Expected one of \"user\", \"assistant\", \"system\""],
   [text({ role: "user" }), "messages[0].content: `content` is required"],
+  [
+    text({ role: "user", contents: "Hi" }),
+    "messages[0].content: `content` is required; contents is unknown. Did you mean content?"
+  ],
   [text({ role: "user", content: [] }), "messages[0].content: Expected at least one element"],
   [
     text({
@@ -143,7 +151,7 @@ const ofAnthropic: ReadonlyArray<Case> = [
     text({ role: "user", content: [{ type: "tool_use", id: "x", name: "y", input: {} }] }),
     "messages[0].content[0].type: A message of role user may not have a block of type tool_use"
   ],
-  [{ temperature: 2 }, "temperature: Expected a number from 0 to 1"],
+  [{ temperature: 2 }, "temperature: Expected a number from 0 to 1, got 2"],
   [{ stop_sequences: "x" }, "stop_sequences: Expected an array"],
   [{ system: 5 }, "system: Expected a string or an array"],
   [{ tools: [{ name: "a" }] }, "tools[0].input_schema: `input_schema` is required"],
@@ -169,7 +177,7 @@ const ofTasks: ReadonlyArray<readonly [task: keyof typeof tasks, fields: object,
   ["embeddings", {}, "input: `input` is required"],
   ["embeddings", { prompt: "a" }, "input: `input` is required; prompt is unknown. Did you mean input?"],
   ["embeddings", { input: [] }, "input: Expected at least one element"],
-  ["embeddings", { input: "a", dimensions: 0 }, "dimensions: Expected a whole number of at least 1"],
+  ["embeddings", { input: "a", dimensions: 0 }, "dimensions: Expected a whole number of at least 1, got 0"],
   ["embeddings", { input: "a", encoding_format: "x" }, "encoding_format: Expected one of \"float\", \"base64\""],
   ["rerank", { query: "q" }, "documents: `documents` is required"],
   ["rerank", { query: "q", documents: [5] }, "documents[0]: Expected a string or an object"],

@@ -55,20 +55,51 @@ const isUnspecific = ({ expected }: Problem.Problem): boolean => expected.starts
 
 const literals = /^Expected one of "/
 
-/** Adds the literal that a misspelt one probably means. */
-const withNearest = (body: Fields, { expected, path }: Problem.KeyedProblem): Problem.KeyedProblem => {
-  if (!literals.test(expected)) return { expected, path }
+const numbers = /^Expected a (?:whole )?number/
+
+const valueAt = (body: Fields, path: ReadonlyArray<PropertyKey>): unknown => {
   let value: unknown = body
   for (const key of path) value = (value as Readonly<Record<PropertyKey, unknown>> | null | undefined)?.[key]
-  const names = [...expected.matchAll(/"([^"]*)"/g)].map(([, name]) => name!)
-  const nearest = typeof value === "string" ? nearestName(value, names) : undefined
-  return nearest === undefined ? { expected, path } : { path, expected: `${expected}. Did you mean "${nearest}"?` }
+  return value
 }
+
+/** The text after a problem: the literal that a misspelt one probably means, or a number that is not allowed. */
+const hintFor = (expected: string, value: unknown): string => {
+  if (Number.isFinite(value) && numbers.test(expected)) return `, got ${String(value)}`
+  if (typeof value !== "string" || !literals.test(expected)) return ""
+  const nearest = nearestName(value, [...expected.matchAll(/"([^"]*)"/g)].map(([, name]) => name!))
+  return nearest === undefined ? "" : `. Did you mean "${nearest}"?`
+}
+
+/** The text after the problem of a missing field inside the body: the name that is there instead, probably misspelt. */
+const misnamedIn = (parent: unknown, name: string): string => {
+  if (!isObject(parent) || Object.hasOwn(parent, name)) return ""
+  const instead = Object.keys(parent).slice(0, mostCompared).find((one) => nearestName(one, [name]) === name)
+  return instead === undefined ? "" : misnamed(instead, name)
+}
+
+const misnamed = (instead: string, name: string): string =>
+  `; ${Text.cutName(instead)} is unknown. Did you mean ${name}?`
+
+/** Adds to a problem what the author of the body probably means. */
+const withHint = (body: Fields, { expected, path }: Problem.KeyedProblem): Problem.KeyedProblem => {
+  const name = path.at(-1)
+  const hint = path.length > 1 && typeof name === "string"
+    ? misnamedIn(valueAt(body, path.slice(0, -1)), name)
+    : ""
+  return { path, expected: `${expected}${hint === "" ? hintFor(expected, valueAt(body, path)) : hint}` }
+}
+
+/** Adds the same to the problems that the schema cannot express: their paths are texts. */
+const withHints = (body: Fields, problems: ReadonlyArray<Problem.Problem>): ReadonlyArray<Problem.Problem> =>
+  problems.map(({ expected, path }) => ({ path, expected: withHint(body, { expected, path: keysOf(path) }).expected }))
+
+const keysOf = (path: string): ReadonlyArray<string> => path.split(/[.[\]]+/).filter((key) => key !== "")
 
 /** The problems of a body that its schema rejects. */
 const schemaProblems = (body: Fields, error: Schema.SchemaError): ReadonlyArray<Problem.Problem> => {
   const problems = Problem.keyed(error)
-    .map((problem, index) => index < mostCompared ? withNearest(body, problem) : problem)
+    .map((problem, index) => index < mostCompared ? withHint(body, problem) : problem)
     .map(({ expected, path }) => ({ path: Problem.formatPath(path), expected }))
   const own = problems.filter((problem) => !isUnspecific(problem))
   return own.length === 0 ? problems : own
@@ -90,7 +121,7 @@ const withMisnamed = (body: Fields, suggest: Shape<never>["suggest"], problems: 
     const name = missing.has(problem.path) ? instead.get(problem.path) : undefined
     return name === undefined
       ? problem
-      : { ...problem, expected: `${problem.expected}; ${Text.cutName(name)} is unknown. Did you mean ${problem.path}?` }
+      : { ...problem, expected: `${problem.expected}${misnamed(name, problem.path)}` }
   })
 }
 
@@ -103,7 +134,7 @@ export const decodeBody = <A>(json: unknown, shape: Shape<A>): Result.Result<A, 
   const decoded = shape.decode(body)
   const wrong = Result.isFailure(decoded)
     ? schemaProblems(body, decoded.failure)
-    : shape.problems(decoded.success)
+    : withHints(body, shape.problems(decoded.success))
   const [first, ...others] = wrong.length === 0 ? [] : withMisnamed(body, shape.suggest, wrong)
   if (first !== undefined) return refuse(first.path, Problem.summary(first, others))
   return Result.mapError(decoded, () => new InvalidRequest({ detail: "The body is invalid" }))

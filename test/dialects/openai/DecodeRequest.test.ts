@@ -575,7 +575,8 @@ describe("DecodeRequest", () => {
       (seed) => {
         const { detail, path } = Result.getOrThrow(Result.flip(exactly(seed)))
         assert.strictEqual(path, "seed")
-        assert.strictEqual(detail, "Expected a whole number from -9223372036854775808 to 9223372036854775807")
+        const expected = "Expected a whole number from -9223372036854775808 to 9223372036854775807"
+        assert.strictEqual(detail.split(", got ")[0], expected)
       }
     )
 
