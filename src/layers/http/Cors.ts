@@ -18,7 +18,14 @@
  */
 import type { IncomingHttpHeaders } from "node:http"
 import type { HttpProblem } from "./Dialect.ts"
-import { routingHeaderNames } from "./Endpoint.ts"
+
+/** Response headers that describe how a request was routed: see `Endpoint.answerHeaders`. */
+const routingHeaderNames = [
+  "x-troupe-attempts",
+  "x-troupe-cache",
+  "x-troupe-decision",
+  "x-troupe-deployment"
+] as const
 
 /** How long browsers may keep a preflight's answer, s. */
 const maxAge = 600

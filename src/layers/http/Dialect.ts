@@ -7,7 +7,7 @@
  * to the list in `Server`.
  */
 import type { Layer, Schema } from "effect"
-import type { Headers, HttpRouter } from "effect/http"
+import type { HttpRouter } from "effect/http"
 import { HttpServerResponse } from "effect/http"
 import type { HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
 import type { Model } from "../../domain/Deployment.ts"
@@ -45,13 +45,16 @@ export interface ModelShapes {
   readonly model: (model: Model, startedAt: number) => unknown
 }
 
+/** The headers of a request, with names in lower case. */
+export type RequestHeaders = Readonly<Record<string, string | undefined>>
+
 /** How clients of a dialect identify themselves, and how they recognize a response. */
 export interface Conventions {
   readonly encodeProblem: (problem: HttpProblem, id: string) => ErrorResponse
   /** The headers of a response with the id of the request, where clients of the dialect look for it. */
   readonly idHeaders: (id: string) => Readonly<Record<string, string>>
   /** Reads the API key of the caller. */
-  readonly keyOf: (headers: Headers.Headers) => string | undefined
+  readonly keyOf: (headers: RequestHeaders) => string | undefined
 }
 
 /** A group of endpoints, each with its path. */

@@ -22,8 +22,11 @@ import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
 import { cachedResponses } from "../../services/routing/DecisionRecord.ts"
 import { Settings } from "../../services/settings/Settings.ts"
-import type { Conventions, ErrorResponse, HttpProblem } from "./Dialect.ts"
+import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
+import * as DirectRoutes from "./DirectRoutes.ts"
+import type { DirectHandler } from "./NodeServer.ts"
+import { NodeExchange, Unsent } from "./NodeServer.ts"
 import * as RequestBody from "./RequestBody.ts"
 
 /** One request. */
@@ -51,6 +54,8 @@ export interface Endpoint<Decoded> {
   readonly answer: (
     call: Call<Decoded>
   ) => Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError.InferenceError, Scope.Scope>
+  /** Whether the answer uses the scope of the request; left out, no answer does. */
+  readonly isScoped?: (body: Decoded) => boolean
   /** Encodes an error with the field names of the endpoint. */
   readonly encodeError: (reason: InferenceError.Reason, id: string) => ErrorResponse
 }
@@ -69,13 +74,14 @@ const stopping: HttpProblem = {
   headers: { "retry-after": "1", connection: "close" }
 }
 
-/** Letters of each part of an id: V8 formats numbers of more than 31 bits many times more slowly. */
-const idParts = [6, 5, 6, 5]
+type RandomNumbers = typeof Random.Random.Service
 
-const idOf = (prefix: string, random: typeof Random.Random.Service): string => {
-  const part = (letters: number) => Math.floor(random.nextDoubleUnsafe() * 36 ** letters)
-  return idParts.reduce((id, letters) => id + part(letters).toString(36).padStart(letters, "0"), prefix)
-}
+const lettersOf = (count: number, random: RandomNumbers): string =>
+  Math.floor(random.nextDoubleUnsafe() * 36 ** count).toString(36).padStart(count, "0")
+
+/** In parts: V8 formats numbers of more than 31 bits many times more slowly. */
+const idOf = (prefix: string, random: RandomNumbers): string =>
+  prefix + lettersOf(6, random) + lettersOf(5, random) + lettersOf(6, random) + lettersOf(5, random)
 
 export const makeId = (prefix: string): Effect.Effect<string> => Random.Random.useSync((random) => idOf(prefix, random))
 
@@ -97,27 +103,8 @@ export const parse = (text: string): Result.Result<unknown, InferenceError.Inval
 /** Renames paths in the text of an error. */
 type PathRenamer = (text: string) => string
 
-/** What a request has read from its headers, for its errors. */
-interface RequestNames {
-  /** Names headers in place of the fields that they stand for. */
-  renamePath?: PathRenamer
-}
-
-const renameReason = ({ renamePath }: RequestNames, reason: InferenceError.Reason): InferenceError.Reason =>
-  renamePath === undefined || reason._tag !== "InvalidRequest" || reason.path === undefined
-    ? reason
-    : reason.renamed(renamePath, renamePath(reason.detail))
-
 /** Response headers that describe how a request was routed. */
 export type RoutingHeaders = Readonly<Record<string, string>>
-
-/** The names of all of them. */
-export const routingHeaderNames = [
-  "x-troupe-attempts",
-  "x-troupe-cache",
-  "x-troupe-decision",
-  "x-troupe-deployment"
-] as const
 
 /** Percent-encodes what a header cannot hold: a model may have any name. */
 const encodeValue = (text: string): string => text.toWellFormed().replace(/[^\x21-\x24\x26-\x7e]+/g, encodeURIComponent)
@@ -174,217 +161,251 @@ export const respondRefusal = (call: Responding, encode: (reason: InferenceError
   return body === undefined ? Effect.fail(error) : Effect.succeed(respondJson(call, body, errorHeaders(error)))
 }
 
+/** Where the request of a fiber comes from; undefined if the fiber answers no request. */
+const originOf = (context: Context.Context<never>) => {
+  const exchange = Context.getOption(context, NodeExchange)
+  if (Option.isSome(exchange)) {
+    const { headers, socket } = exchange.value.message
+    return { address: socket.remoteAddress, headers: headers as RequestHeaders }
+  }
+  const request = Option.getOrUndefined(Context.getOption(context, HttpServerRequest.HttpServerRequest))
+  return request &&
+    { address: Option.getOrUndefined(request.remoteAddress), headers: request.headers as RequestHeaders }
+}
+
 /** The address of a caller, by which callers share a model fairly. */
 export const layerCallerAddress = Layer.effect(
   Caller.CallerAddress,
   Effect.map(Settings, ({ server }) => {
     const trustedProxies = Caller.trustedProxiesOf(server.trustedProxies)
     return (context: Context.Context<never>) => {
-      const request = Context.getOption(context, HttpServerRequest.HttpServerRequest)
-      if (Option.isNone(request)) return ""
-      const { headers, remoteAddress } = request.value
-      return Caller.addressOf(Option.getOrElse(remoteAddress, () => ""), headers["x-forwarded-for"], trustedProxies)
+      const origin = originOf(context)
+      if (origin === undefined) return ""
+      return Caller.addressOf(origin.address ?? "", origin.headers["x-forwarded-for"], trustedProxies)
     }
   })
 )
 
-/** A request whose body is being decoded. */
-interface Incoming<Decoded> {
-  readonly conventions: Conventions
-  readonly endpoint: Endpoint<Decoded>
-  readonly names: RequestNames
-  readonly request: HttpServerRequest.HttpServerRequest
-}
-
-interface DecodedRequest<Decoded> {
-  readonly body: Decoded
-  readonly hops: number
-}
-
-type Headers = Readonly<Record<string, string | undefined>>
-
 /** Most requests come from a client. */
-const hopsOf = (headers: Headers): Result.Result<number, InferenceError.InvalidRequest> =>
+const hopsOf = (headers: RequestHeaders): Result.Result<number, InferenceError.InvalidRequest> =>
   headers[Caller.hopHeader] === undefined ? Result.succeed(0) : Caller.hopsOf(headers)
 
-/** Whether the body or a header sets options of the routing. */
-const hasRoutingOptions = (json: unknown, headers: Headers): boolean =>
-  (json as { readonly troupe?: unknown } | null)?.troupe !== undefined ||
-  RoutingOptions.headerNames.some((name) => headers[name] !== undefined)
-
-/**
- * Decodes a body with the routing options of the headers.
- *
- * @param exact the same JSON with its inexact numbers as `ExactNumber`; undefined if it has none
- */
-const decode = <Decoded>(
-  { conventions, endpoint, names, request: { headers } }: Incoming<Decoded>,
-  json: unknown,
-  exact: unknown
-): Result.Result<DecodedRequest<Decoded>, InferenceError.InvalidRequest> => {
-  const hops = hopsOf(headers)
-  if (Result.isFailure(hops)) return Result.fail(hops.failure)
-  let joined = json
-  if (hasRoutingOptions(json, headers)) {
-    const result = RoutingOptions.join(json, headers)
-    if (Result.isFailure(result)) return Result.fail(new InferenceError.InvalidRequest(result.failure))
-    joined = result.success
-    names.renamePath = (text) => RoutingOptions.named(text, json, headers)
+const hasRoutingHeader = (headers: RequestHeaders): boolean => {
+  for (const name of RoutingOptions.headerNames) {
+    if (headers[name] !== undefined) return true
   }
-  const caller = { key: conventions.keyOf(headers), headers }
-  const body = endpoint.decode(joined, caller, exact ?? joined)
-  return Result.isFailure(body)
-    ? Result.fail(body.failure)
-    : Result.succeed({ body: body.success, hops: hops.success })
+  return false
 }
+
+/** Whether the body or a header sets options of the routing. */
+const hasRoutingOptions = (json: unknown, headers: RequestHeaders): boolean =>
+  (json as { readonly troupe?: unknown } | null)?.troupe !== undefined || hasRoutingHeader(headers)
 
 /** The JSON of a body with its inexact numbers; undefined if it has none. */
 const exactOf = ({ isInexact, text }: RequestBody.Text, json: unknown): unknown =>
   isInexact ? ExactNumber.parseInexact(withoutMark(text), json) : undefined
 
 type Failure = InferenceError.InferenceError | InferenceError.InvalidRequest | RequestBody.BodyReadError
-type Answered = Effect.Effect<HttpServerResponse.HttpServerResponse, Failure, Scope.Scope>
+type Response = HttpServerResponse.HttpServerResponse
+/** `Unsent` only for a request that has no scope. */
+type Answered = Effect.Effect<Response | Unsent, Failure, Scope.Scope>
+type Responded = Effect.Effect<Response | Unsent, never, Scope.Scope>
 
-/** Decodes a body and answers it. */
-const answerText = <Decoded>(
-  incoming: Incoming<Decoded>,
-  body: RequestBody.Text,
-  answer: (decoded: DecodedRequest<Decoded>) => Answered
-): Answered => {
-  const json = parse(body.text)
-  if (Result.isFailure(json)) return Effect.fail(json.failure)
-  const decoded = decode(incoming, json.success, exactOf(body, json.success))
-  return Result.isFailure(decoded) ? Effect.fail(decoded.failure) : answer(decoded.success)
-}
-
-/** As `answerText`; between the steps the event loop runs other work. */
-const answerLarge = <Decoded>(
-  incoming: Incoming<Decoded>,
-  body: RequestBody.Text,
-  answer: (decoded: DecodedRequest<Decoded>) => Answered
-): Answered =>
-  Effect.gen(function*() {
-    yield* RequestBody.nextTurn
-    const json = yield* Effect.fromResult(parse(body.text))
-    if (body.isInexact) yield* RequestBody.nextTurn
-    const exact = exactOf(body, json)
-    yield* RequestBody.nextTurn
-    return yield* answer(yield* Effect.fromResult(decode(incoming, json, exact)))
-  })
-
-/** Node's response to a request; undefined for a web handler. */
-const nodeResponseOf = (request: HttpServerRequest.HttpServerRequest): ServerResponse | undefined =>
-  request.source instanceof IncomingMessage ? toServerResponse(request) as ServerResponse : undefined
-
-/** What the handlers of a dialect share. */
-interface HandlerParts {
+/** What the requests of a dialect share. */
+interface DialectParts {
   readonly conventions: Conventions
-  readonly limits: RequestBody.Limits
   readonly bodyProblems: ReturnType<typeof RequestBody.problemsOf>
-  readonly readiness: Readiness["Service"]
 }
 
-/** Reads, decodes and answers a request. */
-const handle = <Decoded>(
-  { conventions, limits }: HandlerParts,
-  endpoint: Endpoint<Decoded>,
-  { fiber, id, names }: {
-    readonly fiber: Fiber.Fiber<unknown, unknown>
-    readonly id: string
-    readonly names: RequestNames
+const respondProblem = ({ conventions }: DialectParts, problem: HttpProblem, id: string): Response =>
+  respondError(conventions.encodeProblem(problem, id), conventions.idHeaders(id))
+
+/** What a request has, however it arrived. */
+interface Arrival {
+  readonly id: string
+  readonly headers: RequestHeaders
+  /** Node's response; undefined for a web handler. */
+  readonly response: ServerResponse | undefined
+  /** Whether the request has a scope that closes after its response. */
+  readonly hasScope: boolean
+}
+
+/** A request at an endpoint, until its response. */
+class EndpointRequest<Decoded> {
+  readonly #parts: DialectParts
+  readonly #endpoint: Endpoint<Decoded>
+  readonly #arrival: Arrival
+  readonly #created: number
+  #hops = 0
+  /** Names headers in place of the fields that they stand for. */
+  #renamePath: PathRenamer | undefined
+
+  /** @param created seconds since 1970 */
+  constructor(parts: DialectParts, endpoint: Endpoint<Decoded>, arrival: Arrival, created: number) {
+    this.#parts = parts
+    this.#endpoint = endpoint
+    this.#arrival = arrival
+    this.#created = created
   }
-): Answered => {
-  const { context } = fiber
-  const request = Context.getUnsafe(context, HttpServerRequest.HttpServerRequest)
-  const hold = limits.budget.hold()
-  const incoming: Incoming<Decoded> = { conventions, endpoint, names, request }
-  const answer = ({ body, hops }: DecodedRequest<Decoded>): Answered => {
-    const answered = endpoint.answer({
-      id,
-      headers: conventions.idHeaders(id),
-      response: nodeResponseOf(request),
-      created: Math.floor(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() / 1000),
-      body
+
+  /** Decodes the body and answers it. */
+  respond(body: Effect.Effect<RequestBody.Text, Failure>): Responded {
+    return this.#settled(
+      Effect.flatMap(body, (text) => RequestBody.isLarge(text) ? this.#answerLarge(text) : this.#answerText(text))
+    )
+  }
+
+  #settled(answered: Answered): Responded {
+    return Effect.catchCause(answered, (cause) => this.#refuse(cause))
+  }
+
+  #answerText(body: RequestBody.Text): Answered {
+    const json = parse(body.text)
+    if (Result.isFailure(json)) return Effect.fail(json.failure)
+    const decoded = this.#decode(json.success, exactOf(body, json.success))
+    return Result.isFailure(decoded) ? Effect.fail(decoded.failure) : this.#answer(decoded.success)
+  }
+
+  /** As `answerText`; between the steps the event loop runs other work. */
+  #answerLarge(body: RequestBody.Text): Answered {
+    return Effect.gen({ self: this }, function*() {
+      yield* RequestBody.nextTurn
+      const json = yield* Effect.fromResult(parse(body.text))
+      if (body.isInexact) yield* RequestBody.nextTurn
+      const exact = exactOf(body, json)
+      yield* RequestBody.nextTurn
+      return yield* this.#answer(yield* Effect.fromResult(this.#decode(json, exact)))
     })
-    return hops === 0 ? answered : Effect.provideService(answered, Caller.HopCount, hops)
-  }
-  // The scope of the request closes after the response, or when the client disconnects.
-  return Effect.flatMap(
-    Scope.addFinalizer(Context.getUnsafe(context, Scope.Scope), Effect.sync(hold.release)),
-    () =>
-      Effect.flatMap(
-        RequestBody.text(request, limits, hold),
-        (body) => (RequestBody.isLarge(body) ? answerLarge : answerText)(incoming, body, answer)
-      )
-  )
-}
-
-/** The response to a failure before an answer. */
-const makeRefuse = ({ bodyProblems, conventions }: HandlerParts) => {
-  const respond = (problem: HttpProblem, id: string) =>
-    respondError(conventions.encodeProblem(problem, id), conventions.idHeaders(id))
-
-  const fail = <Decoded>(
-    { encodeError }: Endpoint<Decoded>,
-    id: string,
-    reason: InferenceError.Reason,
-    headers: RoutingHeaders
-  ) => {
-    const error = encodeError(reason, id)
-    // A caller's own mistakes are not logged.
-    const log = error.status >= 500 ? Effect.logWarning(`${logName(id, headers)}: ${reason.message}`) : Effect.void
-    return Effect.as(log, respondError(error, { ...headers, ...conventions.idHeaders(id) }))
   }
 
-  const refuse = <Decoded>(
-    endpoint: Endpoint<Decoded>,
-    id: string,
-    names: RequestNames,
-    cause: Cause.Cause<Failure>
-  ): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
+  /**
+   * Decodes a body with the routing options of the headers. This is the only place that reads the caller's key.
+   *
+   * @param exact the same JSON with its inexact numbers as `ExactNumber`; undefined if it has none
+   */
+  #decode(json: unknown, exact: unknown): Result.Result<Decoded, InferenceError.InvalidRequest> {
+    const { headers } = this.#arrival
+    const hops = hopsOf(headers)
+    if (Result.isFailure(hops)) return Result.fail(hops.failure)
+    this.#hops = hops.success
+    let joined = json
+    if (hasRoutingOptions(json, headers)) {
+      const result = RoutingOptions.join(json, headers)
+      if (Result.isFailure(result)) return Result.fail(new InferenceError.InvalidRequest(result.failure))
+      joined = result.success
+      this.#renamePath = (text) => RoutingOptions.named(text, json, headers)
+    }
+    const caller = { key: this.#parts.conventions.keyOf(headers), headers }
+    return this.#endpoint.decode(joined, caller, exact ?? joined)
+  }
+
+  #answer(body: Decoded): Answered {
+    const { hasScope, id, response } = this.#arrival
+    const headers = this.#parts.conventions.idHeaders(id)
+    const answered = this.#endpoint.answer({ id, headers, response, created: this.#created, body })
+    const counted = this.#hops === 0 ? answered : Effect.provideService(answered, Caller.HopCount, this.#hops)
+    if (hasScope || this.#endpoint.isScoped?.(body) !== true) return counted
+    return Effect.succeed(new Unsent(this.#settled(counted) as Unsent["response"]))
+  }
+
+  /** The response to a failure before an answer. */
+  #refuse(cause: Cause.Cause<Failure>): Effect.Effect<Response> {
+    const { id } = this.#arrival
     const found = Cause.findErrorOption(cause)
     if (Option.isNone(found)) {
-      return isCancellation(cause)
-        ? Effect.failCause(cause as Cause.Cause<never>)
-        : Effect.as(Effect.logError(`${id} failed with a defect.`, Cause.squash(cause)), respond(internalError, id))
+      if (isCancellation(cause)) return Effect.failCause(cause as Cause.Cause<never>)
+      const response = respondProblem(this.#parts, internalError, id)
+      return Effect.as(Effect.logError(`${id} failed with a defect.`, Cause.squash(cause)), response)
     }
     const error = found.value
     switch (error._tag) {
       case "BodyReadError":
-        return Effect.succeed(respond(bodyProblems[error.kind], id))
+        return Effect.succeed(respondProblem(this.#parts, this.#parts.bodyProblems[error.kind], id))
       case "InvalidRequest":
-        return fail(endpoint, id, renameReason(names, error), {})
+        return this.#fail(error, {})
       case "InferenceError":
-        return fail(endpoint, id, renameReason(names, error.reason), errorHeaders(error))
+        return this.#fail(error.reason, errorHeaders(error))
     }
   }
-  return { respond, refuse }
+
+  #fail(reason: InferenceError.Reason, headers: RoutingHeaders): Effect.Effect<Response> {
+    const { id } = this.#arrival
+    const renamed = this.#renamed(reason)
+    const error = this.#endpoint.encodeError(renamed, id)
+    // A caller's own mistakes are not logged.
+    const log = error.status >= 500 ? Effect.logWarning(`${logName(id, headers)}: ${renamed.message}`) : Effect.void
+    return Effect.as(log, respondError(error, { ...headers, ...this.#parts.conventions.idHeaders(id) }))
+  }
+
+  #renamed(reason: InferenceError.Reason): InferenceError.Reason {
+    const rename = this.#renamePath
+    return rename === undefined || reason._tag !== "InvalidRequest" || reason.path === undefined
+      ? reason
+      : reason.renamed(rename, rename(reason.detail))
+  }
+}
+
+/** The handlers of an endpoint. */
+interface Handlers {
+  readonly routed: Effect.Effect<Response, never, HttpServerRequest.HttpServerRequest | Scope.Scope>
+  /** For a request that starts without the router. */
+  readonly direct: DirectHandler
 }
 
 /** Makes handlers for the endpoints of a dialect. */
 const make = Effect.fnUntraced(function*(conventions: Conventions) {
   const limits = yield* RequestBody.limits
   const readiness = yield* Readiness
-  const parts: HandlerParts = { conventions, limits, bodyProblems: RequestBody.problemsOf(limits), readiness }
-  const { refuse, respond } = makeRefuse(parts)
+  const parts: DialectParts = { conventions, bodyProblems: RequestBody.problemsOf(limits) }
 
-  return <Decoded>(endpoint: Endpoint<Decoded>): Handler =>
-    Effect.withFiber((fiber) => {
-      const id = idOf(endpoint.idPrefix, fiber.getRef(Random.Random))
-      if (readiness.status === "stopping") return Effect.succeed(respond(stopping, id))
-      const names: RequestNames = {}
-      return Effect.matchCauseEffect(handle(parts, endpoint, { fiber, id, names }), {
-        onSuccess: Effect.succeed,
-        onFailure: (cause) => refuse(endpoint, id, names, cause)
-      })
+  const respond = <Decoded>(
+    endpoint: Endpoint<Decoded>,
+    fiber: Fiber.Fiber<unknown, unknown>,
+    { headers, response, hasScope }: Omit<Arrival, "id">,
+    read: () => Effect.Effect<RequestBody.Text, Failure>
+  ): Responded => {
+    const id = idOf(endpoint.idPrefix, fiber.getRef(Random.Random))
+    if (readiness.status === "stopping") return Effect.succeed(respondProblem(parts, stopping, id))
+    const created = Math.floor(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() / 1000)
+    return new EndpointRequest(parts, endpoint, { id, headers, response, hasScope }, created).respond(read())
+  }
+
+  const routed = <Decoded>(endpoint: Endpoint<Decoded>) =>
+    Effect.withFiber<Response | Unsent, never, HttpServerRequest.HttpServerRequest | Scope.Scope>((fiber) => {
+      const request = Context.getUnsafe(fiber.context, HttpServerRequest.HttpServerRequest)
+      const { headers, source } = request
+      const hold = limits.budget.hold()
+      const message = source instanceof IncomingMessage ? source : undefined
+      const response = message && toServerResponse(request) as ServerResponse
+      // The scope closes after the response, or when the client disconnects.
+      return Effect.flatMap(
+        Scope.addFinalizer(Context.getUnsafe(fiber.context, Scope.Scope), Effect.sync(() => hold.release())),
+        () =>
+          respond(endpoint, fiber, { headers, response, hasScope: true }, () =>
+            message === undefined
+              ? RequestBody.ofWeb(request, hold)
+              : RequestBody.ofNode(message, response!, limits, hold))
+      )
     })
-})
 
-type Handler = Effect.Effect<
-  HttpServerResponse.HttpServerResponse,
-  never,
-  HttpServerRequest.HttpServerRequest | Scope.Scope
->
+  const direct = <Decoded>(endpoint: Endpoint<Decoded>) =>
+    Effect.withFiber<Response | Unsent, never, Scope.Scope>((fiber) => {
+      const { hold, message, response } = Context.getUnsafe(fiber.context, NodeExchange)
+      const headers = message.headers as RequestHeaders
+      return respond(
+        endpoint,
+        fiber,
+        { headers, response, hasScope: false },
+        () => RequestBody.ofNode(message, response, limits, hold)
+      )
+    })
+
+  return <Decoded>(endpoint: Endpoint<Decoded>): Handlers => ({
+    routed: routed(endpoint) as Handlers["routed"],
+    // A request without a scope uses none: see `isScoped`.
+    direct: direct(endpoint) as unknown as DirectHandler
+  })
+})
 
 /** Method and path of an endpoint, as the description has them. */
 interface Route {
@@ -395,18 +416,20 @@ interface Route {
 /**
  * The routes of a dialect.
  *
- * @param handlersOf makes the handler of each endpoint in the group
+ * @param handlersOf makes the handlers of each endpoint in the group
  */
 export const layer = <Name extends string, R>(
   conventions: Conventions,
   { endpoints }: { readonly endpoints: Readonly<Record<Name, Route>> },
   handlersOf: (
-    handle: <Decoded>(endpoint: Endpoint<Decoded>) => Handler
-  ) => Effect.Effect<Readonly<Record<Name, Handler>>, never, R>
+    handle: <Decoded>(endpoint: Endpoint<Decoded>) => Handlers
+  ) => Effect.Effect<Readonly<Record<Name, Handlers>>, never, R>
 ) =>
   HttpRouter.use(Effect.fnUntraced(function*(router) {
     const handlers = yield* handlersOf(yield* make(conventions))
     for (const name of Object.keys(endpoints) as Array<Name>) {
-      yield* router.add(endpoints[name].method, endpoints[name].path, handlers[name])
+      const { method, path } = endpoints[name]
+      yield* router.add(method, path, handlers[name].routed)
+      if (method === "POST" && !path.includes(":")) yield* DirectRoutes.add(path, handlers[name].direct)
     }
   }))

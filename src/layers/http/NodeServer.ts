@@ -11,11 +11,15 @@
  *
  * Requests are delayed in `emit`, since a listener cannot keep an event from the other listeners.
  */
-import { Duration, Result } from "effect"
+import type { Fiber, Scope } from "effect"
+import { Context, Duration, Effect, Exit, Result } from "effect"
+import type { HttpServerResponse } from "effect/http"
+import { ClientAbort } from "effect/http/HttpServerError"
 import type { IncomingMessage } from "node:http"
 import { Server, ServerResponse } from "node:http"
 import type { Socket } from "node:net"
 import * as Defaults from "../../domain/Defaults.ts"
+import type { ByteBudget, Hold } from "../../services/limits/RequestLimits.ts"
 import { ArrivalPacer } from "../../services/limits/RequestLimits.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import * as Cors from "./Cors.ts"
@@ -29,6 +33,104 @@ export interface Options {
   readonly dialectOf: (path: string) => Dialect
   /** Makes the id of a response. */
   readonly makeId: () => string
+  /** Where `POST` requests of a path start without the router. */
+  readonly directRoutes: ReadonlyMap<string, DirectRoute>
+}
+
+/** Node's message and its response, with the bytes that the request holds until its response. */
+export interface Exchange {
+  readonly message: IncomingMessage
+  readonly response: ServerResponse
+  readonly hold: Hold
+}
+
+/** The exchange that a fiber answers; requests of the router have `HttpServerRequest` instead. */
+export class NodeExchange extends Context.Service<NodeExchange, Exchange>()("troupe/layers/http/NodeExchange") {}
+
+/** A response that Effect's server makes and sends, in a scope that closes after it. */
+export class Unsent {
+  readonly response: Effect.Effect<HttpServerResponse.HttpServerResponse, never, Scope.Scope>
+
+  constructor(response: Unsent["response"]) {
+    this.response = response
+  }
+}
+
+/** Answers the exchange of its fiber. */
+export type DirectHandler = Effect.Effect<HttpServerResponse.HttpServerResponse | Unsent, never, NodeExchange>
+
+/** See `DirectRoutes`. */
+export interface DirectRoute {
+  readonly handler: DirectHandler
+  /** Of the handler, without `NodeExchange`. */
+  readonly services: Context.Context<never>
+  readonly budget: ByteBudget
+  /** The requests of the route whose fibers wait. */
+  readonly running: Array<DirectRequest>
+  /** Sends a response with Effect's server. */
+  readonly send: (request: DirectRequest, response: Unsent["response"]) => void
+}
+
+const settled = Promise.resolve()
+
+const leftOf = (answer: HttpServerResponse.HttpServerResponse | Unsent): Unsent["response"] =>
+  answer instanceof Unsent ? answer.response : Effect.succeed(answer)
+
+/** A request that starts without the router. */
+export class DirectRequest implements Exchange {
+  readonly message: IncomingMessage
+  readonly response: ServerResponse
+  readonly hold: Hold
+  fiber!: Fiber.Fiber<HttpServerResponse.HttpServerResponse | Unsent>
+  readonly #route: DirectRoute
+  /** The index in `running`. */
+  #place = 0
+
+  private constructor(route: DirectRoute, message: IncomingMessage, response: ServerResponse) {
+    this.message = message
+    this.response = response
+    this.hold = route.budget.hold()
+    this.#route = route
+  }
+
+  static start(route: DirectRoute, message: IncomingMessage, response: ServerResponse): void {
+    const request = new DirectRequest(route, message, response)
+    // Most bodies arrive with their headers, and are complete when the parser has returned.
+    if (message.complete) request.#begin()
+    else void settled.then(() => request.#begin())
+  }
+
+  #begin(): void {
+    const { response } = this
+    if (response.destroyed) return
+    const { handler, running, services } = this.#route
+    const fiber = Effect.runForkWith(Context.add(services, NodeExchange, this))(handler)
+    const exit = fiber.pollUnsafe()
+    if (exit !== undefined) return this.#end(exit)
+    this.fiber = fiber
+    this.#place = running.push(this) - 1
+    fiber.addObserver((ended) => {
+      this.#remove()
+      this.#end(ended)
+    })
+    response.on("close", () => {
+      if (!response.writableEnded) fiber.interruptUnsafe(undefined, ClientAbort.annotation)
+    })
+  }
+
+  #remove(): void {
+    const { running } = this.#route
+    const last = running.pop()!
+    if (last === this) return
+    running[this.#place] = last
+    last.#place = this.#place
+  }
+
+  #end(exit: Exit.Exit<HttpServerResponse.HttpServerResponse | Unsent>): void {
+    const { hold, response } = this
+    if (response.writableEnded || response.destroyed) return hold.release()
+    this.#route.send(this, Exit.isSuccess(exit) ? leftOf(exit.value) : Effect.failCause(exit.cause))
+  }
 }
 
 const overloaded: HttpProblem = {
@@ -196,7 +298,7 @@ export class NodeServer extends Server {
     if (event !== "request" && event !== "checkContinue") return super.emit(event, ...args)
     const [request, response] = args as [IncomingMessage, ServerResponse]
     const started = this.#pacer.offer(() => {
-      if (!response.destroyed && this.#isForRouter(request, response)) super.emit(event, request, response)
+      if (!response.destroyed && this.#isAccepted(request, response)) this.#start(event, request, response)
     })
     if (!started) this.#rejections.offer(() => this.#reject(request, response, overloaded))
     return true
@@ -204,7 +306,14 @@ export class NodeServer extends Server {
 
   /** Handles a request of another listener, at once. */
   handle(request: IncomingMessage, response: ServerResponse): void {
-    if (this.#isForRouter(request, response)) super.emit("request", request, response)
+    if (this.#isAccepted(request, response)) super.emit("request", request, response)
+  }
+
+  #start(event: string, request: IncomingMessage, response: ServerResponse): void {
+    const isDirect = event === "request" && request.method === "POST"
+    const route = isDirect ? this.#options.directRoutes.get(request.url!) : undefined
+    if (route === undefined) super.emit(event, request, response)
+    else DirectRequest.start(route, request, response)
   }
 
   #reject(request: IncomingMessage, response: ServerResponse, problem: HttpProblem): void {
@@ -214,8 +323,8 @@ export class NodeServer extends Server {
     writeError(request, response, dialectOf(request.url ?? "").encodeProblem(problem, id), id)
   }
 
-  /** Answers a request that the router does not handle, and returns false. */
-  #isForRouter(request: IncomingMessage, response: ServerResponse): boolean {
+  /** Answers a request that no handler may have, and returns false. */
+  #isAccepted(request: IncomingMessage, response: ServerResponse): boolean {
     const target = canonicalTarget(request.url!)
     if (Result.isFailure(target)) {
       this.#reject(request, response, wrongTarget(target.failure))

@@ -221,6 +221,7 @@ const chat = (services: Services): Endpoint.Endpoint<ChatCall> => ({
   idPrefix: "chatcmpl-",
   encodeError,
   decode: DecodeRequest.decode,
+  isScoped: ({ requests, stream }) => stream && requests.length > 1,
   answer: (call) =>
     Effect.suspend(() => {
       const together = togetherOf(services.registry, call.body)

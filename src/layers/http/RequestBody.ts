@@ -5,13 +5,12 @@
  *
  * It reads Node's message directly: `HttpServerRequest.text` reads through a stream adapter, which costs more than reading
  * and parsing together. Requests that do not come from Node, as those of a web handler, are read through that adapter.
+ * A body that has arrived with its headers is read at once, without listeners.
  */
-import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
 import { Duration, Effect, Predicate, Result } from "effect"
 import type { HttpServerRequest } from "effect/http"
 import { isUtf8 } from "node:buffer"
-import type { ServerResponse } from "node:http"
-import { IncomingMessage } from "node:http"
+import type { IncomingMessage, ServerResponse } from "node:http"
 import * as Defaults from "../../domain/Defaults.ts"
 import * as ExactNumber from "../../domain/ExactNumber.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
@@ -157,20 +156,23 @@ const rejectionOf = (message: IncomingMessage, { budget, maxBytes }: Limits): Bo
 }
 
 /** A client that sent `Expect: 100-continue` waits for this before it sends the body (RFC 9110, 10.1.1). */
-const sendContinue = (request: HttpServerRequest.HttpServerRequest, message: IncomingMessage): void => {
-  if (message.headers.expect === undefined) return
-  const response = NodeHttpServerRequest.toServerResponse(request) as ServerResponse
-  if (!response.headersSent) response.writeContinue()
+const sendContinue = (message: IncomingMessage, response: ServerResponse): void => {
+  if (message.headers.expect !== undefined && !response.headersSent) response.writeContinue()
 }
 
 const ignoreError = () => {}
 
-const fromMessage = (
-  request: HttpServerRequest.HttpServerRequest,
-  message: IncomingMessage,
-  limits: Limits,
-  hold: Hold
-): Read =>
+const noBytes = Buffer.alloc(0)
+
+/** Reads a body that has arrived completely. */
+const readComplete = (message: IncomingMessage, limits: Limits, hold: Hold): Read => {
+  const bytes = message.read() as Buffer | null ?? noBytes
+  if (bytes.length > limits.maxBytes) return Effect.fail(tooLarge)
+  return hold.take(bytes.length) ? decode(bytes, hold) : Effect.fail(overloaded)
+}
+
+/** Reads a body as it arrives. */
+const readArriving = (message: IncomingMessage, response: ServerResponse, limits: Limits, hold: Hold): Read =>
   Effect.callback((resume) => {
     const chunks: Array<Buffer> = []
     let bytes = 0
@@ -196,9 +198,7 @@ const fromMessage = (
       ignore()
       resume(result)
     }
-    const rejection = rejectionOf(message, limits)
-    if (rejection !== undefined) return resume(Effect.fail(rejection))
-    sendContinue(request, message)
+    sendContinue(message, response)
     // After an error the message closes.
     message.on("data", onData).on("end", onEnd).on("close", onClose).on("error", ignoreError)
     // Most bodies arrive with their headers.
@@ -210,13 +210,20 @@ const fromMessage = (
     return Effect.sync(ignore)
   })
 
-/** @param hold of this request; it grows as the body arrives */
-export const text = (request: HttpServerRequest.HttpServerRequest, limits: Limits, hold: Hold): Read =>
-  request.source instanceof IncomingMessage
-    ? fromMessage(request, request.source, limits, hold)
-    : request.arrayBuffer.pipe(
-      Effect.mapError(({ reason }) => Predicate.isTagged(reason.cause, "MaxBytesError") ? tooLarge : incomplete),
-      Effect.flatMap((bytes) =>
-        hold.take(bytes.byteLength) ? decode(Buffer.from(bytes), hold) : Effect.fail(overloaded)
-      )
-    )
+/**
+ * Reads the body of a request of Node.
+ *
+ * @param hold of this request; it grows as the body arrives
+ */
+export const ofNode = (message: IncomingMessage, response: ServerResponse, limits: Limits, hold: Hold): Read => {
+  const rejection = rejectionOf(message, limits)
+  if (rejection !== undefined) return Effect.fail(rejection)
+  return message.complete ? readComplete(message, limits, hold) : readArriving(message, response, limits, hold)
+}
+
+/** Reads the body of a request that does not come from Node. */
+export const ofWeb = (request: HttpServerRequest.HttpServerRequest, hold: Hold): Read =>
+  request.arrayBuffer.pipe(
+    Effect.mapError(({ reason }) => Predicate.isTagged(reason.cause, "MaxBytesError") ? tooLarge : incomplete),
+    Effect.flatMap((bytes) => hold.take(bytes.byteLength) ? decode(Buffer.from(bytes), hold) : Effect.fail(overloaded))
+  )

@@ -21,7 +21,9 @@ import * as AdminRoutes from "./AdminRoutes.ts"
 import * as AnthropicRoutes from "./AnthropicRoutes.ts"
 import { TypedApi } from "./Api.ts"
 import type { Dialects } from "./Dialect.ts"
+import { DirectRoutes } from "./DirectRoutes.ts"
 import * as Endpoint from "./Endpoint.ts"
+import type { DirectRoute } from "./NodeServer.ts"
 import { NodeServer } from "./NodeServer.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
 import * as ServiceRoutes from "./ServiceRoutes.ts"
@@ -71,7 +73,8 @@ export const make = (dialects: Dialects) =>
     const services = yield* Effect.context()
     const makeId = () => Effect.runSyncWith(services)(Endpoint.makeId("req_"))
     const serviceRoutes = ServiceRoutes.make(dialects)
-    const node = new NodeServer({ settings: server, ...serviceRoutes, makeId })
+    const directRoutes = new Map<string, DirectRoute>()
+    const node = new NodeServer({ settings: server, ...serviceRoutes, makeId, directRoutes })
     const stopping = yield* Deferred.make<void>()
     // Forked before the server starts, so that it ends after it.
     yield* Effect.forkScoped(
@@ -104,7 +107,7 @@ export const make = (dialects: Dialects) =>
     const served = HttpRouter.serve(routesOf(dialects, serviceRoutes.layer), serving)
     return stop.pipe(
       Layer.provideMerge(served),
-      Layer.provide(Endpoint.layerCallerAddress),
+      Layer.provide([Endpoint.layerCallerAddress, Layer.succeed(DirectRoutes, directRoutes)]),
       Layer.provideMerge(admin),
       Layer.provideMerge(http),
       Layer.provideMerge(layerLimits(server))

@@ -83,14 +83,6 @@ export class ArrivalPacer {
   }
 }
 
-/** What one request holds. */
-export interface Hold {
-  /** Takes more bytes. Returns false and takes none if that exceeds the limit or the hold has been released. */
-  readonly take: (bytes: number) => boolean
-  /** Gives back all that was taken. */
-  readonly release: () => void
-}
-
 /**
  * A bound on the bytes that requests hold together.
  *
@@ -117,22 +109,44 @@ export class ByteBudget {
     return this.limit - this.#used
   }
 
+  /** Takes bytes. Returns false and takes none if that exceeds the limit. */
+  take(bytes: number): boolean {
+    if (bytes > this.left) return false
+    this.#used += bytes
+    return true
+  }
+
+  giveBack(bytes: number): void {
+    this.#used -= bytes
+  }
+
   hold(): Hold {
-    let held = 0
-    let isReleased = false
-    return {
-      take: (bytes) => {
-        if (isReleased || bytes > this.left) return false
-        held += bytes
-        this.#used += bytes
-        return true
-      },
-      release: () => {
-        isReleased = true
-        this.#used -= held
-        held = 0
-      }
-    }
+    return new Hold(this)
+  }
+}
+
+/** What one request holds. */
+export class Hold {
+  readonly #budget: ByteBudget
+  #held = 0
+  #isReleased = false
+
+  constructor(budget: ByteBudget) {
+    this.#budget = budget
+  }
+
+  /** Takes more bytes. Returns false and takes none if that exceeds the limit or the hold has been released. */
+  take(bytes: number): boolean {
+    if (this.#isReleased || !this.#budget.take(bytes)) return false
+    this.#held += bytes
+    return true
+  }
+
+  /** Gives back all that was taken. */
+  release(): void {
+    this.#isReleased = true
+    this.#budget.giveBack(this.#held)
+    this.#held = 0
   }
 }
 

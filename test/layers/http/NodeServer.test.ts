@@ -16,7 +16,8 @@ describe("NodeServer", () => {
       settings,
       methodsOf: () => undefined,
       dialectOf: () => dialect,
-      makeId: () => "req_1"
+      makeId: () => "req_1",
+      directRoutes: new Map()
     })
     assert.strictEqual(server.headersTimeout, 7_000)
     assert.strictEqual(server.requestTimeout, 0)
@@ -32,7 +33,8 @@ describe("a server that closes", () => {
         settings: defaultServer,
         methodsOf: () => undefined,
         dialectOf: () => dialect,
-        makeId: () => "req_1"
+        makeId: () => "req_1",
+        directRoutes: new Map()
       })
       // Without a limit, an idle connection would stay open for ever.
       server.keepAliveTimeout = 0
