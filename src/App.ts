@@ -17,7 +17,7 @@ import * as Problem from "./domain/Problem.ts"
 import type { Custom as Strategy } from "./domain/SelectionOptions.ts"
 import * as SelectionOptions from "./domain/SelectionOptions.ts"
 import * as LanguageModels from "./layers/ai/LanguageModels.ts"
-import * as CachedResponses from "./layers/cache/CachedResponses.ts"
+import * as ResponseCache from "./layers/cache/ResponseCache.ts"
 import * as Engines from "./layers/engines/Engines.ts"
 import * as ModelFiles from "./layers/engines/ModelFiles.ts"
 import * as Server from "./layers/http/Server.ts"
@@ -25,7 +25,7 @@ import * as Memory from "./layers/models/Memory.ts"
 import * as Providers from "./layers/providers/Providers.ts"
 import * as SettingsFile from "./layers/settings/SettingsFile.ts"
 import * as ModelStore from "./layers/store/ModelStore.ts"
-import { CachedResponses as CachedResponsesService } from "./services/cache/CachedResponses.ts"
+import { none as noCache, ResponseCache as ResponseCacheService } from "./services/cache/ResponseCache.ts"
 import * as FakeKind from "./services/engines/FakeKind.ts"
 import * as LlamaKind from "./services/engines/LlamaKind.ts"
 import * as OnnxKind from "./services/engines/OnnxKind.ts"
@@ -60,7 +60,7 @@ export const services = {
   metrics: Metrics.layer,
   pressure: MemoryPressure.layer,
   decisionLog: DecisionLog.layer,
-  cachedResponses: CachedResponses.layer,
+  responseCache: ResponseCache.layer,
   backoff: Backoff.layer,
   inference: Inference.layer
 }
@@ -78,7 +78,7 @@ export const memory = Memory.layer
 const assemble = (all: Services) =>
   all.inference.pipe(
     Layer.provideMerge(
-      Layer.mergeAll(all.router, all.metrics, all.pressure, all.decisionLog, all.cachedResponses, all.backoff)
+      Layer.mergeAll(all.router, all.metrics, all.pressure, all.decisionLog, all.responseCache, all.backoff)
     ),
     Layer.provideMerge(all.breaker),
     Layer.provideMerge(Layer.mergeAll(all.registry, all.models)),
@@ -95,10 +95,7 @@ const assembleParts = (replaced: Partial<Services>) =>
     ...replaced,
     providers: AppParts.partOr(ProvidersService, noProviders),
     metrics: AppParts.partOr(Metrics.Metrics, { begin: () => {}, end: () => {} }),
-    cachedResponses: AppParts.partOr(CachedResponsesService, {
-      keep: () => Effect.void,
-      recall: () => Effect.undefined
-    })
+    responseCache: AppParts.partOr(ResponseCacheService, noCache)
   })
 
 /**
@@ -143,8 +140,8 @@ export const engines = Layer.mergeAll(llama, onnx, fake)
 /** Remote deployments: their connections, keys and images. Requires `Settings`. A part of `core`. */
 export const providers = Layer.fresh(services.providers)
 
-/** Earlier answers, for models whose last fallback is `cached-responses`. A part of `core`. */
-export const cache = Layer.fresh(services.cachedResponses)
+/** Earlier answers, for models with `cache` and for those whose last fallback is `cached-responses`. A part of `core`. */
+export const cache = Layer.fresh(services.responseCache)
 
 /** Metrics of requests, in Effect's metric registry. A part of `core`. */
 export const monitoring = Layer.fresh(services.metrics)
@@ -185,9 +182,9 @@ export const strategy = (custom: Strategy): Layer.Layer<never, SettingsError> =>
 
 /** The runtime with every part, some services replaced. Requires only `Settings`. */
 export const runtimeWith = (replaced: Partial<Services>) => {
-  const { cachedResponses, metrics, providers } = { ...services, ...replaced }
+  const { metrics, providers, responseCache } = { ...services, ...replaced }
   return assembleParts(replaced).pipe(
-    Layer.provide(Layer.mergeAll(engines, providers, metrics, cachedResponses))
+    Layer.provide(Layer.mergeAll(engines, providers, metrics, responseCache))
   )
 }
 

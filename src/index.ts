@@ -44,8 +44,8 @@ export * as AiTokenizer from "./layers/ai/AiTokenizer.ts"
 export * as LanguageModels from "./layers/ai/LanguageModels.ts"
 /** Reads `troupe.yaml`, or a configuration given as a value; fails with a `SettingsError`. */
 export * as SettingsFile from "./layers/settings/SettingsFile.ts"
-/** Service: earlier answers, for the fallback `cached-responses`. `App.cache` provides it. */
-export * as CachedResponses from "./services/cache/CachedResponses.ts"
+/** Service: earlier answers, in memory and in a store. `App.cache` provides it. */
+export * as ResponseCache from "./services/cache/ResponseCache.ts"
 /** Service: starts engines. What an engine is: streams events, counts tokens, holds a slot for each job. */
 export * as Engine from "./services/engines/Engine.ts"
 /** Service: headers of model files, and the memory in bytes that a deployment will take. */

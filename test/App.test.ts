@@ -6,7 +6,7 @@ import { HttpServer } from "effect/http"
 import * as App from "../src/App.ts"
 import type { Model } from "../src/domain/Deployment.ts"
 import * as LanguageModels from "../src/layers/ai/LanguageModels.ts"
-import { CachedResponses } from "../src/services/cache/CachedResponses.ts"
+import { ResponseCache } from "../src/services/cache/ResponseCache.ts"
 import { Engines } from "../src/services/engines/Engine.ts"
 import { Providers } from "../src/services/engines/Providers.ts"
 import { Breaker } from "../src/services/health/Breaker.ts"
@@ -100,7 +100,7 @@ const tags = {
   metrics: Metrics,
   pressure: Pressure,
   decisionLog: DecisionLog,
-  cachedResponses: CachedResponses,
+  responseCache: ResponseCache,
   backoff: Backoff,
   inference: Inference
 } satisfies Record<keyof App.Services, unknown>

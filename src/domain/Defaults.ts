@@ -80,13 +80,20 @@ export const keptDecisions = 1_000
 /** Deployments of each list in a kept record: candidates, excluded, spilled, fallbacks. */
 export const listedInDecision = 20
 
-/** Limits of cached answers, for models with `cached-responses` as their last fallback. */
-export const cachedResponses = {
-  entries: 10_000,
-  bytes: 64 * 2 ** 20,
+/** Limits of cached answers. */
+export const cache = {
+  /** Of the answers that are kept as events. */
+  memoryBytes: 64 * 2 ** 20,
+  /** Number of the answers that are kept as text. */
+  compactEntries: 1_000,
+  compactBytes: 64 * 2 ** 20,
   /** Of one answer. */
   largestBytes: 2 ** 20,
-  timeToLive: Duration.hours(1)
+  timeToLive: Duration.hours(1),
+  /** The longest time to live. */
+  longestTimeToLive: Duration.days(30),
+  /** How long a store keeps what has been cleared: longer than any answer. */
+  marksKeptMs: Duration.toMillis(Duration.days(31))
 }
 
 /** Requests for embeddings in one job of an engine. */

@@ -1,6 +1,7 @@
 /** A model, which is the name that a request selects, and its deployments, each a way to serve it. Plain data. */
 import type { Schema } from "effect"
 import { Duration } from "effect"
+import type { CacheSettings } from "./CacheControl.ts"
 import type { traits } from "./Fields.ts"
 import type { RemoteDeployment } from "./RemoteDeployment.ts"
 import type { Routing } from "./RoutingPolicy.ts"
@@ -56,6 +57,8 @@ export interface Model {
   readonly deployments: readonly [Deployment, ...Array<Deployment>]
   /** If left out, the policy `default` without fallbacks. */
   readonly routing?: Routing
+  /** If left out, its answers are not cached. */
+  readonly cache?: CacheSettings
 }
 
 /** An unused model is unloaded after this time, unless configured. */

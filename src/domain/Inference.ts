@@ -22,6 +22,8 @@
  */
 import type { Stream } from "effect"
 import { Schema } from "effect"
+import type { CacheUse } from "./CacheControl.ts"
+import { CacheControl } from "./CacheControl.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
 import { isNestedDeeper, mostLevels } from "./JsonScan.ts"
@@ -153,6 +155,8 @@ export const Request = Schema.Struct({
   logprobs: Schema.optional(wholeNumber(0, 20)),
   /** The caller's own request, which is sent to a provider of the same dialect; default none. */
   source: Schema.optional(Source),
+  /** How cached answers are used, where the model has a cache; default as the model's settings say. */
+  cache: Schema.optional(CacheControl),
   ...callerFields
 }).check(
   Schema.makeFilter(({ assistantPrefix, format }) =>
@@ -283,10 +287,12 @@ export type Event =
 export interface AnsweredBy {
   /** Its id. */
   readonly deployment: string
-  /** Including failed ones. */
+  /** Including failed ones; 0 for a cached answer. */
   readonly attempts: number
   /** The id of the decision record: see `DecisionLog`. */
   readonly decision: string
+  /** How the cache took part; left out where the model has none. */
+  readonly cache?: CacheUse
 }
 
 /** An answer whose first event has arrived. A `handoff` event names a deployment that continues it. */

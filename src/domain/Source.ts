@@ -66,7 +66,9 @@ export const Source = Schema.Struct({
   /** The body has numbers that are `ExactNumber`; default false. */
   hasExactNumbers: Schema.optional(Schema.Boolean),
   /** A dialect has decoded and checked this request, so that it is not checked again; default false. */
-  isChecked: Schema.optional(Schema.Boolean)
+  isChecked: Schema.optional(Schema.Boolean),
+  /** The request is one of several that the caller's `n` stands for, whose answers must differ; default false. */
+  isChoice: Schema.optional(Schema.Boolean)
 })
 export type Source = typeof Source.Type
 

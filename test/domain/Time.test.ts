@@ -1,17 +1,17 @@
 /** Intervals do not depend on the system's date, which administrators and NTP change. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Fiber, Redacted, Stream } from "effect"
+import { Clock, Duration, Effect, Fiber, Redacted, Stream } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { globSync, readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { RateLimited } from "../../src/domain/InferenceError.ts"
 import * as Time from "../../src/domain/Time.ts"
-import * as CachedResponsesLayer from "../../src/layers/cache/CachedResponses.ts"
+import * as ResponseCacheLayer from "../../src/layers/cache/ResponseCache.ts"
 import * as HangDetector from "../../src/layers/engines/HangDetector.ts"
 import * as Connection from "../../src/layers/providers/Connection.ts"
 import * as DeploymentKeys from "../../src/layers/providers/DeploymentKeys.ts"
-import { CachedResponses } from "../../src/services/cache/CachedResponses.ts"
+import { ResponseCache } from "../../src/services/cache/ResponseCache.ts"
 import * as Breaker from "../../src/services/health/Breaker.ts"
 import { Inference } from "../../src/services/inference/Inference.ts"
 import { Models } from "../../src/services/models/Models.ts"
@@ -98,16 +98,17 @@ const engineJob: Case = (jump) =>
 
 const earlierAnswer: Case = (jump) =>
   Effect.gen(function*() {
-    const { keep, recall } = yield* CachedResponses
-    const request = { model: "a", messages: [{ role: "user", content: "Hello" }] } as const
+    const { keep, recall } = yield* ResponseCache
     const usage = { promptTokens: 1, completionTokens: 1, cachedTokens: 0 }
-    yield* keep(request, { text: "Hi", toolCalls: [], finishReason: "stop", usage })
+    const at = yield* Clock.currentTimeMillis
+    const events = [{ type: "finish", reason: "stop", usage }] as const
+    keep("key", { model: "a", tenant: "", deployment: "a#0", at, ttlMs: 3_600_000, events })
     jump()
     yield* TestClock.adjust("59 minutes")
-    assert.isDefined(yield* recall(request))
+    assert.isDefined(recall("key"))
     yield* TestClock.adjust("2 hours")
-    assert.isUndefined(yield* recall(request))
-  }).pipe(Effect.provide(CachedResponsesLayer.layer))
+    assert.isUndefined(recall("key"))
+  }).pipe(Effect.provide(ResponseCacheLayer.layer))
 
 /** Two pieces 100 ms apart, in the middle of which the date changes. */
 const stream: Case = (jump) => {
@@ -180,6 +181,7 @@ describe("monotonic time", () => {
       .filter((file) => dates.test(readFileSync(root + file, "utf8").replaceAll(/\/\*\*[^]*?\*\//g, "")))
     assert.deepStrictEqual(readers.toSorted(), [
       "domain/Time.ts",
+      "layers/cache/ResponseCache.ts",
       "layers/http/Endpoint.ts",
       "layers/http/ServiceRoutes.ts",
       "layers/providers/HttpExchange.ts",
@@ -187,6 +189,7 @@ describe("monotonic time", () => {
       "layers/store/Lock.ts",
       "layers/store/StoreContext.ts",
       "services/health/Breaker.ts",
+      "services/inference/CachedChat.ts",
       "services/inference/RequestTelemetry.ts",
       "services/models/Models.ts"
     ])

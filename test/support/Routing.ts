@@ -10,9 +10,9 @@ import type { Generation } from "../../src/domain/Generation.ts"
 import type { Event } from "../../src/domain/Inference.ts"
 import * as InferenceError from "../../src/domain/InferenceError.ts"
 import * as RoutingPolicy from "../../src/domain/RoutingPolicy.ts"
-import * as CachedResponsesLayer from "../../src/layers/cache/CachedResponses.ts"
+import * as ResponseCacheLayer from "../../src/layers/cache/ResponseCache.ts"
 import * as ModelFiles from "../../src/layers/engines/ModelFiles.ts"
-import { CachedResponses } from "../../src/services/cache/CachedResponses.ts"
+import { ResponseCache } from "../../src/services/cache/ResponseCache.ts"
 import type { Engine } from "../../src/services/engines/Engine.ts"
 import * as Breaker from "../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../src/services/inference/Inference.ts"
@@ -70,7 +70,7 @@ export interface Setting {
   /** The program's own instead of the built-in one. */
   readonly backoff?: Backoff.MakeSchedule
   readonly metrics?: Metrics.Metrics["Service"]
-  readonly cachedResponses?: CachedResponses["Service"]
+  readonly responseCache?: ResponseCache["Service"]
   readonly decisionLog?: DecisionLog.DecisionLog["Service"]
   readonly measure?: Router.Router["Service"]["measure"]
   /** The wait for a slot. */
@@ -138,7 +138,7 @@ const serviceOr = <I, S>(tag: Context.Service<I, S>, given: S | undefined, built
 export const world = (setting: Setting): World => {
   const { disguise = (engine) => engine, events = [], fallbacks = {}, measure, metrics, models, queue = Effect.void } =
     setting
-  const { backoff = Backoff.fromPolicy, cachedResponses, decisionLog, policies = [], policy = {} } = setting
+  const { backoff = Backoff.fromPolicy, responseCache, decisionLog, policies = [], policy = {} } = setting
   const parts = new Map<string, Part>()
   const own: RoutingPolicy.Policy = { ...RoutingPolicy.defaults, retries: 0, ...policy }
   const configured = Object.entries(models).map(([name, deployments]): Model => {
@@ -169,7 +169,7 @@ export const world = (setting: Setting): World => {
       Layer.mergeAll(
         routerLayer,
         serviceOr(DecisionLog.DecisionLog, decisionLog, DecisionLog.layer),
-        serviceOr(CachedResponses, cachedResponses, CachedResponsesLayer.layer),
+        serviceOr(ResponseCache, responseCache, ResponseCacheLayer.layer),
         Backoff.layerWith(backoff)
       )
     ),

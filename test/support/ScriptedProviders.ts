@@ -24,7 +24,7 @@ import type { AnsweredBy, AnswerSink, Event, Request } from "../../src/domain/In
 import type { InferenceError } from "../../src/domain/InferenceError.ts"
 import type { Policy } from "../../src/domain/RoutingPolicy.ts"
 import * as RoutingPolicy from "../../src/domain/RoutingPolicy.ts"
-import * as CachedResponses from "../../src/layers/cache/CachedResponses.ts"
+import * as ResponseCacheLayer from "../../src/layers/cache/ResponseCache.ts"
 import * as ModelFiles from "../../src/layers/engines/ModelFiles.ts"
 import * as DeploymentKeys from "../../src/layers/providers/DeploymentKeys.ts"
 import * as HttpExchange from "../../src/layers/providers/HttpExchange.ts"
@@ -347,7 +347,7 @@ const layerOf = (stage: Stage) => {
         router,
         Layer.succeed(Metrics.Metrics, metrics),
         DecisionLog.layer,
-        CachedResponses.layer,
+        ResponseCacheLayer.layer,
         Backoff.layer
       )
     ),

@@ -19,7 +19,7 @@ import type { Source } from "../../domain/Source.ts"
 import { requiredPaths } from "../../domain/Source.ts"
 import { mostStops, mostTools } from "../openai/Schema.ts"
 import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
-import { callerOf, decodeBody, unknownFieldsOf } from "../shared/CallerRequest.ts"
+import { cacheOf, callerOf, decodeBody, unknownFieldsOf } from "../shared/CallerRequest.ts"
 import { at, type Fields, isObject, listAt } from "../shared/Json.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import * as FieldNames from "./FieldNames.ts"
@@ -250,6 +250,7 @@ const callOf = (body: Schema.MessagesRequest, source: Source, caller: CallerIden
       ...toolingOf(body),
       ...formatOf(body),
       ...callerFieldsOf(body, caller, metadata?.user_id),
+      ...cacheOf(caller),
       ...(stop === undefined ? {} : { stop }),
       maxTokens,
       model,

@@ -8,7 +8,7 @@ import { textOf } from "../../domain/Message.ts"
 import * as Problem from "../../domain/Problem.ts"
 import type { Source, Task } from "../../domain/Source.ts"
 import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
-import { callerOf, decodeBody, unknownFieldsOf } from "../shared/CallerRequest.ts"
+import { cacheOf, callerOf, decodeBody, unknownFieldsOf } from "../shared/CallerRequest.ts"
 import type { BodyFields } from "../shared/FieldNames.ts"
 import type { Fields } from "../shared/Json.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
@@ -175,6 +175,7 @@ const requestsOf = (
     ...toolingOf(body),
     ...formatOf(body),
     ...callerOf(body, caller),
+    ...cacheOf(caller),
     model: body.model,
     ...conversationOf(body),
     source
@@ -182,12 +183,12 @@ const requestsOf = (
   if (n === 1) return { requests: [shared] }
   const { n: _, ...single } = exact
   const choice = (index: number): Request => {
-    if (seed === undefined) return { ...shared, source: { ...source, body: single } }
+    if (seed === undefined) return { ...shared, source: { ...source, body: single, isChoice: true } }
     const own = BigInt.asIntN(64, seed + BigInt(index))
     return {
       ...shared,
       seed: seed32(own),
-      source: { ...source, body: { ...single, seed: ExactNumber.fromInteger(own) } }
+      source: { ...source, body: { ...single, seed: ExactNumber.fromInteger(own) }, isChoice: true }
     }
   }
   return { requests: [choice(0), ...Array.from({ length: n - 1 }, (_, index) => choice(index + 1))], together: shared }

@@ -10,6 +10,7 @@ import type { Schema } from "effect"
 import { Duration, Result } from "effect"
 import { LRUCache } from "lru-cache"
 import { hash } from "node:crypto"
+import * as CacheControl from "../../domain/CacheControl.ts"
 import type { Caller } from "../../domain/Caller.ts"
 import { tenantHeader } from "../../domain/Caller.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
@@ -259,4 +260,11 @@ export const callerOf = (
     ...(fields.keep_alive === undefined ? {} : { keepAlive: keepAliveOf(fields.keep_alive) }),
     ...(fields.troupe === undefined ? {} : { route: fields.troupe })
   }
+}
+
+/** What the caller's `Cache-Control` says about cached answers. */
+export const cacheOf = ({ headers = {} }: CallerIdentity): { readonly cache?: CacheControl.CacheControl } => {
+  const header = headers["cache-control"]
+  const cache = header === undefined ? undefined : CacheControl.parse(header)
+  return cache === undefined ? {} : { cache }
 }

@@ -18,6 +18,13 @@ import type { RequestState, RoutedRequest } from "./RequestTelemetry.ts"
 import * as StreamFailover from "./StreamFailover.ts"
 import * as Validation from "./Validation.ts"
 
+/** Chat completions. */
+export interface Chat {
+  readonly open: (request: Request) => Effect.Effect<OpenedAnswer, InferenceError, Scope.Scope>
+  readonly deliver: (request: Request, sink: AnswerSink) => Effect.Effect<void, InferenceError>
+  readonly generate: (request: Request) => Effect.Effect<Answer, InferenceError>
+}
+
 type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 
 /** Undefined if the caller sets none of the fields. */
@@ -62,7 +69,7 @@ const generationOf = (request: Request): Mutable<Generation> => {
 }
 
 /** Span attributes of OpenTelemetry's GenAI conventions. */
-const chatAttributes = (request: Request): Record<string, unknown> => ({
+export const chatAttributes = (request: Request): Record<string, unknown> => ({
   "gen_ai.request.max_tokens": request.maxTokens,
   "gen_ai.request.temperature": request.temperature,
   "gen_ai.request.top_p": request.topP,
@@ -84,7 +91,7 @@ const lengthOf = ({ messages }: Request): number =>
   )
 
 /** What the router needs to know of a request. */
-const routingOf = (request: Request): RoutingRequest => ({
+export const routingOf = (request: Request): RoutingRequest => ({
   ...request,
   capabilities: requiredByChat(request),
   pathsOf: (need: string) => pathsOf(request, need),
@@ -109,19 +116,13 @@ const start = ({ execute }: Pipeline) =>
     return { ...answeredByOf(winner), events: Stream.fromPull(Effect.succeed(pull)) } satisfies OpenedAnswer
   })
 
-export const open = (pipeline: Pipeline) => {
+const open = (pipeline: Pipeline): Chat["open"] => {
   const answer = start(pipeline)
   return (input: Request) =>
     Effect.flatMap(
       route(pipeline, input),
       (routed) => routed.route.cached ? pipeline.cached.streamed(routed, makeAnswer, answer(routed)) : answer(routed)
     )
-}
-
-export const stream = (pipeline: Pipeline) => {
-  const opened = open(pipeline)
-  return (request: Request): Stream.Stream<Event, InferenceError> =>
-    Stream.unwrap(Effect.map(opened(request), ({ events }) => events))
 }
 
 /** Whether the policy depends on the time of the first piece of an answer, or between two. */
@@ -199,9 +200,9 @@ const deliverDirect = (sink: AnswerSink): StartDirect<void> => (pipeline, routed
   return direct && delivery.follow(direct)
 }
 
-export const deliver = (pipeline: Pipeline) => {
+const deliver = (pipeline: Pipeline): Chat["deliver"] => {
   const answer = start(pipeline)
-  return (input: Request, sink: AnswerSink): Effect.Effect<void, InferenceError> => {
+  return (input, sink) => {
     const delivered = run<void>(
       pipeline,
       deliverDirect(sink),
@@ -215,13 +216,23 @@ export const deliver = (pipeline: Pipeline) => {
   }
 }
 
-export const generate = (pipeline: Pipeline) => {
+const generate = (pipeline: Pipeline): Chat["generate"] => {
   const answer = complete(pipeline)
   const answered = run<Answer>(
     pipeline,
     completeDirect,
-    (routed) => routed.route.cached ? pipeline.cached.buffered(routed, answer(routed)) : answer(routed)
+    (routed) => routed.route.cached ? pipeline.cached.buffered(routed, makeAnswer, answer(routed)) : answer(routed)
   )
-  return (input: Request) =>
-    isChecked(input) ? answered(input) : Effect.flatMap(validated(input, Validation.chat), answered)
+  return (input) => isChecked(input) ? answered(input) : Effect.flatMap(validated(input, Validation.chat), answered)
 }
+
+/** Chat completions without a cache. */
+export const make = (pipeline: Pipeline): Chat => ({
+  open: open(pipeline),
+  deliver: deliver(pipeline),
+  generate: generate(pipeline)
+})
+
+/** An answer as it is generated. */
+export const stream = ({ open }: Chat) => (request: Request): Stream.Stream<Event, InferenceError> =>
+  Stream.unwrap(Effect.map(open(request), ({ events }) => events))

@@ -27,6 +27,7 @@ import type {
 } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as AnswerPull from "./AnswerPull.ts"
+import * as CachedChat from "./CachedChat.ts"
 import * as Chat from "./Chat.ts"
 import * as Pipeline from "./Pipeline.ts"
 import * as Tasks from "./Tasks.ts"
@@ -62,19 +63,20 @@ export const deliverOpened: (
   opened: Effect.Effect<OpenedAnswer, InferenceError, Scope.Scope>
 ) => Effect.Effect<void, InferenceError> = AnswerPull.deliverOpened
 
-/** Requires the services that requests use: router, models, circuits, metrics, decision records and others. */
+/** Requires the services that requests use: router, models, circuits, metrics, decision records, cache and others. */
 export const layer = Layer.effect(
   Inference,
-  Effect.map(Pipeline.make, (pipeline) =>
-    Inference.of({
-      open: Chat.open(pipeline),
-      stream: Chat.stream(pipeline),
-      deliver: Chat.deliver(pipeline),
-      generate: Chat.generate(pipeline),
+  Effect.gen(function*() {
+    const pipeline = yield* Pipeline.make
+    const chat = yield* CachedChat.make(pipeline, Chat.make(pipeline))
+    return Inference.of({
+      ...chat,
+      stream: Chat.stream(chat),
       embed: Tasks.embed(pipeline),
       rerank: Tasks.rerank(pipeline),
       classify: Tasks.classifyTexts(pipeline),
       tokenize: Tasks.tokenize(pipeline),
       count: Tasks.count(pipeline)
-    }))
+    })
+  })
 )

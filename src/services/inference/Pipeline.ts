@@ -4,7 +4,7 @@
 import type { Fiber } from "effect"
 import { Cause, Clock, Duration, Effect, Result, Scope, SubscriptionRef } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
-import type { Deployment } from "../../domain/Deployment.ts"
+import type { Deployment, Model } from "../../domain/Deployment.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
 import { InferenceError, make as makeError, Overloaded } from "../../domain/InferenceError.ts"
@@ -14,6 +14,7 @@ import { hasImages } from "../../domain/RoutingRequest.ts"
 import type { Source } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
+import { ResponseCache } from "../cache/ResponseCache.ts"
 import type { EventReceiver } from "../engines/Engine.ts"
 import { Breaker } from "../health/Breaker.ts"
 import { interval, Pressure, sheds } from "../models/MemoryPressure.ts"
@@ -31,7 +32,7 @@ import * as HedgeBudget from "../resilience/HedgeBudget.ts"
 import { DecisionLog } from "../routing/DecisionLog.ts"
 import { factsOf } from "../routing/DeploymentFacts.ts"
 import type { Route } from "../routing/Route.ts"
-import { noDeployment } from "../routing/Route.ts"
+import { answeredRoute, noDeployment } from "../routing/Route.ts"
 import { Router } from "../routing/Router.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import * as AttemptScope from "./AttemptScope.ts"
@@ -407,7 +408,10 @@ export const make = Effect.gen(function*() {
     execute: makeExecute(parts, attempts),
     direct: makeDirect(parts, attempts),
     embed: AttemptScope.makeEmbed(models),
-    cached: CachedResponses.makeFallback(yield* CachedResponses.CachedResponses, parts.callbacks)
+    /** Begins a request that has an answer already; `complete` ends it. */
+    beginAnswered: (fiber: Fiber.Fiber<unknown, unknown>, model: Model, attributes: () => Record<string, unknown>) =>
+      RequestTelemetry.begin(parts, fiber, "chat", answeredRoute(model), attributes),
+    cached: CachedResponses.makeFallback({ cache: yield* ResponseCache, callbacks: parts.callbacks })
   }
 })
 

@@ -164,6 +164,19 @@ const endAttributes = (
   }
 }
 
+/** Records an answer that was generated before: the request has generated nothing. */
+export const recordReplay = (state: RequestState, deployment: string, last: Event): void => {
+  const stats = makeStats({ id: deployment, provider: "troupe.cache" })
+  if (last.type === "finish") {
+    stats.promptTokens = last.usage.promptTokens
+    stats.finish = last
+  }
+  stats.done = true
+  state.stats = stats
+  state.failure = undefined
+  state.record.answeredBy = deployment
+}
+
 /** The services that a request reports to. */
 interface Parts {
   readonly metrics: Metrics["Service"]

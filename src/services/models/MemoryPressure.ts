@@ -37,6 +37,8 @@ export interface Shedding {
   readonly unloadIdleFor: Duration.Duration | undefined
   /** Refuse new requests of low priority with 429. */
   readonly refuseLowPriority: boolean
+  /** Clear the cached answers in memory, and keep none there. */
+  readonly clearCaches: boolean
   readonly collectGarbage: boolean
   /** The name of the alert to raise; undefined raises none. */
   readonly alert: string | undefined
@@ -45,6 +47,7 @@ export interface Shedding {
 const nothing: Shedding = {
   unloadIdleFor: undefined,
   refuseLowPriority: false,
+  clearCaches: false,
   collectGarbage: false,
   alert: undefined
 }
@@ -57,6 +60,7 @@ export const sheds: Readonly<Record<Level, Shedding>> = {
   emergency: {
     unloadIdleFor: Duration.zero,
     refuseLowPriority: true,
+    clearCaches: true,
     collectGarbage: true,
     alert: "emergency_memory"
   }

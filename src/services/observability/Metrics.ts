@@ -6,6 +6,7 @@
  * The `model` label holds names of configured models only, so that callers cannot create time series.
  */
 import { Context, Effect, Layer, Metric, Schedule } from "effect"
+import type { CacheUse } from "../../domain/CacheControl.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import { Models } from "../models/Models.ts"
 
@@ -26,6 +27,19 @@ const tokens = Metric.histogram("llm_tokens_generated", {
 })
 const usage = Metric.counter("llm_model_usage_total", {
   description: "Requests begun, by model and operation",
+  incremental: true
+})
+
+const cacheHits = Metric.counter("llm_cache_hits_total", {
+  description: "Requests answered by the response cache, by model and tier",
+  incremental: true
+})
+const cacheMisses = Metric.counter("llm_cache_misses_total", {
+  description: "Requests that the response cache had no answer for",
+  incremental: true
+})
+const cacheBypasses = Metric.counter("llm_cache_bypasses_total", {
+  description: "Requests of models with a response cache that it does not apply to",
   incremental: true
 })
 
@@ -91,6 +105,8 @@ export class Metrics extends Context.Service<Metrics, {
   readonly begin: (model: string, operation: Operation) => Effect.Effect<void> | void
   /** The effect of `begin` has ended before the effect of `end` starts. */
   readonly end: (outcome: Outcome) => Effect.Effect<void> | void
+  /** How the response cache took part in a request of a model that has one. */
+  readonly cached?: (model: string, use: CacheUse) => void
 }>()("troupe/services/observability/Metrics") {}
 
 /** Records into Effect's metric registry. */
@@ -107,7 +123,20 @@ export const layer = Layer.effect(
       series.set(key, created)
       return created
     }
+    const cacheSeries = new Map<string, Update>()
+    const cacheSeriesOf = (model: string, use: CacheUse): Update => {
+      const tier = use.result === "hit" ? use.tier : ""
+      const key = `${use.result} ${tier} ${model}`
+      const known = cacheSeries.get(key)
+      if (known !== undefined) return known
+      const created = use.result === "hit"
+        ? seriesOf(cacheHits, context, { model, tier })
+        : seriesOf(use.result === "miss" ? cacheMisses : cacheBypasses, context, { model })
+      cacheSeries.set(key, created)
+      return created
+    }
     return Metrics.of({
+      cached: (model, use) => cacheSeriesOf(model, use)(1),
       begin: (model, operation) => of(model, operation).begun(1),
       end({ end, model, operation, seconds, tokens }: Outcome) {
         const { duration, errors, failed, succeeded, tokens: generated } = of(model, operation)

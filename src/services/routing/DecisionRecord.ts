@@ -81,6 +81,8 @@ export const Record = Schema.Struct({
   attempts: Schema.Array(Attempt),
   /** The deployment that answered. */
   answeredBy: Schema.optionalKey(Schema.String),
+  /** The tier of the cache that had the answer: no deployment was called. */
+  cache: Schema.optionalKey(Schema.Literals(["memory", "compact", "store", "flight"])),
   /** Duration, ms; left out while it runs. */
   tookMs: Schema.optionalKey(Schema.Finite),
   end: Schema.optionalKey(Schema.Literals(["success", "failure", "interruption"]))

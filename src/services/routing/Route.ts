@@ -1,11 +1,12 @@
 /** The route of one request: the deployments that can answer it, in order, or why none can. */
 import * as UnknownFields from "../../dialects/shared/UnknownFields.ts"
-import type { Deployment } from "../../domain/Deployment.ts"
+import type { Deployment, Model } from "../../domain/Deployment.ts"
 import type { List } from "../../domain/FailureClass.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make, NoDeployment } from "../../domain/InferenceError.ts"
 import type { RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
+import { defaults } from "../../domain/RoutingPolicy.ts"
 import type { RoutingRequest } from "../../domain/RoutingRequest.ts"
 import type { Decision } from "./DecisionRecord.ts"
 
@@ -79,4 +80,23 @@ export const joinDecisions = (own: Decision, others: ReadonlyArray<Decision>): D
     ...(waits.length === 0 ? {} : { retryAfterMs: Math.min(...waits) }),
     ...(missing !== undefined && others.every((one) => one.missing !== undefined) ? { missing } : {})
   }
+}
+
+const answeredRoutes = new WeakMap<Model, Route>()
+
+/** The route of a request that has an answer already: it has no deployments. */
+export const answeredRoute = (model: Model): Route => {
+  const known = answeredRoutes.get(model)
+  if (known !== undefined) return known
+  const route: Route = {
+    model: model.name,
+    deployments: [],
+    fallbacks: { ordinary: [], context: [], content: [] },
+    cached: false,
+    decision: { model: model.name, strategy: "cache", candidates: [], eligible: 0, excluded: [] },
+    policy: model.routing?.policy ?? defaults,
+    slowestFirstTokenMs: undefined
+  }
+  answeredRoutes.set(model, route)
+  return route
 }

@@ -1,181 +1,14 @@
-/** Cached responses: what identifies a request, what is kept, and how the fallback returns an earlier answer. */
+/** Cached responses: what is kept, and how the fallback returns an earlier answer. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Metric, Schema, Stream } from "effect"
-import * as fc from "fast-check"
-import * as ExactNumber from "../../../src/domain/ExactNumber.ts"
-import type { Event } from "../../../src/domain/Inference.ts"
-import { Request } from "../../../src/domain/Inference.ts"
+import { Effect, Metric, Stream } from "effect"
+import type { Event, Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
-import { keyOf } from "../../../src/layers/cache/CachedResponses.ts"
-import type { Response } from "../../../src/services/cache/CachedResponses.ts"
 import * as CachedResponses from "../../../src/services/cache/CachedResponses.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import { DecisionLog } from "../../../src/services/routing/DecisionLog.ts"
 import type { Router } from "../../../src/services/routing/Router.ts"
 import type { Setting } from "../../support/Routing.ts"
 import { world } from "../../support/Routing.ts"
-
-const base: Request = { model: "chat", messages: [{ role: "user", content: "Hello" }] }
-
-/** The body of a caller, with a field that Troupe does not know. */
-const sourceOf = (verbosity: string) => ({
-  dialect: "openai",
-  body: { messages: [], verbosity },
-  unknownFields: [{ path: ["verbosity"] }]
-} as const)
-
-/** Two values of each field, neither of which equals a missing field. */
-const values: { readonly [Field in keyof Request]-?: readonly [Request[Field], Request[Field]] } = {
-  model: ["chat", "other"],
-  messages: [base.messages, [{ role: "user", content: [{ type: "text", text: "Hello" }] }]],
-  temperature: [0, 0.5],
-  topP: [0.1, 0.2],
-  seed: [1, 2],
-  topK: [1, 2],
-  minP: [0.1, 0.2],
-  repeatPenalty: [1.1, 1.2],
-  presencePenalty: [0.1, 0.2],
-  frequencyPenalty: [0.1, 0.2],
-  logitBias: [{ "1": 5 }, { "2": 5 }],
-  maxTokens: [1, 2],
-  stop: [["a"], ["b"]],
-  tools: [[{ name: "a" }], [{ name: "a", description: "It adds." }]],
-  parallelToolCalls: [false, true],
-  toolChoice: ["none", { name: "a" }],
-  format: [{ type: "json_object" }, { type: "json_schema", schema: {} }],
-  logprobs: [1, 2],
-  assistantPrefix: ["The", "The capital"],
-  source: [sourceOf("low"), sourceOf("high")],
-  tenant: ["one", "two"],
-  priority: ["low", "high"],
-  keepAlive: [Duration.seconds(1), Duration.seconds(2)],
-  route: [{ retries: 0 }, { retries: 1 }]
-}
-
-/** Fields that do not change the answer. */
-const ignored: ReadonlySet<string> = new Set(["seed", "priority", "keepAlive", "route"])
-
-const fields = Object.keys(values) as ReadonlyArray<keyof Request>
-
-/** For each field: missing (-1), or one of its two values. */
-const choices = fc.tuple(...fields.map(() => fc.constantFrom(-1, 0, 1).map(Number)))
-
-const requestOf = (choice: ReadonlyArray<number>): Request => ({
-  ...base,
-  ...Object.fromEntries(
-    fields.flatMap((field, index) => choice[index]! < 0 ? [] : [[field, values[field][choice[index] as 0 | 1]]])
-  )
-})
-
-/** Equal for requests that must have the same key: a missing required field has its value of `base`. */
-const relevant = (choice: ReadonlyArray<number>): string =>
-  fields.map((field, index) => {
-    const chosen = choice[index]!
-    if (ignored.has(field)) return ""
-    return chosen < 0 && (field === "model" || field === "messages") ? 0 : chosen
-  }).join()
-
-describe("the key of a request", () => {
-  it("covers every field of a request", () => {
-    assert.sameMembers([...fields], Object.keys(Request.fields))
-  })
-
-  it("differs exactly if a field that changes the answer differs", () => {
-    fc.assert(
-      fc.property(choices, choices, (one, two) => {
-        const isSame = keyOf(requestOf(one)) === keyOf(requestOf(two))
-        assert.strictEqual(isSame, relevant(one) === relevant(two))
-      }),
-      { numRuns: 2_000 }
-    )
-  })
-
-  it("differs for a change of any single field, and for every tenant", () => {
-    fc.assert(fc.property(choices, fc.nat(fields.length - 1), (choice, index) => {
-      const others = [-1, 0, 1].filter((way) => way !== choice[index])
-      for (const way of others) {
-        const changed = choice.with(index, way)
-        const isSame = keyOf(requestOf(choice)) === keyOf(requestOf(changed))
-        assert.strictEqual(isSame, relevant(choice) === relevant(changed), fields[index])
-      }
-      const tenants = fc.sample(fc.string({ minLength: 1 }), 3)
-      const keys = ["", ...new Set(tenants)].map((tenant) => keyOf({ ...requestOf(choice), tenant }))
-      assert.strictEqual(new Set(keys).size, keys.length)
-    }))
-  })
-
-  it("does not depend on known fields of the caller's body, which the request has as well", () => {
-    const body = { messages: [], stream: true }
-    assert.strictEqual(keyOf({ ...base, source: { dialect: "openai", body } }), keyOf(base))
-    assert.strictEqual(keyOf({ ...base, source: { dialect: "anthropic", body: { messages: [] } } }), keyOf(base))
-  })
-
-  it("depends on every digit of a number, except of the seed", () => {
-    const keys = ["3", "5"].flatMap((digit) =>
-      ["x_id", "tools", "seed"].map((field) => {
-        const text = `{"messages":[],"x_id":1,"tools":1,"seed":1}`.replace(
-          `"${field}":1`,
-          `"${field}":900719925474099${digit}`
-        )
-        return keyOf({
-          ...base,
-          source: {
-            dialect: "openai",
-            body: ExactNumber.parse(text) as Readonly<Record<string, unknown>>,
-            unknownFields: [{ path: ["x_id"] }],
-            hasExactNumbers: true
-          }
-        })
-      })
-    )
-    assert.strictEqual(new Set(keys).size, 5)
-    assert.strictEqual(keys[2], keys[5])
-  })
-
-  it("depends on every field of a program's partial body", () => {
-    const keys = ["low", "high"].map((effort) =>
-      keyOf({ ...base, source: { dialect: "openai", body: { reasoning_effort: effort } } })
-    )
-    assert.strictEqual(new Set([...keys, keyOf(base)]).size, 3)
-  })
-
-  it("does not depend on the order of fields, and a missing tenant equals an empty one", () => {
-    const schema = Schema.decodeSync(Request)
-    const one = schema({ ...base, format: { type: "json_schema", schema: { type: "object", required: ["a"] } } })
-    const two = schema({
-      format: { schema: { required: ["a"], type: "object" }, type: "json_schema" },
-      messages: base.messages,
-      model: base.model,
-      tenant: ""
-    })
-    assert.strictEqual(keyOf(one), keyOf(two))
-    assert.notStrictEqual(keyOf({ ...base, stop: ["a", "b"] }), keyOf({ ...base, stop: ["b", "a"] }))
-  })
-})
-
-describe("a kept answer", () => {
-  const cut: Response = {
-    text: "Hi",
-    toolCalls: [],
-    finishReason: "length",
-    usage: { promptTokens: 1, completionTokens: 2, cachedTokens: 0 }
-  }
-
-  it("is complete up to the caller's own limit", () => {
-    assert.isTrue(CachedResponses.isWhole({ ...cut, finishReason: "stop" }, base))
-    assert.isTrue(CachedResponses.isWhole(cut, { ...base, maxTokens: 2 }))
-    assert.isFalse(CachedResponses.isWhole(cut, { ...base, maxTokens: 3 }))
-    assert.isFalse(CachedResponses.isWhole(cut, base))
-  })
-
-  it("is configured by the last entry of the fallbacks only", () => {
-    const indexes = [[], ["a"], ["a", "cached-responses"], ["cached-responses", "a"], [
-      "cached-responses",
-      "cached-responses"
-    ]].map(CachedResponses.misplaced)
-    assert.deepStrictEqual(indexes, [-1, -1, -1, 0, 0])
-  })
-})
 
 const broken = new InferenceError.EngineFailed({ deployment: "a#0", detail: "It is broken." })
 const mistake = new InferenceError.InvalidRequest({ path: "stop", detail: "Expected shorter ones" })
@@ -223,6 +56,14 @@ const run = <A, E>(
 const usage = { promptTokens: 3, completionTokens: 2, cachedTokens: 3 }
 
 describe("cached-responses", () => {
+  it("is only the last entry of the fallbacks", () => {
+    const indexes = [[], ["a"], ["a", "cached-responses"], ["cached-responses", "a"], [
+      "cached-responses",
+      "cached-responses"
+    ]].map(CachedResponses.misplaced)
+    assert.deepStrictEqual(indexes, [-1, -1, -1, 0, 0])
+  })
+
   it.effect("returns the earlier answer, buffered and streamed", () =>
     Effect.forEach([generate, open], (first) =>
       run(setting(), () =>

@@ -6,7 +6,7 @@ import * as Defaults from "../../../src/domain/Defaults.ts"
 import type { Model } from "../../../src/domain/Deployment.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import type { Name } from "../../../src/domain/Strategies.ts"
-import * as CachedResponses from "../../../src/layers/cache/CachedResponses.ts"
+import * as ResponseCacheLayer from "../../../src/layers/cache/ResponseCache.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../../src/services/inference/Inference.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
@@ -63,7 +63,7 @@ const play = (
   ]
   const layer = InferenceLayer.layer.pipe(
     Layer.provideMerge(
-      Layer.mergeAll(Router.layer, Metrics.layer, DecisionLog.layer, CachedResponses.layer, Backoff.layer)
+      Layer.mergeAll(Router.layer, Metrics.layer, DecisionLog.layer, ResponseCacheLayer.layer, Backoff.layer)
     ),
     Layer.provide(Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))),
     Layer.provideMerge(Breaker.layerWith(Defaults.breaker)),

@@ -6,13 +6,14 @@ import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Event, Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
-import * as CachedResponses from "../../../src/layers/cache/CachedResponses.ts"
+import * as ResponseCacheLayer from "../../../src/layers/cache/ResponseCache.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../../src/services/inference/Inference.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { Level } from "../../../src/services/models/MemoryPressure.ts"
 import { Pressure } from "../../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../../src/services/models/Models.ts"
+import * as Registry from "../../../src/services/models/Registry.ts"
 import * as Metrics from "../../../src/services/observability/Metrics.ts"
 import * as Backoff from "../../../src/services/resilience/Backoff.ts"
 import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
@@ -94,7 +95,8 @@ const stage = (
       router,
       models,
       Metrics.layer,
-      CachedResponses.layer,
+      Layer.succeed(Registry.Registry, Registry.make([])),
+      ResponseCacheLayer.layer,
       Backoff.layer,
       Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))
     ]),

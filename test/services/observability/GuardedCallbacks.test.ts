@@ -6,6 +6,7 @@ import * as Defaults from "../../../src/domain/Defaults.ts"
 import { UpstreamFailed } from "../../../src/domain/InferenceError.ts"
 import type { LatencySample } from "../../../src/domain/Measurement.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
+import * as ResponseCache from "../../../src/services/cache/ResponseCache.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { Metrics } from "../../../src/services/observability/Metrics.ts"
 import type { Setting } from "../../support/Routing.ts"
@@ -29,8 +30,8 @@ interface Fault extends Partial<Setting> {
 }
 
 const ofMetrics = { logged: "The metrics failed" }
-const cached = { keep: () => Effect.void, recall: () => Effect.undefined }
-const ofCache = { fallbacks: { a: ["cached-responses"] }, logged: "The cached responses failed" }
+const cached = ResponseCache.none
+const ofCache = { fallbacks: { a: ["cached-responses"] }, logged: "The response cache failed" }
 const ofDecisionLog = { logged: "The decision log failed" }
 const ofTracer = { logged: "The tracer failed" }
 const ofMeasurements = { logged: "The router's measurements failed" }
@@ -47,10 +48,10 @@ const faults: Readonly<Record<string, Fault>> = {
     metrics: { ...metrics, end: () => Effect.uninterruptible(Effect.never) },
     ...ofMetrics
   },
-  "a cache that never keeps an answer": { cachedResponses: { ...cached, keep: () => Effect.never }, ...ofCache },
-  "a cache that throws where it keeps an answer": { cachedResponses: { ...cached, keep: thrown }, ...ofCache },
+  "a cache that never keeps an answer": { responseCache: { ...cached, keep: () => Effect.never }, ...ofCache },
+  "a cache that throws where it keeps an answer": { responseCache: { ...cached, keep: thrown }, ...ofCache },
   "a cache that dies where it keeps an answer": {
-    cachedResponses: { ...cached, keep: () => Effect.die(defect) },
+    responseCache: { ...cached, keep: () => Effect.die(defect) },
     ...ofCache
   },
   "a decision log that throws": {
@@ -113,12 +114,12 @@ describe("a request that fails gets the failure of its last attempt", () => {
   it.effect.each<readonly [string, Setting]>([
     ["a cache that throws during its lookup", {
       ...failing,
-      cachedResponses: { ...cached, recall: thrown },
+      responseCache: { ...cached, recall: thrown },
       fallbacks: ofCache.fallbacks
     }],
     ["a cache that never finds an answer", {
       ...failing,
-      cachedResponses: { ...cached, recall: () => Effect.never },
+      responseCache: { ...cached, recallStored: () => Effect.never },
       fallbacks: ofCache.fallbacks
     }],
     ["a backoff that never ends", {
@@ -167,7 +168,7 @@ describe("a failing callback of the program does not change an answer, and is lo
   for (const [fault, { logged: line, tracer = Tracer.nativeTracer, ...setting }] of Object.entries(faults)) {
     for (const [name, [operation, expected]] of Object.entries(operations)) {
       const noContent = name === "embeddings" &&
-        (fault === "measurements that take no first content" || setting.cachedResponses !== undefined)
+        (fault === "measurements that take no first content" || setting.responseCache !== undefined)
       it.effect(`${fault}: ${name}`, () => {
         const { layer, lines } = logged()
         return Effect.gen(function*() {

@@ -2,7 +2,7 @@
 import { Clock, Duration, Effect, Layer, Metric, Random, References, Stream, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import type { AnswerSink, Event, Request } from "../../../src/domain/Inference.ts"
-import * as CachedResponses from "../../../src/layers/cache/CachedResponses.ts"
+import * as ResponseCacheLayer from "../../../src/layers/cache/ResponseCache.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../../src/services/inference/Inference.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
@@ -127,7 +127,7 @@ const runAction =
 const layerOf = ({ breaker, models }: Schedule, setup: ScriptedEngines) =>
   InferenceLayer.layer.pipe(
     Layer.provideMerge(
-      Layer.mergeAll(Router.layer, Metrics.layer, DecisionLog.layer, CachedResponses.layer, Backoff.layer)
+      Layer.mergeAll(Router.layer, Metrics.layer, DecisionLog.layer, ResponseCacheLayer.layer, Backoff.layer)
     ),
     Layer.provide(Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))),
     Layer.provideMerge(Breaker.layerWith(breaker)),

@@ -1,0 +1,364 @@
+/**
+ * Chat completions of models with a cache: kept answers, shared calls, and calls whose answers are kept.
+ *
+ * **Details**
+ *
+ * A request for which memory has an answer is answered at once, without a route. Others follow a shared call: the first
+ * begins it, and those that ask for the same meanwhile join. The call is no part of any of them: it ends early only if all
+ * have left. The telemetry of the first request is that of the call; the others have records of their own and generate
+ * nothing.
+ */
+import type { Fiber, Scope } from "effect"
+import { Clock, Effect, Exit, Pull, Stream } from "effect"
+import type { CacheUse } from "../../domain/CacheControl.ts"
+import type { Answer, AnsweredBy, AnswerSink, OpenedAnswer, Request } from "../../domain/Inference.ts"
+import type { InferenceError } from "../../domain/InferenceError.ts"
+import type { CachedAnswer } from "../cache/CachedAnswer.ts"
+import { eventsOf, replayOf } from "../cache/CachedAnswer.ts"
+import type { Lookup } from "../cache/CacheLookup.ts"
+import { CacheLookup } from "../cache/CacheLookup.ts"
+import * as CachePolicy from "../cache/CachePolicy.ts"
+import * as CacheUpkeep from "../cache/CacheUpkeep.ts"
+import type { Reader } from "../cache/Flight.ts"
+import type { Resume } from "../cache/FlightReaders.ts"
+import { PullReader, SinkReader, WholeReader } from "../cache/FlightReaders.ts"
+import type { Found } from "../cache/ResponseCache.ts"
+import { ResponseCache } from "../cache/ResponseCache.ts"
+import { Registry } from "../models/Registry.ts"
+import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
+import { Metrics } from "../observability/Metrics.ts"
+import { Router } from "../routing/Router.ts"
+import type { Chat } from "./Chat.ts"
+import { chatAttributes, routingOf } from "./Chat.ts"
+import { makeAnswer } from "./DirectAnswer.ts"
+import type { Pipeline } from "./Pipeline.ts"
+import { isChecked, validated } from "./Pipeline.ts"
+import type { RequestState } from "./RequestTelemetry.ts"
+import * as RequestTelemetry from "./RequestTelemetry.ts"
+import { answeredFrom, Follower, SharedCall } from "./SharedCall.ts"
+import * as Validation from "./Validation.ts"
+
+interface Parts {
+  readonly cache: ResponseCache["Service"]
+  readonly callbacks: GuardedCallbacks.GuardedCallbacks
+  /** Without a cache. */
+  readonly chat: Chat
+  readonly clock: Clock.Clock
+  readonly lookup: CacheLookup
+  readonly metrics: Metrics["Service"]
+  readonly pipeline: Pipeline
+}
+
+type RequestFiber = Fiber.Fiber<unknown, unknown>
+
+/** A request on its way to an answer of the cache. */
+interface Asked {
+  readonly fiber: RequestFiber
+  readonly request: Request
+  readonly found: Lookup
+}
+
+const name = "response cache"
+
+const bypass: CacheUse = { result: "bypass" }
+
+const hitOf = ({ ageMs, key, tier }: Found): CacheUse => ({ result: "hit", tier, ageMs, key })
+
+/** The sink of an answer to which the cache does not apply. */
+class BypassSink implements AnswerSink {
+  readonly #sink: AnswerSink
+
+  constructor(sink: AnswerSink) {
+    this.#sink = sink
+  }
+
+  begin(by: AnsweredBy): void {
+    this.#sink.begin({ ...by, cache: bypass })
+  }
+
+  events(...given: Parameters<AnswerSink["events"]>): boolean {
+    return this.#sink.events(...given)
+  }
+
+  whenDrained(callback: () => void): void {
+    this.#sink.whenDrained(callback)
+  }
+}
+
+/** Answers from memory, and through shared calls. */
+class CachedChat {
+  readonly #parts: Parts
+  /** The calls that requests may join. Replaced when it is empty: the tables of a map keep alive what passed through. */
+  #calls = new Map<string, SharedCall>()
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+  }
+
+  count(model: string, use: CacheUse): void {
+    const { callbacks, metrics } = this.#parts
+    callbacks.call("metrics", () => metrics.cached?.(model, use), undefined)
+  }
+
+  /** The answer in memory, if it is not too old for the request. */
+  recall({ key, maxAgeMs }: Lookup): Found | undefined {
+    if (maxAgeMs === undefined) return undefined
+    const { cache, callbacks } = this.#parts
+    const found = callbacks.call(name, () => cache.recall(key), undefined)
+    return found !== undefined && found.ageMs <= maxAgeMs ? found : undefined
+  }
+
+  /** Answers with a kept answer, at once. */
+  replay<A>(asked: Asked, found: Found, give: (by: AnsweredBy, answer: CachedAnswer) => A): Effect.Effect<A> {
+    const use = hitOf(found)
+    const state = this.#begin(asked, use)
+    const { deployment, events } = found.answer
+    RequestTelemetry.recordReplay(state, deployment, events.at(-1)!)
+    this.#complete(state)
+    return Effect.sync(() => give(answeredFrom(deployment, state, use), found.answer))
+  }
+
+  /**
+   * Follows the call for the same request, or begins it.
+   *
+   * @param buffered whether a call that begins may be answered in one piece
+   */
+  follow<A>(
+    asked: Asked,
+    buffered: boolean,
+    makeReader: (call: SharedCall, follower: Follower, resume: Resume<A>) => Reader
+  ): Effect.Effect<A, InferenceError> {
+    let follower: Follower | undefined
+    const answered = Effect.callback<A, InferenceError>((resume) => {
+      const joined = this.join(asked, buffered)
+      follower = joined.follower
+      const reader = makeReader(joined.call, follower, resume)
+      joined.call.follow(reader, asked.fiber.context)
+      return joined.call.leave(reader)
+    })
+    return Effect.onExitPrimitive(answered, () => {
+      if (follower !== undefined) this.end(follower)
+      return undefined
+    })
+  }
+
+  /** The call that runs for the same request, or a new one. */
+  join(asked: Asked, buffered: boolean): { readonly call: SharedCall; readonly follower: Follower } {
+    const { found, request } = asked
+    const { key } = found
+    const id = `${key} ${request.priority ?? "normal"}`
+    const running = found.joins ? this.#calls.get(id) : undefined
+    if (running !== undefined) {
+      const use: CacheUse = { result: "hit", tier: "flight", ageMs: 0, key }
+      return { call: running, follower: new Follower(running.flight, use, this.#begin(asked, use)) }
+    }
+    const call: SharedCall = new SharedCall(this.#now(), {
+      run: () => this.#run(asked, call, follower, buffered),
+      closed: () => this.#close(id, call),
+      ended: (ending) => {
+        if (Exit.isSuccess(ending)) this.#keep(asked, call)
+      }
+    })
+    const follower = new Follower(call.flight, { result: "miss", key })
+    if (found.joins) this.#calls.set(id, call)
+    return { call, follower }
+  }
+
+  /** Completes the telemetry of a request that followed a call. */
+  end({ state }: Follower): void {
+    if (state !== undefined) this.#complete(state)
+  }
+
+  #now(): number {
+    return this.#parts.clock.currentTimeMillisUnsafe()
+  }
+
+  /** Begins a request that calls no deployment. */
+  #begin({ fiber, found: { model }, request }: Asked, use: CacheUse): RequestState {
+    this.count(model.name, use)
+    const { pipeline } = this.#parts
+    const state = pipeline.beginAnswered(fiber, model, () => chatAttributes(request))
+    if (use.result === "hit") state.record.cache = use.tier
+    return state
+  }
+
+  #complete(state: RequestState): void {
+    this.#parts.pipeline.complete("chat", state)
+  }
+
+  #close(id: string, call: SharedCall): void {
+    if (this.#calls.get(id) !== call) return
+    this.#calls.delete(id)
+    if (this.#calls.size === 0) this.#calls = new Map()
+  }
+
+  /** Looks into the store, then calls a deployment. */
+  #run(asked: Asked, call: SharedCall, follower: Follower, buffered: boolean): Effect.Effect<void, InferenceError> {
+    const { cache, callbacks } = this.#parts
+    const { found: { key, maxAgeMs } } = asked
+    const called = Effect.suspend(() => {
+      this.count(asked.request.model, follower.use)
+      return this.#call(asked.request, call, buffered)
+    })
+    if (cache.recallStored === undefined || maxAgeMs === undefined) return called
+    const recalled = callbacks.runWithin(name, Effect.suspend(() => cache.recallStored!(key)), undefined)
+    return Effect.flatMap(recalled, (found) => {
+      if (found === undefined || found.ageMs > maxAgeMs) return called
+      call.found = found
+      follower.use = hitOf(found)
+      follower.state = this.#begin(asked, follower.use)
+      const { deployment, events } = found.answer
+      call.flight.begin(answeredFrom(deployment, follower.state, follower.use))
+      call.flight.events(events)
+      return Effect.void
+    })
+  }
+
+  #call(request: Request, { flight }: SharedCall, buffered: boolean): Effect.Effect<void, InferenceError> {
+    const { chat } = this.#parts
+    if (!buffered) return chat.deliver(request, flight)
+    return Effect.map(chat.generate(request), ({ attempts, decision, deployment, ...response }) => {
+      flight.begin({ attempts, decision, deployment })
+      flight.events(eventsOf(response))
+    })
+  }
+
+  /** Keeps the answer of a call if it is complete. */
+  #keep({ fiber, found, request }: Asked, { at, flight, found: stored }: SharedCall): void {
+    const key = flight.by && found.keyOf(flight.by.deployment)
+    if (key === undefined || stored !== undefined || !flight.isWhole) return
+    const events = flight.from(0)
+    const { cache, callbacks } = this.#parts
+    if (!CachePolicy.isKept(events, request)) return
+    callbacks.notify(name, () =>
+      cache.keep(key, {
+        model: found.model.name,
+        tenant: request.tenant ?? "",
+        deployment: flight.by!.deployment,
+        at,
+        ttlMs: found.settings.ttlMs,
+        events: replayOf(events)
+      }), fiber.context)
+  }
+}
+
+const openedFrom = (cached: CachedChat, asked: Asked): Effect.Effect<OpenedAnswer, InferenceError, Scope.Scope> =>
+  Effect.flatMap(
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        const { call, follower } = cached.join(asked, false)
+        const reader = new PullReader(call.flight, follower)
+        call.follow(reader, asked.fiber.context)
+        return { call, follower, reader }
+      }),
+      ({ call, follower, reader }) => Effect.andThen(call.leave(reader), Effect.sync(() => cached.end(follower)))
+    ),
+    ({ follower, reader: { pull } }) =>
+      Effect.map(
+        // A call that ends without an event has failed.
+        Pull.catchDone(pull, () => Effect.never),
+        (first): OpenedAnswer => ({
+          ...follower.answeredBy(),
+          events: Stream.concat(Stream.fromIterable(first), Stream.fromPull(Effect.succeed(pull)))
+        })
+      )
+  )
+
+/** The answer to a request that uses the cache. */
+type Answered<A, R> = (asked: Asked) => Effect.Effect<A, InferenceError, R>
+
+const generated = (cached: CachedChat): Answered<Answer, never> => (asked) => {
+  const recalled = cached.recall(asked.found)
+  if (recalled === undefined) {
+    return cached.follow<Answer>(
+      asked,
+      true,
+      ({ flight }, follower, resume) => new WholeReader(flight, follower, makeAnswer(), resume)
+    )
+  }
+  return cached.replay(asked, recalled, (by, { events }) => {
+    const answer = makeAnswer()
+    for (const event of events) answer.add(event)
+    return { ...answer.end(), ...by }
+  })
+}
+
+const delivered = (cached: CachedChat, sink: AnswerSink): Answered<void, never> => (asked) => {
+  const recalled = cached.recall(asked.found)
+  if (recalled === undefined) {
+    return cached.follow<void>(
+      asked,
+      false,
+      ({ flight }, follower, resume) => new SinkReader(flight, follower, sink, resume)
+    )
+  }
+  return cached.replay(asked, recalled, (by, { events }) => {
+    sink.begin(by)
+    sink.events(events)
+  })
+}
+
+const opened = (cached: CachedChat): Answered<OpenedAnswer, Scope.Scope> => (asked) => {
+  const recalled = cached.recall(asked.found)
+  if (recalled === undefined) return openedFrom(cached, asked)
+  return cached.replay(asked, recalled, (by, { events }) => ({ ...by, events: Stream.fromIterable(events) }))
+}
+
+/** Requests that a dialect has not checked are checked before they are looked up. */
+const withChecked = <A, R>(
+  input: Request,
+  answer: (request: Request) => Effect.Effect<A, InferenceError, R>
+): Effect.Effect<A, InferenceError, R> =>
+  isChecked(input) ? answer(input) : Effect.flatMap(validated(input, Validation.chat), answer)
+
+/** Chat completions with the cache, for the models that have one. */
+const withCache = (cached: CachedChat, { chat, lookup }: Parts): Chat => {
+  const answer = <A, R>(
+    input: Request,
+    through: Answered<A, R>,
+    past: (request: Request) => Effect.Effect<A, InferenceError, R>
+  ): Effect.Effect<A, InferenceError, R> =>
+    withChecked(input, (request) =>
+      Effect.withFiber((fiber) => {
+        const found = lookup.of(request)
+        if (found !== undefined) return through({ fiber, request, found })
+        cached.count(request.model, bypass)
+        return past(request)
+      }))
+  const generate = generated(cached)
+  const open = opened(cached)
+  const bypassed = <A extends AnsweredBy>(answer: A): A => ({ ...answer, cache: bypass })
+  return {
+    generate: (input) =>
+      lookup.applies(input)
+        ? answer(input, generate, (request) => Effect.map(chat.generate(request), bypassed))
+        : chat.generate(input),
+    deliver: (input, sink) =>
+      lookup.applies(input)
+        ? answer(input, delivered(cached, sink), (request) => chat.deliver(request, new BypassSink(sink)))
+        : chat.deliver(input, sink),
+    open: (input) =>
+      lookup.applies(input)
+        ? answer(input, open, (request) => Effect.map(chat.open(request), bypassed))
+        : chat.open(input)
+  }
+}
+
+/** Adds the cache to chat completions if a model has one. */
+export const make = Effect.fnUntraced(function*(pipeline: Pipeline, chat: Chat) {
+  const cache = yield* ResponseCache
+  const registry = yield* Registry
+  if (registry.models().every((model) => model.cache === undefined)) return chat
+  const lookup = new CacheLookup({ cache, registry, router: yield* Router, routingOf })
+  yield* CacheUpkeep.run(cache, lookup)
+  const parts: Parts = {
+    cache,
+    callbacks: yield* GuardedCallbacks.make,
+    chat,
+    clock: yield* Clock.Clock,
+    lookup,
+    metrics: yield* Metrics,
+    pipeline
+  }
+  return withCache(new CachedChat(parts), parts)
+})
