@@ -173,6 +173,8 @@ class Exchange implements Connection, Handler {
 
   detach(): void {
     this.#receiver = undefined
+    // The receiver may have paused it.
+    this.resume()
   }
 
   pause(): void {

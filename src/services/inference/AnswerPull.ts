@@ -62,6 +62,16 @@ const pullOf = Effect.fnUntraced(
   }
 )
 
+/** The first pull, and then the others. */
+const inTurn = (first: EventsPull, next: EventsPull): EventsPull => {
+  let pull = first
+  return Effect.suspend(() => {
+    const current = pull
+    pull = next
+    return current
+  })
+}
+
 /** Keeps the cause of an answer that breaks off. */
 export const recordFailure = (stats: AttemptStats, state: RequestState, pull: EventsPull): EventsPull =>
   Effect.tapCause(pull, (cause) =>
@@ -70,16 +80,6 @@ export const recordFailure = (stats: AttemptStats, state: RequestState, pull: Ev
       stats.failure = cause as Cause.Cause<InferenceError>
       state.failure = stats.failure
     }))
-
-/** A pull of events that were pulled already, and then of the rest. */
-const startingWith = (first: Effect.Success<EventsPull>, rest: EventsPull): EventsPull => {
-  let isFirst = true
-  return Effect.suspend(() => {
-    if (!isFirst) return rest
-    isFirst = false
-    return Effect.succeed(first)
-  })
-}
 
 /** Whether an attempt gets the request's generation as it is. */
 const isUnchanged = ({ assistantPrefix, caller, maxTokens }: Generation, start: Start): boolean =>
@@ -102,7 +102,7 @@ export const firstEvents =
       // A stream that ends without an event has failed.
       Effect.map(
         Pull.catchDone(first, () => Effect.never),
-        (events) => startingWith(events, recordFailure(stats, state, within(deadlines.total, next)))
+        (events) => inTurn(Effect.succeed(events), recordFailure(stats, state, within(deadlines.total, next)))
       ))
   }
 
@@ -113,12 +113,11 @@ export const allEvents =
       const answer = makeAnswer()
       const [attempt, join] = forAttempt(generation, context.start)
       const { first, next } = yield* pullOf(context, attempt, join, rest)
-      let pull = first
+      const pull = inTurn(first, next)
       const drained = Effect.whileLoop({
         while: () => true,
         body: () => pull,
         step: (events) => {
-          pull = next
           for (const event of events) answer.add(event)
         }
       })
@@ -157,7 +156,8 @@ export const passOnRest = (
 ): Effect.Effect<void, InferenceError> =>
   Effect.scoped(Effect.flatMap(
     pullOf(context, generation, undefined, rest),
-    ({ next }) => passOn(sink, recordFailure(context.stats, state, next))
+    ({ first, next }) =>
+      passOn(sink, recordFailure(context.stats, state, within(context.deadlines.total, inTurn(first, next))))
   ))
 
 /** Passes an opened answer on to a sink. */

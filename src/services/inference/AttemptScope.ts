@@ -20,6 +20,7 @@ import type { Models } from "../models/Models.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { Start } from "../resilience/AttemptPlan.ts"
 import * as Deadlines from "../resilience/Deadlines.ts"
+import type { Watch, WatchedAttempt } from "../resilience/DeadlineWatch.ts"
 import type { AttemptDraft } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Route.ts"
 import type { Router } from "../routing/Router.ts"
@@ -71,6 +72,7 @@ export interface Parts {
   readonly callbacks: GuardedCallbacks
   readonly models: Models["Service"]
   readonly router: Router["Service"]
+  readonly watch: Watch
   /** monotonic ms */
   readonly now: () => number
 }
@@ -229,6 +231,8 @@ export class DirectAttempt {
   readonly #entry: Entry
   readonly #call: ClosedCall
   readonly #slot: Slot
+  /** Undefined without time limits. */
+  #watched: WatchedAttempt | undefined
   #isOver = false
 
   constructor(deployment: Deployment, answer: StartedAnswer, entry: Entry, call: ClosedCall, slot: Slot) {
@@ -241,6 +245,35 @@ export class DirectAttempt {
     this.#slot = slot
   }
 
+  /** Ends the answer when a time limit is reached; the receiver gets the error. */
+  limit(watch: Watch, timeouts: Policy["timeouts"], receiver: EventReceiver): void {
+    this.#watched = watch(this.deployment.id, timeouts, this.startedAt, (error) => {
+      this.answer.close()
+      receiver.failed(error)
+    })
+  }
+
+  /** Called when events have arrived. */
+  received(): void {
+    this.#watched?.received()
+  }
+
+  /** The reader is slow. */
+  pause(): void {
+    this.#watched?.pause()
+    this.answer.pause()
+  }
+
+  resume(): void {
+    this.#watched?.resume()
+    this.answer.resume()
+  }
+
+  /** The answer has ended: no time limit applies any more. */
+  ended(): void {
+    this.#watched?.remove()
+  }
+
   /** Called when the first content has arrived. */
   content(): void {
     this.#entry.content()
@@ -250,6 +283,7 @@ export class DirectAttempt {
   end(): Effect.Effect<unknown> | undefined {
     if (this.#isOver) return undefined
     this.#isOver = true
+    this.ended()
     this.#slot.release()
     return this.#call.leave(this.#entry.end())
   }
@@ -261,7 +295,7 @@ export class DirectAttempt {
       caller,
       start,
       lease: noLease,
-      deadlines: noDeadlines,
+      deadlines: this.#watched?.deadlines() ?? noDeadlines,
       stats: this.stats,
       admit: Effect.void,
       content: () => this.content(),
@@ -285,7 +319,7 @@ const startWith = (slot: Slot, ...given: Parameters<Slot["start"]>): StartedAnsw
  * @param hops instances of this service that the request has passed
  */
 export const makeDirect = (parts: Parts) => {
-  const { breaker, models } = parts
+  const { breaker, models, watch } = parts
   return (
     routed: RoutedRequest,
     deployment: Deployment,
@@ -294,7 +328,6 @@ export const makeDirect = (parts: Parts) => {
     receiver: EventReceiver
   ): DirectAttempt | undefined => {
     const { request, route, state } = routed
-    if (hasDeadlines(route.policy.timeouts)) return undefined
     const call = breaker.enterClosed(deployment.id)
     const slot = call && models.tryLease(deployment, request)
     if (slot === undefined) return undefined
@@ -306,7 +339,10 @@ export const makeDirect = (parts: Parts) => {
     const entry = new Entry(parts, routed, deployment, false)
     state.stats = entry.stats
     entry.granted()
-    return new DirectAttempt(deployment, answer, entry, call!, slot)
+    const attempt = new DirectAttempt(deployment, answer, entry, call!, slot)
+    const { timeouts } = route.policy
+    if (hasDeadlines(timeouts)) attempt.limit(watch, timeouts, receiver)
+    return attempt
   }
 }
 

@@ -102,6 +102,7 @@ export class Completion implements EventReceiver {
 
   events(events: ReadonlyArray<Event>): void {
     const { attempt } = this.#direct!
+    attempt.received()
     // A buffered answer does not show when its first token was generated.
     if (this.#generation.buffered !== true || events.at(-1)?.type !== "finish") attempt.content()
     for (const event of count(attempt.stats, events)) this.#answer.add(event)
@@ -151,16 +152,16 @@ class Delivery {
     this.hasBegun = true
     this.hasThrown = true
     if (isFirst) this.#sink.begin(direct.won())
-    if (!this.#sink.events(events) && !this.#isPaused) this.#pause(direct.attempt.answer)
+    if (!this.#sink.events(events) && !this.#isPaused) this.#pause(direct.attempt)
     this.hasThrown = false
   }
 
-  #pause(answer: Direct["attempt"]["answer"]): void {
+  #pause(attempt: Direct["attempt"]): void {
     this.#isPaused = true
-    answer.pause()
+    attempt.pause()
     this.#sink.whenDrained(() => {
       this.#isPaused = false
-      answer.resume()
+      attempt.resume()
     })
   }
 }
@@ -189,6 +190,7 @@ export class DirectDelivery implements EventReceiver {
 
   events(events: ReadonlyArray<Event>): void {
     const { attempt } = this.#direct!
+    attempt.received()
     attempt.content()
     count(attempt.stats, events)
     this.#delivery.pass(events, this.#direct!)
@@ -223,6 +225,7 @@ export class DirectDelivery implements EventReceiver {
   #end(ending: Effect.Effect<never, InferenceError | Cause.Done>): void {
     if (!this.#delivery.hasBegun) return this.#goOn(Stream.fromPull(Effect.succeed(ending)))
     const { attempt } = this.#direct!
+    attempt.ended()
     const ended = this.#delivery.hasThrown
       ? ending
       : recordFailure(attempt.stats, this.#state, Effect.catchCause(ending, (cause) => endOf(attempt, cause)))

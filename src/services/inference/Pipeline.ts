@@ -28,6 +28,7 @@ import * as AttemptDriver from "../resilience/AttemptDriver.ts"
 import * as AttemptMachine from "../resilience/AttemptMachine.ts"
 import type { Plan, Target } from "../resilience/AttemptPlan.ts"
 import * as Backoff from "../resilience/Backoff.ts"
+import * as DeadlineWatch from "../resilience/DeadlineWatch.ts"
 import * as HedgeBudget from "../resilience/HedgeBudget.ts"
 import { DecisionLog } from "../routing/DecisionLog.ts"
 import { factsOf } from "../routing/DeploymentFacts.ts"
@@ -378,6 +379,7 @@ const makeDirect = (parts: Parts, attempts: AttemptParts) => {
 export const make = Effect.gen(function*() {
   const clock = yield* Clock.Clock
   const models = yield* Models
+  const now = () => Time.nowOf(clock)
   const parts: Parts = {
     callbacks: yield* GuardedCallbacks.make,
     clock,
@@ -392,7 +394,8 @@ export const make = Effect.gen(function*() {
       callbacks: parts.callbacks,
       models,
       router: parts.router,
-      now: () => Time.nowOf(clock)
+      watch: yield* DeadlineWatch.make(now),
+      now
     },
     hedges: HedgeBudget.make(),
     logFailed: AttemptLog.make(),

@@ -10,7 +10,8 @@ import { Effect } from "effect"
 import { InferenceError, UpstreamTimeout } from "../../domain/InferenceError.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 
-type Phase = "queue" | "first_token" | "stall" | "total"
+type Timeouts = Policy["timeouts"]
+export type Phase = "queue" | "first_token" | "stall" | "total"
 /** Applies a time limit. */
 export type Limit = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | InferenceError, R>
 
@@ -32,32 +33,57 @@ interface Options {
   /** monotonic ms */
   readonly now: () => number
   /** Called when a limit is reached, before the limited effect is interrupted. */
-  readonly onLimit: () => void
+  readonly onLimit?: () => void
+  /** What an attempt that has begun waits for, and since when, monotonic ms. */
+  readonly waiting?: { readonly phase: "first_token" | "stall"; readonly since: number }
+}
+
+/** The limit of a phase, ms. */
+export const limitOf = ({ firstTokenMs, queueMs, stallMs, totalMs }: Timeouts, phase: Phase): number | undefined => {
+  switch (phase) {
+    case "queue":
+      return queueMs
+    case "first_token":
+      return firstTokenMs
+    case "stall":
+      return stallMs
+    case "total":
+      return totalMs
+  }
+}
+
+/** The error of a limit that is reached. */
+export const exceeded = (deployment: string, timeouts: Timeouts, phase: Phase): InferenceError => {
+  const { byCaller } = timeouts
+  const afterMs = limitOf(timeouts, phase)!
+  const own = byCaller === "all" || byCaller === phase
+  return new InferenceError({
+    reason: new UpstreamTimeout({ deployment, phase, afterMs, ...(own ? { byCaller: true } : {}) })
+  })
 }
 
 /** The limits of one attempt at the deployment. */
 export const make = (
   deployment: string,
-  timeouts: Policy["timeouts"],
-  { deadline, now, onLimit }: Options
+  timeouts: Timeouts,
+  { deadline, now, onLimit = () => {}, waiting }: Options
 ): Deadlines => {
-  const { byCaller, firstTokenMs, queueMs, stallMs, totalMs } = timeouts
-  const limited = (phase: Phase, limitMs: number | undefined, leftMs = () => limitMs!): Limit | undefined => {
-    if (limitMs === undefined) return undefined
+  const limited = (phase: Phase, leftMs = () => limitOf(timeouts, phase)!): Limit | undefined => {
+    if (limitOf(timeouts, phase) === undefined) return undefined
     const reached = Effect.suspend(() => {
       onLimit()
-      const own = byCaller === "all" || byCaller === phase
-      const reason = new UpstreamTimeout({ deployment, phase, afterMs: limitMs, ...(own ? { byCaller: true } : {}) })
-      return Effect.fail(new InferenceError({ reason }))
+      return Effect.fail(exceeded(deployment, timeouts, phase))
     })
     // Not `Effect.timeoutOrElse`, which interrupts before `onLimit` could run.
     return (effect) =>
       Effect.suspend(() => Effect.raceFirst(effect, Effect.andThen(Effect.sleep(Math.max(0, leftMs())), reached)))
   }
   return {
-    queue: limited("queue", queueMs),
-    first: limited("first_token", firstTokenMs),
-    next: limited("stall", stallMs),
-    total: limited("total", totalMs, () => deadline! - now())
+    queue: limited("queue"),
+    first: waiting === undefined
+      ? limited("first_token")
+      : limited(waiting.phase, () => waiting.since + limitOf(timeouts, waiting.phase)! - now()),
+    next: limited("stall"),
+    total: limited("total", () => deadline! - now())
   }
 }

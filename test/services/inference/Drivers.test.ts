@@ -9,6 +9,7 @@ import type { Dialect } from "../../../src/dialects/shared/ProviderDialect.ts"
 import type { RemoteDeployment } from "../../../src/domain/Deployment.ts"
 import type { AnswerSink, Event } from "../../../src/domain/Inference.ts"
 import { EngineFailed, make } from "../../../src/domain/InferenceError.ts"
+import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
 import type { Engine, EventReceiver } from "../../../src/services/engines/Engine.ts"
 import { fixture, textOf } from "../../layers/providers/support.ts"
 import type { Observation, Scenario, Script, Way } from "../../support/ScriptedProviders.ts"
@@ -71,11 +72,21 @@ const script: fc.Arbitrary<Script> = fc.record({
 /** One is used until the provider limits or rejects it; then the other is tried within the same attempt. */
 const twoKeys = { keys: [{ key: Redacted.make("sk-first") }, { key: Redacted.make("sk-second") }] } as const
 
+/** At no multiple of the times at which providers send. */
+const policyTimeouts: fc.Arbitrary<Policy["timeouts"]> = fc.oneof(
+  fc.constant({}),
+  fc.record({
+    firstTokenMs: fc.constantFrom(undefined, 34, 127),
+    stallMs: fc.constantFrom(undefined, 33, 128),
+    totalMs: fc.constantFrom(undefined, 177, 406)
+  })
+)
+
 const scenario: fc.Arbitrary<Scenario> = fc.record({
   scripts: fc.array(fc.array(script, { minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 2 }),
   leavesMs: fc.option(fc.nat(60).map((tens) => tens * 10 + 5), { nil: undefined }),
   earlier: fc.nat(2),
-  policy: fc.record({ retries: fc.nat(2) }),
+  policy: fc.record({ retries: fc.nat(2), timeouts: policyTimeouts }),
   options: fc.constantFrom<Partial<RemoteDeployment>>({}, { stream: true }, { stream: false }, twoKeys)
 })
 
@@ -249,6 +260,70 @@ describe("An engine that ends wrongly", () => {
           assert.strictEqual(direct.end === "success", events.length === 2 && ending !== "failed")
         }))
     }
+  }
+})
+
+describe("The time limits of a policy", () => {
+  const limits: Readonly<Record<string, Policy["timeouts"]>> = {
+    "first token": { firstTokenMs: 127 },
+    "between two pieces": { stallMs: 128 },
+    "total": { totalMs: 406, byCaller: "total" },
+    "all": { firstTokenMs: 127, stallMs: 33, totalMs: 406, byCaller: "all" }
+  }
+  const stalling = (count: number): Script => ({
+    pieces: stream.slice(0, count).map((text) => [10, Buffer.from(text)] as const),
+    end: "stall"
+  })
+  const slow: Readonly<Record<string, Script>> = {
+    "no headers": { pieces: [], end: "silent" },
+    "no content": stalling(1),
+    "the first words": stalling(4),
+    "all but the end": stalling(stream.length - 1),
+    "all without the end of the connection": stalling(stream.length),
+    "everything in time": sound(10),
+    "everything, slowly": sound(100)
+  }
+  for (const [name, timeouts] of Object.entries(limits)) {
+    for (const [what, play] of Object.entries(slow)) {
+      it.live(`end an attempt as with the driver of effects: ${name}, the provider sends ${what}`, () =>
+        Effect.gen(function*() {
+          let starts = 0
+          const given: Scenario = {
+            scripts: [[play], [sound(0)]],
+            policy: { retries: 0, timeouts },
+            engine: (own) => ({
+              ...own,
+              start: (...given) => {
+                starts++
+                return own.start?.(...given)
+              }
+            })
+          }
+          const direct = yield* run(given, ways.direct)
+          assert.isAbove(starts, 0)
+          assertSame(direct, yield* run(given, ways.driver))
+          assertSame(direct, yield* run(given, ways.opened))
+          assertSame(yield* run(given, ways.generated), yield* run(given, ways.generatedByDriver))
+        }))
+    }
+  }
+
+  for (const way of [ways.direct, ways.driver]) {
+    it.live(`do not count the time of a slow reader: ${way.starts ? "direct" : "driver"}`, () =>
+      Effect.gen(function*() {
+        const { slow, state } = makeSlowSink(1)
+        const given: Scenario = {
+          scripts: [[long(20, 10)]],
+          policy: { retries: 0, timeouts: { firstTokenMs: 127, stallMs: 128 } },
+          options: { timeouts: {} },
+          sink: slow,
+          each: (index) => {
+            if (index % 100 === 99) state.drain?.()
+          }
+        }
+        const { end } = yield* run(given, way)
+        assert.strictEqual(end, "success")
+      }))
   }
 })
 

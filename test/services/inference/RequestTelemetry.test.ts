@@ -75,7 +75,10 @@ describe("an attempt that its circuit rejects", () => {
         callbacks,
         models: {} as Models["Service"],
         router: router as Router["Service"],
-        now: () => 0
+        now: () => 0,
+        watch: () => {
+          throw new Error("It is not watched.")
+        }
       })
       const state = yield* begun(metrics)
       assert.strictEqual(
@@ -130,7 +133,10 @@ describe("telemetry", () => {
           callbacks,
           models: {} as Models["Service"],
           router: router as Router["Service"],
-          now: () => 0
+          now: () => 0,
+          watch: () => {
+            throw new Error("It is not watched.")
+          }
         })
         const attempt = Effect.flatMap(
           begun(metrics),

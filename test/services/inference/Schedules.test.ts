@@ -7,9 +7,9 @@
  */
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { resultOf } from "../../support/schedules/Checks.ts"
+import { policyOf, resultOf } from "../../support/schedules/Checks.ts"
 import { faultsOf } from "../../support/schedules/Invariants.ts"
-import type { Record } from "../../support/schedules/Record.ts"
+import type { Call, Record } from "../../support/schedules/Record.ts"
 import { report, shrink, traceOf } from "../../support/schedules/Report.ts"
 import { run } from "../../support/schedules/Run.ts"
 import { scheduleOf } from "../../support/schedules/Schedule.ts"
@@ -36,16 +36,24 @@ const makeTally = () => {
     takenOver: 0,
     cancelledCalls: 0,
     followed: 0,
+    watched: 0,
     opened: 0,
     restarted: 0
   }
-  const add = ({ calls, transitions, visits }: Record) => {
+  const add = (record: Record) => {
+    const { calls, transitions, visits } = record
     for (const visit of visits) {
       const outcome = resultOf(visit)
       tally[outcome]++
       const first = calls.find(({ caller }) => caller === visit.caller.id)
       if (outcome === "success" && first?.finished === false) tally.takenOver++
     }
+    const limitsOf = (call: Call) => {
+      const { timeouts } = policyOf(record, visits.find(({ caller }) => caller.id === call.caller)!)
+      return [timeouts.firstTokenMs, timeouts.stallMs, timeouts.totalMs].filter((limit) => limit !== undefined)
+    }
+    const watched = calls.filter((call) => call.isFollowed && limitsOf(call).length > 0)
+    tally.watched += watched.length
     tally.cancelledCalls += calls.filter(({ cancelled }) => cancelled !== undefined).length
     tally.followed += calls.filter(({ isFollowed }) => isFollowed).length
     tally.opened += transitions.filter(({ to }) => to === "open").length
@@ -92,12 +100,13 @@ describe("Inference in random schedules", () => {
         const again = await Effect.runPromise(run(scheduleOf(seed)))
         assert.deepStrictEqual(traceOf(again), traceOf(record), `I10: seed ${seed} gives the same decisions`)
       }
-      const { cancelled, cancelledCalls, failure, followed, opened, pending, restarted, success, takenOver } = tally
+      const { cancelled, cancelledCalls, failure, followed, opened, pending, restarted, success, takenOver, watched } =
+        tally
       assert.strictEqual(pending, 0)
       assert.isAbove(Math.min(success, failure), 500)
       assert.isAbove(Math.min(cancelled, opened), 150)
       assert.isAbove(Math.min(takenOver, cancelledCalls, restarted), 50)
-      assert.isAbove(followed, 20)
+      assert.isAbove(Math.min(followed, watched), 20)
     })
   }
 })
