@@ -3,7 +3,7 @@ import type { ChildProcess } from "node:child_process"
 import { spawn } from "node:child_process"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { engineEnvironment } from "../src/domain/EngineEnvironment.ts"
 import { ended } from "./Child.ts"
@@ -58,7 +58,10 @@ const start = (file: string, { entry = sources, env, nodeOptions }: ServiceOptio
   spawn(
     process.execPath,
     [...nodeOptions, entry, "serve", "--host", "127.0.0.1", "--port", "0", "--config", file],
-    { stdio: ["ignore", "pipe", "inherit"], env: { ...engineEnvironment(process.env), NODE_ENV: "production", ...env } }
+    {
+      stdio: ["ignore", "pipe", "inherit"],
+      env: { ...engineEnvironment(process.env), NODE_ENV: "production", TROUPE_DATA: dirname(file), ...env }
+    }
   )
 
 /** Runs the service during `use`, and stops it however `use` ends. */

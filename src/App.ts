@@ -22,6 +22,7 @@ import * as Engines from "./layers/engines/Engines.ts"
 import * as ModelFiles from "./layers/engines/ModelFiles.ts"
 import * as Server from "./layers/http/Server.ts"
 import * as Memory from "./layers/models/Memory.ts"
+import * as Storage from "./layers/persistence/Storage.ts"
 import * as Providers from "./layers/providers/Providers.ts"
 import * as SettingsFile from "./layers/settings/SettingsFile.ts"
 import * as ModelStore from "./layers/store/ModelStore.ts"
@@ -319,8 +320,12 @@ const preload = Layer.effectDiscard(Effect.gen(function*() {
   readiness.status = "ready"
 }))
 
+/** The database of the settings. Requires only `Settings`. */
+export const storage = Storage.layer
+
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
 export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
   Layer.provideMerge(Server.layer),
-  Layer.provideMerge(Layer.merge(runtime, Readiness.layer))
+  Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
+  Layer.provideMerge(storage)
 )

@@ -166,7 +166,11 @@ const printFacts = ({ memory }: Resolved, { facts, verdicts }: Looked) => {
 
 /** Reads the configuration as the service does. The valid part of a file with problems is checked too. */
 const lookAt = Effect.fnUntraced(function*(file: string | undefined) {
-  const { isEmpty, problems, settings, source, text } = yield* SettingsFile.inspect({ file, engineHost: "process" })
+  const { isEmpty, problems, settings, source, text } = yield* SettingsFile.inspect({
+    file,
+    engineHost: "process",
+    defaultStorage: "sqlite"
+  })
   const checked = settings === undefined ? undefined : yield* checkFiles(settings).pipe(
     Effect.provide(Layer.merge(App.memory, Layer.provide(App.store, Layer.succeed(Settings, settings))))
   )

@@ -34,6 +34,9 @@ const adminPort = Flag.Int("admin-port").pipe(
   Flag.optional
 )
 
+/** The defaults of a service. */
+const service = { engineHost: "process", defaultStorage: "sqlite" } as const
+
 const adminText = ({ socket, url }: AdminAddress["Service"]): string =>
   [url, socket].filter((address) => address !== undefined).join(" and ") || "the same port, with the token"
 
@@ -97,7 +100,7 @@ const listenError = (settings: Resolved, error: { readonly cause?: unknown }): C
 const withPlace = Effect.fnUntraced(function*(file: string | undefined, error: InferenceError) {
   const { reason } = error
   if (reason._tag !== "InsufficientMemory") return yield* error
-  const { source, text } = yield* SettingsFile.inspect({ file, engineHost: "process" })
+  const { source, text } = yield* SettingsFile.inspect({ ...service, file })
   if (text === undefined) return yield* error
   const [, model, index] = /^(.*)#(\d+)$/s.exec(reason.deployment)!
   const path = formatPath(["models", model!, "deployments", Number(index)])
@@ -112,7 +115,7 @@ export const serve = Command.make(
   { adminPort, config, host, port },
   ({ adminPort, config, host, port }) =>
     Effect.gen(function*() {
-      const loaded = yield* SettingsFile.load({ file: Option.getOrUndefined(config), engineHost: "process" })
+      const loaded = yield* SettingsFile.load({ ...service, file: Option.getOrUndefined(config) })
       const settings: Resolved = {
         ...loaded,
         server: {

@@ -86,6 +86,8 @@ const decode = (deployment: object, variables: Readonly<Record<string, string>>)
     embedded: { engine: "fake" },
     defaultEngineHost: "thread",
     defaultStoreFolder: "/store",
+    defaultStorage: "memory",
+    defaultDataFolder: "/data",
     findInStore: () => undefined
   })
 

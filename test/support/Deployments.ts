@@ -29,6 +29,7 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
   circuits: Defaults.breaker,
   keyCooldowns: Defaults.keyCooldowns,
   store: { folder: "/nowhere" },
+  storage: { type: "memory" },
   policies: [],
   models: [],
   ...more

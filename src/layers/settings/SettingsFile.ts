@@ -52,6 +52,12 @@ export interface Options {
   readonly customStrategies?: boolean | undefined
 }
 
+/** Options that programs do not have. */
+interface ServiceOptions extends Options {
+  /** Where data is stored if the configuration does not say; default memory. */
+  readonly defaultStorage?: "sqlite" | "memory" | undefined
+}
+
 const unusable = (source: string, expected: string) => new SettingsError({ source, problems: [{ path: "", expected }] })
 
 /** The text of the file; undefined if it does not exist and is not required. */
@@ -98,6 +104,8 @@ const dataFolder = (): string =>
 
 const storeFolder = (): string => resolve(process.env["TROUPE_MODELS"] || join(dataFolder(), "troupe/models"))
 
+const storageFolder = (): string => resolve(process.env["TROUPE_DATA"] || join(dataFolder(), "troupe/data"))
+
 /** Also finds quarantined models, whose load fails with the reason. */
 const findInStore = (folder: string, name: string): string | undefined => {
   if (!isName(name)) return undefined
@@ -111,7 +119,7 @@ const findInStore = (folder: string, name: string): string | undefined => {
 
 const contextOf = (
   folder: string,
-  { customStrategies, engineHost = "thread", secretsMayBeUnset }: Options
+  { customStrategies, defaultStorage = "memory", engineHost = "thread", secretsMayBeUnset }: ServiceOptions
 ): ResolveContext => ({
   customStrategies,
   environment: process.env["NODE_ENV"],
@@ -121,6 +129,8 @@ const contextOf = (
   embedded,
   defaultEngineHost: engineHost,
   defaultStoreFolder: storeFolder(),
+  defaultStorage,
+  defaultDataFolder: storageFolder(),
   findInStore
 })
 
@@ -158,7 +168,7 @@ export const located = (text: string | undefined, problems: ReadonlyArray<Proble
 }
 
 /** Reads a configuration: every problem, and the settings of its valid part. Fails if the file is not YAML. */
-export const inspect = Effect.fnUntraced(function*(options: Options = {}) {
+export const inspect = Effect.fnUntraced(function*(options: ServiceOptions = {}) {
   const { folder, json, literalSecrets, source, text } = yield* readFrom(options)
   const { problems, settings } = diagnose(json, { ...contextOf(folder, options), literalSecrets })
   const isEmpty = text !== undefined && (json === null || json === undefined)
@@ -166,7 +176,7 @@ export const inspect = Effect.fnUntraced(function*(options: Options = {}) {
 })
 
 /** Reads, decodes and checks the settings. */
-export const load = Effect.fnUntraced(function*(options: Options = {}) {
+export const load = Effect.fnUntraced(function*(options: ServiceOptions = {}) {
   const { problems, settings, source } = yield* inspect(options)
   return settings === undefined || problems.length > 0
     ? yield* new SettingsError({ source, problems: [...problems] })

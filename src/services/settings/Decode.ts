@@ -30,6 +30,7 @@ import { missingFromStore, resolve } from "./Resolution.ts"
 import { Source } from "./Schema.ts"
 import type { Environment, Resolved } from "./Settings.ts"
 import { environments } from "./Settings.ts"
+import { isSecretUrl, problemsOf as storageProblems } from "./StorageSettings.ts"
 
 const secrets = (file: Tree): ReadonlyArray<Problem.Problem> =>
   leaves(file).filter(([path, value]) => looksLikeSecret(path.at(-1), value)).map(([path]) => ({
@@ -203,16 +204,19 @@ interface Expanded {
 }
 
 const expandSecret = (scalar: Tree, path: Path, text: string): Expanded => {
+  if (isSecretUrl(path)) return { value: text, problems: [] }
   const value = path.at(-2) === "headers" ? Text.trimValue(text) : Text.trimKey(text)
   const problem = Text.headerProblem(value)
   return { value, problems: problem === undefined ? [] : [invalidHeader(scalar, problem)] }
 }
 
+const holdsSecret = (path: Path): boolean => isSecret(path) || isSecretUrl(path)
+
 const expand = (scalar: Tree, path: Path, { secretsMayBeUnset = false, variables }: ResolveContext): Expanded => {
   const unset: Array<string> = []
   const text = interpolate(scalar, variables, (name) => unset.push(name))
   const problems = unset.map((name) => `Expected the environment variable ${name} to be set`)
-  if (typeof text !== "string" || !isSecret(path)) return { value: text, problems }
+  if (typeof text !== "string" || !holdsSecret(path)) return { value: text, problems }
   if (unset.length === 0 && text === "" && referencesIn(scalar).length > 0) problems.push(emptyVariable(scalar))
   // The reference stays in place of the secret, so that the rest of the deployment can be checked.
   if (problems.length > 0) return { value: scalar, problems: secretsMayBeUnset ? [] : problems }
@@ -237,6 +241,7 @@ const inspect = (base: Tree, over: Tree, environment: Environment, context: Reso
     ...nameProblems(source).map(({ expected, path }) => ({ path: place(path).slice(0, -1), expected })),
     ...[
       ...(context.customStrategies === true ? [] : customStrategyProblems(source)),
+      ...storageProblems(source),
       ...routingProblems(source, { models: namesIn(raw, "models"), policies: namesIn(raw, "policies") })
     ].map(({ expected, path }) => ({ path: place(path), expected }))
   ]

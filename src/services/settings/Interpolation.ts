@@ -16,10 +16,11 @@ const secretFormats = [
   /^xox[abprs]-[\w-]{10,}$/,
   /^eyJ[\w-]+\.[\w-]+\.[\w-]+$/,
   /^Bearer\s+\S+$/i,
-  /-----BEGIN [A-Z ]*PRIVATE KEY-----/,
-  // A password in a URL.
-  /^\w[\w+.-]*:\/\/[^/\s:@]*:[^/\s@]+@/
+  /-----BEGIN [A-Z ]*PRIVATE KEY-----/
 ]
+
+/** Passwords in a URL, in which a reference is none. */
+const urlPasswords = [/^\w[\w+.-]*:\/\/[^/\s:@]*:[^/\s@]+@/, /^\w[\w+.-]*:\/\/\S*[?&](?:ssl)?password=[^&\s]+/]
 
 /** Names of fields that contain secrets. */
 const secretName =
@@ -27,8 +28,12 @@ const secretName =
 
 /** Whether a value is a literal secret, by its format or by the name of its field. */
 export const looksLikeSecret = (key: PropertyKey | undefined, value: unknown): boolean => {
-  if (typeof value !== "string" || value === "" || value.replaceAll(reference, "").trim() === "") return false
-  return secretFormats.some((format) => format.test(value.trim())) || (typeof key === "string" && secretName.test(key))
+  if (typeof value !== "string") return false
+  const literal = value.replaceAll(reference, "").trim()
+  if (literal === "") return false
+  return secretFormats.some((format) => format.test(value.trim())) ||
+    urlPasswords.some((format) => format.test(literal)) ||
+    (typeof key === "string" && secretName.test(key))
 }
 
 /** Whether a value is exactly one reference. */

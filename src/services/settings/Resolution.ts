@@ -13,6 +13,7 @@ import { policiesOf, routingFields, routingOf } from "./PolicySettings.ts"
 import type { Source } from "./Schema.ts"
 import { modelDefaults, serverDefaults } from "./Schema.ts"
 import type { Environment, Resolved } from "./Settings.ts"
+import { redisOf, storageOf } from "./StorageSettings.ts"
 
 const scheme = "store:"
 
@@ -53,6 +54,10 @@ export interface ResolveContext {
   readonly defaultEngineHost: "process" | "thread"
   /** Folder of the model store, absolute. */
   readonly defaultStoreFolder: string
+  /** Where data is stored if the file does not say; never on disk in `test`. */
+  readonly defaultStorage: "sqlite" | "memory"
+  /** Folder of the SQLite file, absolute. */
+  readonly defaultDataFolder: string
   /** The path to load for a model in the store; undefined where the store has no such model. */
   readonly findInStore: (folder: string, name: string) => string | undefined
 }
@@ -156,6 +161,13 @@ const keyCooldownsOf = ({ keyCooldowns }: Source): Cooldowns => ({
   longestRefused: Duration.toMillis(keyCooldowns.rejectedMax)
 })
 
+const storedIn = ({ storage }: Source, environment: Environment, context: ResolveContext): Resolved["storage"] =>
+  storageOf(storage, {
+    type: environment === "test" ? "memory" : context.defaultStorage,
+    folder: context.defaultDataFolder,
+    resolvePath: context.resolvePath
+  })
+
 /** The settings of this environment. */
 export const resolve = (
   source: Source,
@@ -175,6 +187,8 @@ export const resolve = (
   circuits: circuitsOf(source),
   keyCooldowns: keyCooldownsOf(source),
   store: { ...source.store, folder: storeFolderOf(source, context) },
+  storage: storedIn(source, environment, context),
+  ...(source.redis === undefined ? {} : { redis: redisOf(source.redis) }),
   policies,
   models: modelsOf(source, policies, withStore(source, context))
 })

@@ -14,6 +14,7 @@ import { wholeNumber } from "../../domain/Problem.ts"
 import { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
 import * as EngineKinds from "../engines/EngineKinds.ts"
 import { PolicySettings, routingFields } from "./PolicySettings.ts"
+import { Redis, Storage } from "./StorageSettings.ts"
 
 const positive = wholeNumber(1)
 const Port = wholeNumber(0, 65535)
@@ -241,6 +242,8 @@ const sections = <S extends Schema.Top>(model: S) => ({
   circuits: section(described("When calls to a failing deployment are paused.", Circuits), {}),
   keyCooldowns: section(described("How long provider keys are not used after they fail.", KeyCooldowns), {}),
   store: Schema.optionalKey(Store),
+  storage: Schema.optionalKey(Storage),
+  redis: Schema.optionalKey(Redis),
   policies: optional(
     "How requests are routed and retried, by name. The policy named default applies to all models, and the others " +
       "inherit from it.",

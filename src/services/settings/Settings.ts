@@ -7,6 +7,7 @@ import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
 import type { Server } from "./Schema.ts"
+import type { RedisLocation, StorageLocation } from "./StorageSettings.ts"
 
 /** `NODE_ENV` chooses the environment; the default is development. */
 export const environments = ["development", "test", "production"] as const
@@ -32,6 +33,10 @@ export interface Resolved {
   readonly keyCooldowns: Cooldowns
   /** Folder of the pulled models and their limit in bytes; left out, the free space of the disk. */
   readonly store: { readonly folder: string; readonly maxBytes?: number | undefined }
+  /** Where keys, budgets and usage are stored. */
+  readonly storage: StorageLocation
+  /** The Redis that instances share; undefined without one. */
+  readonly redis?: RedisLocation
   /** `default` first. */
   readonly policies: ReadonlyArray<Policy>
   readonly models: ReadonlyArray<Model>

@@ -21,6 +21,8 @@ const contextWith = (over: Partial<ResolveContext> = {}): ResolveContext => ({
   embedded: { engine: "llama", file: "embedded.gguf" },
   defaultEngineHost: "process",
   defaultStoreFolder: "/store",
+  defaultStorage: "memory",
+  defaultDataFolder: "/data",
   findInStore: (folder, name) => name === "stored" ? `${folder}/stored/model.gguf` : undefined,
   ...over
 })
@@ -237,6 +239,7 @@ describe("a parsed configuration", () => {
         circuits: Defaults.breaker,
         keyCooldowns: Defaults.keyCooldowns,
         store: { folder: "/folder/models", maxBytes: 1000 },
+        storage: { type: "memory" },
         policies: [RoutingPolicy.defaults],
         models: [{
           name: "chat",
@@ -1075,6 +1078,8 @@ describe("a parsed configuration", () => {
         "circuits",
         "keyCooldowns",
         "store",
+        "storage",
+        "redis",
         "policies",
         "logLevel",
         "logFormat",

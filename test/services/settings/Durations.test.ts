@@ -67,6 +67,8 @@ const context: ResolveContext = {
   embedded: { engine: "fake" },
   defaultEngineHost: "thread",
   defaultStoreFolder: "/store",
+  defaultStorage: "memory",
+  defaultDataFolder: "/data",
   findInStore: () => undefined
 }
 
