@@ -21,6 +21,7 @@ import * as ResponseCache from "./layers/cache/ResponseCache.ts"
 import * as Engines from "./layers/engines/Engines.ts"
 import * as ModelFiles from "./layers/engines/ModelFiles.ts"
 import * as Server from "./layers/http/Server.ts"
+import * as VirtualKeys from "./layers/keys/VirtualKeys.ts"
 import * as Memory from "./layers/models/Memory.ts"
 import * as Storage from "./layers/persistence/Storage.ts"
 import * as Providers from "./layers/providers/Providers.ts"
@@ -327,5 +328,6 @@ export const storage = Storage.layer
 export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
   Layer.provideMerge(Server.layer),
   Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
+  Layer.provideMerge(VirtualKeys.layer),
   Layer.provideMerge(storage)
 )

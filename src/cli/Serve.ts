@@ -2,12 +2,15 @@
 import { Console, Duration, Effect, Layer, Option, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { HttpServer } from "effect/http"
+import * as NetAddress from "effect/net/NetAddress"
 import { flushCompileCache } from "node:module"
 import * as App from "../App.ts"
 import { durationText } from "../domain/Fields.ts"
 import type { InferenceError } from "../domain/InferenceError.ts"
 import { formatPath } from "../domain/Problem.ts"
+import * as Binding from "../layers/http/Binding.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
+import { VirtualKeys } from "../services/keys/VirtualKeys.ts"
 import { Models } from "../services/models/Models.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { AdminAddress, Settings, SettingsError } from "../services/settings/Settings.ts"
@@ -40,21 +43,35 @@ const service = { engineHost: "process", defaultStorage: "sqlite" } as const
 const adminText = ({ socket, url }: AdminAddress["Service"]): string =>
   [url, socket].filter((address) => address !== undefined).join(" and ") || "the same port, with the token"
 
-const listening = (settings: Resolved, url: string, admin: AdminAddress["Service"]): string => {
+/** Where the service listens and who may call it. */
+interface Listening {
+  readonly settings: Resolved
+  /** The URL of the address that was bound. */
+  readonly bound: string
+  readonly port: number
+  readonly admin: AdminAddress["Service"]
+  /** Whether requests need a key. */
+  readonly hasKeys: boolean
+}
+
+const listening = ({ admin, bound, hasKeys, port, settings }: Listening): string => {
   const model = settings.models[0]?.name ?? "tiny-chat"
   const body = JSON.stringify({
     model,
     messages: [{ role: "user", content: "What is the capital of Japan?" }],
     temperature: 0
   })
+  const key = hasKeys ? " -H 'authorization: Bearer KEY'" : ""
+  const url = urlOf(settings.server.host, port)
   return [
-    `Troupe listens on ${url} (${settings.environment})`,
+    `Troupe listens on ${bound} (${settings.environment})`,
+    `${Binding.callersText(settings.server, hasKeys)}.`,
     `Administration at ${adminText(admin)}`,
     "",
     modelTable(settings.models),
     "",
     "Try it:",
-    `  curl -s ${url}/v1/chat/completions -H 'content-type: application/json' -d '${body}'`,
+    `  curl -s ${url}/v1/chat/completions -H 'content-type: application/json'${key} -d '${body}'`,
     "",
     "Press Ctrl-C to stop after running requests have finished; twice to stop immediately."
   ].join("\n")
@@ -129,13 +146,17 @@ export const serve = Command.make(
       }
       const banner = Layer.effectDiscard(Effect.gen(function*() {
         const { address } = yield* HttpServer.HttpServer
-        const bound = "port" in address ? address.port : settings.server.port
         // The layer that is built last is finalized first. Added before the banner: a signal may arrive right after it.
         const services = yield* Effect.context<Models>()
         yield* Effect.addFinalizer(() => Effect.provide(logShutdown(settings), services))
         const admin = yield* AdminAddress
         if (admin.socket !== undefined) temporaryFiles.add(admin.socket)
-        yield* Console.log(listening(settings, urlOf(settings.server.host, bound), admin))
+        const keys = yield* VirtualKeys
+        const { host, port } = settings.server
+        const place = "port" in address
+          ? { bound: `http://${NetAddress.formatUrlHost(address.address)}:${address.port}`, port: address.port }
+          : { bound: urlOf(host, port), port }
+        yield* Console.log(listening({ ...place, settings, admin, hasKeys: keys.areRequired() }))
         // Node.js would write it at an orderly exit only.
         flushCompileCache()
       }))

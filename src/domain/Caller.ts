@@ -14,6 +14,7 @@ import type { Duration } from "effect"
 import { Context, Option, Result } from "effect"
 import * as IpNetwork from "effect/net/IpNetwork"
 import * as NetAddress from "effect/net/NetAddress"
+import type { Identity } from "./Identity.ts"
 import type { Priority } from "./Inference.ts"
 import { InvalidRequest } from "./InferenceError.ts"
 
@@ -23,8 +24,9 @@ const subscriberBits = 64
 /** The header with the caller's tenant, for another instance, which does not have the caller's key. */
 export const tenantHeader = "x-troupe-tenant"
 
-/** The tenant and priority of a request, and how long the model stays loaded after it: see `Inference.Request`. */
+/** The identity, tenant and priority of a request, and how long the model stays loaded after it: see `Inference.Request`. */
 export interface Caller {
+  readonly identity?: Identity | undefined
   readonly tenant?: string | undefined
   readonly priority?: Priority | undefined
   readonly keepAlive?: Duration.Duration | undefined

@@ -118,6 +118,8 @@ const classes: { readonly [T in Tag]: (reason: Of<T>) => FailureClass } = {
   UpstreamTimeout: ({ byCaller = false, phase }) =>
     failureClass({ retry: "lastResort", countsAgainstCircuit: !byCaller && phase !== "queue" && phase !== "load" }),
   RateLimited: ({ retryAfterMs }) => failureClass({ retry: "lastResort", adjust: "low-priority" }, retryAfterMs),
+  Unauthenticated: () => mistake,
+  Forbidden: () => mistake,
   // With `retryAfterMs` the provider was not called: its earlier rejection has been counted.
   AuthenticationFailed: ({ retryAfterMs }) => failureClass({ countsAgainstCircuit: retryAfterMs === undefined }),
   ContentRefused: () => failureClass({ next: "content", isCallerMistake: true }),

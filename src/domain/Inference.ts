@@ -24,6 +24,7 @@ import type { Stream } from "effect"
 import { Schema } from "effect"
 import type { CacheUse } from "./CacheControl.ts"
 import { CacheControl } from "./CacheControl.ts"
+import { Identity } from "./Identity.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
 import { isNestedDeeper, mostLevels } from "./JsonScan.ts"
@@ -96,6 +97,8 @@ const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum,
 const callerFields = {
   /** The tenant of the request: slots are shared fairly among tenants; default "". */
   tenant: Schema.optional(Schema.String),
+  /** Of the virtual key that the request came with; default none. */
+  identity: Schema.optional(Identity),
   /** Default `normal`. */
   priority: Schema.optional(Priority),
   /**

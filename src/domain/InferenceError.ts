@@ -267,6 +267,37 @@ export class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited"
   }
 }
 
+/** The caller has no virtual key of this service that is valid now. */
+export class Unauthenticated extends Schema.TaggedError<Unauthenticated>()("Unauthenticated", {
+  problem: Schema.Literals(["missing", "unknown", "expired", "revoked"])
+}) {
+  override get message(): string {
+    switch (this.problem) {
+      case "missing":
+        return "This service requires an API key. Send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`."
+      case "unknown":
+        return "The API key is not a key of this service. Check the key."
+      case "expired":
+        return "The API key has expired. Use another key."
+      case "revoked":
+        return "The API key has been revoked. Use another key."
+    }
+  }
+}
+
+/** The caller's virtual key does not allow this. */
+export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", {
+  detail: Schema.String,
+  /** The model that the key does not allow, if it is that. */
+  model: Schema.optionalKey(Schema.String)
+}) {
+  override get message(): string {
+    return this.model === undefined
+      ? this.detail
+      : `The API key does not have access to the model "${Text.cutName(this.model)}". ${this.detail}`
+  }
+}
+
 /** The provider rejects the key (401, 403), its account has no credit left (402, `quota`), or no key is left. */
 export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFailed>()("AuthenticationFailed", {
   deployment: Schema.String,
@@ -381,6 +412,8 @@ export const Reason = Schema.Union([
   UpstreamFailed,
   UpstreamTimeout,
   RateLimited,
+  Unauthenticated,
+  Forbidden,
   AuthenticationFailed,
   ContentRefused,
   NotSupported,

@@ -80,6 +80,8 @@ describe("classify", () => {
         "lastResort ordinary"
       ],
       [new InferenceError.RateLimited({ deployment }), "lastResort ordinary"],
+      [new InferenceError.Unauthenticated({ problem: "missing" }), "no none"],
+      [new InferenceError.Forbidden({ detail }), "no none"],
       [new InferenceError.AuthenticationFailed({ deployment }), "no ordinary circuit"],
       [new InferenceError.AuthenticationFailed({ deployment, retryAfterMs: 1 }), "no ordinary"],
       [new InferenceError.ContentRefused({ deployment, detail }), "no content"],

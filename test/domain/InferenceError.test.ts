@@ -49,6 +49,11 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
     "first token"
   ]],
   [new InferenceError.RateLimited({ deployment: "far#0", retryAfterMs: 2500 }), ["\"far#0\"", "Retry in 3 s"]],
+  [new InferenceError.Unauthenticated({ problem: "missing" }), ["`Authorization: Bearer KEY`", "`x-api-key: KEY`"]],
+  [new InferenceError.Unauthenticated({ problem: "unknown" }), ["not a key of this service", "Check the key."]],
+  [new InferenceError.Unauthenticated({ problem: "expired" }), ["has expired"]],
+  [new InferenceError.Unauthenticated({ problem: "revoked" }), ["has been revoked"]],
+  [new InferenceError.Forbidden({ model: "far", detail: "Its models: near*." }), ["\"far\"", "Its models: near*."]],
   [new InferenceError.AuthenticationFailed({ deployment: "far#0", status: 401 }), [
     "\"far#0\"",
     "(401)",

@@ -28,6 +28,7 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
   memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
   circuits: Defaults.breaker,
   keyCooldowns: Defaults.keyCooldowns,
+  keys: [],
   store: { folder: "/nowhere" },
   storage: { type: "memory" },
   policies: [],

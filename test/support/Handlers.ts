@@ -13,6 +13,7 @@ import * as Breaker from "../../src/services/health/Breaker.ts"
 import { Readiness } from "../../src/services/health/Readiness.ts"
 import type { Status } from "../../src/services/health/Readiness.ts"
 import { Inference } from "../../src/services/inference/Inference.ts"
+import * as VirtualKeys from "../../src/services/keys/VirtualKeys.ts"
 import { ByteBudget, RequestBytes } from "../../src/services/limits/RequestLimits.ts"
 import { Models } from "../../src/services/models/Models.ts"
 import * as Registry from "../../src/services/models/Registry.ts"
@@ -71,6 +72,7 @@ export const withHandler = async <A>(
     Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { status }),
     Layer.sync(RequestBytes, () => new ByteBudget(1e6)),
+    Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
     Layer.succeed(
       Settings,
       {

@@ -99,6 +99,7 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
       (section) => [section, table({ properties: { [section]: properties[section]! } })] as const
     ),
     ["top", table({ properties: scalarsOf(properties) })],
+    ["keys", table(named("keys"))],
     ["policies", table(named("policies"))],
     ["models", table(named("models"), ["deployments"])],
     ["deployments", table(common)],

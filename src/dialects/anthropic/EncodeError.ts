@@ -64,6 +64,8 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>) => Optio
   UpstreamFailed: ({ retryAfterMs, status }) => [status === 529 ? 529 : 500, retryAfterMs],
   UpstreamTimeout: () => [504],
   RateLimited: ({ retryAfterMs }) => [429, retryAfterMs ?? 0],
+  Unauthenticated: () => [401],
+  Forbidden: () => [403],
   AuthenticationFailed: ({ quota, retryAfterMs }) => quota === true ? [402] : [500, retryAfterMs],
   ContentRefused: () => [400],
   NotSupported: () => [400],

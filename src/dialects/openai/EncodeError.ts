@@ -92,6 +92,10 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, names: E
   UpstreamFailed: upstreamFailed,
   UpstreamTimeout: () => server(504, "upstream_timeout"),
   RateLimited: ({ retryAfterMs }) => tooMany("rate_limit_exceeded", retryAfterMs ?? 0),
+  Unauthenticated: () => ({ ...invalid("invalid_api_key", null, 401), headers: { "www-authenticate": "Bearer" } }),
+  // As OpenAI's API for a project without access to a model.
+  Forbidden: ({ model }) =>
+    model === undefined ? invalid("forbidden", null, 403) : invalid("model_not_found", "model", 403),
   AuthenticationFailed: ({ quota, retryAfterMs }) =>
     quota === true
       ? noQuota

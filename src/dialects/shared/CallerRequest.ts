@@ -13,6 +13,7 @@ import { hash } from "node:crypto"
 import * as CacheControl from "../../domain/CacheControl.ts"
 import type { Caller } from "../../domain/Caller.ts"
 import { tenantHeader } from "../../domain/Caller.ts"
+import type { Identity } from "../../domain/Identity.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
 import { nearestName } from "../../domain/NearestName.ts"
 import * as Problem from "../../domain/Problem.ts"
@@ -205,6 +206,8 @@ export const unknownFieldsOf = (body: unknown, table: BodyFields): ReadonlyArray
 export interface CallerIdentity {
   /** A bearer token, or the dialect's own key. */
   readonly key?: string | undefined
+  /** Of the caller's virtual key, if the service has keys. */
+  readonly identity?: Identity | undefined
   /** Names in lower case. */
   readonly headers?: Readonly<Record<string, string | undefined>> | undefined
 }
@@ -241,8 +244,18 @@ const fingerprint = (kind: "token" | "user", text: string): string => {
   return made
 }
 
+/** The longest tenant of another instance that is used as it is, characters. */
+const longestTenant = 100
+
+/** The tenant of a key, or the one that a key names which may do so. */
+const tenantOfKey = ({ setsTenant, tenant }: Identity, named: string | undefined): string => {
+  if (!setsTenant || named === undefined || named === "") return tenant
+  return named.length <= longestTenant ? named : fingerprint("user", named)
+}
+
 /** Another instance sends the tenant in a header, because the body is its caller's. */
-const tenantOf = (fields: CallerFields, { headers = {}, key }: CallerIdentity): string => {
+const tenantOf = (fields: CallerFields, { headers = {}, identity, key }: CallerIdentity): string => {
+  if (identity !== undefined) return tenantOfKey(identity, headers[tenantHeader])
   if (key !== undefined) return fingerprint("token", key)
   const user = headers[tenantHeader] ?? fields.safety_identifier ?? fields.user ?? ""
   return user === "" ? "" : fingerprint("user", user)
@@ -255,6 +268,7 @@ export const callerOf = (
 ): Caller & { readonly route?: RoutingOptions } => {
   const tenant = tenantOf(fields, caller)
   return {
+    ...(caller.identity === undefined ? {} : { identity: caller.identity }),
     ...(tenant === "" ? {} : { tenant }),
     ...(fields.priority === undefined ? {} : { priority: fields.priority }),
     ...(fields.keep_alive === undefined ? {} : { keepAlive: keepAliveOf(fields.keep_alive) }),

@@ -32,6 +32,8 @@ const kinds: Readonly<Record<Reason["_tag"], "invalid" | "busy" | "internal">> =
   UpstreamFailed: "internal",
   UpstreamTimeout: "internal",
   RateLimited: "busy",
+  Unauthenticated: "invalid",
+  Forbidden: "invalid",
   AuthenticationFailed: "internal",
   ContentRefused: "invalid",
   NotSupported: "invalid",

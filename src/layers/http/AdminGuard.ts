@@ -6,7 +6,7 @@
  * A reverse proxy on this machine that adds no header looks like a local program. So without `server.admin.token` the port
  * of the models changes nothing, and it answers reads (GET) only where the client's socket belongs to the service's user.
  * The socket and the port of administration take local callers, but no web page and nothing that a proxy has passed on.
- * With a token, only the socket is open without it.
+ * With a token or with virtual keys, only the socket is open without one: the others need the token or an admin key.
  *
  * **Gotchas**
  *
@@ -24,6 +24,7 @@ import { Settings } from "../../services/settings/Settings.ts"
 import type { Origin } from "./AdminListener.ts"
 import { isSameToken, originOf } from "./AdminListener.ts"
 import { isSameUser, makeLookup } from "./AdminPeer.ts"
+import * as Authentication from "./Authentication.ts"
 import { isLoopbackHost } from "./Cors.ts"
 import { respondError } from "./Dialect.ts"
 
@@ -49,7 +50,7 @@ const notOwnUser = forbid(
 )
 
 const notAuthorized = respondError(OpenAiEncodeError.make(
-  "Administration requires the token of server.admin.token. Send it as a bearer token.",
+  "Administration requires an admin key, or the token of server.admin.token. Send it as a bearer token.",
   {
     status: 401,
     type: "invalid_request_error",
@@ -57,6 +58,8 @@ const notAuthorized = respondError(OpenAiEncodeError.make(
     headers: { "www-authenticate": "Bearer" }
   }
 ))
+
+const notAdmin = forbid("The API key is not an admin key. Create one with `troupe keys create NAME --admin`.")
 
 /** Of proxies: RFC 9110, RFC 7239, RFC 8586, and what servers and clouds add. */
 const forwarding =
@@ -71,18 +74,33 @@ const isDirect = ({ headers }: Request): boolean =>
   headers["origin"] === undefined && ownSites.has(headers["sec-fetch-site"]) &&
   Object.keys(headers).every((name) => !forwarding.test(name))
 
-const withToken = ({ headers }: Request, token: string): HttpServerResponse.HttpServerResponse | undefined => {
+/** What a request may authenticate with. */
+interface Secrets {
+  readonly token: string | undefined
+  readonly authentication: Authentication.Authentication
+}
+
+const isRequired = ({ authentication, token }: Secrets): boolean => token !== undefined || authentication.isRequired
+
+/** Why a request has neither the token nor an admin key. */
+const withSecret = (
+  { headers }: Request,
+  { authentication, token }: Secrets
+): HttpServerResponse.HttpServerResponse | undefined => {
   const given = bearerTokenOf(headers["authorization"])
-  return given !== undefined && isSameToken(given, token) ? undefined : notAuthorized
+  if (token !== undefined && given !== undefined && isSameToken(given, token)) return undefined
+  const found = authentication.identify(headers)
+  if (typeof found === "string") return notAuthorized
+  return found.isAdmin ? undefined : notAdmin
 }
 
 /** Why a request may not administer. */
 const refusal = (
   request: Request,
   origin: Origin | undefined,
-  token: string | undefined
+  secrets: Secrets
 ): HttpServerResponse.HttpServerResponse | undefined => {
-  if (origin !== "socket" && token !== undefined) return withToken(request, token)
+  if (origin !== "socket" && isRequired(secrets)) return withSecret(request, secrets)
   if (origin === undefined && request.method !== "GET") return notHere
   if (!isDirect(request)) return notLocal
   if (origin === "socket") return undefined
@@ -95,9 +113,27 @@ const fields = { prompt: "prompt", rename: (path: string) => path }
 
 type Answer<E, R> = Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
 
+const secretsOf = Effect.gen(function*() {
+  const { server } = yield* Settings
+  return {
+    token: server.admin.token === undefined ? undefined : Redacted.value(server.admin.token),
+    authentication: yield* Authentication.make
+  } satisfies Secrets
+})
+
+/** Makes answers that only administrators get once there are keys; without keys, everyone who reaches the service. */
+export const makeForReaders = Effect.map(
+  secretsOf,
+  (secrets) => <R>(answer: Answer<never, R>): Answer<never, R | HttpServerRequest.HttpServerRequest> =>
+    Effect.flatMap(HttpServerRequest.HttpServerRequest, (request): Answer<never, R> => {
+      if (originOf(request.source) === "socket" || !secrets.authentication.isRequired) return answer
+      const refused = withSecret(request, secrets)
+      return refused === undefined ? answer : Effect.succeed(refused)
+    })
+)
+
 /** Makes answers that only administrators get. */
-export const make = Effect.map(Settings, ({ server }) => {
-  const token = server.admin.token === undefined ? undefined : Redacted.value(server.admin.token)
+export const make = Effect.map(secretsOf, (secrets) => {
   const lookup = makeLookup()
   const isOwnUser = ({ source }: HttpServerRequest.HttpServerRequest) =>
     Effect.map(
@@ -107,9 +143,9 @@ export const make = Effect.map(Settings, ({ server }) => {
   return <R>(answer: Answer<InferenceError, R>): Answer<never, R | HttpServerRequest.HttpServerRequest> =>
     Effect.flatMap(HttpServerRequest.HttpServerRequest, (request): Answer<InferenceError, R> => {
       const origin = originOf(request.source)
-      const refused = refusal(request, origin, token)
+      const refused = refusal(request, origin, secrets)
       if (refused !== undefined) return Effect.succeed(refused)
-      if (origin !== undefined || token !== undefined) return answer
+      if (origin !== undefined || isRequired(secrets)) return answer
       return Effect.flatMap(isOwnUser(request), (isOwn) => isOwn ? answer : Effect.succeed(notOwnUser))
     }).pipe(
       Effect.catch(({ reason }) => Effect.succeed(respondError(OpenAiEncodeError.fromReason(reason, fields))))

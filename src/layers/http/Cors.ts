@@ -76,10 +76,13 @@ const hostOf = (origin: string): string => origin.split("://")[1]?.toLowerCase()
 /** A URL has brackets around an IPv6 address. */
 const inUrl = (address: string): string => address.includes(":") ? `[${address}]` : address
 
-/** Whether only this machine's own names lead to the service. */
-const isLoopbackOnly = (bound: string): boolean => loopbackHost.test(inUrl(bound).toLowerCase())
+/** Whether only programs of this machine reach an address. */
+export const isLoopbackOnly = (bound: string): boolean => loopbackHost.test(inUrl(bound).toLowerCase())
 
-const isOwnHost = ({ bound, headers: { host }, origins }: Question): boolean =>
+/** Whether the service answers to this name: any where other machines reach it. */
+export const isOwnHost = (
+  { bound, headers: { host }, origins }: Pick<Question, "bound" | "headers" | "origins">
+): boolean =>
   !isLoopbackOnly(bound) || isLoopbackHost(host) || hostnameOf(host) === bound.toLowerCase() ||
   origins.some((origin) => hostnameOf(hostOf(origin)) === hostnameOf(host))
 

@@ -14,6 +14,7 @@ import type { Model } from "../../domain/Deployment.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { Readiness } from "../../services/health/Readiness.ts"
 import type { Inference } from "../../services/inference/Inference.ts"
+import type { VirtualKeys } from "../../services/keys/VirtualKeys.ts"
 import type { RequestBytes } from "../../services/limits/RequestLimits.ts"
 import type { Registry } from "../../services/models/Registry.ts"
 import type { Settings } from "../../services/settings/Settings.ts"
@@ -34,7 +35,14 @@ export interface HttpProblem {
 }
 
 /** The services that routes of a dialect may use. */
-export type RouteServices = HttpRouter.HttpRouter | Inference | Readiness | Registry | RequestBytes | Settings
+export type RouteServices =
+  | HttpRouter.HttpRouter
+  | Inference
+  | Readiness
+  | Registry
+  | RequestBytes
+  | Settings
+  | VirtualKeys
 
 /** The shapes of `GET /v1/models` and `GET /v1/models/{model}`. */
 export interface ModelShapes {
@@ -79,6 +87,10 @@ export type Dialects = readonly [Dialect, ...ReadonlyArray<Dialect>]
 /** @param more headers beside those of the error */
 export const respondError = ({ body, headers, status }: ErrorResponse, more: Readonly<Record<string, string>> = {}) =>
   HttpServerResponse.jsonUnsafe(body, { status, headers: { ...headers, ...more } })
+
+/** Selects the dialect of a client by a header, at paths that all dialects share. */
+export const makeDialectOfClient = (dialects: Dialects) => (headers: Readonly<Record<string, unknown>>): Dialect =>
+  dialects.find(({ clientHeader }) => clientHeader !== undefined && headers[clientHeader] !== undefined) ?? dialects[0]
 
 /** Selects a dialect by the path of a request. */
 export const makeDialectOf = (dialects: Dialects): (path: string) => Dialect => {

@@ -16,12 +16,14 @@ import type { CallerIdentity } from "../../dialects/shared/CallerRequest.ts"
 import * as Caller from "../../domain/Caller.ts"
 import * as ExactNumber from "../../domain/ExactNumber.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
+import type { Identity } from "../../domain/Identity.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
 import { cachedResponses } from "../../services/routing/DecisionRecord.ts"
 import { Settings } from "../../services/settings/Settings.ts"
+import * as Authentication from "./Authentication.ts"
 import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
 import * as DirectRoutes from "./DirectRoutes.ts"
@@ -228,6 +230,8 @@ interface Arrival {
   readonly response: ServerResponse | undefined
   /** Whether the request has a scope that closes after its response. */
   readonly hasScope: boolean
+  /** Who calls; undefined without keys. */
+  readonly identity: Identity | undefined
 }
 
 /** A request at an endpoint, until its response. */
@@ -283,8 +287,8 @@ class EndpointRequest<Decoded> {
    *
    * @param exact the same JSON with its inexact numbers as `ExactNumber`; undefined if it has none
    */
-  #decode(json: unknown, exact: unknown): Result.Result<Decoded, InferenceError.InvalidRequest> {
-    const { headers } = this.#arrival
+  #decode(json: unknown, exact: unknown): Result.Result<Decoded, Failure> {
+    const { headers, identity } = this.#arrival
     const hops = hopsOf(headers)
     if (Result.isFailure(hops)) return Result.fail(hops.failure)
     this.#hops = hops.success
@@ -295,8 +299,13 @@ class EndpointRequest<Decoded> {
       joined = result.success
       this.#renamePath = (text) => RoutingOptions.named(text, json, headers)
     }
-    const caller = { key: this.#parts.conventions.keyOf(headers), headers }
-    return this.#endpoint.decode(joined, caller, exact ?? joined)
+    const caller = identity === undefined
+      ? { key: this.#parts.conventions.keyOf(headers), headers }
+      : { headers, identity }
+    const body = this.#endpoint.decode(joined, caller, exact ?? joined)
+    if (identity === undefined || Result.isFailure(body)) return body
+    const forbidden = Authentication.modelRefusal(identity, joined)
+    return forbidden === undefined ? body : Result.fail(InferenceError.make(forbidden))
   }
 
   #answer(body: Decoded): Answered {
@@ -361,13 +370,13 @@ const make = Effect.fnUntraced(function*(conventions: Conventions) {
   const respond = <Decoded>(
     endpoint: Endpoint<Decoded>,
     fiber: Fiber.Fiber<unknown, unknown>,
-    { headers, response, hasScope }: Omit<Arrival, "id">,
+    { headers, identity, response, hasScope }: Omit<Arrival, "id">,
     read: () => Effect.Effect<RequestBody.Text, Failure>
   ): Responded => {
     const id = idOf(endpoint.idPrefix, fiber.getRef(Random.Random))
     if (readiness.status === "stopping") return Effect.succeed(respondProblem(parts, stopping, id))
     const created = Math.floor(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() / 1000)
-    return new EndpointRequest(parts, endpoint, { id, headers, response, hasScope }, created).respond(read())
+    return new EndpointRequest(parts, endpoint, { id, headers, identity, response, hasScope }, created).respond(read())
   }
 
   const routed = <Decoded>(endpoint: Endpoint<Decoded>) =>
@@ -375,13 +384,14 @@ const make = Effect.fnUntraced(function*(conventions: Conventions) {
       const request = Context.getUnsafe(fiber.context, HttpServerRequest.HttpServerRequest)
       const { headers, source } = request
       const hold = limits.budget.hold()
+      const identity = Authentication.identityOf(source)
       const message = source instanceof IncomingMessage ? source : undefined
       const response = message && toServerResponse(request) as ServerResponse
       // The scope closes after the response, or when the client disconnects.
       return Effect.flatMap(
         Scope.addFinalizer(Context.getUnsafe(fiber.context, Scope.Scope), Effect.sync(() => hold.release())),
         () =>
-          respond(endpoint, fiber, { headers, response, hasScope: true }, () =>
+          respond(endpoint, fiber, { headers, identity, response, hasScope: true }, () =>
             message === undefined
               ? RequestBody.ofWeb(request, hold)
               : RequestBody.ofNode(message, response!, limits, hold))
@@ -392,10 +402,11 @@ const make = Effect.fnUntraced(function*(conventions: Conventions) {
     Effect.withFiber<Response | Unsent, never, Scope.Scope>((fiber) => {
       const { hold, message, response } = Context.getUnsafe(fiber.context, NodeExchange)
       const headers = message.headers as RequestHeaders
+      const identity = Authentication.identityOf(message)
       return respond(
         endpoint,
         fiber,
-        { headers, response, hasScope: false },
+        { headers, identity, response, hasScope: false },
         () => RequestBody.ofNode(message, response, limits, hold)
       )
     })

@@ -22,6 +22,7 @@ import * as Defaults from "../../domain/Defaults.ts"
 import type { ByteBudget, Hold } from "../../services/limits/RequestLimits.ts"
 import { ArrivalPacer } from "../../services/limits/RequestLimits.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
+import type { Authentication } from "./Authentication.ts"
 import * as Cors from "./Cors.ts"
 import type { Dialect, ErrorResponse, HttpProblem } from "./Dialect.ts"
 
@@ -31,6 +32,9 @@ export interface Options {
   readonly methodsOf: (path: string) => string | undefined
   /** The dialect that encodes errors at a path. */
   readonly dialectOf: (path: string) => Dialect
+  /** Selects the dialect of a request by its path and its headers. */
+  readonly dialectFor: (path: string, headers: IncomingMessage["headers"]) => Dialect
+  readonly authentication: Authentication
   /** Makes the id of a response. */
   readonly makeId: () => string
   /** Where `POST` requests of a path start without the router. */
@@ -335,7 +339,18 @@ export class NodeServer extends Server {
     if (request.method === "HEAD") request.method = "GET"
     const { origin, "sec-fetch-site": site } = request.headers
     const isFromProgram = origin === undefined && site === undefined && request.method !== "OPTIONS"
-    return isFromProgram || this.#isAllowed(request, response)
+    return (isFromProgram || this.#isAllowed(request, response)) && this.#isAuthenticated(request, response)
+  }
+
+  #isAuthenticated(request: IncomingMessage, response: ServerResponse): boolean {
+    const { authentication, dialectFor, makeId } = this.#options
+    const reason = authentication.refusalOf(request)
+    if (reason === undefined) return true
+    const id = makeId()
+    const { encodeReason, idHeaders } = dialectFor(request.url!, request.headers)
+    const error = encodeReason(reason, id)
+    writeError(request, response, { ...error, headers: { ...error.headers, ...idHeaders(id) } }, id)
+    return false
   }
 
   #isAllowed(request: IncomingMessage, response: ServerResponse): boolean {

@@ -20,6 +20,8 @@ import * as AdminListener from "./AdminListener.ts"
 import * as AdminRoutes from "./AdminRoutes.ts"
 import * as AnthropicRoutes from "./AnthropicRoutes.ts"
 import { TypedApi } from "./Api.ts"
+import * as Authentication from "./Authentication.ts"
+import * as Binding from "./Binding.ts"
 import type { Dialects } from "./Dialect.ts"
 import { DirectRoutes } from "./DirectRoutes.ts"
 import * as Endpoint from "./Endpoint.ts"
@@ -56,6 +58,13 @@ const serving = { routerConfig: ServiceRoutes.routerConfig, disableLogger: true,
 /** How long the responses to requests that fail on shutdown may take, ms. */
 const lastResponsesMs = 1_000
 
+/** Who may call; fails where that would be everyone who reaches the address. */
+const authenticated = Effect.gen(function*() {
+  const authentication = yield* Authentication.make
+  yield* Effect.fromResult(Binding.check(yield* Settings, authentication.isRequired))
+  return authentication
+})
+
 /**
  * The server with these dialects.
  *
@@ -74,7 +83,8 @@ export const make = (dialects: Dialects) =>
     const makeId = () => Effect.runSyncWith(services)(Endpoint.makeId("req_"))
     const serviceRoutes = ServiceRoutes.make(dialects)
     const directRoutes = new Map<string, DirectRoute>()
-    const node = new NodeServer({ settings: server, ...serviceRoutes, makeId, directRoutes })
+    const authentication = yield* authenticated
+    const node = new NodeServer({ settings: server, ...serviceRoutes, authentication, makeId, directRoutes })
     const stopping = yield* Deferred.make<void>()
     // Forked before the server starts, so that it ends after it.
     yield* Effect.forkScoped(

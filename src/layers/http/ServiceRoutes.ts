@@ -6,33 +6,37 @@ import { Clock, Effect, Layer, Result } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApi, HttpApiBuilder, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
+import { allowsModel } from "../../domain/Identity.ts"
 import { nearestName } from "../../domain/NearestName.ts"
 import * as Text from "../../domain/Text.ts"
 import * as Readiness from "../../services/health/Readiness.ts"
 import type { Models } from "../../services/models/Models.ts"
 import { Registry } from "../../services/models/Registry.ts"
+import * as AdminGuard from "./AdminGuard.ts"
 import * as Api from "./Api.ts"
+import * as Authentication from "./Authentication.ts"
 import type { Dialect, Dialects, HttpProblem } from "./Dialect.ts"
-import { makeDialectOf, respondError } from "./Dialect.ts"
+import { makeDialectOf, makeDialectOfClient, respondError } from "./Dialect.ts"
 import * as Endpoint from "./Endpoint.ts"
 
 /** `GET /v1/models` and `GET /v1/models/{model}`, in the shape of the client's dialect. */
 const models = (dialects: Dialects) => {
-  const dialectOf = (headers: HttpServerRequest.HttpServerRequest["headers"]) =>
-    dialects.find(({ clientHeader }) => clientHeader !== undefined && headers[clientHeader] !== undefined) ??
-      dialects[0]
+  const dialectOf = makeDialectOfClient(dialects)
   return HttpRouter.use(Effect.fnUntraced(function*(router) {
     const registry = yield* Registry
     const startedAt = yield* Clock.currentTimeMillis
-    const list = Effect.map(
-      HttpServerRequest.HttpServerRequest,
-      ({ headers }) => HttpServerResponse.jsonUnsafe(dialectOf(headers).models.list(registry.models(), startedAt))
-    )
+    const list = Effect.map(HttpServerRequest.HttpServerRequest, ({ headers, source }) => {
+      const identity = Authentication.identityOf(source)
+      const models = registry.models().filter(({ name }) => allowsModel(identity, name))
+      return HttpServerResponse.jsonUnsafe(dialectOf(headers).models.list(models, startedAt))
+    })
     const one = Effect.fnUntraced(function*() {
-      const { headers } = yield* HttpServerRequest.HttpServerRequest
+      const { headers, source } = yield* HttpServerRequest.HttpServerRequest
       const { model = "" } = yield* HttpRouter.params
       const { encodeReason, idHeaders, models } = dialectOf(headers)
       const id = yield* Endpoint.makeId("req_")
+      const forbidden = Authentication.modelRefusal(Authentication.identityOf(source), { model })
+      if (forbidden !== undefined) return respondError(encodeReason(forbidden, id), idHeaders(id))
       return Result.match(registry.find(model), {
         onSuccess: (found) => HttpServerResponse.jsonUnsafe(models.model(found, startedAt)),
         onFailure: ({ reason }) => respondError(encodeReason(reason, id), idHeaders(id))
@@ -42,6 +46,16 @@ const models = (dialects: Dialects) => {
     yield* router.add("GET", "/v1/models/:model", one())
   }))
 }
+
+/** For administrators where there are keys, else for programs of this machine. */
+const metrics = HttpRouter.use(Effect.fnUntraced(function*(router) {
+  const guarded = yield* AdminGuard.makeForReaders
+  const answer = Effect.map(
+    PrometheusMetrics.format(),
+    (text) => HttpServerResponse.text(text, { contentType: "text/plain; version=0.0.4; charset=utf-8" })
+  )
+  yield* router.add("GET", "/metrics", guarded(answer))
+}))
 
 /** For load balancers and supervisors. */
 export const health = HttpApiBuilder.group(
@@ -138,13 +152,16 @@ const notFound = (dialectOf: (path: string) => Dialect, known: KnownPaths) =>
 export const make = (dialects: Dialects) => {
   const api = Api.make(dialects)
   const dialectOf = makeDialectOf(dialects)
+  const dialectOfClient = makeDialectOfClient(dialects)
   const known = makeKnownPaths(api)
   const layer = Layer.mergeAll(
     models(dialects),
     // It takes longer to make than to read the configuration, and few ask for it; `OpenApi` keeps it.
     HttpRouter.add("GET", "/openapi.json", Effect.sync(() => HttpServerResponse.jsonUnsafe(OpenApi.fromApi(api)))),
-    PrometheusMetrics.layerHttp({ path: "/metrics" }),
+    metrics,
     HttpRouter.add("*", "/*", notFound(dialectOf, known))
   )
-  return { dialectOf, layer, methodsOf: known.methodsOf }
+  const dialectFor = (url: string, headers: Readonly<Record<string, unknown>>) =>
+    /^\/v1\/models(?:$|[/?])/.test(url) ? dialectOfClient(headers) : dialectOf(url)
+  return { dialectFor, dialectOf, layer, methodsOf: known.methodsOf }
 }

@@ -109,7 +109,7 @@ const withoutDefaults = (content: Fields, areLocal: boolean): Fields => {
 
 /** The text that identifies what a request asks for, without the weights that answer. */
 export const identify = (request: Request, model: Model): string => {
-  const { cache: _, keepAlive: __, priority: ___, source, tenant = "", ...content } = request
+  const { cache: _, identity: __, keepAlive: ___, priority: ____, source, tenant = "", ...content } = request
   const areLocal = !model.deployments.some(({ options }) => isRemote(options))
   return canonical({
     tenant,
@@ -126,7 +126,17 @@ export const identify = (request: Request, model: Model): string => {
  * another answer of the tenant to the same question is better than an error.
  */
 export const identifyForFallback = (
-  { cache: _, keepAlive: __, priority: ___, route: ____, seed: _____, source, tenant = "", ...content }: Request
+  {
+    cache: _,
+    identity: __,
+    keepAlive: ___,
+    priority: ____,
+    route: _____,
+    seed: ______,
+    source,
+    tenant = "",
+    ...content
+  }: Request
 ): string =>
   canonical({
     fallback: true,

@@ -38,6 +38,7 @@ const generationOf = (request: Request): Mutable<Generation> => {
   const {
     assistantPrefix,
     format,
+    identity: ______,
     keepAlive: _,
     logprobs,
     maxTokens,

@@ -21,6 +21,7 @@ import { languageModel } from "../engines/LanguageModelKind.ts"
 import { cachedResponses } from "../routing/DecisionRecord.ts"
 import { redundantEngine, withHint } from "./Hints.ts"
 import { interpolate, isSingleReference, looksLikeSecret, referencesIn, withoutQuotes } from "./Interpolation.ts"
+import { keyProblems } from "./KeySettings.ts"
 import type { Path, Tree } from "./Overlay.ts"
 import { at, isFromOverlay, isMapping, leaves, mapLeaves, overlay, withoutParts } from "./Overlay.ts"
 import { customStrategyProblems, routingProblems } from "./PolicySettings.ts"
@@ -242,6 +243,7 @@ const inspect = (base: Tree, over: Tree, environment: Environment, context: Reso
     ...[
       ...(context.customStrategies === true ? [] : customStrategyProblems(source)),
       ...storageProblems(source),
+      ...keyProblems(source.keys),
       ...routingProblems(source, { models: namesIn(raw, "models"), policies: namesIn(raw, "policies") })
     ].map(({ expected, path }) => ({ path: place(path), expected }))
   ]

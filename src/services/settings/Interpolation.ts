@@ -5,7 +5,7 @@ const singleReference = /^\$\{[A-Za-z_][A-Za-z0-9_]*\}$/
 
 /** Formats of API keys and other secrets. */
 const secretFormats = [
-  /^(?:sk|pk|rk)-[\w-]{16,}$/,
+  /^(?:sk|pk|rk|tk)-[\w-]{16,}$/,
   /^(?:AKIA|ASIA)[A-Z0-9]{16}$/,
   /^AIza[\w-]{30,}$/,
   /^(?:ghp|gho|ghu|ghs|ghr)_\w{20,}$/,

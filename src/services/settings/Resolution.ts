@@ -9,6 +9,7 @@ import { mapPaths, pathsOf } from "../engines/EngineKinds.ts"
 import { languageModel as languageModelKind } from "../engines/LanguageModelKind.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
+import { keysOf } from "./KeySettings.ts"
 import { policiesOf, routingFields, routingOf } from "./PolicySettings.ts"
 import type { Source } from "./Schema.ts"
 import { modelDefaults, serverDefaults } from "./Schema.ts"
@@ -113,7 +114,7 @@ const modelsOf = (
   )
 
 const logLevels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
-const defaultLogLevel = { development: "info", test: "warn", production: "info" } as const
+const defaultLogLevel = { development: "debug", test: "warn", production: "info" } as const
 
 /** A host without the brackets that an IPv6 address has in URLs. */
 export const bareHost = (host: string): string => host.replace(/^\[(.*)\]$/, "$1")
@@ -168,6 +169,12 @@ const storedIn = ({ storage }: Source, environment: Environment, context: Resolv
     resolvePath: context.resolvePath
   })
 
+/** What collects the log of a production service parses it, also where it is started in a terminal. */
+const logFormatOf = ({ logFormat }: Source, environment: Environment): Pick<Resolved, "logFormat"> => {
+  if (logFormat !== undefined) return { logFormat }
+  return environment === "production" ? { logFormat: "json" } : {}
+}
+
 /** The settings of this environment. */
 export const resolve = (
   source: Source,
@@ -179,13 +186,14 @@ export const resolve = (
   server: serverOf(source, context),
   engineHost: source.engines?.host ?? context.defaultEngineHost,
   logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
-  ...(source.logFormat === undefined ? {} : { logFormat: source.logFormat }),
+  ...logFormatOf(source, environment),
   memory: {
     budgetBytes: source.memory.budget,
     hold: unlessOff(source.memory.hold, Duration.zero)
   },
   circuits: circuitsOf(source),
   keyCooldowns: keyCooldownsOf(source),
+  keys: keysOf(source.keys),
   store: { ...source.store, folder: storeFolderOf(source, context) },
   storage: storedIn(source, environment, context),
   ...(source.redis === undefined ? {} : { redis: redisOf(source.redis) }),

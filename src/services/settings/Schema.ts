@@ -13,6 +13,7 @@ import { Bytes, described, durationText, optional, Span, SpanOrOff } from "../..
 import { wholeNumber } from "../../domain/Problem.ts"
 import { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
 import * as EngineKinds from "../engines/EngineKinds.ts"
+import { KeySettings } from "./KeySettings.ts"
 import { PolicySettings, routingFields } from "./PolicySettings.ts"
 import { Redis, Storage } from "./StorageSettings.ts"
 
@@ -49,6 +50,12 @@ const Server = Schema.Struct({
     "Address to listen on; the default is reachable from this machine only.",
     Schema.NonEmptyString,
     "127.0.0.1"
+  ),
+  allowAnonymous: withDefault(
+    "Whether the service may listen on an address that other machines reach while it has no keys. Then everyone who " +
+      "reaches the port uses the models and the provider keys. Not in production.",
+    Schema.Boolean,
+    false
   ),
   port: withDefault("Port to listen on, 0 for any free port.", Port, 3000),
   shutdownGrace: withDefault(
@@ -240,6 +247,10 @@ const sections = <S extends Schema.Top>(model: S) => ({
   engines: Schema.optionalKey(EngineSettings),
   memory: section(Memory, {}),
   circuits: section(described("When calls to a failing deployment are paused.", Circuits), {}),
+  keys: optional(
+    "Virtual keys of callers, by name. Once there is a key, here or made by troupe keys create, every request needs one.",
+    Schema.Record(Schema.String, KeySettings)
+  ),
   keyCooldowns: section(described("How long provider keys are not used after they fail.", KeyCooldowns), {}),
   store: Schema.optionalKey(Store),
   storage: Schema.optionalKey(Storage),
@@ -250,11 +261,11 @@ const sections = <S extends Schema.Top>(model: S) => ({
     Schema.Record(Schema.String, PolicySettings)
   ),
   logLevel: optional(
-    "Minimum level of log entries. Default warn in test, else info.",
+    "Minimum level of log entries. Default debug in development, warn in test, info in production.",
     LogLevel
   ),
   logFormat: optional(
-    "Format of log entries. Default text in a terminal, else json.",
+    "Format of log entries. Default text in a terminal, except in production; else json.",
     Schema.Literals(["text", "json"])
   ),
   models: optional(

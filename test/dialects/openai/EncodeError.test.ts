@@ -161,6 +161,30 @@ const cases: ReadonlyArray<Case> = [
     headers: {}
   },
   {
+    reason: new InferenceError.Unauthenticated({ problem: "unknown" }),
+    status: 401,
+    type: "invalid_request_error",
+    code: "invalid_api_key",
+    param: null,
+    headers: { "www-authenticate": "Bearer" }
+  },
+  {
+    reason: new InferenceError.Forbidden({ model: "chat", detail: "Its models: a." }),
+    status: 403,
+    type: "invalid_request_error",
+    code: "model_not_found",
+    param: "model",
+    headers: {}
+  },
+  {
+    reason: new InferenceError.Forbidden({ detail: "No." }),
+    status: 403,
+    type: "invalid_request_error",
+    code: "forbidden",
+    param: null,
+    headers: {}
+  },
+  {
     reason: new InferenceError.ContentRefused({ deployment, detail: "Not this." }),
     status: 400,
     type: "invalid_request_error",

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration } from "effect"
 import * as fc from "fast-check"
-import { bearerTokenOf, keepAliveOf } from "../../../src/dialects/shared/CallerRequest.ts"
+import { bearerTokenOf, callerOf, keepAliveOf } from "../../../src/dialects/shared/CallerRequest.ts"
 
 describe("CallerRequest", () => {
   describe("keep_alive", () => {
@@ -50,5 +50,23 @@ describe("CallerRequest", () => {
     [undefined, undefined]
   ])("reads from the header %j the token %j", (header, token) => {
     assert.strictEqual(bearerTokenOf(header), token)
+  })
+})
+
+describe("the tenant of a request with a key", () => {
+  const identity = { keyId: "k", tenant: "shop", isAdmin: false, setsTenant: false }
+  const named = { "x-troupe-tenant": "other" }
+
+  it("is that of the key, whatever the request names", () => {
+    const caller = callerOf({ user: "u", safety_identifier: "s" }, { identity, headers: named })
+    assert.deepStrictEqual(caller, { identity, tenant: "shop" })
+  })
+
+  it("is the named one for a key that may set it", () => {
+    const forwarding = { ...identity, setsTenant: true }
+    assert.strictEqual(callerOf({}, { identity: forwarding, headers: named }).tenant, "other")
+    assert.strictEqual(callerOf({}, { identity: forwarding }).tenant, "shop")
+    const long = callerOf({}, { identity: forwarding, headers: { "x-troupe-tenant": "x".repeat(101) } })
+    assert.strictEqual(long.tenant?.length, 20)
   })
 })

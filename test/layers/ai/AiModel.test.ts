@@ -140,6 +140,8 @@ const failures: ReadonlyArray<
     true
   ],
   [new InferenceError.RateLimited({ deployment: "x#0", retryAfterMs: 2000 }), "RateLimitError", true],
+  [new InferenceError.Unauthenticated({ problem: "missing" }), "InvalidRequestError", false],
+  [new InferenceError.Forbidden({ detail: "No." }), "InvalidRequestError", false],
   [new InferenceError.AuthenticationFailed({ deployment: "x#0", status: 401 }), "InternalProviderError", true],
   [new InferenceError.ContentRefused({ deployment: "x#0", detail: "Not this." }), "InvalidRequestError", false],
   [

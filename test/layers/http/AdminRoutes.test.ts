@@ -13,6 +13,7 @@ import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import type { State, Transition } from "../../../src/services/health/Breaker.ts"
 import { Breaker } from "../../../src/services/health/Breaker.ts"
 import { Readiness } from "../../../src/services/health/Readiness.ts"
+import * as VirtualKeys from "../../../src/services/keys/VirtualKeys.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
 import { DecisionLog } from "../../../src/services/routing/DecisionLog.ts"
@@ -101,6 +102,7 @@ const withRoutes = async (
       })
     ),
     Layer.succeed(Readiness, { status: "ready" }),
+    Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
     Layer.succeed(
       Settings,
       {

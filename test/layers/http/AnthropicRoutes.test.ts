@@ -28,6 +28,8 @@ describe("reasons", () => {
     [new InferenceError.EngineCrashed({ deployment, detail: "Broken." }), 500, "api_error", "1"],
     [new InferenceError.UpstreamFailed(upstream), 500, "api_error"],
     [new InferenceError.UpstreamFailed({ ...upstream, status: 529 }), 529, "overloaded_error"],
+    [new InferenceError.Unauthenticated({ problem: "expired" }), 401, "authentication_error"],
+    [new InferenceError.Forbidden({ model: "m", detail: "Its models: a." }), 403, "permission_error"],
     [new InferenceError.AuthenticationFailed({ deployment }), 500, "api_error"],
     [new InferenceError.AuthenticationFailed({ deployment, quota: true }), 402, "billing_error"],
     [new InferenceError.UpstreamTimeout({ deployment, phase: "total", afterMs: 5 }), 504, "timeout_error"]

@@ -9,6 +9,7 @@ import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Readiness } from "../../../src/services/health/Readiness.ts"
 import { deliverOpened, Inference } from "../../../src/services/inference/Inference.ts"
+import * as VirtualKeys from "../../../src/services/keys/VirtualKeys.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
 import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
@@ -68,6 +69,7 @@ const setup = () => {
     }),
     Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { status: "ready" }),
+    Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
     Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])
   )))
   return { state, layer }

@@ -16,6 +16,7 @@ import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Readiness } from "../../../src/services/health/Readiness.ts"
 import { deliverOpened, Inference } from "../../../src/services/inference/Inference.ts"
+import * as VirtualKeys from "../../../src/services/keys/VirtualKeys.ts"
 import type { ByteBudget } from "../../../src/services/limits/RequestLimits.ts"
 import { RequestBytes } from "../../../src/services/limits/RequestLimits.ts"
 import { Models } from "../../../src/services/models/Models.ts"
@@ -128,6 +129,7 @@ const start = (scope: Scope.Scope, tracer: Tracer.Tracer) => {
       }),
       Layer.succeed(Providers, none),
       Layer.succeed(Readiness, { status: "ready" }),
+      Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
       Logger.layer([]),
       Layer.succeed(Settings, { server: settings } as unknown as Settings["Service"])
     )),
@@ -301,8 +303,8 @@ const conversationsOf = (path: string): Record<string, readonly [way: string, st
     "a listed origin": ["direct", 200, said(ask(["Origin", "https://app.example"], close))],
     "another origin": ["", 403, said(ask(["Origin", "https://other.example"], close))],
     "another host": [
-      "direct",
-      200,
+      "",
+      403,
       said(ask(close).replace("Host: localhost", "Host: other.example"))
     ],
     "no host": ["", 400, said(ask(close).replace("Host: localhost\r\n", ""))],

@@ -5,20 +5,25 @@ import { once } from "node:events"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import { Agent, request } from "node:http"
 import type { AddressInfo } from "node:net"
+import { Authentication } from "../../../src/layers/http/Authentication.ts"
 import { canonicalTarget, NodeServer } from "../../../src/layers/http/NodeServer.ts"
 import { dialect } from "../../../src/layers/http/OpenAiRoutes.ts"
+import * as VirtualKeys from "../../../src/services/keys/VirtualKeys.ts"
 import { defaultServer } from "../../../src/services/settings/Resolution.ts"
+
+const parts = {
+  methodsOf: () => undefined,
+  dialectOf: () => dialect,
+  dialectFor: () => dialect,
+  authentication: new Authentication({ keys: VirtualKeys.none, settings: defaultServer, now: () => 0 }),
+  makeId: () => "req_1",
+  directRoutes: new Map()
+}
 
 describe("NodeServer", () => {
   it("limits headers and connections as configured, but not the total time of an upload in progress", () => {
     const settings = { ...defaultServer, headersTimeout: Duration.seconds(7), maxConnections: 9 }
-    const server = new NodeServer({
-      settings,
-      methodsOf: () => undefined,
-      dialectOf: () => dialect,
-      makeId: () => "req_1",
-      directRoutes: new Map()
-    })
+    const server = new NodeServer({ ...parts, settings })
     assert.strictEqual(server.headersTimeout, 7_000)
     assert.strictEqual(server.requestTimeout, 0)
     assert.strictEqual(server.timeout, 0)
@@ -29,13 +34,7 @@ describe("NodeServer", () => {
 describe("a server that closes", () => {
   for (const hasBegun of [false, true]) {
     it(`closes a connection after a response that had ${hasBegun ? "" : "not "}begun`, async () => {
-      const server = new NodeServer({
-        settings: defaultServer,
-        methodsOf: () => undefined,
-        dialectOf: () => dialect,
-        makeId: () => "req_1",
-        directRoutes: new Map()
-      })
+      const server = new NodeServer({ ...parts, settings: defaultServer })
       // Without a limit, an idle connection would stay open for ever.
       server.keepAliveTimeout = 0
       using agent = { agent: new Agent({ keepAlive: true }), [Symbol.dispose]: () => agent.agent.destroy() }

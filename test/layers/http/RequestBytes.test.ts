@@ -12,6 +12,7 @@ import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Readiness } from "../../../src/services/health/Readiness.ts"
 import { deliverOpened, Inference } from "../../../src/services/inference/Inference.ts"
+import * as VirtualKeys from "../../../src/services/keys/VirtualKeys.ts"
 import type { ByteBudget } from "../../../src/services/limits/RequestLimits.ts"
 import { RequestBytes } from "../../../src/services/limits/RequestLimits.ts"
 import { Models } from "../../../src/services/models/Models.ts"
@@ -77,6 +78,7 @@ const layerOf = () =>
     Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { status: "ready" }),
     Logger.layer([]),
+    Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
     Layer.succeed(
       Settings,
       {

@@ -40,6 +40,10 @@ const values: { readonly [Field in keyof Request]-?: readonly [Request[Field], R
   assistantPrefix: ["The", "The capital"],
   source: [sourceOf("low"), sourceOf("high")],
   tenant: ["one", "two"],
+  identity: [
+    { keyId: "a", tenant: "", isAdmin: false, setsTenant: false },
+    { keyId: "b", tenant: "", isAdmin: false, setsTenant: false }
+  ],
   priority: ["low", "high"],
   keepAlive: [Duration.seconds(1), Duration.seconds(2)],
   route: [{ retries: 0 }, { retries: 1 }],
@@ -47,7 +51,7 @@ const values: { readonly [Field in keyof Request]-?: readonly [Request[Field], R
 }
 
 /** Fields that do not change the answer. */
-const ignored: ReadonlySet<string> = new Set(["priority", "keepAlive", "cache"])
+const ignored: ReadonlySet<string> = new Set(["identity", "priority", "keepAlive", "cache"])
 
 /** Further ones that do not keep the last fallback from answering. */
 const ignoredByFallback: ReadonlySet<string> = new Set([...ignored, "seed", "route"])

@@ -170,6 +170,7 @@ describe("a parsed configuration", () => {
       const settings = resolved(file)
       assert.deepStrictEqual(settings.server, {
         host: "127.0.0.1",
+        allowAnonymous: false,
         port: 3000,
         shutdownGrace: Duration.seconds(30),
         maxBodyBytes: 10 * 1024 * 1024,
@@ -201,13 +202,21 @@ describe("a parsed configuration", () => {
     })
 
     it.each([
-      ["development", "Info"],
+      ["development", "Debug"],
       ["test", "Warn"],
       ["production", "Info"]
     ])("in %s prints from level %s", (environment, level) => {
       const settings = resolved(undefined, { environment })
       assert.strictEqual(settings.logLevel, level)
       assert.strictEqual(settings.environment, environment)
+    })
+
+    it.each([
+      ["development", undefined],
+      ["test", undefined],
+      ["production", "json"]
+    ])("in %s has the log format %s", (environment, format) => {
+      assert.strictEqual(resolved(undefined, { environment }).logFormat, format)
     })
 
     it("without NODE_ENV is development", () => {
@@ -238,6 +247,7 @@ describe("a parsed configuration", () => {
         memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
         circuits: Defaults.breaker,
         keyCooldowns: Defaults.keyCooldowns,
+        keys: [],
         store: { folder: "/folder/models", maxBytes: 1000 },
         storage: { type: "memory" },
         policies: [RoutingPolicy.defaults],
@@ -1076,6 +1086,7 @@ describe("a parsed configuration", () => {
         "engines",
         "memory",
         "circuits",
+        "keys",
         "keyCooldowns",
         "store",
         "storage",

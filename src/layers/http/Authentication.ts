@@ -1,0 +1,142 @@
+/**
+ * Who calls: the virtual key of a request, before anything else of it is read.
+ *
+ * **Details**
+ *
+ * `NodeServer` asks for every request of every listener, whichever way handles it afterwards. Every path needs a key once
+ * there are keys, known or not, except those in `open`; `/admin` and `/metrics` have their own guard in addition.
+ *
+ * Without keys the service is for programs of this machine. A page whose own name is made to resolve to this machine (DNS
+ * rebinding) sends that name as `Host`, and old browsers send nothing else that shows a page: so a request must ask for a
+ * loopback name or address, the configured host, or a host of `server.cors.origins`.
+ *
+ * **Gotchas**
+ *
+ * The key is never kept with the request: only the identity is.
+ */
+import { Clock, Effect } from "effect"
+import type { IncomingMessage } from "node:http"
+import { bearerTokenOf } from "../../dialects/shared/CallerRequest.ts"
+import type { Identity } from "../../domain/Identity.ts"
+import { allowsModel } from "../../domain/Identity.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
+import { Forbidden, Unauthenticated } from "../../domain/InferenceError.ts"
+import * as Text from "../../domain/Text.ts"
+import type { Refusal } from "../../services/keys/KeyIndex.ts"
+import { VirtualKeys } from "../../services/keys/VirtualKeys.ts"
+import { cachedResponses } from "../../services/routing/DecisionRecord.ts"
+import type { Resolved } from "../../services/settings/Settings.ts"
+import { Settings } from "../../services/settings/Settings.ts"
+import * as Cors from "./Cors.ts"
+
+const identityKey = Symbol("identity")
+
+interface Identified {
+  [identityKey]?: Identity
+}
+
+/** Who calls; undefined where the service has no keys, and for a request that is not Node's. */
+export const identityOf = (source: object): Identity | undefined => (source as Identified)[identityKey]
+
+/** Paths that need no key: for load balancers, and the description of the interface. */
+const open: ReadonlySet<string> = new Set(["/health/live", "/health/ready", "/openapi.json"])
+
+/** `/admin` has a guard of its own, which also accepts its socket and its token. */
+const isOpen = (path: string): boolean => open.has(path) || path.startsWith("/admin/")
+
+type Headers = Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
+
+const textOf = (value: Headers[string]): string | undefined => typeof value === "string" ? value : undefined
+
+export interface Options {
+  readonly keys: VirtualKeys["Service"]
+  readonly settings: Resolved["server"]
+  /** ms since 1970 */
+  readonly now: () => number
+}
+
+export class Authentication {
+  readonly #options: Options
+  /** The latest `Host` that was accepted: most clients send the same. */
+  #knownHost: string | undefined
+
+  constructor(options: Options) {
+    this.#options = options
+  }
+
+  /** Whether requests need a key. */
+  get isRequired(): boolean {
+    return this.#options.keys.areRequired()
+  }
+
+  /**
+   * The identity of a request's key: `Authorization: Bearer` or `x-api-key`. A client that sends both, one for another
+   * service, is known by the one that is a key of this service.
+   */
+  identify(headers: Headers): Identity | Refusal {
+    const { keys, now } = this.#options
+    const bearer = bearerTokenOf(textOf(headers["authorization"]))
+    const other = textOf(headers["x-api-key"])?.trim() || undefined
+    const found = keys.identify(bearer ?? other, now())
+    if (typeof found !== "string" || bearer === undefined || other === undefined) return found
+    const second = keys.identify(other, now())
+    return typeof second === "string" ? found : second
+  }
+
+  /** Why a request is not answered; undefined if it may pass, and then it has its identity. */
+  refusalOf(request: IncomingMessage): Reason | undefined {
+    const path = request.url!.split("?", 1)[0]!
+    if (isOpen(path)) return undefined
+    if (!this.isRequired) return this.#isOwnHost(request.headers.host) ? undefined : wrongHost(request.headers.host)
+    // Its guard also accepts the token of administration.
+    if (path === "/metrics") return undefined
+    const found = this.identify(request.headers)
+    if (typeof found === "string") return new Unauthenticated({ problem: found })
+    ;(request as Identified)[identityKey] = found
+    return undefined
+  }
+
+  #isOwnHost(host: string | undefined): boolean {
+    if (host !== undefined && host === this.#knownHost) return true
+    const { cors, host: bound } = this.#options.settings
+    if (!Cors.isOwnHost({ bound, headers: { host }, origins: cors?.origins ?? [] })) return false
+    this.#knownHost = host
+    return true
+  }
+}
+
+/** Of the service's keys. */
+export const make = Effect.gen(function*() {
+  const { server } = yield* Settings
+  const clock = yield* Clock.Clock
+  return new Authentication({
+    keys: yield* VirtualKeys,
+    settings: server,
+    now: () => clock.currentTimeMillisUnsafe()
+  })
+})
+
+const wrongHost = (host = ""): Forbidden =>
+  new Forbidden({
+    detail: `Without keys, this service answers as localhost only, not as ${JSON.stringify(host.slice(0, 200))}. ` +
+      "Create a key with `troupe keys create`, or add the host's origin to server.cors.origins."
+  })
+
+/** The fields of a decoded body that name models. */
+interface Named {
+  readonly model?: unknown
+  readonly troupe?: { readonly fallbacks?: ReadonlyArray<string> } | null
+}
+
+/** Why the key does not allow the models that a body names; `undefined` if it does. The operator's own fallbacks are allowed. */
+export const modelRefusal = (identity: Identity | undefined, body: unknown): Forbidden | undefined => {
+  if (identity?.models === undefined) return undefined
+  const { model, troupe } = body as Named
+  const named = [model, ...troupe?.fallbacks ?? []].filter((name) => typeof name === "string")
+  const wrong = named.find((name) => name !== cachedResponses && !allowsModel(identity, name))
+  return wrong === undefined ? undefined : notAllowed(identity, wrong)
+}
+
+/** The key does not allow the model. */
+export const notAllowed = ({ models = [] }: Identity, model: string): Forbidden =>
+  new Forbidden({ model, detail: `Its models: ${Text.cutList(models)}.` })

@@ -1,0 +1,260 @@
+/**
+ * The virtual keys of the service: who may call it, and as whom.
+ *
+ * **Details**
+ *
+ * `identify` is synchronous: all keys are in memory. A change by this process holds from its return on. A change by another
+ * process that shares the store is read within `pollMs`; changes return after that time, so that they hold in every process.
+ * Keys of `troupe.yaml` are there as well, and are changed in the file only.
+ *
+ * **Gotchas**
+ *
+ * Once there is a key, every request needs one, also after the last key has been revoked or has expired: otherwise a
+ * revocation would open the service. If the store cannot be read, the keys stay as they were read last.
+ */
+import { Clock, Context, Duration, Effect, Layer, Schema } from "effect"
+import type { Identity } from "../../domain/Identity.ts"
+import { nearestName } from "../../domain/NearestName.ts"
+import type { Refusal } from "./KeyIndex.ts"
+import { KeyIndex } from "./KeyIndex.ts"
+import type { Grant, StoredKey, VirtualKey } from "./VirtualKey.ts"
+import { beginningOf, isMistyped, makeId, makeSecret, secretBytes } from "./VirtualKey.ts"
+import { VirtualKeyStore } from "./VirtualKeyStore.ts"
+
+/** Why a key could not be changed. */
+export class KeyError extends Schema.TaggedError<KeyError>()("KeyError", {
+  code: Schema.Literals(["key_not_found", "key_exists", "key_declared", "key_revoked", "storage_failed"]),
+  message: Schema.String
+}) {}
+
+/** A new secret, which is not kept: it cannot be shown again. */
+export interface Issued {
+  readonly key: VirtualKey
+  readonly secret: string
+}
+
+/** Hashes and random bytes, which the platform provides. */
+export class KeyCrypto extends Context.Service<KeyCrypto, {
+  /** SHA-256, as text of a fixed length. */
+  readonly hash: (secret: string) => string
+  /** Random bytes of a generator for secrets. */
+  readonly random: (length: number) => Uint8Array
+}>()("troupe/services/keys/KeyCrypto") {}
+
+export class VirtualKeys extends Context.Service<VirtualKeys, {
+  /** Whether requests need a key: whether any exists or has existed. */
+  readonly areRequired: () => boolean
+  /** @param now ms since 1970 */
+  readonly identify: (secret: string | undefined, now: number) => Identity | Refusal
+  readonly list: Effect.Effect<ReadonlyArray<VirtualKey>>
+  readonly find: (idOrName: string) => Effect.Effect<VirtualKey, KeyError>
+  readonly create: (grant: Grant) => Effect.Effect<Issued, KeyError>
+  /** @param overlap how long the secret before it is accepted */
+  readonly rotate: (idOrName: string, overlap: Duration.Duration) => Effect.Effect<Issued, KeyError>
+  readonly revoke: (idOrName: string) => Effect.Effect<VirtualKey, KeyError>
+}>()("troupe/services/keys/VirtualKeys") {}
+
+/** A key of the configuration. */
+export interface Declared extends Grant {
+  readonly secret: string
+}
+
+/** What the service is made of. */
+export interface Options {
+  readonly declared: ReadonlyArray<Declared>
+  /** How often changes of other processes are read, ms; undefined if no other process has the store. */
+  readonly pollMs: number | undefined
+}
+
+/** How often the times of use are written. */
+const touchEvery = Duration.minutes(1)
+
+const failed = (cause: { readonly message: string }) =>
+  new KeyError({ code: "storage_failed", message: `The key store cannot be used: ${cause.message}` })
+
+const notFound = (name: string, known: ReadonlyArray<VirtualKey>) => {
+  const nearest = nearestName(name, known.flatMap((key) => [key.name, key.id]))
+  return new KeyError({
+    code: "key_not_found",
+    message:
+      `Key ${JSON.stringify(name.slice(0, 100))} not found.${
+        nearest === undefined ? "" : ` Did you mean ${nearest}?`
+      } ` +
+      "GET /admin/keys lists them."
+  })
+}
+
+const isDeclared = (key: VirtualKey) =>
+  new KeyError({
+    code: "key_declared",
+    message: `The key ${key.name} is declared in troupe.yaml. Change it there, and restart the service.`
+  })
+
+const isRevoked = (key: VirtualKey) =>
+  new KeyError({ code: "key_revoked", message: `The key ${key.name} has been revoked. Create another one.` })
+
+/** The keys in memory and the store. */
+class Ring {
+  readonly index = new KeyIndex()
+  readonly #store: VirtualKeyStore["Service"]
+  readonly #crypto: KeyCrypto["Service"]
+  readonly #declared: ReadonlyArray<StoredKey>
+  readonly #settle: Effect.Effect<void>
+  #version = -1
+
+  constructor(
+    store: VirtualKeyStore["Service"],
+    crypto: KeyCrypto["Service"],
+    { declared, pollMs }: Options
+  ) {
+    this.#store = store
+    this.#crypto = crypto
+    this.#declared = declared.map(({ secret, ...grant }) => ({
+      hash: crypto.hash(secret),
+      key: { ...grant, tenant: grant.tenant ?? grant.name, id: `settings/${grant.name}`, origin: "settings" }
+    }))
+    this.#settle = pollMs === undefined ? Effect.void : Effect.sleep(Duration.millis(2 * pollMs))
+  }
+
+  identify(secret: string | undefined, now: number): Identity | Refusal {
+    if (secret === undefined) return "missing"
+    return isMistyped(secret) ? "unknown" : this.index.identify(this.#crypto.hash(secret), now)
+  }
+
+  readonly reload = Effect.suspend(() =>
+    Effect.map(this.#store.load, ({ keys, version }) => {
+      this.#version = version
+      this.index.replaceAll([...keys, ...this.#declared])
+    })
+  )
+
+  /** Reads the keys again if another process has changed one. */
+  readonly refresh = Effect.suspend(() =>
+    Effect.flatMap(this.#store.version, (version) => version === this.#version ? Effect.void : this.reload)
+  )
+
+  readonly touch = Effect.suspend(() => {
+    const uses = this.index.used()
+    return uses.length === 0 ? Effect.void : this.#store.touch(uses)
+  })
+
+  find(idOrName: string): Effect.Effect<StoredKey, KeyError> {
+    const found = this.index.find(idOrName)
+    return found === undefined ? Effect.fail(notFound(idOrName, this.index.list())) : Effect.succeed(found)
+  }
+
+  /** A key that can be changed. */
+  #changeable(idOrName: string): Effect.Effect<StoredKey, KeyError> {
+    return Effect.flatMap(this.find(idOrName), (stored) => {
+      if (stored.key.origin === "settings") return Effect.fail(isDeclared(stored.key))
+      return stored.key.revokedAt === undefined ? Effect.succeed(stored) : Effect.fail(isRevoked(stored.key))
+    })
+  }
+
+  /** Reads what has been changed, and waits until other processes have read it. */
+  readonly #changed = (id: string) =>
+    Effect.andThen(Effect.mapError(this.reload, failed), Effect.andThen(this.#settle, this.find(id)))
+
+  create(grant: Grant): Effect.Effect<Issued, KeyError> {
+    return Effect.gen({ self: this }, function*() {
+      const taken = new KeyError({
+        code: "key_exists",
+        message: `A key named ${JSON.stringify(grant.name)} exists. Choose another name, or rotate or revoke that key.`
+      })
+      if (this.#declared.some(({ key }) => key.name === grant.name)) return yield* taken
+      const secret = makeSecret(this.#crypto.random(secretBytes))
+      const stored: StoredKey = {
+        hash: this.#crypto.hash(secret),
+        key: {
+          ...grant,
+          tenant: grant.tenant ?? grant.name,
+          id: makeId(this.#crypto.random(24)),
+          begins: beginningOf(secret),
+          origin: "store",
+          createdAt: yield* Clock.currentTimeMillis
+        }
+      }
+      if (!(yield* Effect.mapError(this.#store.insert(stored), failed))) return yield* taken
+      return { key: (yield* this.#changed(stored.key.id)).key, secret }
+    })
+  }
+
+  rotate(idOrName: string, overlap: Duration.Duration): Effect.Effect<Issued, KeyError> {
+    return Effect.gen({ self: this }, function*() {
+      const { key } = yield* this.#changeable(idOrName)
+      const secret = makeSecret(this.#crypto.random(secretBytes))
+      const previousUntil = (yield* Clock.currentTimeMillis) + Duration.toMillis(overlap)
+      const rotation = { hash: this.#crypto.hash(secret), begins: beginningOf(secret), previousUntil }
+      if (!(yield* Effect.mapError(this.#store.rotate(key.id, rotation), failed))) return yield* isRevoked(key)
+      return { key: (yield* this.#changed(key.id)).key, secret }
+    })
+  }
+
+  revoke(idOrName: string): Effect.Effect<VirtualKey, KeyError> {
+    return Effect.gen({ self: this }, function*() {
+      const { key } = yield* this.#changeable(idOrName)
+      const revoked = yield* Effect.mapError(this.#store.revoke(key.id, yield* Clock.currentTimeMillis), failed)
+      if (!revoked) yield* Effect.mapError(this.reload, failed)
+      return revoked ? (yield* this.#changed(key.id)).key : yield* isRevoked(key)
+    })
+  }
+}
+
+/** Repeats until the scope ends; a failure is logged once until it succeeds again. */
+const repeatedly = <E extends { readonly message: string }>(
+  what: Effect.Effect<void, E>,
+  every: Duration.Duration,
+  problem: string
+) => {
+  let isFailing = false
+  const once = Effect.matchEffect(what, {
+    onSuccess: () =>
+      Effect.sync(() => {
+        isFailing = false
+      }),
+    onFailure: ({ message }) =>
+      Effect.suspend(() => {
+        const log = isFailing ? Effect.void : Effect.logWarning(`${problem}: ${message}`)
+        isFailing = true
+        return log
+      })
+  })
+  return Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(every), once)))
+}
+
+/** The keys of the store and of the configuration. */
+export const make = Effect.fnUntraced(function*(options: Options) {
+  const ring = new Ring(yield* VirtualKeyStore, yield* KeyCrypto, options)
+  yield* ring.reload
+  yield* Effect.addFinalizer(() => Effect.ignore(ring.touch))
+  yield* repeatedly(ring.touch, touchEvery, "The times of use of keys cannot be written")
+  if (options.pollMs !== undefined) {
+    yield* repeatedly(
+      ring.refresh,
+      Duration.millis(options.pollMs),
+      "Keys cannot be read; those of the last reading hold"
+    )
+  }
+  return VirtualKeys.of({
+    areRequired: () => ring.index.size > 0,
+    identify: (secret, now) => ring.identify(secret, now),
+    list: Effect.sync(() => ring.index.list()),
+    find: (idOrName) => Effect.map(ring.find(idOrName), ({ key }) => key),
+    create: (grant) => ring.create(grant),
+    rotate: (idOrName, overlap) => ring.rotate(idOrName, overlap),
+    revoke: (idOrName) => ring.revoke(idOrName)
+  })
+})
+
+export const layer = (options: Options) => Layer.effect(VirtualKeys, make(options))
+
+/** No keys, and none can be made: for tests and programs that serve their own requests only. */
+export const none = VirtualKeys.of({
+  areRequired: () => false,
+  identify: () => "unknown",
+  list: Effect.succeed([]),
+  find: (name) => Effect.fail(notFound(name, [])),
+  create: () => Effect.fail(failed({ message: "there is none." })),
+  rotate: (name) => Effect.fail(notFound(name, [])),
+  revoke: (name) => Effect.fail(notFound(name, []))
+})
