@@ -14,9 +14,11 @@ import type { Generation } from "../../src/domain/Generation.ts"
 import type { Event } from "../../src/domain/Inference.ts"
 import type { Reason } from "../../src/domain/InferenceError.ts"
 import type { ToolCall } from "../../src/domain/Job.ts"
-import { eventsOf, makeEventReader } from "../../src/layers/providers/AnswerEvents.ts"
+import { eventsOf } from "../../src/layers/providers/AnswerEvents.ts"
+import { makeEventReader } from "../../src/layers/providers/EventReader.ts"
 import type { Fixture } from "../layers/providers/support.ts"
 import { engineAt, fixture, generation, json, outcome, served } from "../layers/providers/support.ts"
+import { joined } from "../support/Streams.ts"
 
 const targetOf = (over: Partial<RemoteDeployment> = {}): Target => ({
   deployment: "subject#0",
@@ -90,9 +92,9 @@ for (const [name, dialect, recorded] of dialects) {
       it(`decodes the same events of ${kind} wherever the bytes are split`, () => {
         const { events } = read(dialect, [bytes])
         fc.assert(fc.property(fc.array(fc.nat(), { maxLength: 40 }), (places) => {
-          assert.deepStrictEqual(read(dialect, split(bytes, places)).events, events)
+          assert.deepStrictEqual(joined(read(dialect, split(bytes, places)).events), joined(events))
         }))
-        assert.deepStrictEqual(read(dialect, split(bytes, Array.from(bytes.keys()))).events, events)
+        assert.deepStrictEqual(joined(read(dialect, split(bytes, Array.from(bytes.keys()))).events), joined(events))
       })
 
       it(`rejects a stream of ${kind} that ends early`, () => {

@@ -6,7 +6,7 @@ import { ollama } from "../../src/dialects/ollama/Provider.ts"
 import { azureOpenAi, openAi } from "../../src/dialects/openai/Provider.ts"
 import type { Dialect } from "../../src/dialects/shared/ProviderDialect.ts"
 import { troupe } from "../../src/dialects/troupe/Provider.ts"
-import { makeEventReader } from "../../src/layers/providers/AnswerEvents.ts"
+import { makeEventReader } from "../../src/layers/providers/EventReader.ts"
 import { generationOf, targetOf } from "../support/Dialects.ts"
 
 type Frames = ReadonlyArray<unknown>

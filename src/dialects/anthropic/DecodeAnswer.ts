@@ -240,9 +240,10 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
   }
   const stop = { type: "message_stop" }
   return {
-    push: (frame) => {
-      const text = isEnding ? undefined : texts.textOf(frame)
-      return text === undefined ? pushEvent(frame) : Result.succeed(texts.eventsOf(pushText(text)))
+    push: pushEvent,
+    run: (text, from) => {
+      const run = isEnding ? undefined : texts.runFrom(text, from)
+      return run && { to: run.places.at(-1)!, events: texts.eventsOf(run, pushText(run.text)) }
     },
     isFinished: hasEnded,
     end: () => hasEnded() ? pass(stop.type, stop, push(stop.type, stop)) : Result.fail(cut(target))

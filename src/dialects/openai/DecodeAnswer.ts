@@ -334,9 +334,10 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
     return Result.succeed(chunks === undefined ? events : chunks.push(chunk, choice, events))
   }
   return {
-    push: (frame) => {
-      const text = decoder.isFinished() ? undefined : texts.textOf(frame)
-      return text === undefined ? push(frame) : Result.succeed(texts.eventsOf(decoder.pushText(text)))
+    push,
+    run: (text, from) => {
+      const run = decoder.isFinished() ? undefined : texts.runFrom(text, from)
+      return run && { to: run.places.at(-1)!, events: texts.eventsOf(run, decoder.pushText(run.text)) }
     },
     // Further choices end after the first one.
     isFinished: () => choices === 1 && decoder.isFinished(),

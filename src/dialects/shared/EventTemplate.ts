@@ -66,26 +66,43 @@ export interface ChunkTemplate {
   readonly parts: ReadonlyArray<string>
 }
 
-/** A native chunk of an event that a template recognizes. */
-export class RepeatedChunk implements Native {
+/** Events in a row that a template recognizes, in the text of a body. */
+export interface Run {
+  /** The text that has them. */
+  readonly source: string
+  /** Where the strings of each event begin and end, and where the event ends. */
+  readonly places: ReadonlyArray<number>
+  /** Strings of an event. */
+  readonly count: number
+  /** The first strings of the events, joined. */
+  readonly text: string
+}
+
+/** The native chunks of a run: as one chunk for programs, as the provider sent them for an encoder of the dialect. */
+export class RepeatedChunks implements Native {
   readonly dialect: Native["dialect"]
   readonly form: Native["form"]
   readonly hasMore: boolean
   readonly template: ChunkTemplate
-  /** The strings in the order of the placeholders, as the provider wrote them between quotes. */
-  readonly literals: ReadonlyArray<string>
+  readonly run: Run
 
-  constructor(template: ChunkTemplate, literals: ReadonlyArray<string>) {
+  constructor(template: ChunkTemplate, run: Run) {
     this.dialect = template.native.dialect
     this.form = template.native.form
     this.hasMore = template.native.hasMore
     this.template = template
-    this.literals = literals
+    this.run = run
   }
 
-  /** Parsed when it is read: an encoder of the same dialect needs the strings only. */
+  /** Parsed when it is read. The strings after the first have no meaning: those of the last event are in it. */
   get body(): Fields {
-    return fieldsOf(parse(join(this.template.parts, this.literals)))!
+    const { count, places, source, text } = this.run
+    const literals = [JSON.stringify(text).slice(1, -1)]
+    for (let index = 1; index < count; index++) {
+      const begin = places.length - 1 - 2 * (count - index)
+      literals.push(source.slice(places[begin], places[begin + 1]))
+    }
+    return fieldsOf(parse(join(this.template.parts, literals)))!
   }
 
   /** For a program that writes events as JSON. */
@@ -93,6 +110,19 @@ export class RepeatedChunk implements Native {
     const { body, dialect, form, hasMore } = this
     return { dialect, form, body, hasMore }
   }
+}
+
+/** The text of the events with other parts around their strings. */
+const rewritten = ({ count, places, source }: Run, parts: ReadonlyArray<string>): string => {
+  const pieces: Array<string> = []
+  for (let place = 0; place < places.length; place++) {
+    for (let index = 0; index < count; index++) {
+      pieces.push(parts[index]!, source.slice(places[place], places[place + 1]))
+      place += 2
+    }
+    pieces.push(parts[count]!)
+  }
+  return pieces.join("")
 }
 
 /** Encodes repeated chunks of a dialect: what a template becomes is encoded once. */
@@ -110,50 +140,61 @@ export class ChunkEncoder {
 
   /** Undefined for other chunks, and where a template is encoded with a placeholder left out or elsewhere. */
   encode(native: Native): string | undefined {
-    if (!(native instanceof RepeatedChunk) || native.dialect !== this.#dialect) return undefined
-    const { literals, template } = native
+    if (!(native instanceof RepeatedChunks) || native.dialect !== this.#dialect) return undefined
+    const { run, template } = native
     if (template !== this.#template) {
       this.#template = template
-      this.#parts = partsOf(this.#encode(template.native.body), literals.length)
+      this.#parts = partsOf(this.#encode(template.native.body), run.count)
     }
-    return this.#parts === undefined ? undefined : join(this.#parts, literals)
+    return this.#parts && rewritten(run, this.#parts)
   }
 }
 
 /** Recognizes the events like one. */
 export class EventTemplate {
   readonly #parts: ReadonlyArray<string>
-  /** The strings of the last event that was recognized, as they are written between quotes. */
-  literals: ReadonlyArray<string> = []
-  /** The first of these strings. */
-  text = ""
+  readonly #count: number
+  #places: Array<number> = []
+  #text = ""
 
-  /** @param parts the JSON of an event around the strings */
+  /** @param parts the text of an event around the strings */
   constructor(parts: ReadonlyArray<string>) {
     this.#parts = parts
+    this.#count = parts.length - 1
   }
 
-  /** Whether an event differs in the strings only. */
-  matches(json: string): boolean {
+  /** The events from a place on that differ in the strings only; undefined if the first one does not, or has no text. */
+  runFrom(source: string, begin: number): Run | undefined {
+    this.#places = []
+    this.#text = ""
+    let from = begin
+    while (from !== -1) from = this.#readOne(source, from)
+    return this.#places.length === 0
+      ? undefined
+      : { source, places: this.#places, count: this.#count, text: this.#text }
+  }
+
+  /** Where the event ends that begins at a place; -1 if it is another one. */
+  #readOne(source: string, begin: number): number {
     const parts = this.#parts
-    if (!hasAt(json, 0, parts[0]!)) return false
-    const literals: Array<string> = []
-    let from = parts[0]!.length
+    const known = this.#places.length
+    if (!hasAt(source, begin, parts[0]!)) return -1
+    let text = ""
+    let from = begin + parts[0]!.length
     for (let index = 1; index < parts.length; index++) {
-      const to = endOfString(json, from)
-      if (to === -1 || !hasAt(json, to, parts[index]!)) return false
-      literals.push(json.slice(from, to))
+      const to = endOfString(source, from)
+      const given = to === -1 || !hasAt(source, to, parts[index]!) ? undefined : stringOf(source.slice(from, to))
+      if (given === undefined || (index === 1 && given === "")) {
+        this.#places.length = known
+        return -1
+      }
+      if (index === 1) text = given
+      this.#places.push(from, to)
       from = to + parts[index]!.length
     }
-    return from === json.length && this.#take(literals)
-  }
-
-  #take(literals: ReadonlyArray<string>): boolean {
-    const text = stringOf(literals[0]!)
-    if (text === undefined || (literals.length > 1 && stringOf(literals[1]!) === undefined)) return false
-    this.literals = literals
-    this.text = text
-    return true
+    this.#places.push(from)
+    this.#text += text
+    return from
   }
 }
 
@@ -179,26 +220,40 @@ export interface Learned {
   readonly count: number
 }
 
+/** How an event is written, and which of its strings vary. */
+export interface EventForm {
+  /** Global patterns of what precedes the strings, as `/"text":"/g`; all but the first may be missing. */
+  readonly begins: ReadonlyArray<RegExp>
+  /** The values of the strings in an event. */
+  readonly stringsOf: (event: Fields) => ReadonlyArray<unknown>
+}
+
 /**
  * The template of an event; undefined if the strings are not found.
  *
+ * @param json of the event
  * @param original the event as `parse` reads it
- * @param begins global patterns of what precedes the strings, as `/"text":"/g`; all but the first may be missing
- * @param stringsOf the values of the strings in an event
+ * @param around the text before and after the JSON
  */
 export const learn = (
   json: string,
   original: Fields,
-  begins: ReadonlyArray<RegExp>,
-  stringsOf: (event: Fields) => ReadonlyArray<unknown>
+  { begins, stringsOf }: EventForm,
+  [before, after]: readonly [string, string]
 ): Learned | undefined => {
   const parts = around(json, begins)
-  const used = placeholders.slice(0, parts.length - 1)
+  const count = parts.length - 1
+  const used = placeholders.slice(0, count)
   const event = fieldsOf(parse(join(parts, used)))
-  if (used.length === 0 || event === undefined) return undefined
-  const [before, after] = [stringsOf(original), stringsOf(event)]
-  const areFound = used.every((placeholder, index) => before[index] !== placeholder && after[index] === placeholder)
-  return areFound ? { template: new EventTemplate(parts), event, count: used.length } : undefined
+  if (count === 0 || event === undefined) return undefined
+  const [given, found] = [stringsOf(original), stringsOf(event)]
+  if (!used.every((placeholder, index) => given[index] !== placeholder && found[index] === placeholder)) {
+    return undefined
+  }
+  const template = new EventTemplate(
+    parts.map((part, index) => (index === 0 ? before : "") + part + (index === count ? after : ""))
+  )
+  return { template, event, count }
 }
 
 /** The template of native chunks; undefined if their JSON has a placeholder elsewhere. */

@@ -1,102 +1,129 @@
-/**
- * Decodes a body's bytes into frames: SSE events by Effect's parser, or lines of JSON. Pieces may be cut anywhere, also within
- * a character. Pure.
- */
-import { Sse } from "effect/encoding"
+/** Cuts the text of a body into frames: SSE events by Effect's parser, or lines of JSON. Pieces may be cut anywhere. Pure. */
+import { Sse as SseParser } from "effect/encoding"
 import type { Dialect, Frame } from "./ProviderDialect.ts"
 
-/** Reads one body; both fail by throwing `Unreadable`. */
+/** Takes the frames of a body in their order. */
+export interface FrameReceiver {
+  /** False: the rest of the body is not read. */
+  readonly frame: (frame: Frame) => boolean
+  /**
+   * Takes whole events of a text that are written as most providers write them, from a place between two events on; returns
+   * the place of the first one that it does not take.
+   */
+  readonly run: (text: string, from: number) => number
+}
+
+/** Reads one body; fails by throwing `Unreadable`. */
 export interface FrameDecoder {
-  readonly push: (bytes: Uint8Array) => ReadonlyArray<Frame>
-  /** The frames that the end of the body completes. An unfinished SSE event is dropped. */
-  readonly end: () => ReadonlyArray<Frame>
+  readonly push: (text: string) => void
+  /** The end of the body completes frames. An unfinished SSE event is dropped. */
+  readonly end: () => void
 }
 
-/** The bytes are not UTF-8, or a frame is too large. */
+/** A frame is too large, or the body is not text. */
 export class Unreadable extends Error {}
-
-interface Splitter {
-  readonly push: (text: string) => ReadonlyArray<Frame>
-  readonly end: () => ReadonlyArray<Frame>
-}
 
 const lineFeed = 0x0a
 
 const named = "event: "
 const withData = "data: "
 
-/** Reads the events at the beginning of a text that are one line of data each, maybe after their name, up to another one. */
-const readLines = (text: string, frames: Array<Frame>): number => {
-  let from = 0
-  while (from < text.length) {
-    const data = text.startsWith(named, from) ? text.indexOf("\n", from) + 1 : from
-    const end = data >= from && text.startsWith(withData, data) ? text.indexOf("\n", data) : -1
-    if (end === -1 || text.charCodeAt(end + 1) !== lineFeed) break
-    const event = data === from ? "" : text.slice(from + named.length, data - 1)
-    frames.push({ event: event || "message", data: text.slice(data + withData.length, end) })
-    from = end + 2
-  }
-  return from
-}
+/** What precedes the data of an event that a run of events repeats, and what follows it. */
+export const aroundData = ({ event }: Frame): readonly [before: string, after: string] => [
+  event === "message" ? withData : `${named}${event}\n${withData}`,
+  "\n\n"
+]
 
-/** Effect's parser reads what is not written as nearly all providers write it, and events in pieces. */
-const makeSse = (maxLength: number): Splitter => {
-  let frames: Array<Frame> = []
+/** Cuts SSE. Effect's parser reads what is not written as nearly all providers write it, and events in pieces. */
+class Sse implements FrameDecoder {
+  readonly #receiver: FrameReceiver
+  readonly #parser: SseParser.Parser
   /** Whether the parser has no part of an event. */
-  let isBetween = false
-  const parser = Sse.makeParser((event) => {
-    if (event._tag === "Event") frames.push({ event: event.event, data: event.data })
-  }, { maxEventSize: maxLength })
-  return {
-    push: (text) => {
-      frames = []
-      const rest = isBetween && !text.includes("\r") ? text.slice(readLines(text, frames)) : text
-      if (rest === "") return frames
-      if (parser.feed(rest) !== undefined) throw new Unreadable("an event that is too long")
-      isBetween = rest.endsWith("\n\n")
-      return frames
-    },
-    end: () => []
+  #isBetween = false
+  #isStopped = false
+
+  constructor(maxLength: number, receiver: FrameReceiver) {
+    this.#receiver = receiver
+    this.#parser = SseParser.makeParser((event) => {
+      if (event._tag === "Event") this.#pass({ event: event.event, data: event.data })
+    }, { maxEventSize: maxLength })
+  }
+
+  push(text: string): void {
+    const isUsual = !text.includes("\r")
+    let from = 0
+    if (isUsual && !this.#isBetween) {
+      const end = text.indexOf("\n\n")
+      if (end !== -1) {
+        from = end + 2
+        this.#parse(text.slice(0, from))
+      }
+    }
+    if (isUsual && this.#isBetween) from = this.#readLines(text, from)
+    if (from < text.length && !this.#isStopped) this.#parse(text.slice(from))
+  }
+
+  end(): void {}
+
+  #parse(text: string): void {
+    if (this.#parser.feed(text) !== undefined) throw new Unreadable("an event that is too long")
+    this.#isBetween = text.endsWith("\n\n")
+  }
+
+  #pass(frame: Frame): void {
+    if (!this.#isStopped) this.#isStopped = !this.#receiver.frame(frame)
+  }
+
+  /** Reads events that are one line of data each, maybe after their name, up to another one. */
+  #readLines(text: string, begin: number): number {
+    let from = begin
+    while (from < text.length && !this.#isStopped) {
+      from = this.#receiver.run(text, from)
+      const data = text.startsWith(named, from) ? text.indexOf("\n", from) + 1 : from
+      const end = data >= from && text.startsWith(withData, data) ? text.indexOf("\n", data) : -1
+      if (end === -1 || text.charCodeAt(end + 1) !== lineFeed) break
+      const event = data === from ? "" : text.slice(from + named.length, data - 1)
+      this.#pass({ event: event || "message", data: text.slice(data + withData.length, end) })
+      from = end + 2
+    }
+    return from
   }
 }
 
-const lineFrame = (line: string): ReadonlyArray<Frame> => line.trim() === "" ? [] : [{ event: "message", data: line }]
+/** Cuts lines of JSON. */
+class Lines implements FrameDecoder {
+  readonly #maxLength: number
+  readonly #receiver: FrameReceiver
+  #pending: Array<string> = []
+  #length = 0
 
-const makeLines = (maxLength: number): Splitter => {
-  let pending: Array<string> = []
-  let length = 0
-  return {
-    push: (text) => {
-      const [first, ...others] = text.split("\n")
-      pending.push(first!)
-      length += first!.length
-      if (length > maxLength) throw new Unreadable("a line that is too long")
-      if (others.length === 0) return []
-      const lines = [pending.join(""), ...others.slice(0, -1)]
-      pending = [others.at(-1)!]
-      length = pending[0]!.length
-      return lines.flatMap(lineFrame)
-    },
-    // The last line may lack its line break; parsing shows whether it is complete.
-    end: () => lineFrame(pending.join(""))
+  constructor(maxLength: number, receiver: FrameReceiver) {
+    this.#maxLength = maxLength
+    this.#receiver = receiver
+  }
+
+  push(text: string): void {
+    const [first, ...others] = text.split("\n")
+    this.#pending.push(first!)
+    this.#length += first!.length
+    if (this.#length > this.#maxLength) throw new Unreadable("a line that is too long")
+    if (others.length === 0) return
+    const lines = [this.#pending.join(""), ...others.slice(0, -1)]
+    this.#pending = [others.at(-1)!]
+    this.#length = this.#pending[0]!.length
+    for (const line of lines) if (!this.#pass(line)) return
+  }
+
+  /** The last line may lack its line break; parsing shows whether it is complete. */
+  end(): void {
+    this.#pass(this.#pending.join(""))
+  }
+
+  #pass(line: string): boolean {
+    return line.trim() === "" || this.#receiver.frame({ event: "message", data: line })
   }
 }
-
-const splitters = { sse: makeSse, ndjson: makeLines }
 
 /** @param maxLength of one frame, characters */
-export const make = (framing: Dialect["framing"], maxLength: number): FrameDecoder => {
-  const decoder = new TextDecoder("utf-8", { fatal: true })
-  const splitter = splitters[framing](maxLength)
-  const decode = (bytes?: Uint8Array): string => {
-    try {
-      return bytes === undefined ? decoder.decode() : decoder.decode(bytes, { stream: true })
-    } catch {
-      throw new Unreadable("the body is not UTF-8")
-    }
-  }
-  return {
-    push: (bytes) => splitter.push(decode(bytes)),
-    end: () => [...splitter.push(decode()), ...splitter.end()]
-  }
-}
+export const make = (framing: Dialect["framing"], maxLength: number, receiver: FrameReceiver): FrameDecoder =>
+  framing === "sse" ? new Sse(maxLength, receiver) : new Lines(maxLength, receiver)

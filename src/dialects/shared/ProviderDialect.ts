@@ -58,10 +58,19 @@ export interface Frame {
 /** The next events of an answer, or why it failed. `thoughts` without text represent encrypted reasoning. */
 export type DecodeResult = Result.Result<ReadonlyArray<Event>, Reason>
 
+/** Events of text in a row. */
+export interface DecodedRun {
+  /** Where the last one ends. */
+  readonly to: number
+  readonly events: ReadonlyArray<Event>
+}
+
 /** Decodes one streamed answer. The last event is the only `finish`; frames after it are not decoded. */
 export interface EventDecoder {
   /** Decodes one frame; an error of the provider within the stream is a failure. */
   readonly push: (frame: Frame) => DecodeResult
+  /** Decodes events of text in a row without parsing them: see `FrameReceiver.run`. Left out: none. */
+  readonly run?: (text: string, from: number) => DecodedRun | undefined
   /**
    * Whether the answer has its finish reason, after which only usage may follow: the answer is complete even if nothing more
    * arrives. Left out: never, since the finish reason and the usage arrive in one frame.

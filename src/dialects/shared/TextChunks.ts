@@ -7,17 +7,15 @@
  */
 import type { Event } from "../../domain/Inference.ts"
 import type { Native } from "../../domain/Source.ts"
-import type { ChunkTemplate, EventTemplate, Learned } from "./EventTemplate.ts"
-import { chunkTemplateOf, learn, RepeatedChunk } from "./EventTemplate.ts"
+import type { ChunkTemplate, EventForm, EventTemplate, Learned, Run } from "./EventTemplate.ts"
+import { chunkTemplateOf, learn, RepeatedChunks } from "./EventTemplate.ts"
+import { aroundData } from "./FrameDecoder.ts"
 import type { Fields } from "./Json.ts"
 import { eventOf } from "./NativeEvents.ts"
 import type { Frame } from "./ProviderDialect.ts"
 
 /** What a dialect's events of text are like. */
-export interface TextForm {
-  /** What precedes the text, and the other strings that vary: see `EventTemplate.learn`. */
-  readonly begins: ReadonlyArray<RegExp>
-  readonly stringsOf: (event: Fields) => ReadonlyArray<unknown>
+export interface TextForm extends EventForm {
   /**
    * Whether an event adds to the text, and changes nothing else.
    *
@@ -47,19 +45,16 @@ export class TextChunks {
     this.#nativeOf = nativeOf
   }
 
-  /** The text of a chunk like the one before; undefined for others, and for a chunk without text. */
-  textOf({ data }: Frame): string | undefined {
-    const template = this.#template
-    if (template === undefined || !template.matches(data) || template.text === "") return undefined
-    this.#failures = 0
-    return template.text
+  /** The chunks from a place on that are like the one before; undefined if the first is not, or has no text. */
+  runFrom(text: string, from: number): Run | undefined {
+    const run = this.#template?.runFrom(text, from)
+    if (run !== undefined) this.#failures = 0
+    return run
   }
 
-  /** The events of the last chunk that was recognized. */
-  eventsOf(text: Event): ReadonlyArray<Event> {
-    return this.#chunk === undefined
-      ? [text]
-      : [eventOf(new RepeatedChunk(this.#chunk, this.#template!.literals), true), text]
+  /** @param text event of the run's text */
+  eventsOf(run: Run, text: Event): ReadonlyArray<Event> {
+    return this.#chunk === undefined ? [text] : [eventOf(new RepeatedChunks(this.#chunk, run), true), text]
   }
 
   /**
@@ -67,10 +62,10 @@ export class TextChunks {
    *
    * @param events without the native ones
    */
-  add({ data }: Frame, event: Fields, events: ReadonlyArray<Event>): void {
+  add(frame: Frame, event: Fields, events: ReadonlyArray<Event>): void {
     if (this.#failures === mostFailures || !this.#form.isTextOnly(event, events)) return
     this.#failures++
-    const learned = learn(data, event, this.#form.begins, this.#form.stringsOf)
+    const learned = learn(frame.data, event, this.#form, aroundData(frame))
     if (learned !== undefined) this.#use(learned)
   }
 

@@ -66,8 +66,12 @@ export interface Connection {
   readonly pull: Pull.Pull<Uint8Array, Error>
   /** Whether the response is complete, read or not. */
   readonly isOver: () => boolean
-  /** The receiver is not called any more; the rest of the response is read with `pull`. */
-  readonly detach: () => void
+  /**
+   * The receiver is not called any more; the rest of the response is read with `pull`.
+   *
+   * @param unread what the receiver was given and `pull` reads first
+   */
+  readonly detach: (unread?: ReadonlyArray<Uint8Array>) => void
   /** Stops reading from the socket until `resume`. */
   readonly pause: () => void
   readonly resume: () => void
@@ -135,10 +139,14 @@ class Exchange implements Connection, Handler {
 
   onResponseData(controller: Controller, piece: Uint8Array): void {
     if (this.#receiver !== undefined) return this.#receiver.data(piece)
-    this.#pieces.push(piece)
-    this.#bytes += piece.length
+    this.#add(piece)
     if (this.#bytes >= maxBuffered) controller.pause()
     this.#wake()
+  }
+
+  #add(piece: Uint8Array): void {
+    this.#pieces.push(piece)
+    this.#bytes += piece.length
   }
 
   onResponseEnd(): void {
@@ -171,8 +179,9 @@ class Exchange implements Connection, Handler {
     return this.#end !== undefined
   }
 
-  detach(): void {
+  detach(unread: ReadonlyArray<Uint8Array> = []): void {
     this.#receiver = undefined
+    for (const piece of unread) this.#add(piece)
     // The receiver may have paused it.
     this.resume()
   }

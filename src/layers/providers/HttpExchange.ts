@@ -41,7 +41,8 @@ export interface ResponseBody {
 export interface BodyReceiver {
   /** The headers of a success; called first, unless `rest` or `failed` is. */
   readonly body: (media: Media) => void
-  readonly data: (piece: Uint8Array) => void
+  /** What has arrived in one turn of the event loop; a body of JSON completely. */
+  readonly data: (bytes: Uint8Array) => void
   readonly end: () => void
   readonly failed: (reason: InferenceError.Reason) => void
   /** The response is a refusal or compressed: the effect goes on with it, and with other keys. Nothing else is called. */
@@ -59,8 +60,8 @@ export interface StartedExchange {
   /** Stops reading from the provider until `resume`; the pause is no stall. */
   readonly pause: () => void
   readonly resume: () => void
-  /** The rest of the body, which the receiver does not get. */
-  readonly rest: Effect.Effect<ResponseBody, never, Scope.Scope>
+  /** The rest of the body, which the receiver does not get from this call on. */
+  readonly rest: () => Effect.Effect<ResponseBody, never, Scope.Scope>
   /** Ends it; the receiver is not called any more. */
   readonly close: () => void
 }
@@ -328,6 +329,10 @@ class Started implements StartedExchange, Connection.Receiver {
   readonly #receiver: BodyReceiver
   readonly #connection: Connection.Connection
   #bytes = 0
+  /** Received and not passed on. */
+  #pieces: Array<Uint8Array> = []
+  /** Passes the pieces on; undefined until the body is known to be streamed. */
+  #flush: (() => void) | undefined
   #hasHead = false
   #isPaused = false
   #isReleased = false
@@ -349,6 +354,7 @@ class Started implements StartedExchange, Connection.Receiver {
     watch.headers()
     watch.wait()
     keys.note(this.#held, undefined)
+    if (!isJson(type)) this.#flush = () => this.#pass()
     this.#receiver.body(isJson(type) ? "json" : wanted)
   }
 
@@ -364,19 +370,36 @@ class Started implements StartedExchange, Connection.Receiver {
 
   data(piece: Uint8Array): void {
     const { most, target } = this.#parts
+    this.#bytes += piece.length
+    if (this.#bytes > most) {
+      this.#connection.detach()
+      this.#connection.close()
+      return this.#fail(tooLarge(target, most).reason)
+    }
+    const isFirst = this.#pieces.push(piece) === 1
+    if (this.#flush === undefined) return this.#noteData()
+    if (!isFirst) return
+    this.#noteData()
+    queueMicrotask(this.#flush)
+  }
+
+  #noteData(): void {
     const { watch } = this.#begun
     watch.took()
     // A pause takes effect after one more read; the reader does not wait for what follows.
     if (!this.#isPaused) watch.wait()
-    this.#bytes += piece.length
-    if (this.#bytes <= most) return this.#receiver.data(piece)
-    this.#connection.detach()
-    this.#connection.close()
-    this.#fail(tooLarge(target, most).reason)
+  }
+
+  #pass(): void {
+    const pieces = this.#pieces
+    if (pieces.length === 0) return
+    this.#pieces = []
+    this.#receiver.data(pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces))
   }
 
   end(): void {
     this.#begun.watch.remove()
+    this.#pass()
     this.#receiver.end()
   }
 
@@ -387,6 +410,7 @@ class Started implements StartedExchange, Connection.Receiver {
 
   #fail(reason: InferenceError.Reason): void {
     this.#release()
+    this.#pass()
     this.#receiver.failed(reason)
   }
 
@@ -422,17 +446,17 @@ class Started implements StartedExchange, Connection.Receiver {
     this.#connection.resume()
   }
 
-  get rest(): Effect.Effect<ResponseBody, never, Scope.Scope> {
-    return Effect.suspend(() => {
-      this.#connection.detach()
-      return Effect.as(
-        endWithScope(this.#begun),
-        bodyOf(this.#parts, this.#begun, { connection: this.#connection, held: this.#held }, this.#begun.wanted)
-      )
-    })
+  rest(): Effect.Effect<ResponseBody, never, Scope.Scope> {
+    this.#connection.detach(this.#pieces)
+    this.#pieces = []
+    const sent = { connection: this.#connection, held: this.#held }
+    return Effect.suspend(() =>
+      Effect.as(endWithScope(this.#begun), bodyOf(this.#parts, this.#begun, sent, this.#begun.wanted))
+    )
   }
 
   close(): void {
+    this.#pieces = []
     this.#connection.detach()
     this.#release()
     this.#connection.close()
@@ -456,10 +480,9 @@ const textOf = (bytes: Uint8Array): string | undefined => {
 /** Decodes the body of a complete response. One that ends early was cut, although its connection ended in good order. */
 export const decodeBody = <A>(
   target: Target,
-  pieces: ReadonlyArray<Uint8Array>,
+  bytes: Uint8Array,
   decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
 ): Result.Result<A, InferenceError.Reason> => {
-  const bytes = pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces)
   const text = textOf(bytes)
   if (text === undefined) return Result.fail(malformed(target, "the body is not UTF-8"))
   const body = parse(text)
@@ -479,7 +502,7 @@ const makeFinish = ({ keys, target }: Options) =>
       return rest
     })
     yield* Effect.catchIf(rest, Cause.isDone, () => Effect.void)
-    const decoded = decodeBody(target, pieces, decode)
+    const decoded = decodeBody(target, Buffer.concat(pieces), decode)
     if (Result.isSuccess(decoded)) return decoded.success
     note(decoded.failure)
     return yield* InferenceError.make(keys.clean(decoded.failure))

@@ -1,5 +1,5 @@
 /** Which requests use the cache, and which answers are kept. Pure. */
-import { RepeatedChunk } from "../../dialects/shared/EventTemplate.ts"
+import { RepeatedChunks } from "../../dialects/shared/EventTemplate.ts"
 import type { CacheSettings } from "../../domain/CacheControl.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Event, Request } from "../../domain/Inference.ts"
@@ -44,11 +44,12 @@ export const isKept = (events: ReadonlyArray<Event>, request: Request): boolean 
   return last?.type === "finish" && isWhole(last, request) && events.every(({ type }) => type !== "handoff")
 }
 
-/** A repeated chunk has only its strings; what it shares with the others is not counted. */
+/** Repeated chunks are a part of a text, and the places of their strings. */
+const repeatedSize = ({ run: { places } }: RepeatedChunks): number =>
+  128 + 2 * (places.at(-1)! - places[0]!) + 8 * places.length
+
 const nativeSize = (native: Native): number =>
-  native instanceof RepeatedChunk
-    ? native.literals.reduce((sum, literal) => sum + 2 * literal.length, 128)
-    : 2 * JSON.stringify(native).length
+  native instanceof RepeatedChunks ? repeatedSize(native) : 2 * JSON.stringify(native).length
 
 /** The memory of an event, bytes: an estimate. */
 export const sizeOf = (event: Event): number => {

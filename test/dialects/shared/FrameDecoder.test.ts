@@ -34,6 +34,11 @@ const expectedOf = (text: string): ReadonlyArray<Frame> => {
   return frames
 }
 
+const receiverOf = (frames: Array<Frame>): FrameDecoder.FrameReceiver => ({
+  frame: (frame) => frames.push(frame) > 0,
+  run: (_, from) => from
+})
+
 describe("a body of server-sent events", () => {
   it("becomes the same events wherever its pieces end", () => {
     fc.assert(
@@ -42,16 +47,15 @@ describe("a body of server-sent events", () => {
         fc.array(fc.integer({ min: 1, max: 60 }), { minLength: 1, maxLength: 6 }),
         (texts, lengths) => {
           const text = `: begin\n\n${texts.join("")}`
-          const bytes = Buffer.from(text)
-          const decoder = FrameDecoder.make("sse", 1_000_000)
           const frames: Array<Frame> = []
+          const decoder = FrameDecoder.make("sse", 1_000_000, receiverOf(frames))
           let from = 0
-          for (let index = 0; from < bytes.length; index++) {
+          for (let index = 0; from < text.length; index++) {
             const to = from + lengths[index % lengths.length]!
-            frames.push(...decoder.push(bytes.subarray(from, to)))
+            decoder.push(text.slice(from, to))
             from = to
           }
-          frames.push(...decoder.end())
+          decoder.end()
           assert.deepStrictEqual(frames, expectedOf(text))
         }
       ),
@@ -60,10 +64,22 @@ describe("a body of server-sent events", () => {
   })
 
   it("may be too long between two of its events", () => {
-    const decoder = FrameDecoder.make("sse", 100)
-    for (const piece of ["data: a\n\n", `data: ${"b".repeat(200)}\n\n`]) {
-      assert.lengthOf(decoder.push(Buffer.from(piece)), 1)
+    const frames: Array<Frame> = []
+    const decoder = FrameDecoder.make("sse", 100, receiverOf(frames))
+    for (const piece of ["data: a\n\n", `data: ${"b".repeat(200)}\n\n`]) decoder.push(piece)
+    assert.lengthOf(frames, 2)
+    assert.throws(() => decoder.push(`data: ${"c".repeat(200)}`), "too long")
+  })
+
+  it("is not read after a frame that ends it", () => {
+    for (const pieces of [["data: a\n\ndata: b\n\n"], ["data: a\n\n", "data: b\n\n"], ["data: a\r\n\r\ndata: b\n\n"]]) {
+      const data: Array<string> = []
+      const decoder = FrameDecoder.make("sse", 100, {
+        frame: (frame) => data.push(frame.data) > 1,
+        run: (_, from) => from
+      })
+      for (const piece of pieces) decoder.push(piece)
+      assert.deepStrictEqual(data, ["a"])
     }
-    assert.throws(() => decoder.push(Buffer.from(`data: ${"c".repeat(200)}`)), "too long")
   })
 })

@@ -73,10 +73,24 @@ describe("a receiver that pauses an exchange", () => {
         started.pause()
         for (const piece of late) data(piece)
         yield* TestClock.adjust(Duration.times(stall, 10))
-        assert.deepStrictEqual(got, [...late])
+        assert.strictEqual(got.join(""), late.join(""))
         started.resume()
         yield* TestClock.adjust(stall)
-        assert.deepStrictEqual(got, [...late, "UpstreamTimeout"])
+        assert.strictEqual(got.join(""), `${late.join("")}UpstreamTimeout`)
       }))
   }
+})
+
+describe("a receiver that leaves the rest of a body to an effect", () => {
+  it.effect("loses nothing that arrives before the effect begins", () =>
+    Effect.gen(function*() {
+      const { data, got, started } = yield* streaming
+      data("data: one\n\n")
+      const rest = started.rest()
+      data("data: two\n\n")
+      yield* Effect.yieldNow
+      const { pull } = yield* rest
+      assert.strictEqual(new TextDecoder().decode(yield* pull), "data: one\n\ndata: two\n\n")
+      assert.deepStrictEqual(got, [])
+    }))
 })

@@ -1,0 +1,241 @@
+/**
+ * Decodes the bytes of a streamed answer into events, and checks that the answer is complete.
+ *
+ * **Details**
+ *
+ * A stream that is cut, malformed or empty fails, before and after its first content.
+ */
+import { Result } from "effect"
+import { empty, malformed } from "../../dialects/shared/ErrorMapping.ts"
+import * as FrameDecoder from "../../dialects/shared/FrameDecoder.ts"
+import { parse } from "../../dialects/shared/Json.ts"
+import { makePrefixStopMatcher } from "../../dialects/shared/PrefixStopMatcher.ts"
+import type { DecodeResult, Dialect, EventDecoder, Frame, Target } from "../../dialects/shared/ProviderDialect.ts"
+import * as Defaults from "../../domain/Defaults.ts"
+import type { Generation } from "../../domain/Generation.ts"
+import type { Event } from "../../domain/Inference.ts"
+import type * as InferenceError from "../../domain/InferenceError.ts"
+import type { FinishReason } from "../../domain/Job.ts"
+import { Utf8Decoder } from "./Utf8Decoder.ts"
+
+/** Runs a decoder; nesting that exhausts the stack is malformed. */
+const readable = <A>(
+  target: Target,
+  decode: () => Result.Result<A, InferenceError.Reason>
+): Result.Result<A, InferenceError.Reason> => {
+  try {
+    return decode()
+  } catch (error) {
+    if (error instanceof RangeError) return Result.fail(malformed(target, "nested too deeply"))
+    throw error
+  }
+}
+
+/** Decodes the bytes of a streamed answer up to its finish. */
+export interface EventReader {
+  readonly push: (bytes: Uint8Array) => void
+  readonly end: () => void
+  /** Whether the answer has its finish reason: only usage may follow. */
+  readonly isFinished: () => boolean
+  /** Completes an answer that has its finish reason; false if it has none. */
+  readonly finish: () => boolean
+  /** Whether the answer is complete. */
+  readonly isOver: () => boolean
+  /** Whether reasoning was received. */
+  readonly hasThoughts: () => boolean
+  /** The events since the last call, and the failure after them. */
+  readonly take: () => { readonly events: ReadonlyArray<Event>; readonly failure: InferenceError.Reason | undefined }
+}
+
+/** Checks that an answer has content or reasoning, and the calls that it ends in. */
+export const makeCheck = (target: Target, { assistantPrefix, stop }: Generation) => {
+  let hasContent = false
+  let hasCalls = false
+  // A stop sequence may come first, and the assistant prefix may be the complete answer.
+  const mayBeEmpty = stop.length > 0 || assistantPrefix !== undefined
+  const atEnd = (reason: FinishReason): InferenceError.Reason | undefined => {
+    if (reason === "tool_calls" && !hasCalls) return malformed(target, "finish reason `tool_calls` without a tool call")
+    return reason === "stop" && !hasContent && !mayBeEmpty ? empty(target) : undefined
+  }
+  return (events: ReadonlyArray<Event>): InferenceError.Reason | undefined => {
+    for (const event of events) {
+      const maybeCalls = event.type === "native" ? event.content : event.type === "tool_call"
+      hasCalls ||= maybeCalls
+      hasContent ||= maybeCalls || event.type === "text" || event.type === "thoughts"
+    }
+    const last = events.at(-1)
+    return last?.type === "finish" ? atEnd(last.reason) : undefined
+  }
+}
+
+/** Encrypted reasoning is progress without a text to pass on. */
+const isEncrypted = (event: Event): boolean => event.type === "thoughts" && event.text === ""
+
+const unchanged = (events: ReadonlyArray<Event>) => events
+
+/** Ends an answer at a stop sequence that begins in the assistant prefix. */
+const stopMatcherOf = (generation: Generation, { options }: Target) =>
+  generation.assistantPrefix === undefined ? unchanged : makePrefixStopMatcher(generation, options)
+
+/** The beginning of a body, to find out what it is. */
+class Beginning {
+  readonly #pieces: Array<Uint8Array> = []
+  #bytes = 0
+
+  add(piece: Uint8Array): void {
+    if (this.#bytes < Defaults.maxRefusalBytes) this.#pieces.push(piece)
+    this.#bytes += piece.length
+  }
+
+  /** Parsed JSON; undefined if it is not JSON, or longer than an error. */
+  json(): unknown {
+    return this.#bytes > Defaults.maxRefusalBytes
+      ? undefined
+      : parse(new TextDecoder().decode(Buffer.concat(this.#pieces)))
+  }
+}
+
+/** Decodes the frames of a body. */
+class Reader implements EventReader, FrameDecoder.FrameReceiver {
+  readonly #target: Target
+  readonly #errorIn: Dialect["errorIn"]
+  /** Undefined after the first frame, and before the first bytes. */
+  #beginning: Beginning | undefined
+  #hasFrames = false
+  readonly #decoder: EventDecoder
+  readonly #utf8 = new Utf8Decoder()
+  readonly #frameDecoder: FrameDecoder.FrameDecoder
+  readonly #check: ReturnType<typeof makeCheck>
+  readonly #join: ReturnType<typeof stopMatcherOf>
+  #events: Array<Event> = []
+  #failure: InferenceError.Reason | undefined
+  #isOver = false
+  #hasThoughts = false
+
+  constructor(dialect: Dialect, target: Target, generation: Generation) {
+    this.#target = target
+    this.#errorIn = dialect.errorIn
+    this.#decoder = dialect.generate.events(generation, target)
+    this.#frameDecoder = FrameDecoder.make(
+      dialect.framing,
+      target.options.maxResponseBytes ?? Defaults.maxResponseBytes,
+      this
+    )
+    this.#check = makeCheck(target, generation)
+    this.#join = stopMatcherOf(generation, target)
+  }
+
+  push(bytes: Uint8Array): void {
+    const text = this.#utf8.decode(bytes)
+    this.#read(() => this.#frameDecoder.push(text))
+    if (!this.#hasFrames) (this.#beginning ??= new Beginning()).add(bytes)
+    if (this.#utf8.isBroken()) this.#break(notUtf8)
+  }
+
+  end(): void {
+    if (!this.#utf8.isComplete()) this.#break(notUtf8)
+    this.#read(() => this.#frameDecoder.end())
+    if (this.#isOver || this.#failure !== undefined) return
+    const error = this.#errorIn(this.#beginning?.json(), this.#target)
+    this.#add(error === undefined ? this.#decoder.end() : Result.fail(error))
+  }
+
+  isFinished(): boolean {
+    return this.#decoder.isFinished?.() === true
+  }
+
+  finish(): boolean {
+    if (this.#isOver || !this.isFinished()) return this.#isOver
+    this.#failure = undefined
+    this.#add(this.#decoder.end())
+    return this.#isOver
+  }
+
+  isOver(): boolean {
+    return this.#isOver
+  }
+
+  hasThoughts(): boolean {
+    return this.#hasThoughts
+  }
+
+  take(): ReturnType<EventReader["take"]> {
+    const taken = { events: this.#events, failure: this.#failure }
+    this.#events = []
+    return taken
+  }
+
+  frame(frame: Frame): boolean {
+    this.#hasFrames = true
+    this.#beginning = undefined
+    if (this.#isStopped()) return false
+    const wasFinished = this.isFinished()
+    this.#add(readable(this.#target, () => this.#decoder.push(frame)))
+    // What is wrong after the finish reason does not change the answer.
+    if (wasFinished && this.#failure !== undefined) this.finish()
+    return !this.#isStopped()
+  }
+
+  run(text: string, from: number): number {
+    if (this.#join !== unchanged || this.#isStopped()) return from
+    const run = this.#decoder.run?.(text, from)
+    if (run === undefined) return from
+    this.#check(run.events)
+    this.#events.push(...run.events)
+    return run.to
+  }
+
+  #isStopped(): boolean {
+    return this.#isOver || this.#failure !== undefined
+  }
+
+  #read(read: () => void): void {
+    try {
+      read()
+    } catch (error) {
+      if (!(error instanceof FrameDecoder.Unreadable)) throw error
+      this.#break(error.message)
+    }
+  }
+
+  /** The rest of the body cannot be read. */
+  #break(why: string): void {
+    if (!this.#isStopped() && !this.finish()) this.#failure = malformed(this.#target, why)
+  }
+
+  #add(decoded: DecodeResult): void {
+    if (Result.isFailure(decoded)) {
+      this.#failure = decoded.failure
+      return
+    }
+    this.#failure = this.#check(decoded.success)
+    if (this.#failure !== undefined) return
+    const joined = this.#join(decoded.success)
+    for (const event of joined) {
+      this.#hasThoughts ||= event.type === "thoughts"
+      if (!isEncrypted(event)) this.#events.push(event)
+    }
+    this.#isOver = joined.at(-1)?.type === "finish"
+  }
+}
+
+const notUtf8 = "the body is not UTF-8"
+
+export const makeEventReader = (dialect: Dialect, target: Target, generation: Generation): EventReader =>
+  new Reader(dialect, target, generation)
+
+/** The events of a decoded answer that was not streamed. */
+const bufferedEvents = (target: Target, generation: Generation, events: ReadonlyArray<Event>): DecodeResult => {
+  const wrong = makeCheck(target, generation)(events)
+  return wrong === undefined
+    ? Result.succeed(stopMatcherOf(generation, target)(events.filter((event) => !isEncrypted(event))))
+    : Result.fail(wrong)
+}
+
+/** Decodes the parsed body of an answer that was not streamed. */
+export const decodeBuffered =
+  ({ generate }: Dialect, target: Target, generation: Generation) => (body: unknown): DecodeResult =>
+    Result.flatMap(
+      readable(target, () => generate.buffered(body, generation, target)),
+      (events) => bufferedEvents(target, generation, events)
+    )
