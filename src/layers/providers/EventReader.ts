@@ -6,30 +6,16 @@
  * A stream that is cut, malformed or empty fails, before and after its first content.
  */
 import { Result } from "effect"
-import { empty, malformed } from "../../dialects/shared/ErrorMapping.ts"
+import { malformed } from "../../dialects/shared/ErrorMapping.ts"
 import * as FrameDecoder from "../../dialects/shared/FrameDecoder.ts"
 import { parse } from "../../dialects/shared/Json.ts"
-import { makePrefixStopMatcher } from "../../dialects/shared/PrefixStopMatcher.ts"
 import type { DecodeResult, Dialect, EventDecoder, Frame, Target } from "../../dialects/shared/ProviderDialect.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type * as InferenceError from "../../domain/InferenceError.ts"
-import type { FinishReason } from "../../domain/Job.ts"
+import { isEncrypted, makeCheck, readable, stopMatcherOf, unchanged } from "./BufferedAnswer.ts"
 import { Utf8Decoder } from "./Utf8Decoder.ts"
-
-/** Runs a decoder; nesting that exhausts the stack is malformed. */
-const readable = <A>(
-  target: Target,
-  decode: () => Result.Result<A, InferenceError.Reason>
-): Result.Result<A, InferenceError.Reason> => {
-  try {
-    return decode()
-  } catch (error) {
-    if (error instanceof RangeError) return Result.fail(malformed(target, "nested too deeply"))
-    throw error
-  }
-}
 
 /** Decodes the bytes of a streamed answer up to its finish. */
 export interface EventReader {
@@ -46,36 +32,6 @@ export interface EventReader {
   /** The events since the last call, and the failure after them. */
   readonly take: () => { readonly events: ReadonlyArray<Event>; readonly failure: InferenceError.Reason | undefined }
 }
-
-/** Checks that an answer has content or reasoning, and the calls that it ends in. */
-export const makeCheck = (target: Target, { assistantPrefix, stop }: Generation) => {
-  let hasContent = false
-  let hasCalls = false
-  // A stop sequence may come first, and the assistant prefix may be the complete answer.
-  const mayBeEmpty = stop.length > 0 || assistantPrefix !== undefined
-  const atEnd = (reason: FinishReason): InferenceError.Reason | undefined => {
-    if (reason === "tool_calls" && !hasCalls) return malformed(target, "finish reason `tool_calls` without a tool call")
-    return reason === "stop" && !hasContent && !mayBeEmpty ? empty(target) : undefined
-  }
-  return (events: ReadonlyArray<Event>): InferenceError.Reason | undefined => {
-    for (const event of events) {
-      const maybeCalls = event.type === "native" ? event.content : event.type === "tool_call"
-      hasCalls ||= maybeCalls
-      hasContent ||= maybeCalls || event.type === "text" || event.type === "thoughts"
-    }
-    const last = events.at(-1)
-    return last?.type === "finish" ? atEnd(last.reason) : undefined
-  }
-}
-
-/** Encrypted reasoning is progress without a text to pass on. */
-const isEncrypted = (event: Event): boolean => event.type === "thoughts" && event.text === ""
-
-const unchanged = (events: ReadonlyArray<Event>) => events
-
-/** Ends an answer at a stop sequence that begins in the assistant prefix. */
-const stopMatcherOf = (generation: Generation, { options }: Target) =>
-  generation.assistantPrefix === undefined ? unchanged : makePrefixStopMatcher(generation, options)
 
 /** The beginning of a body, to find out what it is. */
 class Beginning {
@@ -223,19 +179,3 @@ const notUtf8 = "the body is not UTF-8"
 
 export const makeEventReader = (dialect: Dialect, target: Target, generation: Generation): EventReader =>
   new Reader(dialect, target, generation)
-
-/** The events of a decoded answer that was not streamed. */
-const bufferedEvents = (target: Target, generation: Generation, events: ReadonlyArray<Event>): DecodeResult => {
-  const wrong = makeCheck(target, generation)(events)
-  return wrong === undefined
-    ? Result.succeed(stopMatcherOf(generation, target)(events.filter((event) => !isEncrypted(event))))
-    : Result.fail(wrong)
-}
-
-/** Decodes the parsed body of an answer that was not streamed. */
-export const decodeBuffered =
-  ({ generate }: Dialect, target: Target, generation: Generation) => (body: unknown): DecodeResult =>
-    Result.flatMap(
-      readable(target, () => generate.buffered(body, generation, target)),
-      (events) => bufferedEvents(target, generation, events)
-    )

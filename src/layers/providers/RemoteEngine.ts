@@ -35,12 +35,13 @@ import { bodyWith, dialectOf, isComplete, requiredPaths } from "../../domain/Sou
 import type { Engine, EventReceiver, Retain, StartedAnswer } from "../../services/engines/Engine.ts"
 import { capabilitiesOf } from "../../services/engines/EngineKinds.ts"
 import { eventsOf } from "./AnswerEvents.ts"
-import { AnswerReceiver } from "./AnswerReceiver.ts"
-import { decodeBuffered, makeEventReader } from "./EventReader.ts"
+import { BufferedAnswer, decodeBuffered } from "./BufferedAnswer.ts"
+import { makeEventReader } from "./EventReader.ts"
 import type { HttpExchange, ResponseBody } from "./HttpExchange.ts"
 import type { ImageFetcher } from "./ImageFetcher.ts"
 import type { Begin } from "./RemoteTasks.ts"
 import { makeTasks } from "./RemoteTasks.ts"
+import { StreamedAnswer } from "./StreamedAnswer.ts"
 
 /** The capabilities that a generation needs. */
 const neededBy = (
@@ -167,7 +168,11 @@ const makeStart = (parts: Parts, { eventsIn, isStreamed }: ReturnType<typeof mak
     const stream = isStreamed(generation)
     const call = callFor(dialect, generation, target, stream)
     if (Result.isFailure(call)) return undefined
-    const answer = new AnswerReceiver({ ...parts, generation }, receiver, (body) => eventsIn(body, generation))
+    const answer = new (stream ? StreamedAnswer : BufferedAnswer)(
+      { dialect, target, exchange, generation },
+      receiver,
+      (body) => eventsIn(body, generation)
+    )
     const started = exchange.start(call.success, stream ? dialect.framing : "json", hops, answer)
     if (started === undefined) return undefined
     answer.follow(started)

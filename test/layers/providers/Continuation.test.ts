@@ -10,7 +10,7 @@ import type { Dialect } from "../../../src/dialects/shared/ProviderDialect.ts"
 import { troupe } from "../../../src/dialects/troupe/Provider.ts"
 import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Event } from "../../../src/domain/Inference.ts"
-import { makeCheck } from "../../../src/layers/providers/EventReader.ts"
+import { makeCheck } from "../../../src/layers/providers/BufferedAnswer.ts"
 
 const generation: Generation = {
   messages: [{ role: "system", content: "Be brief." }, { role: "user", content: "Hello" }],

@@ -44,7 +44,6 @@ const streaming = Effect.gen(function*() {
   })
   const got: Array<string> = []
   const started = exchange.start({ path: "/chat/completions", body: {} }, "sse", 0, {
-    body: (media) => got.push(media),
     data: (piece) => got.push(Buffer.from(piece).toString()),
     end: () => got.push("end"),
     failed: (reason) => got.push(reason._tag),

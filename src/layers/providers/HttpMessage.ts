@@ -1,11 +1,13 @@
-/** Requests to a provider as they are sent: the address, the headers with a key, and the body. */
+/** Requests to a provider as they are sent: the address, the headers with a key, and the body; and the heads of responses. */
 import type * as Undici from "@effect/platform-node/Undici"
 import { Redacted } from "effect"
+import { brief, malformed } from "../../dialects/shared/ErrorMapping.ts"
 import type { Call, Dialect, Target } from "../../dialects/shared/ProviderDialect.ts"
 import * as Caller from "../../domain/Caller.ts"
 import { keyHeader, providerKindOf } from "../../domain/ProviderKind.ts"
 import * as Text from "../../domain/Text.ts"
-import type * as Connection from "./Connection.ts"
+import * as Connection from "./Connection.ts"
+import * as Decompression from "./Decompression.ts"
 import type { DeploymentKeys, Held } from "./DeploymentKeys.ts"
 
 /** The media type of a response. */
@@ -79,4 +81,39 @@ export const makeWriter = ({ baseUrl, target }: Options) => {
 const hasFields = (headers: Call["headers"] = {}): boolean => {
   for (const _ in headers) return true
   return false
+}
+
+export const isSuccess = ({ status }: Connection.Head): boolean => status >= 200 && status < 300
+
+/** The media type in lower case, without parameters. */
+export const mediaTypeOf = (head: Connection.Head): string | undefined => {
+  const type = Connection.headerOf(head, "content-type")
+  return type === undefined || isUsualType.test(type) ? type : type.split(";")[0]?.trim().toLowerCase()
+}
+
+const isUsualType = /^[a-z/-]+$/
+
+export const isJson = (type = ""): boolean => /^(?:application|text)\/(?:[\w.-]+\+)?json$/.test(type)
+
+/** Whether the body is compressed, although `identity` is requested. */
+export const isEncoded = (encoding: string | undefined): encoding is string =>
+  encoding !== undefined && encoding !== "identity"
+
+/** The problem with the headers of a success; undefined if there is none. */
+export const wrongHeaders = (target: Target, head: Connection.Head, wanted: Media, type: string | undefined) => {
+  if (type === undefined) return malformed(target, "no content type")
+  if (!mediaTypes[wanted].includes(type) && !isJson(type)) {
+    return malformed(target, `content type \`${brief(type)}\` instead of \`${mediaTypes[wanted][0]}\``)
+  }
+  const encoding = Connection.headerOf(head, "content-encoding")
+  return isEncoded(encoding) && !Decompression.isKnown(encoding)
+    ? malformed(target, `unknown content encoding "${brief(encoding)}"`)
+    : undefined
+}
+
+/** Whether a receiver can follow the response: a success that is not compressed, of the wanted media type. */
+export const isReadable = (head: Connection.Head, wanted: Media): boolean => {
+  const type = mediaTypeOf(head)
+  if (type === undefined || !isSuccess(head) || isEncoded(Connection.headerOf(head, "content-encoding"))) return false
+  return wanted === "json" ? isJson(type) : mediaTypes[wanted].includes(type)
 }

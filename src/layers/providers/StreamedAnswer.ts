@@ -1,42 +1,20 @@
-/** Passes the events of a provider's answer on to a receiver as its body arrives. */
-import { Effect, Result, Stream } from "effect"
-import type { Dialect, Target } from "../../dialects/shared/ProviderDialect.ts"
-import type { Generation } from "../../domain/Generation.ts"
-import type { Event } from "../../domain/Inference.ts"
+/** Passes the events of a streamed answer on to a receiver as its body arrives. */
+import { Effect, Stream } from "effect"
 import * as InferenceError from "../../domain/InferenceError.ts"
-import type { EventReceiver } from "../../services/engines/Engine.ts"
+import type { EventReceiver, StartedAnswer } from "../../services/engines/Engine.ts"
 import { drain, eventsOf } from "./AnswerEvents.ts"
+import type { EventsIn, Parts } from "./BufferedAnswer.ts"
 import type { EventReader } from "./EventReader.ts"
-import { decodeBuffered, makeEventReader } from "./EventReader.ts"
-import type { BodyReceiver, HttpExchange, ResponseBody, StartedExchange } from "./HttpExchange.ts"
-import { decodeBody } from "./HttpExchange.ts"
-import type { Media } from "./HttpRequest.ts"
-
-const noBytes = new Uint8Array()
-
-/** What an answer is decoded with. */
-interface Parts {
-  readonly dialect: Dialect
-  readonly target: Target
-  readonly exchange: Pick<HttpExchange, "clean">
-  readonly generation: Generation
-}
-
-/** The events of a body that an effect reads. */
-type EventsIn = (
-  body: ResponseBody
-) => Effect.Effect<Stream.Stream<Event, InferenceError.InferenceError>, InferenceError.InferenceError>
+import { makeEventReader } from "./EventReader.ts"
+import type { BodyReceiver, StartedExchange } from "./HttpExchange.ts"
 
 /** Passes the events of a body on to a receiver as it arrives. */
-export class AnswerReceiver implements BodyReceiver {
+export class StreamedAnswer implements BodyReceiver, StartedAnswer {
   readonly #parts: Parts
   readonly #receiver: EventReceiver
   readonly #eventsIn: EventsIn
   #exchange: StartedExchange | undefined
-  /** The body if it is not streamed. */
-  #body: Uint8Array | undefined
-  /** Undefined if the body is not streamed. */
-  #reader: EventReader | undefined
+  readonly #reader: EventReader
   /** The receiver takes nothing now. */
   #isPaused = false
   /** Ends the answer when the receiver goes on. */
@@ -54,6 +32,7 @@ export class AnswerReceiver implements BodyReceiver {
     this.#parts = parts
     this.#receiver = receiver
     this.#eventsIn = eventsIn
+    this.#reader = makeEventReader(parts.dialect, parts.target, parts.generation)
   }
 
   /** Called before the response begins. */
@@ -61,31 +40,17 @@ export class AnswerReceiver implements BodyReceiver {
     this.#exchange = exchange
   }
 
-  body(media: Media): void {
-    const { dialect, generation, target } = this.#parts
-    this.#guard(() => {
-      if (media !== "json") this.#reader = makeEventReader(dialect, target, generation)
-    })
-  }
-
   data(bytes: Uint8Array): void {
     if (this.#isOver) return
-    const reader = this.#reader
-    if (reader === undefined) {
-      this.#body = bytes
-      return
-    }
     this.#guard(() => {
-      reader.push(bytes)
+      this.#reader.push(bytes)
       this.#passOn()
     })
   }
 
   end(): void {
-    const reader = this.#reader
-    if (reader === undefined) return this.#guard(() => this.#endBuffered())
     this.#endWith(() => {
-      if (!reader.isOver()) reader.end()
+      if (!this.#reader.isOver()) this.#reader.end()
       this.#passOn()
     })
   }
@@ -99,19 +64,9 @@ export class AnswerReceiver implements BodyReceiver {
     })
   }
 
-  #endBuffered(): void {
-    const { dialect, generation, target } = this.#parts
-    const decoded = decodeBody(target, this.#body ?? noBytes, decodeBuffered(dialect, target, generation))
-    if (Result.isFailure(decoded)) return this.#failInBody(decoded.failure)
-    this.#receiver.events(decoded.success)
-    if (this.#isOver) return
-    this.#isOver = true
-    this.#receiver.end()
-  }
-
   failed(reason: InferenceError.Reason): void {
     this.#endWith(() => {
-      if (this.#reader?.finish() === true) this.#passOn()
+      if (this.#reader.finish()) this.#passOn()
       else this.#fail(reason)
     })
   }
@@ -122,27 +77,27 @@ export class AnswerReceiver implements BodyReceiver {
 
   /** Passes on what has been decoded since the last call. */
   #passOn(): void {
+    if (this.#isOver || this.#isPaused) return
     const reader = this.#reader
-    if (this.#isOver || this.#isPaused || reader === undefined) return
     const { events, failure } = reader.take()
     if (events.length > 0 || reader.hasThoughts()) this.#exchange!.content()
     if (events.length > 0) this.#receiver.events(events)
     if (reader.isOver()) this.#complete()
-    else if (!this.#isPaused) this.#failOrWait(reader, failure)
+    else if (!this.#isPaused) this.#failOrWait(failure)
   }
 
   /** Fails an answer, or waits for its rest. */
-  #failOrWait(reader: EventReader, failure: InferenceError.Reason | undefined): void {
+  #failOrWait(failure: InferenceError.Reason | undefined): void {
     if (failure !== undefined) this.#failInBody(failure)
-    else if (reader.isFinished()) this.#waitForUsage(reader)
+    else if (this.#reader.isFinished()) this.#waitForUsage()
   }
 
   /** A fiber waits for what follows the finish reason. */
-  #waitForUsage(reader: EventReader): void {
+  #waitForUsage(): void {
     if (this.#isOver || this.#exchange!.isOver()) return
     this.#isOver = true
     const { clean } = this.#parts.exchange
-    const events = Effect.map(this.#exchange!.rest(), (body) => eventsOf({ ...body, clean }, reader))
+    const events = Effect.map(this.#exchange!.rest(), (body) => eventsOf({ ...body, clean }, this.#reader))
     this.#receiver.rest(Stream.unwrap(events))
   }
 
