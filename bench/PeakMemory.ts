@@ -10,6 +10,7 @@
 import { readFileSync, statSync } from "node:fs"
 import * as Config from "./Config.ts"
 import * as ProcessCpu from "./ProcessCpu.ts"
+import * as ProcessMemory from "./ProcessMemory.ts"
 import type { Effort, Outcome, Row, Scenario } from "./Scenario.ts"
 import type { Service } from "./Service.ts"
 import { post, withService } from "./Service.ts"
@@ -20,8 +21,6 @@ const setup = { contextSize: 256, slots: 2, threads: 1 }
 const target = { atMost: 1.5 }
 /** ms */
 const lookEvery = 10
-
-const unavailable = "Memory is not measured here: it is read from /proc, which this system does not have."
 
 const megabyte = 1e6
 
@@ -74,7 +73,7 @@ const rowsOf = (one: number, two: number, size: number): ReadonlyArray<Row> => {
 export const memory: Scenario = {
   name,
   async run(effort, nodeOptions): Promise<Outcome> {
-    if (!ProcessCpu.isAvailable) return { rows: [], notes: [unavailable], raw: null }
+    if (!ProcessCpu.isAvailable) return { rows: [], notes: [ProcessMemory.unavailable], raw: null }
     const file = await SyntheticGguf.ensure(effort.shape)
     const measure = (replicas: number): Promise<number> => {
       const config = Config.make({ synthetic: { engine: "llama", file, replicas, ...setup } }, { preload: false })

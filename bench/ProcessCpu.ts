@@ -3,8 +3,8 @@
  *
  * **Gotchas**
  *
- * The kernel counts in ticks, usually of 10 ms: a measurement should last for hundreds of ticks. `ofThreads` is exact, but
- * without threads that have ended.
+ * `ofProcess` counts in the kernel's ticks, usually of 10 ms: a measurement should last for hundreds of ticks. The others
+ * are exact, but without threads that have ended.
  */
 import { execFileSync } from "node:child_process"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
@@ -32,16 +32,24 @@ const readStat = (pid: number): Stat => {
 /** Of a process with all its threads, µs; user and system time. */
 export const ofProcess = (pid: number): number => isAvailable ? readStat(pid).microseconds : Number.NaN
 
+/** Of a thread, ns. */
+const ofThread = (pid: number, thread: string): number => {
+  try {
+    return Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ")[0])
+  } catch {
+    // The thread has ended since the folder was read.
+    return 0
+  }
+}
+
 /** Of the running threads of a process, µs, by the scheduler's nanoseconds; in ticks where the kernel has none. */
 export const ofThreads = (pid: number): number => {
   if (!existsSync(`/proc/${pid}/schedstat`)) return ofProcess(pid)
   let nanoseconds = 0
-  for (const thread of readdirSync(`/proc/${pid}/task`)) {
-    try {
-      nanoseconds += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ")[0])
-    } catch {
-      // The thread has ended since the folder was read.
-    }
+  try {
+    for (const thread of readdirSync(`/proc/${pid}/task`)) nanoseconds += ofThread(pid, thread)
+  } catch {
+    // The process has ended.
   }
   return nanoseconds / 1_000
 }
@@ -62,15 +70,14 @@ const readAll = (): ReadonlyMap<number, Stat> => {
 export const childrenOf = (parent: number): ReadonlyArray<number> =>
   isAvailable ? [...readAll()].filter(([, stat]) => stat.parent === parent).map(([pid]) => pid) : []
 
-/** Of a process and its running descendants, µs. */
-export const ofTree = (root: number): number => {
-  if (!isAvailable) return Number.NaN
+/** A process and its running descendants. */
+const treeOf = (root: number): ReadonlyArray<number> => {
   const stats = readAll()
   const belongs = (pid: number): boolean => {
     const stat = stats.get(pid)
     return pid === root || (stat !== undefined && belongs(stat.parent))
   }
-  return [...stats].reduce((sum, [pid, stat]) => sum + (belongs(pid) ? stat.microseconds : 0), 0)
+  return [...stats.keys()].filter(belongs)
 }
 
 /** CPU time during a measurement, µs. */
@@ -79,10 +86,15 @@ export interface Spent {
   readonly tree: number
 }
 
+const spentBy = (pid: number): Spent =>
+  isAvailable
+    ? { process: ofThreads(pid), tree: treeOf(pid).reduce((sum, one) => sum + ofThreads(one), 0) }
+    : { process: Number.NaN, tree: Number.NaN }
+
 /** Runs `work` and returns the CPU time of a process and its tree meanwhile. */
 export const during = async <A>(pid: number, work: () => Promise<A>): Promise<readonly [result: A, spent: Spent]> => {
-  const processBefore = ofProcess(pid)
-  const treeBefore = ofTree(pid)
+  const before = spentBy(pid)
   const result = await work()
-  return [result, { process: ofProcess(pid) - processBefore, tree: ofTree(pid) - treeBefore }]
+  const after = spentBy(pid)
+  return [result, { process: after.process - before.process, tree: after.tree - before.tree }]
 }

@@ -95,6 +95,22 @@ export const send = (
   options: Pick<LoadQuestion, "connections" | "milliseconds" | "firstToken" | "rate">
 ): Promise<Turn> => measured(pid, () => load.ask({ ...form, ...options, port, headers }))
 
+/**
+ * Concurrent streams of a gateway, word by word.
+ *
+ * @param spreadMs they begin evenly spaced over this time, ms; 0: together
+ */
+export const sendCrowd = (
+  crowd: Senders["crowd"],
+  { headers, pid, port }: Gateway,
+  streams: number,
+  spreadMs: number
+): Promise<Turn<CrowdAnswer>> =>
+  measured(
+    pid,
+    () => crowd.ask({ ...forms.paced, port, headers, streams, expected, firstToken, spreadMs, limit: crowdLimit })
+  )
+
 /** @param milliseconds of a part */
 export const make = (senders: Senders, milliseconds: number): Parts => {
   const whole = { connections, milliseconds }
@@ -102,19 +118,8 @@ export const make = (senders: Senders, milliseconds: number): Parts => {
   const single = { connections: 1, milliseconds: milliseconds / 2 }
   const ask = (form: Form, options: Parameters<typeof send>[3]): Part => (gateway) =>
     send(senders, gateway, form, options)
-  const crowd = (count: number, spreadMs: number): Part<CrowdAnswer> => async ({ headers, pid, port }) => {
-    const question = {
-      ...forms.paced,
-      port,
-      headers,
-      streams: count,
-      expected,
-      firstToken,
-      spreadMs,
-      limit: crowdLimit
-    }
-    return measured(pid, () => senders.crowd.ask(question))
-  }
+  const crowd = (count: number, spreadMs: number): Part<CrowdAnswer> => (gateway) =>
+    sendCrowd(senders.crowd, gateway, count, spreadMs)
   return {
     alone: ask(forms.buffered, single),
     busy: ask(forms.buffered, whole),

@@ -13,6 +13,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import * as Config from "./Config.ts"
 import * as ProcessCpu from "./ProcessCpu.ts"
+import * as ProcessMemory from "./ProcessMemory.ts"
 import type { Effort, Outcome, Row, Scenario } from "./Scenario.ts"
 import { withService } from "./Service.ts"
 import { median } from "./Statistics.ts"
@@ -46,11 +47,6 @@ interface Start {
   readonly memory: number
 }
 
-const residentMegabytes = (pid: number): number => {
-  const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]
-  return Number(kilobytes) / 1024
-}
-
 /** @param idleMs from the listening line until the memory is read */
 const startOnce = (
   entry: string,
@@ -65,7 +61,7 @@ const startOnce = (
     const time = performance.now() - begun
     const cpu = ProcessCpu.ofProcess(pid) / 1_000
     await sleep(idleMs)
-    return { time, cpu, memory: ProcessCpu.isAvailable ? residentMegabytes(pid) : Number.NaN }
+    return { time, cpu, memory: ProcessCpu.isAvailable ? ProcessMemory.resident(pid) : Number.NaN }
   })
 }
 

@@ -19,6 +19,7 @@ import { withService } from "./Service.ts"
 import { median } from "./Statistics.ts"
 import type { StreamClient } from "./StreamClient.ts"
 import { makeStreamClient } from "./StreamClient.ts"
+import * as WarmUp from "./WarmUp.ts"
 
 /** The work of both sides. */
 export interface Workload {
@@ -38,6 +39,8 @@ export interface Workload {
   readonly throughputRatio: number
   /** Limit of the added time to first token, ms. */
   readonly firstTokenMs?: number
+  /** Limit of the added CPU time, µs a token. */
+  readonly tokenCpu?: number
   /** Another side that is compared only by its tokens per second, for this number of streams. */
   readonly native?: Native | undefined
 }
@@ -51,6 +54,8 @@ export interface Native {
 }
 
 const streamCounts = [1, 8]
+/** The most tokens of a side before it is measured. */
+const warmUpTokens = 30_000
 
 /** A round and its CPU time, µs. */
 interface Measured {
@@ -67,10 +72,12 @@ export interface Pair {
   readonly native?: number | undefined
 }
 
-interface Sides {
-  readonly direct: Direct
-  readonly service: Service
-  readonly client: StreamClient
+type Side = "direct" | "service"
+
+/** The load of one side before the first round. */
+interface Warmed extends WarmUp.WarmUp {
+  readonly streams: number
+  readonly side: Side
 }
 
 const measured = async (pid: number, work: () => Promise<Round>): Promise<Measured> => {
@@ -88,25 +95,26 @@ const bodyOf = ({ maxTokens, model }: Workload) => (prompt: string): string =>
     stream_options: { include_usage: true }
   })
 
-const measurePair = async (
-  { client, direct, service }: Sides,
-  workload: Workload,
-  streams: number,
-  round: number,
-  milliseconds: number
-): Promise<Pair> => {
-  const { maxTokens, native } = workload
-  const prompts = workload.promptsOf(round)
-  const bodies = prompts.map(bodyOf(workload))
-  let asked = 0
-  const ask = () => client.ask(bodies[asked++ % bodies.length]!)
-  return {
-    streams,
-    direct: await measured(direct.pid, () => direct.run({ prompts, maxTokens, streams, milliseconds })),
-    service: await measured(service.pid, () => closedLoop(streams, milliseconds, ask)),
-    ...(native?.streamCounts.includes(streams) === true ? { native: await native.run(streams) } : {})
+/** A round of one side. */
+type Measure = (streams: number, prompts: ReadonlyArray<string>, milliseconds: number) => Promise<Measured>
+
+const sidesOf = (
+  direct: Direct,
+  service: Service,
+  client: StreamClient,
+  workload: Workload
+): Readonly<Record<Side, Measure>> => ({
+  direct: (streams, prompts, milliseconds) =>
+    measured(direct.pid, () => direct.run({ prompts, maxTokens: workload.maxTokens, streams, milliseconds })),
+  service(streams, prompts, milliseconds) {
+    const bodies = prompts.map(bodyOf(workload))
+    let asked = 0
+    return measured(
+      service.pid,
+      () => closedLoop(streams, milliseconds, () => client.ask(bodies[asked++ % bodies.length]!))
+    )
   }
-}
+})
 
 const checkAnswers = ({ isRight }: Workload, pairs: ReadonlyArray<Pair>): void => {
   const texts = new Set(pairs.flatMap(({ direct, service }) => [...direct.round.texts, ...service.round.texts]))
@@ -117,7 +125,7 @@ const checkAnswers = ({ isRight }: Workload, pairs: ReadonlyArray<Pair>): void =
 }
 
 const rowsFor = (workload: Workload, streams: number, pairs: ReadonlyArray<Pair>): ReadonlyArray<Row> => {
-  const { firstTokenMs, name, native, throughputRatio } = workload
+  const { firstTokenMs, name, native, throughputRatio, tokenCpu } = workload
   const label = streams === 1 ? "1 stream" : `${streams} streams`
   const row = (measure: string, unit: string, figure: (side: Measured) => number) => ({
     scenario: name,
@@ -128,7 +136,17 @@ const rowsFor = (workload: Workload, streams: number, pairs: ReadonlyArray<Pair>
   })
   const throughput = row("throughput", "tokens/s", ({ round }) => round.tokensPerSecond)
   const firstToken = row("time to first token", "ms", ({ round }) => round.firstTokenMs)
-  const cpu = row("CPU with engine process", "µs/token", ({ cpu, round }) => cpu.tree / round.tokens)
+  const cpu = {
+    ...row("CPU with engine process", "µs/token", ({ cpu, round }) => cpu.tree / round.tokens),
+    comparison: "difference" as const
+  }
+  const own: Row = {
+    scenario: name,
+    measure: `${label}, CPU of the service's process`,
+    unit: "µs/token",
+    troupe: median(pairs.map(({ service: { cpu, round } }) => cpu.process / round.tokens)),
+    comparison: "none"
+  }
   return [
     { ...throughput, comparison: "ratio", target: { atLeast: throughputRatio } },
     ...(native?.streamCounts.includes(streams) === true
@@ -143,44 +161,69 @@ const rowsFor = (workload: Workload, streams: number, pairs: ReadonlyArray<Pair>
     firstTokenMs === undefined
       ? { ...firstToken, comparison: "ratio" }
       : { ...firstToken, comparison: "difference", target: { atMost: firstTokenMs } },
-    ...(ProcessCpu.isAvailable ? [{ ...cpu, comparison: "difference" as const }] : [])
+    ...(ProcessCpu.isAvailable ? [tokenCpu === undefined ? cpu : { ...cpu, target: { atMost: tokenCpu } }, own] : [])
   ]
+}
+
+/** Loads a side until the cost of a token is steady. */
+const warmUp = async (
+  measure: Measure,
+  streams: number,
+  workload: Workload,
+  effort: Effort
+): Promise<WarmUp.WarmUp> => {
+  let round = 0
+  const slice = async () => {
+    const prompts = workload.promptsOf(--round)
+    const { cpu, round: { milliseconds, tokens } } = await measure(streams, prompts, effort.roundMs / 2)
+    // Without CPU time, the time of a token.
+    return { requests: tokens, cost: ProcessCpu.isAvailable ? cpu.tree : milliseconds * 1_000 }
+  }
+  return WarmUp.run(slice, { requests: warmUpTokens, milliseconds: effort.warmUpMs * 4 })
 }
 
 const measure = async (
   workload: Workload,
-  direct: Direct,
-  service: Service,
+  measures: Readonly<Record<Side, Measure>>,
   effort: Effort
 ): Promise<Outcome> => {
-  const client = makeStreamClient(service.port, Math.max(...streamCounts))
-  const sides = { direct, service, client }
-  let round = 0
-  try {
-    for (const streams of streamCounts) await measurePair(sides, workload, streams, round++, effort.warmUpMs)
-    const pairs: Array<Pair> = []
-    for (let turn = 0; turn < effort.rounds; turn++) {
-      for (const streams of streamCounts) {
-        pairs.push(await measurePair(sides, workload, streams, round++, effort.roundMs))
-      }
+  const { native } = workload
+  const warmed: Array<Warmed> = []
+  const pairs: Array<Pair> = []
+  for (const streams of streamCounts) {
+    for (const side of ["direct", "service"] as const) {
+      warmed.push({ streams, side, ...await warmUp(measures[side], streams, workload, effort) })
     }
-    checkAnswers(workload, pairs)
-    return {
-      rows: streamCounts.flatMap((streams) =>
-        rowsFor(workload, streams, pairs.filter((pair) => pair.streams === streams))
-      ),
-      notes: ProcessCpu.isAvailable ? [] : [ProcessCpu.unavailable],
-      raw: { setup: workload.direct, maxTokens: workload.maxTokens, pairs }
+  }
+  for (let turn = 0; turn < effort.rounds; turn++) {
+    for (const [index, streams] of streamCounts.entries()) {
+      const prompts = workload.promptsOf(turn * streamCounts.length + index)
+      pairs.push({
+        streams,
+        direct: await measures.direct(streams, prompts, effort.roundMs),
+        service: await measures.service(streams, prompts, effort.roundMs),
+        ...(native?.streamCounts.includes(streams) === true ? { native: await native.run(streams) } : {})
+      })
     }
-  } finally {
-    client.close()
+  }
+  checkAnswers(workload, pairs)
+  return {
+    rows: streamCounts.flatMap((streams) =>
+      rowsFor(workload, streams, pairs.filter((pair) => pair.streams === streams))
+    ),
+    notes: ProcessCpu.isAvailable ? [] : [ProcessCpu.unavailable],
+    raw: { setup: workload.direct, maxTokens: workload.maxTokens, warmed, pairs }
   }
 }
 
 /** Runs both sides and compares them. */
 export const compare = (workload: Workload, effort: Effort, nodeOptions: ReadonlyArray<string>): Promise<Outcome> =>
   withDirect(workload.direct, (direct) =>
-    withService(
-      { config: workload.config, nodeOptions },
-      (service) => measure(workload, direct, service, effort)
-    ))
+    withService({ config: workload.config, nodeOptions }, async (service) => {
+      const client = makeStreamClient(service.port, Math.max(...streamCounts))
+      try {
+        return await measure(workload, sidesOf(direct, service, client, workload), effort)
+      } finally {
+        client.close()
+      }
+    }))

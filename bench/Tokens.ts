@@ -22,7 +22,8 @@ export const tokens: Scenario = {
         promptsOf: () => prompts,
         maxTokens: 128,
         isRight: (text) => text.includes("fox"),
-        throughputRatio: 0.8
+        throughputRatio: 0.8,
+        tokenCpu: 60
       },
       effort,
       nodeOptions

@@ -3,6 +3,7 @@ import { mkdir, writeFile } from "node:fs/promises"
 import { constants } from "node:os"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
+import { concurrency } from "./Concurrency.ts"
 import { embeddings } from "./Embeddings.ts"
 import { engineKinds } from "./EngineKinds.ts"
 import { fairness } from "./Fairness.ts"
@@ -35,6 +36,7 @@ const scenarios: ReadonlyArray<Scenario> = [
   embeddings,
   overhead,
   proxy,
+  concurrency,
   selection,
   stall,
   start,

@@ -182,6 +182,12 @@ export const maxConcurrent = 64
 /** How long a provider's key is not used, ms: see `KeyPool.Cooldowns`. */
 export const keyCooldowns = { limited: 1000, longest: 3_600_000, refused: 1000, longestRefused: 60_000 }
 
+/**
+ * Connections that wait until the service accepts them; the kernel has a limit too (`net.core.somaxconn`). With Node's 511,
+ * thousands of connections at once are delayed by seconds or reset.
+ */
+export const connectionBacklog = 4096
+
 /** Limits of burst work per turn of the event loop: count and ms. */
 export const turns = {
   /** Requests that begin; with more than `limit` waiting, further ones are rejected. */

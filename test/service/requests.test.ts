@@ -1,6 +1,7 @@
 /** Unusual HTTP requests that the service answers before it calls a model. */
 import { assert } from "@effect/vitest"
 import { once } from "node:events"
+import { existsSync, readFileSync } from "node:fs"
 import { connect } from "node:net"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import { exchange, head, last } from "../support/RawHttp.ts"
@@ -240,5 +241,34 @@ describe("a connection beyond server.maxConnections", () => {
     )
     assert.strictEqual(last(answered).status, 200)
     second.destroy()
+  })
+})
+
+/** Linux's table of IPv4 sockets, whose addresses are hexadecimal; state 2 is a connection that is not accepted yet. */
+const socketTable = "/proc/net/tcp"
+const pendingTo = (port: number): number => {
+  const address = `:${port.toString(16).toUpperCase().padStart(4, "0")}`
+  return readFileSync(socketTable, "utf8").split("\n").filter((line) => {
+    const [, , remote = "", state] = line.trim().split(/\s+/)
+    return remote.endsWith(address) && state === "02"
+  }).length
+}
+
+/** The most connections of a port that Linux opens before its program accepts them. */
+const kernelLimit = existsSync(socketTable) ? Number(readFileSync("/proc/sys/net/core/somaxconn", "utf8")) : 0
+
+describe("2,000 connections at once", () => {
+  it.runIf(kernelLimit >= 2_000)("are all open while the service does something else", async () => {
+    const port = Number(new URL(service.url).port)
+    service.process.child.kill("SIGSTOP")
+    const sockets = Array.from({ length: 2_000 }, () => connect(port, "127.0.0.1").on("error", () => {}))
+    try {
+      // Node sends them in the next tick.
+      await new Promise<void>((resolve) => process.nextTick(resolve))
+      assert.strictEqual(pendingTo(port), 0)
+    } finally {
+      for (const socket of sockets) socket.destroy()
+      service.process.child.kill("SIGCONT")
+    }
   })
 })

@@ -11,6 +11,7 @@ import { ByteSize, Deferred, Duration, Effect, Layer } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServer } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { getHeapStatistics } from "node:v8"
+import * as Defaults from "../../domain/Defaults.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
 import { ByteBudget, RequestBytes } from "../../services/limits/RequestLimits.ts"
 import { Models } from "../../services/models/Models.ts"
@@ -103,6 +104,7 @@ export const make = (dialects: Dialects) =>
     const http = NodeHttpServer.layer(() => node, {
       host: server.host,
       port: server.port,
+      backlog: Defaults.connectionBacklog,
       gracefulShutdownTimeout: grace + lastResponsesMs
     })
     const admin = Layer.effect(
