@@ -126,7 +126,7 @@ export default defineConfig([
   {
     ...shared,
     input: entries(join(sources, "main.ts")),
-    external: ["piscina"],
+    external: ["piscina", "redis"],
     plugins: [sourcePlaces, namedUndici, lazyHttp, licenses],
     output: outputOf("main")
   },
