@@ -96,6 +96,18 @@ export const cache = {
   marksKeptMs: Duration.toMillis(Duration.days(31))
 }
 
+/** Rows on their way to storage: how many wait and are written together at most, and times in ms. */
+export const writeBehind = {
+  capacity: 10_000,
+  groupSize: 500,
+  delayMs: 5,
+  /** Between attempts, doubling. */
+  pauseMs: 100,
+  longestPauseMs: 5000,
+  /** For the remaining rows at the end. */
+  closeMs: 5000
+}
+
 /** Requests for embeddings in one job of an engine. */
 export const batchSize = 10
 

@@ -47,14 +47,16 @@ const loadSqlite = (): typeof import("node:sqlite") => {
 const toValue = (param: unknown): SQLInputValue =>
   typeof param === "boolean" ? Number(param) : param === undefined ? null : param as SQLInputValue
 
-const primaryKeyViolation = 1555
+const constraint = 19
 const uniqueViolation = 2067
 
-/** An error of `node:sqlite`, classified by SQLite's result code. */
+/** Result codes that Effect classifies as another: a primary key; a value too long, or of another type. */
+const classifiedAs: Readonly<Record<number, number>> = { 1555: uniqueViolation, 18: constraint, 20: constraint }
+
+/** An error of `node:sqlite`, classified by SQLite's result code. A value that it does not take has none. */
 const classify = (cause: unknown): SqlError => {
   const { errcode, message } = cause as { readonly errcode?: number; readonly message: string }
-  // Effect knows `UNIQUE`, and of a primary key the class only.
-  const errno = errcode === primaryKeyViolation ? uniqueViolation : errcode
+  const errno = errcode === undefined && cause instanceof TypeError ? constraint : classifiedAs[errcode ?? 0] ?? errcode
   const coded = errno === undefined ? cause : Object.assign(cause as Error, { errno })
   return new SqlError({ reason: classifySqliteError(coded, { message, operation: "execute" }) })
 }

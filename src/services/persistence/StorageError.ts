@@ -36,8 +36,9 @@ interface Failure {
   readonly message: string
   /** Extended result code of SQLite. */
   readonly errcode?: number
-  /** Code of an error of the file system. */
+  /** Code of an error of the file system or of Postgres. */
   readonly code?: string
+  readonly _tag?: string
 }
 
 /** The first error in a chain of causes that is no wrapper. */
@@ -57,6 +58,25 @@ export const sqliteError = (file: string, error: SqlError): StorageError => {
   const [what, todo] = (errcode === undefined ? fileAdvice[code] : advice[errcode & 0xff]) ??
     [`cannot be used: ${message}`, "Set storage.folder to another folder"]
   return new StorageError({ place: file, message: `The database ${file} ${what}. ${todo}.` })
+}
+
+/** Errors of values that the driver of Postgres cannot send. */
+const unsendable: ReadonlySet<unknown> = new Set(["PgTypesCodecError", "PgProtocolEncodeError"])
+
+/** Whether the values of a statement are the reason, so that another attempt fails too. */
+export const isRejected = (error: SqlError): boolean => {
+  const { _tag } = error.reason
+  if (_tag === "UniqueViolation" || _tag === "ConstraintError" || _tag === "SqlSyntaxError") return true
+  const cause = rootCause(error)
+  // Class 22 of Postgres: data exceptions, such as a number out of range, or a NUL in a text.
+  return cause.code?.startsWith("22") === true || unsendable.has(cause._tag)
+}
+
+/** What is wrong with the database of an error, without a path or an address. */
+export const summaryOf = (error: SqlError): string => {
+  const { errcode, message } = rootCause(error)
+  const what = errcode === undefined ? undefined : advice[errcode & 0xff]?.[0]
+  return what === undefined ? `the database failed (${message})` : `the database ${what}`
 }
 
 /** Host, port and database of a URL, without user and password. */
