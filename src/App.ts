@@ -12,11 +12,13 @@
  * ```
  */
 import { Effect, Layer } from "effect"
+import type { SqlClient } from "effect/sql/SqlClient"
 import * as AppParts from "./AppParts.ts"
 import * as Problem from "./domain/Problem.ts"
 import type { Custom as Strategy } from "./domain/SelectionOptions.ts"
 import * as SelectionOptions from "./domain/SelectionOptions.ts"
 import * as LanguageModels from "./layers/ai/LanguageModels.ts"
+import * as AnswerStore from "./layers/cache/AnswerStore.ts"
 import * as ResponseCache from "./layers/cache/ResponseCache.ts"
 import * as Engines from "./layers/engines/Engines.ts"
 import * as ModelFiles from "./layers/engines/ModelFiles.ts"
@@ -39,8 +41,10 @@ import * as MemoryPressure from "./services/models/MemoryPressure.ts"
 import * as Models from "./services/models/Models.ts"
 import * as Registry from "./services/models/Registry.ts"
 import * as Metrics from "./services/observability/Metrics.ts"
+import type { StorageError } from "./services/persistence/StorageError.ts"
 import * as Backoff from "./services/resilience/Backoff.ts"
 import * as DecisionLog from "./services/routing/DecisionLog.ts"
+import { cachedResponses } from "./services/routing/DecisionRecord.ts"
 import * as Router from "./services/routing/Router.ts"
 import { Settings, SettingsError } from "./services/settings/Settings.ts"
 
@@ -62,7 +66,7 @@ export const services = {
   metrics: Metrics.layer,
   pressure: MemoryPressure.layer,
   decisionLog: DecisionLog.layer,
-  responseCache: ResponseCache.layer,
+  responseCache: ResponseCache.layerSettings,
   backoff: Backoff.layer,
   inference: Inference.layer
 }
@@ -324,10 +328,25 @@ const preload = Layer.effectDiscard(Effect.gen(function*() {
 /** The database of the settings. Requires only `Settings`. */
 export const storage = Storage.layer
 
+/** Whether a model keeps answers. */
+const keepsAnswers = ({ models }: Settings["Service"]): boolean =>
+  models.some(({ cache, routing }) => cache !== undefined || routing?.fallbacks.ordinary.at(-1) === cachedResponses)
+
+/** Where answers outlive the process, if models keep any: Redis if the settings have one, else the database. */
+const answers: Layer.Layer<never, StorageError, Settings | SqlClient> = Layer.unwrap(
+  Effect.map(Settings, (settings): Layer.Layer<never, StorageError, Settings | SqlClient> => {
+    const { redis, storage } = settings
+    if (!keepsAnswers(settings)) return Layer.empty
+    if (redis !== undefined) return Layer.provide(AnswerStore.layerRedis, Storage.layerRedis)
+    return storage.type === "memory" ? Layer.empty : AnswerStore.layerSql
+  })
+)
+
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
 export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
   Layer.provideMerge(Server.layer),
   Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
   Layer.provideMerge(VirtualKeys.layer),
+  Layer.provide(answers),
   Layer.provideMerge(storage)
 )

@@ -1,6 +1,7 @@
 /** The commands of `troupe`. Handlers fail with an error whose message is one clear line; `main.ts` prints it. */
 import { Command } from "effect/cli"
 import { circuits, decisions, load, ps, reload, unload } from "./cli/Admin.ts"
+import { cache } from "./cli/Cache.ts"
 import { check } from "./cli/ConfigCheck.ts"
 import { models } from "./cli/Models.ts"
 import { printJson } from "./cli/Output.ts"
@@ -31,6 +32,7 @@ export const troupe = Command.make("troupe").pipe(
     unload,
     reload,
     circuits,
+    cache,
     route,
     decisions,
     policy,

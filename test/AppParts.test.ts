@@ -207,8 +207,9 @@ const onceOnly = () => {
 }
 
 describe("the part of the cache", () => {
-  const core = () =>
+  const core = (...parts: ReadonlyArray<typeof App.cache>) =>
     App.core.pipe(
+      (core) => parts.reduce((app, part) => Layer.provide(app, part), core),
       Layer.provide(LanguageModels.layer({ once: { layer: onceOnly(), configure: () => Context.empty() } })),
       configured({
         policies: { default: { retries: 0 } },
@@ -221,7 +222,7 @@ describe("the part of the cache", () => {
 
   it.live("keeps answers, and returns one when everything else fails", () =>
     Effect.gen(function*() {
-      const exit = yield* Effect.provide(twice, core().pipe(Layer.provide(App.cache)))
+      const exit = yield* Effect.provide(twice, core(App.cache))
       assert.isTrue(Exit.isSuccess(exit) && exit.value.deployment === "cached-responses")
     }))
 

@@ -46,3 +46,20 @@ export type CacheUse =
   | { readonly result: "miss"; readonly key: string }
   /** The model has a cache that does not apply to the request. */
   | { readonly result: "bypass" }
+
+/** Response headers: `hit` with its tier, its age in s and its key, `miss`, or `bypass`. */
+export const headersOf = (use: CacheUse): Readonly<Record<string, string>> => {
+  switch (use.result) {
+    case "hit":
+      return {
+        "x-troupe-cache": "hit",
+        "x-troupe-cache-tier": use.tier,
+        "x-troupe-cache-age": String(Math.floor(use.ageMs / 1000)),
+        "x-troupe-cache-key": use.key
+      }
+    case "miss":
+      return { "x-troupe-cache": "miss", "x-troupe-cache-key": use.key }
+    case "bypass":
+      return { "x-troupe-cache": "bypass" }
+  }
+}

@@ -31,6 +31,7 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
   keys: [],
   store: { folder: "/nowhere" },
   storage: { type: "memory" },
+  cache: Defaults.cache,
   policies: [],
   models: [],
   ...more

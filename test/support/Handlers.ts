@@ -8,6 +8,7 @@ import * as AnthropicRoutes from "../../src/layers/http/AnthropicRoutes.ts"
 import { TypedApi } from "../../src/layers/http/Api.ts"
 import * as OpenAiRoutes from "../../src/layers/http/OpenAiRoutes.ts"
 import * as ServiceRoutes from "../../src/layers/http/ServiceRoutes.ts"
+import { none as noCache, ResponseCache } from "../../src/services/cache/ResponseCache.ts"
 import { none, Providers } from "../../src/services/engines/Providers.ts"
 import * as Breaker from "../../src/services/health/Breaker.ts"
 import { Readiness } from "../../src/services/health/Readiness.ts"
@@ -60,6 +61,7 @@ export const withHandler = async <A>(
   const services = Layer.mergeAll(
     Layer.mock(Inference)(inference),
     Layer.succeed(Registry.Registry, Registry.make([])),
+    Layer.succeed(ResponseCache, noCache),
     Layer.mock(Router)({
       route: notRouted,
       preview: notRouted,

@@ -7,12 +7,20 @@
  * store is no answer and changes no request; the first failure of its kind is logged. A value that is no answer is removed
  * and logged once.
  */
-import { Duration, Effect } from "effect"
+import { Context, Duration, Effect, Layer } from "effect"
 import type { BackingPersistence, BackingPersistenceStore, PersistenceError } from "effect/persistence/Persistence"
+import type { Redis } from "effect/persistence/Redis"
+import type { SqlClient } from "effect/sql/SqlClient"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { CachedAnswer } from "../../services/cache/CachedAnswer.ts"
 import { decode } from "../../services/cache/CachedAnswer.ts"
 import type { Clears, Mark } from "./Clears.ts"
+
+/** What stores answers; undefined where they end with the process. */
+export const Backing = Context.Reference<BackingPersistence["Service"] | undefined>(
+  "troupe/layers/cache/AnswerStore/Backing",
+  { defaultValue: () => undefined }
+)
 
 /** An answer, and its text. */
 export interface Stored {
@@ -22,8 +30,6 @@ export interface Stored {
 
 /** No key of an answer has this form. */
 const marksKey = "cleared"
-
-const storeId = "troupe-answers"
 
 const makeLogOnce = () => {
   const logged = new Set<string>()
@@ -104,9 +110,36 @@ export class AnswerStore {
   }
 }
 
-/** Opens the store within the scope. */
-export const make = Effect.fnUntraced(function*(persistence: BackingPersistence["Service"], clears: Clears) {
-  const store = new AnswerStore(yield* persistence.make(storeId), clears)
+/**
+ * Opens the store within the scope; undefined without `Backing`.
+ *
+ * @param storeId begins the names of the store's keys
+ */
+export const open = Effect.fnUntraced(function*(storeId: string, clears: Clears) {
+  const backing = yield* Backing
+  if (backing === undefined) return undefined
+  const store = new AnswerStore(yield* backing.make(storeId), clears)
   yield* store.readMarks
   return store
 })
+
+/** Effect's persistence is loaded only where models keep answers: it is large. */
+const persistence = Effect.promise(() => import("effect/persistence/Persistence"))
+
+/** Stores answers in the database. Expired ones are deleted every 5 minutes. */
+export const layerSql: Layer.Layer<never, never, SqlClient> = Layer.unwrap(
+  Effect.map(
+    persistence,
+    ({ BackingPersistence, layerBackingSql }) =>
+      Layer.provide(Layer.effect(Backing, BackingPersistence), layerBackingSql)
+  )
+)
+
+/** Stores answers in Redis. */
+export const layerRedis: Layer.Layer<never, never, Redis> = Layer.unwrap(
+  Effect.map(
+    persistence,
+    ({ BackingPersistence, layerBackingRedis }) =>
+      Layer.provide(Layer.effect(Backing, BackingPersistence), layerBackingRedis)
+  )
+)

@@ -1,6 +1,5 @@
 /**
- * The tiers of the response cache: two in the memory of this process, and a store through Effect's `BackingPersistence`
- * (SQL or Redis) where one is provided.
+ * The tiers of the response cache: two in the memory of this process, and a store (see `AnswerStore`) where there is one.
  *
  * **Details**
  *
@@ -8,8 +7,7 @@
  * clock. A key is a SHA-256, so that no prompt is kept beside its answer. This is a layer because Node provides SHA-256 and
  * the state of files.
  */
-import { Clock, Effect, Layer, Option } from "effect"
-import { BackingPersistence } from "effect/persistence/Persistence"
+import { Clock, Effect, Layer } from "effect"
 import { LRUCache } from "lru-cache"
 import { hash } from "node:crypto"
 import { readdirSync, statSync } from "node:fs"
@@ -21,8 +19,9 @@ import * as Encoded from "../../services/cache/CachedAnswer.ts"
 import { fits, sizeOf } from "../../services/cache/CachePolicy.ts"
 import type { Found, Selection } from "../../services/cache/ResponseCache.ts"
 import { ResponseCache } from "../../services/cache/ResponseCache.ts"
+import { Settings } from "../../services/settings/Settings.ts"
 import type { AnswerStore } from "./AnswerStore.ts"
-import { make as openStore } from "./AnswerStore.ts"
+import { open as openStore } from "./AnswerStore.ts"
 import { Clears } from "./Clears.ts"
 
 /** Bounds of the tiers in memory, each above 0. */
@@ -30,7 +29,11 @@ export interface Options {
   readonly memoryBytes: number
   readonly compactEntries: number
   readonly compactBytes: number
+  /** Begins the names of the store's keys. */
+  readonly storeId: string
 }
+
+const storeId = "troupe:answers"
 
 const bytesOf = ({ events }: CachedAnswer): number => events.reduce((sum, event) => sum + sizeOf(event), 256)
 
@@ -166,8 +169,10 @@ class Tiers {
     return Math.max(0, this.#now() - at)
   }
 
+  /** Another process of the same store may have cleared what memory has. */
   recall(key: string): Found | undefined {
-    return this.#memory.recall(key)
+    const found = this.#memory.recall(key)
+    return found === undefined || this.#clears.covers(found.answer) ? undefined : found
   }
 
   recallStored(store: AnswerStore, key: string): Effect.Effect<Found | undefined> {
@@ -212,8 +217,7 @@ export const layerWith = (options: Options): Layer.Layer<ResponseCache> =>
     ResponseCache,
     Effect.gen(function*() {
       const clears = new Clears()
-      const persistence = yield* Effect.serviceOption(BackingPersistence)
-      const store = Option.isNone(persistence) ? undefined : yield* openStore(persistence.value, clears)
+      const store = yield* openStore(options.storeId, clears)
       const tiers = new Tiers(options, yield* Clock.Clock, clears, store)
       return ResponseCache.of({
         hash: (text) => hash("sha256", text, "base64url"),
@@ -229,4 +233,13 @@ export const layerWith = (options: Options): Layer.Layer<ResponseCache> =>
   )
 
 /** The cache with the bounds of `Defaults.cache`. */
-export const layer = layerWith(Defaults.cache)
+export const layer = layerWith({ ...Defaults.cache, storeId })
+
+/** The cache with the bounds of the settings. */
+export const layerSettings: Layer.Layer<ResponseCache, never, Settings> = Layer.unwrap(
+  Effect.map(
+    Settings,
+    ({ cache, redis }) =>
+      layerWith({ ...Defaults.cache, ...cache, storeId: redis === undefined ? storeId : `${redis.prefix}answers` })
+  )
+)

@@ -7,7 +7,6 @@ import { HttpApiBuilder } from "effect/http-api"
 import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import { nearestName } from "../../domain/NearestName.ts"
 import * as Text from "../../domain/Text.ts"
 import * as Time from "../../domain/Time.ts"
 import { Providers } from "../../services/engines/Providers.ts"
@@ -17,6 +16,7 @@ import { Models } from "../../services/models/Models.ts"
 import { Registry } from "../../services/models/Registry.ts"
 import * as AdminDecisions from "./AdminDecisions.ts"
 import * as AdminGuard from "./AdminGuard.ts"
+import * as AdminResets from "./AdminResets.ts"
 import type { Action } from "./AdminSchema.ts"
 import { actions as actionNames, isAction } from "./AdminSchema.ts"
 import { TypedApi } from "./Api.ts"
@@ -30,21 +30,6 @@ const noAction = (action: string) =>
       type: "invalid_request_error",
       code: "not_found"
     }
-  )
-
-/** Suggests the deployments of the model of this name, else the one with the nearest id. */
-const suggestionFor = (id: string, deployments: ReadonlyArray<Deployment>): string => {
-  const ofModel = deployments.filter(({ model }) => model === id).slice(0, 3)
-  const nearest = nearestName(id, deployments.map((one) => one.id))
-  const names = ofModel.length > 0 ? ofModel.map((one) => one.id) : nearest === undefined ? [] : [nearest]
-  return names.length === 0 ? "" : ` Did you mean ${names.join(" or ")}?`
-}
-
-const noDeployment = (id: string, deployments: ReadonlyArray<Deployment>) =>
-  OpenAiEncodeError.make(
-    `Deployment ${JSON.stringify(Text.cutName(id))} not found.${suggestionFor(id, deployments)} ` +
-      "GET /admin/deployments lists them.",
-    { status: 404, type: "invalid_request_error", code: "deployment_not_found" }
   )
 
 const encoder = new TextEncoder()
@@ -89,31 +74,20 @@ export const layer = HttpApiBuilder.group(
     const providers = yield* Providers
     const guarded = yield* AdminGuard.make
 
+    const resets = yield* AdminResets.make
+
     const describe = makeDescribe(models, providers)
     const list = Effect.fnUntraced(function*(deployments: ReadonlyArray<Deployment>) {
       const states = yield* breaker.states
       const described = yield* Effect.forEach(deployments, (deployment) => describe(deployment, states))
       return HttpServerResponse.jsonUnsafe({ deployments: described })
     })
-    const circuits = Effect.map(breaker.states, (circuits) => HttpServerResponse.jsonUnsafe({ circuits }))
     const all = Effect.suspend(() => list(registry.models().flatMap(({ deployments }) => deployments)))
-
-    /** Nothing that failed before keeps calls from the deployment. */
-    const callAgain = (deployment: Deployment) =>
-      Effect.andThen(Effect.sync(() => providers.resetKeys(deployment)), breaker.reset(deployment.id))
-
-    const reset = Effect.fnUntraced(function*(id: string) {
-      const deployments = registry.models().flatMap(({ deployments }) => deployments)
-      const deployment = deployments.find((one) => one.id === id)
-      if (deployment === undefined) return respondError(noDeployment(id, deployments))
-      yield* callAgain(deployment)
-      return yield* circuits
-    })
 
     /** What an operator has loaded successfully is called again, whatever failed before. */
     const thenReset =
       (action: (deployment: Deployment) => Effect.Effect<void, InferenceError>) => (deployment: Deployment) =>
-        Effect.andThen(action(deployment), callAgain(deployment))
+        Effect.andThen(action(deployment), resets.callAgain(deployment))
 
     const actions: Readonly<Record<Action, (deployment: Deployment) => Effect.Effect<void, InferenceError>>> = {
       load: thenReset(models.load),
@@ -132,11 +106,13 @@ export const layer = HttpApiBuilder.group(
     return handlers.handleRaw("deployments", () => guarded(all))
       .handleRaw("act", ({ params }) => guarded(act(params.model, params.action)))
       .handleRaw("events", () => guarded(Effect.succeed(watch(models.events))))
-      .handleRaw("circuits", () => guarded(circuits))
-      .handleRaw("resetCircuit", ({ params }) => guarded(reset(params.deployment)))
+      .handleRaw("circuits", () => guarded(resets.circuits))
+      .handleRaw("resetCircuit", ({ params }) => guarded(resets.circuit(params.deployment)))
       .handleRaw("circuitEvents", () => guarded(Effect.succeed(watch(breaker.transitions))))
       .handleRaw("decisions", ({ query }) => guarded(decisions.latest(query.limit)))
       .handleRaw("decision", ({ params }) => guarded(decisions.find(params.id)))
+      .handleRaw("cache", () => guarded(resets.cache))
+      .handleRaw("clearCache", ({ query }) => guarded(resets.clearCache(query)))
       .handleRaw("route", () => guarded(decisions.explain))
   })
 )

@@ -71,6 +71,31 @@ export const Event = Schema.Struct({
   at: Schema.Int
 })
 
+const TierContents = Schema.Struct({ entries: Schema.Int, bytes: Schema.Int })
+
+const contents = {
+  /** Answers that are ready to be sent. */
+  memory: TierContents,
+  /** Answers that are kept as text. */
+  compact: TierContents,
+  /** Whether a database or Redis keeps answers too. */
+  store: Schema.Boolean
+}
+
+/** What the response cache holds. */
+export const CacheContents = Schema.Struct(contents)
+export type CacheContents = typeof CacheContents.Type
+
+/** Which cached answers: those that have all of these; without any, all. */
+export const CacheSelection = Schema.Struct({
+  model: Schema.optionalKey(Schema.String),
+  tenant: Schema.optionalKey(Schema.String),
+  key: Schema.optionalKey(Schema.String)
+})
+
+/** What is left of the cache, and the number of answers that memory no longer has. */
+export const CacheCleared = Schema.Struct({ cleared: Schema.Int, ...contents })
+
 /** What can be done to a model's deployments. */
 export const actions = ["load", "unload", "reload"] as const
 export type Action = typeof actions[number]

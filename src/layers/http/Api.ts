@@ -104,6 +104,19 @@ const AdminGroup = HttpApiGroup.make("admin").add(
     title: "Get the decision record of a request",
     description: "The id is in the response's header `x-troupe-decision`."
   })),
+  HttpApiEndpoint.get("cache", "/admin/cache", { success: AdminSchema.CacheContents, error: closed }).annotateMerge(
+    OpenApi.annotations({ title: "Show what the response cache holds" })
+  ),
+  HttpApiEndpoint.delete("clearCache", "/admin/cache", {
+    query: AdminSchema.CacheSelection,
+    success: AdminSchema.CacheCleared,
+    error: [...closed]
+  }).annotateMerge(OpenApi.annotations({
+    title: "Clear cached answers",
+    description:
+      "Those that have the given model, tenant and key; without any of them, all. Also in the store, for every " +
+      "process that shares it."
+  })),
   HttpApiEndpoint.post("route", "/admin/route", {
     payload: ExplanationRequest,
     success: Explanation,

@@ -23,6 +23,9 @@ import type { HttpProblem } from "./Dialect.ts"
 const routingHeaderNames = [
   "x-troupe-attempts",
   "x-troupe-cache",
+  "x-troupe-cache-age",
+  "x-troupe-cache-key",
+  "x-troupe-cache-tier",
   "x-troupe-decision",
   "x-troupe-deployment"
 ] as const

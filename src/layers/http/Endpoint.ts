@@ -13,6 +13,7 @@ import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { ServerResponse } from "node:http"
 import { IncomingMessage } from "node:http"
 import type { CallerIdentity } from "../../dialects/shared/CallerRequest.ts"
+import * as CacheControl from "../../domain/CacheControl.ts"
 import * as Caller from "../../domain/Caller.ts"
 import * as ExactNumber from "../../domain/ExactNumber.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
@@ -21,7 +22,6 @@ import type { AnsweredBy } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
-import { cachedResponses } from "../../services/routing/DecisionRecord.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import * as Authentication from "./Authentication.ts"
 import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
@@ -111,12 +111,12 @@ export type RoutingHeaders = Readonly<Record<string, string>>
 /** Percent-encodes what a header cannot hold: a model may have any name. */
 const encodeValue = (text: string): string => text.toWellFormed().replace(/[^\x21-\x24\x26-\x7e]+/g, encodeURIComponent)
 
-/** The deployment, the number of attempts, the id of the decision record, and whether the answer came from the cache. */
-export const answerHeaders = ({ attempts, decision, deployment }: AnsweredBy): RoutingHeaders => ({
+/** The deployment, the number of attempts, the id of the decision record, and how the cache took part. */
+export const answerHeaders = ({ attempts, cache, decision, deployment }: AnsweredBy): RoutingHeaders => ({
   "x-troupe-deployment": encodeValue(deployment),
   "x-troupe-attempts": String(attempts),
   "x-troupe-decision": decision,
-  ...(deployment === cachedResponses ? { "x-troupe-cache": "hit" } : {})
+  ...(cache === undefined ? {} : CacheControl.headersOf(cache))
 })
 
 /** The number of attempts and the id of the decision record; none for a request that was not routed. */

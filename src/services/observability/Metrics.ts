@@ -8,6 +8,7 @@
 import { Context, Effect, Layer, Metric, Schedule } from "effect"
 import type { CacheUse } from "../../domain/CacheControl.ts"
 import * as Defaults from "../../domain/Defaults.ts"
+import { ResponseCache } from "../cache/ResponseCache.ts"
 import { Models } from "../models/Models.ts"
 
 const requests = Metric.counter("llm_requests_total", {
@@ -42,6 +43,12 @@ const cacheBypasses = Metric.counter("llm_cache_bypasses_total", {
   description: "Requests of models with a response cache that it does not apply to",
   incremental: true
 })
+
+const cacheBytes = Metric.gauge("llm_cache_bytes", {
+  description: "Memory of the answers in the response cache, by tier"
+})
+const cacheMemory = Metric.withAttributes(cacheBytes, { tier: "memory" })
+const cacheCompact = Metric.withAttributes(cacheBytes, { tier: "compact" })
 
 /** The value of OpenTelemetry's `gen_ai.operation.name`, where the conventions have one. */
 export type Operation = "chat" | "embeddings" | "rerank" | "classify" | "tokenize"
@@ -156,11 +163,15 @@ export const layer = Layer.effect(
 export const layerSampler = Layer.effectDiscard(
   Effect.gen(function*() {
     const models = yield* Models
+    const cache = yield* ResponseCache
     const sample = Effect.gen(function*() {
       const statuses = yield* models.statuses
       const engines = statuses.reduce((sum, status) => sum + status.memoryBytes, 0)
       yield* Metric.update(memoryUsage, process.memoryUsage.rss() + engines)
       yield* Metric.update(queueSize, statuses.reduce((sum, status) => sum + status.queued, 0))
+      const { compact, memory } = cache.contents()
+      yield* Metric.update(cacheMemory, memory.bytes)
+      yield* Metric.update(cacheCompact, compact.bytes)
     })
     yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(Defaults.sampleInterval)))
   })

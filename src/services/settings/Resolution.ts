@@ -1,5 +1,6 @@
 /** Settings of one environment from its decoded file: with all defaults, absolute paths and model files of the store. */
 import { Duration } from "effect"
+import type { CacheSettings } from "../../domain/CacheControl.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, DeploymentOptions, Model } from "../../domain/Deployment.ts"
 import type { SpanOrOff } from "../../domain/Fields.ts"
@@ -9,6 +10,7 @@ import { mapPaths, pathsOf } from "../engines/EngineKinds.ts"
 import { languageModel as languageModelKind } from "../engines/LanguageModelKind.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
+import { boundsOf, modelCacheOf } from "./CacheSettings.ts"
 import { keysOf } from "./KeySettings.ts"
 import { policiesOf, routingFields, routingOf } from "./PolicySettings.ts"
 import type { Source } from "./Schema.ts"
@@ -75,7 +77,8 @@ const modelOf = (
   name: string,
   settings: ModelSettings,
   resolve: ResolveContext["resolvePath"],
-  policies: ReadonlyArray<Policy> = []
+  policies: ReadonlyArray<Policy> = [],
+  cache?: CacheSettings
 ): Model => {
   const { policy: { timeouts: { loadMs } } } = routingOf(settings, policies)
   const toDeployment = (options: DeploymentOptions, index: number): Deployment => ({
@@ -93,7 +96,8 @@ const modelOf = (
   return {
     name,
     deployments: [toDeployment(first, 0), ...others.map((options, index) => toDeployment(options, index + 1))],
-    ...(isRouted(settings) ? { routing: routingOf(settings, policies) } : {})
+    ...(isRouted(settings) ? { routing: routingOf(settings, policies) } : {}),
+    ...(cache === undefined ? {} : { cache })
   }
 }
 
@@ -107,10 +111,12 @@ export const languageModel = (name: string): Model => modelWith(name, { engine: 
 const modelsOf = (
   source: Source,
   policies: ReadonlyArray<Policy>,
+  environment: Environment,
   { embedded, resolvePath }: ResolveContext
 ): ReadonlyArray<Model> =>
   Object.entries<ModelSettings>(source.models ?? { "tiny-chat": { ...modelDefaults, deployments: [embedded] } }).map(
-    ([name, settings]) => modelOf(name, settings, resolvePath, policies)
+    ([name, settings]) =>
+      modelOf(name, settings, resolvePath, policies, modelCacheOf(source.cache, settings.cache ?? {}, environment))
   )
 
 const logLevels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
@@ -198,7 +204,8 @@ export const resolve = (
   storage: storedIn(source, environment, context),
   ...(source.redis === undefined ? {} : { redis: redisOf(source.redis) }),
   policies,
-  models: modelsOf(source, policies, withStore(source, context))
+  cache: boundsOf(source.cache),
+  models: modelsOf(source, policies, environment, withStore(source, context))
 })
 
 const missingOf = ({ model, options }: Model["deployments"][number], index: number): ReadonlyArray<Problem.Problem> =>

@@ -13,6 +13,7 @@ import { Bytes, described, durationText, optional, Span, SpanOrOff } from "../..
 import { wholeNumber } from "../../domain/Problem.ts"
 import { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
 import * as EngineKinds from "../engines/EngineKinds.ts"
+import { Cache, ModelCache } from "./CacheSettings.ts"
 import { KeySettings } from "./KeySettings.ts"
 import { PolicySettings, routingFields } from "./PolicySettings.ts"
 import { Redis, Storage } from "./StorageSettings.ts"
@@ -172,7 +173,8 @@ const ModelSettings = Schema.Struct({
     Schema.NonEmptyArray(EngineKinds.Options)
   ),
   ...modelFields,
-  ...routingFields
+  ...routingFields,
+  cache: optional("Earlier answers of the model. Default as the section cache says.", ModelCache)
 })
 
 const Memory = Schema.Struct({
@@ -255,6 +257,7 @@ const sections = <S extends Schema.Top>(model: S) => ({
   store: Schema.optionalKey(Store),
   storage: Schema.optionalKey(Storage),
   redis: Schema.optionalKey(Redis),
+  cache: section(described("Which answers are given again to equal requests.", Cache), {}),
   policies: optional(
     "How requests are routed and retried, by name. The policy named default applies to all models, and the others " +
       "inherit from it.",

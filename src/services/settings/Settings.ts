@@ -6,6 +6,7 @@ import * as Problem from "../../domain/Problem.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
+import type { CacheBounds } from "./CacheSettings.ts"
 import type { DeclaredKey } from "./KeySettings.ts"
 import type { Server } from "./Schema.ts"
 import type { RedisLocation, StorageLocation } from "./StorageSettings.ts"
@@ -40,6 +41,8 @@ export interface Resolved {
   readonly storage: StorageLocation
   /** The Redis that instances share; undefined without one. */
   readonly redis?: RedisLocation
+  /** Bounds of the response cache in memory. */
+  readonly cache: CacheBounds
   /** `default` first. */
   readonly policies: ReadonlyArray<Policy>
   readonly models: ReadonlyArray<Model>

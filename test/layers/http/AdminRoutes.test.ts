@@ -9,6 +9,7 @@ import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as AdminRoutes from "../../../src/layers/http/AdminRoutes.ts"
 import { TypedApi } from "../../../src/layers/http/Api.ts"
 import * as ServiceRoutes from "../../../src/layers/http/ServiceRoutes.ts"
+import { none as noCache, ResponseCache } from "../../../src/services/cache/ResponseCache.ts"
 import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import type { State, Transition } from "../../../src/services/health/Breaker.ts"
 import { Breaker } from "../../../src/services/health/Breaker.ts"
@@ -60,6 +61,7 @@ const withRoutes = async (
     })
   const services = Layer.mergeAll(
     Layer.succeed(Registry.Registry, Registry.make(modelsOf())),
+    Layer.succeed(ResponseCache, noCache),
     Layer.mock(Router)({ route: notCalled, preview: notCalled, noteFailure: notCalled, measure: notCalled }),
     Layer.mock(DecisionLog)({
       begin: notCalled,

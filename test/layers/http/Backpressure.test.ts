@@ -5,6 +5,7 @@ import { connect } from "node:net"
 import { describe } from "vitest"
 import type { Event } from "../../../src/domain/Inference.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
+import { none as noCache, ResponseCache } from "../../../src/services/cache/ResponseCache.ts"
 import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Readiness } from "../../../src/services/health/Readiness.ts"
@@ -53,6 +54,7 @@ const setup = () => {
   const layer = Server.layer.pipe(Layer.provide(Layer.mergeAll(
     Layer.mock(Inference)(inference),
     Layer.succeed(Registry.Registry, Registry.make([])),
+    Layer.succeed(ResponseCache, noCache),
     Layer.mock(Router)({
       route: notRouted,
       preview: notRouted,

@@ -3,7 +3,6 @@ import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
 import * as Cors from "../../../src/layers/http/Cors.ts"
 import * as Endpoint from "../../../src/layers/http/Endpoint.ts"
-import { cachedResponses } from "../../../src/services/routing/DecisionRecord.ts"
 
 const ask = (
   headers: Readonly<Record<string, string>>,
@@ -86,8 +85,14 @@ describe("Cors", () => {
   it("exposes every routing header to pages", () => {
     const answer = ask({ origin: "https://app.example" })
     const exposed = answer._tag === "Continue" ? answer.headers["access-control-expose-headers"]!.split(", ") : []
-    const routing = Endpoint.answerHeaders({ deployment: cachedResponses, attempts: 1, decision: "dec-1" })
-    assert.property(routing, "x-troupe-cache")
+    const cache = { result: "hit", tier: "memory", ageMs: 1_999, key: "k" } as const
+    const routing = Endpoint.answerHeaders({ deployment: "a#0", attempts: 0, decision: "dec-1", cache })
+    assert.deepInclude(routing, {
+      "x-troupe-cache": "hit",
+      "x-troupe-cache-tier": "memory",
+      "x-troupe-cache-age": "1",
+      "x-troupe-cache-key": "k"
+    })
     assert.includeMembers(exposed, Object.keys(routing))
   })
 

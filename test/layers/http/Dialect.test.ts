@@ -7,6 +7,7 @@ import type { Answer } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import { makeDialectOf } from "../../../src/layers/http/Dialect.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
+import { none as noCache, ResponseCache } from "../../../src/services/cache/ResponseCache.ts"
 import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Readiness } from "../../../src/services/health/Readiness.ts"
@@ -45,6 +46,7 @@ const server = Server.make([...Server.dialects, PlainDialect.dialect]).pipe(Laye
         InferenceError.make(new InferenceError.ModelNotFound({ model: name, available: ["m"] }))
       )
   }),
+  Layer.succeed(ResponseCache, noCache),
   Layer.mock(Router)({
     route: notRouted,
     preview: notRouted,

@@ -12,6 +12,7 @@ import type { Event, Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import { NodeExchange } from "../../../src/layers/http/NodeServer.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
+import { none as noCache, ResponseCache } from "../../../src/services/cache/ResponseCache.ts"
 import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Readiness } from "../../../src/services/health/Readiness.ts"
@@ -113,6 +114,7 @@ const start = (scope: Scope.Scope, tracer: Tracer.Tracer) => {
     Layer.provide(Layer.mergeAll(
       Layer.mock(Inference)(inferenceOf(seen)),
       Layer.succeed(Registry.Registry, Registry.make([])),
+      Layer.succeed(ResponseCache, noCache),
       Layer.mock(Router)({
         route: notRouted,
         preview: notRouted,

@@ -8,6 +8,7 @@ import { connect } from "node:net"
 import type { Event } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
+import { none as noCache, ResponseCache } from "../../../src/services/cache/ResponseCache.ts"
 import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Readiness } from "../../../src/services/health/Readiness.ts"
@@ -61,6 +62,7 @@ const layerOf = () =>
         )
     }),
     Layer.succeed(Registry.Registry, Registry.make([])),
+    Layer.succeed(ResponseCache, noCache),
     Layer.mock(Router)({
       route: notRouted,
       preview: notRouted,

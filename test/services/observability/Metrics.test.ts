@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Metric } from "effect"
 import { TestClock } from "effect/testing"
+import { none as noCache, ResponseCache } from "../../../src/services/cache/ResponseCache.ts"
 import type { Status } from "../../../src/services/models/Actor.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Metrics from "../../../src/services/observability/Metrics.ts"
@@ -27,9 +28,12 @@ describe("the sampler", () => {
       snapshot: () => ({ queued: 0, state: "ready" }),
       statuses: Effect.sync(() => statuses)
     })
+    const contents = { memory: { entries: 1, bytes: 5 }, compact: { entries: 2, bytes: 7 }, store: false }
+    const cache = Layer.succeed(ResponseCache, { ...noCache, contents: () => contents })
     return Effect.gen(function*() {
       yield* TestClock.adjust(0)
       assert.strictEqual(yield* gauge("llm_queue_size"), 0)
+      assert.strictEqual(yield* gauge("llm_cache_bytes"), 5)
       const own = yield* gauge("llm_memory_usage_bytes")
       assert.isAbove(own, 0)
       statuses = [status(3, 2 ** 40), status(4, 2 ** 40)]
@@ -37,7 +41,7 @@ describe("the sampler", () => {
       assert.strictEqual(yield* gauge("llm_queue_size"), 7)
       assert.isAbove(yield* gauge("llm_memory_usage_bytes"), 2 ** 41)
     }).pipe(
-      Effect.provide(Layer.provide(Metrics.layerSampler, models)),
+      Effect.provide(Layer.provide(Metrics.layerSampler, [models, cache])),
       Effect.provideService(Metric.MetricRegistry, new Map())
     )
   })

@@ -250,6 +250,7 @@ describe("a parsed configuration", () => {
         keys: [],
         store: { folder: "/folder/models", maxBytes: 1000 },
         storage: { type: "memory" },
+        cache: { memoryBytes: 64 * 2 ** 20, compactEntries: 1_000 },
         policies: [RoutingPolicy.defaults],
         models: [{
           name: "chat",
@@ -1091,6 +1092,7 @@ describe("a parsed configuration", () => {
         "store",
         "storage",
         "redis",
+        "cache",
         "policies",
         "logLevel",
         "logFormat",

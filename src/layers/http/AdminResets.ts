@@ -1,0 +1,55 @@
+/** What an operator resets: the circuits and keys of a deployment, and the response cache. */
+import { Effect } from "effect"
+import { HttpServerResponse } from "effect/http"
+import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
+import type { Deployment } from "../../domain/Deployment.ts"
+import { nearestName } from "../../domain/NearestName.ts"
+import * as Text from "../../domain/Text.ts"
+import type { Selection } from "../../services/cache/ResponseCache.ts"
+import { ResponseCache } from "../../services/cache/ResponseCache.ts"
+import { Providers } from "../../services/engines/Providers.ts"
+import { Breaker } from "../../services/health/Breaker.ts"
+import { Registry } from "../../services/models/Registry.ts"
+import { respondError } from "./Dialect.ts"
+
+/** Suggests the deployments of the model of this name, else the one with the nearest id. */
+const suggestionFor = (id: string, deployments: ReadonlyArray<Deployment>): string => {
+  const ofModel = deployments.filter(({ model }) => model === id).slice(0, 3)
+  const nearest = nearestName(id, deployments.map((one) => one.id))
+  const names = ofModel.length > 0 ? ofModel.map((one) => one.id) : nearest === undefined ? [] : [nearest]
+  return names.length === 0 ? "" : ` Did you mean ${names.join(" or ")}?`
+}
+
+const noDeployment = (id: string, deployments: ReadonlyArray<Deployment>) =>
+  OpenAiEncodeError.make(
+    `Deployment ${JSON.stringify(Text.cutName(id))} not found.${suggestionFor(id, deployments)} ` +
+      "GET /admin/deployments lists them.",
+    { status: 404, type: "invalid_request_error", code: "deployment_not_found" }
+  )
+
+export const make = Effect.gen(function*() {
+  const breaker = yield* Breaker
+  const cache = yield* ResponseCache
+  const providers = yield* Providers
+  const registry = yield* Registry
+  const circuits = Effect.map(breaker.states, (circuits) => HttpServerResponse.jsonUnsafe({ circuits }))
+
+  /** Nothing that failed before keeps calls from the deployment. */
+  const callAgain = (deployment: Deployment) =>
+    Effect.andThen(Effect.sync(() => providers.resetKeys(deployment)), breaker.reset(deployment.id))
+
+  return {
+    callAgain,
+    circuits,
+    circuit: Effect.fnUntraced(function*(id: string) {
+      const deployments = registry.models().flatMap(({ deployments }) => deployments)
+      const deployment = deployments.find((one) => one.id === id)
+      if (deployment === undefined) return respondError(noDeployment(id, deployments))
+      yield* callAgain(deployment)
+      return yield* circuits
+    }),
+    cache: Effect.sync(() => HttpServerResponse.jsonUnsafe(cache.contents())),
+    clearCache: (which: Selection) =>
+      Effect.map(cache.clear(which), (cleared) => HttpServerResponse.jsonUnsafe({ cleared, ...cache.contents() }))
+  }
+})
