@@ -109,7 +109,10 @@ type PathRenamer = (text: string) => string
 export type RoutingHeaders = Readonly<Record<string, string>>
 
 /** Percent-encodes what a header cannot hold: a model may have any name. */
-const encodeValue = (text: string): string => text.toWellFormed().replace(/[^\x21-\x24\x26-\x7e]+/g, encodeURIComponent)
+const encodeValue = (text: string): string =>
+  /^[\x21-\x24\x26-\x7e]*$/.test(text)
+    ? text
+    : text.toWellFormed().replace(/[^\x21-\x24\x26-\x7e]+/g, encodeURIComponent)
 
 /** The deployment, the number of attempts, the id of the decision record, and how the cache took part. */
 export const answerHeaders = ({ attempts, cache, decision, deployment }: AnsweredBy): RoutingHeaders => ({
@@ -135,17 +138,26 @@ export type Responding = Pick<Call<unknown>, "headers" | "id" | "response">
 /** The response was written to Node's. */
 export const written = HttpServerResponse.empty()
 
+/** Writes the head of a response. Node takes a flat list of names and values as it is. */
+export const writeHead = (
+  response: ServerResponse,
+  fixed: ReadonlyArray<string>,
+  ...others: ReadonlyArray<RoutingHeaders>
+) => {
+  const list = [...fixed]
+  for (const headers of others) {
+    for (const name in headers) list.push(name, headers[name]!)
+  }
+  response.writeHead(200, list)
+}
+
 /** A JSON response with these headers. */
 export const respondJson = ({ headers: idHeaders, response }: Responding, body: unknown, headers: RoutingHeaders) => {
   if (response === undefined) return HttpServerResponse.jsonUnsafe(body, { headers: { ...headers, ...idHeaders } })
   if (response.destroyed) return written
   const text = JSON.stringify(body)
-  response.writeHead(200, {
-    "content-type": "application/json",
-    "content-length": Buffer.byteLength(text),
-    ...headers,
-    ...idHeaders
-  })
+  const length = String(Buffer.byteLength(text))
+  writeHead(response, ["content-type", "application/json", "content-length", length], headers, idHeaders)
   response.end(text)
   return written
 }
@@ -254,9 +266,16 @@ class EndpointRequest<Decoded> {
 
   /** Decodes the body and answers it. */
   respond(body: Effect.Effect<RequestBody.Text, Failure>): Responded {
-    return this.#settled(
-      Effect.flatMap(body, (text) => RequestBody.isLarge(text) ? this.#answerLarge(text) : this.#answerText(text))
-    )
+    return this.#settled(Effect.flatMapEager(body, (text) => this.#answerBody(text)))
+  }
+
+  /** Does not throw: a body that has been read is answered before `catchCause`. */
+  #answerBody(body: RequestBody.Text): Answered {
+    try {
+      return RequestBody.isLarge(body) ? this.#answerLarge(body) : this.#answerText(body)
+    } catch (defect) {
+      return Effect.die(defect)
+    }
   }
 
   #settled(answered: Answered): Responded {

@@ -99,9 +99,8 @@ export class DirectRequest implements Exchange {
 
   static start(route: DirectRoute, message: IncomingMessage, response: ServerResponse): void {
     const request = new DirectRequest(route, message, response)
-    // Most bodies arrive with their headers, and are complete when the parser has returned.
-    if (message.complete) request.#begin()
-    else void settled.then(() => request.#begin())
+    // Most bodies arrive with their headers, and are read by the parser before the next microtask.
+    void settled.then(() => request.#begin())
   }
 
   #begin(): void {
@@ -110,7 +109,7 @@ export class DirectRequest implements Exchange {
     const { handler, running, services } = this.#route
     const fiber = Effect.runForkWith(Context.add(services, NodeExchange, this))(handler)
     const exit = fiber.pollUnsafe()
-    if (exit !== undefined) return this.#end(exit)
+    if (exit !== undefined) return this.#endAtOnce(exit)
     this.fiber = fiber
     this.#place = running.push(this) - 1
     fiber.addObserver((ended) => {
@@ -128,6 +127,12 @@ export class DirectRequest implements Exchange {
     if (last === this) return
     running[this.#place] = last
     last.#place = this.#place
+  }
+
+  /** Effect's server closes the connection of a message that is not complete; it is once the parser has returned. */
+  #endAtOnce(exit: Exit.Exit<HttpServerResponse.HttpServerResponse | Unsent>): void {
+    if (this.message.complete || this.response.writableEnded) this.#end(exit)
+    else setImmediate(() => this.#end(exit))
   }
 
   #end(exit: Exit.Exit<HttpServerResponse.HttpServerResponse | Unsent>): void {

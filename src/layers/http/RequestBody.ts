@@ -164,8 +164,13 @@ const ignoreError = () => {}
 
 const noBytes = Buffer.alloc(0)
 
-/** Reads a body that has arrived completely. */
-const readComplete = (message: IncomingMessage, limits: Limits, hold: Hold): Read => {
+/** Whether all bytes have arrived. Those of a short body do with its headers, before the parser completes the message. */
+const isWhole = (message: IncomingMessage): boolean =>
+  message.complete ||
+  message.readableLength > 0 && message.readableLength === Number(message.headers["content-length"])
+
+/** Reads a body whose bytes have all arrived. */
+const readWhole = (message: IncomingMessage, limits: Limits, hold: Hold): Read => {
   const bytes = message.read() as Buffer | null ?? noBytes
   if (bytes.length > limits.maxBytes) return Effect.fail(tooLarge)
   return hold.take(bytes.length) ? decode(bytes, hold) : Effect.fail(overloaded)
@@ -218,7 +223,7 @@ const readArriving = (message: IncomingMessage, response: ServerResponse, limits
 export const ofNode = (message: IncomingMessage, response: ServerResponse, limits: Limits, hold: Hold): Read => {
   const rejection = rejectionOf(message, limits)
   if (rejection !== undefined) return Effect.fail(rejection)
-  return message.complete ? readComplete(message, limits, hold) : readArriving(message, response, limits, hold)
+  return isWhole(message) ? readWhole(message, limits, hold) : readArriving(message, response, limits, hold)
 }
 
 /** Reads the body of a request that does not come from Node. */

@@ -12,11 +12,11 @@ import { HttpServerResponse } from "effect/http"
 import type { ServerResponse } from "node:http"
 import * as Caller from "../../domain/Caller.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
-import type { AnswerSink, Event, Request } from "../../domain/Inference.ts"
+import type { AnsweredBy, AnswerSink, Event, Request } from "../../domain/Inference.ts"
 import type { ContentRefused, InferenceError, Reason } from "../../domain/InferenceError.ts"
 import type { Inference } from "../../services/inference/Inference.ts"
 import type { Responding, RoutingHeaders } from "./Endpoint.ts"
-import { answerHeaders, errorHeaders, logName, written } from "./Endpoint.ts"
+import { answerHeaders, errorHeaders, logName, writeHead, written } from "./Endpoint.ts"
 
 const encoder = new TextEncoder()
 
@@ -37,6 +37,7 @@ export interface AnswerFrames extends FailureFrames {
 
 const contentType = "text/event-stream; charset=utf-8"
 const caching = { "cache-control": "no-cache" }
+const eventStreamHeaders = ["content-type", contentType, "cache-control", "no-cache"]
 
 type BytesPull = Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>>
 
@@ -111,43 +112,88 @@ const refusalOf = (frames: AnswerFrames, cause: Cause.Cause<InferenceError>) => 
   return error === undefined || text === undefined ? undefined : { text, headers: errorHeaders(error) }
 }
 
+/** More characters of frames are written without waiting for the end of the turn. */
+const manyCharacters = 16 * 1024
+
+const flush = (writer: FrameWriter): void => writer.flush()
+
+/** Writes the frames of one answer to Node's response: those of one turn of the event loop in one write. */
+class FrameWriter implements AnswerSink {
+  readonly #response: ServerResponse
+  readonly #call: Pick<Responding, "headers" | "id">
+  readonly #frames: AnswerFrames
+  #waiting = ""
+  /** The ids of the request in log entries, once the response has begun. */
+  name: string | undefined
+
+  constructor(response: ServerResponse, call: Pick<Responding, "headers" | "id">, frames: AnswerFrames) {
+    this.#response = response
+    this.#call = call
+    this.#frames = frames
+  }
+
+  begin(by: AnsweredBy): void {
+    this.beginWith(answerHeaders(by))
+  }
+
+  beginWith(headers: RoutingHeaders): void {
+    this.name = logName(this.#call.id, headers)
+    writeHead(this.#response, eventStreamHeaders, headers, this.#call.headers)
+  }
+
+  events(events: ReadonlyArray<Event>): boolean {
+    const text = this.#frames.events(events)
+    if (text !== "") this.#add(text)
+    return !this.#response.writableNeedDrain
+  }
+
+  #add(text: string): void {
+    if (this.#waiting === "") process.nextTick(flush, this)
+    this.#waiting += text
+    if (this.#waiting.length > manyCharacters) this.flush()
+  }
+
+  whenDrained(callback: () => void): void {
+    this.#response.once("drain", callback)
+  }
+
+  /** Nothing is written after the end of a response, which Effect's server ends for an interrupted request. */
+  flush(): void {
+    const text = this.#waiting
+    this.#waiting = ""
+    const { destroyed, writableEnded } = this.#response
+    if (text !== "" && !destroyed && !writableEnded) this.#response.write(text)
+  }
+
+  end(text: string): HttpServerResponse.HttpServerResponse {
+    const last = this.#waiting + text
+    this.#waiting = ""
+    this.#response.end(last)
+    return written
+  }
+}
+
 /** Writes an answer to Node's response as it is generated. Before its first events a failure is an error response. */
 const writeOne = (
   inference: Inference["Service"],
   request: Request,
-  { headers: idHeaders, id }: Pick<Responding, "headers" | "id">,
+  call: Pick<Responding, "headers" | "id">,
   frames: AnswerFrames,
   response: ServerResponse
 ) => {
-  let name: string | undefined
-  const begin = (headers: RoutingHeaders) => {
-    name = logName(id, headers)
-    response.writeHead(200, { "content-type": contentType, ...caching, ...headers, ...idHeaders })
-  }
-  const sink: AnswerSink = {
-    begin: (by) => begin(answerHeaders(by)),
-    events: (events) => {
-      const text = frames.events(events)
-      return text === "" || response.write(text)
-    },
-    whenDrained: (callback) => void response.once("drain", callback)
-  }
-  const end = (text: string) => {
-    response.end(text)
-    return written
-  }
-  return Effect.matchCauseEffect(inference.deliver(request, sink), {
-    onSuccess: () => Effect.succeed(end(frames.end())),
+  const writer = new FrameWriter(response, call, frames)
+  return Effect.matchCauseEffect(inference.deliver(request, writer), {
+    onSuccess: () => Effect.succeed(writer.end(frames.end())),
     onFailure: (cause) => {
       if (isCancellation(cause)) return Effect.failCause(cause)
       const refusal = refusalOf(frames, cause)
-      if (name === undefined) {
+      if (writer.name === undefined) {
         if (refusal === undefined) return Effect.failCause(cause)
-        begin(refusal.headers)
+        writer.beginWith(refusal.headers)
       }
       return refusal === undefined
-        ? Effect.as(logFailure(name!, cause), end(failureFrame(frames, cause)))
-        : Effect.succeed(end(refusal.text))
+        ? Effect.as(logFailure(writer.name!, cause), writer.end(failureFrame(frames, cause)))
+        : Effect.succeed(writer.end(refusal.text))
     }
   })
 }
