@@ -54,6 +54,8 @@ export const ready: Condition = { measured: unmeasured, state: "ready", queued: 
 /** The facts of a model's deployments as columns, a row for each deployment; an unknown number is `NaN`. */
 export interface CandidateTable {
   readonly facts: ReadonlyArray<DeploymentFacts>
+  /** All rows. */
+  readonly rows: ReadonlyArray<number>
   readonly ids: ReadonlyArray<string>
   readonly inputPrice: Float64Array
   readonly outputPrice: Float64Array
@@ -66,6 +68,8 @@ export interface CandidateTable {
   /** As bits; all if the facts do not list any. */
   readonly capabilities: Int32Array
   readonly tasks: ReadonlyArray<ReadonlySet<string> | undefined>
+  /** The names of its unknown figures: `price`, `quality`, `contextWindow`. */
+  readonly unknown: ReadonlyArray<ReadonlyArray<string>>
 }
 
 /** Capabilities that are not in `DeploymentFacts.capabilities`: only `missing` excludes them. */
@@ -74,12 +78,21 @@ const others: ReadonlyArray<RequiredCapability> = ["count", ...Source.capabiliti
 const capabilityBits = ({ capabilities, missing = [] }: DeploymentFacts): number =>
   (capabilities === undefined ? -1 : bitsOf([...capabilities, ...others])) & ~bitsOf(missing)
 
+const unknownOf = ({ contextWindow, price, quality }: DeploymentFacts): ReadonlyArray<string> => {
+  const unknown: Array<string> = []
+  if (price === undefined) unknown.push("price")
+  if (quality === undefined) unknown.push("quality")
+  if (contextWindow === undefined) unknown.push("contextWindow")
+  return unknown
+}
+
 /** Makes the table: once for each change of the registry. */
 export const prepare = (facts: ReadonlyArray<DeploymentFacts>): CandidateTable => {
   const column = (of: (one: DeploymentFacts) => number | undefined) =>
     Float64Array.from(facts, (one) => of(one) ?? Number.NaN)
   return {
     facts,
+    rows: facts.map((_, index) => index),
     ids: facts.map(({ deployment }) => deployment),
     inputPrice: column(({ price }) => price?.input),
     outputPrice: column(({ price }) => price?.output),
@@ -89,6 +102,7 @@ export const prepare = (facts: ReadonlyArray<DeploymentFacts>): CandidateTable =
     slots: column(({ slots = 1 }) => slots),
     hash: Uint32Array.from(facts, ({ deployment }) => hashText(deployment)),
     capabilities: Int32Array.from(facts, capabilityBits),
-    tasks: facts.map(({ tasks }) => tasks && new Set(tasks))
+    tasks: facts.map(({ tasks }) => tasks && new Set(tasks)),
+    unknown: facts.map(unknownOf)
   }
 }

@@ -98,6 +98,13 @@ export const left = (measurement: Measurement): Measurement => ({
   inFlight: Math.max(0, measurement.inFlight - 1)
 })
 
+/** The latest `kept`, with one more. */
+const withLast = (times: ReadonlyArray<number>, last: number): ReadonlyArray<number> => {
+  const latest = times.length < kept ? times.slice() : times.slice(1)
+  latest.push(last)
+  return latest
+}
+
 const speedOf = ({ firstTokenMs, tokens = 0, tookMs }: Sample): number | undefined => {
   const [ms, written] = firstTokenMs === undefined ? [tookMs, tokens] : [tookMs - firstTokenMs, tokens - 1]
   return ms > 0 && written > 0 ? written * 1000 / ms : undefined
@@ -105,24 +112,22 @@ const speedOf = ({ firstTokenMs, tokens = 0, tookMs }: Sample): number | undefin
 
 /** A request has ended. */
 export const ended = (measurement: Measurement, sample: Sample, now: number): Measurement => {
+  const { at, errorRate, firstTokens, inFlight, latencyMs, samples } = measurement
+  const { firstTokenMs, ok, tookMs } = sample
   const weight = weightOf(measurement, now)
-  const common = {
-    ...left(measurement),
-    samples: measurement.samples + 1,
-    at: Math.max(measurement.at, now),
-    errorRate: average(measurement.samples === 0 ? undefined : measurement.errorRate, sample.ok ? 0 : 1, weight)
-  }
-  if (!sample.ok) return { ...common, latencyMs: raised(measurement.latencyMs, sample.tookMs) }
-  const { firstTokenMs } = sample
-  const speed = speedOf(sample)
+  const speed = ok ? speedOf(sample) : undefined
+  const isFirst = ok && firstTokenMs !== undefined
   return {
-    ...common,
-    latencyMs: peak(measurement.latencyMs, sample.tookMs, weight),
-    ...(firstTokenMs === undefined ? {} : {
-      firstTokenMs: peak(measurement.firstTokenMs, firstTokenMs, weight),
-      firstTokens: [...measurement.firstTokens, firstTokenMs].slice(-kept)
-    }),
-    ...(speed === undefined ? {} : { tokensPerSecond: average(measurement.tokensPerSecond, speed, weight) })
+    samples: samples + 1,
+    at: Math.max(at, now),
+    latencyMs: ok ? peak(latencyMs, tookMs, weight) : raised(latencyMs, tookMs),
+    firstTokenMs: isFirst ? peak(measurement.firstTokenMs, firstTokenMs, weight) : measurement.firstTokenMs,
+    tokensPerSecond: speed === undefined
+      ? measurement.tokensPerSecond
+      : average(measurement.tokensPerSecond, speed, weight),
+    errorRate: average(samples === 0 ? undefined : errorRate, ok ? 0 : 1, weight),
+    inFlight: Math.max(0, inFlight - 1),
+    firstTokens: isFirst ? withLast(firstTokens, firstTokenMs) : firstTokens
   }
 }
 
@@ -155,15 +160,15 @@ export type Verdict = "success" | "failure" | "left"
 /** One attempt at a deployment, while it is measured. */
 export interface LatencySample {
   /** A loaded engine has granted a slot: the time from here on counts as latency, and the engine will have the prompt. */
-  readonly granted: () => void
+  granted(): void
   /** The first content of the answer has arrived. */
-  readonly content: () => void
+  content(): void
   /**
    * The attempt has ended.
    *
    * @param tokens generated
    */
-  readonly end: (verdict: Verdict, tokens: number) => void
+  end(verdict: Verdict, tokens: number): void
 }
 
 /** The measurements of all deployments, in memory: attempts write them, the router reads them. */
@@ -172,31 +177,46 @@ export interface LatencyStats {
   readonly begin: (deployment: string) => LatencySample
 }
 
+class RunningSample implements LatencySample {
+  readonly #measured: Map<string, Measurement>
+  readonly #now: () => number
+  readonly #deployment: string
+  #grantedAt: number | undefined
+  #firstTokenMs: number | undefined
+
+  constructor(measured: Map<string, Measurement>, now: () => number, deployment: string) {
+    this.#measured = measured
+    this.#now = now
+    this.#deployment = deployment
+    measured.set(deployment, started(measured.get(deployment) ?? unmeasured))
+  }
+
+  granted(): void {
+    this.#grantedAt ??= this.#now()
+  }
+
+  content(): void {
+    if (this.#grantedAt !== undefined) this.#firstTokenMs ??= this.#now() - this.#grantedAt
+  }
+
+  end(verdict: Verdict, tokens: number): void {
+    const known = this.#measured.get(this.#deployment) ?? unmeasured
+    this.#measured.set(this.#deployment, verdict === "left" ? left(known) : this.#ended(known, verdict, tokens))
+  }
+
+  #ended(known: Measurement, verdict: Verdict, tokens: number): Measurement {
+    const at = this.#now()
+    // Without a slot, the attempt has taken no time of the deployment.
+    const tookMs = at - (this.#grantedAt ?? at)
+    return ended(known, { ok: verdict === "success", tookMs, firstTokenMs: this.#firstTokenMs, tokens }, at)
+  }
+}
+
 /** @param now monotonic ms */
 export const makeStats = (now: () => number): LatencyStats => {
   const measured = new Map<string, Measurement>()
-  const of = (deployment: string): Measurement => measured.get(deployment) ?? unmeasured
   return {
-    of,
-    begin: (deployment) => {
-      let grantedAt: number | undefined
-      let firstTokenMs: number | undefined
-      measured.set(deployment, started(of(deployment)))
-      return {
-        granted: () => {
-          grantedAt ??= now()
-        },
-        content: () => {
-          if (grantedAt !== undefined) firstTokenMs ??= now() - grantedAt
-        },
-        end: (verdict, tokens) => {
-          const at = now()
-          // Without a slot, the attempt has taken no time of the deployment.
-          const sample = { ok: verdict === "success", tookMs: at - (grantedAt ?? at), firstTokenMs, tokens }
-          const known = of(deployment)
-          measured.set(deployment, verdict === "left" ? left(known) : ended(known, sample, at))
-        }
-      }
-    }
+    of: (deployment) => measured.get(deployment) ?? unmeasured,
+    begin: (deployment) => new RunningSample(measured, now, deployment)
   }
 }

@@ -24,7 +24,7 @@ export interface RoutingRequest {
   /** All capabilities that the request needs of its deployment. */
   readonly capabilities: ReadonlyArray<RequiredCapability>
   /** The fields of the request that need a capability, for the error if no deployment has it. */
-  readonly pathsOf?: ((capability: string) => ReadonlyArray<string>) | undefined
+  pathsOf?(capability: string): ReadonlyArray<string>
   /** The caller's own request, with the fields of it that Troupe does not know. */
   readonly source?: Source.Source | undefined
   /** The most tokens to generate. */
@@ -37,7 +37,7 @@ export interface RoutingRequest {
   /** The length of the prompt by `promptLengthOf`, for its cost. */
   readonly promptLength?: number | undefined
   /** The prompt as one text that begins as the engine's own prompt does; called only if the strategy needs it. */
-  readonly promptText?: (() => string) | undefined
+  promptText?(): string
 }
 
 /** What a decision depends on besides the request and the deployments. */
@@ -81,25 +81,36 @@ export const promptTokensOf = ({ promptLength, promptTokens }: RoutingRequest): 
 /** The fields of a request that may require a capability. */
 type CapabilityFields = Pick<Request, "format" | "logprobs" | "messages" | "source" | "toolChoice" | "tools">
 
+const none: ReadonlyArray<RequiredCapability> = []
+
+/** Of a chat without tools and other extras. */
+const onlyText: ReadonlyArray<RequiredCapability> = ["generate"]
+
 /** Whether there are images. A content of one text has none. */
 export const hasImages = (messages: Request["messages"]): boolean =>
   messages.some(({ content }) => typeof content !== "string") && firstImage(messages) !== undefined
 
 /** The dialect whose unknown fields the request needs, if any. */
 const requiredByFields = ({ source }: Pick<Request, "source">): ReadonlyArray<RequiredCapability> =>
-  source?.unknownFields?.some(({ optional }) => optional !== true) === true ? [`${source.dialect} fields`] : []
+  source?.unknownFields?.some(({ optional }) => optional !== true) === true ? [`${source.dialect} fields`] : none
+
+/** The capabilities that a chat request requires in addition to text. */
+const extrasOf = (request: CapabilityFields): ReadonlyArray<RequiredCapability> => {
+  const { format, logprobs, messages, toolChoice, tools = none } = request
+  const extras: Array<RequiredCapability> = []
+  // Tools that must not be called are left out where a model does not know any.
+  if (tools.length > 0 && toolChoice !== "none") extras.push("tools")
+  if (format !== undefined) extras.push("format")
+  if (logprobs !== undefined) extras.push("logprobs")
+  if (hasImages(messages)) extras.push("images")
+  extras.push(...requiredByFields(request))
+  return extras
+}
 
 /** The capabilities that a chat request requires. */
 export const requiredByChat = (request: CapabilityFields): ReadonlyArray<RequiredCapability> => {
-  const { format, logprobs, messages, toolChoice, tools = [] } = request
-  const required: Array<RequiredCapability> = ["generate"]
-  // Tools that must not be called are left out where a model does not know any.
-  if (tools.length > 0 && toolChoice !== "none") required.push("tools")
-  if (format !== undefined) required.push("format")
-  if (logprobs !== undefined) required.push("logprobs")
-  if (hasImages(messages)) required.push("images")
-  required.push(...requiredByFields(request))
-  return required
+  const extras = extrasOf(request)
+  return extras.length === 0 ? onlyText : ["generate", ...extras]
 }
 
 /** The paths of the fields that require the capability. */

@@ -28,12 +28,12 @@ export interface ScoringInput {
   readonly request: RoutingRequest
   readonly moment: Moment
   readonly options: Options
-  readonly eligible: ArrayLike<number>
+  readonly eligible: ReadonlyArray<number>
 }
 
 /** Scores by index, of the eligible deployments only. */
 export interface Scored {
-  readonly scores: Float64Array
+  readonly scores: ReadonlyArray<number>
   readonly terms: (index: number) => Readonly<Record<string, number>>
 }
 
@@ -49,8 +49,15 @@ const cachedEnough = 0.3
 /** Loads are out of balance if they differ by more than both, in requests and as a ratio (also from SGLang). */
 const imbalance = { requests: 64, ratio: 1.5 }
 
-const each = ({ eligible }: ScoringInput, scoreOf: (index: number) => number, size: number): Float64Array => {
-  const scores = new Float64Array(size)
+/** Not a typed array, which takes ten times the memory of a few numbers. */
+const zeros = (size: number): Array<number> => {
+  const numbers: Array<number> = []
+  numbers.length = size
+  return numbers.fill(0)
+}
+
+const each = ({ eligible }: ScoringInput, scoreOf: (index: number) => number, size: number): Array<number> => {
+  const scores = zeros(size)
   for (let at = 0; at < eligible.length; at++) scores[eligible[at]!] = scoreOf(eligible[at]!)
   return scores
 }
@@ -67,9 +74,9 @@ const loadOf = ({ conditions, table }: ScoringInput, index: number): number => {
 }
 
 /** From 0, slow, to 1, the fastest; old or unknown measurements are nearer to neutral. */
-const speeds = ({ conditions, eligible, moment, request }: ScoringInput): Float64Array => {
+const speeds = ({ conditions, eligible, moment, request }: ScoringInput): Array<number> => {
   const tokens = request.maxTokens ?? usualAnswer
-  const speeds = new Float64Array(conditions.length)
+  const speeds = zeros(conditions.length)
   let shortest = Number.POSITIVE_INFINITY
   for (let at = 0; at < eligible.length; at++) {
     const ms = Measurement.expectedMs(conditions[eligible[at]!]!.measured, tokens) ?? Number.NaN
@@ -96,10 +103,10 @@ export const costOf = (table: CandidateTable, index: number, promptTokens: numbe
   (table.inputPrice[index]! * promptTokens + table.outputPrice[index]! * answerTokens) / 1e6
 
 /** The cost of the request at each deployment, USD; `NaN` if the price is unknown. */
-const costs = (input: ScoringInput): Float64Array => {
+const costs = (input: ScoringInput): Array<number> => {
   const { maxTokens = usualAnswer } = input.request
   const promptTokens = promptTokensOf(input.request)
-  const usd = new Float64Array(input.table.ids.length)
+  const usd = zeros(input.table.ids.length)
   for (let at = 0; at < input.eligible.length; at++) {
     usd[input.eligible[at]!] = costOf(input.table, input.eligible[at]!, promptTokens, maxTokens)
   }
@@ -107,7 +114,7 @@ const costs = (input: ScoringInput): Float64Array => {
 }
 
 /** From 0, free, to 1, the most expensive. */
-const relativeCosts = (input: ScoringInput): Float64Array => {
+const relativeCosts = (input: ScoringInput): Array<number> => {
   const usd = costs(input)
   let highest = 0
   for (const cost of usd) if (cost > highest) highest = cost
@@ -129,7 +136,7 @@ const balanced = (input: ScoringInput): Scored => {
   const { weights } = input.options
   const speed = speeds(input)
   const cost = relativeCosts(input)
-  const scores = new Float64Array(speed.length)
+  const scores = zeros(speed.length)
   for (let at = 0; at < input.eligible.length; at++) {
     const index = input.eligible[at]!
     scores[index] = speed[index]! * weights.speed + qualityOf(input, index) * weights.quality +
@@ -137,12 +144,10 @@ const balanced = (input: ScoringInput): Scored => {
   }
   return {
     scores,
-    terms: (index) => ({
-      speed: speed[index]!,
-      quality: qualityOf(input, index),
-      cost: cost[index]!,
-      ...(input.request.route?.task === undefined ? {} : { task: taskOf(input, index) })
-    })
+    terms: (index) => {
+      const terms = { speed: speed[index]!, quality: qualityOf(input, index), cost: cost[index]! }
+      return input.request.route?.task === undefined ? terms : { ...terms, task: taskOf(input, index) }
+    }
   }
 }
 
@@ -197,7 +202,7 @@ const latency = (input: ScoringInput): Scored => {
 
 const roundRobin = (input: ScoringInput): Scored => {
   const { moment: { turn }, eligible } = input
-  const scores = new Float64Array(input.table.ids.length)
+  const scores = zeros(input.table.ids.length)
   for (let at = 0; at < eligible.length; at++) {
     const place = (at - turn % eligible.length + eligible.length) % eligible.length
     scores[eligible[at]!] = -place

@@ -25,7 +25,7 @@ import * as Time from "../../domain/Time.ts"
 import type { RoutedRequest } from "../inference/RequestTelemetry.ts"
 import * as RequestTelemetry from "../inference/RequestTelemetry.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
-import type { AttemptDraft } from "../routing/DecisionLog.ts"
+import { addAttempt } from "../routing/DecisionLog.ts"
 import { cachedResponses } from "../routing/DecisionRecord.ts"
 import { eventsOf, replayOf } from "./CachedAnswer.ts"
 import * as CacheKey from "./CacheKey.ts"
@@ -89,8 +89,9 @@ const makeRecall = (parts: Parts) =>
     if (classify(error.reason).isCallerMistake) return yield* error
     const startedMs = (yield* Time.now) - startedAt
     const found = yield* find(parts, request)
-    const draft: AttemptDraft = { deployment: server.id, startedMs, tookMs: 0, outcome: "failed" }
-    record.attempts.push(draft)
+    const draft = addAttempt(record, server.id, startedMs)
+    draft.tookMs = 0
+    draft.outcome = "failed"
     if (found === undefined) {
       draft.error = notCached
       return yield* error

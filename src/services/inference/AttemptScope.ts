@@ -22,6 +22,7 @@ import type { Start } from "../resilience/AttemptPlan.ts"
 import * as Deadlines from "../resilience/Deadlines.ts"
 import type { Watch, WatchedAttempt } from "../resilience/DeadlineWatch.ts"
 import type { AttemptDraft } from "../routing/DecisionLog.ts"
+import { addAttempt } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Route.ts"
 import type { Router } from "../routing/Router.ts"
 import * as EmbeddingBatcher from "./EmbeddingBatcher.ts"
@@ -102,16 +103,14 @@ class Entry {
     this.#parts = parts
     this.stats = RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment))
     this.startedAt = now()
-    this.#draft = { deployment: id, startedMs: this.startedAt - state.startedAt, outcome: "running" }
-    if (hedge) this.#draft.hedge = true
-    state.record.attempts.push(this.#draft)
+    this.#draft = addAttempt(state.record, id, this.startedAt - state.startedAt, hedge || undefined)
     this.#sample = callbacks.call(measurementsName, () => router.measure(id, route), noSample)
   }
 
   granted(): void {
     if (this.stats.granted) return
     this.stats.granted = true
-    this.#parts.callbacks.call(measurementsName, this.#sample.granted, undefined)
+    this.#parts.callbacks.call(measurementsName, () => this.#sample.granted(), undefined)
   }
 
   /** Whether this is the first content. */
@@ -119,7 +118,7 @@ class Entry {
     const { callbacks, now } = this.#parts
     if (this.#draft.firstTokenMs !== undefined) return false
     this.#draft.firstTokenMs = now() - this.startedAt
-    callbacks.call(measurementsName, this.#sample.content, undefined)
+    callbacks.call(measurementsName, () => this.#sample.content(), undefined)
     return true
   }
 

@@ -2,7 +2,7 @@
 import type { Scope } from "effect"
 import { Effect, Stream } from "effect"
 import { HopCount } from "../../domain/Caller.ts"
-import type { Generation } from "../../domain/Generation.ts"
+import type { Generation, Sampling } from "../../domain/Generation.ts"
 import type { Answer, AnswerSink, Event, OpenedAnswer, Request } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as Message from "../../domain/Message.ts"
@@ -33,33 +33,37 @@ const callerOf = ({ keepAlive, priority, tenant }: Request): Generation["caller"
     ? undefined
     : { keepAlive, priority, tenant }
 
+const samplingOf = (request: Request): Sampling => {
+  const { frequencyPenalty, logitBias, minP, presencePenalty, repeatPenalty, seed, temperature, topK, topP } = request
+  const sampling: Mutable<Sampling> = {}
+  if (temperature !== undefined) sampling.temperature = temperature
+  if (topP !== undefined) sampling.topP = topP
+  if (seed !== undefined) sampling.seed = seed
+  if (topK !== undefined) sampling.topK = topK
+  if (minP !== undefined) sampling.minP = minP
+  if (repeatPenalty !== undefined) sampling.repeatPenalty = repeatPenalty
+  if (presencePenalty !== undefined) sampling.presencePenalty = presencePenalty
+  if (frequencyPenalty !== undefined) sampling.frequencyPenalty = frequencyPenalty
+  if (logitBias !== undefined) sampling.logitBias = logitBias
+  return sampling
+}
+
+const noStop: Generation["stop"] = []
+
 /** The request without its routing, for an engine. */
 const generationOf = (request: Request): Mutable<Generation> => {
-  const {
-    assistantPrefix,
-    format,
-    identity: ______,
-    keepAlive: _,
-    logprobs,
-    maxTokens,
-    messages,
-    model: __,
-    parallelToolCalls,
-    priority: ___,
-    route: ____,
-    source,
-    stop = [],
-    tenant: _____,
-    toolChoice,
-    tools,
-    ...sampling
-  } = request
+  const { assistantPrefix, format, logprobs, maxTokens, messages, parallelToolCalls, source, stop, tools } = request
   const caller = callerOf(request)
-  const generation: Mutable<Generation> = { messages, maxTokens, stop, sampling }
+  const generation: Mutable<Generation> = {
+    messages,
+    maxTokens,
+    stop: stop ?? noStop,
+    sampling: samplingOf(request)
+  }
   if (assistantPrefix !== undefined) generation.assistantPrefix = assistantPrefix
   if (tools !== undefined) {
     generation.tools = tools
-    generation.toolChoice = toolChoice
+    generation.toolChoice = request.toolChoice
   }
   if (parallelToolCalls !== undefined) generation.parallelToolCalls = parallelToolCalls
   if (format !== undefined) generation.format = format
@@ -85,20 +89,46 @@ export const chatAttributes = (request: Request): Record<string, unknown> => ({
 /** The prompt as one text that begins as the engine's prompt does: with the tools. */
 const textOf = ({ messages, tools = [] }: Request): string => JSON.stringify([tools, messages])
 
-const lengthOf = ({ messages }: Request): number =>
-  messages.reduce(
-    (sum, { content }) => sum + promptLengthOf(typeof content === "string" ? content : Message.textOf(content)),
-    0
-  )
+const lengthOf = ({ messages }: Request): number => {
+  let length = 0
+  for (const { content } of messages) {
+    length += promptLengthOf(typeof content === "string" ? content : Message.textOf(content))
+  }
+  return length
+}
 
-/** What the router needs to know of a request. */
-export const routingOf = (request: Request): RoutingRequest => ({
-  ...request,
-  capabilities: requiredByChat(request),
-  pathsOf: (need: string) => pathsOf(request, need),
-  promptLength: lengthOf(request),
-  promptText: () => textOf(request)
-})
+/** What the router needs to know of a chat. */
+class ChatRouting implements RoutingRequest {
+  readonly model: string
+  readonly capabilities: RoutingRequest["capabilities"]
+  readonly source: Request["source"]
+  readonly maxTokens: number | undefined
+  readonly tenant: string | undefined
+  readonly route: Request["route"]
+  readonly promptLength: number
+  readonly #request: Request
+
+  constructor(request: Request) {
+    this.model = request.model
+    this.capabilities = requiredByChat(request)
+    this.source = request.source
+    this.maxTokens = request.maxTokens
+    this.tenant = request.tenant
+    this.route = request.route
+    this.promptLength = lengthOf(request)
+    this.#request = request
+  }
+
+  pathsOf(need: string): ReadonlyArray<string> {
+    return pathsOf(this.#request, need)
+  }
+
+  promptText(): string {
+    return textOf(this.#request)
+  }
+}
+
+export const routingOf = (request: Request): RoutingRequest => new ChatRouting(request)
 
 /** Validates and routes a request. */
 const route = Effect.fnUntraced(function*({ begin }: Pipeline, input: Request) {

@@ -30,10 +30,15 @@ export interface Server {
   readonly provider: string
 }
 
-export const serverOf = (deployment: Deployment): Server => ({
-  id: deployment.id,
-  provider: providerNameOf(deployment)
-})
+const servers = new WeakMap<Deployment, Server>()
+
+export const serverOf = (deployment: Deployment): Server => {
+  const known = servers.get(deployment)
+  if (known !== undefined) return known
+  const server: Server = { id: deployment.id, provider: providerNameOf(deployment) }
+  servers.set(deployment, server)
+  return server
+}
 
 /** The progress of an attempt. */
 export interface AttemptStats {

@@ -8,7 +8,7 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import { DeploymentDown, make as makeError } from "../../domain/InferenceError.ts"
 import * as Source from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
-import type { Engine, Retain } from "../engines/Engine.ts"
+import type { Engine, EventReceiver, Retain, StartedAnswer } from "../engines/Engine.ts"
 import type { EngineInstance } from "./Actor.ts"
 import * as Actor from "./Actor.ts"
 import type { ActorContext } from "./EngineLifecycle.ts"
@@ -37,23 +37,34 @@ const down = (context: ActorContext, { downUntil, id, lastFailure }: Actor.Actor
   )
 
 /** Counts the holders of a slot: the caller's scope and the engine's job. The slot is released when none is left. */
-const makeSlotHold = (context: ActorContext, instance: EngineInstance) => {
-  const takenAt = now(context)
-  let holders = 1
-  const release = () => {
-    holders--
-    if (holders > 0) return
-    Actor.release(instance, takenAt, now(context))
+class SlotHold {
+  readonly #context: ActorContext
+  readonly #instance: EngineInstance
+  readonly #takenAt: number
+  #holders = 1
+
+  constructor(context: ActorContext, instance: EngineInstance) {
+    this.#context = context
+    this.#instance = instance
+    this.#takenAt = now(context)
+  }
+
+  release(): void {
+    this.#holders--
+    if (this.#holders > 0) return
+    const context = this.#context
+    const instance = this.#instance
+    Actor.release(instance, this.#takenAt, now(context))
     if (instance.running > 0) return
     // Only an instance that has memory can be evicted for one that waits for memory.
     if (instance.bytes > 0) context.memory.replan()
     if (Actor.needsUnloadTimer(instance.actor)) EngineLifecycle.scheduleUnload(context, instance.actor)
   }
-  const retain = () => {
-    holders++
-    return release
+
+  retain(): () => void {
+    this.#holders++
+    return () => this.release()
   }
-  return { retain, release }
 }
 
 /** Whether a call would wait for a load that cannot start, because Troupe shuts down. */
@@ -75,7 +86,7 @@ const leave = (
 ) =>
   Effect.suspend(() => {
     const { instance } = waiting.value
-    if (instance !== undefined) return Effect.sync(makeSlotHold(context, instance).release)
+    if (instance !== undefined) return Effect.sync(() => new SlotHold(context, instance).release())
     actor.mailbox.remove(waiting)
     if (actor.instance !== undefined && movedOn()) actor.instance.detached = true
     return EngineLifecycle.abandon(context, actor)
@@ -123,9 +134,12 @@ const retaining = (engine: Engine, retain: Retain): Engine => ({
 /** The slot's engine; the slot is held until the scope closes and the engine has ended the job. */
 const hold = (context: ActorContext, { engine, instance }: Actor.Slot): Effect.Effect<Engine, never, Scope.Scope> =>
   Effect.flatMap(Effect.scope, (scope) => {
-    const { release, retain } = makeSlotHold(context, instance)
+    const held = new SlotHold(context, instance)
     // `Effect.addFinalizer` would copy the whole context for a finalizer that needs none of it.
-    return Effect.as(Scope.addFinalizer(scope, Effect.sync(release)), retaining(engine, retain))
+    return Effect.as(
+      Scope.addFinalizer(scope, Effect.sync(() => held.release())),
+      retaining(engine, () => held.retain())
+    )
   })
 
 /** See `Models.lease`. */
@@ -148,9 +162,29 @@ export const lease = (context: ActorContext) =>
 
 /** A slot of an engine that can `start`, held until `release`, or `cancel` if it was not used. */
 export interface Slot {
-  readonly start: NonNullable<Engine["start"]>
-  readonly release: () => void
-  readonly cancel: () => void
+  start(...given: Parameters<NonNullable<Engine["start"]>>): ReturnType<NonNullable<Engine["start"]>>
+  release(): void
+  cancel(): void
+}
+
+class StartingSlot extends SlotHold implements Slot {
+  readonly #context: ActorContext
+  readonly #slot: Actor.Slot
+
+  constructor(context: ActorContext, slot: Actor.Slot) {
+    super(context, slot.instance)
+    this.#context = context
+    this.#slot = slot
+  }
+
+  start(generation: Generation, hops: number, receiver: EventReceiver): StartedAnswer | undefined {
+    const { engine } = this.#slot
+    return engine.start!(withoutUnusedTools(generation, engine), hops, receiver, () => this.retain())
+  }
+
+  cancel(): void {
+    Actor.giveBack(this.#slot.instance, now(this.#context))
+  }
 }
 
 /** See `Models.tryLease`. */
@@ -159,15 +193,8 @@ export const tryLease = (context: ActorContext) => (deployment: Deployment, stan
   if (actor.instance?.engine?.start === undefined || refusalOf(context, actor) !== undefined) return undefined
   const slot = Actor.takeSlot(actor)
   if (slot === undefined) return undefined
-  const { engine, instance } = slot
   actor.keepAlive = standing.keepAlive ?? actor.deployment.idleUnload
-  const { release, retain } = makeSlotHold(context, instance)
-  return {
-    start: (generation, hops, receiver) =>
-      engine.start!(withoutUnusedTools(generation, engine), hops, receiver, retain),
-    release,
-    cancel: () => Actor.giveBack(instance, now(context))
-  }
+  return new StartingSlot(context, slot)
 }
 
 /** See `Models.load`. */

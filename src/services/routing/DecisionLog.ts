@@ -3,18 +3,21 @@ import { Context, Effect, Layer, Random } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { Operation } from "../observability/Metrics.ts"
-import { cachedResponses } from "./DecisionRecord.ts"
+import { cachedResponses, present } from "./DecisionRecord.ts"
 import type { Attempt, Decision, Record } from "./DecisionRecord.ts"
 import type { Route } from "./Route.ts"
 
-type Mutable<A> = { -readonly [K in keyof A]: A[K] }
+/** An object with all its optional fields, undefined or not: no write changes its shape. */
+type Written<A> = {
+  -readonly [K in keyof A]-?: object extends Pick<A, K> ? A[K] | undefined : A[K]
+}
 
 /** An attempt while it is written. */
-export type AttemptDraft = Mutable<Attempt>
+export type AttemptDraft = Written<Attempt>
 
 /** A record while it is written. */
-export interface Draft extends Mutable<Omit<Record, "attempts">> {
-  readonly attempts: Array<AttemptDraft>
+export interface Draft extends Written<Omit<Record, "attempts">> {
+  attempts: Array<AttemptDraft>
 }
 
 /** The latest decision records. */
@@ -75,9 +78,37 @@ export const makeDraft = (id: string, operation: Operation, route: Route, at: nu
     at,
     decision: bounded(decision),
     fallbacks: namesOf(route),
-    attempts: []
+    attempts: [],
+    answeredBy: undefined,
+    cache: undefined,
+    tookMs: undefined,
+    end: undefined
   }
 }
+
+/**
+ * Begins an attempt of the request.
+ *
+ * @param startedMs ms after the request arrived
+ */
+export const addAttempt = (record: Draft, deployment: string, startedMs: number, hedge?: true): AttemptDraft => {
+  const attempt: AttemptDraft = {
+    deployment,
+    startedMs,
+    firstTokenMs: undefined,
+    tookMs: undefined,
+    hedge,
+    outcome: "running",
+    error: undefined
+  }
+  // The first one without room for others: most requests have one.
+  if (record.attempts.length === 0) record.attempts = [attempt]
+  else record.attempts.push(attempt)
+  return attempt
+}
+
+/** The record as it is now. */
+export const recordOf = (draft: Draft): Record => ({ ...present(draft), attempts: draft.attempts.map(present) })
 
 /** Keeps the latest records in memory. */
 export const layer = Layer.effect(
@@ -97,9 +128,10 @@ export const layer = Layer.effect(
       },
       find(id) {
         const found = at(Number.parseInt(id.slice(prefix.length), 36))
-        return found?.id === id ? found : undefined
+        return found?.id === id ? recordOf(found) : undefined
       },
-      latest: (most) => Array.from({ length: Math.min(most, records.length) }, (_, before) => at(count - 1 - before)!)
+      latest: (most) =>
+        Array.from({ length: Math.min(most, records.length) }, (_, before) => recordOf(at(count - 1 - before)!))
     })
   })
 )

@@ -65,6 +65,10 @@ export const Attempt = Schema.Struct({
 })
 export type Attempt = typeof Attempt.Type
 
+/** The fields that are not undefined: JSON has no `undefined`. */
+export const present = <A extends object>(some: A): { [K in keyof A]: Exclude<A[K], undefined> } =>
+  Object.fromEntries(Object.entries(some).filter(([, value]) => value !== undefined)) as never
+
 const Names = Schema.Array(Schema.String)
 
 /** One request: how it was routed, and its outcome. */

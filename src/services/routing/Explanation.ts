@@ -15,7 +15,7 @@ import { promptLengthOf } from "../../domain/RoutingRequest.ts"
 import * as Time from "../../domain/Time.ts"
 import { Providers } from "../engines/Providers.ts"
 import { Registry } from "../models/Registry.ts"
-import { cachedResponses, Decision } from "./DecisionRecord.ts"
+import { cachedResponses, Decision, present } from "./DecisionRecord.ts"
 import type { Route } from "./Route.ts"
 import { Router } from "./Router.ts"
 
@@ -83,14 +83,12 @@ export const routingRequestOf = (
   ...rest,
   model,
   capabilities: needs.some((need) => tasks.has(need)) ? needs : ["generate", ...needs],
-  promptLength: prompt === undefined ? undefined : promptLengthOf(prompt),
-  // As engines begin a prompt: no tools, and one message.
-  promptText: prompt === undefined ? undefined : () => JSON.stringify([[], [{ role: "user", content: prompt }]])
+  ...(prompt === undefined ? {} : {
+    promptLength: promptLengthOf(prompt),
+    // As engines begin a prompt: no tools, and one message.
+    promptText: () => JSON.stringify([[], [{ role: "user", content: prompt }]])
+  })
 })
-
-/** The fields that are not undefined: JSON has no `undefined`. */
-const present = <A extends object>(some: A): A =>
-  Object.fromEntries(Object.entries(some).filter(([, value]) => value !== undefined)) as A
 
 const idsOf = (deployments: Route["deployments"]): ReadonlyArray<string> => deployments.map(({ id }) => id)
 

@@ -48,25 +48,26 @@ type RequestFields = Pick<RoutingRequest, "pathsOf" | "source">
 const notSupported = (
   { missing = [], model }: Decision,
   reason: NoDeployment,
-  { pathsOf = () => ["model"], source }: RequestFields
+  fields: RequestFields
 ): InvalidRequest => {
+  const { source } = fields
   if (source !== undefined && missing.includes(`${source.dialect} fields`)) {
     return new InvalidRequest({ ...UnknownFields.refused(source, model), inBody: true })
   }
-  const [path = "model", ...alsoAt] = new Set(missing.flatMap(pathsOf))
+  const [path = "model", ...alsoAt] = new Set(missing.flatMap((one) => fields.pathsOf?.(one) ?? ["model"]))
   return new InvalidRequest({ path, detail: reason.message, ...(alsoAt.length === 0 ? {} : { alsoAt }) })
 }
 
 /** Why no deployment is left. Where none could take the request at any time, the request is invalid. */
 export const noDeployment = (
   decision: Decision,
-  { route = {}, ...fields }: RequestFields & Pick<RoutingRequest, "route"> = {}
+  request: RequestFields & Pick<RoutingRequest, "route"> = {}
 ): InferenceError => {
   const { excluded, missing, model, retryAfterMs } = decision
   const reason = new NoDeployment({ model, excluded, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) })
-  const path = excludingOption(decision, route)
+  const path = excludingOption(decision, request.route ?? {})
   if (path !== undefined) return make(new InvalidRequest({ path, detail: reason.message }))
-  return make(missing === undefined ? reason : notSupported(decision, reason, fields))
+  return make(missing === undefined ? reason : notSupported(decision, reason, request))
 }
 
 /** The decision where no deployment is left, with those of the fallback models. */

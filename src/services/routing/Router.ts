@@ -166,10 +166,13 @@ const longestPrefix = 65_536
 const cacheOwnerOf = ({ deployments }: Model, tenant: string | undefined): string | undefined =>
   deployments.some(({ options }) => "sharePrefixes" in options && options.sharePrefixes) ? undefined : tenant
 
-const prefixOf = (model: Model, policy: Policy, { promptText, tenant }: RoutingRequest) =>
-  policy.selection.strategy === "prefix" && promptText !== undefined
-    ? beginnings(promptText().slice(0, longestPrefix), cacheOwnerOf(model, tenant))
-    : undefined
+const prefixOf = (model: Model, policy: Policy, request: RoutingRequest) => {
+  if (policy.selection.strategy !== "prefix") return undefined
+  const text = request.promptText?.()
+  return text === undefined
+    ? undefined
+    : beginnings(text.slice(0, longestPrefix), cacheOwnerOf(model, request.tenant))
+}
 
 const idOf = ({ id }: Deployment): string => id
 
@@ -416,12 +419,15 @@ const watch = ({ models: { events }, prefixes, tables }: Parts) =>
 const measure = ({ prefixes, stats }: Parts, deployment: string, { prefix }: Route): Measurement.LatencySample => {
   const sample = stats.begin(deployment)
   if (prefix === undefined) return sample
-  // An attempt that is refused before it has a slot leaves no prompt there.
-  const granted = () => {
-    sample.granted()
-    prefixes.note(deployment, prefix)
+  return {
+    // An attempt that is refused before it has a slot leaves no prompt there.
+    granted: () => {
+      sample.granted()
+      prefixes.note(deployment, prefix)
+    },
+    content: () => sample.content(),
+    end: (verdict, tokens) => sample.end(verdict, tokens)
   }
-  return { ...sample, granted }
 }
 
 /** Routes by the registry, the states of actors and measurements. */

@@ -36,9 +36,11 @@ import type { Options } from "../../domain/SelectionOptions.ts"
 import * as Strategies from "../../domain/Strategies.ts"
 import type { Candidate, Decision } from "./DecisionRecord.ts"
 
+type Mutable<A> = { -readonly [K in keyof A]: A[K] }
+
 /** The eligible deployments, by index, and the excluded ones. */
 interface Filtered {
-  readonly eligible: Int32Array
+  readonly eligible: ReadonlyArray<number>
   readonly excluded: ReadonlyArray<Exclusion>
   /** ms until the first deployment that is excluded for a time may be called. */
   readonly retryAfterMs: number | undefined
@@ -142,73 +144,98 @@ export const selected = (
   )
 }
 
+/** Whether the prompt's estimated length counts. */
+const isEstimated = ({ capabilities, promptLength }: RoutingRequest): boolean =>
+  promptLength !== undefined && capabilities.includes("generate")
+
 /**
  * Excludes the deployments whose context window is smaller than the prompt's estimated length, if another one remains: an
  * estimate must not exclude them all.
  */
-const withRoom = (
-  { request, table }: Inquiry,
-  eligible: Int32Array,
-  excluded: Array<Exclusion>
-): Int32Array => {
-  if (request.promptLength === undefined || !request.capabilities.includes("generate")) return eligible
+const withRoom = ({ request, table }: Inquiry, filtered: Filtered): Filtered => {
+  const { eligible, excluded } = filtered
+  if (!isEstimated(request)) return filtered
   const promptTokens = promptTokensOf(request)
+  let tooSmall = 0
+  for (const index of eligible) if (promptTokens >= table.contextWindow[index]!) tooSmall++
+  if (tooSmall === 0 || tooSmall === eligible.length) return filtered
   const isTooSmall = (index: number) => promptTokens >= table.contextWindow[index]!
-  if (!eligible.some(isTooSmall) || eligible.every(isTooSmall)) return eligible
-  return eligible.filter((index) => {
-    if (!isTooSmall(index)) return true
-    const window = table.contextWindow[index]!
-    const reason = `its context window of ${window} tokens is too small for a prompt of about ${promptTokens} tokens`
-    excluded.push({ deployment: table.ids[index]!, reason })
-    return false
+  const exclusionOf = (index: number): Exclusion => ({
+    deployment: table.ids[index]!,
+    reason: `its context window of ${table
+      .contextWindow[index]!} tokens is too small for a prompt of about ${promptTokens} tokens`
   })
+  return {
+    ...filtered,
+    eligible: eligible.filter((index) => !isTooSmall(index)),
+    excluded: [...excluded, ...eligible.filter(isTooSmall).map(exclusionOf)]
+  }
 }
 
-/** Decides about each deployment once. */
-const filter = (
-  table: CandidateTable,
-  conditions: ReadonlyArray<Condition>,
-  request: RoutingRequest,
-  options: Options
-): Filtered => {
-  const inquiry = inquire(table, request, options)
-  const eligible = new Int32Array(table.ids.length)
-  const excluded: Array<Exclusion> = []
-  let count = 0
-  let retryAfterMs: number | undefined
-  for (let index = 0; index < table.ids.length; index++) {
-    const { closed } = conditions[index]!
-    const reason = reasonOf(inquiry, index)
-    // The wait helps only if nothing else excludes the deployment.
-    if (reason !== undefined) excluded.push({ deployment: table.ids[index]!, reason })
-    else if (closed === undefined) eligible[count++] = index
-    else {
-      excluded.push({ deployment: table.ids[index]!, ...closed })
-      retryAfterMs = Math.min(retryAfterMs ?? Number.POSITIVE_INFINITY, closed.retryAfterMs)
-    }
+/** Why it is excluded; undefined: it is eligible. The wait helps only if nothing else excludes it. */
+const exclusionOf = (inquiry: Inquiry, index: number, { closed }: Condition): Exclusion | undefined => {
+  const reason = reasonOf(inquiry, index)
+  const deployment = inquiry.table.ids[index]!
+  return reason === undefined ? closed && { deployment, ...closed } : { deployment, reason }
+}
+
+const firstFree = (excluded: ReadonlyArray<Exclusion>): number | undefined => {
+  let first: number | undefined
+  for (const { retryAfterMs } of excluded) {
+    if (retryAfterMs !== undefined && (first === undefined || retryAfterMs < first)) first = retryAfterMs
   }
-  const missing = count === 0 ? missingEverywhere(inquiry) : undefined
-  return { eligible: withRoom(inquiry, eligible.subarray(0, count), excluded), excluded, retryAfterMs, missing }
+  return first
+}
+
+const noneExcluded: ReadonlyArray<Exclusion> = []
+
+/** Decides about each deployment once. */
+const divide = (inquiry: Inquiry, conditions: ReadonlyArray<Condition>): Pick<Filtered, "eligible" | "excluded"> => {
+  const { rows } = inquiry.table
+  /** Undefined while none is excluded. */
+  let eligible: Array<number> | undefined
+  let excluded: Array<Exclusion> | undefined
+  for (const index of rows) {
+    const exclusion = exclusionOf(inquiry, index, conditions[index]!)
+    if (exclusion === undefined) {
+      eligible?.push(index)
+      continue
+    }
+    eligible ??= rows.slice(0, index)
+    ;(excluded ??= []).push(exclusion)
+  }
+  return { eligible: eligible ?? rows, excluded: excluded ?? noneExcluded }
+}
+
+const filter = (inquiry: Inquiry, conditions: ReadonlyArray<Condition>): Filtered => {
+  const { eligible, excluded } = divide(inquiry, conditions)
+  return withRoom(inquiry, {
+    eligible,
+    excluded,
+    retryAfterMs: firstFree(excluded),
+    missing: eligible.length === 0 ? missingEverywhere(inquiry) : undefined
+  })
 }
 
 const isSpilled = ({ queueFull, state }: Condition): boolean => queueFull || state === "loading"
 
 /** The order of two: first the one that does not spill, then the higher score, then the first in the table. */
 interface Ranking {
-  readonly scores: Float64Array
-  readonly behind: Uint8Array
+  readonly scores: ReadonlyArray<number>
+  /** Those that come after the others, if any. */
+  readonly behind: ReadonlySet<number> | undefined
 }
 
 const isBefore = ({ behind, scores }: Ranking, a: number, b: number): boolean => {
-  if (behind[a] !== behind[b]) return behind[a]! < behind[b]!
+  if (behind !== undefined && behind.has(a) !== behind.has(b)) return behind.has(b)
   return scores[a] === scores[b] ? a < b : scores[a]! > scores[b]!
 }
 
 /** The best few, best first, without sorting the rest. */
-const best = (eligible: ArrayLike<number>, keep: number, ranking: Ranking): Array<number> => {
+const best = (eligible: ReadonlyArray<number>, keep: number, ranking: Ranking): ReadonlyArray<number> => {
+  if (eligible.length === 1 && keep > 0) return eligible
   const top: Array<number> = []
-  for (let at = 0; at < eligible.length; at++) {
-    const index = eligible[at]!
+  for (const index of eligible) {
     if (top.length === keep && !isBefore(ranking, index, top[keep - 1]!)) continue
     let place = top.length < keep ? top.length : keep - 1
     for (; place > 0 && isBefore(ranking, index, top[place - 1]!); place--) top[place] = top[place - 1]!
@@ -219,41 +246,46 @@ const best = (eligible: ArrayLike<number>, keep: number, ranking: Ranking): Arra
 
 /** An idle deployment that was never measured, if one is to be tried. */
 const explored = (
-  eligible: ArrayLike<number>,
+  eligible: ReadonlyArray<number>,
   conditions: ReadonlyArray<Condition>,
   { exploration, strategy }: Options,
   seed: number
 ): number | undefined => {
   if (eligible.length < 2 || (strategy !== "balanced" && strategy !== "speed")) return undefined
   if (draw(seed, -1) >= exploration) return undefined
-  const untried: Array<number> = []
-  for (let at = 0; at < eligible.length; at++) {
-    const index = eligible[at]!
+  const untried = eligible.filter((index) => {
     const { measured } = conditions[index]!
-    if (measured.samples === 0 && measured.inFlight === 0 && !isSpilled(conditions[index]!)) untried.push(index)
-  }
+    return measured.samples === 0 && measured.inFlight === 0 && !isSpilled(conditions[index]!)
+  })
   return untried[Math.floor(draw(seed, -2) * untried.length)]
 }
 
+const noneSpilled: ReadonlyArray<number> = []
+
 /** The deployments that come after the others; none if that is all of them. */
-const spilledOf = (eligible: ArrayLike<number>, conditions: ReadonlyArray<Condition>, { spill }: Options) => {
-  const spilled: Array<number> = []
-  if (!spill) return spilled
-  for (let at = 0; at < eligible.length; at++) if (isSpilled(conditions[eligible[at]!]!)) spilled.push(eligible[at]!)
-  return spilled.length === eligible.length ? [] : spilled
+const spilledOf = (
+  eligible: ReadonlyArray<number>,
+  conditions: ReadonlyArray<Condition>,
+  { spill }: Options
+): ReadonlyArray<number> => {
+  if (!spill) return noneSpilled
+  let count = 0
+  for (const index of eligible) if (isSpilled(conditions[index]!)) count++
+  return count === 0 || count === eligible.length
+    ? noneSpilled
+    : eligible.filter((index) => isSpilled(conditions[index]!))
 }
 
 /** The order in which to try them: the best few, after the one that is explored. */
 const rank = (
-  eligible: ArrayLike<number>,
-  scores: Float64Array,
+  eligible: ReadonlyArray<number>,
+  scores: ReadonlyArray<number>,
   conditions: ReadonlyArray<Condition>,
   options: Options,
   seed: number
 ) => {
-  const behind = new Uint8Array(conditions.length)
   const spilled = spilledOf(eligible, conditions, options)
-  for (const index of spilled) behind[index] = 1
+  const behind = spilled.length === 0 ? undefined : new Set(spilled)
   const top = best(eligible, options.keep, { scores, behind })
   const first = explored(eligible, conditions, options, seed)
   if (first === undefined || first === top[0]) return { order: top, isExplored: false, spilled }
@@ -262,14 +294,8 @@ const rank = (
 }
 
 /** The names of its unknown figures. */
-const unknownOf = (table: CandidateTable, index: number, measured: Measurement): ReadonlyArray<string> => {
-  const unknown: Array<string> = []
-  if (Number.isNaN(table.inputPrice[index]!)) unknown.push("price")
-  if (Number.isNaN(table.quality[index]!)) unknown.push("quality")
-  if (Number.isNaN(table.contextWindow[index]!)) unknown.push("contextWindow")
-  if (measured.samples === 0) unknown.push("speed")
-  return unknown
-}
+const unknownOf = ({ unknown }: CandidateTable, index: number, { samples }: Measurement): ReadonlyArray<string> =>
+  samples === 0 ? [...unknown[index]!, "speed"] : unknown[index]!
 
 /** The candidates in order, best first; none where all are excluded. */
 export const decide = (
@@ -279,10 +305,10 @@ export const decide = (
   options: Options,
   moment: Moment
 ): Decision => {
-  const { eligible, excluded, missing, retryAfterMs } = filter(table, conditions, request, options)
+  const { eligible, excluded, missing, retryAfterMs } = filter(inquire(table, request, options), conditions)
   const { scores, terms } = Strategies.score({ table, conditions, request, options, moment, eligible })
   const { isExplored, order, spilled } = rank(eligible, scores, conditions, options, moment.seed)
-  return {
+  const decision: Mutable<Decision> = {
     model: request.model,
     strategy: typeof options.strategy === "string" ? options.strategy : options.strategy.name,
     candidates: order.map((index): Candidate => ({
@@ -293,10 +319,11 @@ export const decide = (
       unknown: unknownOf(table, index, conditions[index]!.measured)
     })),
     eligible: eligible.length,
-    excluded,
-    ...(isExplored ? { explored: true } : {}),
-    ...(spilled.length === 0 ? {} : { spilled: spilled.map((index) => table.ids[index]!) }),
-    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-    ...(missing === undefined ? {} : { missing })
+    excluded
   }
+  if (isExplored) decision.explored = true
+  if (spilled.length > 0) decision.spilled = spilled.map((index) => table.ids[index]!)
+  if (retryAfterMs !== undefined) decision.retryAfterMs = retryAfterMs
+  if (missing !== undefined) decision.missing = missing
+  return decision
 }

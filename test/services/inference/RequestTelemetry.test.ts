@@ -86,7 +86,7 @@ describe("an attempt that its circuit rejects", () => {
         rejection
       )
       assert.deepStrictEqual(ends, [["left", 0]])
-      assert.deepStrictEqual(state.record.attempts, [{
+      assert.deepStrictEqual(DecisionLog.recordOf(state.record).attempts, [{
         deployment: "a",
         startedMs: 0,
         tookMs: 0,

@@ -72,6 +72,6 @@ describe("an explanation", () => {
     const request = Explanation.routingRequestOf({ prompt: "Hello", needs: ["tools"], maxTokens: 5 }, "a")
     assert.deepInclude(request, { model: "a", capabilities: ["generate", "tools"], maxTokens: 5, promptLength: 5 })
     assert.strictEqual(request.promptText?.(), `[[],[{"role":"user","content":"Hello"}]]`)
-    assert.isUndefined(Explanation.routingRequestOf({}, "a").promptText)
+    assert.isUndefined(Explanation.routingRequestOf({}, "a").promptText?.())
   })
 })
