@@ -1,5 +1,6 @@
 /** The command line as a process: signals, the end of the process and its exit code. Importing it runs it. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as Channel from "../layers/processes/Channel.ts"
 import * as Program from "./Program.ts"
 import * as Signals from "./Signals.ts"
 
@@ -14,3 +15,5 @@ Program.run(process.argv.slice(2), globalThis.console).pipe(
     teardown: (exit, onExit) => onExit(Program.exitCodeOf(exit, exitCodeOfSignal() ?? 130))
   })
 )
+
+if (Channel.isServiceProcess()) Channel.follow(Signals.killSelf)

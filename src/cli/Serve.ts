@@ -4,14 +4,25 @@ import { Command, Flag } from "effect/cli"
 import { HttpServer } from "effect/http"
 import * as NetAddress from "effect/net/NetAddress"
 import { flushCompileCache } from "node:module"
+import { availableParallelism, tmpdir } from "node:os"
 import * as App from "../App.ts"
 import { durationText } from "../domain/Fields.ts"
 import type { InferenceError } from "../domain/InferenceError.ts"
-import { formatPath } from "../domain/Problem.ts"
+import * as Problem from "../domain/Problem.ts"
 import * as Binding from "../layers/http/Binding.ts"
+import * as Channel from "../layers/processes/Channel.ts"
+import { checkPort, spawn } from "../layers/processes/Spawn.ts"
+import { supervise } from "../layers/processes/Supervisor.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
+import { CircuitsOfOthers, SharedCircuits } from "../services/health/SharedCircuits.ts"
 import { VirtualKeys } from "../services/keys/VirtualKeys.ts"
 import { Models } from "../services/models/Models.ts"
+import { SlotLease, SlotLeases } from "../services/models/SlotLeases.ts"
+import type { Bound, Place } from "../services/processes/ProcessGroup.ts"
+import { ProcessGroup, socketOf } from "../services/processes/ProcessGroup.ts"
+import * as Shares from "../services/processes/Shares.ts"
+import { defaultSocket } from "../services/settings/Resolution.ts"
+import { mostProcesses } from "../services/settings/Schema.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { AdminAddress, Settings, SettingsError } from "../services/settings/Settings.ts"
 import { addressOf, CommandFailed, config, urlOf } from "./Flags.ts"
@@ -40,21 +51,28 @@ const adminPort = Flag.Int("admin-port").pipe(
 /** The defaults of a service. */
 const service = { engineHost: "process", defaultStorage: "sqlite" } as const
 
+const processes = Flag.String("processes").pipe(
+  Flag.withSchema(
+    Schema.String.check(
+      Schema.makeFilter((text) =>
+        text === "auto" || /^[1-9]\d{0,2}$/.test(text) && Number(text) <= mostProcesses ||
+        `${Problem.expectedWholeNumber(1, mostProcesses)}, or auto`
+      )
+    )
+  ),
+  Flag.withDescription("Service processes on the port, auto for one for each core (default: the configuration, 1)"),
+  Flag.optional
+)
+
 const adminText = ({ socket, url }: AdminAddress["Service"]): string =>
   [url, socket].filter((address) => address !== undefined).join(" and ") || "the same port, with the token"
 
-/** Where the service listens and who may call it. */
-interface Listening {
+interface Listening extends Bound {
   readonly settings: Resolved
-  /** The URL of the address that was bound. */
-  readonly bound: string
-  readonly port: number
-  readonly admin: AdminAddress["Service"]
-  /** Whether requests need a key. */
-  readonly hasKeys: boolean
+  readonly count?: number
 }
 
-const listening = ({ admin, bound, hasKeys, port, settings }: Listening): string => {
+const listening = ({ admin, bound, count = 1, hasKeys, port, settings }: Listening): string => {
   const model = settings.models[0]?.name ?? "tiny-chat"
   const body = JSON.stringify({
     model,
@@ -64,7 +82,7 @@ const listening = ({ admin, bound, hasKeys, port, settings }: Listening): string
   const key = hasKeys ? " -H 'authorization: Bearer KEY'" : ""
   const url = urlOf(settings.server.host, port)
   return [
-    `Troupe listens on ${bound} (${settings.environment})`,
+    `Troupe listens on ${bound} (${settings.environment})${count === 1 ? "" : ` with ${count} processes`}`,
     `${Binding.callersText(settings.server, hasKeys)}.`,
     `Administration at ${adminText(admin)}`,
     "",
@@ -120,61 +138,167 @@ const withPlace = Effect.fnUntraced(function*(file: string | undefined, error: I
   const { source, text } = yield* SettingsFile.inspect({ ...service, file })
   if (text === undefined) return yield* error
   const [, model, index] = /^(.*)#(\d+)$/s.exec(reason.deployment)!
-  const path = formatPath(["models", model!, "deployments", Number(index)])
+  const path = Problem.formatPath(["models", model!, "deployments", Number(index)])
   return yield* new SettingsError({
     source,
     problems: SettingsFile.located(text, [{ path, expected: reason.message.replace(/\.$/, "") }])
   })
 })
 
+interface Flags {
+  readonly adminPort: Option.Option<number>
+  readonly config: Option.Option<string>
+  readonly host: Option.Option<string>
+  readonly port: Option.Option<number>
+  readonly processes: Option.Option<string>
+}
+
+/** The settings with the flags, and the text that they are from. */
+const load = Effect.fnUntraced(function*({ adminPort, config, host, port, processes }: Flags, place?: Place) {
+  const { problems, settings, source, text } = yield* SettingsFile.inspect({
+    ...service,
+    file: Option.getOrUndefined(config),
+    ...(place === undefined ? {} : { read: { text: place.configuration } })
+  })
+  if (settings === undefined || problems.length > 0) {
+    return yield* new SettingsError({ source, problems: [...problems] })
+  }
+  const { server } = settings
+  const wanted = Option.getOrElse(processes, () => server.processes)
+  const count = place?.count ?? (wanted === "auto" ? availableParallelism() : Number(wanted))
+  const unfit = count === 1 ? [] : SettingsFile.located(text, Shares.problemsOf(settings, count))
+  if (unfit.length > 0) return yield* new SettingsError({ source, problems: [...unfit] })
+  const resolved: Resolved = {
+    ...settings,
+    server: {
+      ...server,
+      ...(yield* addressOf(server, { host: Option.getOrUndefined(host), port: Option.getOrUndefined(port) })),
+      admin: { ...server.admin, ...(Option.isSome(adminPort) ? { port: adminPort.value } : {}) }
+    }
+  }
+  return { count, settings: resolved, text }
+})
+
+/** Runs the service in this process, until a signal stops it. */
+const run = (
+  settings: Resolved,
+  file: string | undefined,
+  onListening: (bound: Bound) => Effect.Effect<void>
+) => {
+  const banner = Layer.effectDiscard(Effect.gen(function*() {
+    const { address } = yield* HttpServer.HttpServer
+    // The layer that is built last is finalized first. Added before the banner: a signal may arrive right after it.
+    const services = yield* Effect.context<Models>()
+    yield* Effect.addFinalizer(() => Effect.provide(logShutdown(settings), services))
+    const admin = yield* AdminAddress
+    if (admin.socket !== undefined) temporaryFiles.add(admin.socket)
+    const keys = yield* VirtualKeys
+    const { host, port } = settings.server
+    const place = "port" in address
+      ? { bound: `http://${NetAddress.formatUrlHost(address.address)}:${address.port}`, port: address.port }
+      : { bound: urlOf(host, port), port }
+    yield* onListening({ ...place, admin, hasKeys: keys.areRequired() })
+    // Node.js would write it at an orderly exit only.
+    flushCompileCache()
+  }))
+  return banner.pipe(
+    Layer.provide(App.service),
+    Layer.provide(Layer.effectDiscard(Channel.isServiceProcess() ? Effect.void : ignoreHangUp)),
+    Layer.provide(Layer.merge(Layer.succeed(Settings, settings), Logging.layer(settings))),
+    Layer.launch,
+    Effect.catchTags({
+      ServeError: (error) => Effect.fail(listenError(settings, error)),
+      InferenceError: (error) => withPlace(file, error)
+    })
+  )
+}
+
+/** Runs one of several processes of the service. */
+const runMember = Effect.fnUntraced(function*(flags: Flags) {
+  const member = yield* Channel.open
+  const { settings } = yield* load(flags, member)
+  const { index, count, port, adminPort = settings.server.admin.port } = member
+  const { admin, ...server } = settings.server
+  const own = Shares.settingsOf(
+    {
+      ...settings,
+      server: { ...server, port, admin: { ...admin, ...(adminPort === undefined ? {} : { port: adminPort }) } }
+    },
+    index,
+    count
+  )
+  const leases = new Map(
+    Array.from(Shares.leasedLimits(settings.models).keys(), (id) => [id, new SlotLease(id, member.send)] as const)
+  )
+  const circuits = new SharedCircuits(member.send)
+  member.listen((message) => {
+    circuits.receive(message)
+    if (message.type === "grant" || message.type === "recall") leases.get(message.deployment)?.receive(message)
+  })
+  const onListening = (bound: Bound) =>
+    Effect.sync(() => {
+      temporaryFiles.add(socketOf(defaultSocket(bound.port, tmpdir(), process), index))
+      member.send({ type: "listening", bound })
+    })
+  return yield* run(own, Option.getOrUndefined(flags.config), onListening).pipe(
+    Effect.provideService(ProcessGroup, member),
+    Effect.provideService(SlotLeases, leases),
+    Effect.provideService(CircuitsOfOthers, circuits),
+    Effect.annotateLogs({ process: index })
+  )
+})
+
+/** How much longer than running requests the processes may take to stop. */
+const stopMargin = Duration.seconds(15)
+
+/** Runs the service in several processes, and supervises them. */
+const runGroup = ({ count, settings, text }: Effect.Success<ReturnType<typeof load>>) =>
+  Effect.gen(function*() {
+    const { host, port, shutdownGrace } = settings.server
+    yield* checkPort(host, port)
+    const bound = yield* supervise({
+      count,
+      spawn,
+      port,
+      configuration: text,
+      limits: Shares.leasedLimits(settings.models),
+      grace: Duration.sum(shutdownGrace, stopMargin)
+    })
+    yield* ignoreHangUp
+    yield* Console.log(listening({ ...bound, settings, count }))
+    return yield* Effect.never
+  }).pipe(
+    Effect.scoped,
+    Effect.catchTags({
+      // The process has written what is wrong.
+      ProcessEnded: () =>
+        Effect.sync(() => {
+          process.exitCode = 1
+        }),
+      PortError: (error) => Effect.fail(listenError(settings, error))
+    }),
+    Effect.provide(Logging.layer(settings))
+  )
+
 export const serve = Command.make(
   "serve",
-  { adminPort, config, host, port },
-  ({ adminPort, config, host, port }) =>
+  { adminPort, config, host, port, processes },
+  (flags) =>
     Effect.gen(function*() {
-      const loaded = yield* SettingsFile.load({ ...service, file: Option.getOrUndefined(config) })
-      const settings: Resolved = {
-        ...loaded,
-        server: {
-          ...loaded.server,
-          ...(yield* addressOf(loaded.server, {
-            host: Option.getOrUndefined(host),
-            port: Option.getOrUndefined(port)
-          })),
-          admin: { ...loaded.server.admin, ...(Option.isSome(adminPort) ? { port: adminPort.value } : {}) }
-        }
-      }
-      const banner = Layer.effectDiscard(Effect.gen(function*() {
-        const { address } = yield* HttpServer.HttpServer
-        // The layer that is built last is finalized first. Added before the banner: a signal may arrive right after it.
-        const services = yield* Effect.context<Models>()
-        yield* Effect.addFinalizer(() => Effect.provide(logShutdown(settings), services))
-        const admin = yield* AdminAddress
-        if (admin.socket !== undefined) temporaryFiles.add(admin.socket)
-        const keys = yield* VirtualKeys
-        const { host, port } = settings.server
-        const place = "port" in address
-          ? { bound: `http://${NetAddress.formatUrlHost(address.address)}:${address.port}`, port: address.port }
-          : { bound: urlOf(host, port), port }
-        yield* Console.log(listening({ ...place, settings, admin, hasKeys: keys.areRequired() }))
-        // Node.js would write it at an orderly exit only.
-        flushCompileCache()
-      }))
-      return yield* banner.pipe(
-        Layer.provide(App.service),
-        Layer.provide(Layer.effectDiscard(ignoreHangUp)),
-        Layer.provide(Layer.merge(Layer.succeed(Settings, settings), Logging.layer(settings))),
-        Layer.launch,
-        Effect.catchTag("ServeError", (error) => Effect.fail(listenError(settings, error))),
-        Effect.catchTag("InferenceError", (error) => withPlace(Option.getOrUndefined(config), error)),
-        // An orderly shutdown is a success.
-        Effect.onInterrupt(() =>
-          Effect.sync(() => {
-            process.exitCode = 0
-          })
-        )
+      if (Channel.isServiceProcess()) return yield* runMember(flags)
+      const loaded = yield* load(flags)
+      if (loaded.count > 1) return yield* runGroup(loaded)
+      const { settings } = loaded
+      return yield* run(settings, Option.getOrUndefined(flags.config), (bound) =>
+        Console.log(listening({ ...bound, settings })))
+    }).pipe(
+      // An orderly shutdown is a success.
+      Effect.onInterrupt(() =>
+        Effect.sync(() => {
+          process.exitCode = 0
+        })
       )
-    })
+    )
 ).pipe(
   Command.withDescription("Start the HTTP service and load the first deployment of each model"),
   Command.withExamples([

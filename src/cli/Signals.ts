@@ -22,8 +22,8 @@ export const endsImmediately = (firstAtMs: number | undefined, nowMs: number, sc
 /** Files to remove when a second signal ends the process, since finalizers do not run then. */
 export const temporaryFiles = new Set<string>()
 
-/** An ordinary exit would end native threads in the middle of their work, which aborts. */
-const killSelf = (): void => {
+/** Ends this process. An ordinary exit would end native threads in the middle of their work, which aborts. */
+export const killSelf = (): void => {
   for (const file of temporaryFiles) {
     try {
       unlinkSync(file)

@@ -21,6 +21,9 @@ export const restart = Schedule.min([Schedule.exponential("100 millis"), Schedul
   Schedule.while(({ input: { reason } }) => reason._tag === "EngineCrashed" || reason._tag === "EngineHung")
 )
 
+/** When a service process that ended is started again: after 0.1 s, doubling to at most 10 s; at once after `stableAfter`. */
+export const processRestart = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("10 seconds")])
+
 /** When a deployment's circuit opens, for how long, and when it closes again. */
 export const breaker = {
   /** Consecutive failures. */

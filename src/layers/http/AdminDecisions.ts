@@ -11,8 +11,11 @@ import { Registry } from "../../services/models/Registry.ts"
 import { DecisionLog } from "../../services/routing/DecisionLog.ts"
 import * as Explanation from "../../services/routing/Explanation.ts"
 import { Router } from "../../services/routing/Router.ts"
+import type { Decisions } from "./AdminSchema.ts"
 import { respondError } from "./Dialect.ts"
 import { parse } from "./Endpoint.ts"
+import { PeerProcesses } from "./Peers.ts"
+import * as WholeService from "./WholeService.ts"
 
 const defaultLimit = 20
 
@@ -56,16 +59,29 @@ export const make = Effect.gen(function*() {
       Effect.provideService(Registry, registry),
       Effect.provideService(Providers, providers)
     )
+  const peers = yield* PeerProcesses
+  /** The other processes, where this one answers for all of them. */
+  const others = peers?.isFirst === true ? peers : undefined
+  const latest = (limit: number) =>
+    others === undefined
+      ? Effect.sync(() => decisions.latest(limit))
+      : Effect.map(
+        others.askJson<Decisions>("GET", `/admin/decisions?limit=${limit}`),
+        (answers) => WholeService.decisions(decisions.latest(limit), answers, limit)
+      )
+  const find = Effect.fnUntraced(function*(id: string) {
+    const found: unknown = decisions.find(id)
+    if (found !== undefined || others === undefined) return found
+    const [record] = yield* others.askJson<unknown>("GET", `/admin/decisions/${encodeURIComponent(id)}`)
+    return record
+  })
   return {
     latest: (limit = defaultLimit) =>
       Number.isInteger(limit) && limit >= 1 && limit <= keptDecisions
-        ? Effect.sync(() => HttpServerResponse.jsonUnsafe({ decisions: decisions.latest(limit) }))
+        ? Effect.map(latest(limit), (decisions) => HttpServerResponse.jsonUnsafe({ decisions }))
         : Effect.fail(wrong("limit", Problem.expectedWholeNumber(1, keptDecisions))),
     find: (id: string) =>
-      Effect.sync(() => {
-        const found = decisions.find(id)
-        return found === undefined ? notFound(id) : HttpServerResponse.jsonUnsafe(found)
-      }),
+      Effect.map(find(id), (found) => found === undefined ? notFound(id) : HttpServerResponse.jsonUnsafe(found)),
     explain: Effect.map(
       Effect.flatMap(explanationRequest, explain),
       (explanation) => HttpServerResponse.jsonUnsafe(explanation)

@@ -27,6 +27,8 @@ import { isSameUser, makeLookup } from "./AdminPeer.ts"
 import * as Authentication from "./Authentication.ts"
 import { isLoopbackHost } from "./Cors.ts"
 import { respondError } from "./Dialect.ts"
+import type { Peers } from "./Peers.ts"
+import { PeerProcesses } from "./Peers.ts"
 
 const loopback = /^(?:::ffff:)?127\.|^::1$/
 
@@ -100,6 +102,7 @@ const refusal = (
   origin: Origin | undefined,
   secrets: Secrets
 ): HttpServerResponse.HttpServerResponse | undefined => {
+  if (origin === "process") return undefined
   if (origin !== "socket" && isRequired(secrets)) return withSecret(request, secrets)
   if (origin === undefined && request.method !== "GET") return notHere
   if (!isDirect(request)) return notLocal
@@ -112,6 +115,13 @@ const refusal = (
 const fields = { prompt: "prompt", rename: (path: string) => path }
 
 type Answer<E, R> = Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
+
+/** The answer of this process, unless another one answers for the whole service. */
+const inGroup = <R>(
+  answer: Answer<InferenceError, R>,
+  peers: Peers | undefined,
+  request: HttpServerRequest.HttpServerRequest
+): Answer<InferenceError, R> => peers === undefined || peers.answersWhole(request) ? answer : peers.passRequest(request)
 
 const secretsOf = Effect.gen(function*() {
   const { server } = yield* Settings
@@ -126,22 +136,26 @@ export const makeForReaders = Effect.map(
   secretsOf,
   (secrets) => <R>(answer: Answer<never, R>): Answer<never, R | HttpServerRequest.HttpServerRequest> =>
     Effect.flatMap(HttpServerRequest.HttpServerRequest, (request): Answer<never, R> => {
-      if (originOf(request.source) === "socket" || !secrets.authentication.isRequired) return answer
+      const origin = originOf(request.source)
+      if (origin === "socket" || origin === "process" || !secrets.authentication.isRequired) return answer
       const refused = withSecret(request, secrets)
       return refused === undefined ? answer : Effect.succeed(refused)
     })
 )
 
 /** Makes answers that only administrators get. */
-export const make = Effect.map(secretsOf, (secrets) => {
+export const make = Effect.gen(function*() {
+  const secrets = yield* secretsOf
+  const peers = yield* PeerProcesses
   const lookup = makeLookup()
   const isOwnUser = ({ source }: HttpServerRequest.HttpServerRequest) =>
     Effect.map(
       Effect.promise(async () => source instanceof IncomingMessage ? lookup(source.socket) : undefined),
       (owner) => isSameUser(owner, process.geteuid?.())
     )
-  return <R>(answer: Answer<InferenceError, R>): Answer<never, R | HttpServerRequest.HttpServerRequest> =>
+  return <R>(own: Answer<InferenceError, R>): Answer<never, R | HttpServerRequest.HttpServerRequest> =>
     Effect.flatMap(HttpServerRequest.HttpServerRequest, (request): Answer<InferenceError, R> => {
+      const answer = inGroup(own, peers, request)
       const origin = originOf(request.source)
       const refused = refusal(request, origin, secrets)
       if (refused !== undefined) return Effect.succeed(refused)

@@ -27,8 +27,8 @@ export class AdminListenError extends Schema.TaggedError<AdminListenError>()("Ad
   message: Schema.String
 }) {}
 
-/** How a request reached administration. */
-export type Origin = "socket" | "port"
+/** How a request reached administration; `process`: another process of the service passed it on. */
+export type Origin = "socket" | "port" | "process"
 
 const origins = new WeakMap<Socket, Origin>()
 
@@ -148,6 +148,43 @@ const openPort = Effect.fnUntraced(function*(options: Options) {
   const bound = server.address()
   return typeof bound === "object" && bound !== null ? `http://${host}:${bound.port}` : undefined
 })
+
+/**
+ * Listens for other processes of the service until the scope ends, and then until the requests in progress have ended.
+ *
+ * @param path socket file, in a folder of this user alone
+ * @param graceMs after which the rest of them is closed
+ */
+export const listeningForProcesses = (options: Options, path: string, graceMs: number) =>
+  Effect.acquireRelease(
+    Effect.tryPromise({
+      try: async () => {
+        makePrivateFolder(dirname(path))
+        const server = makeServer(options, "process")
+        // A process would send a request into a connection that is just being closed.
+        server.keepAliveTimeout = 0
+        server.on("request", (_, response: ServerResponse) =>
+          response.on("close", () => {
+            // Idle again after this event.
+            if (!server.listening) setImmediate(() => server.closeIdleConnections())
+          }))
+        await listenAtSocket(server, path)
+        return server
+      },
+      catch: (cause) =>
+        new AdminListenError({
+          message: `The service's processes cannot listen at ${path}: ${(cause as Error).message}.`
+        })
+    }),
+    (server) =>
+      Effect.callback<void>((resume) => {
+        const rest = setTimeout(() => server.closeAllConnections(), graceMs)
+        server.close(() => {
+          clearTimeout(rest)
+          resume(Effect.void)
+        })
+      })
+  )
 
 /** Listens until the scope ends. */
 export const listening = Effect.fnUntraced(function*(options: Options) {

@@ -11,6 +11,7 @@ import { Providers } from "../../services/engines/Providers.ts"
 import { Breaker } from "../../services/health/Breaker.ts"
 import { Registry } from "../../services/models/Registry.ts"
 import { respondError } from "./Dialect.ts"
+import * as WholeAdmin from "./WholeAdmin.ts"
 
 /** Suggests the deployments of the model of this name, else the one with the nearest id. */
 const suggestionFor = (id: string, deployments: ReadonlyArray<Deployment>): string => {
@@ -32,7 +33,12 @@ export const make = Effect.gen(function*() {
   const cache = yield* ResponseCache
   const providers = yield* Providers
   const registry = yield* Registry
-  const circuits = Effect.map(breaker.states, (circuits) => HttpServerResponse.jsonUnsafe({ circuits }))
+  const whole = yield* WholeAdmin.make
+  const circuits = Effect.map(
+    Effect.flatMap(breaker.states, whole.circuits),
+    (circuits) => HttpServerResponse.jsonUnsafe({ circuits })
+  )
+  const contents = Effect.suspend(() => whole.cache(cache.contents()))
 
   /** Nothing that failed before keeps calls from the deployment. */
   const callAgain = (deployment: Deployment) =>
@@ -46,10 +52,13 @@ export const make = Effect.gen(function*() {
       const deployment = deployments.find((one) => one.id === id)
       if (deployment === undefined) return respondError(noDeployment(id, deployments))
       yield* callAgain(deployment)
+      yield* whole.post(deployment.model, `/admin/circuits/${encodeURIComponent(id)}/reset`)
       return yield* circuits
     }),
-    cache: Effect.sync(() => HttpServerResponse.jsonUnsafe(cache.contents())),
-    clearCache: (which: Selection) =>
-      Effect.map(cache.clear(which), (cleared) => HttpServerResponse.jsonUnsafe({ cleared, ...cache.contents() }))
+    cache: Effect.map(contents, (found) => HttpServerResponse.jsonUnsafe(found)),
+    clearCache: Effect.fnUntraced(function*(which: Selection) {
+      const cleared = (yield* cache.clear(which)) + (yield* whole.clearCache(which))
+      return HttpServerResponse.jsonUnsafe({ cleared, ...yield* contents })
+    })
   }
 })

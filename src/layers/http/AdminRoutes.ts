@@ -21,6 +21,7 @@ import type { Action } from "./AdminSchema.ts"
 import { actions as actionNames, isAction } from "./AdminSchema.ts"
 import { TypedApi } from "./Api.ts"
 import { respondError } from "./Dialect.ts"
+import * as WholeAdmin from "./WholeAdmin.ts"
 
 const noAction = (action: string) =>
   OpenAiEncodeError.make(
@@ -64,6 +65,14 @@ const makeDescribe = (models: Models["Service"], providers: Providers["Service"]
     return { ...status, model, engine: options.engine, pinned, ...circuitOf(id, states), ...waiting }
   })
 
+type Act = (deployment: Deployment) => Effect.Effect<void, InferenceError>
+
+/** What an operator has loaded successfully is called again, whatever failed before. */
+const makeActions = (models: Models["Service"], callAgain: Act): Readonly<Record<Action, Act>> => {
+  const thenReset = (action: Act): Act => (deployment) => Effect.andThen(action(deployment), callAgain(deployment))
+  return { load: thenReset(models.load), unload: models.unload, reload: thenReset(models.replace) }
+}
+
 export const layer = HttpApiBuilder.group(
   TypedApi,
   "admin",
@@ -73,6 +82,7 @@ export const layer = HttpApiBuilder.group(
     const breaker = yield* Breaker
     const providers = yield* Providers
     const guarded = yield* AdminGuard.make
+    const whole = yield* WholeAdmin.make
 
     const resets = yield* AdminResets.make
 
@@ -80,24 +90,16 @@ export const layer = HttpApiBuilder.group(
     const list = Effect.fnUntraced(function*(deployments: ReadonlyArray<Deployment>) {
       const states = yield* breaker.states
       const described = yield* Effect.forEach(deployments, (deployment) => describe(deployment, states))
-      return HttpServerResponse.jsonUnsafe({ deployments: described })
+      return HttpServerResponse.jsonUnsafe({ deployments: yield* whole.deployments(described) })
     })
     const all = Effect.suspend(() => list(registry.models().flatMap(({ deployments }) => deployments)))
 
-    /** What an operator has loaded successfully is called again, whatever failed before. */
-    const thenReset =
-      (action: (deployment: Deployment) => Effect.Effect<void, InferenceError>) => (deployment: Deployment) =>
-        Effect.andThen(action(deployment), resets.callAgain(deployment))
-
-    const actions: Readonly<Record<Action, (deployment: Deployment) => Effect.Effect<void, InferenceError>>> = {
-      load: thenReset(models.load),
-      unload: models.unload,
-      reload: thenReset(models.replace)
-    }
+    const actions = makeActions(models, resets.callAgain)
     const act = Effect.fnUntraced(function*(model: string, action: string) {
       if (!isAction(action)) return respondError(noAction(action))
       const { deployments } = yield* Effect.fromResult(registry.find(model))
       yield* Effect.forEach(deployments, actions[action], { discard: true })
+      yield* whole.post(model, `/admin/models/${encodeURIComponent(model)}/${action}`)
       return yield* list(deployments)
     })
 
@@ -105,7 +107,7 @@ export const layer = HttpApiBuilder.group(
 
     return handlers.handleRaw("deployments", () => guarded(all))
       .handleRaw("act", ({ params }) => guarded(act(params.model, params.action)))
-      .handleRaw("events", () => guarded(Effect.succeed(watch(models.events))))
+      .handleRaw("events", () => guarded(Effect.succeed(watch(whole.events(models.events)))))
       .handleRaw("circuits", () => guarded(resets.circuits))
       .handleRaw("resetCircuit", ({ params }) => guarded(resets.circuit(params.deployment)))
       .handleRaw("circuitEvents", () => guarded(Effect.succeed(watch(breaker.transitions))))

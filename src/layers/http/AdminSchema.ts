@@ -19,6 +19,7 @@ export type Circuit = typeof Circuit.Type
 
 /** Of every deployment that has been called. */
 export const Circuits = Schema.Struct({ circuits: Schema.Array(Circuit) })
+export type Circuits = typeof Circuits.Type
 
 /** A change of a deployment's circuit. */
 export const CircuitEvent = Schema.Struct({
@@ -57,9 +58,11 @@ export const Deployment = Schema.Struct({
 export type Deployment = typeof Deployment.Type
 
 export const Deployments = Schema.Struct({ deployments: Schema.Array(Deployment) })
+export type Deployments = typeof Deployments.Type
 
 /** The latest first. */
 export const Decisions = Schema.Struct({ decisions: Schema.Array(Record) })
+export type Decisions = typeof Decisions.Type
 
 /** A change of a deployment's state. */
 export const Event = Schema.Struct({
@@ -95,6 +98,7 @@ export const CacheSelection = Schema.Struct({
 
 /** What is left of the cache, and the number of answers that memory no longer has. */
 export const CacheCleared = Schema.Struct({ cleared: Schema.Int, ...contents })
+export type CacheCleared = typeof CacheCleared.Type
 
 /** What can be done to a model's deployments. */
 export const actions = ["load", "unload", "reload"] as const

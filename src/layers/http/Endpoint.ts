@@ -23,12 +23,15 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
 import { Settings } from "../../services/settings/Settings.ts"
+import * as AdminListener from "./AdminListener.ts"
 import * as Authentication from "./Authentication.ts"
 import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
 import * as DirectRoutes from "./DirectRoutes.ts"
 import type { DirectHandler } from "./NodeServer.ts"
 import { NodeExchange, Unsent } from "./NodeServer.ts"
+import type { Peers } from "./Peers.ts"
+import { addressHeader, PeerProcesses } from "./Peers.ts"
 import * as RequestBody from "./RequestBody.ts"
 
 /** One request. */
@@ -183,8 +186,11 @@ const originOf = (context: Context.Context<never>) => {
     return { address: socket.remoteAddress, headers: headers as RequestHeaders }
   }
   const request = Option.getOrUndefined(Context.getOption(context, HttpServerRequest.HttpServerRequest))
-  return request &&
-    { address: Option.getOrUndefined(request.remoteAddress), headers: request.headers as RequestHeaders }
+  if (request === undefined) return undefined
+  const headers = request.headers as RequestHeaders
+  // Another process of the service has accepted the request, and resolved the address.
+  if (AdminListener.originOf(request.source) === "process") return { address: headers[addressHeader], headers: {} }
+  return { address: Option.getOrUndefined(request.remoteAddress), headers }
 }
 
 /** The address of a caller, by which callers share a model fairly. */
@@ -229,6 +235,7 @@ type Responded = Effect.Effect<Response | Unsent, never, Scope.Scope>
 interface DialectParts {
   readonly conventions: Conventions
   readonly bodyProblems: ReturnType<typeof RequestBody.problemsOf>
+  readonly peers: Peers | undefined
 }
 
 const respondProblem = ({ conventions }: DialectParts, problem: HttpProblem, id: string): Response =>
@@ -285,6 +292,8 @@ class EndpointRequest<Decoded> {
   #answerText(body: RequestBody.Text): Answered {
     const json = parse(body.text)
     if (Result.isFailure(json)) return Effect.fail(json.failure)
+    const passed = this.#passed(json.success, body.text)
+    if (passed !== undefined) return passed
     const decoded = this.#decode(json.success, exactOf(body, json.success))
     return Result.isFailure(decoded) ? Effect.fail(decoded.failure) : this.#answer(decoded.success)
   }
@@ -294,11 +303,23 @@ class EndpointRequest<Decoded> {
     return Effect.gen({ self: this }, function*() {
       yield* RequestBody.nextTurn
       const json = yield* Effect.fromResult(parse(body.text))
+      const passed = this.#passed(json, body.text)
+      if (passed !== undefined) return yield* passed
       if (body.isInexact) yield* RequestBody.nextTurn
       const exact = exactOf(body, json)
       yield* RequestBody.nextTurn
       return yield* this.#answer(yield* Effect.fromResult(this.#decode(json, exact)))
     })
+  }
+
+  /** The answer of the process that has to give it; undefined if this one has to. */
+  #passed(json: unknown, text: string): Answered | undefined {
+    const { peers } = this.#parts
+    const { headers, response } = this.#arrival
+    if (peers === undefined || response === undefined || !peers.isForFirst(json, headers)) return undefined
+    return Effect.withFiber((fiber) =>
+      peers.pass(response, { text, address: fiber.getRef(Caller.CallerAddress)(fiber.context) })
+    )
   }
 
   /**
@@ -384,7 +405,8 @@ interface Handlers {
 const make = Effect.fnUntraced(function*(conventions: Conventions) {
   const limits = yield* RequestBody.limits
   const readiness = yield* Readiness
-  const parts: DialectParts = { conventions, bodyProblems: RequestBody.problemsOf(limits) }
+  const peers = yield* PeerProcesses
+  const parts: DialectParts = { conventions, bodyProblems: RequestBody.problemsOf(limits), peers }
 
   const respond = <Decoded>(
     endpoint: Endpoint<Decoded>,

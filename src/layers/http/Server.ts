@@ -7,14 +7,16 @@
  * those that still run, so that each of them gets a response.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { ByteSize, Deferred, Duration, Effect, Layer } from "effect"
+import { ByteSize, Deferred, Duration, Effect, Layer, Stream } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServer } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
+import type { IncomingMessage, ServerResponse } from "node:http"
 import { getHeapStatistics } from "node:v8"
 import * as Defaults from "../../domain/Defaults.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
 import { ByteBudget, RequestBytes } from "../../services/limits/RequestLimits.ts"
 import { Models } from "../../services/models/Models.ts"
+import { ProcessGroup } from "../../services/processes/ProcessGroup.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import { AdminAddress, Settings } from "../../services/settings/Settings.ts"
 import * as AdminListener from "./AdminListener.ts"
@@ -29,6 +31,7 @@ import * as Endpoint from "./Endpoint.ts"
 import type { DirectRoute } from "./NodeServer.ts"
 import { NodeServer } from "./NodeServer.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
+import { PeerProcesses, Peers } from "./Peers.ts"
 import * as ServiceRoutes from "./ServiceRoutes.ts"
 
 /** A dialect that is added here has routes, a description, its own errors and its own model list. */
@@ -66,6 +69,32 @@ const authenticated = Effect.gen(function*() {
   return authentication
 })
 
+/** The other processes, which learn of this one's deployments from now on; undefined where there are none. */
+const makePeers = Effect.gen(function*() {
+  const member = yield* ProcessGroup
+  if (member === undefined) return undefined
+  const peers = new Peers(member, yield* Settings)
+  yield* Effect.addFinalizer(() => Effect.sync(() => peers.close()))
+  const { events } = yield* Models
+  yield* Effect.forkScoped(Stream.runForEach(events, (event) => Effect.sync(() => peers.emit(event))))
+  return peers
+})
+
+/** Listens for administration and, where the service has several processes, for the others. */
+const listenForAdmin = Effect.fnUntraced(function*(
+  settings: Resolved["server"],
+  peers: Peers | undefined,
+  handle: (request: IncomingMessage, response: ServerResponse) => void
+) {
+  const { address } = yield* HttpServer.HttpServer
+  const options = { settings, port: "port" in address ? address.port : settings.port, handle }
+  if (peers === undefined) return yield* AdminListener.listening(options)
+  peers.boundTo(options.port)
+  const graceMs = Duration.toMillis(settings.shutdownGrace) + lastResponsesMs
+  yield* AdminListener.listeningForProcesses(options, peers.ownSocket, graceMs)
+  return peers.isFirst ? yield* AdminListener.listening(options) : AdminAddress.of({})
+})
+
 /**
  * The server with these dialects.
  *
@@ -86,6 +115,7 @@ export const make = (dialects: Dialects) =>
     const directRoutes = new Map<string, DirectRoute>()
     const authentication = yield* authenticated
     const node = new NodeServer({ settings: server, ...serviceRoutes, authentication, makeId, directRoutes })
+    const peers = yield* makePeers
     const stopping = yield* Deferred.make<void>()
     // Forked before the server starts, so that it ends after it.
     yield* Effect.forkScoped(
@@ -105,16 +135,12 @@ export const make = (dialects: Dialects) =>
       host: server.host,
       port: server.port,
       backlog: Defaults.connectionBacklog,
+      reusePort: peers !== undefined,
       gracefulShutdownTimeout: grace + lastResponsesMs
     })
     const admin = Layer.effect(
       AdminAddress,
-      Effect.flatMap(HttpServer.HttpServer, ({ address }) =>
-        AdminListener.listening({
-          settings: server,
-          port: "port" in address ? address.port : server.port,
-          handle: (request, response) => node.handle(request, response)
-        }))
+      listenForAdmin(server, peers, (request, response) => node.handle(request, response))
     )
     const served = HttpRouter.serve(routesOf(dialects, serviceRoutes.layer), serving)
     return stop.pipe(
@@ -122,7 +148,8 @@ export const make = (dialects: Dialects) =>
       Layer.provide([Endpoint.layerCallerAddress, Layer.succeed(DirectRoutes, directRoutes)]),
       Layer.provideMerge(admin),
       Layer.provideMerge(http),
-      Layer.provideMerge(layerLimits(server))
+      Layer.provideMerge(layerLimits(server)),
+      Layer.provide(Layer.succeed(PeerProcesses, peers))
     )
   }))
 

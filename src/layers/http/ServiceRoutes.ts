@@ -18,6 +18,9 @@ import * as Authentication from "./Authentication.ts"
 import type { Dialect, Dialects, HttpProblem } from "./Dialect.ts"
 import { makeDialectOf, makeDialectOfClient, respondError } from "./Dialect.ts"
 import * as Endpoint from "./Endpoint.ts"
+import type { Peers } from "./Peers.ts"
+import { PeerProcesses } from "./Peers.ts"
+import * as WholeService from "./WholeService.ts"
 
 /** `GET /v1/models` and `GET /v1/models/{model}`, in the shape of the client's dialect. */
 const models = (dialects: Dialects) => {
@@ -47,30 +50,58 @@ const models = (dialects: Dialects) => {
   }))
 }
 
-/** For administrators where there are keys, else for programs of this machine. */
-const metrics = HttpRouter.use(Effect.fnUntraced(function*(router) {
-  const guarded = yield* AdminGuard.makeForReaders
-  const answer = Effect.map(
-    PrometheusMetrics.format(),
-    (text) => HttpServerResponse.text(text, { contentType: "text/plain; version=0.0.4; charset=utf-8" })
-  )
-  yield* router.add("GET", "/metrics", guarded(answer))
-}))
-
 /** For load balancers and supervisors. */
 export const health = HttpApiBuilder.group(
   Api.TypedApi,
   "health",
   Effect.fn(function*(handlers) {
     const services = yield* Effect.context<Models | Readiness.Readiness | Registry>()
+    const peers = yield* PeerProcesses
     const report = Effect.provideContext(Readiness.makeReport, services)
+    const respond = (body: typeof Readiness.Report.Type) =>
+      HttpServerResponse.jsonUnsafe(body, { status: body.status === "ready" ? 200 : 503 })
+    const ready = ofWhole(peers, Effect.map(report, respond), respond({ status: "starting", deployments: [] }))
 
-    return handlers.handle("live", () => Effect.succeed({ status: "live" as const })).handle(
-      "ready",
-      () => Effect.filterOrFail(report, ({ status }) => status === "ready", (body) => body)
-    )
+    return handlers.handle("live", () => Effect.succeed({ status: "live" as const })).handleRaw("ready", () => ready)
   })
 )
+
+/**
+ * The answer of this process, unless another one answers for the whole service.
+ *
+ * @param unavailable if that one does not answer
+ */
+const ofWhole = <R>(
+  peers: Peers | undefined,
+  own: Effect.Effect<HttpServerResponse.HttpServerResponse, never, R>,
+  unavailable: HttpServerResponse.HttpServerResponse
+) =>
+  Effect.flatMap(
+    HttpServerRequest.HttpServerRequest,
+    (request) =>
+      peers === undefined || peers.answersWhole(request)
+        ? own
+        : Effect.orElseSucceed(peers.passRequest(request), () => unavailable)
+  )
+
+/** For administrators where there are keys, else for programs of this machine. */
+const metrics = HttpRouter.use(Effect.fnUntraced(function*(router) {
+  const guarded = yield* AdminGuard.makeForReaders
+  const peers = yield* PeerProcesses
+  const respond = (text: string) =>
+    HttpServerResponse.text(text, { contentType: "text/plain; version=0.0.4; charset=utf-8" })
+  const own = PrometheusMetrics.format()
+  const all = peers?.isFirst === true
+    ? Effect.zipWith(own, peers.ask("GET", "/metrics"), WholeService.metrics)
+    : own
+  const unavailable = HttpServerResponse.text(
+    "The process that answers for the whole service is being started again.\n",
+    {
+      status: 503
+    }
+  )
+  yield* router.add("GET", "/metrics", guarded(ofWhole(peers, Effect.map(all, respond), unavailable)))
+}))
 
 /** Names in paths have no limit of their own: the HTTP parser limits the whole target, to 16 KiB with the headers. */
 export const routerConfig = { maxParamLength: Number.MAX_SAFE_INTEGER }

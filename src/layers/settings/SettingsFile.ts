@@ -48,6 +48,8 @@ export interface Options {
   readonly engineHost?: "process" | "thread" | undefined
   /** Whether variables of keys and headers may be unset, for programs that call no remote deployment. */
   readonly secretsMayBeUnset?: boolean | undefined
+  /** The text of the file where it has been read already: undefined in it, there is no file. */
+  readonly read?: { readonly text: string | undefined } | undefined
   /** Whether policies may name strategies of the program, `custom/...`; default false. */
   readonly customStrategies?: boolean | undefined
 }
@@ -145,10 +147,10 @@ interface Given {
   readonly literalSecrets: boolean
 }
 
-const readFrom = Effect.fnUntraced(function*({ config, file }: Options) {
+const readFrom = Effect.fnUntraced(function*({ config, file, read: known }: Options) {
   if (config === undefined) {
     const path = resolve(file ?? defaultFile)
-    const text = yield* read(path, file !== undefined)
+    const text = known === undefined ? yield* read(path, file !== undefined) : known.text
     const json = yield* parse(path, text ?? "")
     return { source: path, folder: dirname(path), text, json, literalSecrets: false } satisfies Given
   }

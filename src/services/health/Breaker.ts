@@ -36,9 +36,12 @@ import * as Defaults from "../../domain/Defaults.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { CircuitOpen, make as failure } from "../../domain/InferenceError.ts"
 import * as Time from "../../domain/Time.ts"
+import type { CircuitNews } from "../processes/ProcessGroup.ts"
 import { Settings } from "../settings/Settings.ts"
 import type { Call, Ending, Options, Outcome, Phase, State, Transition } from "./Circuit.ts"
 import * as Circuit from "./Circuit.ts"
+import type { SharedCircuits } from "./SharedCircuits.ts"
+import { CircuitsOfOthers } from "./SharedCircuits.ts"
 
 export type { Ending, Options, Phase, State, Transition } from "./Circuit.ts"
 
@@ -108,6 +111,7 @@ interface Circuits {
   readonly clock: Clock.Clock
   readonly store: Store
   readonly options: Options
+  readonly others: SharedCircuits | undefined
 }
 
 const circuitOf = ({ byDeployment }: Circuits, deployment: string): Circuit.Circuit => {
@@ -140,12 +144,14 @@ const logChange = ({ deployment, failures }: Circuit.Circuit, from: Phase, to: P
 }
 
 /** Changes a circuit, publishes and logs the change. */
-const publish = ({ changes, clock }: Circuits, circuit: Circuit.Circuit, to: Phase, opening?: Opening) => {
-  const { deployment, phase: from } = circuit
+const publish = ({ changes, clock, others }: Circuits, circuit: Circuit.Circuit, to: Phase, opening?: Opening) => {
+  const { deployment, failures, phase: from } = circuit
+  const { openForMs = 0 } = opening ?? {}
   const logged = logChange(circuit, from, to, opening)
-  Circuit.enterPhase(circuit, to, Time.nowOf(clock) + (opening?.openForMs ?? 0))
-  const published = PubSub.publish(changes, { deployment, from, to, at: clock.currentTimeMillisUnsafe() })
-  return Effect.andThen(published, logged)
+  Circuit.enterPhase(circuit, to, Time.nowOf(clock) + openForMs)
+  const transition = { deployment, from, to, at: clock.currentTimeMillisUnsafe() }
+  others?.publish({ type: "circuit", transition, openForMs, failures })
+  return Effect.andThen(PubSub.publish(changes, transition), logged)
 }
 
 const noteChange = (
@@ -247,6 +253,7 @@ const leaveTrial = (circuits: Circuits, call: Call, ending: Ending): Effect.Effe
 /** The end of a call. A call that began before the circuit's last opening or reset decides nothing. */
 const leave = (circuits: Circuits, call: Call, ending: Ending): Effect.Effect<unknown> => {
   const { circuit, generation, isTrial } = call
+  Circuit.releasePermit(call)
   if (!Circuit.isCurrent(call)) return Effect.void
   if (isTrial) return call.answered ? leaveAnswered(circuits, call, ending) : leaveTrial(circuits, call, ending)
   const outcome = Circuit.outcomeOf(call, ending, Time.nowOf(circuits.clock))
@@ -278,12 +285,47 @@ const admit = (
   })
 }
 
+/**
+ * Lets a call through with a permit to probe, if it needs one; the other processes may have changed the circuit before the
+ * permit is here.
+ */
+const admitShared = (
+  circuits: Circuits,
+  circuit: Circuit.Circuit,
+  alone: boolean,
+  others: SharedCircuits
+): Effect.Effect<Call, InferenceError, Scope.Scope> => {
+  const { deployment } = circuit
+  const { clock, options } = circuits
+  if (!Circuit.wouldProbe(circuit, Time.nowOf(clock))) return admit(circuits, circuit, alone)
+  const release = () => others.release(deployment)
+  const withPermit = Effect.matchEffect(Effect.suspend(() => admit(circuits, circuit, alone)), {
+    onFailure: (error) => Effect.andThen(Effect.sync(release), Effect.fail(error)),
+    onSuccess: (call) =>
+      Effect.sync(() => {
+        if (call.isTrial) call.release = release
+        else release()
+        return call
+      })
+  })
+  return Effect.flatMap(
+    others.take(deployment, alone ? options.probes : 1),
+    (isGranted) =>
+      isGranted
+        ? withPermit
+        : Effect.fail(failure(new CircuitOpen({ deployment, retryAfterMs: Circuit.whileProbing })))
+  )
+}
+
 const makeEnter = (circuits: Circuits): Breaker["Service"]["enter"] => (deployment, ending, alone = false) =>
   Effect.uninterruptible(Effect.flatMap(Effect.scope, (scope) =>
     Effect.flatMap(
       Effect.suspend(() => {
         const circuit = circuitOf(circuits, deployment)
-        const admitted = Effect.suspend(() => admit(circuits, circuit, alone))
+        const { others } = circuits
+        const admitted = Effect.suspend(() =>
+          others === undefined ? admit(circuits, circuit, alone) : admitShared(circuits, circuit, alone, others)
+        )
         return circuit.phase === "half-open" ? Effect.andThen(settle(circuits, circuit), admitted) : admitted
       }),
       (call) =>
@@ -318,6 +360,29 @@ const reset = (circuits: Circuits, circuit: Circuit.Circuit): Effect.Effect<unkn
   return circuit.phase === "closed" ? Effect.void : publish(circuits, circuit, "closed")
 }
 
+/** Another process has opened or closed a deployment's circuit; calls that began before no longer count. */
+const follow = (circuits: Circuits, { failures, openForMs, transition }: CircuitNews): Effect.Effect<unknown> => {
+  const { changes, clock, store } = circuits
+  const { deployment, to } = transition
+  const circuit = circuitOf(circuits, deployment)
+  const published = PubSub.publish(changes, transition)
+  if (to === "half-open" || circuit.phase === to) return published
+  circuit.resets++
+  circuit.failures = to === "open" ? failures : 0
+  Circuit.enterPhase(circuit, to, Time.nowOf(clock) + openForMs)
+  if (to === "closed") return published
+  const key = storeKey(circuit)
+  const opened = Effect.flatMap(Effect.scoped(store.admit(key)), ({ generation }) =>
+    store.record({
+      key,
+      generation,
+      outcome: "Failure",
+      tripPolicy: CircuitBreaker.consecutive(1),
+      openFor: Duration.millis(openForMs)
+    }))
+  return Effect.andThen(Effect.orDie(opened), published)
+}
+
 const make = Effect.fnUntraced(function*(options: Options) {
   const clock = yield* Clock.Clock
   const byDeployment = new Map<string, Circuit.Circuit>()
@@ -326,8 +391,11 @@ const make = Effect.fnUntraced(function*(options: Options) {
     changes: yield* PubSub.sliding<Transition>(1_024),
     clock,
     store: withMonotonicClock(yield* CircuitBreaker.CircuitBreakerStore, clock),
-    options
+    options,
+    others: yield* CircuitsOfOthers
   }
+  const services = yield* Effect.context()
+  circuits.others?.listen((news) => Effect.runForkWith(services)(follow(circuits, news)))
   return Breaker.of({
     enter: makeEnter(circuits),
     enterClosed: makeEnterClosed(circuits),

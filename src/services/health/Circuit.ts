@@ -129,13 +129,15 @@ export interface Call {
   readonly counted: number
   /** A half-open circuit has let it through, and its content has counted as its success. */
   answered: boolean
+  /** Returns its permit to probe, where the processes of a service share them; called once. */
+  release: (() => void) | undefined
 }
 
 /** Begins a call. */
 export const begin = (circuit: Circuit, generation: number | undefined, isTrial: boolean): Call => {
   if (isTrial) circuit.probes++
   const { counted, openings, resets } = circuit
-  return { circuit, generation, isTrial, openings, resets, counted, answered: false }
+  return { circuit, generation, isTrial, openings, resets, counted, answered: false, release: undefined }
 }
 
 /** ms after which a rejected call may try again while another call probes the deployment. */
@@ -144,6 +146,10 @@ export const whileProbing = 1_000
 /** Whether one more call may be let through beside the probe. */
 export const takesMore = ({ probes }: Circuit, options: Options, alone: boolean): boolean =>
   alone && probes < options.probes
+
+/** Whether a call that begins now probes the deployment. */
+export const wouldProbe = ({ openUntil, phase }: Circuit, now: number): boolean =>
+  phase === "half-open" || phase === "open" && openUntil <= now
 
 /** ms until a call is let through; 0 if it is let through now. */
 export const closedFor = (circuit: Circuit, options: Options, now: number, alone: boolean): number => {
@@ -209,11 +215,18 @@ const noteSuccess = (circuit: Circuit): void => {
 export const isCurrent = ({ circuit, openings, resets }: Call): boolean =>
   resets === circuit.resets && openings === circuit.openings
 
+/** The call no longer probes the deployment. */
+export const releasePermit = (call: Call): void => {
+  call.release?.()
+  call.release = undefined
+}
+
 /** First content of a call through a half-open circuit: the call is a success, and the next one may begin. */
 export const noteContent = (call: Call): void => {
   const { circuit, generation, isTrial } = call
   if (!isTrial || call.answered || circuit.phase !== "half-open" || !isCurrent(call)) return
   call.answered = true
+  releasePermit(call)
   circuit.probes--
   noteSuccess(circuit)
   if (generation !== undefined && generation === circuit.probe) circuit.probeAnswered = true

@@ -20,6 +20,7 @@ import { make as makeError, QueueFull } from "../../domain/InferenceError.ts"
 import type { Engine } from "../engines/Engine.ts"
 import type { Waiting } from "./Mailbox.ts"
 import { Mailbox } from "./Mailbox.ts"
+import type { SlotLease } from "./SlotLeases.ts"
 
 /**
  * The state of a deployment: not loaded, loading, ready for jobs, finishing its last jobs, or failed. `gone` is emitted
@@ -112,6 +113,8 @@ export interface Actor {
   /** Instances that drain, and at most one that loads to replace the current one. */
   readonly others: Set<EngineInstance>
   readonly mailbox: Mailbox<SlotRequest>
+  /** Its slots, if other processes call the deployment, too. */
+  readonly lease: SlotLease | undefined
   /** Calls of `load`. */
   readonly loadWaiters: Waiters
   /** Instances made so far. */
@@ -133,7 +136,7 @@ export interface Actor {
 }
 
 /** @param now monotonic ms; idle time counts from here until the first job has ended */
-export const make = (deployment: Deployment, now: number): Actor => {
+export const make = (deployment: Deployment, now: number, lease?: SlotLease): Actor => {
   const actor: Actor = {
     id: deployment.id,
     deployment,
@@ -146,6 +149,7 @@ export const make = (deployment: Deployment, now: number): Actor => {
       },
       ageing: Duration.toMillis(Defaults.queueAgeing)
     }),
+    lease,
     loadWaiters: new Set(),
     instances: 0,
     served: 0,
@@ -198,12 +202,15 @@ export const stateOf = (actor: Actor): State => {
 export const snapshotOf = (actor: Actor | undefined): Pick<Status, "queued" | "state"> =>
   actor === undefined ? { queued: 0, state: "cold" } : { queued: actor.mailbox.size, state: stateOf(actor) }
 
+/** Jobs that hold a slot. */
+export const runningOf = (actor: Actor): number => instancesOf(actor).reduce((sum, { running }) => sum + running, 0)
+
 /** Of a deployment. */
 export const statusOf = (id: string, actor: Actor | undefined): Effect.Effect<Status> =>
   Effect.map(actor?.instance?.engine?.memoryBytes ?? Effect.succeed(0), (memoryBytes) => ({
     deployment: id,
     ...snapshotOf(actor),
-    running: actor === undefined ? 0 : instancesOf(actor).reduce((sum, { running }) => sum + running, 0),
+    running: actor === undefined ? 0 : runningOf(actor),
     memoryBytes,
     ...(actor?.lastFailure === undefined ? {} : { lastFailure: actor.lastFailure })
   }))
@@ -217,10 +224,12 @@ export const isAwaited = ({ actor, detached }: EngineInstance): boolean => !deta
 const capacityOf = ({ replicas }: EngineInstance, engine: Engine): number => engine.describe.slots * replicas
 
 /** A free slot, which the job then holds; undefined if there is none. */
-const freeSlot = ({ instance }: Actor): Slot | undefined => {
+const freeSlot = (actor: Actor): Slot | undefined => {
+  const { instance, lease } = actor
   if (instance?.engine === undefined || instance.paused || instance.state !== "ready") return undefined
   // An engine refuses jobs before its crash is recorded: waiting callers must not fail with it, the next instance serves them.
   if (instance.engine.isOver?.() === true || instance.running >= capacityOf(instance, instance.engine)) return undefined
+  if (lease !== undefined && runningOf(actor) >= lease.slots) return undefined
   instance.running++
   return { instance, engine: instance.engine }
 }
@@ -233,7 +242,7 @@ export const takeSlot = (actor: Actor): Slot | undefined =>
 export const dispatch = (actor: Actor, now: number): void => {
   while (actor.mailbox.size > 0) {
     const slot = freeSlot(actor)
-    if (slot === undefined) return
+    if (slot === undefined) return actor.lease?.wait(actor.mailbox.size)
     const { value } = actor.mailbox.next(now)!
     value.instance = slot.instance
     Deferred.doneUnsafe(value.slot, Effect.succeed(slot))
@@ -288,6 +297,7 @@ export const enqueue = (
 /** A slot is free again, without a job. */
 export const giveBack = (instance: EngineInstance, now: number): void => {
   instance.running--
+  instance.actor.lease?.released()
   dispatch(instance.actor, now)
   if (instance.running === 0) { for (const notify of instance.onIdle) notify() }
 }

@@ -18,6 +18,7 @@ import { Engines } from "../engines/Engine.ts"
 import type { ActorEvent, EngineInstance } from "./Actor.ts"
 import * as Actor from "./Actor.ts"
 import type { MemoryScheduler } from "./MemoryScheduler.ts"
+import type { SlotLease } from "./SlotLeases.ts"
 
 /** State and services that all actors share. */
 export interface ActorContext {
@@ -25,6 +26,8 @@ export interface ActorContext {
   readonly actors: Map<string, Actor.Actor>
   /** The deployment that replaced the configured one of the same id, which callers still pass. */
   readonly replaced: Map<string, Deployment>
+  /** By the deployment's id. */
+  readonly leases: ReadonlyMap<string, SlotLease>
   readonly clock: Clock.Clock
   /** Troupe shuts down: no load starts any more. */
   stopping: boolean

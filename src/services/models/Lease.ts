@@ -26,7 +26,9 @@ const actorOf = (context: ActorContext, requested: Deployment): Actor.Actor => {
     if (known.instance === undefined) known.deployment = deployment
     return known
   }
-  const made = Actor.make(deployment, now(context))
+  const lease = context.leases.get(deployment.id)
+  const made = Actor.make(deployment, now(context), lease)
+  lease?.useFor({ running: () => Actor.runningOf(made), dispatch: () => Actor.dispatch(made, now(context)) })
   actors.set(deployment.id, made)
   return made
 }

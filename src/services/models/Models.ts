@@ -30,6 +30,7 @@ import * as Lease from "./Lease.ts"
 import * as LoadCandidates from "./LoadCandidates.ts"
 import { budgetOf, Memory } from "./Memory.ts"
 import * as MemoryScheduler from "./MemoryScheduler.ts"
+import { SlotLeases } from "./SlotLeases.ts"
 
 export type { ActorEvent, State, Status } from "./Actor.ts"
 
@@ -105,6 +106,7 @@ const makeContext = Effect.fnUntraced(function*(memory: MemoryOptions) {
   const context: ActorContext = {
     actors: new Map<string, Actor.Actor>(),
     replaced: new Map<string, Deployment>(),
+    leases: yield* SlotLeases,
     clock,
     stopping: false,
     measure: memory.measure,

@@ -21,6 +21,9 @@ import { Redis, Storage } from "./StorageSettings.ts"
 const positive = wholeNumber(1)
 const Port = wholeNumber(0, 65535)
 
+/** The most service processes on one port. */
+export const mostProcesses = 128
+
 const defaultText = (value: unknown): string =>
   Duration.isDuration(value) ? durationText(Duration.toMillis(value)) : String(value)
 
@@ -59,6 +62,11 @@ const Server = Schema.Struct({
     false
   ),
   port: withDefault("Port to listen on, 0 for any free port.", Port, 3000),
+  processes: withDefault(
+    "Number of service processes that share the port, auto for one for each core. Needs SO_REUSEPORT (Linux, FreeBSD).",
+    Schema.Union([wholeNumber(1, mostProcesses), Schema.Literal("auto")]),
+    1
+  ),
   shutdownGrace: withDefault(
     "How long a shutdown waits for running requests, false for not at all.",
     SpanOrOff,

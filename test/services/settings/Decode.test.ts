@@ -172,6 +172,7 @@ describe("a parsed configuration", () => {
         host: "127.0.0.1",
         allowAnonymous: false,
         port: 3000,
+        processes: 1,
         shutdownGrace: Duration.seconds(30),
         maxBodyBytes: 10 * 1024 * 1024,
         headersTimeout: Duration.seconds(15),

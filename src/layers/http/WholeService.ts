@@ -1,0 +1,114 @@
+/** Answers of several processes of one service, as one. Pure. */
+import type { Contents } from "../../services/cache/ResponseCache.ts"
+import type { Record } from "../../services/routing/DecisionRecord.ts"
+import type { Circuit, Deployment } from "./AdminSchema.ts"
+
+const phases = ["closed", "half-open", "open"] as const
+
+const states = ["ready", "draining", "loading", "failed", "cold"] as const
+
+const add = (one: Deployment, other: Deployment): Deployment => {
+  const circuit = worse(one.circuit, other.circuit)
+  const keys = (one.keys?.retryAfterMs ?? -1) >= (other.keys?.retryAfterMs ?? -1) ? one.keys : other.keys
+  const lastFailure = one.lastFailure ?? other.lastFailure
+  return {
+    ...one,
+    state: states.find((state) => state === one.state || state === other.state)!,
+    running: one.running + other.running,
+    queued: one.queued + other.queued,
+    memoryBytes: one.memoryBytes + other.memoryBytes,
+    ...(circuit === undefined ? {} : { circuit }),
+    ...(keys === undefined ? {} : { keys }),
+    ...(lastFailure === undefined ? {} : { lastFailure })
+  }
+}
+
+const worse = <C extends Pick<Circuit, "phase">>(one: C | undefined, other: C | undefined): C | undefined => {
+  if (one === undefined || other === undefined) return one ?? other
+  return phases.indexOf(other.phase) > phases.indexOf(one.phase) ? other : one
+}
+
+/** Sums of what the processes run; a deployment is in the state that takes most requests. */
+export const deployments = (
+  own: ReadonlyArray<Deployment>,
+  others: ReadonlyArray<{ readonly deployments: ReadonlyArray<Deployment> }>
+): ReadonlyArray<Deployment> =>
+  own.map((deployment) =>
+    others.flatMap(({ deployments }) => deployments.filter((other) => other.deployment === deployment.deployment))
+      .reduce(add, deployment)
+  )
+
+/** Of each deployment, the circuit that lets least through. */
+export const circuits = (
+  own: ReadonlyArray<Circuit>,
+  others: ReadonlyArray<{ readonly circuits: ReadonlyArray<Circuit> }>
+): ReadonlyArray<Circuit> => {
+  const all = new Map<string, Circuit>()
+  for (const circuit of [...own, ...others.flatMap(({ circuits }) => circuits)]) {
+    all.set(circuit.deployment, worse(all.get(circuit.deployment), circuit)!)
+  }
+  return [...all.values()]
+}
+
+const sumOf = (one: Contents["memory"], other: Contents["memory"]): Contents["memory"] => ({
+  entries: one.entries + other.entries,
+  bytes: one.bytes + other.bytes
+})
+
+/** What the memory of all processes holds. */
+export const cacheContents = (own: Contents, others: ReadonlyArray<Contents>): Contents =>
+  others.reduce((one, other) => ({
+    ...one,
+    memory: sumOf(one.memory, other.memory),
+    compact: sumOf(one.compact, other.compact)
+  }), own)
+
+/** The latest first. */
+export const decisions = (
+  own: ReadonlyArray<Record>,
+  others: ReadonlyArray<{ readonly decisions: ReadonlyArray<Record> }>,
+  limit: number
+): ReadonlyArray<Record> =>
+  [...own, ...others.flatMap(({ decisions }) => decisions)].toSorted((one, other) => other.at - one.at).slice(0, limit)
+
+/** A sample of Prometheus' text format: its series, and its value. */
+const sample = /^([^#\s][^\s{]*(?:\{.*\})?) (\S+)$/
+
+const sum = (one: string, other: string): string => String(Number(one) + Number(other))
+
+/**
+ * Metrics in Prometheus' text format: the values of each series added. All of them are counters, buckets of histograms, and gauges
+ * of memory and queues, whose sum is that of the service.
+ */
+export const metrics = (own: string, others: ReadonlyArray<string>): string => {
+  const values = new Map<string, string>()
+  const lines: Array<string> = []
+  const heads = new Set<string>()
+  for (const line of [own, ...others].flatMap((text) => text.split("\n"))) {
+    const [, series, value] = sample.exec(line) ?? []
+    if (series === undefined || value === undefined) {
+      if (line !== "" && !heads.has(line)) lines.push(line)
+      heads.add(line)
+      continue
+    }
+    const known = values.get(series)
+    values.set(series, known === undefined ? value : sum(known, value))
+    if (known === undefined) lines.push(series)
+  }
+  return grouped(lines, values)
+}
+
+const nameOf = (line: string): string =>
+  (/^# \w+ (\S+)/.exec(line) ?? /^([^\s{]+)/.exec(line))![1]!.replace(/_(?:bucket|sum|count)$/, "")
+
+/** The lines of each metric together, as the format requires. */
+const grouped = (lines: ReadonlyArray<string>, values: ReadonlyMap<string, string>): string => {
+  const byName = new Map<string, Array<string>>()
+  for (const line of lines) {
+    const value = values.get(line)
+    const text = value === undefined ? line : `${line} ${value}`
+    const name = nameOf(line)
+    byName.set(name, [...byName.get(name) ?? [], text])
+  }
+  return `${[...byName.values()].flat().join("\n")}\n`
+}

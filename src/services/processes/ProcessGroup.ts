@@ -1,0 +1,101 @@
+/**
+ * The processes of one service, as each of them sees the others: its place among them, and the messages to the supervisor.
+ *
+ * **Details**
+ *
+ * `troupe serve --processes N` has a supervisor and N service processes. The kernel divides new connections among these. A
+ * process learns its place from the first message of the supervisor, and tells it when it listens. Without several processes
+ * there is no group.
+ */
+import { Context } from "effect"
+import type { Transition } from "../health/Circuit.ts"
+import type { ActorEvent } from "../models/Actor.ts"
+
+/** The place of a process in its group. */
+export interface Place {
+  /** From 1 up to `count`. */
+  readonly index: number
+  readonly count: number
+  /** Port of the models; 0, any free one, for the first process of a service that starts. */
+  readonly port: number
+  /** Port of administration that the first process has had; undefined before. */
+  readonly adminPort?: number | undefined
+  /** Text of the configuration file; undefined without a file. So that a process that starts later has the same. */
+  readonly configuration: string | undefined
+}
+
+/** A change of a circuit. */
+export interface CircuitNews {
+  readonly type: "circuit"
+  readonly transition: Transition
+  /** ms; of one that opens. */
+  readonly openForMs: number
+  /** Consecutive failures. */
+  readonly failures: number
+}
+
+/** What one process tells all others. */
+export type News =
+  | CircuitNews
+  /** A change of a deployment's state. */
+  | { readonly type: "deployment"; readonly event: ActorEvent }
+
+/** From the supervisor to a service process. */
+export type ToProcess =
+  /** The first message. */
+  | { readonly type: "start"; readonly place: Place }
+  /** See `Leases`. */
+  | { readonly type: "grant"; readonly deployment: string; readonly count: number }
+  | { readonly type: "recall"; readonly deployment: string; readonly count: number; readonly must: boolean }
+  /** The answer to `probe`, in the order of the questions. */
+  | { readonly type: "probe"; readonly isGranted: boolean }
+  /** Of another process. */
+  | { readonly type: "news"; readonly news: News }
+
+/** From a service process to the supervisor. */
+export type ToSupervisor =
+  /** It takes requests. */
+  | { readonly type: "listening"; readonly bound: Bound }
+  /** Callers of a deployment wait for a permit. */
+  | { readonly type: "want"; readonly deployment: string; readonly count: number }
+  | { readonly type: "give"; readonly deployment: string; readonly count: number; readonly must: boolean }
+  /** A call asks to probe a deployment, while fewer than `most` do. */
+  | { readonly type: "probe"; readonly deployment: string; readonly most: number }
+  /** A call no longer probes it. */
+  | { readonly type: "probed"; readonly deployment: string }
+  | { readonly type: "news"; readonly news: News }
+
+/** Where administration listens. */
+export interface Address {
+  readonly socket?: string
+  readonly url?: string
+}
+
+/** Where a process takes requests. */
+export interface Bound {
+  /** The URL of the address that was bound. */
+  readonly bound: string
+  readonly port: number
+  readonly admin: Address
+  /** Whether requests need a key. */
+  readonly hasKeys: boolean
+}
+
+/** This process in its group. */
+export interface Member extends Place {
+  readonly send: (message: ToSupervisor) => void
+  /** Passes every further message to this listener as well. */
+  readonly listen: (receive: (message: ToProcess) => void) => void
+}
+
+/** This process in its group; undefined if it is the whole service. */
+export const ProcessGroup = Context.Reference<Member | undefined>("troupe/services/processes/ProcessGroup", {
+  defaultValue: () => undefined
+})
+
+/**
+ * The socket file at which a process answers the others.
+ *
+ * @param adminSocket the default socket of administration at the service's port
+ */
+export const socketOf = (adminSocket: string, index: number): string => adminSocket.replace(/\.sock$/, `-${index}.sock`)

@@ -1,0 +1,102 @@
+/**
+ * How a service of several processes divides its models and its limits. Pure.
+ *
+ * **Details**
+ *
+ * A local model is loaded once: by the first process, which serves all requests that can reach it, as the model itself or
+ * as a fallback. Models that have remote deployments only are served by every process. The concurrency of their deployments is
+ * leased (`SlotLeases`); limits that count what one process holds are divided here.
+ */
+import * as Defaults from "../../domain/Defaults.ts"
+import type { Deployment, Model } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
+import * as Problem from "../../domain/Problem.ts"
+import { routingOf } from "../../domain/RoutingPolicy.ts"
+import type { Resolved } from "../settings/Settings.ts"
+
+/** The process that loads local models and answers administration. */
+export const first = 1
+
+/**
+ * The part of a limit for one of several processes; the parts add up to the limit.
+ *
+ * @param index from 1 up to `count`
+ */
+export const shareOf = (limit: number, index: number, count: number): number =>
+  Math.floor(limit / count) + (index <= limit % count ? 1 : 0)
+
+const fallbacksOf = (model: Model): ReadonlyArray<string> => {
+  const { content, context, ordinary } = routingOf(model, []).fallbacks
+  return [...ordinary, ...context, ...content]
+}
+
+/** The models that only the first process serves: those that have a local deployment or can reach one by fallbacks. */
+export const modelsOfFirst = (models: ReadonlyArray<Model>): ReadonlySet<string> => {
+  const found = new Set<string>()
+  const reaches = (model: Model): boolean =>
+    model.deployments.some(({ options }) => !isRemote(options)) || fallbacksOf(model).some((name) => found.has(name))
+  for (let before = -1; before < found.size;) {
+    before = found.size
+    for (const model of models) if (reaches(model)) found.add(model.name)
+  }
+  return found
+}
+
+/** The models that every process serves. */
+const sharedModels = (models: ReadonlyArray<Model>): ReadonlyArray<Model> => {
+  const own = modelsOfFirst(models)
+  return models.filter(({ name }) => !own.has(name))
+}
+
+/** The concurrency of each deployment that several processes call, by its id. */
+export const leasedLimits = (models: ReadonlyArray<Model>): ReadonlyMap<string, number> =>
+  new Map(
+    sharedModels(models).flatMap(({ deployments }) =>
+      deployments.flatMap(({ id, options }) =>
+        isRemote(options) ? [[id, options.maxConcurrent ?? Defaults.maxConcurrent] as const] : []
+      )
+    )
+  )
+
+const least = (path: ReadonlyArray<string>, limit: number | undefined, count: number): ReadonlyArray<Problem.Problem> =>
+  limit === undefined || limit >= count
+    ? []
+    : [{
+      path: Problem.formatPath(path),
+      expected: `Expected at least ${count}, 1 for each of the ${count} processes (server.processes)`
+    }]
+
+/** Problems of settings that cannot be divided among this number of processes. */
+export const problemsOf = ({ models, server }: Resolved, count: number): ReadonlyArray<Problem.Problem> => [
+  ...least(["server", "maxConnections"], server.maxConnections, count),
+  ...sharedModels(models).flatMap(({ deployments: [{ queueLimit }], name }) =>
+    least(["models", name, "queueLimit"], queueLimit, count)
+  )
+]
+
+/**
+ * The settings of one process: its part of the connections, of the memory of bodies, and of the queues of shared models. Only
+ * the first loads local models.
+ *
+ * @param index from 1 up to `count`
+ */
+export const settingsOf = (settings: Resolved, index: number, count: number): Resolved => {
+  const { maxConnections, maxRequestMemory } = settings.server
+  const own = modelsOfFirst(settings.models)
+  const divided = (deployment: Deployment): Deployment =>
+    own.has(deployment.model)
+      ? { ...deployment, preload: deployment.preload && index === first }
+      : { ...deployment, queueLimit: shareOf(deployment.queueLimit, index, count) }
+  return {
+    ...settings,
+    server: {
+      ...settings.server,
+      maxConnections: shareOf(maxConnections, index, count),
+      ...(maxRequestMemory === undefined ? {} : { maxRequestMemory: shareOf(maxRequestMemory, index, count) })
+    },
+    models: settings.models.map((model) => {
+      const [head, ...others] = model.deployments
+      return { ...model, deployments: [divided(head), ...others.map(divided)] }
+    })
+  }
+}

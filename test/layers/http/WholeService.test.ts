@@ -1,0 +1,95 @@
+import { assert, describe, it } from "@effect/vitest"
+import type { Deployment } from "../../../src/layers/http/AdminSchema.ts"
+import * as WholeService from "../../../src/layers/http/WholeService.ts"
+
+const deployment = (more: Partial<Deployment> = {}): Deployment => ({
+  deployment: "a#0",
+  state: "ready",
+  running: 1,
+  queued: 2,
+  memoryBytes: 10,
+  model: "a",
+  engine: "openai",
+  pinned: false,
+  ...more
+})
+
+describe("WholeService", () => {
+  it("adds the samples of each series, with the lines of a metric together", () => {
+    const one = [
+      "# HELP llm_requests_total Requests",
+      "# TYPE llm_requests_total counter",
+      "llm_requests_total{model=\"a b\",success=\"true\"} 2",
+      "# HELP llm_seconds Duration",
+      "# TYPE llm_seconds histogram",
+      "llm_seconds_bucket{le=\"0.1\"} 1",
+      "llm_seconds_bucket{le=\"+Inf\"} 2",
+      "llm_seconds_sum 0.5",
+      "llm_seconds_count 2",
+      ""
+    ].join("\n")
+    const other = [
+      "# HELP llm_requests_total Requests",
+      "# TYPE llm_requests_total counter",
+      "llm_requests_total{model=\"a b\",success=\"true\"} 3",
+      "llm_requests_total{model=\"b } 7\",success=\"false\"} 1",
+      "# HELP llm_queue Waiting",
+      "# TYPE llm_queue gauge",
+      "llm_queue 4",
+      ""
+    ].join("\n")
+    assert.strictEqual(
+      WholeService.metrics(one, [other, one]),
+      [
+        "# HELP llm_requests_total Requests",
+        "# TYPE llm_requests_total counter",
+        "llm_requests_total{model=\"a b\",success=\"true\"} 7",
+        "llm_requests_total{model=\"b } 7\",success=\"false\"} 1",
+        "# HELP llm_seconds Duration",
+        "# TYPE llm_seconds histogram",
+        "llm_seconds_bucket{le=\"0.1\"} 2",
+        "llm_seconds_bucket{le=\"+Inf\"} 4",
+        "llm_seconds_sum 1",
+        "llm_seconds_count 4",
+        "# HELP llm_queue Waiting",
+        "# TYPE llm_queue gauge",
+        "llm_queue 4",
+        ""
+      ].join("\n")
+    )
+  })
+
+  it("adds what the processes run of a deployment, and shows the state that takes most requests", () => {
+    const [whole] = WholeService.deployments([deployment({ state: "cold", running: 0 })], [
+      { deployments: [deployment({ circuit: { phase: "open", retryAfterMs: 5 }, lastFailure: "It broke." })] },
+      { deployments: [deployment({ state: "loading" }), deployment({ deployment: "b#0", running: 7 })] }
+    ])
+    assert.deepStrictEqual(
+      whole,
+      deployment({
+        state: "ready",
+        running: 2,
+        queued: 6,
+        memoryBytes: 30,
+        circuit: { phase: "open", retryAfterMs: 5 },
+        lastFailure: "It broke."
+      })
+    )
+  })
+
+  it("shows the circuit that lets least through, of all deployments that a process has called", () => {
+    const circuit = (deployment: string, phase: "closed" | "half-open" | "open") => ({
+      deployment,
+      phase,
+      retryAfterMs: 0,
+      successes: 0
+    })
+    assert.deepStrictEqual(
+      WholeService.circuits([circuit("a#0", "closed")], [
+        { circuits: [circuit("a#0", "open"), circuit("b#0", "closed")] },
+        { circuits: [circuit("a#0", "half-open")] }
+      ]),
+      [circuit("a#0", "open"), circuit("b#0", "closed")]
+    )
+  })
+})

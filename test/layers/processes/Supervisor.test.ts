@@ -1,0 +1,205 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Exit, Fiber, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import type { Ending, Spawn } from "../../../src/layers/processes/Supervisor.ts"
+import { supervise } from "../../../src/layers/processes/Supervisor.ts"
+import type { Place, ToProcess, ToSupervisor } from "../../../src/services/processes/ProcessGroup.ts"
+
+/** A process of the test's script. */
+interface Scripted {
+  readonly received: Array<ToProcess>
+  readonly signals: Array<string>
+  readonly send: (message: ToSupervisor) => void
+  readonly end: (ending?: Ending) => void
+}
+
+const crash: Ending = { code: null, signal: "SIGKILL" }
+
+const setup = (more: { readonly limits?: ReadonlyMap<string, number> } = {}) => {
+  const processes: Array<Scripted> = []
+  let isOver = false
+  const over = () => {
+    isOver = true
+    for (const { end } of processes) end()
+  }
+  const spawn: Spawn = ({ onEnd, onMessage }) => {
+    const received: Array<ToProcess> = []
+    const signals: Array<string> = []
+    let hasEnded = false
+    const end = (ending: Ending = { code: 0, signal: null }) => {
+      if (!hasEnded) onEnd(ending)
+      hasEnded = true
+    }
+    processes.push({ received, signals, send: onMessage, end })
+    return {
+      pid: processes.length,
+      send: (message) => void received.push(message),
+      kill: (signal) => {
+        signals.push(signal)
+        if (isOver) end()
+      }
+    }
+  }
+  const options = {
+    count: 2,
+    spawn,
+    port: 0,
+    configuration: "models: {}",
+    limits: new Map<string, number>(),
+    grace: Duration.seconds(30),
+    ...more
+  }
+  return { over, processes, supervised: supervise(options) }
+}
+
+const admin = { socket: "/tmp/s.sock", url: "http://127.0.0.1:4000" }
+
+/** Until every fiber waits. */
+const settled = Effect.replicateEffect(Effect.yieldNow, 20, { discard: true })
+
+/** A fiber that has started its first process. */
+const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.tap(Effect.forkScoped(effect), () => settled)
+
+const bound = { bound: "http://127.0.0.1:3000", port: 3000, admin, hasKeys: false }
+
+const listen = ({ send }: Scripted) => Effect.andThen(Effect.sync(() => send({ type: "listening", bound })), settled)
+
+const placeOf = ({ received: [start] }: Scripted): Place => {
+  assert(start?.type === "start")
+  return start.place
+}
+
+/** Two processes that take requests. */
+const started = Effect.fnUntraced(function*(more: Parameters<typeof setup>[0] = {}) {
+  const { over, processes, supervised } = setup(more)
+  const fiber = yield* fork(supervised)
+  yield* listen(processes[0]!)
+  yield* listen(processes[1]!)
+  yield* Fiber.join(fiber)
+  return { over, processes }
+})
+
+/** Two processes that take requests, until the test ends. */
+const running = (more?: Parameters<typeof setup>[0]) =>
+  Effect.flatMap(
+    started(more),
+    ({ over, processes }) => Effect.as(Effect.addFinalizer(() => Effect.sync(over)), processes)
+  )
+
+describe("supervise", () => {
+  it.effect("starts the first process alone, and the others on its port when it listens", () =>
+    Effect.gen(function*() {
+      const { processes, supervised } = setup()
+      const fiber = yield* fork(supervised)
+      assert.lengthOf(processes, 1)
+      assert.deepStrictEqual(placeOf(processes[0]!), { index: 1, count: 2, port: 0, configuration: "models: {}" })
+      yield* listen(processes[0]!)
+      assert.lengthOf(processes, 2)
+      assert.strictEqual(placeOf(processes[1]!).port, 3000)
+      assert.strictEqual(placeOf(processes[1]!).index, 2)
+      assert.isUndefined(fiber.pollUnsafe())
+      yield* listen(processes[1]!)
+      assert.deepStrictEqual(yield* Fiber.join(fiber), bound)
+      for (const { end } of processes) end()
+    }).pipe(Effect.scoped))
+
+  it.effect("fails if a process ends before it has listened, and starts none again", () =>
+    Effect.gen(function*() {
+      const { processes, supervised } = setup()
+      const fiber = yield* fork(Effect.flip(Effect.scoped(supervised)))
+      processes[0]!.end({ code: 1, signal: null })
+      const error = yield* Fiber.join(fiber)
+      assert.strictEqual(error.message, "Service process 1 ended with exit code 1.")
+      yield* TestClock.adjust("1 minute")
+      assert.lengthOf(processes, 1)
+    }))
+
+  it.effect("starts a crashed process again at its place, later each time, and at once after one that ran for long", () =>
+    Effect.gen(function*() {
+      const processes = yield* running()
+      const endThenWait = Effect.fnUntraced(function*(ms: number) {
+        const count = processes.length
+        processes.at(-1)!.end(crash)
+        yield* TestClock.adjust(ms - 1)
+        assert.lengthOf(processes, count)
+        yield* TestClock.adjust(1)
+        assert.lengthOf(processes, count + 1)
+        assert.strictEqual(placeOf(processes.at(-1)!).index, 2)
+      })
+      for (const ms of [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000]) yield* endThenWait(ms)
+      yield* listen(processes.at(-1)!)
+      yield* TestClock.adjust("10 minutes")
+      const count = processes.length
+      processes.at(-1)!.end(crash)
+      yield* settled
+      assert.lengthOf(processes, count + 1)
+      yield* endThenWait(100)
+    }).pipe(Effect.scoped))
+
+  it.effect("tells a first process that starts again its port of administration", () =>
+    Effect.gen(function*() {
+      const processes = yield* running()
+      processes[0]!.end(crash)
+      yield* TestClock.adjust("1 second")
+      assert.deepInclude(placeOf(processes[2]!), { index: 1, port: 3000, adminPort: 4000 })
+    }).pipe(Effect.scoped))
+
+  it.effect("gives the permits of a crashed process to the others", () =>
+    Effect.gen(function*() {
+      const [one, two] = yield* running({ limits: new Map([["a#0", 3]]) })
+      const granted = ({ received }: Scripted) =>
+        received.reduce((sum, message) => message.type === "grant" ? sum + message.count : sum, 0)
+      one!.send({ type: "want", deployment: "a#0", count: 3 })
+      assert.strictEqual(granted(one!), 2)
+      assert.strictEqual(granted(two!), 1)
+      one!.send({ type: "want", deployment: "a#0", count: 2 })
+      two!.end(crash)
+      assert.strictEqual(granted(one!), 3)
+    }).pipe(Effect.scoped))
+
+  it.effect("passes news to the other processes, and returns the probes of a process that ends", () =>
+    Effect.gen(function*() {
+      const [one, two] = yield* running()
+      const event = { deployment: "a#0", state: "ready", at: 0 } as const
+      two!.send({ type: "news", news: { type: "deployment", event } })
+      assert.deepStrictEqual(one!.received.at(-1), { type: "news", news: { type: "deployment", event } })
+      assert.lengthOf(two!.received, 1)
+      const ask = () => {
+        one!.send({ type: "probe", deployment: "a#0", most: 1 })
+        return one!.received.at(-1)
+      }
+      two!.send({ type: "probe", deployment: "a#0", most: 1 })
+      assert.deepStrictEqual(ask(), { type: "probe", isGranted: false })
+      two!.end(crash)
+      assert.deepStrictEqual(ask(), { type: "probe", isGranted: true })
+    }).pipe(Effect.scoped))
+
+  it.effect("ends all processes with its scope, waits for them, and starts none again", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const { processes } = yield* Effect.provideService(started(), Scope.Scope, scope)
+      const closing = yield* fork(Scope.close(scope, Exit.void))
+      assert.deepStrictEqual(processes.map(({ signals }) => signals), [["SIGTERM"], ["SIGTERM"]])
+      processes[0]!.end()
+      yield* settled
+      assert.isUndefined(closing.pollUnsafe())
+      processes[1]!.end()
+      yield* Fiber.join(closing)
+      yield* TestClock.adjust("1 minute")
+      assert.lengthOf(processes, 2)
+    }).pipe(Effect.scoped))
+
+  it.effect("kills a process that does not end in time", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const { processes } = yield* Effect.provideService(started(), Scope.Scope, scope)
+      const closing = yield* fork(Scope.close(scope, Exit.void))
+      processes[0]!.end()
+      yield* TestClock.adjust("29 seconds")
+      assert.deepStrictEqual(processes[1]!.signals, ["SIGTERM"])
+      yield* TestClock.adjust("1 second")
+      assert.include(processes[1]!.signals, "SIGKILL")
+      processes[1]!.end(crash)
+      yield* Fiber.join(closing)
+    }).pipe(Effect.scoped))
+})

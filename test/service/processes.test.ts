@@ -1,0 +1,317 @@
+/** A service of several processes on one port, with real processes: what they share, and what is left when one ends. */
+import { assert } from "@effect/vitest"
+import { execFileSync } from "node:child_process"
+import { once } from "node:events"
+import { readdirSync, writeFileSync } from "node:fs"
+import { createServer, request as httpRequest } from "node:http"
+import type { IncomingMessage, ServerResponse } from "node:http"
+import type { AddressInfo } from "node:net"
+import { dirname, join } from "node:path"
+import { afterEach, describe, it } from "vitest"
+import type { Service } from "../support/Service.ts"
+import { run, startService, temporaryFolder, until } from "../support/Service.ts"
+
+/** What `ps` shows of a process. */
+interface Row {
+  readonly pid: number
+  readonly ppid: number
+  readonly args: string
+}
+
+const allProcesses = (): ReadonlyArray<Row> =>
+  execFileSync("ps", ["-A", "-o", "pid=,ppid=,args="], { encoding: "utf8" }).split("\n").flatMap((line) => {
+    const [, pid, ppid, args] = /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(line) ?? []
+    return args === undefined ? [] : [{ pid: Number(pid), ppid: Number(ppid), args }]
+  })
+
+/** The processes that the service has started, directly or not. */
+const processesOf = ({ process: { child } }: Service) => {
+  const all = allProcesses()
+  const under = (pid: number): ReadonlyArray<Row> =>
+    all.filter(({ ppid }) => ppid === pid).flatMap((row) => [row, ...under(row.pid)])
+  const found = under(child.pid!)
+  return {
+    all: found.map(({ pid }) => pid),
+    services: found.filter(({ args }) => / serve /.test(args)).map(({ pid }) => pid),
+    engines: found.filter(({ args }) => /host\.[tj]s/.test(args)).map(({ pid }) => pid)
+  }
+}
+
+const isGone = (pid: number): boolean => !allProcesses().some((row) => row.pid === pid)
+
+/** A provider whose answers wait until they are released, and which counts those at once. */
+const startProvider = async (answer: (response: ServerResponse) => void) => {
+  const waiting: Array<() => void> = []
+  let isOpen = true
+  let running = 0
+  let most = 0
+  let count = 0
+  const server = createServer((request, response) => {
+    request.resume().on("end", () => {
+      count++
+      most = Math.max(most, ++running)
+      response.on("close", () => void running--)
+      const end = () => answer(response)
+      if (isOpen) end()
+      else waiting.push(end)
+    })
+  }).listen(0, "127.0.0.1")
+  await once(server, "listening")
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    count: () => count,
+    most: () => most,
+    waiting: () => waiting.length,
+    hold: () => void (isOpen = false),
+    releaseOne: () => waiting.shift()?.(),
+    releaseAll: () => {
+      isOpen = true
+      for (const end of waiting.splice(0)) end()
+    },
+    [Symbol.dispose]: () => {
+      server.closeAllConnections()
+      server.close()
+    }
+  }
+}
+
+const completion = JSON.stringify({
+  id: "c",
+  object: "chat.completion",
+  created: 0,
+  model: "m",
+  choices: [{ index: 0, message: { role: "assistant", content: "hi" }, finish_reason: "stop" }],
+  usage: { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2 }
+})
+
+const answered = (response: ServerResponse) =>
+  void response.writeHead(200, { "content-type": "application/json" }).end(completion)
+
+const broken = (response: ServerResponse) =>
+  void response.writeHead(500, { "content-type": "application/json" }).end("{}")
+
+interface Answer {
+  readonly status: number
+  readonly text: string
+}
+
+/** A request over a connection of its own, which the kernel gives to any process. */
+const ask = (url: string, path: string, body?: object): Promise<Answer> =>
+  new Promise((resolve, reject) => {
+    const headers = { "content-type": "application/json" }
+    const options = { agent: false as const, headers, method: body === undefined ? "GET" : "POST" }
+    httpRequest(`${url}${path}`, options, (response: IncomingMessage) => {
+      let text = ""
+      response.setEncoding("utf8").on("data", (chunk: string) => {
+        text += chunk
+      })
+      response.on("end", () => resolve({ status: response.statusCode!, text }))
+      response.on("error", reject)
+    }).on("error", reject).end(body === undefined ? undefined : JSON.stringify(body))
+  })
+
+const chat = ({ url }: Service, model: string, more: object = {}): Promise<Answer> =>
+  ask(url, "/v1/chat/completions", { model, messages: [{ role: "user", content: "Hello" }], ...more })
+
+const chats = (service: Service, model: string, count: number) =>
+  Promise.all(Array.from({ length: count }, () => chat(service, model)))
+
+const many = 32
+
+const yamlOf = (provider: { readonly url: string }, more = "") => `
+server: { processes: 2 }
+models:
+  fake/local: { deployments: [{ engine: fake, reply: one two three, tokenDelayMs: 2 }] }
+  remote: { deployments: [{ provider: openai, model: m, baseUrl: "${provider.url}/v1", maxConcurrent: 3 }] }
+${more}`
+
+let service: Service | undefined
+const start = async (yaml: string, env?: Record<string, string>): Promise<Service> => {
+  service = await startService(yaml, env)
+  return service
+}
+afterEach(() => service?.process.child.kill("SIGKILL"))
+
+const samples = (text: string, name: string): number =>
+  text.split("\n").filter((line) => line.startsWith(`${name}{`))
+    .reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0)
+
+describe("a service of two processes", () => {
+  it("loads a local model once, answers from both processes, and answers administration for both", async () => {
+    using provider = await startProvider(answered)
+    const own = await start(yamlOf(provider))
+    assert.include(own.process.output().stdout, "with 2 processes")
+    assert.lengthOf(processesOf(own).services, 2)
+    assert.lengthOf(processesOf(own).engines, 1)
+    for (const model of ["fake/local", "remote"]) {
+      const answers = await chats(own, model, many)
+      assert.deepStrictEqual(answers.map(({ status }) => status), answers.map(() => 200))
+    }
+    assert.include((await chat(own, "fake/local", { stream: true })).text, "[DONE]")
+    assert.lengthOf(processesOf(own).engines, 1)
+    // Whichever process gets the connection.
+    for (let time = 0; time < 8; time++) {
+      const metrics = (await ask(own.url, "/metrics")).text
+      assert.strictEqual(samples(metrics, "llm_requests_total"), 2 * many + 1)
+      assert.strictEqual((await ask(own.url, "/health/ready")).status, 200)
+      const { decisions } = JSON.parse((await ask(own.url, "/admin/decisions?limit=1000")).text) as {
+        readonly decisions: ReadonlyArray<{ readonly id: string }>
+      }
+      assert.lengthOf(decisions, 2 * many + 1)
+      assert.strictEqual((await ask(own.url, `/admin/decisions/${decisions[time]!.id}`)).status, 200)
+    }
+    assert.strictEqual((await own.stop()).code, 0)
+  })
+
+  it("never has more requests at a provider than its `maxConcurrent`, and answers all", async () => {
+    using provider = await startProvider(answered)
+    const own = await start(yamlOf(provider))
+    provider.hold()
+    const answers = chats(own, "remote", many)
+    await until(() => provider.waiting() === 3 ? true : undefined)
+    const deployments = await until(async () => {
+      const { deployments } = JSON.parse((await ask(own.url, "/admin/deployments")).text) as {
+        readonly deployments: ReadonlyArray<
+          { readonly model: string; readonly running: number; readonly queued: number }
+        >
+      }
+      const remote = deployments.find(({ model }) => model === "remote")!
+      return remote.running + remote.queued === many ? remote : undefined
+    })
+    assert.strictEqual(deployments.running, 3)
+    for (let ended = 0; ended < many; ended++) {
+      await until(() => provider.waiting() > 0 ? true : undefined)
+      provider.releaseOne()
+    }
+    assert.deepStrictEqual((await answers).map(({ status }) => status), Array.from({ length: many }, () => 200))
+    assert.strictEqual(provider.most(), 3)
+    assert.strictEqual((await own.stop()).code, 0)
+  })
+
+  it("opens a circuit in both when it opens in one", async () => {
+    using provider = await startProvider(broken)
+    const own = await start(yamlOf(provider, "policies: { default: { retries: 0, maxWait: false } }"))
+    const events = await fetch(`${own.admin}/admin/circuits/events`)
+    // Failures of calls that begin one after another count each, in the process that makes them.
+    await until(async () => {
+      await chat(own, "remote")
+      return /"phase":"open"/.test((await ask(own.url, "/admin/circuits")).text) ? true : undefined
+    })
+    const before = provider.count()
+    const answers = await chats(own, "remote", many)
+    assert.deepStrictEqual(answers.map(({ status }) => status), answers.map(() => 503))
+    assert.strictEqual(provider.count(), before)
+    const reader = events.body!.pipeThrough(new TextDecoderStream()).getReader()
+    let text = ""
+    while (!text.includes("\"to\":\"open\"")) text += (await reader.read()).value ?? ""
+    assert.strictEqual((await ask(own.admin, "/admin/circuits/remote%230/reset", {})).status, 200)
+    while (!text.includes("\"to\":\"closed\"")) text += (await reader.read()).value ?? ""
+    await reader.cancel()
+    await chats(own, "remote", 1)
+    assert.isAbove(provider.count(), before)
+    assert.strictEqual((await own.stop()).code, 0)
+  })
+
+  it("restarts a process that was killed, while the other answers", async () => {
+    using provider = await startProvider(answered)
+    const own = await start(yamlOf(provider))
+    for (let round = 0; round < 2; round++) {
+      const { services } = processesOf(own)
+      const victim = services[round]!
+      process.kill(victim, "SIGKILL")
+      await until(() => isGone(victim) ? true : undefined)
+      assert.strictEqual((await chat(own, "remote")).status, 200)
+      await until(() => {
+        const now = processesOf(own)
+        return now.services.length === 2 && now.engines.length === 1 && !now.services.includes(victim)
+          ? true
+          : undefined
+      })
+      await until(async () => (await ask(own.url, "/health/ready")).status === 200 ? true : undefined)
+      const answers = [...await chats(own, "remote", many), ...await chats(own, "fake/local", many)]
+      assert.deepStrictEqual(answers.map(({ status }) => status), answers.map(() => 200))
+    }
+    assert.include(own.process.output().stderr, "was ended by SIGKILL. Another one starts.")
+    assert.strictEqual((await own.stop()).code, 0)
+  })
+
+  it("completes its answers when it is stopped, and leaves no process and no file", async () => {
+    using provider = await startProvider(answered)
+    const own = await start(yamlOf(
+      provider,
+      `  fake/slow: { deployments: [{ engine: fake, tokenDelayMs: 20, reply: "${"word ".repeat(60).trim()}" }] }`
+    ))
+    const socket = /and (\S+\.sock)|at (\S+\.sock)/.exec(own.process.output().stdout)
+    const folder = dirname(socket![1] ?? socket![2]!)
+    const { port } = new URL(own.url)
+    const { all } = processesOf(own)
+    provider.hold()
+    const answers = chats(own, "remote", 3)
+    await until(() => provider.waiting() === 3 ? true : undefined)
+    const body = { model: "fake/slow", stream: true, messages: [{ role: "user", content: "Hello" }] }
+    // The status comes with the first content.
+    const streams = await Promise.all(
+      Array.from(
+        { length: 4 },
+        () => fetch(`${own.url}/v1/chat/completions`, { method: "POST", body: JSON.stringify(body) })
+      )
+    )
+    const stopped = own.stop()
+    // Neither process takes connections any more.
+    await until(() => ask(own.url, "/health/live").then(() => undefined, () => true))
+    provider.releaseAll()
+    for (const { status } of await answers) assert.strictEqual(status, 200)
+    for (const stream of streams) assert.include(await stream.text(), "[DONE]")
+    assert.strictEqual((await stopped).code, 0)
+    assert.deepStrictEqual(all.filter((pid) => !isGone(pid)), [])
+    assert.deepStrictEqual(readdirSync(folder).filter((name) => name.startsWith(port)), [])
+  })
+
+  it("leaves no process when the supervisor is killed", async () => {
+    using provider = await startProvider(answered)
+    const own = await start(yamlOf(provider))
+    const { all } = processesOf(own)
+    assert.lengthOf(all, 3)
+    own.process.child.kill("SIGKILL")
+    await until(() => all.every(isGone) ? true : undefined)
+  })
+})
+
+describe("serve with several processes", () => {
+  it.each([
+    ["0", "from 1 to 128, or auto"],
+    ["129", "from 1 to 128, or auto"],
+    ["two", "from 1 to 128, or auto"]
+  ])("rejects --processes %s", async (count, message) => {
+    const { code, stderr } = await run(["serve", "--port", "0", "--processes", count])
+    assert.strictEqual(code, 1)
+    assert.include(stderr, message)
+  })
+
+  it("rejects a port in use, with one line", async () => {
+    const taken = createServer().listen(0, "127.0.0.1")
+    await once(taken, "listening")
+    const { port } = taken.address() as AddressInfo
+    const { code, stderr } = await run(["serve", "--port", String(port), "--processes", "2"])
+    taken.close()
+    assert.strictEqual(code, 1)
+    assert.match(stderr, new RegExp(`^.*${port}.*in use.*\n$`))
+  })
+
+  it("rejects limits that leave a process nothing, and problems of the configuration once", async () => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    writeFileSync(file, "server: { processes: 4, maxConnections: 3 }\n")
+    const few = await run(["serve", "--port", "0"], { cwd: folder.path })
+    assert.strictEqual(few.code, 1)
+    assert.include(few.stderr, "server.maxConnections")
+    assert.include(few.stderr, "Expected at least 4, 1 for each of the 4 processes")
+    writeFileSync(
+      file,
+      "server: { processes: 2 }\nmodels: { m: { deployments: [{ engine: llama, file: none.gguf }] } }\n"
+    )
+    const missing = await run(["serve", "--port", "0"], { cwd: folder.path })
+    assert.strictEqual(missing.code, 1)
+    assert.lengthOf(missing.stderr.match(/none\.gguf/g) ?? [], 1)
+  })
+})

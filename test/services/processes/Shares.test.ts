@@ -1,0 +1,65 @@
+import { assert, describe, it } from "@effect/vitest"
+import fc from "fast-check"
+import type { Model } from "../../../src/domain/Deployment.ts"
+import { defaults } from "../../../src/domain/RoutingPolicy.ts"
+import * as Shares from "../../../src/services/processes/Shares.ts"
+import { deployment, settings } from "../../support/Deployments.ts"
+
+const remote = { engine: "remote", model: "m", baseUrl: "http://127.0.0.1:1", headers: {} } as never
+
+const model = (name: string, isLocal: boolean, ...fallbacks: Array<string>): Model => ({
+  name,
+  deployments: [deployment(`${name}#0`, { preload: true, ...(isLocal ? {} : { options: remote }) })],
+  ...(fallbacks.length === 0
+    ? {}
+    : { routing: { policy: defaults, fallbacks: { ordinary: fallbacks, context: [], content: [] } } })
+})
+
+const models = [
+  model("local", true),
+  model("remote", false),
+  model("to-remote", false, "remote"),
+  model("to-local", false, "local"),
+  model("far", false, "to-local")
+]
+
+describe("Shares", () => {
+  it("divides a limit into parts that differ by at most 1 and add up to it", () => {
+    fc.assert(fc.property(fc.integer({ min: 1, max: 128 }), fc.nat(10_000), (count, limit) => {
+      const parts = Array.from({ length: count }, (_, index) => Shares.shareOf(limit, index + 1, count))
+      assert.strictEqual(parts.reduce((sum, part) => sum + part, 0), limit)
+      assert.isAtMost(Math.max(...parts) - Math.min(...parts), 1)
+    }))
+  })
+
+  it("leaves models that can reach a local one to the first process", () => {
+    assert.deepStrictEqual([...Shares.modelsOfFirst(models)].toSorted(), ["far", "local", "to-local"])
+    assert.deepStrictEqual([...Shares.leasedLimits(models).keys()], ["remote#0", "to-remote#0"])
+  })
+
+  it("loads local models in the first process only, and divides the queues of the others", () => {
+    const parts = [1, 2, 3].map((index) => Shares.settingsOf(settings({ models }), index, 3))
+    const preloaded = parts.map(({ models }) =>
+      models.filter(({ deployments: [{ preload }] }) => preload).map(({ name }) => name)
+    )
+    assert.deepStrictEqual(preloaded, [models.map(({ name }) => name), ["remote", "to-remote"], [
+      "remote",
+      "to-remote"
+    ]])
+    const queues = (name: string) =>
+      parts.map(({ models }) => models.find((model) => model.name === name)!.deployments[0].queueLimit)
+    assert.deepStrictEqual(queues("remote"), [171, 171, 170])
+    assert.deepStrictEqual(queues("local"), [512, 512, 512])
+    const { maxConnections } = settings().server
+    assert.strictEqual(parts.reduce((sum, { server }) => sum + server.maxConnections, 0), maxConnections)
+  })
+
+  it("rejects limits with less than 1 for each process", () => {
+    const problems = Shares.problemsOf(settings({ models, server: { ...settings().server, maxConnections: 2 } }), 3)
+    assert.deepStrictEqual(problems, [{
+      path: "server.maxConnections",
+      expected: "Expected at least 3, 1 for each of the 3 processes (server.processes)"
+    }])
+    assert.deepStrictEqual(Shares.problemsOf(settings({ models }), 3), [])
+  })
+})
