@@ -24,6 +24,7 @@ export interface FrameDecoder {
 export class Unreadable extends Error {}
 
 const lineFeed = 0x0a
+const byteOrderMark = "\ufeff"
 
 const named = "event: "
 const withData = "data: "
@@ -39,7 +40,7 @@ class Sse implements FrameDecoder {
   readonly #receiver: FrameReceiver
   readonly #parser: SseParser.Parser
   /** Whether the parser has no part of an event. */
-  #isBetween = false
+  #isBetween = true
   #isStopped = false
 
   constructor(maxLength: number, receiver: FrameReceiver) {
@@ -66,7 +67,9 @@ class Sse implements FrameDecoder {
   end(): void {}
 
   #parse(text: string): void {
-    if (this.#parser.feed(text) !== undefined) throw new Unreadable("an event that is too long")
+    // The parser drops a byte order mark at the beginning of what it is given first, which may be in the middle of the body.
+    const given = this.#isBetween && text.startsWith(byteOrderMark) ? `\n${text}` : text
+    if (this.#parser.feed(given) !== undefined) throw new Unreadable("an event that is too long")
     this.#isBetween = text.endsWith("\n\n")
   }
 

@@ -71,6 +71,13 @@ describe("a body of server-sent events", () => {
     assert.throws(() => decoder.push(`data: ${"c".repeat(200)}`), "too long")
   })
 
+  it("has a byte order mark at its beginning only", () => {
+    const frames: Array<Frame> = []
+    const decoder = FrameDecoder.make("sse", 100, receiverOf(frames))
+    for (const piece of ["data: a\n\n", "\ufeffdata: b\n\n", "data: c\n\n"]) decoder.push(piece)
+    assert.deepStrictEqual(frames.map(({ data }) => data), ["a", "c"])
+  })
+
   it("is not read after a frame that ends it", () => {
     for (const pieces of [["data: a\n\ndata: b\n\n"], ["data: a\n\n", "data: b\n\n"], ["data: a\r\n\r\ndata: b\n\n"]]) {
       const data: Array<string> = []
