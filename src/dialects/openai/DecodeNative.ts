@@ -81,8 +81,13 @@ const withText = (message: Fields): Fields => {
   }
 }
 
-/** A message or delta with these calls. */
-const messageWith = (message: Fields, calls: ReadonlyArray<unknown>, legacy: boolean): Fields => {
+const hasCalls = (message: Fields): boolean => "function_call" in message || "tool_calls" in message
+
+/** A message or delta with these calls; the same one if it has text alone. */
+const messageWith = (message: Fields, calls: ReadonlyArray<unknown>, legacy: boolean): Fields =>
+  calls.length === 0 && !hasCalls(message) ? withText(message) : withCalls(message, calls, legacy)
+
+const withCalls = (message: Fields, calls: ReadonlyArray<unknown>, legacy: boolean): Fields => {
   const { function_call: called, tool_calls: given, ...rest } = withText(message)
   return {
     ...rest,
@@ -128,11 +133,17 @@ export interface Chunks {
   readonly textOf: (chunk: Fields) => Native
 }
 
+const isFirst = (choice: unknown): boolean => (fieldsOf(choice)?.["index"] ?? 0) === 0
+
 /** The chunk with another first choice. */
-const withChoice = (chunk: Fields, choice: Fields): Fields => ({
-  ...chunk,
-  choices: listAt(chunk, "choices").map((one) => (fieldsOf(one)?.["index"] ?? 0) === 0 ? choice : one)
-})
+const withChoice = (chunk: Fields, choice: Fields): Fields => {
+  const choices = listAt(chunk, "choices")
+  return choices.every((one) => one === choice || !isFirst(one))
+    ? chunk
+    : { ...chunk, choices: choices.map((one) => isFirst(one) ? choice : one) }
+}
+
+const choiceWith = (choice: Fields, delta: Fields): Fields => choice["delta"] === delta ? choice : { ...choice, delta }
 
 /** The chunk with the finish reason, and its events. */
 interface Last {
@@ -151,11 +162,13 @@ const endOf = (
 ): ReadonlyArray<Event> => {
   const calls = all.filter(isCallEvent)
   const finish = all.at(-1) as Finish
-  const tool_calls = calls.map((call) => deltaOf({}, call))
-  const before = { ...chunk, choices: [{ ...choice, delta: { tool_calls }, finish_reason: null }] }
-  const last = withChoice(chunk, { ...choice, finish_reason: finishOf(choice["finish_reason"], finish.reason) })
+  const delta = { tool_calls: calls.map((call) => deltaOf({}, call)) }
+  const finish_reason = finishOf(choice["finish_reason"], finish.reason)
+  const last = withChoice(chunk, choice["finish_reason"] === finish_reason ? choice : { ...choice, finish_reason })
   return [
-    ...(calls.length === 0 ? [] : [eventOf(nativeOf(before), true)]),
+    ...(calls.length === 0
+      ? []
+      : [eventOf(nativeOf({ ...chunk, choices: [{ ...choice, delta, finish_reason: null }] }), true)]),
     ...calls,
     eventOf(nativeOf(last), haveContent(events) || contentFieldsOf(fieldsOf(choice["delta"]) ?? {}).some(isContent)),
     ...events,
@@ -192,7 +205,7 @@ export const makeChunks = (legacy: boolean, count: number): Chunks => {
     const contentFields = contentFieldsOf(delta)
     const other = raw.some(isOther)
     const calls = deltasOf(raw, events.filter(isCallEvent))
-    const repaired = { ...choice, delta: messageWith(delta, calls, legacy) }
+    const repaired = choiceWith(choice, messageWith(delta, calls, legacy))
     if (codeOf(choice["finish_reason"]) !== undefined) {
       last = { chunk, choice: repaired, events }
       return []
@@ -208,7 +221,7 @@ export const makeChunks = (legacy: boolean, count: number): Chunks => {
   return {
     textOf: (chunk) => {
       const choice = fieldsOf(listAt(chunk, "choices")[0]) ?? {}
-      return nativeOf(withChoice(chunk, { ...choice, delta: messageWith(fieldsOf(choice["delta"]) ?? {}, [], legacy) }))
+      return nativeOf(withChoice(chunk, choiceWith(choice, messageWith(fieldsOf(choice["delta"]) ?? {}, [], legacy))))
     },
     push: (given, choice, events) => {
       const chunk = requestedOf(given, count)

@@ -86,10 +86,11 @@ export const isOpenAi = ({ dialect }: Native): boolean => dialect === "openai"
 
 /** Adds the fields that clients require and that the provider left out. */
 export const completed = (body: Fields, defaults: Fields): Fields => {
-  const missing = Object.keys(defaults).filter((name) => (body[name] ?? null) === null)
-  return missing.length === 0
-    ? body
-    : { ...body, ...Object.fromEntries(missing.map((name) => [name, defaults[name]])) }
+  let all: Record<string, unknown> | undefined
+  for (const name in defaults) {
+    if ((body[name] ?? null) === null) (all ??= { ...body })[name] = defaults[name]
+  }
+  return all ?? body
 }
 
 /** The value of a field with the next piece appended. */

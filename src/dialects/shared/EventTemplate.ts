@@ -41,14 +41,15 @@ const stringOf = (literal: string): string | undefined => {
 /** The JSON around the placeholders; undefined unless it has each of them once, in their order. */
 const partsOf = (json: string, count: number): ReadonlyArray<string> | undefined => {
   const parts: Array<string> = []
-  let rest = json
+  let from = 0
   for (const placeholder of placeholders.slice(0, count)) {
-    const [before, after, ...others] = rest.split(placeholder)
-    if (after === undefined || others.length > 0) return undefined
-    parts.push(before!)
-    rest = after
+    const place = json.indexOf(placeholder)
+    if (place < from || json.includes(placeholder, place + 1)) return undefined
+    parts.push(json.slice(from, place))
+    from = place + placeholder.length
   }
-  return [...parts, rest]
+  parts.push(json.slice(from))
+  return parts
 }
 
 /** The JSON with these strings, as JSON writes them, between its parts. */
