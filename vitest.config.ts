@@ -13,7 +13,7 @@ const isolated = [
   "test/*.test.ts",
   "test/{clients,conformance,service}/**/*.test.ts",
   "test/cli/{Models,PullProgress}.test.ts",
-  "test/layers/engines/**/*.test.ts",
+  "test/layers/{engines,persistence}/**/*.test.ts",
   "test/workers/*.test.ts",
   "test/workers/{llama,onnx}/**/*.test.ts",
   "test/workers/grammar/JsonGrammarLlama.test.ts"
@@ -36,6 +36,7 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     maxWorkers: 2,
+    globalSetup: "test/support/StoresLeftOut.ts",
     sequence: { sequencer: LongFirst },
     projects: [
       { extends: true, test: { name: "isolated", include: isolated } },

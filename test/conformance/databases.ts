@@ -1,5 +1,5 @@
 /**
- * Runs one suite of a store on every database: memory, an SQLite file, Postgres, and Redis.
+ * Runs one suite of a store on every database: memory, an SQLite file and Postgres, and on Redis.
  *
  * **Example**
  *
@@ -15,6 +15,7 @@
  */
 import type { Layer } from "effect"
 import { Effect, Redacted } from "effect"
+import type { Redis } from "effect/persistence/Redis"
 import type { SqlClient } from "effect/sql/SqlClient"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -22,9 +23,9 @@ import { join } from "node:path"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import * as Storage from "../../src/layers/persistence/Storage.ts"
 import type { StorageError } from "../../src/services/persistence/StorageError.ts"
-import type { StorageLocation } from "../../src/services/settings/StorageSettings.ts"
+import type { RedisLocation, StorageLocation } from "../../src/services/settings/StorageSettings.ts"
 import type { DatabaseServer } from "../support/DatabaseServers.ts"
-import { installed, mustRun, startPostgres } from "../support/DatabaseServers.ts"
+import { installed, mustRun, startPostgres, startRedis } from "../support/DatabaseServers.ts"
 
 /** An empty database for one test. */
 export interface Database {
@@ -97,6 +98,35 @@ const onKind = (subject: string, { isInstalled, name, start }: Kind, suite: (tes
       it(title, async () => {
         const location = await started.empty()
         await Effect.runPromise(run({ location, layer: () => Storage.layerAt(location) }))
+      })
+    )
+  })
+}
+
+/** A Redis of which one test has all names that begin with the prefix. */
+export interface RedisKeys {
+  readonly location: RedisLocation
+  readonly layer: () => Layer.Layer<Redis, StorageError>
+}
+
+/** Runs a suite on Redis. */
+export const onRedis = (
+  subject: string,
+  suite: (test: (name: string, run: (redis: RedisKeys) => Effect.Effect<unknown, unknown>) => void) => void
+): void => {
+  describe.skipIf(!installed.redis && !mustRun)(`${subject} on Redis`, () => {
+    let server: DatabaseServer
+    let count = 0
+    beforeAll(async () => {
+      server = await startRedis()
+    })
+    afterAll(() => server?.stop())
+    suite((title, run) =>
+      // oxlint-disable-next-line vitest/expect-expect
+      it(title, async () => {
+        const url = Redacted.make(server.url)
+        const location = { url, prefix: `test-${count++}:` }
+        await Effect.runPromise(run({ location, layer: () => Storage.redisAt(url) }))
       })
     )
   })

@@ -78,4 +78,20 @@ onEachDatabase("storage", (test) => {
       yield* Effect.flip(Migrations.apply(broken))
       assert.deepStrictEqual(yield* Migrations.apply(rows), ["create"])
     }).pipe(Effect.provide(database.layer())))
+
+  test("is changed once by processes that start at once", (database) =>
+    Effect.gen(function*() {
+      const apply = Migrations.apply(twoSteps).pipe(Effect.provide(database.layer()))
+      const applied = yield* Effect.all(Array.from({ length: 5 }, () => apply), { concurrency: "unbounded" })
+      const expected = database.location.type === "memory" ? 10 : 2
+      assert.lengthOf(applied.flat(), expected)
+    }))
+
+  test("has a number of steps for each concern", (database) =>
+    Effect.gen(function*() {
+      yield* Migrations.apply(twoSteps)
+      assert.deepStrictEqual(yield* Migrations.apply(Migrations.make("other", [])), [])
+      const refused = yield* Effect.flip(Migrations.apply(Migrations.make("test", [])))
+      assert.include(refused, { _tag: "StorageError", place: "troupe_test" })
+    }).pipe(Effect.provide(database.layer())))
 })

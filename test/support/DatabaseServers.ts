@@ -142,10 +142,10 @@ export const startPostgres = async (): Promise<DatabaseServer> => {
   return started(child, folder, `postgres://troupe:secret@127.0.0.1:${port}/postgres`, ready)
 }
 
-/** Starts Redis. */
-export const startRedis = async (): Promise<DatabaseServer> => {
+/** Starts Redis, at a free port unless one is given. */
+export const startRedis = async (at?: number): Promise<DatabaseServer> => {
   const folder = mkdtempSync(join(tmpdir(), "troupe-redis-"))
-  const port = await freePort()
+  const port = at ?? await freePort()
   const child = spawn(
     redisServer!,
     ["--port", String(port), "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "no"],
