@@ -50,6 +50,18 @@ const cacheBytes = Metric.gauge("llm_cache_bytes", {
 const cacheMemory = Metric.withAttributes(cacheBytes, { tier: "memory" })
 const cacheCompact = Metric.withAttributes(cacheBytes, { tier: "compact" })
 
+/** Rows on their way to storage; `store` is the name of the concern. */
+export const storedRows = {
+  written: Metric.counter("llm_storage_written_rows_total", {
+    description: "Rows written to storage, by store",
+    incremental: true
+  }),
+  lost: Metric.counter("llm_storage_lost_rows_total", {
+    description: "Rows that could not be written to storage, by store",
+    incremental: true
+  })
+}
+
 /** The value of OpenTelemetry's `gen_ai.operation.name`, where the conventions have one. */
 export type Operation = "chat" | "embeddings" | "rerank" | "classify" | "tokenize"
 

@@ -30,6 +30,7 @@ import { Array as Arr, Cause, Context, Deferred, Effect, Exit, Fiber, Latch, Met
 import { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Defaults from "../../domain/Defaults.ts"
+import { storedRows } from "../observability/Metrics.ts"
 import { isRejected, StorageError, summaryOf } from "./StorageError.ts"
 
 /** What is written, and the bounds. */
@@ -49,15 +50,6 @@ interface Pending<Row> {
   readonly row: Row
   readonly committed: Deferred.Deferred<void, StorageError> | undefined
 }
-
-const writtenRows = Metric.counter("llm_storage_written_rows_total", {
-  description: "Rows written to storage, by store",
-  incremental: true
-})
-const lostRows = Metric.counter("llm_storage_lost_rows_total", {
-  description: "Rows that could not be written to storage, by store",
-  incremental: true
-})
 
 const rowsText = (count: number): string => count === 1 ? "1 row" : `${count} rows`
 
@@ -153,7 +145,7 @@ export class WriteBehind<Row> {
 
   #countLost(count: number): void {
     this.#lost += count
-    lostRows.updateUnsafe(count, this.#context)
+    storedRows.lost.updateUnsafe(count, this.#context)
   }
 
   #lossOf(reason: string): StorageError {
@@ -204,7 +196,7 @@ export class WriteBehind<Row> {
     for (const { committed } of this.#waiting.splice(0, group.length)) {
       if (committed !== undefined) Deferred.doneUnsafe(committed, Exit.void)
     }
-    writtenRows.updateUnsafe(group.length, this.#context)
+    storedRows.written.updateUnsafe(group.length, this.#context)
   }
 
   /** Writes the rows of a rejected group, each alone, up to the first failure of another kind. */
