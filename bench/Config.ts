@@ -17,6 +17,8 @@ export const make = (
 ): string =>
   JSON.stringify({
     server: { shutdownGrace: "1 second" },
+    // Requests are equal, and each must reach its model.
+    cache: { when: "never" },
     models: Object.fromEntries(
       Object.entries(models).map(([name, deployment]) => [name, { ...options, deployments: [deployment] }])
     )

@@ -12,6 +12,8 @@ export interface Counts {
   readonly operations: number
   readonly heapBytes: number
   readonly collections: number
+  /** The main thread's pauses for them, ms. */
+  readonly pausedMs: number
 }
 
 const counter = globalThis as unknown as { troupeOperations: number }
@@ -31,15 +33,20 @@ registerHooks({
 })
 
 let collections = 0
+let pausedMs = 0
 new PerformanceObserver((list) => {
-  collections += list.getEntries().length
+  for (const { duration } of list.getEntries()) {
+    collections++
+    pausedMs += duration
+  }
 }).observe({ entryTypes: ["gc"] })
 
 process.on("SIGUSR2", () => {
   const counts: Counts = {
     operations: counter.troupeOperations,
     heapBytes: process.memoryUsage().heapUsed,
-    collections
+    collections,
+    pausedMs
   }
   writeFileSync(process.env["BENCH_COUNTS"]!, JSON.stringify(counts))
 })

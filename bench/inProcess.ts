@@ -29,7 +29,12 @@ let runtime: ManagedRuntime.ManagedRuntime<Inference, unknown> | undefined
 
 const start = ({ callers, reply }: InProcessQuestion) =>
   ManagedRuntime.make(
-    App.layer({ config: { models: { "fake/echo": { deployments: [{ engine: "fake", reply, slots: callers }] } } } })
+    App.layer({
+      config: {
+        cache: { when: "never" },
+        models: { "fake/echo": { deployments: [{ engine: "fake", reply, slots: callers }] } }
+      }
+    })
   )
 
 const request = {

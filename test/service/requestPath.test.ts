@@ -1,4 +1,4 @@
-/** The source files and the Effect operations of one proxied chat. */
+/** The source files, the Effect operations and the garbage of one proxied chat. */
 import { assert, describe, it } from "@effect/vitest"
 import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
@@ -17,9 +17,10 @@ describe("a proxied chat", () => {
   })
 
   it.skipIf(process.platform === "win32")(
-    "runs no more Effect operations than the limit of bench/requestCost.ts, buffered and streamed",
+    "costs no more operations, garbage and pauses than the limits of bench/requestCost.ts, buffered and streamed",
+    { timeout: 300_000 },
     async () => {
-      assert.match(await checked("requestCost.ts"), /buffered: \d.*\nstreamed: \d/)
+      assert.match(await checked("requestCost.ts"), /buffered: \d.*\nstreamed: \d.*\npauses: \d/)
     }
   )
 })
