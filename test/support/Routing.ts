@@ -3,6 +3,7 @@
  */
 import type { Context } from "effect"
 import { Effect, Layer, Result, Stream, SubscriptionRef } from "effect"
+import type { CacheSettings } from "../../src/domain/CacheControl.ts"
 import type { Caller } from "../../src/domain/Caller.ts"
 import type { Deployment, DeploymentOptions, Model } from "../../src/domain/Deployment.ts"
 import { engineCapabilities } from "../../src/domain/EngineProtocol.ts"
@@ -65,6 +66,8 @@ export interface Setting {
   /** Other policies that requests may name. */
   readonly policies?: ReadonlyArray<RoutingPolicy.Policy>
   readonly fallbacks?: Readonly<Record<string, ReadonlyArray<string>>>
+  /** Of every model. */
+  readonly cache?: CacheSettings
   /** Measurements of deployments before the first request. */
   readonly events?: ReadonlyArray<ActorEvent>
   /** The program's own instead of the built-in one. */
@@ -148,7 +151,8 @@ export const world = (setting: Setting): World => {
       return Deployments.deployment(id, { options: { engine: "fake", ...part.options } as DeploymentOptions })
     })
     const routing = { policy: own, fallbacks: { ordinary: fallbacks[name] ?? [], context: [], content: [] } }
-    return { name, deployments: [first!, ...others], routing }
+    const { cache } = setting
+    return { name, deployments: [first!, ...others], routing, ...(cache === undefined ? {} : { cache }) }
   })
   const actors = Layer.mock(Models)({
     tryLease: () => undefined,

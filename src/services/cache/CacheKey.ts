@@ -114,9 +114,8 @@ export const identify = (request: Request, model: Model): string => {
   return canonical({
     tenant,
     content: withoutDefaults(content, areLocal),
-    headers: source?.headers,
     ...(source !== undefined && isSentBody(model, source)
-      ? { dialect: source.dialect, body: bodyOf(source) }
+      ? { dialect: source.dialect, headers: source.headers, body: bodyOf(source) }
       : source && { fields: unknownValues(source), numbers: exactNumbers(source, source.body["seed"]) })
   })
 }

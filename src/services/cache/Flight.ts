@@ -68,8 +68,11 @@ export class Flight implements AnswerSink {
     return this.#events.slice(position - this.#dropped)
   }
 
+  /** Gives the reader what there is so far. A call that waits for slow readers goes on for this one. */
   join(reader: Reader): void {
     this.#readers = [...this.#readers, reader]
+    reader.wake()
+    this.resume()
   }
 
   leave(reader: Reader): void {

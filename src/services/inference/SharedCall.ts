@@ -44,7 +44,6 @@ export class SharedCall {
   follow(reader: Reader, context: Context.Context<never>): void {
     this.flight.join(reader)
     if (this.#fiber === undefined) this.#start(context)
-    else reader.wake()
   }
 
   /** Ends the call if no other reader is left. */
