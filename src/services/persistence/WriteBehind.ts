@@ -63,9 +63,10 @@ export class WriteBehind<Row> {
   #waiting: Array<Pending<Row>> = []
   #isClosing = false
   #lost = 0
-  /** Failed attempts in a row, and what had been lost before the first. */
+  /** Failed attempts in a row. */
   #failures = 0
-  #lostBefore = 0
+  /** Lost rows of which the log has a line. */
+  #logged = 0
 
   constructor(options: Options<Row>, sql: SqlClient, context: Context.Context<never>) {
     const { capacity = Defaults.writeBehind.capacity, groupSize = Defaults.writeBehind.groupSize } = options
@@ -212,6 +213,7 @@ export class WriteBehind<Row> {
         } else break
       }
       const { name } = this.#options
+      this.#logged += rejected
       if (rejected > 0) yield* Effect.logError(`The database rejects ${rowsText(rejected)} of ${name}; lost.`)
     })
   }
@@ -223,7 +225,6 @@ export class WriteBehind<Row> {
     const { longestPauseMs, pauseMs } = Defaults.writeBehind
     const pause = Math.min(pauseMs * 2 ** this.#failures, longestPauseMs)
     const isFirst = this.#failures++ === 0
-    if (isFirst) this.#lostBefore = this.#lost
     const logged = isFirst
       ? Effect.logError(
         `${name} cannot be written: ${summaryOf(error)}. Requests go on. Up to ${rowsText(this.#options.capacity)} ` +
@@ -236,12 +237,15 @@ export class WriteBehind<Row> {
     )
   }
 
+  /** Logs the end of the failures, and rows for which the queue had no place. */
   #logReturn(): Effect.Effect<void> {
-    if (this.#failures === 0) return Effect.void
+    const lost = this.#lost - this.#logged
+    const { capacity, name } = this.#options
+    const isReturn = this.#failures > 0
     this.#failures = 0
-    const lost = this.#lost - this.#lostBefore
-    const { name } = this.#options
-    return Effect.logInfo(`${name} is written again${lost === 0 ? "" : `; ${rowsText(lost)} are lost`}.`)
+    this.#logged = this.#lost
+    if (isReturn) return Effect.logInfo(`${name} is written again${lost === 0 ? "" : `; ${rowsText(lost)} lost`}.`)
+    return lost === 0 ? Effect.void : Effect.logError(`${rowsText(lost)} of ${name} lost: ${capacity} waited.`)
   }
 }
 

@@ -80,9 +80,27 @@ describe("rows that are written behind", () => {
         assert.deepStrictEqual(log, [
           "ledger cannot be written: the database cannot grow: the disk is full. Requests go on. Up to 4 rows wait for the " +
           "next attempt; more are lost.",
-          "ledger is written again; 2 rows are lost."
+          "ledger is written again; 2 rows lost."
         ])
       }), { capacity: 4 }))
+
+  it.effect("are lost by number where more arrive at once than can wait", () =>
+    Effect.gen(function*() {
+      const { log } = yield* withRows((rows, database) =>
+        Effect.gen(function*() {
+          for (let row = 0; row < 5; row++) rows.add(row)
+          yield* TestClock.adjust(5)
+          database.isFull = true
+          for (let row = 0; row < 6; row++) rows.add(row)
+          yield* TestClock.adjust(5)
+          database.isFull = false
+          yield* TestClock.adjust("5 seconds")
+        }), { capacity: 4 })
+      assert.deepStrictEqual(log.filter((_, index) => index !== 1), [
+        "1 row of ledger lost: 4 waited.",
+        "ledger is written again; 2 rows lost."
+      ])
+    }))
 
   it.effect("are acknowledged after the failures", () =>
     withRows((rows, database) =>
