@@ -342,11 +342,14 @@ const answers: Layer.Layer<never, StorageError, Settings | SqlClient> = Layer.un
   })
 )
 
+/** Who may call the service. Requires only `Settings`. */
+export const keys = Layer.provide(VirtualKeys.layer, storage)
+
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
 export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
   Layer.provideMerge(Server.layer),
   Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
-  Layer.provideMerge(VirtualKeys.layer),
+  Layer.provideMerge(keys),
   Layer.provide(answers),
   Layer.provideMerge(storage)
 )

@@ -3,6 +3,7 @@ import { Command } from "effect/cli"
 import { circuits, decisions, load, ps, reload, unload } from "./cli/Admin.ts"
 import { cache } from "./cli/Cache.ts"
 import { check } from "./cli/ConfigCheck.ts"
+import { keys } from "./cli/Keys.ts"
 import { models } from "./cli/Models.ts"
 import { printJson } from "./cli/Output.ts"
 import { policy } from "./cli/Policy.ts"
@@ -33,6 +34,7 @@ export const troupe = Command.make("troupe").pipe(
     reload,
     circuits,
     cache,
+    keys,
     route,
     decisions,
     policy,

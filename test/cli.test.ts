@@ -402,6 +402,7 @@ models:
         "engines",
         "memory",
         "circuits",
+        "keys",
         "keyCooldowns",
         "cache",
         "store",

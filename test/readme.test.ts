@@ -45,7 +45,9 @@ describe("README", () => {
       const command = /^npm run troupe -- (.*)$/.exec(line)
       assert.isNotNull(command, "a supported kind of command")
       const args = [...command[1]!.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, bare]) => quoted ?? bare!)
-      const { code, stdout } = await run(args, { cwd: root, env: { TROUPE_MODELS: store.path } })
+      // In test, the service stores nothing.
+      const env = { TROUPE_MODELS: store.path, TROUPE_DATA: join(store.path, "data"), NODE_ENV: "development" }
+      const { code, stdout } = await run(args, { cwd: root, env })
       assert.strictEqual(code, 0)
       assert.isNotEmpty(stdout)
     })

@@ -17,10 +17,12 @@ export class NoService extends Schema.TaggedError<NoService>()("NoService", { me
 const commandOf: Readonly<Record<string, string>> = {
   "GET /admin/deployments": "troupe ps",
   "GET /admin/decisions": "troupe decisions",
-  "GET /admin/circuits": "troupe circuits ls"
+  "GET /admin/circuits": "troupe circuits ls",
+  "GET /admin/keys": "troupe keys ls"
 }
 
-const withCommands = (message: string): string =>
+/** A message of the service with commands in place of paths. */
+export const withCommands = (message: string): string =>
   message.replaceAll(/GET \/admin\/\w+/g, (path) => commandOf[path] === undefined ? path : `\`${commandOf[path]}\``)
 
 /** The message of the service, or the reason why the call failed. */

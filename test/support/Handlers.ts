@@ -3,6 +3,7 @@ import { Duration, Effect, Layer, Logger, Stream, Tracer } from "effect"
 import { HttpRouter, HttpServer } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import * as InferenceError from "../../src/domain/InferenceError.ts"
+import * as AdminKeys from "../../src/layers/http/AdminKeys.ts"
 import * as AdminRoutes from "../../src/layers/http/AdminRoutes.ts"
 import * as AnthropicRoutes from "../../src/layers/http/AnthropicRoutes.ts"
 import { TypedApi } from "../../src/layers/http/Api.ts"
@@ -86,7 +87,7 @@ export const withHandler = async <A>(
   const routes = Layer.mergeAll(
     OpenAiRoutes.dialect.layer,
     AnthropicRoutes.dialect.layer,
-    HttpApiBuilder.layer(TypedApi).pipe(Layer.provide([ServiceRoutes.health, AdminRoutes.layer]))
+    HttpApiBuilder.layer(TypedApi).pipe(Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer]))
   ).pipe(
     Layer.provide(services),
     Layer.provideMerge(witness.layer)

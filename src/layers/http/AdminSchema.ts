@@ -1,5 +1,6 @@
 /** What an operator sees and does: the shapes of `/admin`. */
 import { Schema } from "effect"
+import { Grant, VirtualKey } from "../../services/keys/VirtualKey.ts"
 import { Record } from "../../services/routing/DecisionRecord.ts"
 
 export const State = Schema.Literals(["cold", "loading", "ready", "draining", "failed"])
@@ -108,3 +109,22 @@ export const isAction = (text: string): text is Action => (actions as ReadonlyAr
 
 /** An action in a path. Any text, so that one that there is not is answered as a path that there is not. */
 export const ActionName = Schema.String.annotate({ description: `One of ${actions.join(", ")}`, examples: actions })
+
+/** Virtual keys, newest first; those of the configuration last. */
+export const Keys = Schema.Struct({ keys: Schema.Array(VirtualKey) })
+
+/** What a new key may do. */
+export const NewKey = Grant.annotate({ identifier: "NewKey" })
+
+/** A key and its new secret. */
+export const IssuedKey = Schema.Struct({
+  key: VirtualKey,
+  /** It is not kept, and cannot be shown again. */
+  secret: Schema.String
+})
+
+/** How a key is rotated. */
+export const Rotation = Schema.Struct({
+  /** How long the secret before it is accepted, ms. */
+  overlapMs: Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 365 * 86_400_000 }))
+})

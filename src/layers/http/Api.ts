@@ -4,6 +4,7 @@ import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "
 import * as OpenAiSchema from "../../dialects/openai/Schema.ts"
 import { keptDecisions } from "../../domain/Defaults.ts"
 import * as Readiness from "../../services/health/Readiness.ts"
+import { VirtualKey } from "../../services/keys/VirtualKey.ts"
 import { Record } from "../../services/routing/DecisionRecord.ts"
 import { Explanation, ExplanationRequest } from "../../services/routing/Explanation.ts"
 import * as AdminSchema from "./AdminSchema.ts"
@@ -34,7 +35,7 @@ const HealthGroup = HttpApiGroup.make("health").add(
 
 /** Of every endpoint under `/admin`. */
 const closed = [
-  error(401, "Administration requires the token of `server.admin.token` (`unauthorized`)"),
+  error(401, "Administration requires an admin key, or the token of `server.admin.token` (`unauthorized`)"),
   error(
     403,
     "Administration accepts requests of local programs only, and on the port of the models only GET requests (`forbidden`)"
@@ -42,6 +43,54 @@ const closed = [
 ] as const
 
 const wrong = error(400, "The request is invalid")
+
+/** Of every endpoint that changes a key. */
+const unchangeable = [
+  ...closed,
+  wrong,
+  error(404, "Unknown key (`key_not_found`)"),
+  error(
+    409,
+    "A key has the name (`key_exists`), the key is declared in `troupe.yaml` (`key_declared`), or is revoked (`key_revoked`)"
+  ),
+  error(503, "The database cannot be used (`storage_failed`)")
+] as const
+
+const KeyGroup = HttpApiGroup.make("keys").add(
+  HttpApiEndpoint.get("list", "/admin/keys", { success: AdminSchema.Keys, error: closed }).annotateMerge(
+    OpenApi.annotations({ title: "List the virtual keys", description: "Without secrets." })
+  ),
+  HttpApiEndpoint.post("create", "/admin/keys", {
+    payload: AdminSchema.NewKey,
+    success: AdminSchema.IssuedKey.pipe(HttpApiSchema.status(201)),
+    error: unchangeable
+  }).annotateMerge(OpenApi.annotations({
+    title: "Create a virtual key",
+    description: "The secret is in this answer only. From the first key on, every request needs one."
+  })),
+  HttpApiEndpoint.get("find", "/admin/keys/:key", {
+    params: { key: Schema.String },
+    success: VirtualKey,
+    error: unchangeable
+  }).annotateMerge(OpenApi.annotations({ title: "Get a virtual key by id or name" })),
+  HttpApiEndpoint.post("rotate", "/admin/keys/:key/rotate", {
+    params: { key: Schema.String },
+    payload: AdminSchema.Rotation,
+    success: AdminSchema.IssuedKey,
+    error: unchangeable
+  }).annotateMerge(OpenApi.annotations({
+    title: "Give a virtual key a new secret",
+    description: "The secret before it is accepted until the overlap ends."
+  })),
+  HttpApiEndpoint.post("revoke", "/admin/keys/:key/revoke", {
+    params: { key: Schema.String },
+    success: VirtualKey,
+    error: unchangeable
+  }).annotateMerge(OpenApi.annotations({
+    title: "Revoke a virtual key",
+    description: "No process of the service accepts it after this answer. It stays in the list."
+  }))
+)
 
 const AdminGroup = HttpApiGroup.make("admin").add(
   HttpApiEndpoint.get("deployments", "/admin/deployments", { success: AdminSchema.Deployments, error: closed })
@@ -128,7 +177,7 @@ const AdminGroup = HttpApiGroup.make("admin").add(
 )
 
 /** The endpoints that `HttpApi` decodes and encodes. Routes of dialects read and write bodies themselves. */
-export class TypedApi extends HttpApi.make("troupe").add(HealthGroup).add(AdminGroup) {}
+export class TypedApi extends HttpApi.make("troupe").add(HealthGroup).add(AdminGroup).add(KeyGroup) {}
 
 /** Paths that all dialects share, each with the shapes of all of them. */
 const modelGroupOf = (dialects: Dialects) => {
@@ -159,6 +208,7 @@ export const make = (dialects: Dialects) => {
     .add(modelGroupOf(dialects))
     .add(HealthGroup)
     .add(AdminGroup)
+    .add(KeyGroup)
     .annotateMerge(OpenApi.annotations({
       title: "Troupe",
       version: "0.1.0",

@@ -19,6 +19,7 @@ import { Models } from "../../services/models/Models.ts"
 import { ProcessGroup } from "../../services/processes/ProcessGroup.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import { AdminAddress, Settings } from "../../services/settings/Settings.ts"
+import * as AdminKeys from "./AdminKeys.ts"
 import * as AdminListener from "./AdminListener.ts"
 import * as AdminRoutes from "./AdminRoutes.ts"
 import * as AnthropicRoutes from "./AnthropicRoutes.ts"
@@ -43,7 +44,7 @@ const routesOf = ([first, ...others]: Dialects, serviceRoutes: ReturnType<typeof
     first.layer,
     ...others.map(({ layer }) => layer),
     serviceRoutes,
-    HttpApiBuilder.layer(TypedApi).pipe(Layer.provide([ServiceRoutes.health, AdminRoutes.layer]))
+    HttpApiBuilder.layer(TypedApi).pipe(Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer]))
   )
 
 /** The limits of one body and of the bodies of all requests. */

@@ -1,14 +1,19 @@
 /**
- * The virtual keys of this service: those of `troupe.yaml`, hashed by Node.
+ * The virtual keys of this service: those of its database and of `troupe.yaml`, hashed by Node.
  *
  * **Details**
  *
- * Their secrets are in memory until they are hashed, when the layer is built.
+ * A database in memory belongs to this process alone, so no changes of others are read.
+ *
+ * **Gotchas**
+ *
+ * For commands, which serve nobody, a variable of a declared key may be unset: its reference then takes the place of the
+ * secret.
  */
 import { Effect, Layer, Redacted } from "effect"
 import { hash, randomBytes } from "node:crypto"
 import * as VirtualKeys from "../../services/keys/VirtualKeys.ts"
-import { VirtualKeyStore } from "../../services/keys/VirtualKeyStore.ts"
+import * as VirtualKeyStore from "../../services/keys/VirtualKeyStore.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 
@@ -18,23 +23,19 @@ export const crypto = VirtualKeys.KeyCrypto.of({
   random: (length) => randomBytes(length)
 })
 
+/** How often changes of other processes are read, ms: one number of a file, or of a server. */
+const pollMs = { memory: undefined, sqlite: 100, postgres: 1_000 } as const
+
 const declaredIn = ({ keys }: Resolved): ReadonlyArray<VirtualKeys.Declared> =>
   keys.map(({ secret, ...grant }) => ({ ...grant, secret: Redacted.value(secret) }))
 
-/** A store that keeps none: the keys are those of the configuration. */
-const noStore = Layer.succeed(VirtualKeyStore, {
-  load: Effect.succeed({ keys: [], version: 0 }),
-  version: Effect.succeed(0),
-  insert: () => Effect.succeed(false),
-  rotate: () => Effect.succeed(false),
-  revoke: () => Effect.succeed(false),
-  touch: () => Effect.void
-})
-
-/** Requires `Settings`. */
+/** Requires `Settings` and the `SqlClient` of the settings. */
 export const layer = Layer.unwrap(
-  Effect.map(Settings, (settings) => VirtualKeys.layer({ declared: declaredIn(settings), pollMs: undefined }))
+  Effect.map(
+    Settings,
+    (settings) => VirtualKeys.layer({ declared: declaredIn(settings), pollMs: pollMs[settings.storage.type] })
+  )
 ).pipe(
-  Layer.provide(noStore),
+  Layer.provide(VirtualKeyStore.layer),
   Layer.provide(Layer.succeed(VirtualKeys.KeyCrypto, crypto))
 )

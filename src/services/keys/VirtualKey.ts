@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * A secret of the service's own is `tk-`, 40 random characters of base 62 (238 bits) and a checksum of 6, so that scanners
- * of repositories recognize it and a mistyped one is refused without a look-up. The secret of a key in `troupe.yaml` may be
+ * A secret of the service's own is `tk-`, 40 random characters of base 62 (238 bits) and a checksum of 6, by which
+ * scanners of repositories recognize it. The secret of a key in `troupe.yaml` may be
  * any text of at least 16 characters.
  *
  * **Gotchas**
@@ -138,11 +138,3 @@ export const makeId = (random: Uint8Array): string =>
 
 /** The part of a secret that may be shown. */
 export const beginningOf = (secret: string): string => `${secret.slice(0, shownLength)}…`
-
-const ownSecret = new RegExp(`^${prefix}([0-9A-Za-z]{${randomLength}})([0-9A-Za-z]{${checksumLength}})$`)
-
-/** Whether a text has the form of the service's own secrets but not their checksum: it is mistyped or cut. */
-export const isMistyped = (secret: string): boolean => {
-  const [, text, checksum] = ownSecret.exec(secret) ?? []
-  return text !== undefined && checksumOf(text) !== checksum
-}

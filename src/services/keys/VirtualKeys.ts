@@ -18,7 +18,7 @@ import { nearestName } from "../../domain/NearestName.ts"
 import type { Refusal } from "./KeyIndex.ts"
 import { KeyIndex } from "./KeyIndex.ts"
 import type { Grant, StoredKey, VirtualKey } from "./VirtualKey.ts"
-import { beginningOf, isMistyped, makeId, makeSecret, secretBytes } from "./VirtualKey.ts"
+import { beginningOf, makeId, makeSecret, secretBytes } from "./VirtualKey.ts"
 import { VirtualKeyStore } from "./VirtualKeyStore.ts"
 
 /** Why a key could not be changed. */
@@ -118,7 +118,7 @@ class Ring {
 
   identify(secret: string | undefined, now: number): Identity | Refusal {
     if (secret === undefined) return "missing"
-    return isMistyped(secret) ? "unknown" : this.index.identify(this.#crypto.hash(secret), now)
+    return this.index.identify(this.#crypto.hash(secret), now)
   }
 
   readonly reload = Effect.suspend(() =>
@@ -139,8 +139,10 @@ class Ring {
   })
 
   find(idOrName: string): Effect.Effect<StoredKey, KeyError> {
-    const found = this.index.find(idOrName)
-    return found === undefined ? Effect.fail(notFound(idOrName, this.index.list())) : Effect.succeed(found)
+    return Effect.suspend(() => {
+      const found = this.index.find(idOrName)
+      return found === undefined ? Effect.fail(notFound(idOrName, this.index.list())) : Effect.succeed(found)
+    })
   }
 
   /** A key that can be changed. */

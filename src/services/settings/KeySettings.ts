@@ -22,6 +22,9 @@ const Secret = Schema.RedactedFromValue(
 const moment =
   /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?:T(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d))?$/
 
+/** ms since 1970 of a day or a time; undefined for any other text. */
+export const momentOf = (text: string): number | undefined => moment.test(text) ? Date.parse(text) : undefined
+
 const Moment = Schema.String.check(
   Schema.isPattern(moment, { message: "Expected a day or a time, such as 2027-01-31 or 2027-01-31T12:00:00Z" })
 )

@@ -6,6 +6,7 @@ import { HttpApiBuilder } from "effect/http-api"
 import { keptDecisions } from "../../../src/domain/Defaults.ts"
 import type { Model } from "../../../src/domain/Deployment.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import * as AdminKeys from "../../../src/layers/http/AdminKeys.ts"
 import * as AdminRoutes from "../../../src/layers/http/AdminRoutes.ts"
 import { TypedApi } from "../../../src/layers/http/Api.ts"
 import * as ServiceRoutes from "../../../src/layers/http/ServiceRoutes.ts"
@@ -114,7 +115,7 @@ const withRoutes = async (
     HttpServer.layerServices
   )
   const routes = HttpApiBuilder.layer(TypedApi).pipe(
-    Layer.provide([ServiceRoutes.health, AdminRoutes.layer]),
+    Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer]),
     Layer.provide(services)
   )
   const { dispose, handler } = HttpRouter.toWebHandler(routes.pipe(Layer.provideMerge(HttpServer.layerServices)), {

@@ -1,0 +1,71 @@
+/** Keys as text: the tables of `troupe keys`. */
+import type { Budget, Limits } from "../domain/Identity.ts"
+import type { VirtualKey } from "../services/keys/VirtualKey.ts"
+import { standingOf } from "../services/keys/VirtualKey.ts"
+import type { Issued } from "../services/keys/VirtualKeys.ts"
+import { table } from "./Output.ts"
+
+/** To the minute, UTC. */
+const timeText = (at: number): string => `${new Date(at).toISOString().slice(0, 16)}Z`
+
+/** @param now ms since 1970 */
+const stateOf = (key: VirtualKey, now: number): string => {
+  const standing = standingOf(key, now)
+  const isRotating = standing === "valid" && (key.previousUntil ?? 0) > now
+  return isRotating ? `valid, two secrets until ${timeText(key.previousUntil!)}` : standing
+}
+
+const modelsOf = ({ models }: VirtualKey): string => models === undefined ? "all" : models.join(", ")
+
+/** One line a key. @param now ms since 1970 */
+export const keyTable = (keys: ReadonlyArray<VirtualKey>, now: number): string =>
+  table([
+    ["NAME", "ID", "TENANT", "MODELS", "STATE", "EXPIRES", "LAST USED"],
+    ...keys.map((key) => [
+      key.admin === true ? `${key.name} (admin)` : key.name,
+      key.id,
+      key.tenant,
+      modelsOf(key),
+      stateOf(key, now),
+      key.expiresAt === undefined ? "" : timeText(key.expiresAt),
+      key.lastUsedAt === undefined ? "" : timeText(key.lastUsedAt)
+    ])
+  ])
+
+const limitsText = (limits: Limits): string =>
+  Object.entries(limits).map(([name, value]) => `${name}=${value}`).join(", ")
+
+const budgetText = ({ period, tokens, usd }: Budget): string =>
+  [...(usd === undefined ? [] : [`${usd} USD`]), ...(tokens === undefined ? [] : [`${tokens} tokens`])]
+    .join(" and ") + (period === "total" ? " in total" : ` a ${period}`)
+
+/** All that is known about a key, one line a fact. @param now ms since 1970 */
+export const keyText = (key: VirtualKey, now: number): string =>
+  [
+    ["name", key.name],
+    ["id", key.id],
+    ["secret", key.begins === undefined ? "of the configuration" : key.begins],
+    ["tenant", key.tenant],
+    ["user", key.user],
+    ["models", modelsOf(key)],
+    ["state", stateOf(key, now)],
+    ["admin", key.admin === true ? "yes" : undefined],
+    ["sets tenant", key.setsTenant === true ? "yes" : undefined],
+    ["limits", key.limits && limitsText(key.limits)],
+    ["budgets", key.budgets?.map(budgetText).join(", ")],
+    ["created", key.createdAt === undefined ? "in troupe.yaml" : timeText(key.createdAt)],
+    ["expires", key.expiresAt === undefined ? undefined : timeText(key.expiresAt)],
+    ["revoked", key.revokedAt === undefined ? undefined : timeText(key.revokedAt)],
+    ["last used", key.lastUsedAt === undefined ? undefined : timeText(key.lastUsedAt)]
+  ].flatMap(([name, value]) => value === undefined ? [] : [`${name!.padEnd(13)}${value}`]).join("\n")
+
+/** The secret alone on its line, so that it can be copied. */
+export const issuedText = ({ key, secret }: Issued): string =>
+  [
+    `Key ${key.name} (${key.id}). The secret is shown only now:`,
+    "",
+    secret,
+    ...(key.previousUntil === undefined
+      ? []
+      : ["", `The secret before it is accepted until ${timeText(key.previousUntil)}.`])
+  ].join("\n")

@@ -1,0 +1,169 @@
+/**
+ * `troupe keys`: virtual keys, in the database of the configuration, whether the service runs or not.
+ *
+ * **Details**
+ *
+ * A running service reads a change before the command ends. With `--url`, and where the configuration stores nothing, the
+ * running service is called instead.
+ */
+import { Console, Duration, Effect, Layer, Option, Redacted, Result, Schema } from "effect"
+import { Argument, Command, Flag } from "effect/cli"
+import * as App from "../App.ts"
+import { Span } from "../domain/Fields.ts"
+import * as SettingsFile from "../layers/settings/SettingsFile.ts"
+import type { Grant, VirtualKey } from "../services/keys/VirtualKey.ts"
+import type { Issued, KeyError } from "../services/keys/VirtualKeys.ts"
+import { VirtualKeys } from "../services/keys/VirtualKeys.ts"
+import type { SettingsError } from "../services/settings/Settings.ts"
+import { Settings } from "../services/settings/Settings.ts"
+import type { StorageLocation } from "../services/settings/StorageSettings.ts"
+import type { NoService } from "./Client.ts"
+import { withClient, withCommands } from "./Client.ts"
+import type { Target } from "./Flags.ts"
+import { CommandFailed, json, target } from "./Flags.ts"
+import { issuedText, keyTable, keyText } from "./KeyText.ts"
+import * as NewKey from "./NewKey.ts"
+import { printJson } from "./Output.ts"
+
+type Failure = CommandFailed | KeyError | NoService | SettingsError
+
+/** What the commands do with keys, wherever they are. */
+interface Keys {
+  readonly list: Effect.Effect<ReadonlyArray<VirtualKey>, Failure>
+  readonly find: (key: string) => Effect.Effect<VirtualKey, Failure>
+  readonly create: (grant: Grant) => Effect.Effect<Issued, Failure>
+  readonly rotate: (key: string, overlap: Duration.Duration) => Effect.Effect<Issued, Failure>
+  readonly revoke: (key: string) => Effect.Effect<VirtualKey, Failure>
+}
+
+/** Of a running service, by `/admin/keys`. */
+const ofService = (target: Target): Keys => ({
+  list: Effect.map(withClient(target, (client) => client.keys.list({})), ({ keys }) => keys),
+  find: (key: string) => withClient(target, (client) => client.keys.find({ params: { key } })),
+  create: (payload: Grant) => withClient(target, (client) => client.keys.create({ payload })),
+  rotate: (key: string, overlap: Duration.Duration) =>
+    withClient(
+      target,
+      (client) => client.keys.rotate({ params: { key }, payload: { overlapMs: Duration.toMillis(overlap) } })
+    ),
+  revoke: (key: string) => withClient(target, (client) => client.keys.revoke({ params: { key } }))
+})
+
+const settingsOf = ({ config }: Target) =>
+  SettingsFile.load({ file: Option.getOrUndefined(config), secretsMayBeUnset: true, defaultStorage: "sqlite" })
+
+/** The reference stays where a variable is not set. */
+const unsetIn = (storage: StorageLocation): boolean =>
+  storage.type === "postgres" && Redacted.value(storage.url).includes("${")
+
+/** Runs a command on the keys of the target. */
+const withKeys = <A>(target: Target, use: (keys: Keys) => Effect.Effect<A, Failure>) =>
+  Effect.gen(function*() {
+    if (Option.isSome(target.url)) return yield* use(ofService(target))
+    const settings = yield* settingsOf(target)
+    if (settings.storage.type === "memory") return yield* use(ofService(target))
+    if (unsetIn(settings.storage)) {
+      return yield* new CommandFailed({
+        message: "Set the environment variables of storage.url to reach its database."
+      })
+    }
+    return yield* Effect.flatMap(VirtualKeys, use).pipe(
+      Effect.provide(Layer.provide(App.keys, Layer.succeed(Settings, settings)))
+    )
+  }).pipe(
+    Effect.catchTag("KeyError", ({ message }) => Effect.fail(new CommandFailed({ message: withCommands(message) })))
+  )
+
+const idOrName = Argument.String("key").pipe(
+  Argument.withSchema(Schema.NonEmptyString),
+  Argument.withDescription("Name or id of the key")
+)
+
+const printIssued = (asJson: boolean, issued: Issued) => asJson ? printJson(issued) : Console.log(issuedText(issued))
+
+const create = Command.make(
+  "create",
+  { ...NewKey.flags, ...target, json },
+  ({ json, ...flags }) =>
+    Effect.gen(function*() {
+      const grant = NewKey.grantOf(flags)
+      if (Result.isFailure(grant)) return yield* new CommandFailed({ message: grant.failure })
+      const { isFirst, issued } = yield* withKeys(flags, (keys) =>
+        Effect.gen(function*() {
+          const isFirst = (yield* keys.list).length === 0
+          return { isFirst, issued: yield* keys.create(grant.success) }
+        }))
+      yield* printIssued(json, issued)
+      if (isFirst) yield* Console.error("This is the first key: from now on, every request to the service needs one.")
+    })
+).pipe(
+  Command.withDescription("Create a key; its secret is shown once"),
+  Command.withExamples([
+    { command: "troupe keys create app", description: "Create a key for all models" },
+    {
+      command: "troupe keys create ann --tenant shop --models 'chat,small-*' --expires 2027-01-31",
+      description: "Create a key of a tenant, for some models and until a day"
+    },
+    { command: "troupe keys create operator --admin", description: "Create a key for /admin and /metrics" }
+  ])
+)
+
+const list = Command.make("ls", { ...target, json }, ({ json, ...target }) =>
+  Effect.gen(function*() {
+    const all = yield* withKeys(target, (keys) => keys.list)
+    if (json) return yield* printJson(all)
+    const now = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
+    yield* Console.log(
+      all.length === 0 ? "No keys: programs on this machine may call the service without one." : keyTable(all, now)
+    )
+  })).pipe(Command.withDescription("List the keys, without secrets"))
+
+const printKey = (asJson: boolean, key: VirtualKey) =>
+  Effect.flatMap(
+    Effect.clockWith((clock) => clock.currentTimeMillis),
+    (now) => asJson ? printJson(key) : Console.log(keyText(key, now))
+  )
+
+const show = Command.make("show", { key: idOrName, ...target, json }, ({ json, key, ...target }) =>
+  Effect.flatMap(
+    withKeys(target, (keys) => keys.find(key)),
+    (found) => printKey(json, found)
+  )).pipe(Command.withDescription("Show a key, without its secret"))
+
+const overlap = Flag.String("overlap").pipe(
+  Flag.withSchema(Span),
+  Flag.withDescription("How long the secret before it is accepted, such as '1 day' (default: 1 hour)"),
+  Flag.withDefault(Duration.hours(1))
+)
+
+const now = Flag.Boolean("now").pipe(
+  Flag.withDescription("Do not accept the secret before it any longer"),
+  Flag.withDefault(false)
+)
+
+const rotate = Command.make(
+  "rotate",
+  { key: idOrName, now, overlap, ...target, json },
+  ({ json, key, now, overlap, ...target }) =>
+    Effect.flatMap(
+      withKeys(target, (keys) => keys.rotate(key, now ? Duration.zero : overlap)),
+      (issued) => printIssued(json, issued)
+    )
+).pipe(
+  Command.withDescription("Give a key a new secret, which is shown once"),
+  Command.withExamples([
+    { command: "troupe keys rotate app --overlap '1 day'", description: "Accept both secrets for a day" },
+    { command: "troupe keys rotate app --now", description: "End the secret before it at once" }
+  ])
+)
+
+const revoke = Command.make("revoke", { key: idOrName, ...target, json }, ({ json, key, ...target }) =>
+  Effect.flatMap(
+    withKeys(target, (keys) => keys.revoke(key)),
+    (revoked) => printKey(json, revoked)
+  )).pipe(Command.withDescription("Revoke a key: its next request is rejected"))
+
+export const keys = Command.make("keys").pipe(
+  Command.withDescription("Create, list, show, rotate and revoke the keys of callers"),
+  Command.withSubcommands([create, list, show, rotate, revoke])
+)

@@ -1,0 +1,83 @@
+/** Handlers for an operator: virtual keys. Answers have no secret, except the one that a key has just been given. */
+import { Duration, Effect, Result, Schema } from "effect"
+import { HttpServerRequest, HttpServerResponse } from "effect/http"
+import { HttpApiBuilder } from "effect/http-api"
+import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
+import type { InferenceError } from "../../domain/InferenceError.ts"
+import { InvalidRequest, make as failure } from "../../domain/InferenceError.ts"
+import * as Problem from "../../domain/Problem.ts"
+import type { Issued, KeyError } from "../../services/keys/VirtualKeys.ts"
+import { VirtualKeys } from "../../services/keys/VirtualKeys.ts"
+import * as AdminGuard from "./AdminGuard.ts"
+import { NewKey, Rotation } from "./AdminSchema.ts"
+import { TypedApi } from "./Api.ts"
+import { respondError } from "./Dialect.ts"
+import { parse } from "./Endpoint.ts"
+
+const statuses: Readonly<Record<KeyError["code"], number>> = {
+  key_not_found: 404,
+  key_exists: 409,
+  key_declared: 409,
+  key_revoked: 409,
+  storage_failed: 503
+}
+
+const refuse = ({ code, message }: KeyError) =>
+  respondError(OpenAiEncodeError.make(message, {
+    status: statuses[code],
+    type: code === "storage_failed" ? "server_error" : "invalid_request_error",
+    code
+  }))
+
+/** No proxy and no browser keeps a secret. */
+const issued = (status: number) => (answer: Issued) =>
+  HttpServerResponse.jsonUnsafe(answer, { status, headers: { "cache-control": "no-store" } })
+
+const wrong = (path: string, detail: string) => failure(new InvalidRequest({ path, detail }))
+
+/** The body of a request, decoded; a field that does not exist is a problem. */
+const bodyAs = <A>(schema: Schema.Decoder<A>) => {
+  const decode = Schema.decodeUnknownResult(schema, { errors: "all", onExcessProperty: "error" })
+  return Effect.gen(function*() {
+    const { text } = yield* HttpServerRequest.HttpServerRequest
+    const body = yield* Effect.mapError(
+      text,
+      () => wrong("", "The request body ended before it was complete. Send it again.")
+    )
+    const json = yield* Effect.fromResult(Result.mapError(parse(body), failure))
+    return yield* Effect.fromResult(Result.mapError(decode(json), (error) => {
+      const [first, ...others] = Problem.fromSchemaError(error)
+      return wrong(first!.path, Problem.summary(first!, others))
+    }))
+  })
+}
+
+const newKey = bodyAs(NewKey)
+const rotation = bodyAs(Rotation)
+
+/** The answer to a call, or why it failed. */
+const answer = <A, R>(
+  call: Effect.Effect<A, InferenceError | KeyError, R>,
+  respond: (value: A) => HttpServerResponse.HttpServerResponse
+): Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError, R> =>
+  Effect.map(call, respond).pipe(
+    Effect.catchTag("KeyError", (error) => Effect.succeed(refuse(error)))
+  )
+
+export const layer = HttpApiBuilder.group(
+  TypedApi,
+  "keys",
+  Effect.fn(function*(handlers) {
+    const keys = yield* VirtualKeys
+    const guarded = yield* AdminGuard.make
+    const rotate = (key: string) =>
+      Effect.flatMap(rotation, ({ overlapMs }) => keys.rotate(key, Duration.millis(overlapMs)))
+    const json = HttpServerResponse.jsonUnsafe
+    return handlers
+      .handleRaw("list", () => guarded(Effect.map(keys.list, (all) => json({ keys: all }))))
+      .handleRaw("create", () => guarded(answer(Effect.flatMap(newKey, keys.create), issued(201))))
+      .handleRaw("find", ({ params }) => guarded(answer(keys.find(params.key), (key) => json(key))))
+      .handleRaw("rotate", ({ params }) => guarded(answer(rotate(params.key), issued(200))))
+      .handleRaw("revoke", ({ params }) => guarded(answer(keys.revoke(params.key), (key) => json(key))))
+  })
+)
