@@ -13,10 +13,11 @@ export type Deployment = Readonly<Record<string, unknown>>
 /** `troupe.yaml` as JSON, which is valid YAML. */
 export const make = (
   models: Readonly<Record<string, Deployment>>,
-  options: Readonly<Record<string, unknown>> = {}
+  options: Readonly<Record<string, unknown>> = {},
+  server: Readonly<Record<string, unknown>> = {}
 ): string =>
   JSON.stringify({
-    server: { shutdownGrace: "1 second" },
+    server: { shutdownGrace: "1 second", ...server },
     // Requests are equal, and each must reach its model.
     cache: { when: "never" },
     models: Object.fromEntries(

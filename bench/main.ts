@@ -13,6 +13,7 @@ import * as Machine from "./Machine.ts"
 import { overhead } from "./Overhead.ts"
 import { memory } from "./PeakMemory.ts"
 import { prefix } from "./Prefix.ts"
+import { processes } from "./Processes.ts"
 import { proxy } from "./Proxy.ts"
 import { recovery } from "./Recovery.ts"
 import type { Effort, Outcome, Scenario } from "./Scenario.ts"
@@ -37,6 +38,7 @@ const scenarios: ReadonlyArray<Scenario> = [
   overhead,
   proxy,
   concurrency,
+  processes,
   selection,
   stall,
   start,
