@@ -18,11 +18,11 @@ import type { Effort, Outcome, Row, Scenario } from "./Scenario.ts"
 import { withService } from "./Service.ts"
 import { median } from "./Statistics.ts"
 import type { UpstreamAnswer, UpstreamQuestion } from "./upstream.ts"
-import * as WarmUp from "./WarmUp.ts"
 
 const name = "processes"
 const key = "bench-key"
-const warmUpRequests = 60_000
+/** Of each form, for a process. */
+const warmUpRequests = 30_000
 const cpuRatio = 1.1
 
 const forms = { request: ProxyParts.forms.buffered, stream: ProxyParts.forms.streamed }
@@ -43,19 +43,21 @@ const slice = async ({ load }: Setting, gateway: Gateway, form: Form, millisecon
   return { requests, cost: tree }
 }
 
-const warmUp = async (setting: Setting, effort: Effort): Promise<ReadonlyArray<WarmUp.WarmUp>> => {
-  const limits = { requests: warmUpRequests, milliseconds: effort.warmUpMs * effort.rounds * 2 }
-  const warmed: Array<WarmUp.WarmUp> = []
+/** The requests of a form that a process handles before it is measured, until a limit of time. */
+const warmUp = async (setting: Setting, effort: Effort): Promise<ReadonlyArray<number>> => {
+  const handled: Array<number> = []
   for (const form of ["request", "stream"] as const) {
-    for (const gateway of [setting.one, setting.two]) {
-      // Two processes compile the same code, each with half of the requests.
-      const twice = gateway === setting.two
-        ? { requests: limits.requests * 2, milliseconds: limits.milliseconds * 2 }
-        : limits
-      warmed.push(await WarmUp.run(() => slice(setting, gateway, form, effort.roundMs), twice))
+    // Two processes compile the same code, each with half of the requests.
+    for (const [gateway, count] of [[setting.one, 1], [setting.two, 2]] as const) {
+      const until = performance.now() + effort.warmUpMs * count * 10
+      let requests = 0
+      while (requests < count * warmUpRequests && performance.now() < until) {
+        requests += (await slice(setting, gateway, form, effort.roundMs)).requests
+      }
+      handled.push(requests / count)
     }
   }
-  return warmed
+  return handled
 }
 
 const measureRound = async (setting: Setting, effort: Effort, turn: number): Promise<Round> => {
@@ -87,9 +89,11 @@ const measure = async (setting: Setting, effort: Effort): Promise<Outcome> => {
   const warmed = await warmUp(setting, effort)
   const rounds: Array<Round> = []
   while (rounds.length < effort.rounds) rounds.push(await measureRound(setting, effort, rounds.length))
-  const notes = warmed.every(({ isSteady }) => isSteady)
+  const notes = warmed.every((requests) => requests >= warmUpRequests)
     ? []
-    : ["The cost of a request still fell when the warm-up of `processes` reached its limit."]
+    : [
+      `Warm-up of \`processes\`: less than ${warmUpRequests.toLocaleString("en")} requests of each form for a process.`
+    ]
   return { rows: [rowOf(rounds, "request"), rowOf(rounds, "stream")], notes, raw: { warmed, rounds } }
 }
 

@@ -267,6 +267,27 @@ describe("a service of two processes", () => {
     assert.deepStrictEqual(readdirSync(folder).filter((name) => name.startsWith(port)), [])
   })
 
+  it("completes what the first process answers for another one, though it has no connection of its own", async () => {
+    using provider = await startProvider(answered)
+    const own = await start(yamlOf(
+      provider,
+      `  fake/slow: { deployments: [{ engine: fake, tokenDelayMs: 20, reply: "${"word ".repeat(60).trim()}" }] }`
+    ))
+    const text = own.process.output().stdout
+    const socketPath = /(\S+)\.sock/.exec(text)![1]! + "-2.sock"
+    const stream = await new Promise<IncomingMessage>((resolve, reject) => {
+      httpRequest({ method: "POST", path: "/v1/chat/completions", socketPath }, resolve).on("error", reject).end(
+        JSON.stringify({ model: "fake/slow", stream: true, messages: [{ role: "user", content: "Hello" }] })
+      )
+    })
+    await once(stream, "readable")
+    const stopped = own.stop()
+    let received = ""
+    for await (const piece of stream.setEncoding("utf8")) received += piece
+    assert.include(received, "[DONE]")
+    assert.strictEqual((await stopped).code, 0)
+  })
+
   it("leaves no process when the supervisor is killed", async () => {
     using provider = await startProvider(answered)
     const own = await start(yamlOf(provider))

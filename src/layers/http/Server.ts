@@ -81,20 +81,35 @@ const makePeers = Effect.gen(function*() {
   return peers
 })
 
-/** Listens for administration and, where the service has several processes, for the others. */
-const listenForAdmin = Effect.fnUntraced(function*(
-  settings: Resolved["server"],
-  peers: Peers | undefined,
-  handle: (request: IncomingMessage, response: ServerResponse) => void
-) {
-  const { address } = yield* HttpServer.HttpServer
-  const options = { settings, port: "port" in address ? address.port : settings.port, handle }
-  if (peers === undefined) return yield* AdminListener.listening(options)
-  peers.boundTo(options.port)
-  const graceMs = Duration.toMillis(settings.shutdownGrace) + lastResponsesMs
-  yield* AdminListener.listeningForProcesses(options, peers.ownSocket, graceMs)
-  return peers.isFirst ? yield* AdminListener.listening(options) : AdminAddress.of({})
-})
+type Handle = (request: IncomingMessage, response: ServerResponse) => void
+
+const listenerOptions = (settings: Resolved["server"], handle: Handle) =>
+  Effect.map(
+    HttpServer.HttpServer,
+    ({ address }) => ({ settings, port: "port" in address ? address.port : settings.port, handle })
+  )
+
+/** Where the service has several processes, the first one listens for administration. */
+const listenForAdmin = Effect.fnUntraced(
+  function*(settings: Resolved["server"], peers: Peers | undefined, handle: Handle) {
+    const options = yield* listenerOptions(settings, handle)
+    return peers === undefined || peers.isFirst ? yield* AdminListener.listening(options) : AdminAddress.of({})
+  }
+)
+
+/**
+ * Listens for the other processes. Its layer is built after the server's, and so ends before it: otherwise the server would
+ * interrupt the requests of other processes when its own have ended.
+ */
+const listenForProcesses = Effect.fnUntraced(
+  function*(settings: Resolved["server"], peers: Peers | undefined, handle: Handle) {
+    if (peers === undefined) return
+    const options = yield* listenerOptions(settings, handle)
+    peers.boundTo(options.port)
+    const graceMs = Duration.toMillis(settings.shutdownGrace) + lastResponsesMs
+    yield* AdminListener.listeningForProcesses(options, peers.ownSocket, graceMs)
+  }
+)
 
 /**
  * The server with these dialects.
@@ -139,12 +154,12 @@ export const make = (dialects: Dialects) =>
       reusePort: peers !== undefined,
       gracefulShutdownTimeout: grace + lastResponsesMs
     })
-    const admin = Layer.effect(
-      AdminAddress,
-      listenForAdmin(server, peers, (request, response) => node.handle(request, response))
-    )
+    const handle: Handle = (request, response) => node.handle(request, response)
+    const admin = Layer.effect(AdminAddress, listenForAdmin(server, peers, handle))
+    const forProcesses = Layer.effectDiscard(listenForProcesses(server, peers, handle))
     const served = HttpRouter.serve(routesOf(dialects, serviceRoutes.layer), serving)
     return stop.pipe(
+      Layer.provideMerge(forProcesses),
       Layer.provideMerge(served),
       Layer.provide([Endpoint.layerCallerAddress, Layer.succeed(DirectRoutes, directRoutes)]),
       Layer.provideMerge(admin),
