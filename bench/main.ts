@@ -3,6 +3,7 @@ import { mkdir, writeFile } from "node:fs/promises"
 import { constants } from "node:os"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
+import { cacheHits } from "./CacheHits.ts"
 import { concurrency } from "./Concurrency.ts"
 import { embeddings } from "./Embeddings.ts"
 import { engineKinds } from "./EngineKinds.ts"
@@ -40,6 +41,7 @@ const scenarios: ReadonlyArray<Scenario> = [
   concurrency,
   processes,
   selection,
+  cacheHits,
   stall,
   start,
   install

@@ -32,8 +32,10 @@ export const run = Effect.fnUntraced(function*(cache: ResponseCache["Service"], 
   const pressure = yield* Pressure
   const replacements = new Replacements()
   const replaced = (event: ActorEvent) => {
-    if (!replacements.note(event)) return Effect.void
-    lookup.forgetVersions()
+    const isReplaced = replacements.note(event)
+    // Its files may have changed while it was not loaded.
+    if (event.state === "ready") lookup.forgetVersions()
+    if (!isReplaced) return Effect.void
     const model = registry.models().find(({ deployments }) => deployments.some(({ id }) => id === event.deployment))
     return model === undefined ? Effect.void : cache.clear({ model: model.name })
   }
