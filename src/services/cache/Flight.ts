@@ -32,6 +32,8 @@ export class Flight implements AnswerSink {
   by: AnsweredBy | undefined
   /** Undefined while the call runs. */
   ending: Ending | undefined
+  /** The last event so far, which may be here no more. */
+  last: Event | undefined
   /** All events so far are here, and their size is within the bound. */
   isWhole = true
   readonly #onOverflow: () => void
@@ -52,11 +54,6 @@ export class Flight implements AnswerSink {
   /** The number of events so far. */
   get length(): number {
     return this.#dropped + this.#events.length
-  }
-
-  /** The last event so far. */
-  get last(): Event | undefined {
-    return this.#events.at(-1)
   }
 
   get readers(): number {
@@ -90,6 +87,7 @@ export class Flight implements AnswerSink {
       this.#events.push(event)
       this.#sizes.push(size)
       this.#bytes += size
+      this.last = event
     }
     if (this.isWhole && this.#bytes > Defaults.cache.largestBytes) {
       this.isWhole = false

@@ -185,5 +185,7 @@ describe("a flight", () => {
     assert.lengthOf(call.flight.from(call.flight.length), 0)
     assert.strictEqual(call.requests[0]!.text.length, call.sent.length)
     assert.isFalse(call.isPaused)
+    call.end(Exit.void)
+    assert.deepStrictEqual(call.flight.last, finish)
   })
 })
