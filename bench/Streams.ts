@@ -124,9 +124,11 @@ const checkAnswers = ({ isRight }: Workload, pairs: ReadonlyArray<Pair>): void =
   }
 }
 
+const labelOf = (streams: number): string => streams === 1 ? "1 stream" : `${streams} streams`
+
 const rowsFor = (workload: Workload, streams: number, pairs: ReadonlyArray<Pair>): ReadonlyArray<Row> => {
   const { firstTokenMs, name, native, throughputRatio, tokenCpu } = workload
-  const label = streams === 1 ? "1 stream" : `${streams} streams`
+  const label = labelOf(streams)
   const row = (measure: string, unit: string, figure: (side: Measured) => number) => ({
     scenario: name,
     measure: `${label}, ${measure}`,
@@ -182,6 +184,13 @@ const warmUp = async (
   return WarmUp.run(slice, { requests: warmUpTokens, milliseconds: effort.warmUpMs * 4 })
 }
 
+const unsteady = (warmed: ReadonlyArray<Warmed>): ReadonlyArray<string> =>
+  warmed.filter(({ isSteady }) => !isSteady).map(({ requests, side, steady, streams }) =>
+    `The CPU time of a token still changed when the rounds began: ${side} (${labelOf(streams)}, ${
+      steady.toFixed(0)
+    } µs after ${requests} tokens)`
+  )
+
 const measure = async (
   workload: Workload,
   measures: Readonly<Record<Side, Measure>>,
@@ -211,7 +220,7 @@ const measure = async (
     rows: streamCounts.flatMap((streams) =>
       rowsFor(workload, streams, pairs.filter((pair) => pair.streams === streams))
     ),
-    notes: ProcessCpu.isAvailable ? [] : [ProcessCpu.unavailable],
+    notes: ProcessCpu.isAvailable ? unsteady(warmed) : [ProcessCpu.unavailable],
     raw: { setup: workload.direct, maxTokens: workload.maxTokens, warmed, pairs }
   }
 }
