@@ -10,6 +10,12 @@ export const computeThreads: number = Number(process.env["BENCH_THREADS"]) || Ma
 /** One model with one deployment. */
 export type Deployment = Readonly<Record<string, unknown>>
 
+/** Settings of every measured service. Requests of a scenario are equal, so that a cache would answer them. */
+const common = { server: { shutdownGrace: "1 second" }, cache: { when: "never" } }
+
+/** `troupe.yaml` without models: the embedded `tiny-chat`, with its 8 slots and 1 thread. */
+export const embedded: string = JSON.stringify(common)
+
 /** `troupe.yaml` as JSON, which is valid YAML. */
 export const make = (
   models: Readonly<Record<string, Deployment>>,
@@ -17,9 +23,8 @@ export const make = (
   server: Readonly<Record<string, unknown>> = {}
 ): string =>
   JSON.stringify({
-    server: { shutdownGrace: "1 second", ...server },
-    // Requests are equal, and each must reach its model.
-    cache: { when: "never" },
+    ...common,
+    server: { ...common.server, ...server },
     models: Object.fromEntries(
       Object.entries(models).map(([name, deployment]) => [name, { ...options, deployments: [deployment] }])
     )

@@ -34,6 +34,8 @@ const longReplyTokens = Math.ceil(Buffer.byteLength(longReply) / 3)
 const config = `
 server:
   shutdownGrace: 1 second
+cache:
+  when: never
 models:
   fake/echo:
     deployments: [{ engine: fake, reply: "${shortReply}", slots: ${connections} }]

@@ -7,6 +7,7 @@
  * with each restart of an engine. The time includes the first backoff before a restart, 0.1 s, and the load.
  */
 import { setTimeout as sleep } from "node:timers/promises"
+import * as Config from "./Config.ts"
 import * as ProcessCpu from "./ProcessCpu.ts"
 import type { Outcome, Scenario } from "./Scenario.ts"
 import type { Service } from "./Service.ts"
@@ -23,7 +24,6 @@ const limit = 30_000
 const unavailable =
   "Recovery is not measured here: the engine's process is found in /proc, which this system does not have."
 
-const config = "server:\n  shutdownGrace: 1 second\n"
 const body = JSON.stringify({
   model: "tiny-chat",
   messages: [{ role: "user", content: "What is 7 + 5?" }],
@@ -66,7 +66,7 @@ export const recovery: Scenario = {
     if (!ProcessCpu.isAvailable) return { rows: [], notes: [unavailable], raw: null }
     const recovered: Array<Recovered> = []
     for (let round = 0; round < rounds; round++) {
-      recovered.push(await withService({ config, nodeOptions }, killAndAsk))
+      recovered.push(await withService({ config: Config.embedded, nodeOptions }, killAndAsk))
     }
     const row = {
       scenario: name,

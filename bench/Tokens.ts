@@ -1,5 +1,6 @@
 /** The overhead for a very small model: `tiny-chat`. See `Streams`. */
 import { fileURLToPath } from "node:url"
+import * as Config from "./Config.ts"
 import type { Scenario } from "./Scenario.ts"
 import { compare } from "./Streams.ts"
 
@@ -17,8 +18,7 @@ export const tokens: Scenario = {
         name,
         model: "tiny-chat",
         direct: { file: tinyChat, contextSize: 512, slots: 8, threads: 1 },
-        // No models: the embedded `tiny-chat`, with its 8 slots and 1 thread.
-        config: "server:\n  shutdownGrace: 1 second\n",
+        config: Config.embedded,
         promptsOf: () => prompts,
         maxTokens: 128,
         isRight: (text) => text.includes("fox"),
