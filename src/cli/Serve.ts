@@ -197,7 +197,7 @@ const run = (
     const place = "port" in address
       ? { bound: `http://${NetAddress.formatUrlHost(address.address)}:${address.port}`, port: address.port }
       : { bound: urlOf(host, port), port }
-    yield* onListening({ ...place, admin, hasKeys: keys.areRequired() })
+    yield* onListening({ ...place, admin, hasKeys: keys.state.areRequired })
     // Node.js would write it at an orderly exit only.
     flushCompileCache()
   }))

@@ -42,14 +42,14 @@ onEachDatabase("virtual keys", (it) => {
       database,
       Effect.gen(function*() {
         const keys = yield* VirtualKeys.VirtualKeys
-        assert.isFalse(keys.areRequired())
+        assert.isFalse(keys.state.areRequired)
         const { key, secret } = yield* keys.create({
           name: "app",
           tenant: "shop",
           models: ["chat"],
           limits: { parallel: 2 }
         })
-        assert.isTrue(keys.areRequired())
+        assert.isTrue(keys.state.areRequired)
         assert.strictEqual(yield* whoIs(secret), "shop")
         assert.strictEqual(yield* whoIs(undefined), "missing")
         assert.strictEqual(yield* whoIs(`${secret}x`), "unknown")
@@ -92,7 +92,7 @@ onEachDatabase("virtual keys", (it) => {
         assert.strictEqual(yield* whoIs(second.secret), "app")
         assert.strictEqual((yield* keys.find("app")).id, second.key.id)
         assert.strictEqual(yield* codeOf(keys.find("ap")), "key_not_found")
-        assert.isTrue(keys.areRequired())
+        assert.isTrue(keys.state.areRequired)
       })
     ))
 
@@ -137,7 +137,7 @@ onEachDatabase("virtual keys", (it) => {
           // Longer than here, so that the test does not race.
           { pollMs: 25 * pollMs }
         )
-        assert.isTrue(here.areRequired())
+        assert.isTrue(here.state.areRequired)
         assert.strictEqual(yield* whoIs(secret), "app")
         const revoke = Effect.flatMap(VirtualKeys.VirtualKeys, (there) => there.revoke("app"))
         yield* inProcess(database, revoke, { pollMs: 25 * pollMs })

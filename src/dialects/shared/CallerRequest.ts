@@ -224,6 +224,20 @@ export const keepAliveOf = (value: number | string): Duration.Duration => {
   return ms < 0 || ms > maxGoDuration ? Duration.infinity : Duration.millis(Math.ceil(ms))
 }
 
+const identityKey = Symbol("identity")
+
+interface Identified {
+  [identityKey]?: Identity
+}
+
+/** Who sent a request; undefined where the service has no keys, and for a request that is not Node's. */
+export const identityOf = (request: object): Identity | undefined => (request as Identified)[identityKey]
+
+/** Records who sent a request. */
+export const setIdentity = (request: object, identity: Identity): void => {
+  ;(request as Identified)[identityKey] = identity
+}
+
 /** The token of an `Authorization` header that has one. */
 export const bearerTokenOf = (authorization: string | undefined): string | undefined =>
   /^bearer +(\S+) *$/i.exec(authorization ?? "")?.[1]

@@ -16,7 +16,7 @@
  */
 import { Clock, Effect } from "effect"
 import type { IncomingMessage } from "node:http"
-import { bearerTokenOf } from "../../dialects/shared/CallerRequest.ts"
+import { bearerTokenOf, setIdentity } from "../../dialects/shared/CallerRequest.ts"
 import type { Identity } from "../../domain/Identity.ts"
 import { allowsModel } from "../../domain/Identity.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
@@ -28,15 +28,6 @@ import { cachedResponses } from "../../services/routing/DecisionRecord.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import * as Cors from "./Cors.ts"
-
-const identityKey = Symbol("identity")
-
-interface Identified {
-  [identityKey]?: Identity
-}
-
-/** Who calls; undefined where the service has no keys, and for a request that is not Node's. */
-export const identityOf = (source: object): Identity | undefined => (source as Identified)[identityKey]
 
 /** Paths that need no key: for load balancers, and the description of the interface. */
 const open: ReadonlySet<string> = new Set(["/health/live", "/health/ready", "/openapi.json"])
@@ -57,16 +48,20 @@ export interface Options {
 
 export class Authentication {
   readonly #options: Options
-  /** The latest `Host` that was accepted: most clients send the same. */
-  #knownHost: string | undefined
+  /** The latest `Host` that was accepted without keys: most clients send the same. */
+  knownHost: string | null = null
+
+  /** Of the keys. */
+  readonly state: VirtualKeys["Service"]["state"]
 
   constructor(options: Options) {
     this.#options = options
+    this.state = options.keys.state
   }
 
   /** Whether requests need a key. */
   get isRequired(): boolean {
-    return this.#options.keys.areRequired()
+    return this.state.areRequired
   }
 
   /**
@@ -92,15 +87,14 @@ export class Authentication {
     if (path === "/metrics") return undefined
     const found = this.identify(request.headers)
     if (typeof found === "string") return new Unauthenticated({ problem: found })
-    ;(request as Identified)[identityKey] = found
+    setIdentity(request, found)
     return undefined
   }
 
   #isOwnHost(host: string | undefined): boolean {
-    if (host !== undefined && host === this.#knownHost) return true
     const { cors, host: bound } = this.#options.settings
     if (!Cors.isOwnHost({ bound, headers: { host }, origins: cors?.origins ?? [] })) return false
-    this.#knownHost = host
+    this.knownHost = host ?? null
     return true
   }
 }

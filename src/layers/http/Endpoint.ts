@@ -13,6 +13,7 @@ import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { ServerResponse } from "node:http"
 import { IncomingMessage } from "node:http"
 import type { CallerIdentity } from "../../dialects/shared/CallerRequest.ts"
+import { identityOf } from "../../dialects/shared/CallerRequest.ts"
 import * as CacheControl from "../../domain/CacheControl.ts"
 import * as Caller from "../../domain/Caller.ts"
 import * as ExactNumber from "../../domain/ExactNumber.ts"
@@ -425,7 +426,7 @@ const make = Effect.fnUntraced(function*(conventions: Conventions) {
       const request = Context.getUnsafe(fiber.context, HttpServerRequest.HttpServerRequest)
       const { headers, source } = request
       const hold = limits.budget.hold()
-      const identity = Authentication.identityOf(source)
+      const identity = identityOf(source)
       const message = source instanceof IncomingMessage ? source : undefined
       const response = message && toServerResponse(request) as ServerResponse
       // The scope closes after the response, or when the client disconnects.
@@ -443,7 +444,7 @@ const make = Effect.fnUntraced(function*(conventions: Conventions) {
     Effect.withFiber<Response | Unsent, never, Scope.Scope>((fiber) => {
       const { hold, message, response } = Context.getUnsafe(fiber.context, NodeExchange)
       const headers = message.headers as RequestHeaders
-      const identity = Authentication.identityOf(message)
+      const identity = identityOf(message)
       return respond(
         endpoint,
         fiber,

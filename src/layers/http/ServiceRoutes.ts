@@ -6,6 +6,7 @@ import { Clock, Effect, Layer, Result } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApi, HttpApiBuilder, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
+import { identityOf } from "../../dialects/shared/CallerRequest.ts"
 import { allowsModel } from "../../domain/Identity.ts"
 import { nearestName } from "../../domain/NearestName.ts"
 import * as Text from "../../domain/Text.ts"
@@ -29,7 +30,7 @@ const models = (dialects: Dialects) => {
     const registry = yield* Registry
     const startedAt = yield* Clock.currentTimeMillis
     const list = Effect.map(HttpServerRequest.HttpServerRequest, ({ headers, source }) => {
-      const identity = Authentication.identityOf(source)
+      const identity = identityOf(source)
       const models = registry.models().filter(({ name }) => allowsModel(identity, name))
       return HttpServerResponse.jsonUnsafe(dialectOf(headers).models.list(models, startedAt))
     })
@@ -38,7 +39,7 @@ const models = (dialects: Dialects) => {
       const { model = "" } = yield* HttpRouter.params
       const { encodeReason, idHeaders, models } = dialectOf(headers)
       const id = yield* Endpoint.makeId("req_")
-      const forbidden = Authentication.modelRefusal(Authentication.identityOf(source), { model })
+      const forbidden = Authentication.modelRefusal(identityOf(source), { model })
       if (forbidden !== undefined) return respondError(encodeReason(forbidden, id), idHeaders(id))
       return Result.match(registry.find(model), {
         onSuccess: (found) => HttpServerResponse.jsonUnsafe(models.model(found, startedAt)),

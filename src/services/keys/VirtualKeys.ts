@@ -42,8 +42,11 @@ export class KeyCrypto extends Context.Service<KeyCrypto, {
 }>()("troupe/services/keys/KeyCrypto") {}
 
 export class VirtualKeys extends Context.Service<VirtualKeys, {
-  /** Whether requests need a key: whether any exists or has existed. */
-  readonly areRequired: () => boolean
+  /** What changes with the keys, to be read without a call. */
+  readonly state: {
+    /** Whether requests need a key: whether any exists or has existed. */
+    readonly areRequired: boolean
+  }
   /** @param now ms since 1970 */
   readonly identify: (secret: string | undefined, now: number) => Identity | Refusal
   readonly list: Effect.Effect<ReadonlyArray<VirtualKey>>
@@ -96,6 +99,7 @@ const isRevoked = (key: VirtualKey) =>
 /** The keys in memory and the store. */
 class Ring {
   readonly index = new KeyIndex()
+  readonly state = { areRequired: false }
   readonly #store: VirtualKeyStore["Service"]
   readonly #crypto: KeyCrypto["Service"]
   readonly #declared: ReadonlyArray<StoredKey>
@@ -125,6 +129,7 @@ class Ring {
     Effect.map(this.#store.load, ({ keys, version }) => {
       this.#version = version
       this.index.replaceAll([...keys, ...this.#declared])
+      this.state.areRequired = this.index.size > 0
     })
   )
 
@@ -238,7 +243,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     )
   }
   return VirtualKeys.of({
-    areRequired: () => ring.index.size > 0,
+    state: ring.state,
     identify: (secret, now) => ring.identify(secret, now),
     list: Effect.sync(() => ring.index.list()),
     find: (idOrName) => Effect.map(ring.find(idOrName), ({ key }) => key),
@@ -252,7 +257,7 @@ export const layer = (options: Options) => Layer.effect(VirtualKeys, make(option
 
 /** No keys, and none can be made: for tests and programs that serve their own requests only. */
 export const none = VirtualKeys.of({
-  areRequired: () => false,
+  state: { areRequired: false },
   identify: () => "unknown",
   list: Effect.succeed([]),
   find: (name) => Effect.fail(notFound(name, [])),
