@@ -270,11 +270,13 @@ const runGroup = ({ count, settings, text }: Effect.Success<ReturnType<typeof lo
   }).pipe(
     Effect.scoped,
     Effect.catchTags({
-      // The process has written what is wrong.
-      ProcessEnded: () =>
-        Effect.sync(() => {
-          process.exitCode = 1
-        }),
+      // A process that ended by itself has written what is wrong.
+      ProcessEnded: ({ message, signal }) =>
+        signal === null
+          ? Effect.sync(() => {
+            process.exitCode = 1
+          })
+          : Effect.fail(new CommandFailed({ message })),
       PortError: (error) => Effect.fail(listenError(settings, error))
     }),
     Effect.provide(Logging.layer(settings))
