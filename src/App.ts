@@ -29,6 +29,7 @@ import * as Storage from "./layers/persistence/Storage.ts"
 import * as Providers from "./layers/providers/Providers.ts"
 import * as SettingsFile from "./layers/settings/SettingsFile.ts"
 import * as ModelStore from "./layers/store/ModelStore.ts"
+import * as Accounts from "./services/admission/Accounts.ts"
 import { none as noCache, ResponseCache as ResponseCacheService } from "./services/cache/ResponseCache.ts"
 import * as FakeKind from "./services/engines/FakeKind.ts"
 import * as LlamaKind from "./services/engines/LlamaKind.ts"
@@ -37,6 +38,7 @@ import { none as noProviders, Providers as ProvidersService } from "./services/e
 import * as Breaker from "./services/health/Breaker.ts"
 import * as Readiness from "./services/health/Readiness.ts"
 import * as Inference from "./services/inference/Inference.ts"
+import * as Ledger from "./services/ledger/Ledger.ts"
 import * as MemoryPressure from "./services/models/MemoryPressure.ts"
 import * as Models from "./services/models/Models.ts"
 import * as Registry from "./services/models/Registry.ts"
@@ -68,6 +70,7 @@ export const services = {
   decisionLog: DecisionLog.layer,
   responseCache: ResponseCache.layerSettings,
   backoff: Backoff.layer,
+  admission: Accounts.layer,
   inference: Inference.layer
 }
 
@@ -84,8 +87,17 @@ export const memory = Memory.layer
 const assemble = (all: Services) =>
   all.inference.pipe(
     Layer.provideMerge(
-      Layer.mergeAll(all.router, all.metrics, all.pressure, all.decisionLog, all.responseCache, all.backoff)
+      Layer.mergeAll(
+        all.router,
+        all.metrics,
+        all.pressure,
+        all.decisionLog,
+        all.responseCache,
+        all.backoff,
+        all.admission
+      )
     ),
+    Layer.provide(AppParts.partOr(Ledger.Ledger, Ledger.none)),
     Layer.provideMerge(all.breaker),
     Layer.provideMerge(Layer.mergeAll(all.registry, all.models)),
     Layer.provide(Layer.merge(all.engines, all.memory)),
@@ -345,11 +357,14 @@ const answers: Layer.Layer<never, StorageError, Settings | SqlClient> = Layer.un
 /** Who may call the service. Requires only `Settings`. */
 export const keys = Layer.provide(VirtualKeys.layer, storage)
 
+/** The ledger in the database. Requires `SqlClient`, which `storage` provides. A part of `layer` and of `core`. */
+export const ledger = Ledger.layer
+
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
 export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
   Layer.provideMerge(Server.layer),
   Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
-  Layer.provideMerge(keys),
+  Layer.provideMerge(Layer.merge(keys, ledger)),
   Layer.provide(answers),
   Layer.provideMerge(storage)
 )

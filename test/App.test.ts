@@ -6,6 +6,7 @@ import { HttpServer } from "effect/http"
 import * as App from "../src/App.ts"
 import type { Model } from "../src/domain/Deployment.ts"
 import * as LanguageModels from "../src/layers/ai/LanguageModels.ts"
+import { Admission } from "../src/services/admission/Admission.ts"
 import { ResponseCache } from "../src/services/cache/ResponseCache.ts"
 import { Engines } from "../src/services/engines/Engine.ts"
 import { Providers } from "../src/services/engines/Providers.ts"
@@ -102,6 +103,7 @@ const tags = {
   decisionLog: DecisionLog,
   responseCache: ResponseCache,
   backoff: Backoff,
+  admission: Admission,
   inference: Inference
 } satisfies Record<keyof App.Services, unknown>
 

@@ -44,7 +44,7 @@ describe("docs/configuration.md", () => {
   it("has every setting of the top level", () => {
     const names = Object.keys(fileJsonSchema()["properties"] as object)
     const inTables = new Set(settings.map(([name = ""]) => /^\| `(\w+)/.exec(name)?.[1]))
-    const inText = new Set(["keys", "policies", "models", "environments"])
+    const inText = new Set(["keys", "limits", "budgets", "policies", "models", "environments"])
     for (const name of names) assert.isTrue(inTables.has(name) || inText.has(name), name)
   })
 

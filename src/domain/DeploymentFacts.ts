@@ -14,6 +14,12 @@ import * as Source from "./Source.ts"
 export interface Price {
   readonly input: number
   readonly output: number
+  /** Prompt tokens that the provider has in its cache; default that of `input`. */
+  readonly cachedInput?: number | undefined
+  /** Prompt tokens that the provider writes to its cache; default that of `input`. */
+  readonly cacheWrite?: number | undefined
+  /** Reasoning tokens; default that of `output`. */
+  readonly reasoning?: number | undefined
 }
 
 /** Facts of one deployment that do not change between requests; left out: unknown. */

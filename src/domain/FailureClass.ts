@@ -120,6 +120,8 @@ const classes: { readonly [T in Tag]: (reason: Of<T>) => FailureClass } = {
   RateLimited: ({ retryAfterMs }) => failureClass({ retry: "lastResort", adjust: "low-priority" }, retryAfterMs),
   Unauthenticated: () => mistake,
   Forbidden: () => mistake,
+  LimitExceeded: () => mistake,
+  BudgetExceeded: () => mistake,
   // With `retryAfterMs` the provider was not called: its earlier rejection has been counted.
   AuthenticationFailed: ({ retryAfterMs }) => failureClass({ countsAgainstCircuit: retryAfterMs === undefined }),
   ContentRefused: () => failureClass({ next: "content", isCallerMistake: true }),

@@ -108,7 +108,10 @@ export const traits = {
     "Price. Default 0 for a model that runs on this machine, else the published price of the model.",
     Schema.Struct({
       input: described("USD per million tokens of the prompt.", AtLeastNothing),
-      output: described("USD per million tokens of the answer.", AtLeastNothing)
+      output: described("USD per million tokens of the answer.", AtLeastNothing),
+      cachedInput: optional("USD per million prompt tokens from the provider's cache. Default input.", AtLeastNothing),
+      cacheWrite: optional("USD per million prompt tokens that its cache stores. Default input.", AtLeastNothing),
+      reasoning: optional("USD per million reasoning tokens. Default output.", AtLeastNothing)
     })
   ),
   quality: optional("Quality of its answers, from 0 to 1. Default unknown.", Share),

@@ -22,6 +22,7 @@
  */
 import type { Stream } from "effect"
 import { Schema } from "effect"
+import type { Admitted } from "./Admitted.ts"
 import type { CacheUse } from "./CacheControl.ts"
 import { CacheControl } from "./CacheControl.ts"
 import { Identity } from "./Identity.ts"
@@ -296,6 +297,8 @@ export interface AnsweredBy {
   readonly decision: string
   /** How the cache took part; left out where the model has none. */
   readonly cache?: CacheUse
+  /** What limits and budgets say; left out for a request without a key, limits and budgets. */
+  readonly admitted?: Admitted
 }
 
 /** An answer whose first event has arrived. A `handoff` event names a deployment that continues it. */

@@ -298,6 +298,66 @@ export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", {
   }
 }
 
+/** A limit of this service is reached: a rate, or requests at the same time. */
+export class LimitExceeded extends Schema.TaggedError<LimitExceeded>()("LimitExceeded", {
+  /** The name of the limit, as `requestsPerHour` or `parallel`. */
+  limit: Schema.String,
+  /** What shares it, as `user ada, endpoint chat`. */
+  counter: Schema.String,
+  most: Schema.Int,
+  remaining: Schema.Int,
+  /** ms until it begins again; left out, when a running request ends. */
+  retryAfterMs: Schema.optionalKey(Schema.Finite)
+}) {
+  override get message(): string {
+    const { counter, limit, most, remaining, retryAfterMs } = this
+    if (retryAfterMs === undefined) {
+      return `The limit of ${most} request${
+        most === 1 ? "" : "s"
+      } at the same time is reached (${counter}). Retry when one of them has ended.`
+    }
+    const [measure, unit = ""] = limit.split("Per")
+    return `The limit of ${most} ${measure} per ${unit.toLowerCase()} is reached (${counter}; ${remaining} left). ` +
+      `Retry in ${Math.ceil(retryAfterMs / 1000)} s.`
+  }
+}
+
+/** What the request may cost does not fit into a budget. */
+export class BudgetExceeded extends Schema.TaggedError<BudgetExceeded>()("BudgetExceeded", {
+  /** What shares the budget, as `user ada`. */
+  counter: Schema.String,
+  period: Schema.Literals(["day", "week", "month", "total"]),
+  measure: Schema.Literals(["usd", "tokens"]),
+  most: Schema.Finite,
+  spent: Schema.Finite,
+  /** By requests that run. */
+  reserved: Schema.Finite,
+  /** The most that the request may cost. */
+  needed: Schema.Finite,
+  /** ms until the period ends; left out, it does not. */
+  retryAfterMs: Schema.optionalKey(Schema.Finite),
+  /** A deployment whose price is unknown: the cost of the request is not known. */
+  unpriced: Schema.optionalKey(Schema.String)
+}) {
+  override get message(): string {
+    const { counter, measure, most, needed, period, reserved, retryAfterMs, spent, unpriced } = this
+    const budget = period === "total" ? `budget (${counter})` : `budget of this ${period} (${counter})`
+    if (unpriced !== undefined) {
+      return `The price of "${unpriced}" is unknown, and the ${budget} is in USD. Set the price of the deployment.`
+    }
+    const amount = (value: number) =>
+      `${measure === "usd" ? Number(value.toPrecision(6)) : value} ${measure === "usd" ? "USD" : "tokens"}`
+    const running = reserved > 0 ? `, ${amount(reserved)} reserved by running requests` : ""
+    const next = retryAfterMs === undefined
+      ? ""
+      : ` The next ${period} begins in ${Math.ceil(retryAfterMs / 3_600_000)} h.`
+    return `The ${budget} has no room for this request: ${amount(spent)} of ${
+      amount(most)
+    } spent${running}, and it may ` +
+      `cost up to ${amount(needed)}. Lower max_tokens, or raise the budget.${next}`
+  }
+}
+
 /** The provider rejects the key (401, 403), its account has no credit left (402, `quota`), or no key is left. */
 export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFailed>()("AuthenticationFailed", {
   deployment: Schema.String,
@@ -414,6 +474,8 @@ export const Reason = Schema.Union([
   RateLimited,
   Unauthenticated,
   Forbidden,
+  LimitExceeded,
+  BudgetExceeded,
   AuthenticationFailed,
   ContentRefused,
   NotSupported,

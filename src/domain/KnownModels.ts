@@ -18,10 +18,16 @@ export interface KnownModel {
   readonly source: string
 }
 
-const openai = (model: string, input: number, output: number, contextWindow: number): readonly [string, KnownModel] => [
+const openai = (
+  model: string,
+  input: number,
+  cachedInput: number,
+  output: number,
+  contextWindow: number
+): readonly [string, KnownModel] => [
   model,
   {
-    price: { input, output },
+    price: { input, output, cachedInput },
     contextWindow,
     asOf: "2025-06",
     source: `https://platform.openai.com/docs/models/${model}`
@@ -31,21 +37,21 @@ const openai = (model: string, input: number, output: number, contextWindow: num
 /** By the provider's dialect and its name of the model. */
 const known: Readonly<Record<string, ReadonlyMap<string, KnownModel>>> = {
   openai: new Map([
-    openai("gpt-4o", 2.5, 10, 128_000),
-    openai("gpt-4o-mini", 0.15, 0.6, 128_000),
-    openai("gpt-4.1", 2, 8, 1_047_576),
-    openai("gpt-4.1-mini", 0.4, 1.6, 1_047_576),
-    openai("gpt-4.1-nano", 0.1, 0.4, 1_047_576)
+    openai("gpt-4o", 2.5, 1.25, 10, 128_000),
+    openai("gpt-4o-mini", 0.15, 0.075, 0.6, 128_000),
+    openai("gpt-4.1", 2, 0.5, 8, 1_047_576),
+    openai("gpt-4.1-mini", 0.4, 0.1, 1.6, 1_047_576),
+    openai("gpt-4.1-nano", 0.1, 0.025, 0.4, 1_047_576)
   ]),
   anthropic: new Map([
     ["claude-3-haiku-20240307", {
-      price: { input: 0.25, output: 1.25 },
+      price: { input: 0.25, output: 1.25, cachedInput: 0.03, cacheWrite: 0.3 },
       contextWindow: 200_000,
       asOf: "2025-06",
       source: "https://docs.anthropic.com/en/docs/about-claude/models/overview"
     }],
     ["claude-sonnet-4-20250514", {
-      price: { input: 3, output: 15 },
+      price: { input: 3, output: 15, cachedInput: 0.3, cacheWrite: 3.75 },
       contextWindow: 200_000,
       asOf: "2025-06",
       source: "https://docs.anthropic.com/en/docs/about-claude/models/overview"

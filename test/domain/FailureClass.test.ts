@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { readFileSync } from "node:fs"
 import { classify } from "../../src/domain/FailureClass.ts"
 import * as InferenceError from "../../src/domain/InferenceError.ts"
+import { budgetExceeded, limitExceeded } from "../support/Refusals.ts"
 
 const deployment = "d"
 const detail = "It broke."
@@ -82,6 +83,8 @@ describe("classify", () => {
       [new InferenceError.RateLimited({ deployment }), "lastResort ordinary"],
       [new InferenceError.Unauthenticated({ problem: "missing" }), "no none"],
       [new InferenceError.Forbidden({ detail }), "no none"],
+      [new InferenceError.LimitExceeded(limitExceeded), "no none"],
+      [new InferenceError.BudgetExceeded(budgetExceeded), "no none"],
       [new InferenceError.AuthenticationFailed({ deployment }), "no ordinary circuit"],
       [new InferenceError.AuthenticationFailed({ deployment, retryAfterMs: 1 }), "no ordinary"],
       [new InferenceError.ContentRefused({ deployment, detail }), "no content"],

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import * as InferenceError from "../../src/domain/InferenceError.ts"
+import { budgetExceeded, limitExceeded } from "../support/Refusals.ts"
 
 const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: ReadonlyArray<string>]> = [
   [new InferenceError.InvalidRequest({ detail: "Expected an integer", path: "messages[0].content" }), [
@@ -53,6 +54,26 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
   [new InferenceError.Unauthenticated({ problem: "unknown" }), ["not a key of this service", "Check the key."]],
   [new InferenceError.Unauthenticated({ problem: "expired" }), ["has expired"]],
   [new InferenceError.Unauthenticated({ problem: "revoked" }), ["has been revoked"]],
+  [new InferenceError.LimitExceeded({ ...limitExceeded, retryAfterMs: 1500 }), [
+    "limit of 100 requests per hour",
+    "user ada",
+    "0 left",
+    "Retry in 2 s"
+  ]],
+  [new InferenceError.LimitExceeded({ ...limitExceeded, limit: "parallel", most: 1 }), ["1 request at the same time"]],
+  [new InferenceError.BudgetExceeded({ ...budgetExceeded, retryAfterMs: 5_400_000 }), [
+    "budget of this month (user ada)",
+    "9.5 USD of 10 USD spent",
+    "0.25 USD reserved",
+    "up to 1 USD",
+    "Lower max_tokens",
+    "The next month begins in 2 h."
+  ]],
+  [new InferenceError.BudgetExceeded({ ...budgetExceeded, period: "total", measure: "tokens", reserved: 0 }), [
+    "The budget (user ada)",
+    "9.5 tokens of 10 tokens"
+  ]],
+  [new InferenceError.BudgetExceeded({ ...budgetExceeded, unpriced: "far#0" }), ["\"far#0\"", "Set the price"]],
   [new InferenceError.Forbidden({ model: "far", detail: "Its models: near*." }), ["\"far\"", "Its models: near*."]],
   [new InferenceError.AuthenticationFailed({ deployment: "far#0", status: 401 }), [
     "\"far#0\"",

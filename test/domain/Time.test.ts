@@ -182,16 +182,20 @@ describe("monotonic time", () => {
     assert.deepStrictEqual(readers.toSorted(), [
       "domain/Time.ts",
       "layers/cache/ResponseCache.ts",
+      "layers/http/Authentication.ts",
       "layers/http/Endpoint.ts",
       "layers/http/ServiceRoutes.ts",
-      "layers/providers/HttpExchange.ts",
+      "layers/providers/KeyAttempts.ts",
       "layers/store/Http.ts",
       "layers/store/Lock.ts",
       "layers/store/StoreContext.ts",
+      "services/admission/Accounts.ts",
       "services/health/Breaker.ts",
       "services/inference/CachedChat.ts",
       "services/inference/RequestTelemetry.ts",
-      "services/models/Models.ts"
+      "services/keys/VirtualKeys.ts",
+      "services/models/Models.ts",
+      "services/persistence/Migrations.ts"
     ])
   })
 })

@@ -3,6 +3,7 @@ import { Duration, Effect, Stream } from "effect"
 import * as Defaults from "../../src/domain/Defaults.ts"
 import type { Deployment } from "../../src/domain/Deployment.ts"
 import type { Engine } from "../../src/services/engines/Engine.ts"
+import { admissionOf } from "../../src/services/settings/AdmissionSettings.ts"
 import { defaultServer } from "../../src/services/settings/Resolution.ts"
 import type { Resolved } from "../../src/services/settings/Settings.ts"
 
@@ -29,6 +30,7 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
   circuits: Defaults.breaker,
   keyCooldowns: Defaults.keyCooldowns,
   keys: [],
+  admission: admissionOf({}),
   store: { folder: "/nowhere" },
   storage: { type: "memory" },
   cache: Defaults.cache,

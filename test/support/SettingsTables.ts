@@ -95,11 +95,13 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
   )
   const common: Node = { properties: Object.fromEntries(shared.map((name) => [name, kinds[0]!.properties![name]!])) }
   return new Map([
-    ...["server", "engines", "memory", "circuits", "keyCooldowns", "store", "storage", "redis", "cache"].map(
+    ...["server", "engines", "memory", "circuits", "keyCooldowns", "store", "storage", "redis", "cache", "ledger"].map(
       (section) => [section, table({ properties: { [section]: properties[section]! } })] as const
     ),
     ["top", table({ properties: scalarsOf(properties) })],
     ["keys", table(named("keys"))],
+    ["limits", table(named("limits").anyOf![0]!)],
+    ["budgets", table(named("budgets"))],
     ["policies", table(named("policies"))],
     ["models", table(named("models"), ["deployments"])],
     ["deployments", table(common)],

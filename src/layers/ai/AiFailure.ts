@@ -34,6 +34,8 @@ const kinds: Readonly<Record<Reason["_tag"], "invalid" | "busy" | "internal">> =
   RateLimited: "busy",
   Unauthenticated: "invalid",
   Forbidden: "invalid",
+  LimitExceeded: "busy",
+  BudgetExceeded: "invalid",
   AuthenticationFailed: "internal",
   ContentRefused: "invalid",
   NotSupported: "invalid",

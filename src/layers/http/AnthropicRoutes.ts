@@ -111,7 +111,7 @@ const respondBuffered = ({ inference }: Services, call: Call<MessagesCall>) => {
     Effect.flatMap((answer) =>
       Effect.map(
         Effect.fromResult(EncodeAnswer.encodeAnswer(envelope, answer)),
-        (message) => Endpoint.respondJson(call, message, Endpoint.answerHeaders(answer))
+        (message) => Endpoint.respondJson(call, message, Endpoint.completeHeaders(answer))
       )
     ),
     Effect.mapError(relocate(call.body)),

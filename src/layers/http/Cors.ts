@@ -18,6 +18,7 @@
  */
 import type { IncomingHttpHeaders } from "node:http"
 import type { HttpProblem } from "./Dialect.ts"
+import * as LimitHeaders from "./LimitHeaders.ts"
 
 /** Response headers that describe how a request was routed: see `Endpoint.answerHeaders`. */
 const routingHeaderNames = [
@@ -34,7 +35,7 @@ const routingHeaderNames = [
 const maxAge = 600
 
 /** What pages may read of an answer. */
-const exposed = ["retry-after", "request-id", "x-request-id", ...routingHeaderNames].join(", ")
+const exposed = ["retry-after", "request-id", "x-request-id", ...routingHeaderNames, ...LimitHeaders.names].join(", ")
 
 /** Names that browsers resolve to this machine themselves, and its addresses, as a URL has them. */
 const loopbackHost = /^(?:(?:[\w-]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\])$/

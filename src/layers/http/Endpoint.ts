@@ -29,6 +29,7 @@ import * as Authentication from "./Authentication.ts"
 import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
 import * as DirectRoutes from "./DirectRoutes.ts"
+import * as LimitHeaders from "./LimitHeaders.ts"
 import type { DirectHandler } from "./NodeServer.ts"
 import { NodeExchange, Unsent } from "./NodeServer.ts"
 import type { Peers } from "./Peers.ts"
@@ -118,19 +119,28 @@ const encodeValue = (text: string): string =>
     ? text
     : text.toWellFormed().replace(/[^\x21-\x24\x26-\x7e]+/g, encodeURIComponent)
 
-/** The deployment, the number of attempts, the id of the decision record, and how the cache took part. */
-export const answerHeaders = ({ attempts, cache, decision, deployment }: AnsweredBy): RoutingHeaders => ({
+/** The deployment, the number of attempts, the id of the decision record, how the cache took part, and the limits. */
+export const answerHeaders = ({ admitted, attempts, cache, decision, deployment }: AnsweredBy): RoutingHeaders => ({
   "x-troupe-deployment": encodeValue(deployment),
   "x-troupe-attempts": String(attempts),
   "x-troupe-decision": decision,
-  ...(cache === undefined ? {} : CacheControl.headersOf(cache))
+  ...(cache === undefined ? {} : CacheControl.headersOf(cache)),
+  ...(admitted === undefined ? {} : LimitHeaders.ofLimits(admitted))
 })
 
-/** The number of attempts and the id of the decision record; none for a request that was not routed. */
+/** Those of a complete answer: with its cost. Choices that were generated one by one cost together. */
+export const completeHeaders = (first: AnsweredBy, others: ReadonlyArray<AnsweredBy> = []): RoutingHeaders =>
+  first.admitted === undefined
+    ? answerHeaders(first)
+    : { ...answerHeaders(first), ...LimitHeaders.ofCost([first, ...others]) }
+
+/** The number of attempts and the id of the decision record; of a request that was not routed, the limit that rejected it. */
 export const errorHeaders = (
-  { attempts, decision, started = attempts?.length ?? 1 }: InferenceError.InferenceError
+  { attempts, decision, reason, started = attempts?.length ?? 1 }: InferenceError.InferenceError
 ): RoutingHeaders =>
-  decision === undefined ? {} : { "x-troupe-attempts": String(started), "x-troupe-decision": decision }
+  decision === undefined
+    ? reason._tag === "LimitExceeded" ? LimitHeaders.ofRejection(reason) : {}
+    : { "x-troupe-attempts": String(started), "x-troupe-decision": decision }
 
 /** The ids of a request in log entries: its own, and that of its decision record if it was routed. */
 export const logName = (id: string, { "x-troupe-decision": decision }: RoutingHeaders): string =>

@@ -188,8 +188,14 @@ const respondStream = (services: Services, call: Call<ChatCall>, together: Reque
 
 const respondBuffered = ({ inference }: Services, call: Call<ChatCall>, together: Request | undefined) => {
   const envelope = envelopeOf(call)
-  const respond = (answers: Arr.NonEmptyReadonlyArray<Answer>) =>
-    Endpoint.respondJson(call, EncodeAnswer.encodeAnswers(envelope, answers), Endpoint.answerHeaders(answers[0]))
+  const respond = (answers: Arr.NonEmptyReadonlyArray<Answer>) => {
+    const [first, ...others] = answers
+    return Endpoint.respondJson(
+      call,
+      EncodeAnswer.encodeAnswers(envelope, answers),
+      Endpoint.completeHeaders(first, others)
+    )
+  }
   const each = (requests: ReadonlyArray<Request>) =>
     Effect.forEach(requests, inference.generate, { concurrency: Defaults.choicesAtOnce })
   const { requests: [single, ...others] } = call.body
@@ -230,7 +236,7 @@ const chat = (services: Services): Endpoint.Endpoint<ChatCall> => ({
 })
 
 const respond = (call: Endpoint.Responding, body: unknown, by: AnsweredBy) =>
-  Endpoint.respondJson(call, body, Endpoint.answerHeaders(by))
+  Endpoint.respondJson(call, body, Endpoint.completeHeaders(by))
 
 const embeddings = ({ inference }: Services): Endpoint.Endpoint<EmbedCall> => ({
   idPrefix: "embd-",

@@ -11,6 +11,8 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Embedding } from "../../domain/Job.ts"
 import type { LatencySample, Verdict } from "../../domain/Measurement.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
+import type { Ticket } from "../admission/Admission.ts"
+import { free } from "../admission/Admission.ts"
 import type { Engine, EventReceiver, StartedAnswer } from "../engines/Engine.ts"
 import type { Breaker, ClosedCall } from "../health/Breaker.ts"
 import type { Ending } from "../health/Circuit.ts"
@@ -26,7 +28,7 @@ import { addAttempt } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Route.ts"
 import type { Router } from "../routing/Router.ts"
 import * as EmbeddingBatcher from "./EmbeddingBatcher.ts"
-import type { AttemptStats, RoutedRequest } from "./RequestTelemetry.ts"
+import type { AttemptStats, RequestState, RoutedRequest } from "./RequestTelemetry.ts"
 import * as RequestTelemetry from "./RequestTelemetry.ts"
 
 /** An attempt that its deployment's circuit has admitted. */
@@ -92,8 +94,10 @@ export const isAlone = ({ alone, deployments, fallbacks: { ordinary } }: Route):
 class Entry {
   readonly stats: AttemptStats
   readonly #parts: Parts
+  readonly #deployment: Deployment
   readonly #draft: AttemptDraft
   readonly #sample: LatencySample
+  readonly #state: RequestState
   /** monotonic ms */
   readonly startedAt: number
 
@@ -101,6 +105,8 @@ class Entry {
     const { callbacks, now, router } = parts
     const { id } = deployment
     this.#parts = parts
+    this.#deployment = deployment
+    this.#state = state
     this.stats = RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment))
     this.startedAt = now()
     this.#draft = addAttempt(state.record, id, this.startedAt - state.startedAt, hedge || undefined)
@@ -138,7 +144,26 @@ class Entry {
   #complete(exit: Exit.Exit<unknown, InferenceError>, verdict: Verdict): void {
     const { callbacks, now } = this.#parts
     callbacks.call(measurementsName, () => this.#sample.end(verdict, this.stats.tokens), undefined)
-    completeRecord(this.#draft, exit, now() - this.startedAt)
+    const tookMs = now() - this.startedAt
+    completeRecord(this.#draft, exit, tookMs)
+    const { ticket } = this.#state
+    if (ticket !== free) this.#charge(ticket, tookMs)
+  }
+
+  /** Charges what the attempt has used; an answer without usage counts what was seen of it. */
+  #charge(ticket: Ticket, tookMs: number): void {
+    const { finish, promptTokens, tokens } = this.stats
+    if (finish === undefined && promptTokens === undefined && tokens === 0) return
+    const { record } = this.#state
+    this.#parts.callbacks.call("admission", () =>
+      ticket.charge({
+        deployment: this.#deployment,
+        decision: record.id,
+        attempt: record.attempts.indexOf(this.#draft),
+        usage: finish?.usage ?? { promptTokens: promptTokens ?? 0, completionTokens: tokens, cachedTokens: 0 },
+        isEstimated: finish === undefined && promptTokens === undefined,
+        tookMs
+      }), undefined)
   }
 }
 

@@ -12,7 +12,7 @@ import type { Fiber, Scope } from "effect"
 import { Clock, Effect, Exit, Pull, Stream } from "effect"
 import type { CacheUse } from "../../domain/CacheControl.ts"
 import type { Answer, AnsweredBy, AnswerSink, OpenedAnswer, Request } from "../../domain/Inference.ts"
-import type { InferenceError } from "../../domain/InferenceError.ts"
+import { InferenceError } from "../../domain/InferenceError.ts"
 import type { CachedAnswer } from "../cache/CachedAnswer.ts"
 import { eventsOf, replayOf } from "../cache/CachedAnswer.ts"
 import type { Lookup } from "../cache/CacheLookup.ts"
@@ -109,9 +109,14 @@ class CachedChat {
   }
 
   /** Answers with a kept answer, at once. */
-  replay<A>(asked: Asked, found: Found, give: (by: AnsweredBy, answer: CachedAnswer) => A): Effect.Effect<A> {
+  replay<A>(
+    asked: Asked,
+    found: Found,
+    give: (by: AnsweredBy, answer: CachedAnswer) => A
+  ): Effect.Effect<A, InferenceError> {
     const use = hitOf(found)
     const state = this.#begin(asked, use)
+    if (state instanceof InferenceError) return Effect.fail(state)
     const { deployment, events } = found.answer
     RequestTelemetry.recordReplay(state, deployment, events.at(-1)!)
     this.#complete(state)
@@ -131,6 +136,7 @@ class CachedChat {
     let follower: Follower | undefined
     const answered = Effect.callback<A, InferenceError>((resume) => {
       const joined = this.join(asked, buffered)
+      if (joined instanceof InferenceError) return resume(Effect.fail(joined))
       follower = joined.follower
       const reader = makeReader(joined.call, follower, resume)
       joined.call.follow(reader, asked.fiber.context)
@@ -143,14 +149,20 @@ class CachedChat {
   }
 
   /** The call that runs for the same request, or a new one. */
-  join(asked: Asked, buffered: boolean): { readonly call: SharedCall; readonly follower: Follower } {
+  join(
+    asked: Asked,
+    buffered: boolean
+  ): { readonly call: SharedCall; readonly follower: Follower } | InferenceError {
     const { found, request } = asked
     const { key } = found
-    const id = `${key} ${request.priority ?? "normal"}`
+    // Another virtual key has other limits and budgets.
+    const id = `${key} ${request.priority ?? "normal"} ${request.identity?.keyId ?? ""}`
     const running = found.joins ? this.#calls.get(id) : undefined
     if (running !== undefined) {
       const use: CacheUse = { result: "hit", tier: "flight", ageMs: 0, key }
-      return { call: running, follower: new Follower(running.flight, use, this.#begin(asked, use)) }
+      const state = this.#begin(asked, use)
+      if (state instanceof InferenceError) return state
+      return { call: running, follower: new Follower(running.flight, use, state) }
     }
     const call: SharedCall = new SharedCall(this.#now(), {
       run: () => this.#run(asked, call, follower, buffered),
@@ -173,11 +185,13 @@ class CachedChat {
     return this.#parts.clock.currentTimeMillisUnsafe()
   }
 
-  /** Begins a request that calls no deployment. */
-  #begin({ fiber, found: { model }, request }: Asked, use: CacheUse): RequestState {
-    this.count(model.name, use)
+  /** Begins a request that calls no deployment, unless its limits reject it. */
+  #begin({ fiber, found: { model }, request }: Asked, use: CacheUse): RequestState | InferenceError {
     const { pipeline } = this.#parts
-    const state = pipeline.beginAnswered(fiber, model, () => chatAttributes(request))
+    const begun = pipeline.beginAnswered(fiber, model, request, () => chatAttributes(request))
+    if ("error" in begun) return begun.error
+    const { state } = begun
+    this.count(model.name, use)
     if (use.result === "hit") state.record.cache = use.tier
     return state
   }
@@ -206,9 +220,11 @@ class CachedChat {
       if (found === undefined || found.ageMs > maxAgeMs) return called
       call.found = found
       follower.use = hitOf(found)
-      follower.state = this.#begin(asked, follower.use)
+      const state = this.#begin(asked, follower.use)
+      if (state instanceof InferenceError) return Effect.fail(state)
+      follower.state = state
       const { deployment, events } = found.answer
-      call.flight.begin(answeredFrom(deployment, follower.state, follower.use))
+      call.flight.begin(answeredFrom(deployment, state, follower.use))
       call.flight.events(events)
       return Effect.void
     })
@@ -245,11 +261,13 @@ class CachedChat {
 const openedFrom = (cached: CachedChat, asked: Asked): Effect.Effect<OpenedAnswer, InferenceError, Scope.Scope> =>
   Effect.flatMap(
     Effect.acquireRelease(
-      Effect.sync(() => {
-        const { call, follower } = cached.join(asked, false)
+      Effect.suspend(() => {
+        const joined = cached.join(asked, false)
+        if (joined instanceof InferenceError) return Effect.fail(joined)
+        const { call, follower } = joined
         const reader = new PullReader(call.flight, follower)
         call.follow(reader, asked.fiber.context)
-        return { call, follower, reader }
+        return Effect.succeed({ call, follower, reader })
       }),
       ({ call, follower, reader }) => Effect.andThen(call.leave(reader), Effect.sync(() => cached.end(follower)))
     ),

@@ -7,12 +7,16 @@ import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
 import { InferenceError, make as makeError, Overloaded } from "../../domain/InferenceError.ts"
 import type { Message } from "../../domain/Message.ts"
 import type { RoutingRequest } from "../../domain/RoutingRequest.ts"
-import { hasImages } from "../../domain/RoutingRequest.ts"
+import { estimateTokens, hasImages } from "../../domain/RoutingRequest.ts"
 import type { Source } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
+import type { Admitting, Ticket } from "../admission/Admission.ts"
+import { Admission, free, isAdmitted } from "../admission/Admission.ts"
+import { mostPromptTokens } from "../admission/PromptBound.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 import { ResponseCache } from "../cache/ResponseCache.ts"
 import type { EventReceiver } from "../engines/Engine.ts"
@@ -41,7 +45,7 @@ import type { RoutedRequest } from "./RequestTelemetry.ts"
 import * as RequestTelemetry from "./RequestTelemetry.ts"
 
 /** Fields of a request that the attempts depend on. */
-type AttemptRequest = Caller & { readonly maxTokens?: number | undefined }
+type AttemptRequest = Caller & Parameters<typeof mostPromptTokens>[0] & { readonly maxTokens?: number | undefined }
 
 const deploymentOf = ({ deployments, fallbacks: { content, context, ordinary } }: Route, id: string): Deployment => {
   for (const list of [deployments, ordinary, context, content]) {
@@ -94,6 +98,7 @@ const cannotAnswer = ({ cached, decision, deployments }: Route): boolean =>
   deployments.length === 0 && (!cached || decision.missing !== undefined)
 
 interface Parts {
+  readonly admission: Admitting
   readonly callbacks: GuardedCallbacks.GuardedCallbacks
   readonly clock: Clock.Clock
   readonly decisions: DecisionLog["Service"]
@@ -108,6 +113,37 @@ const noAttributes = () => ({})
 type Begun<R> =
   | { readonly routed: RoutedRequest<R>; readonly state: RequestTelemetry.RequestState }
   | { readonly error: InferenceError; readonly state?: RequestTelemetry.RequestState }
+
+/** Those that may answer a request. */
+const payableOf = ({ deployments, fallbacks: { content, context, ordinary } }: Route): ReadonlyArray<Deployment> =>
+  ordinary.length + context.length + content.length === 0
+    ? deployments
+    : [...deployments, ...ordinary, ...context, ...content]
+
+/** The request with the limit of its answer that its budget sets. */
+const limited = <R extends AttemptRequest>(request: R, { maxTokens }: Ticket): R =>
+  maxTokens === undefined ? request : { ...request, maxTokens }
+
+const admit = (
+  { admission, callbacks }: Parts,
+  operation: Operation,
+  request: AttemptRequest,
+  model: string,
+  routing: Pick<RoutingRequest, "promptLength">,
+  deployments: ReadonlyArray<Deployment>
+): Ticket | Reason =>
+  callbacks.call("admission", () =>
+    admission.admit({
+      grant: request.identity,
+      tenant: request.tenant ?? "",
+      model,
+      operation,
+      deployments,
+      promptTokens: estimateTokens(routing.promptLength ?? 0),
+      mostPromptTokens: () => mostPromptTokens(request, routing.promptLength),
+      maxTokens: request.maxTokens,
+      generates: operation === "chat"
+    }), free)
 
 /** Routes a request and begins its telemetry. */
 const makeBegin = (parts: Parts) => {
@@ -125,13 +161,30 @@ const makeBegin = (parts: Parts) => {
     if (request.priority === "low" && sheds[SubscriptionRef.getUnsafe(pressure)].refuseLowPriority) {
       return { error: makeError(new Overloaded({ retryAfterMs: Duration.toMillis(interval) })) }
     }
-    const state = RequestTelemetry.begin(parts, fiber, operation, route, attributes)
-    if (!cannotAnswer(route)) return { routed: { request, route, state }, state }
+    const ticket = admit(parts, operation, request, route.model, routing, payableOf(route))
+    if (!isAdmitted(ticket)) return { error: makeError(ticket) }
+    const state = RequestTelemetry.begin(parts, fiber, operation, route, attributes, ticket)
+    if (!cannotAnswer(route)) return { routed: { request: limited(request, ticket), route, state }, state }
     const { reason } = noDeployment(route.decision, routing)
     const error = new InferenceError({ reason, decision: state.record.id, attempts: [] })
     state.failure = Cause.fail(error)
     return { error, state }
   }
+}
+
+/** Begins a request that has an answer already: it costs nothing, and counts in limits of requests. */
+const makeBeginAnswered = (parts: Parts) =>
+(
+  fiber: Fiber.Fiber<unknown, unknown>,
+  model: Model,
+  request: AttemptRequest,
+  attributes: () => Record<string, unknown>
+): Begun<AttemptRequest> => {
+  const ticket = admit(parts, "chat", request, model.name, {}, [])
+  if (!isAdmitted(ticket)) return { error: makeError(ticket) }
+  const route = answeredRoute(model)
+  const state = RequestTelemetry.begin(parts, fiber, "chat", route, attributes, ticket)
+  return { routed: { request, route, state }, state }
 }
 
 /** Routes a request and begins its telemetry, which the end of the scope completes. */
@@ -178,11 +231,8 @@ export const validated = <R extends object>(
 ): Effect.Effect<R, InferenceError> => isChecked(request) ? Effect.succeed(request) : validate(request)
 
 /** The winning attempt without its value. */
-export const answeredByOf = ({ attempts, decision, deployment }: WinningAttempt<unknown>): AnsweredBy => ({
-  deployment,
-  attempts,
-  decision
-})
+export const answeredByOf = ({ admitted, attempts, decision, deployment }: WinningAttempt<unknown>): AnsweredBy =>
+  admitted === undefined ? { deployment, attempts, decision } : { deployment, attempts, decision, admitted }
 
 /** An attempt's work within the request's time limit. A missing capability that it finds is reported to the router. */
 const makeAttempt =
@@ -229,12 +279,16 @@ const makeHooks = (parts: Parts, { attemptScope, hedges, logFailed, makeSchedule
     const contexts: Array<AttemptContext | undefined> = []
     const hooks: AttemptDriver.Hooks<A> = {
       decision: state.record.id,
+      admitted: state.ticket === free ? undefined : state.ticket,
       now,
-      attempt: (start) =>
-        Effect.flatMap(open(routed, deploymentOf(route, start.deployment), start, plan.deadline), (context) => {
+      attempt: (start) => {
+        const refusal = state.ticket.again()
+        if (refusal !== undefined) return Effect.fail(makeError(refusal))
+        return Effect.flatMap(open(routed, deploymentOf(route, start.deployment), start, plan.deadline), (context) => {
           contexts[start.attempt] = context
           return attempt(context, use(context))
-        }),
+        })
+      },
       closedFor: (deployment) => breaker.closedFor(deployment, now(), alone),
       supersede: (attempt) => {
         const context = contexts[attempt]
@@ -246,7 +300,7 @@ const makeHooks = (parts: Parts, { attemptScope, hedges, logFailed, makeSchedule
         state.record.answeredBy = deployment.id
       },
       failed: (deployment, reason) => logFailed({ deployment, reason, decision: state.record.id, now: now() }),
-      payHedge: () => !hasContent(routed) && hedges.spend(route.model),
+      payHedge: () => !hasContent(routed) && state.ticket.another() && hedges.spend(route.model),
       delays: () => delaysOf(route)
     }
     return { hooks, contexts }
@@ -310,9 +364,10 @@ class FirstAttempt implements Direct {
 
   won(): AnsweredBy {
     const { id } = this.attempt.deployment
-    const { record } = this.#routed.state
+    const { record, ticket } = this.#routed.state
     record.answeredBy = id
-    return { deployment: id, attempts: 1, decision: record.id }
+    const by = { deployment: id, attempts: 1, decision: record.id }
+    return ticket === free ? by : { ...by, admitted: ticket }
   }
 
   /** The plan and its first step are made here: most requests need neither. */
@@ -381,6 +436,7 @@ export const make = Effect.gen(function*() {
   const models = yield* Models
   const now = () => Time.nowOf(clock)
   const parts: Parts = {
+    admission: yield* Admission,
     callbacks: yield* GuardedCallbacks.make,
     clock,
     decisions: yield* DecisionLog,
@@ -411,9 +467,8 @@ export const make = Effect.gen(function*() {
     execute: makeExecute(parts, attempts),
     direct: makeDirect(parts, attempts),
     embed: AttemptScope.makeEmbed(models),
-    /** Begins a request that has an answer already; `complete` ends it. */
-    beginAnswered: (fiber: Fiber.Fiber<unknown, unknown>, model: Model, attributes: () => Record<string, unknown>) =>
-      RequestTelemetry.begin(parts, fiber, "chat", answeredRoute(model), attributes),
+    /** Begins a request that has an answer already; `complete` ends it. It may be rejected by its limits. */
+    beginAnswered: makeBeginAnswered(parts),
     cached: CachedResponses.makeFallback({ cache: yield* ResponseCache, callbacks: parts.callbacks })
   }
 })

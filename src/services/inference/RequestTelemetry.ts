@@ -15,6 +15,7 @@ import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { providerNameOf } from "../../domain/ProviderKind.ts"
 import * as Time from "../../domain/Time.ts"
+import type { Ticket } from "../admission/Admission.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { Metrics, Operation, Outcome } from "../observability/Metrics.ts"
 import type { DecisionLog, Draft } from "../routing/DecisionLog.ts"
@@ -98,6 +99,8 @@ export interface RequestState {
   stats: AttemptStats
   /** Tokens of earlier deployments whose answer that attempt continues. */
   earlierTokens: number
+  /** What the request was admitted with. */
+  readonly ticket: Ticket
   /** Why the request failed. An attempt's failure is not the request's while another attempt may follow. */
   failure: Cause.Cause<InferenceError> | undefined
 }
@@ -192,7 +195,7 @@ interface Parts {
 
 /** Ends the telemetry of a request. */
 export const complete = ({ callbacks, clock, metrics }: Parts, operation: Operation, state: RequestState): void => {
-  const { context, earlierTokens, failure, metricsBegun, record, span, startedAt, stats } = state
+  const { context, earlierTokens, failure, metricsBegun, record, span, startedAt, stats, ticket } = state
   const exit = exitOf({ done: stats.done, failure })
   const end = endOf(exit)
   record.tookMs = Time.nowOf(clock) - startedAt
@@ -202,6 +205,7 @@ export const complete = ({ callbacks, clock, metrics }: Parts, operation: Operat
     callbacks.call(tracerName, () => span.end(clock.currentTimeNanosUnsafe(), exit), undefined)
   }
   const tokens = earlierTokens + stats.tokens
+  ticket.end()
   const outcome: Outcome = { model: record.model, operation, seconds: record.tookMs / 1000, tokens, end }
   callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
 }
@@ -216,7 +220,8 @@ export const begin = (
   fiber: Fiber.Fiber<unknown, unknown>,
   operation: Operation,
   route: Route,
-  attributes: () => Record<string, unknown>
+  attributes: () => Record<string, unknown>,
+  ticket: Ticket
 ): RequestState => {
   const { deployments: [deployment], model } = route
   const span = spanOf(callbacks, fiber, `${operation} ${model}`)
@@ -235,6 +240,7 @@ export const begin = (
     startedAt: Time.nowOf(clock),
     stats: makeStats(deployment && serverOf(deployment)),
     earlierTokens: 0,
+    ticket,
     failure: undefined
   }
 }

@@ -4,6 +4,7 @@ import { Cause, Effect, Exit, Fiber, Option } from "effect"
 import type { CacheUse } from "../../domain/CacheControl.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
 import { InferenceError } from "../../domain/InferenceError.ts"
+import { free } from "../admission/Admission.ts"
 import type { Ending, Reader } from "../cache/Flight.ts"
 import { Flight } from "../cache/Flight.ts"
 import type { Passenger } from "../cache/FlightReaders.ts"
@@ -82,11 +83,12 @@ const ownCause = (cause: Cause.Cause<InferenceError>, { record }: RequestState):
 }
 
 /** An answer that no deployment generates for the request. */
-export const answeredFrom = (deployment: string, { record }: RequestState, cache: CacheUse): AnsweredBy => ({
+export const answeredFrom = (deployment: string, { record, ticket }: RequestState, cache: CacheUse): AnsweredBy => ({
   deployment,
   attempts: 0,
   decision: record.id,
-  cache
+  cache,
+  ...(ticket === free ? {} : { admitted: ticket })
 })
 
 /** A request that follows a call. */

@@ -8,6 +8,7 @@
  * a time, on the request's own fiber; continued answers do so, too.
  */
 import { Cause, Effect, Exit, Fiber, Option, Queue, Scope } from "effect"
+import type { Admitted } from "../../domain/Admitted.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
@@ -20,6 +21,8 @@ import type { Delays } from "./Backoff.ts"
 export interface Hooks<A> {
   /** The id of the request's decision record. */
   readonly decision: string
+  /** What limits and budgets say of the request. */
+  readonly admitted?: Admitted | undefined
   /** monotonic ms */
   readonly now: () => number
   /** Ends with the first content, or fails before it. */
@@ -136,13 +139,14 @@ const resume = Effect.fnUntraced(function*<A>(
 })
 
 const commit = <A>(drive: Drive<A>, state: State, started: StartedAttempt, value: A): WinningAttempt<A> => {
-  const { hooks: { decision, won } } = drive
+  const { hooks: { admitted, decision, won } } = drive
   won(started.start.attempt)
   return {
     value,
     deployment: started.start.deployment,
     attempts: state.started,
     decision,
+    ...(admitted === undefined ? {} : { admitted }),
     resume: (cause) => resume(drive, state, started, cause)
   }
 }

@@ -19,6 +19,7 @@ import type { EngineKind } from "../engines/EngineKind.ts"
 import { engineKinds } from "../engines/EngineKinds.ts"
 import { languageModel } from "../engines/LanguageModelKind.ts"
 import { cachedResponses } from "../routing/DecisionRecord.ts"
+import { admissionProblems } from "./AdmissionSettings.ts"
 import { redundantEngine, withHint } from "./Hints.ts"
 import { interpolate, isSingleReference, looksLikeSecret, referencesIn, withoutQuotes } from "./Interpolation.ts"
 import { keyProblems } from "./KeySettings.ts"
@@ -244,6 +245,7 @@ const inspect = (base: Tree, over: Tree, environment: Environment, context: Reso
       ...(context.customStrategies === true ? [] : customStrategyProblems(source)),
       ...storageProblems(source),
       ...keyProblems(source.keys),
+      ...admissionProblems(source),
       ...routingProblems(source, { models: namesIn(raw, "models"), policies: namesIn(raw, "policies") })
     ].map(({ expected, path }) => ({ path: place(path), expected }))
   ]

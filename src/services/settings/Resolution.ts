@@ -10,6 +10,7 @@ import { mapPaths, pathsOf } from "../engines/EngineKinds.ts"
 import { languageModel as languageModelKind } from "../engines/LanguageModelKind.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
+import { admissionOf } from "./AdmissionSettings.ts"
 import { boundsOf, modelCacheOf } from "./CacheSettings.ts"
 import { keysOf } from "./KeySettings.ts"
 import { policiesOf, routingFields, routingOf } from "./PolicySettings.ts"
@@ -200,6 +201,7 @@ export const resolve = (
   circuits: circuitsOf(source),
   keyCooldowns: keyCooldownsOf(source),
   keys: keysOf(source.keys),
+  admission: admissionOf(source),
   store: { ...source.store, folder: storeFolderOf(source, context) },
   storage: storedIn(source, environment, context),
   ...(source.redis === undefined ? {} : { redis: redisOf(source.redis) }),

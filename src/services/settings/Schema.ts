@@ -13,6 +13,7 @@ import { Bytes, described, durationText, optional, Span, SpanOrOff } from "../..
 import { wholeNumber } from "../../domain/Problem.ts"
 import { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
 import * as EngineKinds from "../engines/EngineKinds.ts"
+import { Budgets, Ledger, Limits } from "./AdmissionSettings.ts"
 import { Cache, ModelCache } from "./CacheSettings.ts"
 import { KeySettings } from "./KeySettings.ts"
 import { PolicySettings, routingFields } from "./PolicySettings.ts"
@@ -261,6 +262,9 @@ const sections = <S extends Schema.Top>(model: S) => ({
     "Virtual keys of callers, by name. Once there is a key, here or made by troupe keys create, every request needs one.",
     Schema.Record(Schema.String, KeySettings)
   ),
+  limits: optional("Limits of the rate of requests and tokens, by name.", Limits),
+  budgets: optional("What may be spent in a period, by name.", Budgets),
+  ledger: optional("What is counted as used.", Ledger),
   keyCooldowns: section(described("How long provider keys are not used after they fail.", KeyCooldowns), {}),
   store: Schema.optionalKey(Store),
   storage: Schema.optionalKey(Storage),

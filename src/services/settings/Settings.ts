@@ -6,6 +6,7 @@ import * as Problem from "../../domain/Problem.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
+import type { AdmissionSettings } from "./AdmissionSettings.ts"
 import type { CacheBounds } from "./CacheSettings.ts"
 import type { DeclaredKey } from "./KeySettings.ts"
 import type { Server } from "./Schema.ts"
@@ -35,6 +36,8 @@ export interface Resolved {
   readonly keyCooldowns: Cooldowns
   /** Virtual keys of callers that the configuration declares. */
   readonly keys: ReadonlyArray<DeclaredKey>
+  /** Limits and budgets of requests, and what the ledger counts. */
+  readonly admission: AdmissionSettings
   /** Folder of the pulled models and their limit in bytes; left out, the free space of the disk. */
   readonly store: { readonly folder: string; readonly maxBytes?: number | undefined }
   /** Where keys, budgets and usage are stored. */

@@ -5,6 +5,7 @@ import * as FieldNames from "../../../src/dialects/openai/FieldNames.ts"
 import { ErrorBody } from "../../../src/dialects/openai/Schema.ts"
 import type { ErrorNames } from "../../../src/dialects/shared/FieldNames.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import { budgetExceeded, limitExceeded } from "../../support/Refusals.ts"
 
 interface Case {
   readonly reason: InferenceError.Reason
@@ -183,6 +184,22 @@ const cases: ReadonlyArray<Case> = [
     code: "forbidden",
     param: null,
     headers: {}
+  },
+  {
+    reason: new InferenceError.LimitExceeded({ ...limitExceeded, retryAfterMs: 1500 }),
+    status: 429,
+    type: "rate_limit_error",
+    code: "rate_limit_exceeded",
+    param: null,
+    headers: { "retry-after": "2" }
+  },
+  {
+    reason: new InferenceError.BudgetExceeded(budgetExceeded),
+    status: 429,
+    type: "insufficient_quota",
+    code: "insufficient_quota",
+    param: null,
+    headers: { "x-should-retry": "false" }
   },
   {
     reason: new InferenceError.ContentRefused({ deployment, detail: "Not this." }),

@@ -7,6 +7,7 @@ import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { ToolCall } from "../../../src/domain/Job.ts"
 import * as AiModel from "../../../src/layers/ai/AiModel.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
+import { budgetExceeded, limitExceeded } from "../../support/Refusals.ts"
 
 interface Stage {
   /** What was asked. */
@@ -142,6 +143,8 @@ const failures: ReadonlyArray<
   [new InferenceError.RateLimited({ deployment: "x#0", retryAfterMs: 2000 }), "RateLimitError", true],
   [new InferenceError.Unauthenticated({ problem: "missing" }), "InvalidRequestError", false],
   [new InferenceError.Forbidden({ detail: "No." }), "InvalidRequestError", false],
+  [new InferenceError.LimitExceeded({ ...limitExceeded, retryAfterMs: 2000 }), "RateLimitError", true],
+  [new InferenceError.BudgetExceeded(budgetExceeded), "InvalidRequestError", false],
   [new InferenceError.AuthenticationFailed({ deployment: "x#0", status: 401 }), "InternalProviderError", true],
   [new InferenceError.ContentRefused({ deployment: "x#0", detail: "Not this." }), "InvalidRequestError", false],
   [

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Fiber } from "effect"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
+import { free } from "../../../src/services/admission/Admission.ts"
 import type { Breaker } from "../../../src/services/health/Breaker.ts"
 import * as AttemptScope from "../../../src/services/inference/AttemptScope.ts"
 import * as RequestTelemetry from "../../../src/services/inference/RequestTelemetry.ts"
@@ -46,7 +47,9 @@ const begun = (metrics: Metrics["Service"]) =>
       clock: yield* Clock.Clock
     }
     return yield* Effect.acquireRelease(
-      Effect.withFiber((fiber) => Effect.sync(() => RequestTelemetry.begin(parts, fiber, "chat", route, () => ({})))),
+      Effect.withFiber((fiber) =>
+        Effect.sync(() => RequestTelemetry.begin(parts, fiber, "chat", route, () => ({}), free))
+      ),
       (state) => Effect.sync(() => RequestTelemetry.complete(parts, "chat", state))
     )
   })

@@ -7,6 +7,7 @@ import type { DeploymentOptions } from "../../../src/domain/Deployment.ts"
 import { isRemote } from "../../../src/domain/Deployment.ts"
 import * as Problem from "../../../src/domain/Problem.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
+import { defaultLimit } from "../../../src/services/admission/AdmissionRules.ts"
 import { decode } from "../../../src/services/settings/Decode.ts"
 import type { ResolveContext } from "../../../src/services/settings/Resolution.ts"
 import { defaultServer } from "../../../src/services/settings/Resolution.ts"
@@ -249,6 +250,7 @@ describe("a parsed configuration", () => {
         circuits: Defaults.breaker,
         keyCooldowns: Defaults.keyCooldowns,
         keys: [],
+        admission: { limits: [], budgets: [], defaultLimit, countsAll: false },
         store: { folder: "/folder/models", maxBytes: 1000 },
         storage: { type: "memory" },
         cache: { memoryBytes: 64 * 2 ** 20, compactEntries: 1_000 },
@@ -1090,6 +1092,9 @@ describe("a parsed configuration", () => {
         "circuits",
         "keys",
         "keyCooldowns",
+        "limits",
+        "budgets",
+        "ledger",
         "store",
         "storage",
         "redis",

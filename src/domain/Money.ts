@@ -1,0 +1,52 @@
+/**
+ * Money as a whole number of nano-dollars, so that sums are exact: a number holds up to 9 million USD of them. Pure.
+ *
+ * **Gotchas**
+ *
+ * A price that is unknown makes a cost unknown, not 0.
+ */
+import type { Price } from "./DeploymentFacts.ts"
+import type { TokenUsage } from "./Job.ts"
+
+/** Nano-dollars. */
+export type Nano = number
+
+const nanoPerUsd = 1e9
+
+/** Prices are USD per million tokens. */
+const nanoPerToken = (price: number): number => price * (nanoPerUsd / 1e6)
+
+export const nanoOf = (usd: number): Nano => Math.round(usd * nanoPerUsd)
+
+export const usdOf = (nano: Nano): number => nano / nanoPerUsd
+
+/** As `0.0123`, without an exponent and without zeros at the end. */
+export const format = (nano: Nano): string => usdOf(nano).toFixed(9).replace(/\.?0+$/, "")
+
+/** What an answer costs. Cached tokens, cache writes and reasoning count once, at their own prices where those are known. */
+export const costOf = (
+  { cachedInput, cacheWrite, input, output, reasoning = output }: Price,
+  { cachedTokens, cacheWriteTokens = 0, completionTokens, promptTokens, reasoningTokens = 0 }: TokenUsage
+): Nano => {
+  const cached = Math.min(cachedTokens, promptTokens)
+  const written = Math.min(cacheWriteTokens, promptTokens - cached)
+  const reasoned = Math.min(reasoningTokens, completionTokens)
+  return Math.round(
+    nanoPerToken(input) * (promptTokens - cached - written) +
+      nanoPerToken(cachedInput ?? input) * cached +
+      nanoPerToken(cacheWrite ?? input) * written +
+      nanoPerToken(output) * (completionTokens - reasoned) +
+      nanoPerToken(reasoning) * reasoned
+  )
+}
+
+/** The most that an answer of at most so many tokens costs. */
+export const mostOf = (
+  { cachedInput = 0, cacheWrite = 0, input, output, reasoning = output }: Price,
+  promptTokens: number,
+  answerTokens: number
+): Nano =>
+  Math.ceil(
+    nanoPerToken(Math.max(input, cachedInput, cacheWrite)) * promptTokens +
+      nanoPerToken(Math.max(output, reasoning)) * answerTokens
+  )

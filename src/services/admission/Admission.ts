@@ -1,0 +1,83 @@
+/**
+ * Whether a request may run now: its limits and budgets. One call when it is routed, one after each attempt, one at its end.
+ *
+ * **Details**
+ *
+ * `admit` counts a request in its limits and reserves the most that it can cost, or rejects it and counts nothing. The
+ * ticket that it returns is charged by each attempt that used tokens, and ended once, however the request ends. All are
+ * calls in memory. A request without limits, budgets and a key gets the same ticket as every other, which does nothing.
+ */
+import { Context } from "effect"
+import type { Admitted } from "../../domain/Admitted.ts"
+import type { Deployment } from "../../domain/Deployment.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
+import type { TokenUsage } from "../../domain/Job.ts"
+import type { Operation } from "../observability/Metrics.ts"
+import type { Grant } from "./AdmissionRules.ts"
+
+/** What a request asks for. */
+export interface Demand {
+  readonly grant: Grant | undefined
+  readonly tenant: string
+  readonly model: string
+  readonly operation: Operation
+  /** Those that may answer. None if the answer is kept or shared: it costs nothing. */
+  readonly deployments: ReadonlyArray<Deployment>
+  /** Tokens of the prompt, estimated. */
+  readonly promptTokens: number
+  /** The most tokens that the prompt can have. */
+  readonly mostPromptTokens: () => number
+  /** The most tokens of the answer, if the request says so. */
+  readonly maxTokens: number | undefined
+  /** Whether the answer has tokens of its own. */
+  readonly generates: boolean
+}
+
+/** What an attempt has used. */
+export interface Used {
+  readonly deployment: Deployment
+  readonly decision: string
+  /** The number of the attempt. */
+  readonly attempt: number
+  readonly usage: TokenUsage
+  /** The provider has not counted the tokens. */
+  readonly isEstimated: boolean
+  readonly tookMs: number
+}
+
+/** An admitted request. */
+export interface Ticket extends Admitted {
+  /** The most tokens of the answer, for a request with a budget that does not say; undefined, no limit. */
+  readonly maxTokens: number | undefined
+  readonly charge: (used: Used) => void
+  /** Why no other attempt may run after those that were charged; undefined if one may. */
+  readonly again: () => Reason | undefined
+  /** Whether a second attempt may run beside the first. */
+  readonly another: () => boolean
+  /** Ends the request and refunds what it did not use. Further calls do nothing. */
+  readonly end: () => void
+}
+
+/** The ticket of requests that nothing limits and nobody pays for. */
+export const free: Ticket = {
+  maxTokens: undefined,
+  standings: () => undefined,
+  cost: undefined,
+  charge: () => {},
+  again: () => undefined,
+  another: () => true,
+  end: () => {}
+}
+
+/** Whether a request was admitted. */
+export const isAdmitted = (outcome: Ticket | Reason): outcome is Ticket => !("_tag" in outcome)
+
+/** Decides whether requests run. Without a layer that provides it, every request does. */
+export interface Admitting {
+  /** The ticket, or why the request is rejected. */
+  readonly admit: (demand: Demand) => Ticket | Reason
+}
+
+export const Admission = Context.Reference<Admitting>("troupe/services/admission/Admission", {
+  defaultValue: () => ({ admit: () => free })
+})

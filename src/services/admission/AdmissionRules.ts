@@ -1,0 +1,124 @@
+/** The limits and budgets that apply to a request: those of the settings, and those of the caller's key. Pure. */
+import { nanoOf } from "../../domain/Money.ts"
+import type { BudgetRule, Period } from "../budgets/BudgetBook.ts"
+import type { LimitRule, Limits } from "../limits/RateWindows.ts"
+import type { Subject } from "./Subject.ts"
+
+/** What a caller's key says about its limits and budgets. */
+export interface Grant {
+  readonly keyId: string
+  readonly user?: string | undefined
+  readonly limits?: Limits | undefined
+  readonly budgets?:
+    | ReadonlyArray<
+      { readonly period: Period; readonly usd?: number | undefined; readonly tokens?: number | undefined }
+    >
+    | undefined
+}
+
+/** The requests that a rule applies to: each list has patterns with `*`; left out, any. */
+export interface Scope {
+  readonly keys?: ReadonlyArray<string> | undefined
+  readonly users?: ReadonlyArray<string> | undefined
+  readonly tenants?: ReadonlyArray<string> | undefined
+  readonly models?: ReadonlyArray<string> | undefined
+  readonly endpoints?: ReadonlyArray<string> | undefined
+}
+
+/** A rule with the requests that it applies to. */
+export interface Scoped<R> {
+  readonly rule: R
+  readonly scope: Scope
+}
+
+export interface Configured {
+  readonly limits: ReadonlyArray<Scoped<LimitRule>>
+  readonly budgets: ReadonlyArray<Scoped<BudgetRule>>
+  /** For callers with a key that has no limit of requests of its own; undefined, none. */
+  readonly defaultLimit: LimitRule | undefined
+}
+
+/** F3: 100 requests in an hour for each user and endpoint. */
+export const defaultLimit: LimitRule = {
+  name: "default",
+  by: ["user", "endpoint"],
+  limits: { requestsPerHour: 100 },
+  mode: "enforced"
+}
+
+/** The rules that apply to a request. */
+export interface Applied {
+  readonly limits: ReadonlyArray<LimitRule>
+  readonly budgets: ReadonlyArray<BudgetRule>
+}
+
+/** Whether a rule applies to requests of a subject. */
+export type Covers = (scope: Scope, subject: Subject) => boolean
+
+const limitsRequests = ({ requestsPerDay, requestsPerHour, requestsPerMinute }: Limits): boolean =>
+  (requestsPerMinute ?? requestsPerHour ?? requestsPerDay) !== undefined
+
+/** The rules of a key itself. */
+const ofGrant = ({ budgets = [], keyId, limits }: Grant): Applied => ({
+  limits: limits === undefined ? [] : [{ name: "key", by: ["key"], limits, mode: "enforced" }],
+  budgets: budgets.map(({ period, tokens, usd }) => ({
+    name: `${keyId} ${period}`,
+    by: ["key"],
+    period,
+    nano: usd === undefined ? undefined : nanoOf(usd),
+    tokens,
+    mode: "enforced"
+  }))
+})
+
+/** Combinations of a key with a model and an endpoint that are kept. */
+const mostKept = 1_000
+
+/** Finds the rules of requests. The same objects are returned for the same rules. */
+export class AdmissionRules {
+  readonly #configured: Configured
+  readonly #covers: Covers
+  readonly #grants = new WeakMap<Grant, { readonly own: Applied; readonly kept: Map<string, Applied> }>()
+
+  constructor(configured: Configured, covers: Covers) {
+    this.#configured = configured
+    this.#covers = covers
+  }
+
+  /** Whether no request without a key has a rule. */
+  get isEmpty(): boolean {
+    return this.#configured.limits.length === 0 && this.#configured.budgets.length === 0
+  }
+
+  of(grant: Grant | undefined, subject: Subject): Applied {
+    if (grant === undefined) return this.#configuredFor(subject)
+    let known = this.#grants.get(grant)
+    if (known === undefined) {
+      known = { own: ofGrant(grant), kept: new Map() }
+      this.#grants.set(grant, known)
+    }
+    const name = `${subject.tenant}\u001f${subject.endpoint}\u001f${subject.model}`
+    const kept = known.kept.get(name)
+    if (kept !== undefined) return kept
+    const created = this.#of(grant, known.own, subject)
+    if (known.kept.size < mostKept) known.kept.set(name, created)
+    return created
+  }
+
+  #of({ limits = {} }: Grant, own: Applied, subject: Subject): Applied {
+    const configured = this.#configuredFor(subject)
+    const { defaultLimit } = this.#configured
+    const byDefault = defaultLimit === undefined || limitsRequests(limits) ? [] : [defaultLimit]
+    return {
+      limits: [...own.limits, ...byDefault, ...configured.limits],
+      budgets: [...own.budgets, ...configured.budgets]
+    }
+  }
+
+  #configuredFor(subject: Subject): Applied {
+    const { budgets, limits } = this.#configured
+    const applied = <R>(rules: ReadonlyArray<Scoped<R>>): ReadonlyArray<R> =>
+      rules.filter(({ scope }) => this.#covers(scope, subject)).map(({ rule }) => rule)
+    return { limits: applied(limits), budgets: applied(budgets) }
+  }
+}

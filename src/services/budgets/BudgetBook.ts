@@ -1,0 +1,411 @@
+/**
+ * Budgets: what may be spent in a period, in money and tokens. Pure policy: time is an argument.
+ *
+ * **Details**
+ *
+ * A request reserves the most that it can cost in every budget that applies, or in none. Each attempt charges what it has
+ * cost, and the end of the request refunds what it did not use. So what is spent and what is reserved never exceed a budget
+ * together, however many requests run at once.
+ *
+ * Days, weeks and months begin at midnight UTC, weeks on Monday. What a request costs counts in the period in which it was
+ * reserved.
+ */
+import type { Nano } from "../../domain/Money.ts"
+import type { Dimension, Subject } from "../admission/Subject.ts"
+import { counterOf, describe } from "../admission/Subject.ts"
+
+export type Period = "day" | "week" | "month" | "total"
+
+/** An amount of both; a request counts in money only where its price is known. */
+export interface Amount {
+  readonly nano: Nano
+  readonly tokens: number
+}
+
+export interface BudgetRule {
+  /** Its name in messages, metrics and the store. */
+  readonly name: string
+  readonly by: ReadonlyArray<Dimension>
+  readonly period: Period
+  /** The most money in the period; left out, without a limit. */
+  readonly nano?: Nano | undefined
+  readonly tokens?: number | undefined
+  /** A shadow budget counts and reports, and rejects nothing. */
+  readonly mode: "enforced" | "shadow"
+  /** Whether requests of a subject count; left out, all do. */
+  readonly applies?: ((subject: Subject) => boolean) | undefined
+}
+
+const day = 86_400_000
+
+/** The first Monday of 1970. */
+const monday = 4 * day
+
+/** When the period began, ms since 1970. */
+export const beginOf = (period: Period, now: number): number => {
+  switch (period) {
+    case "day":
+      return Math.floor(now / day) * day
+    case "week":
+      return Math.floor((now - monday) / (7 * day)) * 7 * day + monday
+    case "month": {
+      const at = new Date(now)
+      return Date.UTC(at.getUTCFullYear(), at.getUTCMonth())
+    }
+    case "total":
+      return 0
+  }
+}
+
+/** When the next period begins, ms since 1970; undefined if none does. */
+export const endOf = (period: Period, now: number): number | undefined => {
+  switch (period) {
+    case "day":
+      return beginOf("day", now) + day
+    case "week":
+      return beginOf("week", now) + 7 * day
+    case "month": {
+      const at = new Date(now)
+      return Date.UTC(at.getUTCFullYear(), at.getUTCMonth() + 1)
+    }
+    case "total":
+      return undefined
+  }
+}
+
+/** One counter of a budget. */
+interface CounterKey {
+  readonly rule: string
+  /** The values that it counts by. */
+  readonly counter: string
+  /** When its period began, ms since 1970. */
+  readonly begin: number
+}
+
+/** A budget that a request does not fit in. */
+export interface Overspent {
+  readonly rule: string
+  /** What shares the budget, as `user ada`. */
+  readonly counter: string
+  readonly measure: "usd" | "tokens"
+  /** Nano-dollars or tokens. */
+  readonly most: number
+  readonly spent: number
+  /** By requests that run. */
+  readonly reserved: number
+  readonly needed: number
+  readonly period: Period
+  /** ms until the period ends; undefined if it does not. */
+  readonly resetMs: number | undefined
+}
+
+/** Why an alert is raised: a share of the budget is spent, or little is left for requests like the last. */
+export interface BudgetAlert {
+  readonly rule: string
+  readonly counter: string
+  readonly measure: "usd" | "tokens"
+  readonly most: number
+  readonly spent: number
+  readonly cause: { readonly percent: number } | { readonly timesLastCost: number }
+}
+
+/** The shares at which an alert is raised. */
+const alertPercents = [50, 80, 95]
+
+/** K3: an alert when the rest is less than this many times the last cost. */
+const timesLastCost = 10
+
+/** Spent and reserved in one period, in one measure. */
+class Account {
+  most: number | undefined
+  spent: number
+  reserved = 0
+  /** Alerts that were raised. */
+  #alerted = 0
+  #isLow = false
+
+  constructor(most: number | undefined, spent: number) {
+    this.most = most
+    this.spent = spent
+    this.#alerted = this.#reached()
+  }
+
+  fits(needed: number): boolean {
+    return this.most === undefined || this.spent + this.reserved + needed <= this.most
+  }
+
+  #reached(): number {
+    if (this.most === undefined) return 0
+    const percent = (this.spent / this.most) * 100
+    return alertPercents.filter((one) => percent >= one).length
+  }
+
+  /** Spends, and returns the causes of new alerts. */
+  spend(amount: number): ReadonlyArray<BudgetAlert["cause"]> {
+    this.spent += amount
+    if (this.most === undefined || amount === 0) return []
+    const causes: Array<BudgetAlert["cause"]> = []
+    const reached = this.#reached()
+    if (reached > this.#alerted) {
+      this.#alerted = reached
+      causes.push({ percent: alertPercents[reached - 1]! })
+    }
+    const isLow = this.most - this.spent < timesLastCost * amount
+    if (isLow && !this.#isLow) causes.push({ timesLastCost })
+    this.#isLow = isLow
+    return causes
+  }
+}
+
+/** The accounts of a budget for one counter in one period. */
+class Counter {
+  readonly key: CounterKey
+  readonly described: string
+  readonly usd: Account
+  readonly tokens: Account
+  #rule: BudgetRule
+
+  constructor(rule: BudgetRule, key: CounterKey, described: string, spent: Amount) {
+    this.#rule = rule
+    this.key = key
+    this.described = described
+    this.usd = new Account(rule.nano, spent.nano)
+    this.tokens = new Account(rule.tokens, spent.tokens)
+  }
+
+  get rule(): BudgetRule {
+    return this.#rule
+  }
+
+  /** The budget was changed: what is spent and reserved stays. */
+  set rule(rule: BudgetRule) {
+    this.#rule = rule
+    this.usd.most = rule.nano
+    this.tokens.most = rule.tokens
+  }
+
+  overspent(amount: Amount, now: number): Overspent | undefined {
+    const { nano, tokens } = amount
+    const measure = this.usd.fits(nano) ? this.tokens.fits(tokens) ? undefined : "tokens" : "usd"
+    return measure && this.standing(measure, amount, now)
+  }
+
+  standing(measure: Overspent["measure"], { nano, tokens }: Amount, now: number): Overspent {
+    const { most, reserved, spent } = this[measure]
+    const { name, period } = this.rule
+    const end = endOf(period, now)
+    return {
+      rule: name,
+      counter: this.described,
+      measure,
+      most: most ?? 0,
+      spent,
+      reserved,
+      needed: measure === "usd" ? nano : tokens,
+      period,
+      resetMs: end === undefined ? undefined : end - now
+    }
+  }
+
+  reserve({ nano, tokens }: Amount): void {
+    this.usd.reserved += nano
+    this.tokens.reserved += tokens
+  }
+
+  alertsOf(measure: BudgetAlert["measure"], amount: number): ReadonlyArray<BudgetAlert> {
+    const account = this[measure]
+    return account.spend(amount).map((cause) => ({
+      rule: this.rule.name,
+      counter: this.described,
+      measure,
+      most: account.most!,
+      spent: account.spent,
+      cause
+    }))
+  }
+}
+
+/** What was spent by requests of one subject. */
+export interface Spent {
+  readonly subject: Subject
+  readonly spent: Amount
+}
+
+const nothing: Amount = { nano: 0, tokens: 0 }
+
+/** What a request holds of the budgets. `charge` as often as an attempt has cost something, then `end` once. */
+export class Reservation {
+  readonly #counters: ReadonlyArray<Counter>
+  #held: Amount
+  #isEnded = false
+  /** The shadow budgets that the request exceeds. */
+  readonly shadowed: ReadonlyArray<Overspent>
+
+  constructor(counters: ReadonlyArray<Counter>, held: Amount, shadowed: ReadonlyArray<Overspent>) {
+    this.#counters = counters
+    this.#held = held
+    this.shadowed = shadowed
+    for (const counter of counters) counter.reserve(held)
+  }
+
+  /** What attempts may still use of the reservation. */
+  get held(): Amount {
+    return this.#held
+  }
+
+  /**
+   * Spends from the reservation, also after its end: an attempt may report what it used late.
+   *
+   * @param spent what an attempt has used
+   */
+  charge(spent: Amount): ReadonlyArray<BudgetAlert> {
+    const used = { nano: Math.min(spent.nano, this.#held.nano), tokens: Math.min(spent.tokens, this.#held.tokens) }
+    this.#release(used)
+    return this.#counters.flatMap((counter) => [
+      ...counter.alertsOf("usd", spent.nano),
+      ...counter.alertsOf("tokens", spent.tokens)
+    ])
+  }
+
+  /** Reserves more, for another attempt. Returns the enforced budget that has no room, and then nothing changes. */
+  extend(more: Amount, now: number): Overspent | undefined {
+    if (this.#isEnded) throw new Error("The reservation has ended.")
+    for (const counter of this.#counters) {
+      const overspent = counter.rule.mode === "enforced" ? counter.overspent(more, now) : undefined
+      if (overspent !== undefined) return overspent
+    }
+    for (const counter of this.#counters) counter.reserve(more)
+    this.#held = { nano: this.#held.nano + more.nano, tokens: this.#held.tokens + more.tokens }
+    return undefined
+  }
+
+  /** Refunds what was not used; further calls do nothing. */
+  end(): void {
+    this.#isEnded = true
+    this.#release(this.#held)
+  }
+
+  #release({ nano, tokens }: Amount): void {
+    for (const counter of this.#counters) counter.reserve({ nano: -nano, tokens: -tokens })
+    this.#held = { nano: this.#held.nano - nano, tokens: this.#held.tokens - tokens }
+  }
+}
+
+/** The counter of a rule that a request counts in. */
+const keyOf = ({ by, name, period }: BudgetRule, subject: Subject, now: number): CounterKey => ({
+  rule: name,
+  counter: counterOf(by, subject),
+  begin: beginOf(period, now)
+})
+
+const nameOf = ({ counter, rule }: CounterKey): string => `${rule}\u001f${counter}`
+
+/** Counters that are kept without a sweep. */
+const fewCounters = 10_000
+
+/** What earlier processes have spent in one period, by the dimensions of rules. */
+class History {
+  readonly begin: number
+  readonly #spent: ReadonlyArray<Spent>
+  /** Sums by the values of a rule's dimensions, for rules of all requests. */
+  readonly #sums = new Map<string, ReadonlyMap<string, Amount>>()
+
+  constructor(begin: number, spent: ReadonlyArray<Spent>) {
+    this.begin = begin
+    this.#spent = spent
+  }
+
+  of({ applies, by }: BudgetRule, counter: string): Amount {
+    const name = by.join()
+    const known = applies === undefined ? this.#sums.get(name) : undefined
+    if (known !== undefined) return known.get(counter) ?? nothing
+    const sums = new Map<string, Amount>()
+    for (const { spent, subject } of this.#spent) {
+      if (applies?.(subject) === false) continue
+      const value = counterOf(by, subject)
+      const { nano, tokens } = sums.get(value) ?? nothing
+      sums.set(value, { nano: nano + spent.nano, tokens: tokens + spent.tokens })
+    }
+    if (applies === undefined) this.#sums.set(name, sums)
+    return sums.get(counter) ?? nothing
+  }
+}
+
+/** The budgets of one process, in memory. */
+export class BudgetBook {
+  /** By rule and values. A counter of an earlier period is replaced by that of the next. */
+  readonly #counters = new Map<string, Counter>()
+  readonly #history = new Map<Period, History>()
+  #sweptAbove = fewCounters
+
+  /**
+   * What earlier processes have spent in the running period. Called before the first request.
+   *
+   * @param begin of the period, ms since 1970
+   */
+  load(period: Period, begin: number, spent: ReadonlyArray<Spent>): void {
+    this.#history.set(period, new History(begin, spent))
+  }
+
+  #counterOf(rule: BudgetRule, subject: Subject, now: number): Counter {
+    const key = keyOf(rule, subject, now)
+    const name = nameOf(key)
+    const known = this.#counters.get(name)
+    if (known !== undefined && known.key.begin === key.begin) {
+      if (known.rule !== rule) known.rule = rule
+      return known
+    }
+    const history = this.#history.get(rule.period)
+    const spent = history?.begin === key.begin ? history.of(rule, key.counter) : nothing
+    const created = new Counter(rule, key, describe(rule.by, subject), spent)
+    this.#counters.set(name, created)
+    if (this.#counters.size > this.#sweptAbove) this.#sweep(now)
+    return created
+  }
+
+  /** Removes the counters of periods that have ended. */
+  #sweep(now: number): void {
+    for (const [name, { key, rule }] of this.#counters) {
+      if (key.begin !== beginOf(rule.period, now)) this.#counters.delete(name)
+    }
+    this.#sweptAbove = Math.max(fewCounters, 2 * this.#counters.size)
+  }
+
+  /**
+   * Reserves the amount in every budget, or in none if an enforced one has no room for it.
+   *
+   * @param amount the most that the request can cost
+   * @param now ms since 1970
+   */
+  reserve(rules: ReadonlyArray<BudgetRule>, subject: Subject, amount: Amount, now: number): Reservation | Overspent {
+    const counters = rules.map((rule) => this.#counterOf(rule, subject, now))
+    const shadowed: Array<Overspent> = []
+    for (const counter of counters) {
+      const overspent = counter.overspent(amount, now)
+      if (overspent === undefined) continue
+      if (counter.rule.mode === "enforced") return overspent
+      shadowed.push(overspent)
+    }
+    return new Reservation(counters, amount, shadowed)
+  }
+
+  /** The state of a budget in USD. */
+  standing(rule: BudgetRule, subject: Subject, now: number): Overspent {
+    return this.#counterOf(rule, subject, now).standing("usd", nothing, now)
+  }
+
+  /** What is left for the request in its budgets; infinite where none limits it. */
+  left(rules: ReadonlyArray<BudgetRule>, subject: Subject, now: number): Amount {
+    let nano = Number.POSITIVE_INFINITY
+    let tokens = Number.POSITIVE_INFINITY
+    for (const rule of rules) {
+      if (rule.mode === "shadow") continue
+      const counter = this.#counterOf(rule, subject, now)
+      const rest = ({ most, reserved, spent }: Account) =>
+        most === undefined ? Number.POSITIVE_INFINITY : Math.max(0, most - spent - reserved)
+      nano = Math.min(nano, rest(counter.usd))
+      tokens = Math.min(tokens, rest(counter.tokens))
+    }
+    return { nano, tokens }
+  }
+}

@@ -1,0 +1,57 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as fc from "fast-check"
+import * as Money from "../../src/domain/Money.ts"
+
+const price = { input: 2, output: 8, cachedInput: 0.5, cacheWrite: 2.5, reasoning: 10 }
+
+describe("Money", () => {
+  it("costs each token once, at its own price", () => {
+    const usage = {
+      promptTokens: 1_000_000,
+      cachedTokens: 200_000,
+      cacheWriteTokens: 100_000,
+      completionTokens: 500_000,
+      reasoningTokens: 100_000
+    }
+    assert.strictEqual(Money.format(Money.costOf(price, usage)), "5.95")
+    assert.strictEqual(Money.format(Money.costOf({ input: 2, output: 8 }, usage)), "6")
+  })
+
+  it("is exact: sums of costs have no rounding errors of floating-point numbers", () => {
+    const one = Money.costOf({ input: 0.1, output: 0.2 }, { promptTokens: 1, cachedTokens: 0, completionTokens: 1 })
+    assert.strictEqual(
+      Array.from({ length: 1_000 }, () => one).reduce((sum, cost) => sum + cost, 0),
+      Money.nanoOf(0.0003)
+    )
+    assert.deepStrictEqual([0, 1, 1e9, 123_450_000, 10_000_000_000].map(Money.format), [
+      "0",
+      "0.000000001",
+      "1",
+      "0.12345",
+      "10"
+    ])
+  })
+
+  it("never costs more than the most that was reserved", () => {
+    const tokens = fc.nat(2_000_000)
+    const part = fc.double({ min: 0, max: 1, noNaN: true })
+    const usd = fc.integer({ min: 0, max: 100_000 }).map((cents) => cents / 1_000)
+    const prices = fc.record({
+      input: usd,
+      output: usd,
+      // Cached tokens cost no more than others.
+      cacheWrite: fc.option(usd, { nil: undefined }),
+      reasoning: fc.option(usd, { nil: undefined })
+    })
+    fc.assert(fc.property(prices, tokens, tokens, part, part, part, (of, prompt, answer, cached, written, reasoned) => {
+      const usage = {
+        promptTokens: prompt,
+        cachedTokens: Math.floor(prompt * cached),
+        cacheWriteTokens: Math.floor(prompt * written),
+        completionTokens: answer,
+        reasoningTokens: Math.floor(answer * reasoned)
+      }
+      assert.isAtMost(Money.costOf(of, usage), Money.mostOf(of, prompt, answer))
+    }))
+  })
+})

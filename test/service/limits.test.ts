@@ -1,0 +1,158 @@
+/** Limits and budgets of virtual keys, through the service: who is rejected, with what, and what is refunded. */
+import { assert } from "@effect/vitest"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import type { Service } from "../support/Service.ts"
+import { startService } from "../support/Service.ts"
+
+const secrets = {
+  RATE_KEY: "a-key-with-a-rate-limit",
+  DEFAULT_KEY: "a-key-with-the-default-limit",
+  MONEY_KEY: "a-key-with-a-money-budget",
+  TOKEN_KEY: "a-key-with-a-token-budget",
+  FREE_KEY: "a-key-for-unpriced-models",
+  PARALLEL_KEY: "a-key-with-one-at-a-time"
+}
+
+/** The answer is 12 bytes, which are 4 tokens; a token costs a thousandth of a USD. */
+const configuration = `
+storage: { type: memory }
+keys:
+  rate: { key: "\${RATE_KEY}", limits: { requestsPerMinute: 3, tokensPerDay: 100000 } }
+  default: { key: "\${DEFAULT_KEY}", user: ada }
+  money: { key: "\${MONEY_KEY}", budgets: [{ period: total, usd: 0.02 }] }
+  tokens: { key: "\${TOKEN_KEY}", budgets: [{ period: month, tokens: 100 }] }
+  free: { key: "\${FREE_KEY}", budgets: [{ period: day, usd: 1 }] }
+  parallel: { key: "\${PARALLEL_KEY}", limits: { parallel: 1 } }
+models:
+  fake/a: { deployments: [{ engine: fake, reply: aaabbbcccddd, price: { input: 0, output: 1000 } }] }
+  fake/slow: { deployments: [{ engine: fake, reply: aaabbbcccddd, tokenDelayMs: 60000 }] }
+  fake/broken: { deployments: [{ engine: fake, fault: { kind: error }, price: { input: 0, output: 1000 } }] }
+  fake/cached: { deployments: [{ engine: fake, reply: kept }], cache: {} }
+  unpriced: { deployments: [{ provider: openai, model: m, baseUrl: "http://127.0.0.1:9/v1", key: "\${FREE_KEY}" }] }
+`
+
+let service: Service
+beforeAll(async () => {
+  service = await startService(configuration, { ...secrets, NODE_ENV: "production" })
+})
+afterAll(() => service.stop())
+
+type Key = keyof typeof secrets
+
+const ask = (key: Key, body: object = {}, path = "/v1/chat/completions", signal?: AbortSignal) =>
+  fetch(`${service.url}${path}`, {
+    method: "POST",
+    headers: { "content-type": "application/json", authorization: `Bearer ${secrets[key]}` },
+    body: JSON.stringify({ model: "fake/a", messages: [{ role: "user", content: "Hi" }], ...body }),
+    ...(signal === undefined ? {} : { signal })
+  })
+
+const errorOf = async (response: Response) =>
+  ((await response.json()) as {
+    readonly error: { readonly message: string; readonly code?: string; readonly type: string }
+  })
+    .error
+
+describe("a limit of requests", () => {
+  it("tells what is left, and rejects the request above it in each dialect with the time to wait", async () => {
+    for (const left of [2, 1, 0]) {
+      const response = await ask("RATE_KEY", { max_tokens: 4 })
+      assert.strictEqual(response.status, 200)
+      assert.strictEqual(response.headers.get("x-ratelimit-limit-requests"), "3")
+      assert.strictEqual(response.headers.get("x-ratelimit-remaining-requests"), String(left))
+      assert.match(response.headers.get("x-ratelimit-reset-requests")!, /^\d+s$/)
+      assert.strictEqual(response.headers.get("x-ratelimit-limit-tokens"), "100000")
+      await response.text()
+    }
+    const rejected = await ask("RATE_KEY")
+    assert.strictEqual(rejected.status, 429)
+    const wait = Number(rejected.headers.get("retry-after"))
+    assert.isTrue(wait >= 1 && wait <= 60, String(wait))
+    assert.strictEqual(rejected.headers.get("x-ratelimit-remaining-requests"), "0")
+    const error = await errorOf(rejected)
+    assert.strictEqual(error.code, "rate_limit_exceeded")
+    assert.match(error.message, /limit of 3 requests per minute is reached/)
+    const other = await ask("RATE_KEY", { max_tokens: 5 }, "/v1/messages")
+    assert.strictEqual(other.status, 429)
+    assert.strictEqual((await errorOf(other)).type, "rate_limit_error")
+  })
+
+  it("is 100 an hour for each user and endpoint of a key without one", async () => {
+    const response = await ask("DEFAULT_KEY", { stream: true })
+    assert.strictEqual(response.headers.get("x-ratelimit-limit-requests"), "100")
+    await response.text()
+  })
+
+  it("does not count a request that is invalid", async () => {
+    const before = (await ask("DEFAULT_KEY")).headers.get("x-ratelimit-remaining-requests")
+    assert.strictEqual((await ask("DEFAULT_KEY", { model: "nobody" })).status, 404)
+    assert.strictEqual((await ask("DEFAULT_KEY", { messages: [] })).status, 400)
+    const after = (await ask("DEFAULT_KEY")).headers.get("x-ratelimit-remaining-requests")
+    assert.strictEqual(Number(after), Number(before) - 1)
+  })
+
+  it("counts cached answers", async () => {
+    const body = { model: "fake/cached", temperature: 0 }
+    const left = async (): Promise<readonly [string | null, number]> => {
+      const response = await ask("DEFAULT_KEY", body)
+      const remaining = Number(response.headers.get("x-ratelimit-remaining-requests"))
+      await response.text()
+      return [response.headers.get("x-troupe-cache"), remaining]
+    }
+    const [first, count] = await left()
+    assert.strictEqual(first, "miss")
+    assert.deepStrictEqual(await left(), ["hit", count - 1])
+  })
+})
+
+describe("a limit of requests at the same time", () => {
+  it("frees its place when a caller leaves", async () => {
+    const leaving = new AbortController()
+    const slow = ask("PARALLEL_KEY", { model: "fake/slow" }, undefined, leaving.signal)
+    slow.catch(() => {})
+    let rejected = await ask("PARALLEL_KEY")
+    while (rejected.status === 200) rejected = await ask("PARALLEL_KEY")
+    assert.strictEqual(rejected.status, 429)
+    assert.match((await errorOf(rejected)).message, /1 requests? at the same time/)
+    leaving.abort()
+    let response = await ask("PARALLEL_KEY")
+    while (response.status === 429) response = await ask("PARALLEL_KEY")
+    assert.strictEqual(response.status, 200)
+  })
+})
+
+describe("a budget", () => {
+  it("is never exceeded by requests at the same time, refunds what failed, and says what it has left", async () => {
+    // Each may cost 0.004: five fit, and the failed ones cost nothing.
+    const failed = await Promise.all(
+      Array.from({ length: 5 }, () => ask("MONEY_KEY", { model: "fake/broken", max_tokens: 4 }))
+    )
+    assert.isTrue(failed.every(({ status }) => status >= 500), String(failed.map(({ status }) => status)))
+    const all = await Promise.all(Array.from({ length: 20 }, () => ask("MONEY_KEY", { max_tokens: 4 })))
+    const answered = all.filter(({ status }) => status === 200)
+    assert.strictEqual(answered.length, 5)
+    assert.deepStrictEqual([...new Set(answered.map(({ headers }) => headers.get("x-troupe-cost")))], ["0.004"])
+    const rejected = all.filter(({ status }) => status !== 200)
+    assert.isTrue(rejected.every(({ status }) => status === 429))
+    const error = await errorOf(rejected[0]!)
+    assert.strictEqual(error.code, "insufficient_quota")
+    const last = await ask("MONEY_KEY", { max_tokens: 4 }, "/v1/messages")
+    assert.strictEqual(last.status, 402)
+    const { message, type } = await errorOf(last)
+    assert.strictEqual(type, "billing_error")
+    assert.match(message, /0\.02 USD of 0\.02 USD spent.*may cost up to 0\.004 USD/)
+  })
+
+  it("ends an answer with length where its request sets no limit", async () => {
+    // The prompt may have 18 tokens, and 82 are left; each answer has 4.
+    const response = await ask("TOKEN_KEY", { messages: [{ role: "user", content: "x".repeat(81) }] })
+    const { choices } = (await response.json()) as { choices: ReadonlyArray<{ finish_reason: string }> }
+    assert.deepStrictEqual(choices.map((choice) => choice.finish_reason), ["length"])
+  })
+
+  it("rejects a deployment whose price is unknown", async () => {
+    const response = await ask("FREE_KEY", { model: "unpriced" })
+    assert.strictEqual(response.status, 429)
+    assert.match((await errorOf(response)).message, /price of "unpriced#0" is unknown/)
+  })
+})
