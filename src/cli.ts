@@ -10,6 +10,7 @@ import { policy } from "./cli/Policy.ts"
 import { route } from "./cli/Route.ts"
 import { run } from "./cli/Run.ts"
 import { serve } from "./cli/Serve.ts"
+import { usage } from "./cli/Usage.ts"
 import { fileJsonSchema } from "./services/settings/Schema.ts"
 
 const schema = Command.make("schema", {}, () => printJson(fileJsonSchema())).pipe(
@@ -35,6 +36,7 @@ export const troupe = Command.make("troupe").pipe(
     circuits,
     cache,
     keys,
+    usage,
     route,
     decisions,
     policy,

@@ -18,7 +18,8 @@ const commandOf: Readonly<Record<string, string>> = {
   "GET /admin/deployments": "troupe ps",
   "GET /admin/decisions": "troupe decisions",
   "GET /admin/circuits": "troupe circuits ls",
-  "GET /admin/keys": "troupe keys ls"
+  "GET /admin/keys": "troupe keys ls",
+  "GET /admin/usage": "troupe usage"
 }
 
 /** A message of the service with commands in place of paths. */

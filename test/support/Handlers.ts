@@ -5,6 +5,7 @@ import { HttpApiBuilder } from "effect/http-api"
 import * as InferenceError from "../../src/domain/InferenceError.ts"
 import * as AdminKeys from "../../src/layers/http/AdminKeys.ts"
 import * as AdminRoutes from "../../src/layers/http/AdminRoutes.ts"
+import * as AdminUsage from "../../src/layers/http/AdminUsage.ts"
 import * as AnthropicRoutes from "../../src/layers/http/AnthropicRoutes.ts"
 import { TypedApi } from "../../src/layers/http/Api.ts"
 import * as OpenAiRoutes from "../../src/layers/http/OpenAiRoutes.ts"
@@ -16,6 +17,7 @@ import { Readiness } from "../../src/services/health/Readiness.ts"
 import type { Status } from "../../src/services/health/Readiness.ts"
 import { Inference } from "../../src/services/inference/Inference.ts"
 import * as VirtualKeys from "../../src/services/keys/VirtualKeys.ts"
+import * as Ledger from "../../src/services/ledger/Ledger.ts"
 import { ByteBudget, RequestBytes } from "../../src/services/limits/RequestLimits.ts"
 import { Models } from "../../src/services/models/Models.ts"
 import * as Registry from "../../src/services/models/Registry.ts"
@@ -76,6 +78,7 @@ export const withHandler = async <A>(
     Layer.succeed(Readiness, { status }),
     Layer.sync(RequestBytes, () => new ByteBudget(1e6)),
     Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
+    Layer.succeed(Ledger.Ledger, Ledger.none),
     Layer.succeed(
       Settings,
       {
@@ -87,7 +90,9 @@ export const withHandler = async <A>(
   const routes = Layer.mergeAll(
     OpenAiRoutes.dialect.layer,
     AnthropicRoutes.dialect.layer,
-    HttpApiBuilder.layer(TypedApi).pipe(Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer]))
+    HttpApiBuilder.layer(TypedApi).pipe(
+      Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer, AdminUsage.layer])
+    )
   ).pipe(
     Layer.provide(services),
     Layer.provideMerge(witness.layer)

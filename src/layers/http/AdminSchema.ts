@@ -1,6 +1,8 @@
 /** What an operator sees and does: the shapes of `/admin`. */
 import { Schema } from "effect"
 import { Grant, VirtualKey } from "../../services/keys/VirtualKey.ts"
+import { groups, UsageSum } from "../../services/ledger/Usage.ts"
+import { UsageSelection } from "../../services/ledger/UsageSelection.ts"
 import { Record } from "../../services/routing/DecisionRecord.ts"
 
 export const State = Schema.Literals(["cold", "loading", "ready", "draining", "failed"])
@@ -128,3 +130,12 @@ export const Rotation = Schema.Struct({
   /** How long the secret before it is accepted, ms. */
   overlapMs: Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 365 * 86_400_000 }))
 })
+
+/** Which usage is reported, and how. */
+export const UsageRequest = Schema.Struct({
+  ...UsageSelection.fields,
+  format: Schema.optionalKey(Schema.String.annotate({ description: "json or csv. Default by `Accept`, else json." }))
+})
+
+/** Sums of the ledger, one for each group. */
+export const Usage = Schema.Struct({ by: Schema.Array(Schema.Literals(groups)), usage: Schema.Array(UsageSum) })

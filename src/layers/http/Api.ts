@@ -44,6 +44,8 @@ const closed = [
 
 const wrong = error(400, "The request is invalid")
 
+const unreadable = error(503, "The database cannot be used (`storage_failed`)")
+
 /** Of every endpoint that changes a key. */
 const unchangeable = [
   ...closed,
@@ -53,7 +55,7 @@ const unchangeable = [
     409,
     "A key has the name (`key_exists`), the key is declared in `troupe.yaml` (`key_declared`), or is revoked (`key_revoked`)"
   ),
-  error(503, "The database cannot be used (`storage_failed`)")
+  unreadable
 ] as const
 
 const KeyGroup = HttpApiGroup.make("keys").add(
@@ -89,6 +91,18 @@ const KeyGroup = HttpApiGroup.make("keys").add(
   }).annotateMerge(OpenApi.annotations({
     title: "Revoke a virtual key",
     description: "No process of the service accepts it after this answer. It stays in the list."
+  }))
+)
+
+const UsageGroup = HttpApiGroup.make("usage").add(
+  HttpApiEndpoint.get("usage", "/admin/usage", {
+    query: AdminSchema.UsageRequest,
+    success: AdminSchema.Usage,
+    error: [...closed, wrong, unreadable]
+  }).annotateMerge(OpenApi.annotations({
+    title: "Sum what was used",
+    description:
+      "Sums of the ledger, of all processes and earlier runs. With `format=csv` or `Accept: text/csv`, as CSV with a head."
   }))
 )
 
@@ -177,7 +191,7 @@ const AdminGroup = HttpApiGroup.make("admin").add(
 )
 
 /** The endpoints that `HttpApi` decodes and encodes. Routes of dialects read and write bodies themselves. */
-export class TypedApi extends HttpApi.make("troupe").add(HealthGroup).add(AdminGroup).add(KeyGroup) {}
+export class TypedApi extends HttpApi.make("troupe").add(HealthGroup).add(AdminGroup).add(KeyGroup).add(UsageGroup) {}
 
 /** Paths that all dialects share, each with the shapes of all of them. */
 const modelGroupOf = (dialects: Dialects) => {
@@ -209,6 +223,7 @@ export const make = (dialects: Dialects) => {
     .add(HealthGroup)
     .add(AdminGroup)
     .add(KeyGroup)
+    .add(UsageGroup)
     .annotateMerge(OpenApi.annotations({
       title: "Troupe",
       version: "0.1.0",

@@ -22,6 +22,7 @@ import { AdminAddress, Settings } from "../../services/settings/Settings.ts"
 import * as AdminKeys from "./AdminKeys.ts"
 import * as AdminListener from "./AdminListener.ts"
 import * as AdminRoutes from "./AdminRoutes.ts"
+import * as AdminUsage from "./AdminUsage.ts"
 import * as AnthropicRoutes from "./AnthropicRoutes.ts"
 import { TypedApi } from "./Api.ts"
 import * as Authentication from "./Authentication.ts"
@@ -44,7 +45,9 @@ const routesOf = ([first, ...others]: Dialects, serviceRoutes: ReturnType<typeof
     first.layer,
     ...others.map(({ layer }) => layer),
     serviceRoutes,
-    HttpApiBuilder.layer(TypedApi).pipe(Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer]))
+    HttpApiBuilder.layer(TypedApi).pipe(
+      Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer, AdminUsage.layer])
+    )
   )
 
 /** The limits of one body and of the bodies of all requests. */

@@ -58,11 +58,17 @@ export type Covers = (scope: Scope, subject: Subject) => boolean
 const limitsRequests = ({ requestsPerDay, requestsPerHour, requestsPerMinute }: Limits): boolean =>
   (requestsPerMinute ?? requestsPerHour ?? requestsPerDay) !== undefined
 
+/** The name of a key's budget, as `key day`: without the key, because names are in metrics. Budgets of one period are numbered. */
+const nameOf = (period: Period, before: ReadonlyArray<{ readonly period: Period }>): string => {
+  const count = before.filter((other) => other.period === period).length
+  return count === 0 ? `key ${period}` : `key ${period} ${count + 1}`
+}
+
 /** The rules of a key itself. */
-const ofGrant = ({ budgets = [], keyId, limits }: Grant): Applied => ({
+const ofGrant = ({ budgets = [], limits }: Grant): Applied => ({
   limits: limits === undefined ? [] : [{ name: "key", by: ["key"], limits, mode: "enforced" }],
-  budgets: budgets.map(({ period, tokens, usd }) => ({
-    name: `${keyId} ${period}`,
+  budgets: budgets.map(({ period, tokens, usd }, at) => ({
+    name: nameOf(period, budgets.slice(0, at)),
     by: ["key"],
     period,
     nano: usd === undefined ? undefined : nanoOf(usd),

@@ -233,8 +233,8 @@ class CachedChat {
   #call(request: Request, { flight }: SharedCall, buffered: boolean): Effect.Effect<void, InferenceError> {
     const { chat } = this.#parts
     if (!buffered) return chat.deliver(request, flight)
-    return Effect.map(chat.generate(request), ({ attempts, decision, deployment, ...response }) => {
-      flight.begin({ attempts, decision, deployment })
+    return Effect.map(chat.generate(request), ({ admitted, attempts, decision, deployment, ...response }) => {
+      flight.begin({ attempts, decision, deployment, ...(admitted === undefined ? {} : { admitted }) })
       flight.events(eventsOf(response))
     })
   }

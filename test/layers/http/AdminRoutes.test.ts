@@ -8,6 +8,7 @@ import type { Model } from "../../../src/domain/Deployment.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as AdminKeys from "../../../src/layers/http/AdminKeys.ts"
 import * as AdminRoutes from "../../../src/layers/http/AdminRoutes.ts"
+import * as AdminUsage from "../../../src/layers/http/AdminUsage.ts"
 import { TypedApi } from "../../../src/layers/http/Api.ts"
 import * as ServiceRoutes from "../../../src/layers/http/ServiceRoutes.ts"
 import { none as noCache, ResponseCache } from "../../../src/services/cache/ResponseCache.ts"
@@ -16,6 +17,7 @@ import type { State, Transition } from "../../../src/services/health/Breaker.ts"
 import { Breaker } from "../../../src/services/health/Breaker.ts"
 import { Readiness } from "../../../src/services/health/Readiness.ts"
 import * as VirtualKeys from "../../../src/services/keys/VirtualKeys.ts"
+import * as Ledger from "../../../src/services/ledger/Ledger.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
 import { DecisionLog } from "../../../src/services/routing/DecisionLog.ts"
@@ -106,6 +108,7 @@ const withRoutes = async (
     ),
     Layer.succeed(Readiness, { status: "ready" }),
     Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
+    Layer.succeed(Ledger.Ledger, Ledger.none),
     Layer.succeed(
       Settings,
       {
@@ -115,7 +118,7 @@ const withRoutes = async (
     HttpServer.layerServices
   )
   const routes = HttpApiBuilder.layer(TypedApi).pipe(
-    Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer]),
+    Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer, AdminUsage.layer]),
     Layer.provide(services)
   )
   const { dispose, handler } = HttpRouter.toWebHandler(routes.pipe(Layer.provideMerge(HttpServer.layerServices)), {

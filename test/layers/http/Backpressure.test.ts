@@ -11,6 +11,7 @@ import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Readiness } from "../../../src/services/health/Readiness.ts"
 import { deliverOpened, Inference } from "../../../src/services/inference/Inference.ts"
 import * as VirtualKeys from "../../../src/services/keys/VirtualKeys.ts"
+import * as Ledger from "../../../src/services/ledger/Ledger.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
 import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
@@ -72,6 +73,7 @@ const setup = () => {
     Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { status: "ready" }),
     Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
+    Layer.succeed(Ledger.Ledger, Ledger.none),
     Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])
   )))
   return { state, layer }

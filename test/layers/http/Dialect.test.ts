@@ -13,6 +13,7 @@ import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Readiness } from "../../../src/services/health/Readiness.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import * as VirtualKeys from "../../../src/services/keys/VirtualKeys.ts"
+import * as Ledger from "../../../src/services/ledger/Ledger.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import { Registry } from "../../../src/services/models/Registry.ts"
 import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
@@ -64,6 +65,7 @@ const server = Server.make([...Server.dialects, PlainDialect.dialect]).pipe(Laye
   Layer.succeed(Providers, none),
   Layer.sync(Readiness, () => ({ status: "ready" as const })),
   Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
+  Layer.succeed(Ledger.Ledger, Ledger.none),
   Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])
 )))
 

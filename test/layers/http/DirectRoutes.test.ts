@@ -18,6 +18,7 @@ import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Readiness } from "../../../src/services/health/Readiness.ts"
 import { deliverOpened, Inference } from "../../../src/services/inference/Inference.ts"
 import * as VirtualKeys from "../../../src/services/keys/VirtualKeys.ts"
+import * as Ledger from "../../../src/services/ledger/Ledger.ts"
 import type { ByteBudget } from "../../../src/services/limits/RequestLimits.ts"
 import { RequestBytes } from "../../../src/services/limits/RequestLimits.ts"
 import { Models } from "../../../src/services/models/Models.ts"
@@ -132,6 +133,7 @@ const start = (scope: Scope.Scope, tracer: Tracer.Tracer) => {
       Layer.succeed(Providers, none),
       Layer.succeed(Readiness, { status: "ready" }),
       Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
+      Layer.succeed(Ledger.Ledger, Ledger.none),
       Logger.layer([]),
       Layer.succeed(Settings, { server: settings } as unknown as Settings["Service"])
     )),

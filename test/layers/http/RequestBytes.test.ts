@@ -14,6 +14,7 @@ import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Readiness } from "../../../src/services/health/Readiness.ts"
 import { deliverOpened, Inference } from "../../../src/services/inference/Inference.ts"
 import * as VirtualKeys from "../../../src/services/keys/VirtualKeys.ts"
+import * as Ledger from "../../../src/services/ledger/Ledger.ts"
 import type { ByteBudget } from "../../../src/services/limits/RequestLimits.ts"
 import { RequestBytes } from "../../../src/services/limits/RequestLimits.ts"
 import { Models } from "../../../src/services/models/Models.ts"
@@ -81,6 +82,7 @@ const layerOf = () =>
     Layer.succeed(Readiness, { status: "ready" }),
     Logger.layer([]),
     Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
+    Layer.succeed(Ledger.Ledger, Ledger.none),
     Layer.succeed(
       Settings,
       {

@@ -1,0 +1,80 @@
+/** `troupe usage`: what was used, by whom and for how much, from the ledger of a running service. */
+import { Console, Effect, Option } from "effect"
+import { Command, Flag } from "effect/cli"
+import * as Money from "../domain/Money.ts"
+import type { Group, UsageSum } from "../services/ledger/Usage.ts"
+import { toCsv } from "../services/ledger/Usage.ts"
+import { withClient } from "./Client.ts"
+import { CommandFailed, json, target } from "./Flags.ts"
+import { printJson, table } from "./Output.ts"
+
+/** The price of some attempts is unknown: their cost is not in the sum. */
+const costText = ({ attempts, costUsd, unpriced }: UsageSum): string => {
+  const known = attempts === unpriced ? "unknown" : Money.format(Money.nanoOf(costUsd))
+  return unpriced === 0 || attempts === unpriced ? known : `${known} + ${unpriced} unknown`
+}
+
+const printUsage = (by: ReadonlyArray<Group>, usage: ReadonlyArray<UsageSum>) =>
+  Console.log(
+    usage.length === 0 ? "Nothing was used, or nothing of it matches." : table([
+      [...by.map((group) => group.toUpperCase()), "ATTEMPTS", "PROMPT", "CACHED", "ANSWER", "REASONING", "USD"],
+      ...usage.map((sum) => [
+        ...by.map((group) => sum[group] || "(none)"),
+        String(sum.attempts),
+        String(sum.promptTokens),
+        String(sum.cachedTokens),
+        String(sum.completionTokens),
+        String(sum.reasoningTokens),
+        costText(sum)
+      ])
+    ])
+  )
+
+const filter = (name: string, description: string) =>
+  Flag.String(name).pipe(Flag.withDescription(description), Flag.optional)
+
+const selection = {
+  by: filter(
+    "by",
+    "Groups, with commas between: day, key, user, tenant, model, deployment, endpoint (default: day,model)"
+  ),
+  from: filter("from", "From this day (2027-01-31, UTC) or time (2027-01-31T12:00:00Z)"),
+  to: filter("to", "To the end of this day, or to this time"),
+  key: filter("key", "Of the key with this id"),
+  user: filter("user", "Of this user"),
+  tenant: filter("tenant", "Of this tenant"),
+  model: filter("model", "Of this model"),
+  deployment: filter("deployment", "Of this deployment"),
+  endpoint: filter("endpoint", "Of this endpoint: chat, embeddings, rerank, classify or tokenize")
+}
+
+const csv = Flag.Boolean("csv").pipe(Flag.withDescription("Print CSV"), Flag.withDefault(false))
+
+const given = (flags: Readonly<Record<keyof typeof selection, Option.Option<string>>>) =>
+  Object.fromEntries(
+    Object.entries(flags).flatMap(([name, value]) => Option.isSome(value) ? [[name, value.value]] : [])
+  )
+
+export const usage = Command.make(
+  "usage",
+  { ...selection, csv, ...target, json },
+  ({ config, csv, json, url, ...flags }) =>
+    Effect.gen(function*() {
+      if (csv && json) return yield* new CommandFailed({ message: "Use --json or --csv, not both." })
+      const { by, usage } = yield* withClient(
+        { config, url },
+        (client) => client.usage.usage({ query: { ...given(flags), format: "json" } })
+      )
+      if (json) return yield* printJson(usage)
+      yield* csv ? Console.log(toCsv(by, usage).trimEnd()) : printUsage(by, usage)
+    })
+).pipe(
+  Command.withDescription("Show what was used, by whom and for how much, from the ledger of a running service"),
+  Command.withExamples([
+    {
+      command: "troupe usage --by user,model --from 2027-01-01 --to 2027-01-31",
+      description: "Sum a month by user and model"
+    },
+    { command: "troupe usage --by day --user ann --csv", description: "Print the days of one user as CSV" }
+  ])
+)
