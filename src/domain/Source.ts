@@ -30,6 +30,7 @@
 import { Schema } from "effect"
 import type { DeploymentOptions } from "./Deployment.ts"
 import * as ExactNumber from "./ExactNumber.ts"
+import { JsonText } from "./JsonText.ts"
 import { formatPath } from "./Problem.ts"
 import type { Dialect } from "./ProviderKind.ts"
 import { dialects, providerKindOf } from "./ProviderKind.ts"
@@ -59,6 +60,8 @@ export const Source = Schema.Struct({
   task: Schema.optional(Schema.Literals(tasks)),
   /** Parsed JSON, an object. A number that a double does not hold may be an `ExactNumber`. */
   body: Schema.declare(isObject, { expected: "an object" }),
+  /** The text that the body was parsed from, which is sent where nothing else has to change; default none. */
+  text: Schema.optional(Schema.instanceOf(JsonText)),
   /** Headers that belong to the dialect, as `anthropic-beta`; names in lower case; default none. */
   headers: Schema.optional(Schema.Record(Schema.String, Schema.String)),
   /** Default none. */
@@ -104,6 +107,8 @@ export interface Native {
   /** A buffered answer, or one event of a stream. */
   readonly form: "buffered" | "chunk"
   readonly body: Fields
+  /** The text that the body was parsed from; left out: the body was changed, or is a part of a text. */
+  readonly text?: JsonText
   /** Whether it has content beside the text and the function calls of the events after it, as thoughts or audio. */
   readonly hasMore: boolean
 }
@@ -151,6 +156,18 @@ export const bodyWith = ({ body }: Source, changes: Fields): Fields => {
     if (changes[name] !== undefined && !Object.hasOwn(copy, name)) copy[name] = changes[name]
   }
   return copy
+}
+
+/**
+ * The caller's body with changes, without Troupe's own fields: as text where the caller's text can be kept.
+ *
+ * @param changes by field; undefined leaves the field out
+ */
+export const bodyOrTextWith = (source: Source, changes: Fields): Fields | string => {
+  const { body, text } = source
+  if (text === undefined) return bodyWith(source, changes)
+  for (const name of own) if (Object.hasOwn(body, name)) return bodyWith(source, changes)
+  return text.with(body, changes) ?? bodyWith(source, changes)
 }
 
 /** The request without these fields. */

@@ -251,7 +251,7 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
 }
 
 /** Decodes a buffered answer as if it were streamed. */
-export const buffered = (body: unknown, generation: Generation, target: Target): DecodeResult => {
+export const buffered = (body: unknown, generation: Generation, target: Target, text?: string): DecodeResult => {
   const fields = fieldsOf(body)
   if (fields === undefined) return Result.fail(malformed(target, "the body is not an object"))
   const error = errorIn(fields, target)
@@ -270,5 +270,5 @@ export const buffered = (body: unknown, generation: Generation, target: Target):
     ["message_stop", {}]
   ]
   const events = Result.map(Result.all(streamed.map(([type, data]) => push(type, data))), (all) => all.flat())
-  return isNative(generation, target.options) ? DecodeNative.buffered(fields, events) : events
+  return isNative(generation, target.options) ? DecodeNative.buffered(fields, events, text) : events
 }

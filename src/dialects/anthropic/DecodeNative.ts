@@ -2,6 +2,7 @@
 import { Result } from "effect"
 import type { Event } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
+import { JsonText } from "../../domain/JsonText.ts"
 import type { Native } from "../../domain/Source.ts"
 import { at, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
 import { eventOf, makeHolding, withAnswer } from "../shared/NativeEvents.ts"
@@ -111,8 +112,10 @@ export const makeChunks = (): Chunks => {
 }
 
 /** A buffered answer: the native body, and its events. */
-export const buffered = (body: Fields, decoded: DecodeResult): DecodeResult => {
+export const buffered = (body: Fields, decoded: DecodeResult, text: string | undefined): DecodeResult => {
   if (Result.isFailure(decoded)) return Result.fail(withAnswer(decoded.failure, [nativeOf(body, "buffered")]))
   const content = listAt(body, "content").some(isOther)
-  return Result.succeed([eventOf(nativeOf(body, "buffered"), content), ...decoded.success])
+  const native = nativeOf(body, "buffered")
+  const passed = text === undefined ? native : { ...native, text: new JsonText(text, body) }
+  return Result.succeed([eventOf(passed, content), ...decoded.success])
 }

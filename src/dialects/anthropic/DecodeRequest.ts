@@ -12,6 +12,7 @@ import type { CountRequest, Message, Request, Tool, ToolChoice } from "../../dom
 import type { InvalidRequest, Reason } from "../../domain/InferenceError.ts"
 import { NotSupported } from "../../domain/InferenceError.ts"
 import type { ToolCall } from "../../domain/Job.ts"
+import { JsonText } from "../../domain/JsonText.ts"
 import type { Part } from "../../domain/Message.ts"
 import { textOf } from "../../domain/Message.ts"
 import * as Problem from "../../domain/Problem.ts"
@@ -228,13 +229,14 @@ const callerFieldsOf = (
 /** Headers of the dialect. */
 const dialectHeaders = ["anthropic-beta", "anthropic-version"] as const
 
-const sourceOf = (json: Fields, exact: Fields, { headers = {} }: CallerIdentity): Source => {
+const sourceOf = (json: Fields, exact: Fields, { headers = {} }: CallerIdentity, text?: string): Source => {
   const found = dialectHeaders.flatMap((name) => headers[name] === undefined ? [] : [[name, headers[name]] as const])
   const unknownFields = unknownFieldsOf(json, FieldNames.messages)
   return {
     dialect: "anthropic",
     body: exact,
     isChecked: true,
+    ...(text === undefined ? {} : { text: new JsonText(text, exact) }),
     ...(exact === json ? {} : { hasExactNumbers: true }),
     ...(found.length === 0 ? {} : { headers: Object.fromEntries(found) }),
     ...(unknownFields.length === 0 ? {} : { unknownFields })
@@ -392,11 +394,12 @@ const withInputs = (json: unknown, exact: unknown): unknown =>
 export const decode = (
   json: unknown,
   caller: CallerIdentity = {},
-  exact: unknown = json
+  exact: unknown = json,
+  text?: string
 ): Result.Result<MessagesCall, InvalidRequest> =>
   Result.map(
     decodeBody(withInputs(json, exact), messagesShape),
-    (body) => callOf(body, sourceOf(json as Fields, exact as Fields, caller), caller)
+    (body) => callOf(body, sourceOf(json as Fields, exact as Fields, caller, text), caller)
   )
 
 /** Decodes a parsed JSON body of `POST /v1/messages/count_tokens`; the parameters are those of `decode`. */

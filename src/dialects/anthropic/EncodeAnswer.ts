@@ -190,6 +190,18 @@ const nativeAnswer = (
   return { ...found, id: messageIdOf(id), model } as Fields as Schema.Message
 }
 
+/** The JSON of `encodeAnswer`: the provider's own text where it can be passed on. */
+export const encodeText = (
+  envelope: Envelope,
+  answer: Answer
+): Result.Result<string, InferenceError.InferenceError> => {
+  const [part, ...others] = answer.native ?? []
+  const text = part !== undefined && others.length === 0 && isAnthropic(part)
+    ? part.text?.with(part.body, { id: messageIdOf(envelope.id), model: envelope.model })
+    : undefined
+  return text === undefined ? Result.map(encodeAnswer(envelope, answer), JSON.stringify) : Result.succeed(text)
+}
+
 /** The body of a buffered answer. */
 export const encodeAnswer = (
   envelope: Envelope,

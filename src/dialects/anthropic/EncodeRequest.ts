@@ -231,12 +231,12 @@ const passedBody = (
   stream: boolean,
   prefills: boolean,
   fetched: FetchedImages | undefined
-): Fields => {
+): Fields | string => {
   const { body } = source
   const { maxTokens } = generation
   const given = body["messages"] as ReadonlyArray<unknown>
   const messages = acceptedBy(target, given)
-  return Source.bodyWith(source, {
+  return Source.bodyOrTextWith(source, {
     model: target.options.model,
     ...(maxTokens === undefined || maxTokens === numberOf(body["max_tokens"]) ? {} : { max_tokens: maxTokens }),
     ...(messages === given ? {} : { messages }),

@@ -6,6 +6,8 @@ import type { Event } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, FinishReason, TokenLogprob } from "../../domain/Job.ts"
+import { JsonText } from "../../domain/JsonText.ts"
+import type { Native } from "../../domain/Source.ts"
 import { choicesOf, isNative } from "../../domain/Source.ts"
 import type { ErrorDetails } from "../shared/ErrorMapping.ts"
 import { brief, cut, inBandReason, malformed, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
@@ -374,20 +376,23 @@ const withNative = (
   choice: Fields,
   message: Fields,
   decoded: DecodeResult,
-  generation: Generation
+  generation: Generation,
+  given: string | undefined
 ): DecodeResult => {
+  const text = given === undefined ? undefined : new JsonText(given, answer)
   const events = Result.isSuccess(decoded) ? decoded.success : []
   const last = events.at(-1)
   const reason = last?.type === "finish" ? last.reason : undefined
   if (listAt(answer, "choices").length > 1 || reason === undefined || !isPlain(choice, message, reason)) {
-    return DecodeNative.buffered(answer, choice, decoded, isLegacy(generation), choicesOf(generation))
+    return DecodeNative.buffered(answer, choice, decoded, isLegacy(generation), choicesOf(generation), text)
   }
-  const native = { dialect: "openai", form: "buffered", body: answer, hasMore: false } as const
-  return Result.succeed([{ type: "native", native, content: false, tokens: 0 }, ...events])
+  const native: Native = { dialect: "openai", form: "buffered", body: answer, hasMore: false }
+  const passed = text === undefined ? native : { ...native, text }
+  return Result.succeed([{ type: "native", native: passed, content: false, tokens: 0 }, ...events])
 }
 
 /** Decodes a buffered answer. */
-export const buffered = (body: unknown, generation: Generation, target: Target): DecodeResult => {
+export const buffered = (body: unknown, generation: Generation, target: Target, text?: string): DecodeResult => {
   const answer = fieldsOf(body)
   const error = errorIn(answer, target)
   if (error !== undefined) return Result.fail(error)
@@ -401,5 +406,5 @@ export const buffered = (body: unknown, generation: Generation, target: Target):
   decoder.pushUsage(answer)
   const events = decoder.push(choice, message)
   const decoded = Result.map(decoder.end(), (finish) => [...events, ...finish])
-  return isNative(generation, target.options) ? withNative(answer, choice, message, decoded, generation) : decoded
+  return isNative(generation, target.options) ? withNative(answer, choice, message, decoded, generation, text) : decoded
 }

@@ -9,8 +9,9 @@
 import { Result } from "effect"
 import type { Event } from "../../domain/Inference.ts"
 import type { FinishReason } from "../../domain/Job.ts"
+import type { JsonText } from "../../domain/JsonText.ts"
 import type { Native } from "../../domain/Source.ts"
-import { at, codeOf, type Fields, fieldsOf, indexOf, isEmpty, listAt, textAt } from "../shared/Json.ts"
+import { at, codeOf, type Fields, fieldsOf, indexOf, isEmpty, isObject, listAt, textAt } from "../shared/Json.ts"
 import { eventOf, makeHolding, withAnswer } from "../shared/NativeEvents.ts"
 import type { DecodeResult } from "../shared/ProviderDialect.ts"
 
@@ -261,13 +262,24 @@ const callOf = (raw: unknown, { arguments: text, id, name }: Call): Fields => {
   return { id, type: "function", ...rest, function: functionOf(raw, name, text) }
 }
 
+/** Whether two values are the same JSON. */
+const isSame = (one: unknown, other: unknown): boolean => {
+  if (Object.is(one, other)) return true
+  if (Array.isArray(one) && Array.isArray(other)) {
+    return one.length === other.length && one.every((value, at) => isSame(value, other[at]))
+  }
+  return isObject(one) && isObject(other) && Object.keys(one).length === Object.keys(other).length &&
+    Object.keys(one).every((name) => Object.hasOwn(other, name) && isSame(one[name], other[name]))
+}
+
 /** A buffered answer: the native body, and its events. */
 export const buffered = (
   body: Fields,
   choice: Fields,
   decoded: DecodeResult,
   legacy: boolean,
-  count: number
+  count: number,
+  text: JsonText | undefined
 ): DecodeResult => {
   if (Result.isFailure(decoded)) return Result.fail(withAnswer(decoded.failure, [nativeOf(body, "buffered")]))
   const message = fieldsOf(choice["message"]) ?? {}
@@ -284,6 +296,11 @@ export const buffered = (
   }
   const content = calls.length > 0 || raw.some(isOther) ||
     contentFieldsOf(message).some((name) => isContent(name) && name !== "annotations")
-  const choices = listAt(requestedOf(body, count), "choices").map((one) => one === choice ? repaired : one)
-  return Result.succeed([eventOf(nativeOf({ ...body, choices }, "buffered"), content), ...decoded.success])
+  const requested = requestedOf(body, count)
+  const isUnchanged = text !== undefined && requested === body && isSame(repaired, choice)
+  const choices = listAt(requested, "choices").map((one) => one === choice ? repaired : one)
+  const native = isUnchanged
+    ? { ...nativeOf(body, "buffered"), text }
+    : nativeOf({ ...body, choices }, "buffered")
+  return Result.succeed([eventOf(native, content), ...decoded.success])
 }

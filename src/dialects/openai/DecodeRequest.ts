@@ -3,6 +3,7 @@ import { Result } from "effect"
 import * as ExactNumber from "../../domain/ExactNumber.ts"
 import type { Message, Request, Tool } from "../../domain/Inference.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
+import { JsonText } from "../../domain/JsonText.ts"
 import type { Content, ImageSource, MediaType, Part } from "../../domain/Message.ts"
 import { textOf } from "../../domain/Message.ts"
 import * as Problem from "../../domain/Problem.ts"
@@ -160,15 +161,17 @@ interface Parsed {
   /** With exact numbers. */
   readonly exact: Fields
   readonly seed: bigint | undefined
+  readonly text: string | undefined
 }
 
 const requestsOf = (
   body: ChatRequest,
-  { exact, json, seed }: Parsed,
+  { exact, json, seed, text }: Parsed,
   caller: CallerIdentity
 ): Pick<ChatCall, "requests" | "together"> => {
   const { n = 1 } = body
-  const source: Source = sourceOf(json, exact, FieldNames.chat)
+  const source: Mutable<Source> = sourceOf(json, exact, FieldNames.chat)
+  if (text !== undefined) source.text = new JsonText(text, exact)
   const shared: Request = {
     ...samplingOf(body, seed),
     ...outputOf(body),
@@ -332,15 +335,17 @@ const seedOf = (given: unknown): Result.Result<bigint | undefined, InvalidReques
  * Decodes a parsed JSON body.
  *
  * @param exact the same body with its inexact numbers as `ExactNumber`; default the body
+ * @param text the JSON that the body was parsed from, if it may be sent; default none
  */
 export const decode = (
   json: unknown,
   caller: CallerIdentity = {},
-  exact: unknown = json
+  exact: unknown = json,
+  text?: string
 ): Result.Result<ChatCall, InvalidRequest> =>
   Result.flatMap(
     decodeBody(json, shape),
     (body) =>
       Result.map(seedOf((exact as Fields)["seed"]), (seed) =>
-        callOf(body, { json: json as Fields, exact: exact as Fields, seed }, caller))
+        callOf(body, { json: json as Fields, exact: exact as Fields, seed, text }, caller))
   )

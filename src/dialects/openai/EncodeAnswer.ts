@@ -188,16 +188,35 @@ const nativeUsage = (given: unknown, usages: ReadonlyArray<TokenUsage>): Fields 
   return completed(given, { prompt_tokens, completion_tokens, total_tokens })
 }
 
+/** The fields of a provider's answer that are the service's own, or that it left out. */
+const changesOf = (
+  found: Fields,
+  { created, id, model }: Pick<Envelope, "created" | "id" | "model">,
+  usages: ReadonlyArray<TokenUsage>
+): Fields => {
+  const changes: Record<string, unknown> = { id, model }
+  if ((found["object"] ?? null) === null) changes["object"] = "chat.completion"
+  if ((found["created"] ?? null) === null) changes["created"] = created
+  const usage = nativeUsage(found["usage"], usages)
+  if (usage !== found["usage"]) changes["usage"] = usage
+  return changes
+}
+
 /** The provider's answer, which is not checked; undefined if the provider has another dialect. */
 const nativeAnswer = (
   parts: ReadonlyArray<Native> | undefined,
-  { created, id, model }: Pick<Envelope, "created" | "id" | "model">,
+  envelope: Pick<Envelope, "created" | "id" | "model">,
   usages: ReadonlyArray<TokenUsage>
 ): ChatCompletion | undefined => {
   if (parts === undefined || parts.length === 0 || !parts.every(isOpenAi)) return undefined
   const found = parts.find(({ form }) => form === "buffered")?.body ?? assembled(parts)
-  const body = completed(found, { object: "chat.completion", created })
-  return { ...body, id, model, usage: nativeUsage(found["usage"], usages) } as Fields as ChatCompletion
+  return { ...found, ...changesOf(found, envelope, usages) } as Fields as ChatCompletion
+}
+
+/** The text of a provider's answer with the service's own fields; undefined if it has to be encoded. */
+const nativeText = ({ native: [part, ...others] = [], usage }: Answer, envelope: Envelope): string | undefined => {
+  if (part?.text === undefined || others.length > 0 || !isOpenAi(part)) return undefined
+  return part.text.with(part.body, changesOf(part.body, envelope, [usage]))
 }
 
 /** The provider's answer that is a refusal; undefined if the provider has another dialect. */
@@ -209,6 +228,11 @@ export const encodeAnswers = (envelope: Envelope, answers: ReadonlyArray<Answer>
   (answers.length === 1
     ? nativeAnswer(answers[0]!.native, envelope, [answers[0]!.usage])
     : undefined) ?? encode(envelope, answers)
+
+/** The JSON of `encodeAnswers`: the provider's own text where it can be passed on. */
+export const encodeText = (envelope: Envelope, answers: ReadonlyArray<Answer>): string =>
+  (answers.length === 1 ? nativeText(answers[0]!, envelope) : undefined) ??
+    JSON.stringify(encodeAnswers(envelope, answers))
 
 const encode = (
   { created, id, model, parallelToolCalls }: Envelope,

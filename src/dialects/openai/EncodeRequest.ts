@@ -306,12 +306,12 @@ const passedBody = (
   stream: boolean,
   features: Features,
   fetched: FetchedImages | undefined
-): Result.Result<Fields, Reason> => {
+): Result.Result<Fields | string, Reason> => {
   // The limits of other hosts are not known.
   const reason = features.isOpenAi === true ? unsupported(generation, features, target) : undefined
   if (reason !== undefined) return Result.fail(reason)
   const { body } = source
-  return Result.succeed(Source.bodyWith(source, {
+  return Result.succeed(Source.bodyOrTextWith(source, {
     model: target.options.model,
     ...limitOf(generation, body, target, features),
     ...changedMessages(generation, body, features, fetched),
@@ -323,7 +323,7 @@ const passedBody = (
 export const makeRequests = (
   { features, headers, path }: Host
 ): Required<Pick<Dialect["generate"], "request" | "passThrough">> => {
-  const callOf = (target: Target, body: Fields) => ({
+  const callOf = (target: Target, body: Fields | string) => ({
     path: path("chat/completions", target),
     headers: headers(target),
     body

@@ -35,11 +35,11 @@ const withMessageUsage = (body: Fields): Fields => {
   return message === undefined ? changed : { ...changed, message: withUsage(message, anthropicUsage) }
 }
 
-/** The same part of an answer with the usage of a cached one. */
+/** The same part of an answer with the usage of a cached one, without its text. */
 export const withCachedUsage = (native: Native): Native => {
-  const { body, dialect, form, hasMore } = native
+  const { body, dialect, form, hasMore, text } = native
   const changed = dialect === "openai" ? withUsage(body, openAiUsage) : withMessageUsage(body)
-  return changed === body ? native : { dialect, form, body: changed, hasMore }
+  return changed === body && text === undefined ? native : { dialect, form, body: changed, hasMore }
 }
 
 /** Whether it is a chunk of usage alone, which is not for callers that do not ask for usage. */

@@ -40,7 +40,7 @@ export interface Call {
   readonly path: string
   /** Beside `content-type` and `accept`; names in lower case. */
   readonly headers?: Readonly<Record<string, string>>
-  /** Sent as JSON. */
+  /** Sent as JSON; a string is JSON already. */
   readonly body: unknown
 }
 
@@ -119,8 +119,12 @@ export interface Dialect {
       fetched: FetchedImages | undefined
     ) => Result.Result<Call, Reason>
     readonly events: (generation: Generation, target: Target) => EventDecoder
-    /** The events of an answer that was not streamed, `finish` the last. */
-    readonly buffered: (body: unknown, generation: Generation, target: Target) => DecodeResult
+    /**
+     * The events of an answer that was not streamed, `finish` the last.
+     *
+     * @param text the JSON that the body was parsed from, for callers of the same dialect
+     */
+    readonly buffered: (body: unknown, generation: Generation, target: Target, text?: string) => DecodeResult
   }
   readonly embed?: Task<ReadonlyArray<string>, Each<Embedding>>
   /** For callers of the same dialect. */

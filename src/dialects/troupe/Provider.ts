@@ -89,8 +89,8 @@ const generate: Dialect["generate"] = {
       headers: tenantHeader(generation),
       body: { ...call.body as Fields, ...callerFieldsOf(generation) }
     })),
-  passThrough: (generation, ...rest) =>
-    Result.map(ownDialect.generate.passThrough(generation, ...rest), (call) => ({
+  passThrough: (generation, { text: _, ...source }, ...rest) =>
+    Result.map(ownDialect.generate.passThrough(generation, source, ...rest), (call) => ({
       ...call,
       headers: tenantHeader(generation),
       body: { ...call.body as Fields, ...callerFieldsOf(generation) }

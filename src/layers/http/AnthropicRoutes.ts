@@ -110,8 +110,8 @@ const respondBuffered = ({ inference }: Services, call: Call<MessagesCall>) => {
   return inference.generate(call.body.request).pipe(
     Effect.flatMap((answer) =>
       Effect.map(
-        Effect.fromResult(EncodeAnswer.encodeAnswer(envelope, answer)),
-        (message) => Endpoint.respondJson(call, message, Endpoint.completeHeaders(answer))
+        Effect.fromResult(EncodeAnswer.encodeText(envelope, answer)),
+        (text) => Endpoint.respondText(call, text, Endpoint.completeHeaders(answer))
       )
     ),
     Effect.mapError(relocate(call.body)),

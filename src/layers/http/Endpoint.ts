@@ -52,11 +52,15 @@ export interface Call<Decoded> {
 export interface Endpoint<Decoded> {
   /** The prefix of its request ids. */
   readonly idPrefix: string
-  /** @param exact the same JSON with its inexact numbers as `ExactNumber` */
+  /**
+   * @param exact the same JSON with its inexact numbers as `ExactNumber`
+   * @param text what the body was parsed from; left out if headers add to the body
+   */
   readonly decode: (
     json: unknown,
     caller: CallerIdentity,
-    exact: unknown
+    exact: unknown,
+    text?: string
   ) => Result.Result<Decoded, InferenceError.InvalidRequest>
   readonly answer: (
     call: Call<Decoded>
@@ -166,10 +170,22 @@ export const writeHead = (
 }
 
 /** A JSON response with these headers. */
-export const respondJson = ({ headers: idHeaders, response }: Responding, body: unknown, headers: RoutingHeaders) => {
-  if (response === undefined) return HttpServerResponse.jsonUnsafe(body, { headers: { ...headers, ...idHeaders } })
+export const respondJson = (call: Responding, body: unknown, headers: RoutingHeaders) =>
+  respondText(call, JSON.stringify(body), headers)
+
+/**
+ * A JSON response with these headers.
+ *
+ * @param text JSON
+ */
+export const respondText = ({ headers: idHeaders, response }: Responding, text: string, headers: RoutingHeaders) => {
+  if (response === undefined) {
+    return HttpServerResponse.text(text, {
+      contentType: "application/json",
+      headers: { ...headers, ...idHeaders }
+    })
+  }
   if (response.destroyed) return written
-  const text = JSON.stringify(body)
   const length = String(Buffer.byteLength(text))
   writeHead(response, ["content-type", "application/json", "content-length", length], headers, idHeaders)
   response.end(text)
@@ -305,7 +321,7 @@ class EndpointRequest<Decoded> {
     if (Result.isFailure(json)) return Effect.fail(json.failure)
     const passed = this.#passed(json.success, body.text)
     if (passed !== undefined) return passed
-    const decoded = this.#decode(json.success, exactOf(body, json.success))
+    const decoded = this.#decode(json.success, exactOf(body, json.success), body.text)
     return Result.isFailure(decoded) ? Effect.fail(decoded.failure) : this.#answer(decoded.success)
   }
 
@@ -319,7 +335,7 @@ class EndpointRequest<Decoded> {
       if (body.isInexact) yield* RequestBody.nextTurn
       const exact = exactOf(body, json)
       yield* RequestBody.nextTurn
-      return yield* this.#answer(yield* Effect.fromResult(this.#decode(json, exact)))
+      return yield* this.#answer(yield* Effect.fromResult(this.#decode(json, exact, body.text)))
     })
   }
 
@@ -337,8 +353,9 @@ class EndpointRequest<Decoded> {
    * Decodes a body with the routing options of the headers. This is the only place that reads the caller's key.
    *
    * @param exact the same JSON with its inexact numbers as `ExactNumber`; undefined if it has none
+   * @param text what the body was parsed from
    */
-  #decode(json: unknown, exact: unknown): Result.Result<Decoded, Failure> {
+  #decode(json: unknown, exact: unknown, text: string): Result.Result<Decoded, Failure> {
     const { headers, identity } = this.#arrival
     const hops = hopsOf(headers)
     if (Result.isFailure(hops)) return Result.fail(hops.failure)
@@ -353,7 +370,8 @@ class EndpointRequest<Decoded> {
     const caller = identity === undefined
       ? { key: this.#parts.conventions.keyOf(headers), headers }
       : { headers, identity }
-    const body = this.#endpoint.decode(joined, caller, exact ?? joined)
+    const passed = joined === json ? withoutMark(text) : undefined
+    const body = this.#endpoint.decode(joined, caller, exact ?? joined, passed)
     if (identity === undefined || Result.isFailure(body)) return body
     const forbidden = Authentication.modelRefusal(identity, joined)
     return forbidden === undefined ? body : Result.fail(InferenceError.make(forbidden))

@@ -190,9 +190,9 @@ const respondBuffered = ({ inference }: Services, call: Call<ChatCall>, together
   const envelope = envelopeOf(call)
   const respond = (answers: Arr.NonEmptyReadonlyArray<Answer>) => {
     const [first, ...others] = answers
-    return Endpoint.respondJson(
+    return Endpoint.respondText(
       call,
-      EncodeAnswer.encodeAnswers(envelope, answers),
+      EncodeAnswer.encodeText(envelope, answers),
       Endpoint.completeHeaders(first, others)
     )
   }

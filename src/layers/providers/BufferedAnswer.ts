@@ -30,12 +30,12 @@ const textOf = (bytes: Uint8Array): string | undefined => {
 export const decodeBody = <A>(
   target: Target,
   bytes: Uint8Array,
-  decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
+  decode: (body: unknown, text: string) => Result.Result<A, InferenceError.Reason>
 ): Result.Result<A, InferenceError.Reason> => {
   const text = textOf(bytes)
   if (text === undefined) return Result.fail(malformed(target, "the body is not UTF-8"))
   const body = parse(text)
-  if (body !== undefined) return decode(body)
+  if (body !== undefined) return decode(body, text)
   return Result.fail(isCut(text) ? cut(target) : malformed(target, "the body is not JSON"))
 }
 
@@ -91,11 +91,11 @@ const bufferedEvents = (target: Target, generation: Generation, events: Readonly
     : Result.fail(wrong)
 }
 
-/** Decodes the parsed body of an answer that was not streamed. */
+/** Decodes the parsed body of an answer that was not streamed, and its text. */
 export const decodeBuffered =
-  ({ generate }: Dialect, target: Target, generation: Generation) => (body: unknown): DecodeResult =>
+  ({ generate }: Dialect, target: Target, generation: Generation) => (body: unknown, text: string): DecodeResult =>
     Result.flatMap(
-      readable(target, () => generate.buffered(body, generation, target)),
+      readable(target, () => generate.buffered(body, generation, target, text)),
       (events) => bufferedEvents(target, generation, events)
     )
 

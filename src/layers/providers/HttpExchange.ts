@@ -79,7 +79,7 @@ export interface HttpExchange {
   /** Reads a body completely and decodes its JSON. */
   readonly finish: <A>(
     body: ResponseBody,
-    decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
+    decode: (body: unknown, text: string) => Result.Result<A, InferenceError.Reason>
   ) => Effect.Effect<A, InferenceError.InferenceError>
   /**
    * Sends the call and reads its response completely.
@@ -88,7 +88,7 @@ export interface HttpExchange {
    */
   readonly read: <A>(
     call: Call,
-    decode: (body: unknown) => Result.Result<A, InferenceError.Reason>,
+    decode: (body: unknown, text: string) => Result.Result<A, InferenceError.Reason>,
     capability?: Capability
   ) => Effect.Effect<A, InferenceError.InferenceError, Scope.Scope>
   /** A reason without the keys. */
@@ -246,7 +246,7 @@ class Started implements StartedExchange, Connection.Receiver {
 const makeFinish = ({ keys, target }: Options) =>
   Effect.fnUntraced(function*<A>(
     { note, pull }: ResponseBody,
-    decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
+    decode: (body: unknown, text: string) => Result.Result<A, InferenceError.Reason>
   ) {
     const pieces: Array<Uint8Array> = []
     const rest: Effect.Effect<never, InferenceError.InferenceError | Cause.Done> = Effect.flatMap(pull, (piece) => {

@@ -73,7 +73,7 @@ export const makeWriter = ({ baseUrl, target }: Options) => {
     return {
       ...placeOf(call.path),
       headers: isUsual ? usualHeaders(call, wanted, held) : headersOf(call, wanted, held, hops),
-      body: JSON.stringify(call.body)
+      body: typeof call.body === "string" ? call.body : JSON.stringify(call.body)
     }
   }
 }
