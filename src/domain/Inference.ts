@@ -22,7 +22,6 @@
  */
 import type { Stream } from "effect"
 import { Schema } from "effect"
-import type { Admitted } from "./Admitted.ts"
 import type { CacheUse } from "./CacheControl.ts"
 import { CacheControl } from "./CacheControl.ts"
 import { Identity } from "./Identity.ts"
@@ -30,6 +29,7 @@ import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
 import { isNestedDeeper, mostLevels } from "./JsonScan.ts"
 import { Content, imageProblem, problem as contentProblem } from "./Message.ts"
+import type { Nano } from "./Money.ts"
 import { wholeNumber } from "./Problem.ts"
 import { RoutingOptions } from "./RoutingOptions.ts"
 import type { Native } from "./Source.ts"
@@ -286,6 +286,28 @@ export type Event =
     /** What a provider of the caller's dialect sent with the end of the answer. */
     readonly native?: Native
   }
+
+/** The state of a limit. */
+export interface Standing {
+  readonly limit: number
+  readonly remaining: number
+  /** ms until it begins again. */
+  readonly resetMs: number
+}
+
+/** The states of the limits that are used up first. */
+export interface Standings {
+  readonly requests: Standing | undefined
+  readonly tokens: Standing | undefined
+}
+
+/** What limits and budgets tell the caller of an admitted request. */
+export interface Admitted {
+  /** Undefined without limits. */
+  readonly standings: () => Standings | undefined
+  /** What its attempts have cost until now, nano-dollars; undefined if a price is unknown, or nobody counts. */
+  readonly cost: Nano | undefined
+}
 
 /** Which deployment answered, and after how many attempts. */
 export interface AnsweredBy {

@@ -11,7 +11,7 @@ import { Providers } from "../../services/engines/Providers.ts"
 import { Breaker } from "../../services/health/Breaker.ts"
 import { Registry } from "../../services/models/Registry.ts"
 import { respondError } from "./Dialect.ts"
-import * as WholeAdmin from "./WholeAdmin.ts"
+import * as WholeService from "./WholeService.ts"
 
 /** Suggests the deployments of the model of this name, else the one with the nearest id. */
 const suggestionFor = (id: string, deployments: ReadonlyArray<Deployment>): string => {
@@ -33,7 +33,7 @@ export const make = Effect.gen(function*() {
   const cache = yield* ResponseCache
   const providers = yield* Providers
   const registry = yield* Registry
-  const whole = yield* WholeAdmin.make
+  const whole = yield* WholeService.make
   const circuits = Effect.map(
     Effect.flatMap(breaker.states, whole.circuits),
     (circuits) => HttpServerResponse.jsonUnsafe({ circuits })

@@ -21,7 +21,7 @@ import type { Action } from "./AdminSchema.ts"
 import { actions as actionNames, isAction } from "./AdminSchema.ts"
 import { TypedApi } from "./Api.ts"
 import { respondError } from "./Dialect.ts"
-import * as WholeAdmin from "./WholeAdmin.ts"
+import * as WholeService from "./WholeService.ts"
 
 const noAction = (action: string) =>
   OpenAiEncodeError.make(
@@ -82,7 +82,7 @@ export const layer = HttpApiBuilder.group(
     const breaker = yield* Breaker
     const providers = yield* Providers
     const guarded = yield* AdminGuard.make
-    const whole = yield* WholeAdmin.make
+    const whole = yield* WholeService.make
 
     const resets = yield* AdminResets.make
 

@@ -1,5 +1,5 @@
 /** Response headers of limits and costs. */
-import type { Admitted, Standing } from "../../domain/Admitted.ts"
+import type { Admitted, Standing } from "../../domain/Inference.ts"
 import type { LimitExceeded } from "../../domain/InferenceError.ts"
 import * as Money from "../../domain/Money.ts"
 

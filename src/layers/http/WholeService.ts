@@ -1,7 +1,16 @@
-/** Answers of several processes of one service, as one. Pure. */
-import type { Contents } from "../../services/cache/ResponseCache.ts"
+/**
+ * Answers of several processes of one service, as one.
+ *
+ * **Details**
+ *
+ * `make` asks the others, in the process that answers for all of them. The rest is pure.
+ */
+import { Effect, Stream } from "effect"
+import type { Contents, Selection } from "../../services/cache/ResponseCache.ts"
+import type { Models } from "../../services/models/Models.ts"
 import type { Record } from "../../services/routing/DecisionRecord.ts"
-import type { Circuit, Deployment } from "./AdminSchema.ts"
+import type { CacheCleared, Circuit, Circuits, Deployment, Deployments } from "./AdminSchema.ts"
+import { PeerProcesses } from "./Peers.ts"
 
 const phases = ["closed", "half-open", "open"] as const
 
@@ -112,3 +121,36 @@ const grouped = (lines: ReadonlyArray<string>, values: ReadonlyMap<string, strin
   }
   return `${[...byName.values()].flat().join("\n")}\n`
 }
+
+const queryOf = (which: Selection): string => {
+  const query = new URLSearchParams()
+  for (const [name, value] of Object.entries(which)) if (typeof value === "string") query.set(name, value)
+  return query.size === 0 ? "" : `?${query.toString()}`
+}
+
+/** Administration of the whole service: adds what the other processes answer. */
+export const make = Effect.map(PeerProcesses, (peers) => {
+  const others = peers?.isFirst === true ? peers : undefined
+  /** Adds the answers of the others at this path. */
+  const merged = <A>(path: string, own: A, add: (own: A, answers: ReadonlyArray<never>) => A): Effect.Effect<A> =>
+    others === undefined
+      ? Effect.succeed(own)
+      : Effect.map(others.askJson<never>("GET", path), (answers) => add(own, answers))
+  return {
+    events: (own: Models["Service"]["events"]) => others === undefined ? own : Stream.merge(own, others.events),
+    deployments: (own: Deployments["deployments"]) => merged("/admin/deployments", own, deployments),
+    circuits: (own: Circuits["circuits"]) => merged("/admin/circuits", own, circuits),
+    cache: (own: Contents) => merged("/admin/cache", own, cacheContents),
+    /** Also clears the memory of the others; the number of answers that were cleared there. */
+    clearCache: (which: Selection) =>
+      others === undefined
+        ? Effect.succeed(0)
+        : Effect.map(
+          others.askJson<CacheCleared>("DELETE", `/admin/cache${queryOf(which)}`),
+          (answers) => answers.reduce((sum, { cleared }) => sum + cleared, 0)
+        ),
+    /** Also does something in the others, unless they do not serve the model. */
+    post: (model: string, path: string) =>
+      others === undefined || others.isOfFirst(model) ? Effect.void : others.ask("POST", path)
+  }
+})

@@ -1,8 +1,8 @@
 /** The admission of a service with limits, budgets and a ledger: their counters are in this process's memory. */
 import { Clock, Context, Effect, Layer, Metric } from "effect"
-import type { Standings } from "../../domain/Admitted.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { Price } from "../../domain/DeploymentFacts.ts"
+import type { Standings } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import { BudgetExceeded, LimitExceeded } from "../../domain/InferenceError.ts"
 import type { Nano } from "../../domain/Money.ts"
@@ -17,7 +17,7 @@ import { factsOf } from "../routing/DeploymentFacts.ts"
 import { covers } from "../settings/AdmissionSettings.ts"
 import { Settings } from "../settings/Settings.ts"
 import type { Demand, Ticket, Used } from "./Admission.ts"
-import { Admission, free } from "./Admission.ts"
+import { Admission } from "./Admission.ts"
 import type { Applied } from "./AdmissionRules.ts"
 import { AdmissionRules } from "./AdmissionRules.ts"
 import type { Subject } from "./Subject.ts"
@@ -35,8 +35,6 @@ export interface Parts extends Reports {
   readonly book: BudgetBook
   /** Undefined if it is unknown. */
   readonly priceOf: (deployment: Deployment) => Price | undefined
-  /** Whether requests without a key have rows, too. */
-  readonly countsAll: boolean
   /** ms since 1970 */
   readonly now: () => number
 }
@@ -199,8 +197,7 @@ export class Accounts {
   }
 
   admit(demand: Demand): Ticket | Reason {
-    const { countsAll, rules } = this.#parts
-    if (demand.grant === undefined && rules.isEmpty && !countsAll) return free
+    const { rules } = this.#parts
     const subject = subjectOf(demand)
     const applied = rules.of(demand.grant, subject)
     const need = this.#needOf(demand, applied, subject)
@@ -357,7 +354,6 @@ export const layer = Layer.effect(
       rules: new AdmissionRules(admission, covers),
       windows: new RateWindows(),
       book,
-      countsAll: admission.countsAll,
       now: () => clock.currentTimeMillisUnsafe(),
       priceOf: (deployment) => {
         let known = prices.get(deployment)
@@ -368,6 +364,9 @@ export const layer = Layer.effect(
         return known.price
       }
     })
-    return { admit: (demand: Demand) => accounts.admit(demand) }
+    return {
+      isForAll: admission.countsAll || admission.limits.length + admission.budgets.length > 0,
+      admit: (demand: Demand) => accounts.admit(demand)
+    }
   })
 )

@@ -8,8 +8,8 @@
  * calls in memory. A request without limits, budgets and a key gets the same ticket as every other, which does nothing.
  */
 import { Context } from "effect"
-import type { Admitted } from "../../domain/Admitted.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
+import type { Admitted } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { TokenUsage } from "../../domain/Job.ts"
 import type { Operation } from "../observability/Metrics.ts"
@@ -69,15 +69,14 @@ export const free: Ticket = {
   end: () => {}
 }
 
-/** Whether a request was admitted. */
-export const isAdmitted = (outcome: Ticket | Reason): outcome is Ticket => !("_tag" in outcome)
-
 /** Decides whether requests run. Without a layer that provides it, every request does. */
 export interface Admitting {
+  /** Whether it decides for requests without a key, too. */
+  readonly isForAll: boolean
   /** The ticket, or why the request is rejected. */
   readonly admit: (demand: Demand) => Ticket | Reason
 }
 
 export const Admission = Context.Reference<Admitting>("troupe/services/admission/Admission", {
-  defaultValue: () => ({ admit: () => free })
+  defaultValue: () => ({ isForAll: false, admit: () => free })
 })

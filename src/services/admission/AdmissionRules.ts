@@ -91,11 +91,6 @@ export class AdmissionRules {
     this.#covers = covers
   }
 
-  /** Whether no request without a key has a rule. */
-  get isEmpty(): boolean {
-    return this.#configured.limits.length === 0 && this.#configured.budgets.length === 0
-  }
-
   of(grant: Grant | undefined, subject: Subject): Applied {
     if (grant === undefined) return this.#configuredFor(subject)
     let known = this.#grants.get(grant)

@@ -1,4 +1,5 @@
-/** Who asks for what, as limits and budgets count it. Pure. */
+/** Who asks for what and how much, as limits and budgets count it. Pure. */
+import type { Message } from "../../domain/Message.ts"
 
 /** What a limit or a budget counts by. */
 export const dimensions = ["key", "user", "tenant", "model", "endpoint"] as const
@@ -21,3 +22,27 @@ export const counterOf = (by: ReadonlyArray<Dimension>, subject: Subject): strin
 /** As `key team-a, endpoint chat`. */
 export const describe = (by: ReadonlyArray<Dimension>, subject: Subject): string =>
   by.length === 0 ? "all requests" : by.map((dimension) => `${dimension} ${subject[dimension] || "(none)"}`).join(", ")
+
+/** More than providers count for one image. */
+const tokensPerImage = 5_000
+
+/** More than a template adds to a message. */
+const tokensPerMessage = 16
+
+interface Prompt {
+  readonly messages?: ReadonlyArray<Message> | undefined
+  readonly tools?: ReadonlyArray<unknown> | undefined
+}
+
+const imagesOf = ({ content }: Message): number =>
+  typeof content === "string" ? 0 : content.filter(({ type }) => type === "image").length
+
+/**
+ * The most tokens that the prompt of a request can have: more than it has, so that it never costs more.
+ *
+ * @param promptLength characters, by `promptLengthOf`: a token has at least one
+ */
+export const mostPromptTokens = ({ messages = [], tools = [] }: Prompt, promptLength = 0): number => {
+  const overhead = messages.reduce((sum, message) => sum + tokensPerMessage + tokensPerImage * imagesOf(message), 0)
+  return promptLength + overhead + (tools.length === 0 ? 0 : JSON.stringify(tools).length)
+}

@@ -14,9 +14,9 @@ import type { RoutingRequest } from "../../domain/RoutingRequest.ts"
 import { estimateTokens, hasImages } from "../../domain/RoutingRequest.ts"
 import type { Source } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
-import type { Admitting, Ticket } from "../admission/Admission.ts"
-import { Admission, free, isAdmitted } from "../admission/Admission.ts"
-import { mostPromptTokens } from "../admission/PromptBound.ts"
+import type { Admitting, Demand, Ticket } from "../admission/Admission.ts"
+import { Admission, free } from "../admission/Admission.ts"
+import { mostPromptTokens } from "../admission/Subject.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 import { ResponseCache } from "../cache/ResponseCache.ts"
 import type { EventReceiver } from "../engines/Engine.ts"
@@ -131,19 +131,21 @@ const admit = (
   model: string,
   routing: Pick<RoutingRequest, "promptLength">,
   deployments: ReadonlyArray<Deployment>
-): Ticket | Reason =>
-  callbacks.call("admission", () =>
-    admission.admit({
-      grant: request.identity,
-      tenant: request.tenant ?? "",
-      model,
-      operation,
-      deployments,
-      promptTokens: estimateTokens(routing.promptLength ?? 0),
-      mostPromptTokens: () => mostPromptTokens(request, routing.promptLength),
-      maxTokens: request.maxTokens,
-      generates: operation === "chat"
-    }), free)
+): Ticket | Reason => {
+  if (request.identity === undefined && !admission.isForAll) return free
+  const demand: Demand = {
+    grant: request.identity,
+    tenant: request.tenant ?? "",
+    model,
+    operation,
+    deployments,
+    promptTokens: estimateTokens(routing.promptLength ?? 0),
+    mostPromptTokens: () => mostPromptTokens(request, routing.promptLength),
+    maxTokens: request.maxTokens,
+    generates: operation === "chat"
+  }
+  return callbacks.call("admission", () => admission.admit(demand), free)
+}
 
 /** Routes a request and begins its telemetry. */
 const makeBegin = (parts: Parts) => {
@@ -162,7 +164,7 @@ const makeBegin = (parts: Parts) => {
       return { error: makeError(new Overloaded({ retryAfterMs: Duration.toMillis(interval) })) }
     }
     const ticket = admit(parts, operation, request, route.model, routing, payableOf(route))
-    if (!isAdmitted(ticket)) return { error: makeError(ticket) }
+    if ("_tag" in ticket) return { error: makeError(ticket) }
     const state = RequestTelemetry.begin(parts, fiber, operation, route, attributes, ticket)
     if (!cannotAnswer(route)) return { routed: { request: limited(request, ticket), route, state }, state }
     const { reason } = noDeployment(route.decision, routing)
@@ -181,7 +183,7 @@ const makeBeginAnswered = (parts: Parts) =>
   attributes: () => Record<string, unknown>
 ): Begun<AttemptRequest> => {
   const ticket = admit(parts, "chat", request, model.name, {}, [])
-  if (!isAdmitted(ticket)) return { error: makeError(ticket) }
+  if ("_tag" in ticket) return { error: makeError(ticket) }
   const route = answeredRoute(model)
   const state = RequestTelemetry.begin(parts, fiber, "chat", route, attributes, ticket)
   return { routed: { request, route, state }, state }

@@ -16,6 +16,7 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import { providerNameOf } from "../../domain/ProviderKind.ts"
 import * as Time from "../../domain/Time.ts"
 import type { Ticket } from "../admission/Admission.ts"
+import { free } from "../admission/Admission.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { Metrics, Operation, Outcome } from "../observability/Metrics.ts"
 import type { DecisionLog, Draft } from "../routing/DecisionLog.ts"
@@ -205,7 +206,7 @@ export const complete = ({ callbacks, clock, metrics }: Parts, operation: Operat
     callbacks.call(tracerName, () => span.end(clock.currentTimeNanosUnsafe(), exit), undefined)
   }
   const tokens = earlierTokens + stats.tokens
-  ticket.end()
+  if (ticket !== free) ticket.end()
   const outcome: Outcome = { model: record.model, operation, seconds: record.tookMs / 1000, tokens, end }
   callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
 }

@@ -12,7 +12,7 @@
  * The counters of the latest 100,000 subjects are kept: an older subject begins with new windows.
  */
 import { LRUCache } from "lru-cache"
-import type { Standing } from "../../domain/Admitted.ts"
+import type { Standing } from "../../domain/Inference.ts"
 import type { Dimension, Subject } from "../admission/Subject.ts"
 import { counterOf, describe } from "../admission/Subject.ts"
 

@@ -8,9 +8,8 @@
  * a time, on the request's own fiber; continued answers do so, too.
  */
 import { Cause, Effect, Exit, Fiber, Option, Queue, Scope } from "effect"
-import type { Admitted } from "../../domain/Admitted.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
-import type { AnsweredBy } from "../../domain/Inference.ts"
+import type { Admitted, AnsweredBy } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import { EngineFailed, InferenceError } from "../../domain/InferenceError.ts"
 import * as AttemptMachine from "./AttemptMachine.ts"
