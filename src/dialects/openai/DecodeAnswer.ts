@@ -180,22 +180,6 @@ const callDeltas = (message: Fields): ReadonlyArray<ToolCallAssembler.Delta> => 
   return legacy === undefined ? [] : [deltaOf({}, legacy, 0)]
 }
 
-/** Removes calls of custom tools, which the events do not represent. */
-const makeFunctionCallFilter = () => {
-  /** Indexes of custom calls: only the first delta of a call has its type. */
-  const custom = new Set<number>()
-  return (message: Fields): Fields => {
-    const calls = listAt(message, "tool_calls")
-    if (calls.length === 0) return message
-    const functions = calls.filter((call, position) => {
-      const index = countAt(call, "index") ?? position
-      if ((textAt(call, "type") ?? "function") !== "function") custom.add(index)
-      return !custom.has(index)
-    })
-    return functions.length === calls.length ? message : { ...message, tool_calls: functions }
-  }
-}
-
 /** Whether the caller uses the legacy `functions`. */
 const isLegacy = ({ source }: Generation): boolean => (source?.body["functions"] ?? null) !== null
 
@@ -204,7 +188,7 @@ const stopOf = (
   { stop }: Generation,
   reason: FinishReason,
   given: string | undefined
-): { readonly stop?: string } => reason === "stop" && given !== undefined && stop.includes(given) ? { stop: given } : {}
+): string | undefined => reason === "stop" && given !== undefined && stop.includes(given) ? given : undefined
 
 /** Some hosts send "tool_calls" for text alone, and "stop" for calls. */
 const finishReasonOf = (finish: string, hasCalls: boolean, hasText: boolean): FinishReason => {
@@ -214,64 +198,105 @@ const finishReasonOf = (finish: string, hasCalls: boolean, hasText: boolean): Fi
   return reason === "tool_calls" && !hasCalls && hasText ? "stop" : reason
 }
 
-const thoughtEvents = (message: Fields, count: Counter["count"]): ReadonlyArray<Event> => {
-  const text = thoughtsOf(message)
-  return text === undefined ? [] : [{ type: "thoughts", text, tokens: count(text) }]
-}
-
 /** Decodes a buffered message, or the deltas of a streamed one. */
-const makeMessageDecoder = (generation: Generation, target: Target) => {
-  const counter = makeCounter(generation)
-  const functionCallsOnly = makeFunctionCallFilter()
-  let calls: ToolCallAssembler.ToolCallAssembler | undefined
-  let refusal = ""
-  let finish: string | undefined
-  let stopReason: string | undefined
-  let usage: ReportedUsage | undefined
-  let hasText = false
+class MessageDecoder {
+  readonly #generation: Generation
+  readonly #target: Target
+  readonly #counter: Counter
+  #calls: ToolCallAssembler.ToolCallAssembler | undefined
+  /** Indexes of calls of custom tools: only the first delta of a call has its type. */
+  #custom: Set<number> | undefined
+  #refusal = ""
+  #finish: string | undefined
+  #stopReason: string | undefined
+  #usage: ReportedUsage | undefined
+  #hasText = false
 
-  const hasCalls = () => calls !== undefined && calls.size() > 0
-  const textEvents = (choice: Fields, text: string): ReadonlyArray<Event> => {
-    if (text === "") return []
-    hasText = true
-    const logprobs = generation.logprobs === undefined ? [] : logprobsOf(choice)
-    return [{ type: "text", text, tokens: counter.count(text), ...(logprobs.length === 0 ? {} : { logprobs }) }]
+  constructor(generation: Generation, target: Target) {
+    this.#generation = generation
+    this.#target = target
+    this.#counter = makeCounter(generation)
   }
-  return {
-    /**
-     * @param choice ignored after one with a finish reason
-     * @param given the choice's message or delta
-     */
-    push: (choice: Fields, given: Fields): ReadonlyArray<Event> => {
-      if (finish !== undefined) return []
-      const message = functionCallsOnly(given)
-      refusal += textAt(message, "refusal") ?? ""
-      finish = codeOf(choice["finish_reason"])
-      stopReason = textAt(choice, "stop_reason")
-      const events = [...thoughtEvents(message, counter.count), ...textEvents(choice, contentOf(message["content"]))]
-      const deltas = callDeltas(message)
-      if (deltas.length === 0) return events
-      calls ??= ToolCallAssembler.make(generation, counter.count)
-      return [...events, ...deltas.flatMap(calls.push)]
-    },
-    /** Whether there was a finish reason. */
-    isFinished: () => finish !== undefined,
-    /** Adds a piece of text to an answer that has text. */
-    pushText: (text: string): Event => ({ type: "text", text, tokens: counter.count(text) }),
-    pushUsage: (body: Fields) => {
-      usage = usageOf(body["usage"]) ?? usage
-    },
-    end: (): DecodeResult => {
-      if (finish === undefined || interruptions.has(finish)) return Result.fail(cut(target))
-      const isBegun = hasText || hasCalls()
-      if (!isBegun && contentFilters.has(finish)) return refused(target, "its content filter ended the answer.")
-      if (!isBegun && refusal !== "") return refused(target, brief(refusal))
-      const held = calls === undefined ? [] : calls.end()
-      if (held === undefined) return Result.fail(malformed(target, "a tool call without a name"))
-      const reason = finishReasonOf(finish, hasCalls(), hasText)
-      const stop = stopOf(generation, reason, stopReason)
-      return Result.succeed([...held, { type: "finish", reason, usage: counter.usage(usage), ...stop }])
+
+  /**
+   * @param choice ignored after one with a finish reason
+   * @param message the choice's message or delta
+   */
+  push(choice: Fields, message: Fields): ReadonlyArray<Event> {
+    if (this.#finish !== undefined) return []
+    this.#refusal += textAt(message, "refusal") ?? ""
+    this.#finish = codeOf(choice["finish_reason"])
+    this.#stopReason = textAt(choice, "stop_reason")
+    const events: Array<Event> = []
+    const thoughts = thoughtsOf(message)
+    if (thoughts !== undefined) {
+      events.push({ type: "thoughts", text: thoughts, tokens: this.#counter.count(thoughts) })
     }
+    const text = contentOf(message["content"])
+    if (text !== "") events.push(this.#text(choice, text))
+    for (const delta of callDeltas(this.#functionCallsOnly(message))) {
+      this.#calls ??= ToolCallAssembler.make(this.#generation, this.#counter.count)
+      events.push(...this.#calls.push(delta))
+    }
+    return events
+  }
+
+  #text(choice: Fields, text: string): Event {
+    this.#hasText = true
+    const tokens = this.#counter.count(text)
+    const logprobs = this.#generation.logprobs === undefined ? [] : logprobsOf(choice)
+    return logprobs.length === 0 ? { type: "text", text, tokens } : { type: "text", text, tokens, logprobs }
+  }
+
+  /** The message without calls of custom tools, which the events do not represent. */
+  #functionCallsOnly(message: Fields): Fields {
+    const calls = listAt(message, "tool_calls")
+    if (calls.length === 0) return message
+    const functions = calls.filter((call, position) => {
+      const index = countAt(call, "index") ?? position
+      if ((textAt(call, "type") ?? "function") !== "function") (this.#custom ??= new Set()).add(index)
+      return this.#custom?.has(index) !== true
+    })
+    return functions.length === calls.length ? message : { ...message, tool_calls: functions }
+  }
+
+  /** Whether there was a finish reason. */
+  isFinished(): boolean {
+    return this.#finish !== undefined
+  }
+
+  /** Adds a piece of text to an answer that has text. */
+  pushText(text: string): Event {
+    return { type: "text", text, tokens: this.#counter.count(text) }
+  }
+
+  pushUsage(body: Fields): void {
+    this.#usage = usageOf(body["usage"]) ?? this.#usage
+  }
+
+  /** The rest of the events, the last of which is the finish. */
+  end(): DecodeResult {
+    const finish = this.#finish
+    const target = this.#target
+    if (finish === undefined || interruptions.has(finish)) return Result.fail(cut(target))
+    const hasCalls = this.#calls !== undefined && this.#calls.size() > 0
+    const refusal = this.#hasText || hasCalls ? undefined : this.#refusalOf(finish)
+    if (refusal !== undefined) return refused(target, refusal)
+    const held = this.#calls === undefined ? [] : this.#calls.end()
+    if (held === undefined) return Result.fail(malformed(target, "a tool call without a name"))
+    return Result.succeed([...held, this.#finished(finishReasonOf(finish, hasCalls, this.#hasText))])
+  }
+
+  /** Why an answer without content was refused; undefined if it was not. */
+  #refusalOf(finish: string): string | undefined {
+    if (contentFilters.has(finish)) return "its content filter ended the answer."
+    return this.#refusal === "" ? undefined : brief(this.#refusal)
+  }
+
+  #finished(reason: FinishReason): Event {
+    const usage = this.#counter.usage(this.#usage)
+    const stop = stopOf(this.#generation, reason, this.#stopReason)
+    return stop === undefined ? { type: "finish", reason, usage } : { type: "finish", reason, usage, stop }
   }
 }
 
@@ -313,7 +338,7 @@ const textForm: TextForm = {
 }
 
 export const events = (generation: Generation, target: Target): EventDecoder => {
-  const decoder = makeMessageDecoder(generation, target)
+  const decoder = new MessageDecoder(generation, target)
   const choices = choicesOf(generation)
   const chunks = isNative(generation, target.options)
     ? DecodeNative.makeChunks(isLegacy(generation), choices)
@@ -386,9 +411,10 @@ const withNative = (
   if (listAt(answer, "choices").length > 1 || reason === undefined || !isPlain(choice, message, reason)) {
     return DecodeNative.buffered(answer, choice, decoded, isLegacy(generation), choicesOf(generation), text)
   }
-  const native: Native = { dialect: "openai", form: "buffered", body: answer, hasMore: false }
-  const passed = text === undefined ? native : { ...native, text }
-  return Result.succeed([{ type: "native", native: passed, content: false, tokens: 0 }, ...events])
+  const native: Native = text === undefined
+    ? { dialect: "openai", form: "buffered", body: answer, hasMore: false }
+    : { dialect: "openai", form: "buffered", body: answer, text, hasMore: false }
+  return Result.succeed([{ type: "native", native, content: false, tokens: 0 }, ...events])
 }
 
 /** Decodes a buffered answer. */
@@ -402,7 +428,7 @@ export const buffered = (body: unknown, generation: Generation, target: Target, 
   if (answer === undefined || choice === undefined || message === undefined) {
     return Result.fail(malformed(target, "no `choices[0].message`. Check `provider` and `baseUrl` of the deployment"))
   }
-  const decoder = makeMessageDecoder(generation, target)
+  const decoder = new MessageDecoder(generation, target)
   decoder.pushUsage(answer)
   const events = decoder.push(choice, message)
   const decoded = Result.map(decoder.end(), (finish) => [...events, ...finish])

@@ -91,13 +91,13 @@ const seed32 = (seed: bigint): number => Number(BigInt.asUintN(32, seed))
 
 type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 
-const samplingOf = (body: ChatRequest, seed: bigint | undefined): Partial<Request> => {
-  const sampling: Record<string, unknown> = {}
-  for (const [field, name] of FieldNames.sampling) if (field in body) sampling[name] = body[field]
-  // 0 means no limit, as for other servers.
-  if (body.top_k === 0) delete sampling["topK"]
-  if (seed !== undefined) sampling["seed"] = seed32(seed)
-  return sampling
+const addSampling = (request: Mutable<Request>, body: ChatRequest, seed: bigint | undefined): void => {
+  const sampling = request as unknown as Record<string, unknown>
+  for (const [field, name] of FieldNames.sampling) {
+    // 0 means no limit, as for other servers.
+    if (field in body && (field !== "top_k" || body.top_k !== 0)) sampling[name] = body[field]
+  }
+  if (seed !== undefined) request.seed = seed32(seed)
 }
 
 const choiceOf = (choice: ChatRequest["tool_choice"]): Partial<Request> => {
@@ -121,14 +121,12 @@ const formatOf = ({ response_format: format }: ChatRequest): Partial<Request> =>
   return format.type === "json_object" ? { format: { type: "json_object" } } : {}
 }
 
-/** The limits and the log probabilities of the answer. */
-const outputOf = (body: ChatRequest): Partial<Request> => {
+/** Adds the limits and the log probabilities of the answer. */
+const addOutput = (output: Mutable<Request>, body: ChatRequest): void => {
   const maxTokens = body.max_completion_tokens ?? body.max_tokens
-  const output: Mutable<Partial<Request>> = {}
   if (maxTokens !== undefined) output.maxTokens = maxTokens
   if (body.stop !== undefined) output.stop = typeof body.stop === "string" ? [body.stop] : body.stop
   if (body.logprobs === true) output.logprobs = body.top_logprobs ?? 0
-  return output
 }
 
 /** The messages; with `continue_final_message`, the last one is the assistant prefix. */
@@ -172,17 +170,12 @@ const requestsOf = (
   const { n = 1 } = body
   const source: Mutable<Source> = sourceOf(json, exact, FieldNames.chat)
   if (text !== undefined) source.text = new JsonText(text, exact)
-  const shared: Request = {
-    ...samplingOf(body, seed),
-    ...outputOf(body),
-    ...toolingOf(body),
-    ...formatOf(body),
-    ...callerOf(body, caller),
-    ...cacheOf(caller),
-    model: body.model,
-    ...conversationOf(body),
-    source
-  }
+  const shared: Mutable<Request> = { model: body.model, ...conversationOf(body), source }
+  addSampling(shared, body, seed)
+  addOutput(shared, body)
+  if (body.tools !== undefined) Object.assign(shared, toolingOf(body))
+  if (body.response_format !== undefined) Object.assign(shared, formatOf(body))
+  Object.assign(shared, callerOf(body, caller), cacheOf(caller))
   if (n === 1) return { requests: [shared] }
   const { n: _, ...single } = exact
   const choice = (index: number): Request => {

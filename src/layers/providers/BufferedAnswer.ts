@@ -12,16 +12,22 @@ import type { FinishReason } from "../../domain/Job.ts"
 import type { EventReceiver, StartedAnswer } from "../../services/engines/Engine.ts"
 import type { BodyReceiver, HttpExchange, ResponseBody, StartedExchange } from "./HttpExchange.ts"
 
-const decoder = new TextDecoder()
+const byteOrderMark = "\ufeff"
 
 /** The most bytes of a character of UTF-8. */
 const mostOfCharacter = 4
+
+/** Not by a `TextDecoder`, which allocates more than the text. */
+const decode = ({ buffer, byteLength, byteOffset }: Uint8Array): string => {
+  const text = Buffer.from(buffer, byteOffset, byteLength).toString()
+  return text.startsWith(byteOrderMark) ? text.slice(1) : text
+}
 
 /** The text of a body, without a character at its end that is cut; undefined if it is not UTF-8. */
 const textOf = (bytes: Uint8Array): string | undefined => {
   for (let missing = 0; missing < mostOfCharacter; missing++) {
     const text = bytes.subarray(0, bytes.length - missing)
-    if (isUtf8(text)) return decoder.decode(text)
+    if (isUtf8(text)) return decode(text)
   }
   return undefined
 }
