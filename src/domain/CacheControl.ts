@@ -26,28 +26,54 @@ export const parse = (header: string): CacheControl | undefined => {
   return Object.keys(found).length === 0 ? undefined : found
 }
 
+/** How answers to similar requests are found. */
+export interface SemanticSettings {
+  /** The model that embeds questions. */
+  readonly embeddings: string
+  /** The least cosine similarity of two questions with one answer: above 0, at most 1. */
+  readonly threshold: number
+  /** The least difference to the similarity of the nearest question with another answer. */
+  readonly margin: number
+  /** The longest that an embedding may delay a request, ms. */
+  readonly timeoutMs: number
+  /** Bounds for each tenant of the model: the number of questions, and their memory. */
+  readonly entries: number
+  readonly bytes: number
+}
+
 /** Which answers of a model are cached. */
 export interface CacheSettings {
   /** ms, above 0 */
   readonly ttlMs: number
   /** `deterministic`: of requests with temperature 0 or a seed. */
   readonly when: "deterministic" | "always"
+  /** Undefined if only equal requests share answers. */
+  readonly semantic?: SemanticSettings
 }
 
 /**
  * Where a cached answer was found. `memory` has answers as events, `compact` has them as text, `store` has them in the
- * database or in Redis, and `flight` is an answer to the same request that was generated at the time.
+ * database or in Redis, `flight` is an answer to the same request that was generated at the time, and `semantic` is an
+ * answer to a similar request.
  */
-export type Tier = "memory" | "compact" | "store" | "flight"
+export const tiers = ["memory", "compact", "store", "flight", "semantic"] as const
+export type Tier = typeof tiers[number]
 
 /** How the cache took part in an answer. */
 export type CacheUse =
-  | { readonly result: "hit"; readonly tier: Tier; readonly ageMs: number; readonly key: string }
+  | {
+    readonly result: "hit"
+    readonly tier: Tier
+    readonly ageMs: number
+    readonly key: string
+    /** Of the question that was answered, in the tier `semantic`: cosine, at most 1. */
+    readonly similarity?: number
+  }
   | { readonly result: "miss"; readonly key: string }
   /** The model has a cache that does not apply to the request. */
   | { readonly result: "bypass" }
 
-/** Response headers: `hit` with its tier, its age in s and its key, `miss`, or `bypass`. */
+/** Response headers: `hit` with its tier, its age in s, its key and its similarity, `miss`, or `bypass`. */
 export const headersOf = (use: CacheUse): Readonly<Record<string, string>> => {
   switch (use.result) {
     case "hit":
@@ -55,7 +81,8 @@ export const headersOf = (use: CacheUse): Readonly<Record<string, string>> => {
         "x-troupe-cache": "hit",
         "x-troupe-cache-tier": use.tier,
         "x-troupe-cache-age": String(Math.floor(use.ageMs / 1000)),
-        "x-troupe-cache-key": use.key
+        "x-troupe-cache-key": use.key,
+        ...(use.similarity === undefined ? {} : { "x-troupe-cache-similarity": use.similarity.toFixed(3) })
       }
     case "miss":
       return { "x-troupe-cache": "miss", "x-troupe-cache-key": use.key }

@@ -99,6 +99,20 @@ export const cache = {
   marksKeptMs: Duration.toMillis(Duration.days(31))
 }
 
+/** Answers to similar requests. */
+export const semanticCache = {
+  threshold: 0.9,
+  margin: 0.02,
+  timeout: Duration.millis(500),
+  /** Of each tenant and model. */
+  entries: 1_000,
+  bytes: 8 * 2 ** 20,
+  /** Of all tenants and models. */
+  totalBytes: 64 * 2 ** 20,
+  /** Of a question, characters: an embedding of a longer text hides differences. */
+  longestQuestion: 2_000
+}
+
 /** Rows on their way to storage: how many wait and are written together at most, and times in ms. */
 export const writeBehind = {
   capacity: 10_000,

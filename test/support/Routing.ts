@@ -41,6 +41,8 @@ export interface Part {
   readonly fails?: { readonly after?: number; readonly reason: InferenceError.Reason }
   /** The number of failing jobs; default all. */
   readonly failures?: number
+  /** The embedding of a text; default the same for all. */
+  readonly vectorOf?: (text: string) => ReadonlyArray<number>
   /** The number of successful jobs before the first failure; default 0. */
   readonly successes?: number
 }
@@ -129,7 +131,11 @@ const makeEngine = (world: World, id: string, part: Part, caller: Caller): Engin
             job.left = exit._tag === "Failure" && exit.cause.reasons.some((reason) => reason._tag === "Interrupt")
           }))
       })),
-    embed: (inputs) => played(inputs.map(() => Result.succeed({ vector: Float32Array.of(1), promptTokens: 1 })))
+    embed: (inputs) =>
+      played(inputs.map((text) => {
+        const { vectorOf = () => [1] } = part
+        return Result.succeed({ vector: Float32Array.from(vectorOf(text)), promptTokens: 1 })
+      }))
   })
 }
 

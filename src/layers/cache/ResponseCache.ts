@@ -19,6 +19,7 @@ import * as Encoded from "../../services/cache/CachedAnswer.ts"
 import { fits, sizeOf } from "../../services/cache/CachePolicy.ts"
 import type { Found, Selection } from "../../services/cache/ResponseCache.ts"
 import { ResponseCache } from "../../services/cache/ResponseCache.ts"
+import { SemanticIndex } from "../../services/cache/SemanticIndex.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import type { AnswerStore } from "./AnswerStore.ts"
 import { open as openStore } from "./AnswerStore.ts"
@@ -152,8 +153,10 @@ class Tiers {
   readonly #clears: Clears
   readonly #memory: MemoryTiers
   readonly #store: AnswerStore | undefined
+  readonly similar: SemanticIndex
 
   constructor(options: Options, clock: Clock.Clock, clears: Clears, store: AnswerStore | undefined) {
+    this.similar = new SemanticIndex(clock, Defaults.semanticCache.totalBytes)
     this.#clock = clock
     this.#clears = clears
     this.#memory = new MemoryTiers(options, clock)
@@ -197,6 +200,7 @@ class Tiers {
   clear(which: Selection): Effect.Effect<number> {
     return Effect.suspend(() => {
       const count = this.#memory.clear(which)
+      this.similar.clear(which)
       const mark = which.key === undefined ? this.#clears.add(which, this.#now()) : undefined
       return Effect.as(this.#store === undefined ? Effect.void : this.#store.clear(which.key, mark), count)
     })
@@ -204,6 +208,7 @@ class Tiers {
 
   turnOff(isOff: boolean): void {
     this.#memory.turnOff(isOff)
+    this.similar.turnOff(isOff)
   }
 
   contents() {
@@ -225,6 +230,7 @@ export const layerWith = (options: Options): Layer.Layer<ResponseCache> =>
         recall: (key) => tiers.recall(key),
         ...(store === undefined ? {} : { recallStored: (key) => tiers.recallStored(store, key) }),
         keep: (key, answer) => tiers.keep(key, answer),
+        similar: tiers.similar,
         clear: (which) => tiers.clear(which),
         turnMemoryOff: (isOff) => tiers.turnOff(isOff),
         contents: () => tiers.contents()

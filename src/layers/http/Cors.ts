@@ -26,6 +26,7 @@ const routingHeaderNames = [
   "x-troupe-cache",
   "x-troupe-cache-age",
   "x-troupe-cache-key",
+  "x-troupe-cache-similarity",
   "x-troupe-cache-tier",
   "x-troupe-decision",
   "x-troupe-deployment"

@@ -25,6 +25,10 @@ export interface Lookup extends CachePlan {
   readonly model: Model
   readonly settings: CacheSettings
   readonly key: string
+  /** The weights that the key is of, as a hash. */
+  readonly weights: string
+  /** Those of a deployment; undefined if it is none of the model's. */
+  readonly weightsOf: (deployment: string) => string | undefined
   /** The key of an answer by a deployment; undefined if it is none of the model's. */
   readonly keyOf: (deployment: string) => string | undefined
 }
@@ -75,6 +79,8 @@ export class CacheLookup {
       model,
       settings,
       key: `${weights}.${asked}`,
+      weights,
+      weightsOf: (deployment) => byDeployment.get(deployment),
       keyOf: (deployment) => {
         const answering = byDeployment.get(deployment)
         return answering && `${answering}.${asked}`

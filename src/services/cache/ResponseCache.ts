@@ -9,11 +9,15 @@
 import { Context, Effect } from "effect"
 import type { Tier } from "../../domain/CacheControl.ts"
 import type { CachedAnswer } from "./CachedAnswer.ts"
+import type { SemanticIndex } from "./SemanticIndex.ts"
+
+/** The questions of kept answers: see `SemanticIndex`. */
+export type Similar = Pick<SemanticIndex, "add" | "find">
 
 /** An answer, and where it was. */
 export interface Found {
   readonly answer: CachedAnswer
-  readonly tier: Exclude<Tier, "flight">
+  readonly tier: Exclude<Tier, "flight" | "semantic">
   /** Since its generation began. */
   readonly ageMs: number
   readonly key: string
@@ -46,6 +50,8 @@ export class ResponseCache extends Context.Service<ResponseCache, {
   readonly recallStored?: (key: string) => Effect.Effect<Found | undefined>
   /** Replaces an earlier answer. The effect, if there is one, writes to the store. */
   readonly keep: (key: string, answer: CachedAnswer) => Effect.Effect<void> | void
+  /** The questions of answers that are kept; left out if only equal requests share answers. */
+  readonly similar?: Similar
   /** Returns the number of answers that memory had. Answers that are being generated are not kept. */
   readonly clear: (which: Selection) => Effect.Effect<number>
   /** While it is off, memory keeps no answers; those in the store remain. */

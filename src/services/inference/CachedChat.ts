@@ -36,6 +36,8 @@ import { isChecked, validated } from "./Pipeline.ts"
 import type { RequestState } from "./RequestTelemetry.ts"
 import * as RequestTelemetry from "./RequestTelemetry.ts"
 import { answeredFrom, Follower, SharedCall } from "./SharedCall.ts"
+import { SimilarQuestions } from "./SimilarQuestions.ts"
+import * as Tasks from "./Tasks.ts"
 import * as Validation from "./Validation.ts"
 
 interface Parts {
@@ -47,6 +49,8 @@ interface Parts {
   readonly lookup: CacheLookup
   readonly metrics: Metrics["Service"]
   readonly pipeline: Pipeline
+  /** Undefined if no model has answers to similar requests. */
+  readonly similar: SimilarQuestions | undefined
 }
 
 type RequestFiber = Fiber.Fiber<unknown, unknown>
@@ -62,7 +66,12 @@ const name = "response cache"
 
 const bypass: CacheUse = { result: "bypass" }
 
-const hitOf = ({ ageMs, key, tier }: Found): CacheUse => ({ result: "hit", tier, ageMs, key })
+const hitOf = ({ ageMs, key, tier }: Found): Extract<CacheUse, { result: "hit" }> => ({
+  result: "hit",
+  tier,
+  ageMs,
+  key
+})
 
 /** The sink of an answer to which the cache does not apply. */
 class BypassSink implements AnswerSink {
@@ -206,28 +215,68 @@ class CachedChat {
     if (this.#calls.size === 0) this.#calls = new Map()
   }
 
-  /** Looks into the store, then calls a deployment. */
+  /** Looks into the store and for similar requests, then calls a deployment. */
   #run(asked: Asked, call: SharedCall, follower: Follower, buffered: boolean): Effect.Effect<void, InferenceError> {
-    const { cache, callbacks } = this.#parts
-    const { found: { key, maxAgeMs } } = asked
+    const { cache, callbacks, similar } = this.#parts
+    const { found: { key, maxAgeMs, settings } } = asked
     const called = Effect.suspend(() => {
       this.count(asked.request.model, follower.use)
       return this.#call(asked.request, call, buffered)
     })
-    if (cache.recallStored === undefined || maxAgeMs === undefined) return called
+    if (maxAgeMs === undefined) return called
+    const otherwise = similar === undefined || settings.semantic === undefined
+      ? called
+      : this.#orSimilar(similar, asked, call, follower, called)
+    if (cache.recallStored === undefined) return otherwise
     const recalled = callbacks.runWithin(name, Effect.suspend(() => cache.recallStored!(key)), undefined)
-    return Effect.flatMap(recalled, (found) => {
-      if (found === undefined || found.ageMs > maxAgeMs) return called
-      call.found = found
-      follower.use = hitOf(found)
-      const state = this.#begin(asked, follower.use)
-      if (state instanceof InferenceError) return Effect.fail(state)
-      follower.state = state
-      const { deployment, events } = found.answer
-      call.flight.begin(answeredFrom(deployment, state, follower.use))
-      call.flight.events(events)
-      return Effect.void
+    return Effect.flatMap(
+      recalled,
+      (found) =>
+        found === undefined || found.ageMs > maxAgeMs
+          ? otherwise
+          : this.#give(asked, call, follower, found, hitOf(found))
+    )
+  }
+
+  /** Gives the answer to a similar request, if there is one. */
+  #orSimilar(
+    similar: SimilarQuestions,
+    { fiber, found: lookup, request }: Asked,
+    call: SharedCall,
+    follower: Follower,
+    called: Effect.Effect<void, InferenceError>
+  ): Effect.Effect<void, InferenceError> {
+    const { callbacks } = this.#parts
+    return Effect.flatMap(similar.ask(request, lookup), (asked) => {
+      call.asked = asked
+      if (asked === undefined) return called
+      const nearest = callbacks.runWithin(name, similar.find(asked, lookup, request.tenant ?? ""), undefined)
+      return Effect.flatMap(nearest, (near) => {
+        if (near === undefined || near.found.ageMs > lookup.maxAgeMs!) return called
+        const { found, similarity } = near
+        const use: CacheUse = { ...hitOf(found), tier: "semantic", similarity }
+        return this.#give({ fiber, found: lookup, request }, call, follower, found, use)
+      })
     })
+  }
+
+  /** Answers the call with a kept answer. */
+  #give(
+    asked: Asked,
+    call: SharedCall,
+    follower: Follower,
+    found: Found,
+    use: Extract<CacheUse, { result: "hit" }>
+  ): Effect.Effect<void, InferenceError> {
+    call.found = found
+    follower.use = use
+    const state = this.#begin(asked, use)
+    if (state instanceof InferenceError) return Effect.fail(state)
+    follower.state = state
+    const { deployment, events } = found.answer
+    call.flight.begin(answeredFrom(deployment, state, use))
+    call.flight.events(events)
+    return Effect.void
   }
 
   #call(request: Request, { flight }: SharedCall, buffered: boolean): Effect.Effect<void, InferenceError> {
@@ -240,21 +289,29 @@ class CachedChat {
   }
 
   /** Keeps the answer of a call if it is complete. */
-  #keep({ fiber, found, request }: Asked, { at, flight, found: stored }: SharedCall): void {
+  #keep({ fiber, found, request }: Asked, call: SharedCall): void {
+    const { at, flight, found: stored } = call
     const key = flight.by && found.keyOf(flight.by.deployment)
     if (key === undefined || stored !== undefined || !flight.isWhole) return
     const events = flight.from(0)
     const { cache, callbacks } = this.#parts
     if (!CachePolicy.isKept(events, request)) return
-    callbacks.notify(name, () =>
-      cache.keep(key, {
-        model: found.model.name,
-        tenant: request.tenant ?? "",
-        deployment: flight.by!.deployment,
-        at,
-        ttlMs: found.settings.ttlMs,
-        events: replayOf(events)
-      }), fiber.context)
+    const { deployment } = flight.by!
+    const { model: { name: model }, settings: { ttlMs } } = found
+    const tenant = request.tenant ?? ""
+    const answer: CachedAnswer = { model, tenant, deployment, at, ttlMs, events: replayOf(events) }
+    callbacks.notify(name, () => cache.keep(key, answer), fiber.context)
+    this.#keepQuestion(found, call, key, answer)
+  }
+
+  /** Lets similar requests find the answer, if its question was embedded. */
+  #keepQuestion({ weightsOf }: Lookup, { asked }: SharedCall, key: string, answer: CachedAnswer): void {
+    const { callbacks, similar } = this.#parts
+    if (asked === undefined || similar === undefined) return
+    const { at, deployment, events, model, tenant, ttlMs } = answer
+    const weights = weightsOf(deployment)!
+    const left = ttlMs - (this.#now() - at)
+    callbacks.call(name, () => similar.keep(asked, { model, tenant, weights }, { events, key, ttlMs: left }), undefined)
   }
 }
 
@@ -369,6 +426,7 @@ export const make = Effect.fnUntraced(function*(pipeline: Pipeline, chat: Chat) 
   if (registry.models().every((model) => model.cache === undefined)) return chat
   const lookup = new CacheLookup({ cache, registry, router: yield* Router, routingOf })
   yield* CacheUpkeep.run(cache, lookup)
+  const isSemantic = registry.models().some((model) => model.cache?.semantic !== undefined)
   const parts: Parts = {
     cache,
     callbacks: yield* GuardedCallbacks.make,
@@ -376,7 +434,10 @@ export const make = Effect.fnUntraced(function*(pipeline: Pipeline, chat: Chat) 
     clock: yield* Clock.Clock,
     lookup,
     metrics: yield* Metrics,
-    pipeline
+    pipeline,
+    similar: isSemantic && cache.similar !== undefined
+      ? new SimilarQuestions(cache, cache.similar, Tasks.embedChecked(pipeline))
+      : undefined
   }
   return withCache(new CachedChat(parts), parts)
 })

@@ -11,6 +11,7 @@ import type { Passenger } from "../cache/FlightReaders.ts"
 import type { Found } from "../cache/ResponseCache.ts"
 import type { RequestState } from "./RequestTelemetry.ts"
 import * as RequestTelemetry from "./RequestTelemetry.ts"
+import type { Asked } from "./SimilarQuestions.ts"
 
 /** What a shared call does, and who is told of it. */
 export interface CallActions {
@@ -28,6 +29,8 @@ export class SharedCall {
   readonly at: number
   /** The answer of the store, where it has one: nothing is called then. */
   found: Found | undefined
+  /** What was asked, where similar requests share answers. */
+  asked: Asked | undefined
   readonly #actions: CallActions
   #fiber: Fiber.Fiber<void, InferenceError> | undefined
 

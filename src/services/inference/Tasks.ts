@@ -59,14 +59,19 @@ const embedding = ({ embed }: Pipeline, { inputs, source }: EmbedRequest) =>
       })))
 }
 
-export const embed = (pipeline: Pipeline) =>
-  Effect.fnUntraced(function*(input: EmbedRequest) {
-    const request = yield* validated(input, Validation.embeddings)
+/** As `embed`, for a request that needs no validation. */
+export const embedChecked = (pipeline: Pipeline) =>
+  Effect.fnUntraced(function*(request: EmbedRequest) {
     const routing = { ...request, capabilities: requiredByEmbedding(request), promptLength: lengthOf(request.inputs) }
     const routed = yield* pipeline.begin("embeddings", request, routing)
     const winner = yield* pipeline.execute(routed, embedding(pipeline, request))
     return { ...winner.value, ...answeredByOf(winner) }
   }, Effect.scoped)
+
+export const embed = (pipeline: Pipeline) => {
+  const embedded = embedChecked(pipeline)
+  return (input: EmbedRequest) => Effect.flatMap(validated(input, Validation.embeddings), embedded)
+}
 
 export const rerank = (pipeline: Pipeline) =>
   Effect.fnUntraced(function*(input: RerankRequest) {

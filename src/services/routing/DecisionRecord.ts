@@ -7,6 +7,7 @@
  * A record contains no text of prompts and answers.
  */
 import { Schema } from "effect"
+import { tiers } from "../../domain/CacheControl.ts"
 import { Exclusion } from "../../domain/InferenceError.ts"
 
 /** The name of cached responses in a model's `fallbacks`, and the deployment that a cached answer names. */
@@ -86,7 +87,7 @@ export const Record = Schema.Struct({
   /** The deployment that answered. */
   answeredBy: Schema.optionalKey(Schema.String),
   /** The tier of the cache that had the answer: no deployment was called. */
-  cache: Schema.optionalKey(Schema.Literals(["memory", "compact", "store", "flight"])),
+  cache: Schema.optionalKey(Schema.Literals(tiers)),
   /** Duration, ms; left out while it runs. */
   tookMs: Schema.optionalKey(Schema.Finite),
   end: Schema.optionalKey(Schema.Literals(["success", "failure", "interruption"]))

@@ -1,8 +1,9 @@
 /** The settings of the response cache: the section `cache`, and the field of a model. */
 import { Duration, Schema } from "effect"
-import type { CacheSettings } from "../../domain/CacheControl.ts"
+import type { CacheSettings, SemanticSettings } from "../../domain/CacheControl.ts"
 import * as Defaults from "../../domain/Defaults.ts"
-import { Bytes, Count, durationText, optional, Span } from "../../domain/Fields.ts"
+import { Bytes, Count, described, durationText, optional, Span } from "../../domain/Fields.ts"
+import type { KeyedProblem } from "../../domain/Problem.ts"
 import type { Environment } from "./Settings.ts"
 
 const longest = Defaults.cache.longestTimeToLive
@@ -38,10 +39,35 @@ export const Cache = Schema.Struct({
   )
 })
 
+const similarity = Schema.Finite.check(Schema.isBetween({ minimum: 0.5, maximum: 1 }))
+
+const semanticDefaults = Defaults.semanticCache
+
+/** The field `cache.semantic` of a model. */
+const Semantic = Schema.Struct({
+  embeddings: described("The model that embeds questions: one with an embedding deployment.", Schema.NonEmptyString),
+  threshold: optional(
+    `Least cosine similarity of two questions with one answer. Default ${semanticDefaults.threshold}.`,
+    similarity
+  ),
+  margin: optional(
+    `Least difference to the similarity of the nearest question with another answer. Default ${semanticDefaults.margin}.`,
+    Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 0.5 }))
+  ),
+  timeout: optional(
+    "Longest that an embedding delays a request, which then has no answer of a similar one. Default " +
+      `${durationText(Duration.toMillis(semanticDefaults.timeout))}.`,
+    Span
+  ),
+  entries: optional(`Questions that are kept for each tenant. Default ${semanticDefaults.entries}.`, Count),
+  memory: optional("Memory of these questions for each tenant, as 8 MiB or in bytes. Default 8 MiB.", Bytes)
+})
+
 /** The field `cache` of a model. */
 export const ModelCache = Schema.Struct({
   when: optional(`${whenText} Default cache.when.`, When),
-  ttl: optional(`${ttlText} Default cache.ttl.`, TimeToLive)
+  ttl: optional(`${ttlText} Default cache.ttl.`, TimeToLive),
+  semantic: optional("Whether requests that are only similar share answers, too. Default none.", Semantic)
 })
 
 type Section = typeof Cache.Type
@@ -56,6 +82,22 @@ export const boundsOf = (
   { entries = Defaults.cache.compactEntries, memory = Defaults.cache.memoryBytes }: Section
 ): CacheBounds => ({ memoryBytes: memory, compactEntries: entries })
 
+const semanticOf = ({
+  embeddings,
+  entries = semanticDefaults.entries,
+  margin = semanticDefaults.margin,
+  memory = semanticDefaults.bytes,
+  threshold = semanticDefaults.threshold,
+  timeout = semanticDefaults.timeout
+}: typeof Semantic.Type): SemanticSettings => ({
+  embeddings,
+  entries,
+  margin,
+  bytes: memory,
+  threshold,
+  timeoutMs: Duration.toMillis(timeout)
+})
+
 /** The cache of a model; undefined if it has none. */
 export const modelCacheOf = (
   section: Section,
@@ -64,5 +106,23 @@ export const modelCacheOf = (
 ): CacheSettings | undefined => {
   const when = own.when ?? section.when ?? (environment === "production" ? "deterministic" : "never")
   if (when === "never") return undefined
-  return { when, ttlMs: Duration.toMillis(own.ttl ?? section.ttl ?? Defaults.cache.timeToLive) }
+  return {
+    when,
+    ttlMs: Duration.toMillis(own.ttl ?? section.ttl ?? Defaults.cache.timeToLive),
+    ...(own.semantic === undefined ? {} : { semantic: semanticOf(own.semantic) })
+  }
 }
+
+/** Models that embed questions and are not configured. */
+export const cacheProblems = (
+  models: Readonly<Record<string, { readonly cache?: typeof ModelCache.Type | undefined }>>,
+  known: ReadonlyArray<string>
+): ReadonlyArray<KeyedProblem> =>
+  Object.entries(models).flatMap(([model, { cache }]) => {
+    const embeddings = cache?.semantic?.embeddings
+    if (embeddings === undefined || known.includes(embeddings)) return []
+    return [{
+      path: ["models", model, "cache", "semantic", "embeddings"],
+      expected: `Expected the name of a model. Available models: ${known.join(", ")}`
+    }]
+  })

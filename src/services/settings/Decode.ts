@@ -20,6 +20,7 @@ import { engineKinds } from "../engines/EngineKinds.ts"
 import { languageModel } from "../engines/LanguageModelKind.ts"
 import { cachedResponses } from "../routing/DecisionRecord.ts"
 import { admissionProblems } from "./AdmissionSettings.ts"
+import { cacheProblems } from "./CacheSettings.ts"
 import { redundantEngine, withHint } from "./Hints.ts"
 import { interpolate, isSingleReference, looksLikeSecret, referencesIn, withoutQuotes } from "./Interpolation.ts"
 import { keyProblems } from "./KeySettings.ts"
@@ -246,6 +247,7 @@ const inspect = (base: Tree, over: Tree, environment: Environment, context: Reso
       ...storageProblems(source),
       ...keyProblems(source.keys),
       ...admissionProblems(source),
+      ...cacheProblems(source.models ?? {}, namesIn(raw, "models")),
       ...routingProblems(source, { models: namesIn(raw, "models"), policies: namesIn(raw, "policies") })
     ].map(({ expected, path }) => ({ path: place(path), expected }))
   ]

@@ -152,6 +152,44 @@ describe("the tiers in memory", () => {
     }).pipe(cacheWith()))
 })
 
+describe("the questions of kept answers", () => {
+  const asked = {
+    model: "chat",
+    tenant: "one",
+    scope: "scope",
+    words: Uint32Array.of(1),
+    vector: Float32Array.of(1)
+  }
+  const settings = { threshold: 0.9, margin: 0.02, entries: 10, bytes: 10_000 }
+  const add = (cache: Cache) => cache.similar!.add(asked, "a", "A", minute, settings)
+  const find = (cache: Cache) => cache.similar!.find(asked, settings)?.key
+
+  it.effect.each([{ key: "a" }, { model: "chat" }, { tenant: "one" }, {}])(
+    "are cleared with the answers of %o",
+    (which) =>
+      Effect.gen(function*() {
+        const cache = yield* ResponseCache
+        add(cache)
+        assert.strictEqual(find(cache), "a")
+        yield* cache.clear(which)
+        assert.isUndefined(find(cache))
+      }).pipe(cacheWith())
+  )
+
+  it.effect("are not held while memory is off", () =>
+    Effect.gen(function*() {
+      const cache = yield* ResponseCache
+      add(cache)
+      cache.turnMemoryOff(true)
+      assert.isUndefined(find(cache))
+      add(cache)
+      cache.turnMemoryOff(false)
+      assert.isUndefined(find(cache))
+      add(cache)
+      assert.strictEqual(find(cache), "a")
+    }).pipe(cacheWith()))
+})
+
 type BackingService = Persistence.BackingPersistence["Service"]
 
 /** A cache with a memory of its own: as another process of the same store. */

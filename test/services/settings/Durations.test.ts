@@ -47,6 +47,7 @@ const found = new Map(
 
 /** What must stand beside a field for the rest of the file to be right. */
 const beside: Readonly<Record<string, object>> = {
+  "models.*.cache.semantic": { embeddings: "any" },
   "models.*": { deployments: [{ provider: "openai", model: "m" }] },
   "models.*.deployments.0": { provider: "openai", model: "m" },
   "policies.*.hedge": { share: 0.5 }
