@@ -35,6 +35,9 @@ import * as FakeKind from "./services/engines/FakeKind.ts"
 import * as LlamaKind from "./services/engines/LlamaKind.ts"
 import * as OnnxKind from "./services/engines/OnnxKind.ts"
 import { none as noProviders, Providers as ProvidersService } from "./services/engines/Providers.ts"
+import type { Hooks } from "./services/guard/Hooks.ts"
+import { GuardHooks } from "./services/guard/Hooks.ts"
+import * as RequestGuard from "./services/guard/RequestGuard.ts"
 import * as Breaker from "./services/health/Breaker.ts"
 import * as Readiness from "./services/health/Readiness.ts"
 import * as Inference from "./services/inference/Inference.ts"
@@ -86,6 +89,7 @@ export const memory = Memory.layer
 /** Every service, wired. */
 const assemble = (all: Services) =>
   all.inference.pipe(
+    Layer.provide(RequestGuard.layerSettings),
     Layer.provideMerge(
       Layer.mergeAll(
         all.router,
@@ -197,6 +201,23 @@ export const strategy = (custom: Strategy): Layer.Layer<never, SettingsError> =>
     ? Layer.succeed(AppParts.customStrategy(custom.name), custom)
     : Layer.effectDiscard(Effect.fail(new SettingsError({ source: "the options of App.strategy", problems })))
 }
+
+/**
+ * Hooks that see each request before it is routed, and each answer before it is given. A part of `core` and of `layer`.
+ *
+ * @param hooks `before` and `after`, effects that allow, flag, reject or redact; `onFailure`, default `reject`
+ *
+ * **Example**
+ *
+ * ```ts
+ * const polite = App.hooks({
+ *   before: ({ texts }) =>
+ *     Effect.succeed({ action: texts.some(({ text }) => text.includes("stupid")) ? "reject" : "allow" })
+ * })
+ * const app = App.layer().pipe(Layer.provide(polite))
+ * ```
+ */
+export const hooks = (hooks: Hooks): Layer.Layer<never> => Layer.succeed(GuardHooks, hooks)
 
 /** The runtime with every part, some services replaced. Requires only `Settings`. */
 export const runtimeWith = (replaced: Partial<Services>) => {

@@ -24,6 +24,7 @@ import type { Stream } from "effect"
 import { Schema } from "effect"
 import type { CacheUse } from "./CacheControl.ts"
 import { CacheControl } from "./CacheControl.ts"
+import type { PolicyUse } from "./GuardRule.ts"
 import { Identity } from "./Identity.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
@@ -321,6 +322,8 @@ export interface AnsweredBy {
   readonly cache?: CacheUse
   /** What limits and budgets say; left out for a request without a key, limits and budgets. */
   readonly admitted?: Admitted
+  /** What the input policy changed in the request; left out where it changed nothing. */
+  readonly policy?: PolicyUse
 }
 
 /** An answer whose first event has arrived. A `handoff` event names a deployment that continues it. */

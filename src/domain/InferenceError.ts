@@ -43,7 +43,9 @@ export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("Invali
   /** Paths of further values with the same problem. */
   alsoAt: Schema.optionalKey(Schema.Array(Schema.String)),
   /** Whether the paths are those of the caller's own body (`Source`); default false: those of the request. */
-  inBody: Schema.optionalKey(Schema.Boolean)
+  inBody: Schema.optionalKey(Schema.Boolean),
+  /** The rule of the input policy that rejects the request, if one does. */
+  rule: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
     return this.path === undefined ? this.detail : `${[this.path, ...this.alsoAt ?? []].join(", ")}: ${this.detail}`
@@ -51,12 +53,13 @@ export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("Invali
 
   /** The same problem with other paths, as those of a dialect. */
   renamed(rename: (path: string) => string, detail = this.detail): InvalidRequest {
-    const { alsoAt, inBody, path } = this
+    const { alsoAt, inBody, path, rule } = this
     return new InvalidRequest({
       detail,
       ...(path === undefined ? {} : { path: rename(path) }),
       ...(alsoAt === undefined ? {} : { alsoAt: alsoAt.map(rename) }),
-      ...(inBody === undefined ? {} : { inBody })
+      ...(inBody === undefined ? {} : { inBody }),
+      ...(rule === undefined ? {} : { rule })
     })
   }
 }

@@ -170,6 +170,34 @@ export const bodyOrTextWith = (source: Source, changes: Fields): Fields | string
   return text.with(body, changes) ?? bodyWith(source, changes)
 }
 
+/** A copy of a value without the value at a path below it. A list that becomes empty is left out itself. */
+const withoutAt = (value: unknown, [step, ...below]: UnknownField["path"]): unknown => {
+  if (Array.isArray(value)) {
+    const list = below.length === 0
+      ? value.toSpliced(step as number, 1)
+      : value.with(step as number, withoutAt(value[step as number], below))
+    return list.length === 0 ? undefined : list
+  }
+  if (!isObject(value)) return value
+  const inner = below.length === 0 ? undefined : withoutAt(value[step!], below)
+  const others = Object.entries(value).filter(([name]) => name !== step)
+  return Object.fromEntries(inner === undefined ? others : [...others, [step, inner]])
+}
+
+/** The request with another body, which its text no longer is. */
+export const withBody = ({ text: _, ...source }: Source, body: Fields): Source => ({ ...source, body })
+
+/** The request without the unknown fields that a deployment may not ignore. */
+export const withoutUnknownFields = (source: Source): Source => {
+  const { text: _, unknownFields: __, ...known } = source
+  // From the end, so that the indexes of elements before stay.
+  const body = requiredFields(source).toReversed().reduce<unknown>(
+    (body, { path }) => withoutAt(body, path),
+    source.body
+  )
+  return { ...known, body: body as Fields }
+}
+
 /** The request without these fields. */
 export const without = (source: Source, names: ReadonlyArray<string>): Source => ({
   ...source,

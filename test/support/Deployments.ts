@@ -4,6 +4,7 @@ import * as Defaults from "../../src/domain/Defaults.ts"
 import type { Deployment } from "../../src/domain/Deployment.ts"
 import type { Engine } from "../../src/services/engines/Engine.ts"
 import { admissionOf } from "../../src/services/settings/AdmissionSettings.ts"
+import { allRules } from "../../src/services/settings/GuardSettings.ts"
 import { defaultServer } from "../../src/services/settings/Resolution.ts"
 import type { Resolved } from "../../src/services/settings/Settings.ts"
 
@@ -34,6 +35,7 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
   store: { folder: "/nowhere" },
   storage: { type: "memory" },
   cache: Defaults.cache,
+  guard: { modes: allRules("off"), unknownFields: "pass" },
   policies: [],
   models: [],
   ...more

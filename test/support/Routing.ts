@@ -15,6 +15,7 @@ import * as ResponseCacheLayer from "../../src/layers/cache/ResponseCache.ts"
 import * as ModelFiles from "../../src/layers/engines/ModelFiles.ts"
 import { ResponseCache } from "../../src/services/cache/ResponseCache.ts"
 import type { Engine } from "../../src/services/engines/Engine.ts"
+import { GuardPolicy } from "../../src/services/guard/RequestGuard.ts"
 import * as Breaker from "../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../src/services/inference/Inference.ts"
 import type { Inference } from "../../src/services/inference/Inference.ts"
@@ -27,6 +28,8 @@ import * as Metrics from "../../src/services/observability/Metrics.ts"
 import * as Backoff from "../../src/services/resilience/Backoff.ts"
 import * as DecisionLog from "../../src/services/routing/DecisionLog.ts"
 import * as Router from "../../src/services/routing/Router.ts"
+import type { GuardSettings } from "../../src/services/settings/GuardSettings.ts"
+import { allRules } from "../../src/services/settings/GuardSettings.ts"
 import { Settings } from "../../src/services/settings/Settings.ts"
 import * as Deployments from "./Deployments.ts"
 
@@ -70,6 +73,8 @@ export interface Setting {
   readonly fallbacks?: Readonly<Record<string, ReadonlyArray<string>>>
   /** Of every model. */
   readonly cache?: CacheSettings
+  /** The input policy; default none. */
+  readonly guard?: Partial<GuardSettings>
   /** Measurements of deployments before the first request. */
   readonly events?: ReadonlyArray<ActorEvent>
   /** The program's own instead of the built-in one. */
@@ -168,6 +173,7 @@ export const world = (setting: Setting): World => {
     status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 }),
     statuses: Effect.succeed([])
   })
+  const guard: GuardSettings = { modes: allRules("off"), unknownFields: "pass", ...setting.guard }
   const settings = { models: configured, policies: [own, ...policies] } as Partial<Settings["Service"]>
   const routerLayer = measure === undefined
     ? Router.layer
@@ -189,6 +195,7 @@ export const world = (setting: Setting): World => {
     ]),
     Layer.provideMerge(Breaker.layer),
     Layer.provide([Registry.layer, actors, ModelFiles.layer]),
+    Layer.provide(Layer.succeed(GuardPolicy, guard)),
     Layer.provide(Layer.succeed(Settings, settings as Settings["Service"]))
   )
   const made: World = { jobs: [], layer }

@@ -95,7 +95,19 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
   )
   const common: Node = { properties: Object.fromEntries(shared.map((name) => [name, kinds[0]!.properties![name]!])) }
   return new Map([
-    ...["server", "engines", "memory", "circuits", "keyCooldowns", "store", "storage", "redis", "cache", "ledger"].map(
+    ...[
+      "server",
+      "engines",
+      "memory",
+      "circuits",
+      "keyCooldowns",
+      "store",
+      "storage",
+      "redis",
+      "cache",
+      "ledger",
+      "guard"
+    ].map(
       (section) => [section, table({ properties: { [section]: properties[section]! } })] as const
     ),
     ["top", table({ properties: scalarsOf(properties) })],

@@ -76,7 +76,8 @@ const upstreamFailed = ({ retryAfterMs, status }: Named<"UpstreamFailed">): Opti
 type Named<Tag> = Extract<Reason, { readonly _tag: Tag }>
 
 const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, names: ErrorNames) => Options } = {
-  InvalidRequest: ({ path }, { rename }) => invalid(null, path === undefined ? null : rename(path)),
+  InvalidRequest: ({ path, rule }, { rename }) =>
+    invalid(rule === undefined ? null : "content_policy_violation", path === undefined ? null : rename(path)),
   ModelNotFound: () => invalid("model_not_found", "model", 404),
   ContextLengthExceeded: (_, { prompt }) => invalid("context_length_exceeded", prompt),
   QueueFull: ({ retryAfterMs }) => tooMany("queue_full", retryAfterMs),

@@ -217,11 +217,11 @@ export const misspelt = (source: Source): Unknown | undefined => {
 }
 
 /**
- * The error if no deployment of the model accepts the fields: about a misspelt one first, else about the first.
+ * The error if fields are not accepted: about a misspelt one first, else about the first.
  *
- * @param model the name of the model, for the message
+ * @param why why they are not accepted, for the message
  */
-export const refused = (source: Source, model: string): Unknown => {
+export const refused = (source: Source, why: string): Unknown => {
   const found = misspelt(source)
   if (found !== undefined) return found
   const [first, ...others] = distinct(source)
@@ -230,7 +230,7 @@ export const refused = (source: Source, model: string): Unknown => {
   const also = others.slice(0, 9).map(({ path }) => formatPath(path))
   return {
     path: formatPath(first!.path),
-    detail: `No deployment of "${model}" accepts this field. Remove it` +
+    detail: `${why} Remove it` +
       (also.length === 0 ? "." : `, and also ${also.join(", ")}${others.length > also.length ? ", ..." : ""}.`)
   }
 }

@@ -29,7 +29,9 @@ const routingHeaderNames = [
   "x-troupe-cache-similarity",
   "x-troupe-cache-tier",
   "x-troupe-decision",
-  "x-troupe-deployment"
+  "x-troupe-deployment",
+  "x-troupe-dropped",
+  "x-troupe-redacted"
 ] as const
 
 /** How long browsers may keep a preflight's answer, s. */

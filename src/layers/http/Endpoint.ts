@@ -18,6 +18,7 @@ import * as CacheControl from "../../domain/CacheControl.ts"
 import * as Caller from "../../domain/Caller.ts"
 import * as ExactNumber from "../../domain/ExactNumber.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
+import type { PolicyUse } from "../../domain/GuardRule.ts"
 import type { Identity } from "../../domain/Identity.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
@@ -123,13 +124,22 @@ const encodeValue = (text: string): string =>
     ? text
     : text.toWellFormed().replace(/[^\x21-\x24\x26-\x7e]+/g, encodeURIComponent)
 
-/** The deployment, the number of attempts, the id of the decision record, how the cache took part, and the limits. */
-export const answerHeaders = ({ admitted, attempts, cache, decision, deployment }: AnsweredBy): RoutingHeaders => ({
+/** What the input policy changed: no change of a request is silent. */
+const policyHeaders = ({ dropped, redacted }: PolicyUse): RoutingHeaders => ({
+  ...(redacted === undefined ? {} : { "x-troupe-redacted": redacted.join(", ") }),
+  ...(dropped === undefined ? {} : { "x-troupe-dropped": dropped.map(encodeValue).join(", ") })
+})
+
+/** The deployment, the attempts, the id of the decision record, and what cache, limits and input policy did. */
+export const answerHeaders = (
+  { admitted, attempts, cache, decision, deployment, policy }: AnsweredBy
+): RoutingHeaders => ({
   "x-troupe-deployment": encodeValue(deployment),
   "x-troupe-attempts": String(attempts),
   "x-troupe-decision": decision,
   ...(cache === undefined ? {} : CacheControl.headersOf(cache)),
-  ...(admitted === undefined ? {} : LimitHeaders.ofLimits(admitted))
+  ...(admitted === undefined ? {} : LimitHeaders.ofLimits(admitted)),
+  ...(policy === undefined ? {} : policyHeaders(policy))
 })
 
 /** Those of a complete answer: with its cost. Choices that were generated one by one cost together. */

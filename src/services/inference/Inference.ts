@@ -29,6 +29,7 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as AnswerPull from "./AnswerPull.ts"
 import * as CachedChat from "./CachedChat.ts"
 import * as Chat from "./Chat.ts"
+import * as GuardedInference from "./GuardedInference.ts"
 import * as Pipeline from "./Pipeline.ts"
 import * as Tasks from "./Tasks.ts"
 
@@ -69,14 +70,14 @@ export const layer = Layer.effect(
   Effect.gen(function*() {
     const pipeline = yield* Pipeline.make
     const chat = yield* CachedChat.make(pipeline, Chat.make(pipeline))
-    return Inference.of({
+    const operations = yield* GuardedInference.make({
       ...chat,
-      stream: Chat.stream(chat),
       embed: Tasks.embed(pipeline),
       rerank: Tasks.rerank(pipeline),
       classify: Tasks.classifyTexts(pipeline),
       tokenize: Tasks.tokenize(pipeline),
       count: Tasks.count(pipeline)
     })
+    return Inference.of({ ...operations, stream: Chat.stream(operations) })
   })
 )

@@ -44,6 +44,11 @@ const cacheBypasses = Metric.counter("llm_cache_bypasses_total", {
   incremental: true
 })
 
+const securityEvents = Metric.counter("llm_security_events_total", {
+  description: "Matches of the input policy, by rule and action",
+  incremental: true
+})
+
 const cacheBytes = Metric.gauge("llm_cache_bytes", {
   description: "Memory of the answers in the response cache, by tier"
 })
@@ -126,6 +131,8 @@ export class Metrics extends Context.Service<Metrics, {
   readonly end: (outcome: Outcome) => Effect.Effect<void> | void
   /** How the response cache took part in a request of a model that has one. */
   readonly cached?: (model: string, use: CacheUse) => void
+  /** The input policy found something. Rules and actions are few. */
+  readonly security?: (rule: string, action: string) => void
 }>()("troupe/services/observability/Metrics") {}
 
 /** Records into Effect's metric registry. */
@@ -154,7 +161,14 @@ export const layer = Layer.effect(
       cacheSeries.set(key, created)
       return created
     }
+    const securitySeries = new Map<string, Update>()
     return Metrics.of({
+      security: (rule, action) => {
+        const key = `${rule} ${action}`
+        const known = securitySeries.get(key) ?? seriesOf(securityEvents, context, { rule, action })
+        securitySeries.set(key, known)
+        known(1)
+      },
       cached: (model, use) => cacheSeriesOf(model, use)(1),
       begin: (model, operation) => of(model, operation).begun(1),
       end({ end, model, operation, seconds, tokens }: Outcome) {

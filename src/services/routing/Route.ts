@@ -52,7 +52,10 @@ const notSupported = (
 ): InvalidRequest => {
   const { source } = fields
   if (source !== undefined && missing.includes(`${source.dialect} fields`)) {
-    return new InvalidRequest({ ...UnknownFields.refused(source, model), inBody: true })
+    return new InvalidRequest({
+      ...UnknownFields.refused(source, `No deployment of "${model}" accepts this field.`),
+      inBody: true
+    })
   }
   const [path = "model", ...alsoAt] = new Set(missing.flatMap((one) => fields.pathsOf?.(one) ?? ["model"]))
   return new InvalidRequest({ path, detail: reason.message, ...(alsoAt.length === 0 ? {} : { alsoAt }) })

@@ -12,6 +12,7 @@ import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
 import { admissionOf } from "./AdmissionSettings.ts"
 import { boundsOf, modelCacheOf } from "./CacheSettings.ts"
+import { guardOf } from "./GuardSettings.ts"
 import { keysOf } from "./KeySettings.ts"
 import { policiesOf, routingFields, routingOf } from "./PolicySettings.ts"
 import type { Source } from "./Schema.ts"
@@ -207,6 +208,7 @@ export const resolve = (
   ...(source.redis === undefined ? {} : { redis: redisOf(source.redis) }),
   policies,
   cache: boundsOf(source.cache),
+  guard: guardOf(source.guard),
   models: modelsOf(source, policies, environment, withStore(source, context))
 })
 

@@ -15,6 +15,7 @@ import { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
 import * as EngineKinds from "../engines/EngineKinds.ts"
 import { Budgets, Ledger, Limits } from "./AdmissionSettings.ts"
 import { Cache, ModelCache } from "./CacheSettings.ts"
+import { Guard } from "./GuardSettings.ts"
 import { KeySettings } from "./KeySettings.ts"
 import { PolicySettings, routingFields } from "./PolicySettings.ts"
 import { Redis, Storage } from "./StorageSettings.ts"
@@ -270,6 +271,7 @@ const sections = <S extends Schema.Top>(model: S) => ({
   storage: Schema.optionalKey(Storage),
   redis: Schema.optionalKey(Redis),
   cache: section(described("Which answers are given again to equal requests.", Cache), {}),
+  guard: optional("The policy for prompts.", Guard),
   policies: optional(
     "How requests are routed and retried, by name. The policy named default applies to all models, and the others " +
       "inherit from it.",

@@ -8,6 +8,7 @@ import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
 import type { AdmissionSettings } from "./AdmissionSettings.ts"
 import type { CacheBounds } from "./CacheSettings.ts"
+import type { GuardSettings } from "./GuardSettings.ts"
 import type { DeclaredKey } from "./KeySettings.ts"
 import type { Server } from "./Schema.ts"
 import type { RedisLocation, StorageLocation } from "./StorageSettings.ts"
@@ -46,6 +47,8 @@ export interface Resolved {
   readonly redis?: RedisLocation
   /** Bounds of the response cache in memory. */
   readonly cache: CacheBounds
+  /** The policy for prompts. */
+  readonly guard: GuardSettings
   /** `default` first. */
   readonly policies: ReadonlyArray<Policy>
   readonly models: ReadonlyArray<Model>

@@ -9,6 +9,7 @@ import * as Problem from "../../../src/domain/Problem.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import { defaultLimit } from "../../../src/services/admission/AdmissionRules.ts"
 import { decode } from "../../../src/services/settings/Decode.ts"
+import { guardOf } from "../../../src/services/settings/GuardSettings.ts"
 import type { ResolveContext } from "../../../src/services/settings/Resolution.ts"
 import { defaultServer } from "../../../src/services/settings/Resolution.ts"
 import { fileJsonSchema } from "../../../src/services/settings/Schema.ts"
@@ -254,6 +255,7 @@ describe("a parsed configuration", () => {
         store: { folder: "/folder/models", maxBytes: 1000 },
         storage: { type: "memory" },
         cache: { memoryBytes: 64 * 2 ** 20, compactEntries: 1_000 },
+        guard: guardOf(),
         policies: [RoutingPolicy.defaults],
         models: [{
           name: "chat",
@@ -1099,6 +1101,7 @@ describe("a parsed configuration", () => {
         "storage",
         "redis",
         "cache",
+        "guard",
         "policies",
         "logLevel",
         "logFormat",

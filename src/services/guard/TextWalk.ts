@@ -1,0 +1,153 @@
+/**
+ * Goes through every text of a request: the decoded one and the caller's own body. Pure.
+ *
+ * **Details**
+ *
+ * Bytes in base64, URLs with data and signatures of providers are no texts, and stay as they are. Values that do not change
+ * keep their identity.
+ */
+type Fields = Readonly<Record<string, unknown>>
+
+/** Names and indexes from the request or the body down. */
+export type Path = ReadonlyArray<string | number>
+
+/** Who wrote a text: `caller` for messages of users and tools, `other` for everything else. */
+export type Author = "caller" | "other"
+
+/** The text to put in place of one; the same text leaves it. */
+export type Change = (text: string, author: Author, path: Path) => string
+
+const isPlain = (value: unknown): value is Fields => {
+  if (typeof value !== "object" || value === null) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === Object.prototype || prototype === null
+}
+
+const inlineUrl = /^data:[^,]{0,256};base64,/
+
+/** Whether the value of a field is bytes or a signature, by what the object has beside it. */
+const isOpaque = (fields: Fields, name: string): boolean => {
+  const { format, type } = fields
+  switch (name) {
+    case "url":
+    case "image_url":
+    case "file_data":
+      return typeof fields[name] === "string" && inlineUrl.test(fields[name])
+    case "data":
+      return type === "base64" || type === "redacted_thinking" || typeof format === "string"
+    case "signature":
+      return type === "thinking"
+    case "encrypted_content":
+      return true
+    default:
+      return false
+  }
+}
+
+/** A place in a walk. */
+class Walk {
+  readonly #change: Change
+  readonly #path: Array<string | number> = []
+  author: Author = "other"
+
+  constructor(change: Change) {
+    this.#change = change
+  }
+
+  text(text: string): string {
+    return this.#change(text, this.author, this.#path)
+  }
+
+  value(value: unknown): unknown {
+    if (typeof value === "string") return this.text(value)
+    if (Array.isArray(value)) return this.list(value as ReadonlyArray<unknown>)
+    return isPlain(value) ? this.fields(value) : value
+  }
+
+  list(list: ReadonlyArray<unknown>): ReadonlyArray<unknown> {
+    let changed: Array<unknown> | undefined
+    for (let index = 0; index < list.length; index++) {
+      const value = this.at(index, list[index])
+      if (value !== list[index]) changed ??= [...list]
+      if (changed !== undefined) changed[index] = value
+    }
+    return changed ?? list
+  }
+
+  /** The names of fields are texts as well. */
+  fields(fields: Fields): Fields {
+    const entries = Object.entries(fields).map(([name, value]) =>
+      isOpaque(fields, name) ? [name, value] as const : [this.text(name), this.at(name, value)] as const
+    )
+    // `Object.fromEntries` takes `__proto__` as a name like any other.
+    return entries.every(([name, value]) => Object.hasOwn(fields, name) && fields[name] === value)
+      ? fields
+      : Object.fromEntries(entries)
+  }
+
+  at(step: string | number, value: unknown): unknown {
+    this.#path.push(step)
+    const changed = this.value(value)
+    this.#path.pop()
+    return changed
+  }
+
+  /** Messages, each with its author. */
+  messages(messages: ReadonlyArray<unknown>): ReadonlyArray<unknown> {
+    let changed: Array<unknown> | undefined
+    for (let index = 0; index < messages.length; index++) {
+      const message = messages[index]
+      this.author = authorOf(message)
+      const value = this.at(index, message)
+      if (value !== message) changed ??= [...messages]
+      if (changed !== undefined) changed[index] = value
+    }
+    this.author = "other"
+    return changed ?? messages
+  }
+
+  /** The fields of a request: its messages have authors. */
+  request(fields: Fields, skipped: ReadonlySet<string>): Fields {
+    let changed: Record<string, unknown> | undefined
+    for (const name of Object.keys(fields)) {
+      if (skipped.has(name)) continue
+      const given = fields[name]
+      const value = name === "messages" && Array.isArray(given)
+        ? this.#within(name, () => this.messages(given as ReadonlyArray<unknown>))
+        : this.at(name, given)
+      if (value !== given) (changed ??= { ...fields })[name] = value
+    }
+    return changed ?? fields
+  }
+
+  #within<A>(step: string, walk: () => A): A {
+    this.#path.push(step)
+    const value = walk()
+    this.#path.pop()
+    return value
+  }
+}
+
+/** Roles whose messages an application or the model writes. Any other is a caller's, also one that is not known. */
+const ownRoles = new Set<unknown>(["system", "developer", "assistant", "model"])
+
+const authorOf = (message: unknown): Author => isPlain(message) && ownRoles.has(message["role"]) ? "other" : "caller"
+
+/** Fields of a body that are no texts for a model. */
+const bodySkipped: ReadonlySet<string> = new Set(["model", "troupe", "priority", "keep_alive"])
+
+/** The body of a caller with other texts. */
+export const changeBody = (body: Fields, change: Change): Fields => new Walk(change).request(body, bodySkipped)
+
+/** A decoded request with other texts; its source stays. */
+export const changeRequest = <R extends object>(
+  request: R,
+  fields: ReadonlyArray<keyof R & string>,
+  change: Change
+): R => {
+  const given = Object.fromEntries(
+    fields.filter((name) => request[name] !== undefined).map((name) => [name, request[name]])
+  )
+  const changed = new Walk(change).request(given, new Set())
+  return changed === given ? request : { ...request, ...changed }
+}

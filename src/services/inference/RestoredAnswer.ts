@@ -1,0 +1,119 @@
+/**
+ * Answers to redacted requests: the values are put in place of their placeholders, in complete answers and in streams. Pure.
+ *
+ * **Details**
+ *
+ * Chunks that a provider sent are left out, and the service encodes the content itself: a placeholder may come in several
+ * chunks. Fields that Troupe does not model are lost with them. A whole answer of a provider is restored as it is.
+ */
+import type { Answer, Event } from "../../domain/Inference.ts"
+import type { Native } from "../../domain/Source.ts"
+import type { Redaction } from "../guard/Redaction.ts"
+import { asJson, asText, Restoring } from "../guard/Redaction.ts"
+import * as TextWalk from "../guard/TextWalk.ts"
+
+/** The answer as a provider sent it, with values; undefined for a chunk. */
+const restoreNative = ({ text: _, ...native }: Native, redaction: Redaction): Native | undefined =>
+  native.form === "chunk"
+    ? undefined
+    : {
+      ...native,
+      body: TextWalk.changeBody(
+        native.body,
+        // The arguments of a call are JSON in a string.
+        (text, _, path) => redaction.restore(text, path.at(-1) === "arguments" ? asJson : asText)
+      )
+    }
+
+/** A complete answer with the values in place of their placeholders. */
+export const restoreAnswer = ({ native, ...answer }: Answer, redaction: Redaction): Answer => {
+  const natives = native?.flatMap((one) => restoreNative(one, redaction) ?? []) ?? []
+  return {
+    ...answer,
+    text: redaction.restore(answer.text),
+    ...(answer.thoughts === undefined ? {} : { thoughts: redaction.restore(answer.thoughts) }),
+    toolCalls: answer.toolCalls.map((call) => ({ ...call, arguments: redaction.restore(call.arguments, asJson) })),
+    ...(natives.length === 0 ? {} : { native: natives })
+  }
+}
+
+type CallEvent = Extract<Event, { readonly type: "tool_call" }>
+type TextEvent = Extract<Event, { readonly type: "text" | "thoughts" }>
+
+/** A text of an answer that comes in pieces: its text, its reasoning, or the arguments of a call. */
+interface Channel {
+  readonly name: string
+  readonly restoring: Restoring
+  /** The event of the rest. */
+  readonly rest: (text: string) => Event
+}
+
+/** Restores the events of one stream. */
+export class RestoredEvents {
+  readonly #redaction: Redaction
+  #channel: Channel | undefined
+
+  constructor(redaction: Redaction) {
+    this.#redaction = redaction
+  }
+
+  /** May be empty: the begin of a placeholder waits for its end. */
+  push(events: ReadonlyArray<Event>): ReadonlyArray<Event> {
+    const restored: Array<Event> = []
+    for (const event of events) this.#add(event, restored)
+    return restored
+  }
+
+  #add(event: Event, out: Array<Event>): void {
+    switch (event.type) {
+      case "text":
+      case "thoughts":
+        return this.#text(event, out)
+      case "tool_call":
+        return this.#call(event, out)
+      case "native": {
+        const native = restoreNative(event.native, this.#redaction)
+        if (native !== undefined) out.push({ ...event, native })
+        return
+      }
+      case "handoff":
+        this.#flush(out)
+        out.push(event)
+        return
+      case "finish": {
+        this.#flush(out)
+        const { native: _, ...finish } = event
+        out.push(finish)
+      }
+    }
+  }
+
+  #text(event: TextEvent, out: Array<Event>): void {
+    const { type } = event
+    const text = this.#in(type, asText, (text) => ({ type, text, tokens: 0 }), out).push(event.text)
+    if (text !== "") out.push({ ...event, text })
+  }
+
+  #call(event: CallEvent, out: Array<Event>): void {
+    const { id, index, name } = event
+    const rest = (text: string): Event => ({ type: "tool_call", index, arguments: text, tokens: 0 })
+    const text = this.#in(`call ${index}`, asJson, rest, out).push(event.arguments)
+    if (text !== "" || id !== undefined || name !== undefined) out.push({ ...event, arguments: text })
+  }
+
+  /** The pieces of a channel; another one ends. */
+  #in(name: string, encode: typeof asText, rest: Channel["rest"], out: Array<Event>): Restoring {
+    if (this.#channel?.name !== name) {
+      this.#flush(out)
+      this.#channel = { name, rest, restoring: new Restoring(this.#redaction, encode) }
+    }
+    return this.#channel.restoring
+  }
+
+  #flush(out: Array<Event>): void {
+    const channel = this.#channel
+    this.#channel = undefined
+    const text = channel?.restoring.end() ?? ""
+    if (text !== "") out.push(channel!.rest(text))
+  }
+}
