@@ -32,8 +32,8 @@ import type { DeploymentOptions } from "./Deployment.ts"
 import * as ExactNumber from "./ExactNumber.ts"
 import { JsonText } from "./JsonText.ts"
 import { formatPath } from "./Problem.ts"
-import type { Dialect } from "./ProviderKind.ts"
-import { dialects, providerKindOf } from "./ProviderKind.ts"
+import type { Dialect, Provider } from "./ProviderKind.ts"
+import { dialects, kinds } from "./ProviderKind.ts"
 
 /** Endpoints of the OpenAI dialect that have fields of their own. */
 export const tasks = ["embeddings", "rerank", "classify", "tokenize"] as const
@@ -113,9 +113,13 @@ export interface Native {
   readonly hasMore: boolean
 }
 
+const callerDialects: { readonly [Name in Provider]?: Dialect } = Object.fromEntries(
+  Object.entries(kinds).flatMap(([name, kind]) => "callerDialect" in kind ? [[name, kind.callerDialect]] : [])
+)
+
 /** The dialect that a deployment shares with callers; undefined for one that callers do not have. */
-export const dialectOf = (options: DeploymentOptions): Dialect | undefined =>
-  options.provider === undefined ? undefined : providerKindOf(options.provider).callerDialect
+export const dialectOf = ({ provider }: DeploymentOptions): Dialect | undefined =>
+  provider === undefined ? undefined : callerDialects[provider]
 
 /** A request that may have come from a caller of some dialect. */
 interface WithSource {

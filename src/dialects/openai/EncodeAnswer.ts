@@ -214,8 +214,9 @@ const nativeAnswer = (
 }
 
 /** The text of a provider's answer with the service's own fields; undefined if it has to be encoded. */
-const nativeText = ({ native: [part, ...others] = [], usage }: Answer, envelope: Envelope): string | undefined => {
-  if (part?.text === undefined || others.length > 0 || !isOpenAi(part)) return undefined
+const nativeText = ({ native, usage }: Answer, envelope: Envelope): string | undefined => {
+  const part = native?.length === 1 ? native[0] : undefined
+  if (part?.text === undefined || !isOpenAi(part)) return undefined
   return part.text.with(part.body, changesOf(part.body, envelope, [usage]))
 }
 

@@ -186,30 +186,28 @@ const respondStream = (services: Services, call: Call<ChatCall>, together: Reque
   return ServerSentEvents.respond(call, failureFrames, (setHeaders) => framesOf(services, call, together, setHeaders))
 }
 
+/** @param answers one a choice, or one with all choices */
+const respondAnswers = (call: Call<ChatCall>, answers: Arr.NonEmptyReadonlyArray<Answer>) =>
+  Endpoint.respondText(
+    call,
+    EncodeAnswer.encodeText(envelopeOf(call), answers),
+    Endpoint.completeHeaders(answers[0], answers.slice(1))
+  )
+
 const respondBuffered = ({ inference }: Services, call: Call<ChatCall>, together: Request | undefined) => {
-  const envelope = envelopeOf(call)
-  const respond = (answers: Arr.NonEmptyReadonlyArray<Answer>) => {
-    const [first, ...others] = answers
-    return Endpoint.respondText(
-      call,
-      EncodeAnswer.encodeText(envelope, answers),
-      Endpoint.completeHeaders(first, others)
-    )
+  const { requests } = call.body
+  const each = (some: ReadonlyArray<Request>) =>
+    Effect.forEach(some, inference.generate, { concurrency: Defaults.choicesAtOnce })
+  if (together === undefined && requests.length > 1) {
+    return Effect.map(each(requests), (answers) => respondAnswers(call, answers as [Answer, ...Array<Answer>]))
   }
-  const each = (requests: ReadonlyArray<Request>) =>
-    Effect.forEach(requests, inference.generate, { concurrency: Defaults.choicesAtOnce })
-  const { requests: [single, ...others] } = call.body
-  const first = together ?? single
-  if (together === undefined && others.length > 0) {
-    return Effect.map(each(call.body.requests), (answers) => respond(answers as [Answer, ...Array<Answer>]))
-  }
-  return Effect.matchEffect(inference.generate(first), {
-    onFailure: Endpoint.respondRefusal(call, (reason) => EncodeAnswer.encodeRefusal(envelope, reason)),
+  return Effect.matchEffect(inference.generate(together ?? requests[0]), {
+    onFailure: Endpoint.respondRefusal(call, (reason) => EncodeAnswer.encodeRefusal(envelopeOf(call), reason)),
     onSuccess: (answer) =>
       // A native answer has all choices.
-      others.length === 0 || answer.native !== undefined
-        ? Effect.succeed(respond([answer]))
-        : Effect.map(each(others), (rest) => respond([answer, ...rest]))
+      requests.length === 1 || answer.native !== undefined
+        ? Effect.succeed(respondAnswers(call, [answer]))
+        : Effect.map(each(requests.slice(1)), (rest) => respondAnswers(call, [answer, ...rest]))
   })
 }
 
