@@ -24,6 +24,7 @@ import { start } from "./Start.ts"
 import { synthetic } from "./Synthetic.ts"
 import * as SyntheticGguf from "./SyntheticGguf.ts"
 import * as Table from "./Table.ts"
+import { team } from "./Team.ts"
 import { tokens } from "./Tokens.ts"
 
 const scenarios: ReadonlyArray<Scenario> = [
@@ -42,6 +43,7 @@ const scenarios: ReadonlyArray<Scenario> = [
   processes,
   selection,
   cacheHits,
+  team,
   stall,
   start,
   install

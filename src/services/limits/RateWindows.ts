@@ -86,7 +86,10 @@ class Counter {
 class Rule {
   readonly rule: LimitRule
   readonly windows: ReadonlyArray<WindowLimit>
-  readonly #counters = new LRUCache<string, Counter>({ max: 100_000 })
+  /** The first subject, which is the only one of a key's own limits. */
+  #first: { readonly name: string; readonly counter: Counter } | undefined
+  /** The others. Made when there is one: it takes megabytes, however few it has. */
+  #others: LRUCache<string, Counter> | undefined
 
   constructor(rule: LimitRule) {
     this.rule = rule
@@ -95,16 +98,23 @@ class Rule {
 
   /** The counter, in which windows that have ended begin again. */
   at(subject: Subject, now: number): Counter {
-    const name = counterOf(this.rule.by, subject)
-    let counter = this.#counters.get(name)
-    if (counter === undefined) {
-      counter = new Counter(this.windows)
-      this.#counters.set(name, counter)
-    }
+    const counter = this.#counterOf(counterOf(this.rule.by, subject))
     for (let index = 0; index < this.windows.length; index++) {
       if (now - counter.startedAt[index]! < this.windows[index]!.ms && now >= counter.startedAt[index]!) continue
       counter.startedAt[index] = now
       counter.used[index] = 0
+    }
+    return counter
+  }
+
+  #counterOf(name: string): Counter {
+    this.#first ??= { name, counter: new Counter(this.windows) }
+    if (this.#first.name === name) return this.#first.counter
+    this.#others ??= new LRUCache({ max: 100_000 })
+    let counter = this.#others.get(name)
+    if (counter === undefined) {
+      counter = new Counter(this.windows)
+      this.#others.set(name, counter)
     }
     return counter
   }

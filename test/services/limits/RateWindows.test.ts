@@ -43,6 +43,22 @@ describe("RateWindows", () => {
     taken(limits.take([perHour], subject, 0, hour))
   })
 
+  it("take little memory for the limits of each of many keys", () => {
+    const limits = new RateWindows()
+    const rules = Array.from({ length: 200 }, (): LimitRule => ({ ...perHour, name: "key", by: ["key"] }))
+    const used = () => {
+      const { arrayBuffers, heapUsed } = process.memoryUsage()
+      return arrayBuffers + heapUsed
+    }
+    const before = used()
+    rules.forEach((rule, index) => taken(limits.take([rule], { ...subject, key: `k${index}` }, 0, 0)))
+    assert.isBelow(used() - before, 20e6)
+    assert.strictEqual(
+      taken(limits.take([rules[7]!], { ...subject, key: "k7" }, 0, 1)).standing("requests", 1)?.remaining,
+      98
+    )
+  })
+
   it("counts in all limits or in none", () => {
     const limits = new RateWindows()
     const narrow: LimitRule = { name: "narrow", by: ["model"], limits: { requestsPerMinute: 1 }, mode: "enforced" }
