@@ -7,7 +7,6 @@ import { draw } from "../src/domain/Hashing.ts"
 import type { Identity } from "../src/domain/Identity.ts"
 import { Accounts } from "../src/services/admission/Accounts.ts"
 import type { Demand, Ticket } from "../src/services/admission/Admission.ts"
-import { isAdmitted } from "../src/services/admission/Admission.ts"
 import { AdmissionRules } from "../src/services/admission/AdmissionRules.ts"
 import { BudgetBook } from "../src/services/budgets/BudgetBook.ts"
 import { KeyIndex } from "../src/services/keys/KeyIndex.ts"
@@ -128,7 +127,6 @@ const makeAccounts = () => {
     rules: new AdmissionRules(admissionOf({ budgets, limits: { tenant: { by: ["tenant"], ...limits } } }), covers),
     windows: new RateWindows(),
     book: new BudgetBook(),
-    countsAll: false,
     now: Date.now,
     priceOf: () => ({ input: 0, output: 1 }),
     add: () => {},
@@ -136,6 +134,10 @@ const makeAccounts = () => {
     rejected: () => {}
   })
 }
+
+type Admission = ReturnType<Accounts["admit"]>
+
+const isAdmitted = (outcome: Admission): outcome is Ticket => !("_tag" in outcome)
 
 const demandOf = (grant: Identity, deployments: ReadonlyArray<Deployment>, maxTokens: number): Demand => ({
   grant,

@@ -27,6 +27,10 @@ const isSame = (one: string, other: string): boolean => {
   return difference === 0
 }
 
+/** The identity before a change if it is equal: the windows of a key's limits go on, which are kept by identity. */
+const unchanged = (before: Identity | undefined, after: Identity): Identity =>
+  before !== undefined && JSON.stringify(before) === JSON.stringify(after) ? before : after
+
 export class KeyIndex {
   #byHash = new Map<string, Entry>()
   #byId = new Map<string, Entry>()
@@ -41,7 +45,8 @@ export class KeyIndex {
     const { hash, key, previousHash } = stored
     const before = this.#byId.get(key.id)
     if (before !== undefined) this.#forget(before)
-    const entry: Entry = { stored, identity: identityOf(key), lastUsedAt: before?.lastUsedAt ?? key.lastUsedAt }
+    const identity = unchanged(before?.identity, identityOf(key))
+    const entry: Entry = { stored, identity, lastUsedAt: before?.lastUsedAt ?? key.lastUsedAt }
     this.#byId.set(key.id, entry)
     this.#byHash.set(hash, entry)
     if (previousHash !== undefined) this.#byHash.set(previousHash, entry)

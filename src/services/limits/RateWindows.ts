@@ -121,9 +121,10 @@ class Rule {
 
   exceeded({ running, startedAt, used }: Counter, subject: Subject, tokens: number, now: number): Exceeded | undefined {
     const { by, limits: { parallel }, name: rule } = this.rule
-    const shared = { rule, counter: describe(by, subject) }
+    // Made for a rejection only: most requests are admitted.
+    const shared = () => ({ rule, counter: describe(by, subject) })
     if (parallel !== undefined && running >= parallel) {
-      return { ...shared, limit: "parallel", most: parallel, remaining: 0, resetMs: undefined }
+      return { ...shared(), limit: "parallel", most: parallel, remaining: 0, resetMs: undefined }
     }
     let last: Exceeded | undefined
     for (let index = 0; index < this.windows.length; index++) {
@@ -132,7 +133,7 @@ class Rule {
       if ((measure === "tokens" ? tokens : 1) <= remaining) continue
       const resetMs = startedAt[index]! + ms - now
       if (last === undefined || resetMs > last.resetMs!) {
-        last = { ...shared, limit: name, most: limit, remaining, resetMs }
+        last = { ...shared(), limit: name, most: limit, remaining, resetMs }
       }
     }
     return last

@@ -40,6 +40,18 @@ describe("identify", () => {
     assert.strictEqual(keyIdOf(index, "hash-c"), "unknown")
   })
 
+  it("keeps the identity while a change of keys does not change it, because limits count by it", () => {
+    const limits = { requestsPerHour: 3 }
+    const index = indexOf(stored("a", { limits }), stored("b"))
+    const before = index.identify("hash-a", 0)
+    index.replaceAll([stored("a", { limits: { ...limits } }), stored("c")])
+    assert.strictEqual(index.identify("hash-a", 0), before)
+    index.set(stored("a", { limits, hash: "new", previousHash: "hash-a", previousUntil: 100 }))
+    assert.strictEqual(index.identify("new", 0), before)
+    index.set(stored("a", { limits: { requestsPerHour: 4 } }))
+    assert.deepInclude(index.identify("hash-a", 0), { limits: { requestsPerHour: 4 } })
+  })
+
   it("ends at the expiry", () => {
     const index = indexOf(stored("a", { expiresAt: 100 }))
     assert.strictEqual(keyIdOf(index, "hash-a", 99), "key_a")
