@@ -30,6 +30,8 @@ import * as DeploymentKeys from "../../src/layers/providers/DeploymentKeys.ts"
 import * as HttpExchange from "../../src/layers/providers/HttpExchange.ts"
 import { dialects } from "../../src/layers/providers/Providers.ts"
 import * as RemoteEngine from "../../src/layers/providers/RemoteEngine.ts"
+import type { Used } from "../../src/services/admission/Admission.ts"
+import { Admission, free } from "../../src/services/admission/Admission.ts"
 import type { Engine } from "../../src/services/engines/Engine.ts"
 import { Engines } from "../../src/services/engines/Engine.ts"
 import * as Breaker from "../../src/services/health/Breaker.ts"
@@ -178,6 +180,8 @@ export interface Observation {
   /** The decision records. */
   readonly records: unknown
   readonly outcomes: ReadonlyArray<Metrics.Outcome>
+  /** What each attempt was charged, without its decision. */
+  readonly charges: ReadonlyArray<unknown>
   readonly circuits: unknown
   /** The calls of each latency sample. */
   readonly samples: ReadonlyArray<ReadonlyArray<unknown>>
@@ -224,6 +228,7 @@ interface Stage {
   readonly providers: Array<Provider>
   readonly keys: Array<DeploymentKeys.DeploymentKeys>
   readonly outcomes: Array<Metrics.Outcome>
+  readonly charges: Array<unknown>
   readonly samples: Array<Array<unknown>>
   /** Keys that requests probe now, and have probed. */
   held: number
@@ -301,6 +306,17 @@ const layerEngines = (stage: Stage) => {
   )
 }
 
+/** Admits every request and keeps what it is charged. */
+const layerAdmission = ({ charges }: Stage) =>
+  Layer.succeed(Admission, {
+    isForAll: true,
+    admit: () => ({
+      ...free,
+      charge: ({ attempt, deployment, isEstimated, tookMs, usage }: Used) =>
+        void charges.push({ attempt, deployment: deployment.id, isEstimated, tookMs, usage })
+    })
+  })
+
 const layerOf = (stage: Stage) => {
   const { scenario: { policy } } = stage
   const [first, ...others] = deploymentsOf(stage.scenario)
@@ -351,6 +367,7 @@ const layerOf = (stage: Stage) => {
         Backoff.layer
       )
     ),
+    Layer.provide(layerAdmission(stage)),
     Layer.provide(Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))),
     Layer.provideMerge(Breaker.layerWith({ opensAfter: 2 })),
     Layer.provide([Registry.layer, ModelFiles.layer]),
@@ -447,6 +464,7 @@ const perform = Effect.fnUntraced(function*(stage: Stage, fibers: () => number) 
     end: exit === undefined ? "never" : endOf(exit),
     records: plain(kept),
     outcomes: stage.outcomes,
+    charges: stage.charges,
     circuits,
     samples: stage.samples,
     keys: plain(stage.keys.map((keys) => keys.waiting(now))),
@@ -470,7 +488,17 @@ export const nothing: Remains = { running: 0, open: 0, fibers: 0, runningRecords
 
 /** Runs a scenario's request. */
 export const observe = (scenario: Scenario, way: Way) => {
-  const stage: Stage = { scenario, way, providers: [], keys: [], outcomes: [], samples: [], held: 0, probes: 0 }
+  const stage: Stage = {
+    scenario,
+    way,
+    providers: [],
+    keys: [],
+    outcomes: [],
+    charges: [],
+    samples: [],
+    held: 0,
+    probes: 0
+  }
   let fibers = 0
   return Effect.provide(perform(stage, () => fibers), layerOf(stage), { local: true }).pipe(
     Effect.scoped,

@@ -153,7 +153,9 @@ class Entry {
   /** Charges what the attempt has used; an answer without usage counts what was seen of it. */
   #charge(ticket: Ticket, tookMs: number): void {
     const { finish, promptTokens, tokens } = this.stats
-    if (finish === undefined && promptTokens === undefined && tokens === 0) return
+    // Content may be shorter than a token, and the prompt was computed for it.
+    const hasContent = tokens > 0 || this.#draft.firstTokenMs !== undefined
+    if (finish === undefined && promptTokens === undefined && !hasContent) return
     const { record } = this.#state
     this.#parts.callbacks.call("admission", () =>
       ticket.charge({
