@@ -72,6 +72,11 @@ export class Flight implements AnswerSink {
     this.resume()
   }
 
+  /** Whether the reader has joined and not left. */
+  has(reader: Reader): boolean {
+    return this.#readers.includes(reader)
+  }
+
   leave(reader: Reader): void {
     this.#readers = this.#readers.filter((one) => one !== reader)
     this.resume()

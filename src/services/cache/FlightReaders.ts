@@ -71,7 +71,8 @@ export class SinkReader implements Reader {
   #pause(): void {
     this.isPaused = true
     this.#sink.whenDrained(() => {
-      if (this.#isOver) return
+      // What it has not taken may be here no more once it has left.
+      if (this.#isOver || !this.#flight.has(this)) return
       this.isPaused = false
       this.wake()
       this.#flight.resume()

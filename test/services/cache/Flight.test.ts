@@ -176,6 +176,20 @@ describe("a flight", () => {
     )
   })
 
+  it("gives a request that left nothing more when it is no longer slow", () => {
+    const call = new Call()
+    call.join(false)
+    call.join(true)
+    call.send("x".repeat(Defaults.cache.largestBytes))
+    const [left] = call.requests
+    left!.isSlow = true
+    call.send("a")
+    call.leave(0)
+    call.send("b")
+    left!.drain()
+    assert.lengthOf(left!.text, Defaults.cache.largestBytes + 1)
+  })
+
   it("keeps nothing that every request has taken, once it is too large to be joined", () => {
     const call = new Call()
     call.join(false)
