@@ -371,7 +371,7 @@ const answers: Layer.Layer<never, StorageError, Settings | SqlClient> = Layer.un
     const { redis, storage } = settings
     if (!keepsAnswers(settings)) return Layer.empty
     if (redis !== undefined) return Layer.provide(AnswerStore.layerRedis, Storage.layerRedis)
-    return storage.type === "memory" ? Layer.empty : AnswerStore.layerSql
+    return storage.type === "memory" ? Layer.empty : AnswerStore.layerSqlWith(settings.cache.storedEntries)
   })
 )
 

@@ -90,6 +90,8 @@ export const cache = {
   /** Number of the answers that are kept as text. */
   compactEntries: 1_000,
   compactBytes: 64 * 2 ** 20,
+  /** Number of the answers in the database. */
+  storedEntries: 100_000,
   /** Of one answer. */
   largestBytes: 2 ** 20,
   timeToLive: Duration.hours(1),

@@ -89,6 +89,36 @@ onEachDatabase("cached answers", (test) => {
         (context) => behavior(startOn(Layer.provide(AnswerStore.layerSql, Layer.succeedContext(context)), "test:"))
       )))
   }
+
+  test("are bounded in number: those that end first are deleted, and no mark", (database) =>
+    Effect.scoped(Effect.flatMap(
+      Layer.build(database.layer()),
+      (context) => {
+        const backing = Layer.provide(AnswerStore.layerSqlWith(10), Layer.succeedContext(context))
+        const start = startOn(backing, "test:")
+        const others = startOn(backing, "others:")
+        return Effect.gen(function*() {
+          yield* others((cache) => keep(cache, "0", "other", { ttlMs: 1_000_000 }))
+          yield* start((cache) =>
+            Effect.gen(function*() {
+              yield* cache.clear({ tenant: "two" })
+              const at = yield* Clock.currentTimeMillis
+              for (let index = 0; index < 30; index++) {
+                yield* keep(cache, String(index), `answer ${index}`, { at, ttlMs: 3_600_000 + index })
+              }
+            })
+          )
+          const keys = Array.from({ length: 30 }, (_, index) => String(index))
+          const found = yield* start((cache) => Effect.forEach(keys, (key) => find(cache, key)))
+          // The mark is one of the ten.
+          assert.deepStrictEqual(
+            found.filter((text) => text !== undefined),
+            keys.slice(-9).map((key) => `answer ${key}`)
+          )
+          assert.strictEqual(yield* others((cache) => find(cache, "0")), "other")
+        })
+      }
+    )))
 })
 
 onRedis("cached answers", (test) => {

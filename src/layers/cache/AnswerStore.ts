@@ -10,11 +10,12 @@
 import { Context, Duration, Effect, Layer } from "effect"
 import type { BackingPersistence, BackingPersistenceStore, PersistenceError } from "effect/persistence/Persistence"
 import type { Redis } from "effect/persistence/Redis"
-import type { SqlClient } from "effect/sql/SqlClient"
+import { SqlClient } from "effect/sql/SqlClient"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { CachedAnswer } from "../../services/cache/CachedAnswer.ts"
 import { decode } from "../../services/cache/CachedAnswer.ts"
 import type { Clears, Mark } from "./Clears.ts"
+import { bounded } from "./StoreBound.ts"
 
 /** What stores answers; undefined where they end with the process. */
 export const Backing = Context.Reference<BackingPersistence["Service"] | undefined>(
@@ -126,14 +127,27 @@ export const open = Effect.fnUntraced(function*(storeId: string, clears: Clears)
 /** Effect's persistence is loaded only where models keep answers: it is large. */
 const persistence = Effect.promise(() => import("effect/persistence/Persistence"))
 
-/** Stores answers in the database. Expired ones are deleted every 5 minutes. */
-export const layerSql: Layer.Layer<never, never, SqlClient> = Layer.unwrap(
-  Effect.map(
-    persistence,
-    ({ BackingPersistence, layerBackingSql }) =>
-      Layer.provide(Layer.effect(Backing, BackingPersistence), layerBackingSql)
+/**
+ * Stores answers in the database: at most about this number, those that end first out. Expired ones are deleted every 5
+ * minutes.
+ */
+export const layerSqlWith = (mostEntries: number): Layer.Layer<never, never, SqlClient> =>
+  Layer.unwrap(
+    Effect.map(persistence, ({ BackingPersistence, layerBackingSql }) =>
+      Layer.provide(
+        Layer.effect(
+          Backing,
+          Effect.gen(function*() {
+            const backing = yield* BackingPersistence
+            return bounded(backing, yield* SqlClient, mostEntries, marksKey)
+          })
+        ),
+        layerBackingSql
+      ))
   )
-)
+
+/** Stores answers in the database, with the bound of `Defaults.cache`. */
+export const layerSql: Layer.Layer<never, never, SqlClient> = layerSqlWith(Defaults.cache.storedEntries)
 
 /** Stores answers in Redis. */
 export const layerRedis: Layer.Layer<never, never, Redis> = Layer.unwrap(

@@ -36,6 +36,10 @@ export const Cache = Schema.Struct({
   entries: optional(
     `Number of answers that memory also keeps as text, at most 64 MiB. Default ${Defaults.cache.compactEntries}.`,
     Count
+  ),
+  stored: optional(
+    `Number of answers in the database, above which those that end first are deleted. Default ${Defaults.cache.storedEntries}.`,
+    Count
   )
 })
 
@@ -72,15 +76,20 @@ export const ModelCache = Schema.Struct({
 
 type Section = typeof Cache.Type
 
-/** The bounds of the memory that answers take. */
+/** The bounds of the memory that answers take, and of the database. */
 export interface CacheBounds {
   readonly memoryBytes: number
   readonly compactEntries: number
+  readonly storedEntries: number
 }
 
 export const boundsOf = (
-  { entries = Defaults.cache.compactEntries, memory = Defaults.cache.memoryBytes }: Section
-): CacheBounds => ({ memoryBytes: memory, compactEntries: entries })
+  {
+    entries = Defaults.cache.compactEntries,
+    memory = Defaults.cache.memoryBytes,
+    stored = Defaults.cache.storedEntries
+  }: Section
+): CacheBounds => ({ memoryBytes: memory, compactEntries: entries, storedEntries: stored })
 
 const semanticOf = ({
   embeddings,

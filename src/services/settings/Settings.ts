@@ -45,7 +45,7 @@ export interface Resolved {
   readonly storage: StorageLocation
   /** The Redis that instances share; undefined without one. */
   readonly redis?: RedisLocation
-  /** Bounds of the response cache in memory. */
+  /** Bounds of the response cache. */
   readonly cache: CacheBounds
   /** The policy for prompts. */
   readonly guard: GuardSettings

@@ -254,7 +254,7 @@ describe("a parsed configuration", () => {
         admission: { limits: [], budgets: [], defaultLimit, countsAll: false },
         store: { folder: "/folder/models", maxBytes: 1000 },
         storage: { type: "memory" },
-        cache: { memoryBytes: 64 * 2 ** 20, compactEntries: 1_000 },
+        cache: { memoryBytes: 64 * 2 ** 20, compactEntries: 1_000, storedEntries: 100_000 },
         guard: guardOf(),
         policies: [RoutingPolicy.defaults],
         models: [{
