@@ -15,6 +15,7 @@ import * as CacheKey from "../src/services/cache/CacheKey.ts"
 import type { Found } from "../src/services/cache/ResponseCache.ts"
 import { ResponseCache } from "../src/services/cache/ResponseCache.ts"
 import { modelWith } from "../src/services/settings/Resolution.ts"
+import * as CacheHttp from "./CacheHttp.ts"
 import type { Effort, Outcome, Row, Scenario } from "./Scenario.ts"
 import { median } from "./Statistics.ts"
 
@@ -151,13 +152,14 @@ const traceRow = Effect.gen(function*() {
   }
 }).pipe(Effect.provide(ResponseCacheLayer.layer))
 
-const run: Scenario["run"] = async (effort): Promise<Outcome> => {
+const run: Scenario["run"] = async (effort, nodeOptions): Promise<Outcome> => {
   const folder = mkdtempSync(join(tmpdir(), "troupe-bench-"))
   try {
     const rows = await Effect.runPromise(Effect.forEach(tiers, (tier) => tierRow(tier, folder, effort)))
     const { note, row } = await Effect.runPromise(traceRow)
+    const overHttp = await CacheHttp.run(effort, nodeOptions)
     const all = [...rows, row]
-    return { rows: all, notes: [note], raw: all }
+    return { rows: [...all, ...overHttp.rows], notes: [note, ...overHttp.notes], raw: { all, overHttp: overHttp.raw } }
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
