@@ -148,7 +148,8 @@ const demandOf = (grant: Identity, deployments: ReadonlyArray<Deployment>, maxTo
   promptTokens: 10,
   mostPromptTokens: () => 40,
   maxTokens,
-  generates: true
+  generates: true,
+  hedges: false
 })
 
 const charge = (ticket: Ticket, completionTokens: number): void => {

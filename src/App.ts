@@ -11,8 +11,9 @@
  * await Effect.runPromise(program.pipe(Effect.provide(App.layer())))
  * ```
  */
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Random } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
+import type { SqlError } from "effect/sql/SqlError"
 import * as AppParts from "./AppParts.ts"
 import * as Problem from "./domain/Problem.ts"
 import type { Custom as Strategy } from "./domain/SelectionOptions.ts"
@@ -30,6 +31,8 @@ import * as Providers from "./layers/providers/Providers.ts"
 import * as SettingsFile from "./layers/settings/SettingsFile.ts"
 import * as ModelStore from "./layers/store/ModelStore.ts"
 import * as Accounts from "./services/admission/Accounts.ts"
+import type { CountersLost } from "./services/admission/Counters.ts"
+import { SharedCounters } from "./services/admission/Counters.ts"
 import { none as noCache, ResponseCache as ResponseCacheService } from "./services/cache/ResponseCache.ts"
 import * as FakeKind from "./services/engines/FakeKind.ts"
 import * as LlamaKind from "./services/engines/LlamaKind.ts"
@@ -375,6 +378,31 @@ const answers: Layer.Layer<never, StorageError, Settings | SqlClient> = Layer.un
   })
 )
 
+/** Another for each process. */
+const instanceName = Effect.map(Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER), (number) => number.toString(36))
+
+/**
+ * Where limits and budgets are counted if instances share them: in Redis if the settings have one, else in Postgres. The
+ * processes of one service on SQLite have those of their supervisor.
+ */
+const counters: Layer.Layer<never, StorageError | CountersLost | SqlError, Settings | SqlClient> = Layer.unwrap(
+  Effect.map(Settings, ({ redis, storage }): typeof counters => {
+    if (redis !== undefined) {
+      const make = Effect.flatMap(
+        Effect.promise(() => import("./services/admission/RedisCounters.ts")),
+        (module) => Effect.flatMap(instanceName, (instance) => module.make(redis.prefix, instance))
+      )
+      return Layer.provide(Layer.effect(SharedCounters, make), Storage.layerRedis)
+    }
+    if (storage.type !== "postgres") return Layer.empty
+    const make = Effect.flatMap(
+      Effect.promise(() => import("./services/admission/SqlCounters.ts")),
+      (module) => Effect.flatMap(instanceName, module.make)
+    )
+    return Layer.effect(SharedCounters, make)
+  })
+)
+
 /** Who may call the service. Requires only `Settings`. */
 export const keys = Layer.provide(VirtualKeys.layer, storage)
 
@@ -386,6 +414,6 @@ export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
   Layer.provideMerge(Server.layer),
   Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
   Layer.provideMerge(Layer.merge(keys, ledger)),
-  Layer.provide(answers),
+  Layer.provide(Layer.merge(answers, counters)),
   Layer.provideMerge(storage)
 )

@@ -14,6 +14,7 @@ import * as Channel from "../layers/processes/Channel.ts"
 import { checkPort, spawn } from "../layers/processes/Spawn.ts"
 import { supervise } from "../layers/processes/Supervisor.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
+import { SharedCounters } from "../services/admission/Counters.ts"
 import { CircuitsOfOthers, SharedCircuits } from "../services/health/SharedCircuits.ts"
 import { VirtualKeys } from "../services/keys/VirtualKeys.ts"
 import { Models } from "../services/models/Models.ts"
@@ -21,6 +22,7 @@ import { SlotLease, SlotLeases } from "../services/models/SlotLeases.ts"
 import type { Bound, Place } from "../services/processes/ProcessGroup.ts"
 import { ProcessGroup, socketOf } from "../services/processes/ProcessGroup.ts"
 import * as Shares from "../services/processes/Shares.ts"
+import { SupervisedCounters } from "../services/processes/SupervisedCounters.ts"
 import { defaultSocket } from "../services/settings/Resolution.ts"
 import { mostProcesses } from "../services/settings/Schema.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
@@ -231,8 +233,10 @@ const runMember = Effect.fnUntraced(function*(flags: Flags) {
     Array.from(Shares.leasedLimits(settings.models).keys(), (id) => [id, new SlotLease(id, member.send)] as const)
   )
   const circuits = new SharedCircuits(member.send)
+  const counters = new SupervisedCounters(member.send)
   member.listen((message) => {
     circuits.receive(message)
+    counters.receive(message)
     if (message.type === "grant" || message.type === "recall") leases.get(message.deployment)?.receive(message)
   })
   const onListening = (bound: Bound) =>
@@ -244,6 +248,7 @@ const runMember = Effect.fnUntraced(function*(flags: Flags) {
     Effect.provideService(ProcessGroup, member),
     Effect.provideService(SlotLeases, leases),
     Effect.provideService(CircuitsOfOthers, circuits),
+    Effect.provideService(SharedCounters, counters),
     Effect.annotateLogs({ process: index })
   )
 })

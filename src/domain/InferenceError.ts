@@ -112,9 +112,15 @@ export class QueueFull extends Schema.TaggedError<QueueFull>()("QueueFull", {
 
 /** Memory is short: requests with low priority are rejected. */
 export class Overloaded extends Schema.TaggedError<Overloaded>()("Overloaded", {
-  retryAfterMs: Schema.Finite
+  retryAfterMs: Schema.Finite,
+  /** The budgets of the request cannot be read: their storage is lost. Left out, memory is short. */
+  budgets: Schema.optionalKey(Schema.Literal("unknown"))
 }) {
   override get message(): string {
+    if (this.budgets !== undefined) {
+      return "The storage of budgets cannot be reached, so that requests with a budget are rejected. " +
+        `Retry in ${Math.ceil(this.retryAfterMs / 1000)} s.`
+    }
     return `Memory is short: requests with low priority are rejected. ` +
       `Retry in ${Math.ceil(this.retryAfterMs / 1000)} s, or with a higher priority.`
   }

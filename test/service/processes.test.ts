@@ -120,6 +120,7 @@ const many = 32
 
 const yamlOf = (provider: { readonly url: string }, more = "") => `
 server: { processes: 2 }
+storage: { type: sqlite, folder: data }
 models:
   fake/local: { deployments: [{ engine: fake, reply: one two three, tokenDelayMs: 2 }] }
   remote: { deployments: [{ provider: openai, model: m, baseUrl: "${provider.url}/v1", maxConcurrent: 3 }] }
@@ -313,7 +314,9 @@ describe("serve with several processes", () => {
     const taken = createServer().listen(0, "127.0.0.1")
     await once(taken, "listening")
     const { port } = taken.address() as AddressInfo
-    const { code, stderr } = await run(["serve", "--port", String(port), "--processes", "2"])
+    using folder = temporaryFolder()
+    writeFileSync(join(folder.path, "troupe.yaml"), "storage: { type: sqlite, folder: data }\n")
+    const { code, stderr } = await run(["serve", "--port", String(port), "--processes", "2"], { cwd: folder.path })
     taken.close()
     assert.strictEqual(code, 1)
     assert.match(stderr, new RegExp(`^.*${port}.*in use.*\n$`))
@@ -322,14 +325,15 @@ describe("serve with several processes", () => {
   it("rejects limits that leave a process nothing, and problems of the configuration once", async () => {
     using folder = temporaryFolder()
     const file = join(folder.path, "troupe.yaml")
-    writeFileSync(file, "server: { processes: 4, maxConnections: 3 }\n")
+    writeFileSync(file, "server: { processes: 4, maxConnections: 3 }\nstorage: { type: memory }\n")
     const few = await run(["serve", "--port", "0"], { cwd: folder.path })
     assert.strictEqual(few.code, 1)
     assert.include(few.stderr, "server.maxConnections")
     assert.include(few.stderr, "Expected at least 4, 1 for each of the 4 processes")
+    assert.match(few.stderr, /storage\.type.*Expected sqlite or postgres.* 4 processes/s)
     writeFileSync(
       file,
-      "server: { processes: 2 }\nmodels: { m: { deployments: [{ engine: llama, file: none.gguf }] } }\n"
+      "server: { processes: 2 }\nstorage: { type: sqlite, folder: data }\nmodels: { m: { deployments: [{ engine: llama, file: none.gguf }] } }\n"
     )
     const missing = await run(["serve", "--port", "0"], { cwd: folder.path })
     assert.strictEqual(missing.code, 1)

@@ -81,7 +81,8 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, names: E
   ModelNotFound: () => invalid("model_not_found", "model", 404),
   ContextLengthExceeded: (_, { prompt }) => invalid("context_length_exceeded", prompt),
   QueueFull: ({ retryAfterMs }) => tooMany("queue_full", retryAfterMs),
-  Overloaded: ({ retryAfterMs }) => tooMany("overloaded", retryAfterMs),
+  Overloaded: ({ budgets, retryAfterMs }) =>
+    budgets === undefined ? tooMany("overloaded", retryAfterMs) : server(503, "overloaded", after(retryAfterMs)),
   DeploymentDown: ({ retryAfterMs }) => server(503, "deployment_down", after(retryAfterMs)),
   InsufficientMemory: () => server(503, "insufficient_memory"),
   EngineHung: () => server(503, "engine_hung", soon),

@@ -8,10 +8,12 @@
  * reported once; the others follow when it takes requests. A process that ends later is started again after
  * `Defaults.processRestart`.
  *
- * It holds the permits of the limits that the processes share (`Leases`): it does not handle requests, and so is the last to end.
+ * It holds the permits of the limits that the processes share (`Leases`), and counts their rates and budgets (`CounterTable`): it
+ * does not handle requests, and so is the last to end.
  */
 import { Clock, Deferred, Duration, Effect, Schema } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
+import { CounterTable } from "../../services/admission/CounterTable.ts"
 import type { Instruction } from "../../services/processes/Leases.ts"
 import { Leases } from "../../services/processes/Leases.ts"
 import { Probes } from "../../services/processes/Probes.ts"
@@ -65,11 +67,17 @@ export interface Options {
   readonly grace: Duration.Duration
 }
 
+type Counting = Extract<ToSupervisor, { readonly type: "reserve" | "settle" }>
+
 /** The processes that run now. */
 class Group {
   readonly #options: Options
   readonly #leases: ReadonlyMap<string, Leases>
   readonly #probes = new Map<string, Probes>()
+  readonly #counters: CounterTable
+  /** Whose reservations are those of a process: it is another owner when it starts again. */
+  readonly #owners = new Map<number, number>()
+  #started = 0
   readonly #running = new Map<number, ServiceProcess>()
   readonly #served = new Set<number>()
   readonly listening: ReadonlyMap<number, Deferred.Deferred<Bound, ProcessEnded>>
@@ -77,9 +85,11 @@ class Group {
   /** Called when the last process has ended. */
   #onEmpty: (() => void) | undefined
 
-  constructor(options: Options) {
+  /** @param now ms since 1970 */
+  constructor(options: Options, now: () => number) {
     const { configuration, count, limits, port } = options
     this.#options = options
+    this.#counters = new CounterTable(now)
     this.#place = { count, port, configuration }
     this.#leases = new Map(Array.from(limits, ([id, limit]) => [id, new Leases(limit, count)]))
     this.listening = new Map(Array.from({ length: count }, (_, index) => [index + 1, Deferred.makeUnsafe()]))
@@ -91,10 +101,14 @@ class Group {
 
   /** Starts a process; the callback gets its end. */
   start(index: number, startedAt: number, now: () => number, ended: (error: ProcessEnded) => void): void {
+    const owner = ++this.#started
+    this.#owners.set(index, owner)
+    this.#counters.join(owner)
     const started = this.#options.spawn({
-      onMessage: (message) => this.#receive(index, message),
+      onMessage: (message) => this.#receive(index, owner, message),
       onEnd: (ending) => {
         this.#running.delete(index)
+        this.#counters.leave(owner)
         for (const [id, leases] of this.#leases) this.#instruct(id, leases.leave(index))
         for (const probes of this.#probes.values()) probes.leave(index)
         if (this.#running.size === 0) this.#onEmpty?.()
@@ -120,7 +134,13 @@ class Group {
     for (const running of this.#running.values()) running.kill("SIGKILL")
   }
 
-  #receive(index: number, message: ToSupervisor): void {
+  #receive(index: number, owner: number, message: ToSupervisor): void {
+    if (message.type === "reserve" || message.type === "settle") {
+      this.#answer(index, owner, this.#count(owner, message))
+    } else this.#receiveOther(index, message)
+  }
+
+  #receiveOther(index: number, message: Exclude<ToSupervisor, Counting>): void {
     switch (message.type) {
       case "listening":
         return this.#note(index, message.bound)
@@ -139,6 +159,17 @@ class Group {
       case "news":
         for (const [other, running] of this.#running) if (other !== index) running.send(message)
     }
+  }
+
+  #count(owner: number, message: Counting): ToProcess {
+    return message.type === "reserve"
+      ? { type: "reserved", outcome: this.#counters.reserve(owner, message.id, message.holds) }
+      : { type: "settled", spent: this.#counters.settle(message.id, message.spends) }
+  }
+
+  /** Answers a process, unless it has ended: another one may have its place. */
+  #answer(index: number, owner: number, message: ToProcess): void {
+    if (this.#owners.get(index) === owner) this.#running.get(index)?.send(message)
   }
 
   #probesOf(deployment: string): Probes {
@@ -210,7 +241,8 @@ const stopAll = (group: Group, grace: Duration.Duration): Effect.Effect<void> =>
  * that.
  */
 export const supervise = Effect.fnUntraced(function*(options: Options) {
-  const group = new Group(options)
+  const clock = yield* Clock.Clock
+  const group = new Group(options, () => clock.currentTimeMillisUnsafe())
   yield* Effect.addFinalizer(() => stopAll(group, options.grace))
   const start = (index: number) =>
     Effect.andThen(Effect.forkScoped(keepRunning(group, index)), Deferred.await(group.listening.get(index)!))

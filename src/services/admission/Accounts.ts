@@ -1,5 +1,8 @@
-/** The admission of a service with limits, budgets and a ledger: their counters are in this process's memory. */
-import { Clock, Context, Effect, Layer, Metric } from "effect"
+/**
+ * The admission of a service with limits, budgets and a ledger. Their counters are in this process's memory, unless it shares
+ * them: see `SharedAccounts`.
+ */
+import { Clock, Context, Effect, FiberSet, Layer, Metric, Random } from "effect"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { Price } from "../../domain/DeploymentFacts.ts"
 import type { Standings } from "../../domain/Inference.ts"
@@ -7,87 +10,30 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import { BudgetExceeded, LimitExceeded } from "../../domain/InferenceError.ts"
 import type { Nano } from "../../domain/Money.ts"
 import * as Money from "../../domain/Money.ts"
-import type { Amount, BudgetAlert, BudgetRule, Overspent, Period } from "../budgets/BudgetBook.ts"
-import { beginOf, BudgetBook, Reservation } from "../budgets/BudgetBook.ts"
+import type { Amount, BudgetAlert, BudgetRule, Period } from "../budgets/BudgetBook.ts"
+import { beginOf, BudgetBook, History, Reservation } from "../budgets/BudgetBook.ts"
 import { Ledger } from "../ledger/Ledger.ts"
-import type { LedgerRow } from "../ledger/Usage.ts"
-import type { Exceeded } from "../limits/RateWindows.ts"
 import { RateWindows, Taken } from "../limits/RateWindows.ts"
 import { factsOf } from "../routing/DeploymentFacts.ts"
 import { covers } from "../settings/AdmissionSettings.ts"
 import { Settings } from "../settings/Settings.ts"
+import type { AccountParts, Reports } from "./AccountParts.ts"
+import { charge, exceeded, overspent, subjectOf } from "./AccountParts.ts"
 import type { Demand, Ticket, Used } from "./Admission.ts"
 import { Admission } from "./Admission.ts"
 import type { Applied } from "./AdmissionRules.ts"
 import { AdmissionRules } from "./AdmissionRules.ts"
+import type { Counters } from "./Counters.ts"
+import { SharedCounters } from "./Counters.ts"
+import type { Need } from "./Needs.ts"
+import { needOf } from "./Needs.ts"
+import { Settlements } from "./Settlements.ts"
+import { SharedAccounts } from "./SharedAccounts.ts"
 import type { Subject } from "./Subject.ts"
 
-/** What accounts tell others. */
-export interface Reports {
-  readonly add: (row: LedgerRow) => void
-  readonly alert: (alert: BudgetAlert) => void
-  readonly rejected: (reason: Exceeded | Overspent, mode: "enforced" | "shadow") => void
-}
-
-export interface Parts extends Reports {
-  readonly rules: AdmissionRules
+export interface Parts extends AccountParts {
   readonly windows: RateWindows
   readonly book: BudgetBook
-  /** Undefined if it is unknown. */
-  readonly priceOf: (deployment: Deployment) => Price | undefined
-  /** ms since 1970 */
-  readonly now: () => number
-}
-
-/** The most tokens of an answer whose request does not say, under a budget. */
-const usualMost = 4_096
-
-const exceeded = ({ counter, limit, most, remaining, resetMs }: Exceeded): LimitExceeded =>
-  new LimitExceeded({
-    limit,
-    counter,
-    most,
-    remaining: Math.floor(remaining),
-    ...(resetMs === undefined ? {} : { retryAfterMs: resetMs })
-  })
-
-const overspent = ({ counter, measure, most, needed, period, reserved, resetMs, spent }: Overspent): BudgetExceeded => {
-  const value = (amount: number) => measure === "usd" ? Money.usdOf(amount) : amount
-  return new BudgetExceeded({
-    counter,
-    period,
-    measure,
-    most: value(most),
-    spent: value(spent),
-    reserved: value(reserved),
-    needed: value(needed),
-    ...(resetMs === undefined ? {} : { retryAfterMs: resetMs })
-  })
-}
-
-const highest = (prices: ReadonlyArray<Price>): Price => {
-  const most = (field: keyof Price) =>
-    prices.reduce<number>((highest, price) => Math.max(highest, price[field] ?? 0), 0)
-  return {
-    input: Math.max(most("input"), most("cachedInput"), most("cacheWrite")),
-    output: Math.max(most("output"), most("reasoning"))
-  }
-}
-
-const subjectOf = ({ grant, model, operation, tenant }: Demand): Subject => ({
-  key: grant?.keyId ?? "",
-  user: grant?.user ?? grant?.keyId ?? "",
-  tenant,
-  model,
-  endpoint: operation
-})
-
-/** What a request reserves. */
-interface Need {
-  readonly amount: Amount
-  /** Tokens of the prompt, for an attempt that does not report them. */
-  readonly promptTokens: number
-  readonly maxTokens: number | undefined
 }
 
 /** An admitted request. */
@@ -126,36 +72,11 @@ class Account implements Ticket {
     return taken && { requests: taken.standing("requests", now), tokens: taken.standing("tokens", now) }
   }
 
-  charge({ attempt, decision, deployment, isEstimated, tookMs, usage: reported }: Used): void {
-    const usage = isEstimated ? { ...reported, promptTokens: this.#need.promptTokens } : reported
-    const { add, alert, now, priceOf } = this.#parts
-    const price = priceOf(deployment)
-    const cost = price && Money.costOf(price, usage)
-    const tokens = usage.promptTokens + usage.completionTokens
+  charge(used: Used): void {
+    const { cost, tokens } = charge(this.#parts, this.#subject, this.#need, used)
     this.#tokens += tokens
     this.#cost = cost === undefined || this.#cost === undefined ? undefined : this.#cost + cost
-    this.#reservation?.charge({ nano: cost ?? 0, tokens }).forEach(alert)
-    const { cacheWriteTokens = 0, cachedTokens, completionTokens, promptTokens, reasoningTokens = 0 } = usage
-    const { endpoint, key, model, tenant, user } = this.#subject
-    add({
-      id: `${decision}-${attempt}`,
-      at: now(),
-      decision,
-      key,
-      user,
-      tenant,
-      model,
-      deployment: deployment.id,
-      endpoint,
-      promptTokens,
-      cachedTokens,
-      cacheWriteTokens,
-      completionTokens,
-      reasoningTokens,
-      cost,
-      tookMs,
-      isEstimated
-    })
+    this.#reservation?.charge({ nano: cost ?? 0, tokens }).forEach(this.#parts.alert)
   }
 
   again(): Reason | undefined {
@@ -177,16 +98,6 @@ class Account implements Ticket {
     this.#reservation?.end()
     this.#taken?.release(this.#tokens)
   }
-}
-
-/** Tokens of an answer that fit into what is left. */
-const affordable = ({ nano, tokens }: Amount, price: Price, promptTokens: number): number => {
-  const byTokens = tokens - promptTokens
-  const perToken = Money.mostOf(price, 0, 1)
-  const byMoney = perToken === 0
-    ? Number.POSITIVE_INFINITY
-    : Math.floor((nano - Money.mostOf(price, promptTokens, 0)) / perToken)
-  return Math.max(1, Math.min(byTokens, byMoney))
 }
 
 export class Accounts {
@@ -212,53 +123,11 @@ export class Accounts {
     return new Account(this.#parts, subject, need, taken, reservation)
   }
 
-  /** What the request can cost at most. */
-  #needOf(
-    { deployments, generates, maxTokens, mostPromptTokens, promptTokens: estimate }: Demand,
-    { budgets, limits }: Applied,
-    subject: Subject
-  ): Need | BudgetExceeded {
-    const isCounted = deployments.length > 0 &&
-      (budgets.length > 0 ||
-        limits.some(({ limits }) => limits.tokensPerDay ?? limits.tokensPerHour ?? limits.tokensPerMinute))
-    if (!isCounted) return { amount: { nano: 0, tokens: 0 }, promptTokens: estimate, maxTokens: undefined }
-    const promptTokens = mostPromptTokens()
-    const price = this.#priceFor(deployments, budgets, subject)
-    if (price instanceof BudgetExceeded) return price
-    const most = generates ? maxTokens ?? this.#mostTokens(budgets, subject, price, promptTokens) : 0
-    return {
-      promptTokens: estimate,
-      amount: { nano: Money.mostOf(price, promptTokens, most), tokens: promptTokens + most },
-      maxTokens: budgets.length > 0 && generates && maxTokens === undefined ? most : undefined
-    }
-  }
-
-  #mostTokens(budgets: ReadonlyArray<BudgetRule>, subject: Subject, price: Price, promptTokens: number): number {
-    const left = this.#parts.book.left(budgets, subject, this.#parts.now())
-    return Math.min(usualMost, affordable(left, price, promptTokens))
-  }
-
-  /** The highest price of the deployments that may answer. */
-  #priceFor(
-    deployments: ReadonlyArray<Deployment>,
-    budgets: ReadonlyArray<BudgetRule>,
-    subject: Subject
-  ): Price | BudgetExceeded {
-    const { book, now, priceOf } = this.#parts
-    const limiting = budgets.find(({ mode, nano }) => nano !== undefined && mode === "enforced")
-    const prices: Array<Price> = []
-    for (const deployment of deployments) {
-      const price = priceOf(deployment)
-      if (price !== undefined) prices.push(price)
-      else if (limiting !== undefined) return this.#unpriced(deployment.id, book.standing(limiting, subject, now()))
-    }
-    return highest(prices)
-  }
-
-  #unpriced(deployment: string, standing: Overspent): BudgetExceeded {
-    this.#parts.rejected(standing, "enforced")
-    const { counter, measure, most, needed, period, reserved, spent } = overspent(standing)
-    return new BudgetExceeded({ counter, measure, most, needed, period, reserved, spent, unpriced: deployment })
+  /** What the request can cost at most, and not more than is left of its budgets where it does not say. */
+  #needOf(demand: Demand, applied: Applied, subject: Subject): Need | BudgetExceeded {
+    const need = needOf(this.#parts, demand, applied, subject)
+    if (need instanceof BudgetExceeded || need.within === undefined) return need
+    return need.within(this.#parts.book.left(applied.budgets, subject, this.#parts.now()))
   }
 
   #take({ limits }: Applied, subject: Subject, tokens: number): Taken | LimitExceeded | undefined {
@@ -330,12 +199,49 @@ const makeReports = Effect.map(Effect.context(), (context): Omit<Reports, "add">
 })
 
 /** What was spent before, in the periods that run. */
-const load = Effect.fnUntraced(function*(book: BudgetBook, ledger: Ledger["Service"]) {
+const historyOf = Effect.fnUntraced(function*(ledger: Ledger["Service"]) {
   const now = yield* Clock.currentTimeMillis
+  const history = new Map<Period, History>()
   for (const period of periods) {
     const begin = beginOf(period, now)
-    book.load(period, begin, yield* ledger.spentSince(begin))
+    history.set(period, new History(begin, yield* ledger.spentSince(begin)))
   }
+  return history
+})
+
+/** Knows the prices of deployments. */
+const makePriceOf = (): AccountParts["priceOf"] => {
+  const prices = new WeakMap<Deployment, { readonly price: Price | undefined }>()
+  return (deployment) => {
+    let known = prices.get(deployment)
+    if (known === undefined) {
+      known = { price: factsOf(deployment).price }
+      prices.set(deployment, known)
+    }
+    return known.price
+  }
+}
+
+/** How long a process that ends waits for the ends of its requests to arrive. */
+const flushLimit = "5 seconds"
+
+/** Accounts whose counters others share. */
+const makeShared = Effect.fnUntraced(function*(
+  counters: Counters,
+  parts: AccountParts,
+  local: Accounts,
+  history: ReadonlyMap<Period, History>
+) {
+  const ledger = yield* Ledger
+  const fork = yield* FiberSet.makeRuntime()
+  const settlements = new Settlements(counters, (effect) => void fork(effect))
+  yield* Effect.addFinalizer(() => Effect.timeoutOption(settlements.flushed, flushLimit))
+  const instance = (yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36)
+  const current = Effect.andThen(ledger.flush, historyOf(ledger))
+  return new SharedAccounts(
+    { ...parts, counters, settlements, instance, local, history: Effect.orElseSucceed(current, () => history) },
+    history
+  )
 })
 
 /** By the settings. */
@@ -345,25 +251,17 @@ export const layer = Layer.effect(
     const { admission } = yield* Settings
     const ledger = yield* Ledger
     const clock = yield* Clock.Clock
-    const book = new BudgetBook()
-    yield* load(book, ledger)
-    const prices = new WeakMap<Deployment, { readonly price: Price | undefined }>()
-    const accounts = new Accounts({
+    const counters = yield* SharedCounters
+    const history = yield* historyOf(ledger)
+    const parts: AccountParts = {
       ...(yield* makeReports),
       add: ledger.add,
       rules: new AdmissionRules(admission, covers),
-      windows: new RateWindows(),
-      book,
       now: () => clock.currentTimeMillisUnsafe(),
-      priceOf: (deployment) => {
-        let known = prices.get(deployment)
-        if (known === undefined) {
-          known = { price: factsOf(deployment).price }
-          prices.set(deployment, known)
-        }
-        return known.price
-      }
-    })
+      priceOf: makePriceOf()
+    }
+    const local = new Accounts({ ...parts, windows: new RateWindows(), book: new BudgetBook(history) })
+    const accounts = counters === undefined ? local : yield* makeShared(counters, parts, local, history)
     return {
       isForAll: admission.countsAll || admission.limits.length + admission.budgets.length > 0,
       admit: (demand: Demand) => accounts.admit(demand)

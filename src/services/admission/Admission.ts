@@ -4,9 +4,13 @@
  * **Details**
  *
  * `admit` counts a request in its limits and reserves the most that it can cost, or rejects it and counts nothing. The
- * ticket that it returns is charged by each attempt that used tokens, and ended once, however the request ends. All are
- * calls in memory. A request without limits, budgets and a key gets the same ticket as every other, which does nothing.
+ * ticket that it returns is charged by each attempt that used tokens, and ended once, however the request ends. A request
+ * without limits, budgets and a key gets the same ticket as every other, which does nothing.
+ *
+ * All are calls in memory, unless several processes or instances share the counters: then `admit` and `again` can answer
+ * `Later`.
  */
+import type { Effect } from "effect"
 import { Context } from "effect"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { Admitted } from "../../domain/Inference.ts"
@@ -31,6 +35,19 @@ export interface Demand {
   readonly maxTokens: number | undefined
   /** Whether the answer has tokens of its own. */
   readonly generates: boolean
+  /** Whether a second attempt may run beside the first. */
+  readonly hedges: boolean
+}
+
+/** An answer that something has to be waited for. */
+export class Later<A> {
+  readonly _tag = "Later"
+  /** Runs once, to its end: what it has admitted must be ended. */
+  readonly outcome: Effect.Effect<A>
+
+  constructor(outcome: Effect.Effect<A>) {
+    this.outcome = outcome
+  }
 }
 
 /** What an attempt has used. */
@@ -51,7 +68,7 @@ export interface Ticket extends Admitted {
   readonly maxTokens: number | undefined
   readonly charge: (used: Used) => void
   /** Why no other attempt may run after those that were charged; undefined if one may. */
-  readonly again: () => Reason | undefined
+  readonly again: () => Reason | undefined | Later<Reason | undefined>
   /** Whether a second attempt may run beside the first. */
   readonly another: () => boolean
   /** Ends the request and refunds what it did not use. Further calls do nothing. */
@@ -74,7 +91,7 @@ export interface Admitting {
   /** Whether it decides for requests without a key, too. */
   readonly isForAll: boolean
   /** The ticket, or why the request is rejected. */
-  readonly admit: (demand: Demand) => Ticket | Reason
+  readonly admit: (demand: Demand) => Ticket | Reason | Later<Ticket | Reason>
 }
 
 export const Admission = Context.Reference<Admitting>("troupe/services/admission/Admission", {

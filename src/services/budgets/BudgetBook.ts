@@ -110,10 +110,14 @@ export interface BudgetAlert {
 }
 
 /** The shares at which an alert is raised. */
-const alertPercents = [50, 80, 95]
+export const alertPercents = [50, 80, 95]
 
 /** K3: an alert when the rest is less than this many times the last cost. */
-const timesLastCost = 10
+export const timesLastCost = 10
+
+/** How many of the shares are spent. */
+export const sharesReached = (most: number, spent: number): number =>
+  alertPercents.filter((percent) => (spent / most) * 100 >= percent).length
 
 /** Spent and reserved in one period, in one measure. */
 class Account {
@@ -135,9 +139,7 @@ class Account {
   }
 
   #reached(): number {
-    if (this.most === undefined) return 0
-    const percent = (this.spent / this.most) * 100
-    return alertPercents.filter((one) => percent >= one).length
+    return this.most === undefined ? 0 : sharesReached(this.most, this.spent)
   }
 
   /** Spends, and returns the causes of new alerts. */
@@ -303,13 +305,14 @@ const nameOf = ({ counter, rule }: CounterKey): string => `${rule}\u001f${counte
 /** Counters that are kept without a sweep. */
 const fewCounters = 10_000
 
-/** What earlier processes have spent in one period, by the dimensions of rules. */
-class History {
+/** What earlier processes have spent in one running period, by the dimensions of rules. */
+export class History {
   readonly begin: number
   readonly #spent: ReadonlyArray<Spent>
   /** Sums by the values of a rule's dimensions, for rules of all requests. */
   readonly #sums = new Map<string, ReadonlyMap<string, Amount>>()
 
+  /** @param begin of the period, ms since 1970 */
   constructor(begin: number, spent: ReadonlyArray<Spent>) {
     this.begin = begin
     this.#spent = spent
@@ -335,16 +338,12 @@ class History {
 export class BudgetBook {
   /** By rule and values. A counter of an earlier period is replaced by that of the next. */
   readonly #counters = new Map<string, Counter>()
-  readonly #history = new Map<Period, History>()
+  readonly #history: ReadonlyMap<Period, History>
   #sweptAbove = fewCounters
 
-  /**
-   * What earlier processes have spent in the running period. Called before the first request.
-   *
-   * @param begin of the period, ms since 1970
-   */
-  load(period: Period, begin: number, spent: ReadonlyArray<Spent>): void {
-    this.#history.set(period, new History(begin, spent))
+  /** @param history of earlier processes, in the periods that run */
+  constructor(history: ReadonlyMap<Period, History> = new Map()) {
+    this.#history = history
   }
 
   #counterOf(rule: BudgetRule, subject: Subject, now: number): Counter {
@@ -387,11 +386,6 @@ export class BudgetBook {
       shadowed.push(overspent)
     }
     return new Reservation(counters, amount, shadowed)
-  }
-
-  /** The state of a budget in USD. */
-  standing(rule: BudgetRule, subject: Subject, now: number): Overspent {
-    return this.#counterOf(rule, subject, now).standing("usd", nothing, now)
   }
 
   /** What is left for the request in its budgets; infinite where none limits it. */

@@ -9,10 +9,11 @@ import * as Message from "../../domain/Message.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { RoutingRequest } from "../../domain/RoutingRequest.ts"
 import { pathsOf, promptLengthOf, requiredByChat } from "../../domain/RoutingRequest.ts"
+import { Later } from "../admission/Admission.ts"
 import { allEvents, deliverOpened, firstEvents } from "./AnswerPull.ts"
 import type { Resume } from "./DirectAnswer.ts"
 import { answerOf, Completion, DirectDelivery, makeAnswer } from "./DirectAnswer.ts"
-import type { Direct, Pipeline } from "./Pipeline.ts"
+import type { Begun, Direct, Pipeline } from "./Pipeline.ts"
 import { answeredByOf, isChecked, validated } from "./Pipeline.ts"
 import type { RequestState, RoutedRequest } from "./RequestTelemetry.ts"
 import * as StreamFailover from "./StreamFailover.ts"
@@ -204,8 +205,7 @@ const run = <A>(
 (request: Request): Effect.Effect<A, InferenceError> =>
   Effect.withFiber((fiber) => {
     let state: RequestState | undefined
-    const answered = Effect.callback<A, InferenceError>((resume) => {
-      const begun = pipeline.beginNow(fiber, "chat", request, routingOf(request), () => chatAttributes(request))
+    const follow = (begun: Begun<Request>, resume: Resume<A>): Effect.Effect<void> | void => {
       state = begun.state
       if ("error" in begun) return resume(Effect.fail(begun.error))
       const { routed } = begun
@@ -215,6 +215,17 @@ const run = <A>(
         started.attempt.answer.close()
         return started.attempt.end() ?? Effect.void
       })
+    }
+    const answered = Effect.callback<A, InferenceError>((resume) => {
+      const begun = pipeline.beginNow(fiber, "chat", request, routingOf(request), () => chatAttributes(request))
+      if (!(begun instanceof Later)) return follow(begun, resume)
+      // What was admitted is completed below, so it is known before the request can be interrupted.
+      resume(Effect.uninterruptibleMask((restore) =>
+        Effect.flatMap(begun.outcome, (begun) => {
+          state = begun.state
+          return restore(Effect.callback<A, InferenceError>((resume) => follow(begun, resume)))
+        })
+      ))
     })
     return Effect.onExitPrimitive(answered, () => {
       if (state !== undefined) pipeline.complete("chat", state)

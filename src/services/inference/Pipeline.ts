@@ -15,7 +15,7 @@ import { estimateTokens, hasImages } from "../../domain/RoutingRequest.ts"
 import type { Source } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
 import type { Admitting, Demand, Ticket } from "../admission/Admission.ts"
-import { Admission, free } from "../admission/Admission.ts"
+import { Admission, free, Later } from "../admission/Admission.ts"
 import { mostPromptTokens } from "../admission/Subject.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 import { ResponseCache } from "../cache/ResponseCache.ts"
@@ -110,7 +110,7 @@ interface Parts {
 const noAttributes = () => ({})
 
 /** A request that was routed, or why it was not. A request with a `state` has begun, and must be completed. */
-type Begun<R> =
+export type Begun<R> =
   | { readonly routed: RoutedRequest<R>; readonly state: RequestTelemetry.RequestState }
   | { readonly error: InferenceError; readonly state?: RequestTelemetry.RequestState }
 
@@ -130,8 +130,9 @@ const admit = (
   request: AttemptRequest,
   model: string,
   routing: Pick<RoutingRequest, "promptLength">,
-  deployments: ReadonlyArray<Deployment>
-): Ticket | Reason => {
+  deployments: ReadonlyArray<Deployment>,
+  hedges: boolean
+): ReturnType<Admitting["admit"]> => {
   if (request.identity === undefined && !admission.isForAll) return free
   const demand: Demand = {
     grant: request.identity,
@@ -142,9 +143,30 @@ const admit = (
     promptTokens: estimateTokens(routing.promptLength ?? 0),
     mostPromptTokens: () => mostPromptTokens(request, routing.promptLength),
     maxTokens: request.maxTokens,
-    generates: operation === "chat"
+    generates: operation === "chat",
+    hedges
   }
   return callbacks.call("admission", () => admission.admit(demand), free)
+}
+
+/** Begins the telemetry of a routed request. */
+const beginAdmitted = <R extends AttemptRequest>(
+  parts: Parts,
+  fiber: Fiber.Fiber<unknown, unknown>,
+  operation: Operation,
+  request: R,
+  routing: RoutingRequest,
+  route: Route,
+  attributes: () => Record<string, unknown>,
+  ticket: Ticket | Reason
+): Begun<R> => {
+  if ("_tag" in ticket) return { error: makeError(ticket) }
+  const state = RequestTelemetry.begin(parts, fiber, operation, route, attributes, ticket)
+  if (!cannotAnswer(route)) return { routed: { request: limited(request, ticket), route, state }, state }
+  const { reason } = noDeployment(route.decision, routing)
+  const error = new InferenceError({ reason, decision: state.record.id, attempts: [] })
+  state.failure = Cause.fail(error)
+  return { error, state }
 }
 
 /** Routes a request and begins its telemetry. */
@@ -156,21 +178,24 @@ const makeBegin = (parts: Parts) => {
     request: R,
     routing: RoutingRequest,
     attributes: () => Record<string, unknown> = noAttributes
-  ): Begun<R> => {
+  ): Begun<R> | Later<Begun<R>> => {
     const found = router.route(routing)
     if (Result.isFailure(found)) return { error: found.failure }
     const route = found.success
     if (request.priority === "low" && sheds[SubscriptionRef.getUnsafe(pressure)].refuseLowPriority) {
       return { error: makeError(new Overloaded({ retryAfterMs: Duration.toMillis(interval) })) }
     }
-    const ticket = admit(parts, operation, request, route.model, routing, payableOf(route))
-    if ("_tag" in ticket) return { error: makeError(ticket) }
-    const state = RequestTelemetry.begin(parts, fiber, operation, route, attributes, ticket)
-    if (!cannotAnswer(route)) return { routed: { request: limited(request, ticket), route, state }, state }
-    const { reason } = noDeployment(route.decision, routing)
-    const error = new InferenceError({ reason, decision: state.record.id, attempts: [] })
-    state.failure = Cause.fail(error)
-    return { error, state }
+    const hedges = route.policy.hedge !== undefined
+    const admitted = admit(parts, operation, request, route.model, routing, payableOf(route), hedges)
+    if (!(admitted instanceof Later)) {
+      return beginAdmitted(parts, fiber, operation, request, routing, route, attributes, admitted)
+    }
+    return new Later(
+      Effect.map(
+        admitted.outcome,
+        (ticket) => beginAdmitted(parts, fiber, operation, request, routing, route, attributes, ticket)
+      )
+    )
   }
 }
 
@@ -182,12 +207,28 @@ const makeBeginAnswered = (parts: Parts) =>
   request: AttemptRequest,
   attributes: () => Record<string, unknown>
 ): Begun<AttemptRequest> => {
-  const ticket = admit(parts, "chat", request, model.name, {}, [])
+  const ticket = admit(parts, "chat", request, model.name, {}, [], false)
+  if (ticket instanceof Later) throw new Error("A request without deployments is admitted at once.")
   if ("_tag" in ticket) return { error: makeError(ticket) }
   const route = answeredRoute(model)
   const state = RequestTelemetry.begin(parts, fiber, "chat", route, attributes, ticket)
   return { routed: { request, route, state }, state }
 }
+
+/** A request that the end of the scope completes. */
+const scoped =
+  (parts: Parts, operation: Operation) =>
+  <R>(begun: Begun<R>): Effect.Effect<RoutedRequest<R>, InferenceError, Scope.Scope> => {
+    const { state } = begun
+    const outcome = "error" in begun ? Effect.fail(begun.error) : Effect.succeed(begun.routed)
+    if (state === undefined) return outcome
+    // Not `Effect.addFinalizer`, which copies the whole context.
+    return Effect.flatMap(Effect.scope, (scope) =>
+      Effect.andThen(
+        Scope.addFinalizer(scope, Effect.sync(() => RequestTelemetry.complete(parts, operation, state))),
+        outcome
+      ))
+  }
 
 /** Routes a request and begins its telemetry, which the end of the scope completes. */
 const makeScopedBegin = (parts: Parts) => {
@@ -200,15 +241,8 @@ const makeScopedBegin = (parts: Parts) => {
   ): Effect.Effect<RoutedRequest<R>, InferenceError, Scope.Scope> =>
     Effect.uninterruptible(Effect.withFiber((fiber) => {
       const begun = begin(fiber, operation, request, routing, attributes)
-      const { state } = begun
-      const outcome = "error" in begun ? Effect.fail(begun.error) : Effect.succeed(begun.routed)
-      if (state === undefined) return outcome
-      // Not `Effect.addFinalizer`, which copies the whole context.
-      return Effect.flatMap(Effect.scope, (scope) =>
-        Effect.andThen(
-          Scope.addFinalizer(scope, Effect.sync(() => RequestTelemetry.complete(parts, operation, state))),
-          outcome
-        ))
+      const finish = scoped(parts, operation)
+      return begun instanceof Later ? Effect.flatMap(begun.outcome, finish) : finish(begun)
     }))
 }
 
@@ -285,11 +319,17 @@ const makeHooks = (parts: Parts, { attemptScope, hedges, logFailed, makeSchedule
       now,
       attempt: (start) => {
         const refusal = state.ticket.again()
-        if (refusal !== undefined) return Effect.fail(makeError(refusal))
-        return Effect.flatMap(open(routed, deploymentOf(route, start.deployment), start, plan.deadline), (context) => {
+        if (refusal !== undefined && !(refusal instanceof Later)) return Effect.fail(makeError(refusal))
+        const opened = open(routed, deploymentOf(route, start.deployment), start, plan.deadline)
+        const started = Effect.flatMap(opened, (context) => {
           contexts[start.attempt] = context
           return attempt(context, use(context))
         })
+        return refusal === undefined ? started : Effect.flatMap(
+          // What was reserved is noted before the attempt can be interrupted.
+          Effect.uninterruptible(refusal.outcome),
+          (refused) => refused === undefined ? started : Effect.fail(makeError(refused))
+        )
       },
       closedFor: (deployment) => breaker.closedFor(deployment, now(), alone),
       supersede: (attempt) => {

@@ -28,7 +28,7 @@ const windowKinds = [
   ["tokensPerDay", "tokens", 1440 * minute]
 ] as const
 
-type WindowName = (typeof windowKinds)[number][0]
+export type WindowName = (typeof windowKinds)[number][0]
 export type Measure = "requests" | "tokens"
 
 /** The most of each; left out, without a limit. */
@@ -44,14 +44,14 @@ export interface LimitRule {
   readonly mode: "enforced" | "shadow"
 }
 
-interface WindowLimit {
+export interface WindowLimit {
   readonly name: WindowName
   readonly measure: Measure
   readonly ms: number
   readonly limit: number
 }
 
-const windowsOf = (limits: Limits): ReadonlyArray<WindowLimit> =>
+export const windowsOf = (limits: Limits): ReadonlyArray<WindowLimit> =>
   windowKinds.flatMap(([name, measure, ms]) => {
     const limit = limits[name]
     return limit === undefined ? [] : [{ name, measure, ms, limit }]

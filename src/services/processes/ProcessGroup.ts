@@ -8,6 +8,7 @@
  * there is no group.
  */
 import { Context } from "effect"
+import type { Hold, Outcome, Spend } from "../admission/Counters.ts"
 import type { Transition } from "../health/Circuit.ts"
 import type { ActorEvent } from "../models/Actor.ts"
 
@@ -49,6 +50,9 @@ export type ToProcess =
   | { readonly type: "recall"; readonly deployment: string; readonly count: number; readonly must: boolean }
   /** The answer to `probe`, in the order of the questions. */
   | { readonly type: "probe"; readonly isGranted: boolean }
+  /** The answers to `reserve` and `settle`, in the order of the questions. */
+  | { readonly type: "reserved"; readonly outcome: Outcome }
+  | { readonly type: "settled"; readonly spent: ReadonlyArray<number> }
   /** Of another process. */
   | { readonly type: "news"; readonly news: News }
 
@@ -63,6 +67,9 @@ export type ToSupervisor =
   | { readonly type: "probe"; readonly deployment: string; readonly most: number }
   /** A call no longer probes it. */
   | { readonly type: "probed"; readonly deployment: string }
+  /** See `Counters`. */
+  | { readonly type: "reserve"; readonly id: string; readonly holds: ReadonlyArray<Hold> }
+  | { readonly type: "settle"; readonly id: string; readonly spends: ReadonlyArray<Spend> }
   | { readonly type: "news"; readonly news: News }
 
 /** Where administration listens. */

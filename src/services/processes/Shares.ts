@@ -5,7 +5,8 @@
  *
  * A local model is loaded once: by the first process, which serves all requests that can reach it, as the model itself or
  * as a fallback. Models that have remote deployments only are served by every process. The concurrency of their deployments is
- * leased (`SlotLeases`); limits that count what one process holds are divided here.
+ * leased (`SlotLeases`); limits that count what one process holds are divided here. Rates and budgets are counted by the supervisor
+ * (`SupervisedCounters`), or in Redis or Postgres. Keys and usage are in the database, which cannot be in memory.
  */
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
@@ -67,7 +68,15 @@ const least = (path: ReadonlyArray<string>, limit: number | undefined, count: nu
     }]
 
 /** Problems of settings that cannot be divided among this number of processes. */
-export const problemsOf = ({ models, server }: Resolved, count: number): ReadonlyArray<Problem.Problem> => [
+export const problemsOf = ({ models, server, storage }: Resolved, count: number): ReadonlyArray<Problem.Problem> => [
+  ...(storage.type === "memory"
+    ? [{
+      path: "storage.type",
+      expected:
+        `Expected sqlite or postgres, because in memory each of the ${count} processes (server.processes) would have ` +
+        "keys and usage of its own"
+    }]
+    : []),
   ...least(["server", "maxConnections"], server.maxConnections, count),
   ...sharedModels(models).flatMap(({ deployments: [{ queueLimit }], name }) =>
     least(["models", name, "queueLimit"], queueLimit, count)

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
 import type { Subject } from "../../../src/services/admission/Subject.ts"
 import type { BudgetRule, Overspent, Period } from "../../../src/services/budgets/BudgetBook.ts"
-import { beginOf, BudgetBook, endOf, Reservation } from "../../../src/services/budgets/BudgetBook.ts"
+import { beginOf, BudgetBook, endOf, History, Reservation } from "../../../src/services/budgets/BudgetBook.ts"
 
 const subject: Subject = { key: "k1", user: "ada", tenant: "team", model: "m", endpoint: "chat" }
 const now = Date.UTC(2026, 10, 30, 12)
@@ -123,8 +123,7 @@ describe("BudgetBook", () => {
       { subject: { ...subject, tenant: "other" }, spent: usd(99) }
     ]
     const left = (given: Partial<BudgetRule>, from = begin) => {
-      const book = new BudgetBook()
-      book.load("month", from, spent)
+      const book = new BudgetBook(new Map([["month", new History(from, spent)]]))
       return book.left([rule({ nano: 100, ...given })], subject, now).nano
     }
     assert.strictEqual(left({}), 30)

@@ -3,7 +3,10 @@ import fc from "fast-check"
 import type { Model } from "../../../src/domain/Deployment.ts"
 import { defaults } from "../../../src/domain/RoutingPolicy.ts"
 import * as Shares from "../../../src/services/processes/Shares.ts"
-import { deployment, settings } from "../../support/Deployments.ts"
+import { deployment, settings as settingsInMemory } from "../../support/Deployments.ts"
+
+const settings = (given: Parameters<typeof settingsInMemory>[0] = {}) =>
+  settingsInMemory({ storage: { type: "sqlite", folder: "/data" }, ...given })
 
 const remote = { engine: "remote", model: "m", baseUrl: "http://127.0.0.1:1", headers: {} } as never
 
@@ -52,6 +55,12 @@ describe("Shares", () => {
     assert.deepStrictEqual(queues("local"), [512, 512, 512])
     const { maxConnections } = settings().server
     assert.strictEqual(parts.reduce((sum, { server }) => sum + server.maxConnections, 0), maxConnections)
+  })
+
+  it("rejects storage in memory, of which each process would have its own", () => {
+    const [problem] = Shares.problemsOf(settingsInMemory({ models }), 3)
+    assert.strictEqual(problem!.path, "storage.type")
+    assert.include(problem!.expected, "sqlite or postgres")
   })
 
   it("rejects limits with less than 1 for each process", () => {

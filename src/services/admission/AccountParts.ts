@@ -1,0 +1,101 @@
+/** What accounts of this process and shared accounts have in common: who is charged what, and why requests are rejected. */
+import type { Deployment } from "../../domain/Deployment.ts"
+import type { Price } from "../../domain/DeploymentFacts.ts"
+import { BudgetExceeded, LimitExceeded } from "../../domain/InferenceError.ts"
+import type { Nano } from "../../domain/Money.ts"
+import * as Money from "../../domain/Money.ts"
+import type { BudgetAlert, Overspent } from "../budgets/BudgetBook.ts"
+import type { LedgerRow } from "../ledger/Usage.ts"
+import type { Exceeded } from "../limits/RateWindows.ts"
+import type { Demand, Used } from "./Admission.ts"
+import type { AdmissionRules } from "./AdmissionRules.ts"
+import type { Need } from "./Needs.ts"
+import type { Subject } from "./Subject.ts"
+
+/** What accounts tell others. */
+export interface Reports {
+  readonly add: (row: LedgerRow) => void
+  readonly alert: (alert: BudgetAlert) => void
+  readonly rejected: (reason: Exceeded | Overspent, mode: "enforced" | "shadow") => void
+}
+
+export interface AccountParts extends Reports {
+  readonly rules: AdmissionRules
+  /** Undefined if it is unknown. */
+  readonly priceOf: (deployment: Deployment) => Price | undefined
+  /** ms since 1970 */
+  readonly now: () => number
+}
+
+export const exceeded = ({ counter, limit, most, remaining, resetMs }: Exceeded): LimitExceeded =>
+  new LimitExceeded({
+    limit,
+    counter,
+    most,
+    remaining: Math.floor(remaining),
+    ...(resetMs === undefined ? {} : { retryAfterMs: resetMs })
+  })
+
+export const overspent = (
+  { counter, measure, most, needed, period, reserved, resetMs, spent }: Overspent
+): BudgetExceeded => {
+  const value = (amount: number) => measure === "usd" ? Money.usdOf(amount) : amount
+  return new BudgetExceeded({
+    counter,
+    period,
+    measure,
+    most: value(most),
+    spent: value(spent),
+    reserved: value(reserved),
+    needed: value(needed),
+    ...(resetMs === undefined ? {} : { retryAfterMs: resetMs })
+  })
+}
+
+export const subjectOf = ({ grant, model, operation, tenant }: Demand): Subject => ({
+  key: grant?.keyId ?? "",
+  user: grant?.user ?? grant?.keyId ?? "",
+  tenant,
+  model,
+  endpoint: operation
+})
+
+/** What an attempt has cost. */
+export interface Charge {
+  /** Undefined if the price is unknown. */
+  readonly cost: Nano | undefined
+  readonly tokens: number
+}
+
+/** Adds a row for what an attempt has used. */
+export const charge = (
+  { add, now, priceOf }: AccountParts,
+  { endpoint, key, model, tenant, user }: Subject,
+  need: Need,
+  { attempt, decision, deployment, isEstimated, tookMs, usage: reported }: Used
+): Charge => {
+  const usage = isEstimated ? { ...reported, promptTokens: need.promptTokens } : reported
+  const price = priceOf(deployment)
+  const cost = price && Money.costOf(price, usage)
+  const { cacheWriteTokens = 0, cachedTokens, completionTokens, promptTokens, reasoningTokens = 0 } = usage
+  add({
+    id: `${decision}-${attempt}`,
+    at: now(),
+    decision,
+    key,
+    user,
+    tenant,
+    model,
+    deployment: deployment.id,
+    endpoint,
+    promptTokens,
+    cachedTokens,
+    cacheWriteTokens,
+    completionTokens,
+    reasoningTokens,
+    cost,
+    tookMs,
+    isEstimated
+  })
+  return { cost, tokens: promptTokens + completionTokens }
+}

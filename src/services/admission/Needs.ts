@@ -1,0 +1,112 @@
+/** The most that requests can cost: what they reserve. Pure. */
+import type { Deployment } from "../../domain/Deployment.ts"
+import type { Price } from "../../domain/DeploymentFacts.ts"
+import { BudgetExceeded } from "../../domain/InferenceError.ts"
+import * as Money from "../../domain/Money.ts"
+import type { Amount, BudgetRule, Overspent } from "../budgets/BudgetBook.ts"
+import type { Demand } from "./Admission.ts"
+import type { Applied } from "./AdmissionRules.ts"
+import type { Subject } from "./Subject.ts"
+import { describe } from "./Subject.ts"
+
+/** The most tokens of an answer whose request does not say, under a budget. */
+const usualMost = 4_096
+
+/** What a request reserves. */
+export interface Need {
+  readonly amount: Amount
+  /** Tokens of the prompt, for an attempt that does not report them. */
+  readonly promptTokens: number
+  /** Of the answer, where the request does not say and a budget does. */
+  readonly maxTokens: number | undefined
+  /** The need with a shorter answer, so that it fits into what is left; undefined if the answer's length is given. */
+  readonly within: ((left: Amount) => Need) | undefined
+}
+
+const highest = (prices: ReadonlyArray<Price>): Price => {
+  const most = (field: keyof Price) =>
+    prices.reduce<number>((highest, price) => Math.max(highest, price[field] ?? 0), 0)
+  return {
+    input: Math.max(most("input"), most("cachedInput"), most("cacheWrite")),
+    output: Math.max(most("output"), most("reasoning"))
+  }
+}
+
+/** Tokens of an answer that fit into what is left. */
+const affordable = ({ nano, tokens }: Amount, price: Price, promptTokens: number): number => {
+  const byTokens = tokens - promptTokens
+  const perToken = Money.mostOf(price, 0, 1)
+  const byMoney = perToken === 0
+    ? Number.POSITIVE_INFINITY
+    : Math.floor((nano - Money.mostOf(price, promptTokens, 0)) / perToken)
+  return Math.max(1, Math.min(byTokens, byMoney))
+}
+
+export interface NeedParts {
+  /** Undefined if it is unknown. */
+  readonly priceOf: (deployment: Deployment) => Price | undefined
+  readonly rejected: (reason: Overspent, mode: "enforced" | "shadow") => void
+}
+
+/** The highest price of the deployments that may answer. */
+const priceFor = (
+  { priceOf, rejected }: NeedParts,
+  deployments: ReadonlyArray<Deployment>,
+  budgets: ReadonlyArray<BudgetRule>,
+  subject: Subject
+): Price | BudgetExceeded => {
+  const limiting = budgets.find(({ mode, nano }) => nano !== undefined && mode === "enforced")
+  const prices: Array<Price> = []
+  for (const deployment of deployments) {
+    const price = priceOf(deployment)
+    if (price !== undefined) prices.push(price)
+    else if (limiting !== undefined) return unpriced(rejected, deployment.id, limiting, subject)
+  }
+  return highest(prices)
+}
+
+const unpriced = (
+  rejected: NeedParts["rejected"],
+  deployment: string,
+  { by, name, nano = 0, period }: BudgetRule,
+  subject: Subject
+): BudgetExceeded => {
+  const counter = describe(by, subject)
+  const none = { spent: 0, reserved: 0, needed: 0 }
+  rejected({ ...none, rule: name, counter, measure: "usd", most: nano, period, resetMs: undefined }, "enforced")
+  return new BudgetExceeded({
+    ...none,
+    counter,
+    measure: "usd",
+    most: Money.usdOf(nano),
+    period,
+    unpriced: deployment
+  })
+}
+
+/** What the request can cost at most. Its answer has at most `usualMost` tokens if it does not say. */
+export const needOf = (
+  parts: NeedParts,
+  { deployments, generates, maxTokens, mostPromptTokens, promptTokens: estimate }: Demand,
+  { budgets, limits }: Applied,
+  subject: Subject
+): Need | BudgetExceeded => {
+  const isCounted = deployments.length > 0 &&
+    (budgets.length > 0 ||
+      limits.some(({ limits }) => limits.tokensPerDay ?? limits.tokensPerHour ?? limits.tokensPerMinute))
+  if (!isCounted) {
+    return { amount: { nano: 0, tokens: 0 }, promptTokens: estimate, maxTokens: undefined, within: undefined }
+  }
+  const promptTokens = mostPromptTokens()
+  const price = priceFor(parts, deployments, budgets, subject)
+  if (price instanceof BudgetExceeded) return price
+  const isOpen = generates && maxTokens === undefined
+  const isSet = isOpen && budgets.length > 0
+  const needWith = (most: number): Need => ({
+    promptTokens: estimate,
+    amount: { nano: Money.mostOf(price, promptTokens, most), tokens: promptTokens + most },
+    maxTokens: isSet ? most : undefined,
+    within: isSet ? (left) => needWith(Math.min(usualMost, affordable(left, price, promptTokens))) : undefined
+  })
+  return needWith(generates ? maxTokens ?? usualMost : 0)
+}
