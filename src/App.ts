@@ -23,6 +23,7 @@ import * as AnswerStore from "./layers/cache/AnswerStore.ts"
 import * as ResponseCache from "./layers/cache/ResponseCache.ts"
 import * as Engines from "./layers/engines/Engines.ts"
 import * as ModelFiles from "./layers/engines/ModelFiles.ts"
+import * as Webhook from "./layers/guard/Webhook.ts"
 import * as Server from "./layers/http/Server.ts"
 import * as VirtualKeys from "./layers/keys/VirtualKeys.ts"
 import * as Memory from "./layers/models/Memory.ts"
@@ -92,7 +93,7 @@ export const memory = Memory.layer
 /** Every service, wired. */
 const assemble = (all: Services) =>
   all.inference.pipe(
-    Layer.provide(RequestGuard.layerSettings),
+    Layer.provide(Layer.merge(RequestGuard.layerSettings, Webhook.layer)),
     Layer.provideMerge(
       Layer.mergeAll(
         all.router,

@@ -518,6 +518,29 @@ export class InferenceError extends Schema.TaggedError<InferenceError>()("Infere
   }
 }
 
+/**
+ * The message for logs, spans and decision records: without what a provider or a caller wrote, which may quote a prompt. The
+ * caller gets `message`.
+ */
+export const recordedMessage = (reason: Reason): string => {
+  switch (reason._tag) {
+    case "UpstreamFailed": {
+      const { deployment, kind, status } = reason
+      if (kind !== "status" && kind !== "malformed") return reason.message
+      const what = status === undefined ? "its answer is malformed" : `it answered with HTTP status ${status}`
+      return `The provider of "${deployment}" failed: ${what}.`
+    }
+    case "ContentRefused":
+      return `The provider of "${reason.deployment}" rejected the content.`
+    case "InvalidRequest":
+      return reason.path === undefined
+        ? "The request is invalid."
+        : `The request is invalid at ${Text.cutName(reason.path)}.`
+    default:
+      return reason.message
+  }
+}
+
 /** An `InferenceError` of this reason. */
 export const make = (reason: Reason): InferenceError => new InferenceError({ reason })
 

@@ -421,7 +421,9 @@ class EndpointRequest<Decoded> {
     const renamed = this.#renamed(reason)
     const error = this.#endpoint.encodeError(renamed, id)
     // A caller's own mistakes are not logged.
-    const log = error.status >= 500 ? Effect.logWarning(`${logName(id, headers)}: ${renamed.message}`) : Effect.void
+    const log = error.status >= 500
+      ? Effect.logWarning(`${logName(id, headers)}: ${InferenceError.recordedMessage(renamed)}`)
+      : Effect.void
     return Effect.as(log, respondError(error, { ...headers, ...this.#parts.conventions.idHeaders(id) }))
   }
 

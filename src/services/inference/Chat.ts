@@ -83,7 +83,6 @@ export const chatAttributes = (request: Request): Record<string, unknown> => ({
   "gen_ai.request.presence_penalty": request.presencePenalty,
   "gen_ai.request.frequency_penalty": request.frequencyPenalty,
   "gen_ai.request.seed": request.seed,
-  "gen_ai.request.stop_sequences": request.stop,
   "gen_ai.output.type": request.format === undefined ? undefined : "json"
 })
 

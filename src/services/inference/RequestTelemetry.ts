@@ -13,6 +13,7 @@ import type { Deployment } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
+import { recordedMessage } from "../../domain/InferenceError.ts"
 import { providerNameOf } from "../../domain/ProviderKind.ts"
 import * as Time from "../../domain/Time.ts"
 import type { Ticket } from "../admission/Admission.ts"
@@ -151,6 +152,12 @@ const endOf = (exit: Exit.Exit<unknown, unknown>): Outcome["end"] => {
   return isCancellation(exit.cause) ? "interruption" : "failure"
 }
 
+/** The end of a request for its span, whose exception has no text of a provider or a caller. */
+const recordedExit = (exit: Exit.Exit<unknown, InferenceError>): Exit.Exit<unknown, unknown> =>
+  Exit.isSuccess(exit) || isCancellation(exit.cause)
+    ? exit
+    : Exit.mapError(exit, ({ reason }) => Object.assign(new Error(recordedMessage(reason)), { name: reason._tag }))
+
 /** Span attributes at the end of the request. */
 const endAttributes = (
   exit: Exit.Exit<unknown, InferenceError>,
@@ -169,7 +176,7 @@ const endAttributes = (
     "troupe.strategy": record.decision.strategy,
     "troupe.attempts": record.attempts.length,
     "error.type": error?.reason._tag,
-    "error.message": error?.message
+    "error.message": error && recordedMessage(error.reason)
   }
 }
 
@@ -203,7 +210,7 @@ export const complete = ({ callbacks, clock, metrics }: Parts, operation: Operat
   record.end = end
   if (span !== undefined) {
     annotate(callbacks, span, endAttributes(exit, state))
-    callbacks.call(tracerName, () => span.end(clock.currentTimeNanosUnsafe(), exit), undefined)
+    callbacks.call(tracerName, () => span.end(clock.currentTimeNanosUnsafe(), recordedExit(exit)), undefined)
   }
   const tokens = earlierTokens + stats.tokens
   if (ticket !== free) ticket.end()

@@ -5,7 +5,7 @@
  * **Details**
  *
  * A failure of a deployment is a warning. A mistake of the caller, a limit that the request sets and a deployment that was
- * not called are logged at `Debug`. A line has no text of a provider, which may quote the prompt: the decision record has it.
+ * not called are logged at `Debug`. A line has no text of a provider, which may quote the prompt: the caller gets it.
  */
 import { Duration, Effect } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"

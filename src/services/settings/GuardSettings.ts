@@ -1,6 +1,7 @@
 /** The settings `guard`: what the policy for prompts does with what its rules find. */
+import type { Redacted } from "effect"
 import { Schema } from "effect"
-import { optional } from "../../domain/Fields.ts"
+import { described, optional } from "../../domain/Fields.ts"
 import type { Mode, Rule, RuleModes, UnknownFieldMode } from "../../domain/GuardRule.ts"
 import { dataRules, meanings, modes, rules, unknownFieldModes } from "../../domain/GuardRule.ts"
 
@@ -17,6 +18,30 @@ const ruleFields = Object.fromEntries(rules.map((rule) => [rule, optional(ruleTe
   Schema.optionalKey<typeof RuleMode>
 >
 
+const secret = (schema: Schema.String["Rebuild"]) => Schema.RedactedFromValue(schema, { disallowEncode: true })
+
+/** The section `guard.webhook`. */
+const Webhook = Schema.Struct({
+  url: described(
+    "URL that gets a POST for each request or answer, and answers with a verdict: security.md has their shapes.",
+    secret(Schema.String.check(
+      Schema.isPattern(/^(?:https?:\/\/[^\s/?#]+|\$\{)/, {
+        message: "Expected a URL such as https://policy.example.com/check"
+      })
+    ))
+  ),
+  key: optional("${NAME}: bearer token for the URL. Default none.", secret(Schema.NonEmptyString)),
+  stages: optional(
+    "What it decides about: requests (before), answers (after). With after, no answer is streamed before it is complete. " +
+      "Default before.",
+    Schema.NonEmptyArray(Schema.Literals(["before", "after"]))
+  ),
+  onFailure: optional(
+    "What happens to a request if the webhook fails or takes longer than 5 s. Default reject.",
+    Schema.Literals(["allow", "reject"])
+  )
+})
+
 /** The section `guard`. */
 export const Guard = Schema.Struct({
   mode: optional(
@@ -29,19 +54,40 @@ export const Guard = Schema.Struct({
     "What happens to a request with fields that its dialect does not have: an error (refuse), the request goes on without " +
       "them (drop), or they reach deployments of the dialect (pass). Default pass.",
     Schema.Literals(unknownFieldModes)
-  )
+  ),
+  webhook: optional("A program that decides about requests and answers over HTTP.", Webhook)
 })
+
+/** The webhook of the policy. */
+export interface WebhookSettings {
+  readonly url: Redacted.Redacted
+  readonly key: Redacted.Redacted | undefined
+  readonly stages: ReadonlyArray<"before" | "after">
+  readonly onFailure: "allow" | "reject"
+}
 
 /** What the policy for prompts does. */
 export interface GuardSettings {
   readonly modes: RuleModes
   readonly unknownFields: UnknownFieldMode
+  readonly webhook?: WebhookSettings
 }
 
 /** Every rule with one mode. */
 export const allRules = (mode: Mode): RuleModes =>
   Object.fromEntries(rules.map((rule) => [rule, mode])) as Record<Rule, Mode>
 
+const webhookOf = ({ key, onFailure = "reject", stages = ["before"], url }: typeof Webhook.Type): WebhookSettings => ({
+  url,
+  key,
+  stages,
+  onFailure
+})
+
 export const guardOf = (
-  { mode = "flag", rules: own = {}, unknownFields = "pass" }: typeof Guard.Type = {}
-): GuardSettings => ({ modes: { ...allRules(mode), ...own }, unknownFields })
+  { mode = "flag", rules: own = {}, unknownFields = "pass", webhook }: typeof Guard.Type = {}
+): GuardSettings => ({
+  modes: { ...allRules(mode), ...own },
+  unknownFields,
+  ...(webhook === undefined ? {} : { webhook: webhookOf(webhook) })
+})

@@ -452,7 +452,6 @@ describe("Inference", () => {
           "gen_ai.request.temperature": 0.5,
           "gen_ai.request.top_p": 0.9,
           "gen_ai.request.seed": 42,
-          "gen_ai.request.stop_sequences": ["\n"],
           "gen_ai.usage.input_tokens": 7,
           "gen_ai.usage.cache_read.input_tokens": 0,
           "gen_ai.usage.output_tokens": 3,
