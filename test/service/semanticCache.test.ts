@@ -35,7 +35,7 @@ keys:
 limits: { default: false }
 models:
   chat:
-    cache: { when: always, semantic: { embeddings: embedder } }
+    cache: { when: always, semantic: { embeddings: embedder, timeout: 30 seconds } }
     deployments: [{ provider: openai, model: up, baseUrl: "${url}" }]
   embedder:
     deployments: [{ provider: openai, model: up, baseUrl: "${url}", price: { input: 1, output: 0 } }]

@@ -58,7 +58,7 @@ const within = <A, E>(effect: Effect.Effect<A, E>, ms: number): Effect.Effect<Ex
       })
       timer.addObserver((exit) => {
         if (!Exits.isSuccess(exit)) return
-        resume(Effect.succeed(undefined))
+        resume(Effect.undefined)
         work.interruptUnsafe()
       })
       return Effect.sync(() => {
