@@ -10,7 +10,7 @@ import { policy } from "./cli/Policy.ts"
 import { route } from "./cli/Route.ts"
 import { run } from "./cli/Run.ts"
 import { serve } from "./cli/Serve.ts"
-import { usage } from "./cli/Usage.ts"
+import { budgets, usage } from "./cli/Usage.ts"
 import { fileJsonSchema } from "./services/settings/Schema.ts"
 
 const schema = Command.make("schema", {}, () => printJson(fileJsonSchema())).pipe(
@@ -37,6 +37,7 @@ export const troupe = Command.make("troupe").pipe(
     cache,
     keys,
     usage,
+    budgets,
     route,
     decisions,
     policy,

@@ -412,7 +412,11 @@ models:
         "logLevel",
         "logFormat",
         "models",
-        "environments"
+        "environments",
+        "budgets",
+        "guard",
+        "ledger",
+        "limits"
       ]
     )
   })

@@ -19,7 +19,8 @@ const commandOf: Readonly<Record<string, string>> = {
   "GET /admin/decisions": "troupe decisions",
   "GET /admin/circuits": "troupe circuits ls",
   "GET /admin/keys": "troupe keys ls",
-  "GET /admin/usage": "troupe usage"
+  "GET /admin/usage": "troupe usage",
+  "GET /admin/budgets": "troupe budgets"
 }
 
 /** A message of the service with commands in place of paths. */

@@ -1,7 +1,8 @@
-/** `troupe usage`: what was used, by whom and for how much, from the ledger of a running service. */
+/** `troupe usage` and `troupe budgets`: what was used, by whom and for how much, and what is left, from the ledger of a running service. */
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Money from "../domain/Money.ts"
+import type { BudgetState } from "../services/budgets/BudgetReport.ts"
 import type { Group, UsageSum } from "../services/ledger/Usage.ts"
 import { toCsv } from "../services/ledger/Usage.ts"
 import { withClient } from "./Client.ts"
@@ -78,3 +79,20 @@ export const usage = Command.make(
     { command: "troupe usage --by day --user ann --csv", description: "Print the days of one user as CSV" }
   ])
 )
+
+const budgetRow = (
+  { budget, counter, left, measure, mode, most, period, spent }: BudgetState
+): ReadonlyArray<string> => {
+  const text = (amount: number) => measure === "usd" ? `${Money.format(Money.nanoOf(amount))} USD` : `${amount} tokens`
+  return [budget, counter, period, text(spent), text(most), text(left), mode === "shadow" ? mode : ""]
+}
+
+export const budgets = Command.make("budgets", { ...target, json }, ({ json, ...target }) =>
+  Effect.gen(function*() {
+    const { budgets } = yield* withClient(target, (client) => client.usage.budgets({}))
+    if (json) return yield* printJson(budgets)
+    const head = ["BUDGET", "OF", "PERIOD", "SPENT", "MOST", "LEFT", "MODE"]
+    yield* Console.log(
+      budgets.length === 0 ? "Nothing of a budget is spent." : table([head, ...budgets.map(budgetRow)])
+    )
+  })).pipe(Command.withDescription("Show what is spent and left of the budgets of a running service"))

@@ -249,6 +249,14 @@ describe("alerts and rejections", () => {
     ) {
       assert.include(output, text)
     }
+    const budgets = await invoke(["budgets", "--url", service.admin], {
+      env: { TROUPE_ADMIN_TOKEN: secrets.ADMIN_KEY }
+    })
+    assert.deepStrictEqual(budgets.stdout.trimEnd().split("\n").map((line) => line.split(/ {2,}/)), [
+      ["BUDGET", "OF", "PERIOD", "SPENT", "MOST", "LEFT", "MODE"],
+      ["pool", "user bob@example.com", "month", "0.01042 USD", "0.01 USD", "0 USD"],
+      ["key total", "key settings/bob", "total", "0.01042 USD", "0.02 USD", "0.00958 USD"]
+    ])
     const metrics = await (await admin("/metrics")).text()
     const samples = metrics.split("\n").filter((line) => /^llm_(?:budget_alerts|admission_rejections)_total/.test(line))
     assert.deepStrictEqual(samples.toSorted(), [

@@ -1,5 +1,6 @@
 /** What an operator sees and does: the shapes of `/admin`. */
 import { Schema } from "effect"
+import { BudgetState } from "../../services/budgets/BudgetReport.ts"
 import { Grant, VirtualKey } from "../../services/keys/VirtualKey.ts"
 import { groups, UsageSum } from "../../services/ledger/Usage.ts"
 import { UsageSelection } from "../../services/ledger/UsageSelection.ts"
@@ -139,3 +140,6 @@ export const UsageRequest = Schema.Struct({
 
 /** Sums of the ledger, one for each group. */
 export const Usage = Schema.Struct({ by: Schema.Array(Schema.Literals(groups)), usage: Schema.Array(UsageSum) })
+
+/** What is left of each budget of which something is spent; those of the settings first, then those of keys. */
+export const Budgets = Schema.Struct({ budgets: Schema.Array(BudgetState) })

@@ -1,14 +1,21 @@
-/** Handlers for an operator: what was used, from the ledger. */
-import { Effect, Result } from "effect"
+/** Handlers for an operator: what was used, and what is left of budgets, from the ledger. */
+import { Clock, Effect, Result } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
+import type { SqlError } from "effect/sql/SqlError"
 import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
 import { InvalidRequest, make as failure } from "../../domain/InferenceError.ts"
+import { ofGrant } from "../../services/admission/AdmissionRules.ts"
+import type { Period } from "../../services/budgets/BudgetBook.ts"
+import { beginOf } from "../../services/budgets/BudgetBook.ts"
+import * as BudgetReport from "../../services/budgets/BudgetReport.ts"
+import { VirtualKeys } from "../../services/keys/VirtualKeys.ts"
 import { Ledger } from "../../services/ledger/Ledger.ts"
 import { toCsv } from "../../services/ledger/Usage.ts"
 import type { UsageSelection } from "../../services/ledger/UsageSelection.ts"
 import { queryOf } from "../../services/ledger/UsageSelection.ts"
 import { summaryOf } from "../../services/persistence/StorageError.ts"
+import { Settings } from "../../services/settings/Settings.ts"
 import * as AdminGuard from "./AdminGuard.ts"
 import { TypedApi } from "./Api.ts"
 import { respondError } from "./Dialect.ts"
@@ -23,6 +30,13 @@ const isCsv = (format: string | undefined, accept = "") =>
 
 const csvHeaders = { "content-disposition": "attachment; filename=\"usage.csv\"" }
 
+const unreadable = (error: SqlError) =>
+  respondError(OpenAiEncodeError.make(`The database cannot be read: ${summaryOf(error)}.`, {
+    status: 503,
+    type: "server_error",
+    code: "storage_failed"
+  }))
+
 const usage = (ledger: Ledger["Service"]) =>
   Effect.fnUntraced(function*({ format, ...selection }: UsageSelection & { readonly format?: string }) {
     const { headers } = yield* HttpServerRequest.HttpServerRequest
@@ -35,21 +49,45 @@ const usage = (ledger: Ledger["Service"]) =>
         asCsv
           ? HttpServerResponse.text(toCsv(query.by, usage), { contentType: "text/csv", headers: csvHeaders })
           : HttpServerResponse.jsonUnsafe({ by: query.by, usage }),
-      onFailure: (error) =>
-        respondError(OpenAiEncodeError.make(`The database cannot be read: ${summaryOf(error)}.`, {
-          status: 503,
-          type: "server_error",
-          code: "storage_failed"
-        }))
+      onFailure: unreadable
     })
   })
+
+const statesOf = Effect.fnUntraced(function*(ledger: Ledger["Service"], keys: VirtualKeys["Service"]) {
+  const { admission } = yield* Settings
+  const now = yield* Clock.currentTimeMillis
+  yield* ledger.flush
+  const since = (period: Period) => ledger.spentSince(beginOf(period, now))
+  const spentIn = yield* Effect.all({
+    day: since("day"),
+    week: since("week"),
+    month: since("month"),
+    total: since("total")
+  })
+  const spentBy = BudgetReport.byKey(spentIn)
+  const ofKeys = (yield* keys.list).flatMap(({ budgets, id }) => {
+    const spent = spentBy.get(id)
+    return budgets === undefined || spent === undefined
+      ? []
+      : BudgetReport.report(ofGrant({ keyId: id, budgets }).budgets, spent, now)
+  })
+  return [...BudgetReport.report(admission.budgets.map(({ rule }) => rule), spentIn, now), ...ofKeys]
+})
 
 export const layer = HttpApiBuilder.group(
   TypedApi,
   "usage",
   Effect.fn(function*(handlers) {
-    const find = usage(yield* Ledger)
+    const ledger = yield* Ledger
+    const find = usage(ledger)
     const guarded = yield* AdminGuard.make
+    const keys = yield* VirtualKeys
+    const settings = yield* Settings
+    const budgets = Effect.match(Effect.provideService(statesOf(ledger, keys), Settings, settings), {
+      onSuccess: (budgets) => HttpServerResponse.jsonUnsafe({ budgets }),
+      onFailure: unreadable
+    })
     return handlers.handleRaw("usage", ({ query }) => guarded(find(query)))
+      .handleRaw("budgets", () => guarded(budgets))
   })
 )

@@ -103,7 +103,12 @@ const UsageGroup = HttpApiGroup.make("usage").add(
     title: "Sum what was used",
     description:
       "Sums of the ledger, of all processes and earlier runs. With `format=csv` or `Accept: text/csv`, as CSV with a head."
-  }))
+  })),
+  HttpApiEndpoint.get("budgets", "/admin/budgets", { success: AdminSchema.Budgets, error: [...closed, unreadable] })
+    .annotateMerge(OpenApi.annotations({
+      title: "Show what is left of budgets",
+      description: "By the ledger, of all processes; without what running requests have reserved."
+    }))
 )
 
 const AdminGroup = HttpApiGroup.make("admin").add(

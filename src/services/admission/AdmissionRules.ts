@@ -65,7 +65,7 @@ const nameOf = (period: Period, before: ReadonlyArray<{ readonly period: Period 
 }
 
 /** The rules of a key itself. */
-const ofGrant = ({ budgets = [], limits }: Grant): Applied => ({
+export const ofGrant = ({ budgets = [], limits }: Grant): Applied => ({
   limits: limits === undefined ? [] : [{ name: "key", by: ["key"], limits, mode: "enforced" }],
   budgets: budgets.map(({ period, tokens, usd }, at) => ({
     name: nameOf(period, budgets.slice(0, at)),
