@@ -5,7 +5,7 @@
  *
  * The check of 1,000 characters takes about 14 µs, as long as a third of a proxied request. Checks therefore wait for
  * `interval`, take the texts in slices between which other work runs, and are limited: while more than `mostWaiting`
- * characters wait, requests are not checked, and are counted as skipped. A check takes at most about 1 % of a core.
+ * characters wait, requests are not checked, and count as the event `unchecked`. A check takes at most about 1 % of a core.
  */
 import { Effect } from "effect"
 import type { Rule } from "../../domain/GuardRule.ts"
@@ -72,8 +72,6 @@ export class FlagChecks {
   #queue: Array<Waiting> = []
   #waiting = 0
   #runs = false
-  /** Requests that were not checked. */
-  skipped = 0
 
   /** @param start runs the checks beside the requests */
   constructor(policy: InputPolicy, events: SecurityEvents, start: (checks: Effect.Effect<void>) => void) {
@@ -99,7 +97,7 @@ export class FlagChecks {
   /** Checks a request soon. One that is longer than the queue is checked if nothing else waits. */
   note(messages: ReadonlyArray<Message>, origin: Origin): void {
     if (this.#waiting >= mostWaiting) {
-      this.skipped++
+      this.#events.record("unchecked", "flag", origin)
       return
     }
     const waiting = waitingOf(messages, origin)

@@ -22,7 +22,7 @@ export interface Origin {
 }
 
 export interface SecurityEvents {
-  /** @param event the name of a rule, or `hook` */
+  /** @param event the name of a rule, `hook`, or `unchecked` for a request that no flag was checked for */
   readonly record: (event: string, action: Action, origin: Origin) => void
 }
 
