@@ -172,6 +172,17 @@ describe("config", () => {
     )
   })
 
+  it("rejects what the service rejects: settings that its processes cannot share", async () => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    writeFileSync(file, "server: { processes: 4, maxConnections: 2 }\n")
+    for (const args of [["config", "check"], ["serve", "--port", "0"]]) {
+      const { code, stderr } = await invoke([...args, "--config", file])
+      assert.strictEqual(code, 1)
+      assert.include(stderr, "server.maxConnections: Expected at least 4")
+    }
+  })
+
   it("confirms a valid configuration", async () => {
     const { code, stdout } = await invoke(["config", "check"])
     assert.strictEqual(code, 0)
@@ -403,6 +414,10 @@ models:
         "memory",
         "circuits",
         "keys",
+        "limits",
+        "budgets",
+        "ledger",
+        "guard",
         "keyCooldowns",
         "cache",
         "store",

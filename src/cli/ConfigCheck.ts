@@ -7,20 +7,19 @@ import { Command } from "effect/cli"
 import { relative, resolve, sep } from "node:path"
 import * as App from "../App.ts"
 import type { Deployment, DeploymentOptions } from "../domain/Deployment.ts"
-import { isRemote } from "../domain/Deployment.ts"
 import type { Problem } from "../domain/Problem.ts"
 import { format, formatPath } from "../domain/Problem.ts"
-import { hostOf, isPrivateHost } from "../domain/PublicAddress.ts"
-import { addressOf } from "../domain/RemoteDeployment.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
 import { alternativesOf, pathOf } from "../services/engines/EngineKinds.ts"
 import { ModelFiles } from "../services/engines/ModelFiles.ts"
 import type { Verdict } from "../services/models/MemoryForecast.ts"
 import * as MemoryForecast from "../services/models/MemoryForecast.ts"
+import * as Shares from "../services/processes/Shares.ts"
 import { nameInStore } from "../services/settings/Resolution.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { Settings, SettingsError } from "../services/settings/Settings.ts"
-import { config, json, portProblem } from "./Flags.ts"
+import { warningsOf } from "../services/settings/Warnings.ts"
+import { config, json, portProblem, processCount } from "./Flags.ts"
 import { bytesText, printJson, table } from "./Output.ts"
 
 /** One of the files that a deployment can be loaded from. */
@@ -124,26 +123,6 @@ const checkFiles = Effect.fnUntraced(function*(settings: Resolved) {
   return { facts, verdicts, problems: [...missing, ...wrong, ...tooLarge(settings, verdicts)] } satisfies Looked
 })
 
-/** The public API of a provider requires a key. */
-const missingKey = ({ options }: Deployment): string | undefined => {
-  if (!isRemote(options) || options.key !== undefined || options.keys !== undefined) return undefined
-  const { baseUrl, defaultUrl, keyHeaders } = addressOf(options)
-  if (baseUrl === undefined || baseUrl !== defaultUrl || isPrivateHost(hostOf(new URL(baseUrl)))) return undefined
-  return Object.keys(options.headers ?? {}).some((name) => keyHeaders.includes(name.toLowerCase()))
-    ? undefined
-    : `No API key is configured, and ${baseUrl} requires one. ` +
-      "Set key: ${NAME}, or set baseUrl to another host"
-}
-
-/** Every warning, at its deployment. */
-export const warningsOf = ({ models }: Resolved): ReadonlyArray<Problem> =>
-  models.flatMap(({ deployments, name }) =>
-    deployments.flatMap((deployment, index) => {
-      const expected = missingKey(deployment)
-      return expected === undefined ? [] : [{ path: formatPath(["models", name, "deployments", index]), expected }]
-    })
-  )
-
 const windowAsText = ({ trainedWindow, window }: Facts): string =>
   window === null ? "" : `${window} of ${trainedWindow ?? "?"} tokens`
 
@@ -178,6 +157,7 @@ const lookAt = Effect.fnUntraced(function*(file: string | undefined) {
   const all = SettingsFile.located(text, [
     ...(port === undefined ? [] : [{ path: "PORT", expected: port }]),
     ...problems,
+    ...(settings === undefined ? [] : Shares.problemsOf(settings, processCount(settings.server.processes))),
     ...(checked?.problems ?? [])
   ])
   if (settings === undefined || checked === undefined || all.length > 0) {

@@ -1,6 +1,7 @@
 /** Flags of several commands, and their results: the configuration and the address of the service. */
 import { Effect, Option, Schema } from "effect"
 import { Flag } from "effect/cli"
+import { availableParallelism } from "node:os"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
 import { bareHost } from "../services/settings/Resolution.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
@@ -41,6 +42,10 @@ export interface Target {
  */
 export const loadWithoutSecrets = (file: Option.Option<string>, engineHost?: "process" | "thread") =>
   SettingsFile.load({ file: Option.getOrUndefined(file), secretsMayBeUnset: true, engineHost })
+
+/** The number of service processes that a setting or a flag asks for. */
+export const processCount = (processes: Resolved["server"]["processes"]): number =>
+  processes === "auto" ? availableParallelism() : processes
 
 /** Why PORT is not a port, if it is set. */
 export const portProblem = (): string | undefined => {

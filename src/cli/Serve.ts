@@ -4,7 +4,7 @@ import { Command, Flag } from "effect/cli"
 import { HttpServer } from "effect/http"
 import * as NetAddress from "effect/net/NetAddress"
 import { flushCompileCache } from "node:module"
-import { availableParallelism, tmpdir } from "node:os"
+import { tmpdir } from "node:os"
 import * as App from "../App.ts"
 import { durationText } from "../domain/Fields.ts"
 import type { InferenceError } from "../domain/InferenceError.ts"
@@ -27,7 +27,8 @@ import { defaultSocket } from "../services/settings/Resolution.ts"
 import { mostProcesses } from "../services/settings/Schema.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { AdminAddress, Settings, SettingsError } from "../services/settings/Settings.ts"
-import { addressOf, CommandFailed, config, urlOf } from "./Flags.ts"
+import { warningsOf } from "../services/settings/Warnings.ts"
+import { addressOf, CommandFailed, config, processCount, urlOf } from "./Flags.ts"
 import * as Logging from "./Logging.ts"
 import { modelTable } from "./Output.ts"
 import { temporaryFiles } from "./Signals.ts"
@@ -166,8 +167,8 @@ const load = Effect.fnUntraced(function*({ adminPort, config, host, port, proces
     return yield* new SettingsError({ source, problems: [...problems] })
   }
   const { server } = settings
-  const wanted = Option.getOrElse(processes, () => server.processes)
-  const count = place?.count ?? (wanted === "auto" ? availableParallelism() : Number(wanted))
+  const wanted = Option.map(processes, (text) => text === "auto" ? text : Number(text))
+  const count = place?.count ?? processCount(Option.getOrElse(wanted, () => server.processes))
   const unfit = count === 1 ? [] : SettingsFile.located(text, Shares.problemsOf(settings, count))
   if (unfit.length > 0) return yield* new SettingsError({ source, problems: [...unfit] })
   const resolved: Resolved = {
@@ -180,6 +181,14 @@ const load = Effect.fnUntraced(function*({ adminPort, config, host, port, proces
   }
   return { count, settings: resolved, text }
 })
+
+/** What is valid in the configuration and probably not meant. */
+const logWarnings = ({ settings, text }: Effect.Success<ReturnType<typeof load>>) =>
+  Effect.forEach(
+    SettingsFile.located(text, warningsOf(settings)),
+    (warning) => Effect.logWarning(Problem.format(warning)),
+    { discard: true }
+  ).pipe(Effect.provide(Logging.layer(settings)))
 
 /** Runs the service in this process, until a signal stops it. */
 const run = (
@@ -294,6 +303,7 @@ export const serve = Command.make(
     Effect.gen(function*() {
       if (Channel.isServiceProcess()) return yield* runMember(flags)
       const loaded = yield* load(flags)
+      yield* logWarnings(loaded)
       if (loaded.count > 1) return yield* runGroup(loaded)
       const { settings } = loaded
       return yield* run(settings, Option.getOrUndefined(flags.config), (bound) =>

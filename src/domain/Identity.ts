@@ -39,6 +39,8 @@ export type Budget = typeof Budget.Type
 /** Who calls, and what it may do. */
 export const Identity = Schema.Struct({
   keyId: Schema.String,
+  /** Of the key; left out for callers whose key has none. */
+  name: Schema.optionalKey(Schema.String),
   tenant: Schema.String,
   user: Schema.optionalKey(Schema.String),
   /** Patterns of the models that it may use; left out, all. */

@@ -50,6 +50,14 @@ export const expectedWholeNumber = (minimum: number, maximum?: number): string =
     ? `Expected a whole number of at least ${minimum}`
     : `Expected a whole number from ${minimum} to ${maximum}`
 
+/** The message for a number that is too large to be exact has the largest one and the number. */
+export const withLargest = (expected: string, value: unknown): string => {
+  const [, least] = /^Expected a whole number of at least (-?\d+)$/.exec(expected) ?? []
+  return least !== undefined && typeof value === "number" && value > Number.MAX_SAFE_INTEGER
+    ? `${expectedWholeNumber(Number(least), Number.MAX_SAFE_INTEGER)} (2^53 - 1), not ${value}`
+    : expected
+}
+
 /** A whole number of this range, whose message has the range whatever is wrong with the value. */
 export const wholeNumber = (minimum: number, maximum?: number) => {
   const message = expectedWholeNumber(minimum, maximum)

@@ -12,6 +12,8 @@ const data = join(folder.path, "data")
 const yaml = `
 logLevel: debug
 storage: { type: sqlite, folder: ${data} }
+limits:
+  named: { keys: [limited-*], requestsPerDay: 1 }
 models:
   fake/a: { deployments: [{ engine: fake, reply: hi }] }
   fake/b: { deployments: [{ engine: fake, reply: hi }] }
@@ -72,6 +74,13 @@ describe("troupe keys", () => {
     assert.strictEqual(await statusOf(third), 401)
     assert.strictEqual(await statusOf(undefined), 401)
     used.push(first, second, third)
+  })
+
+  it("makes keys that a limit of the configuration names", async () => {
+    const secret = secretIn((await keys("create", "limited-1")).stdout)
+    used.push(secret)
+    assert.strictEqual(await statusOf(secret), 200)
+    assert.strictEqual(await statusOf(secret), 429)
   })
 
   it("shows keys without their secrets", async () => {

@@ -54,6 +54,7 @@ export const overspent = (
 
 export const subjectOf = ({ grant, model, operation, tenant }: Demand): Subject => ({
   key: grant?.keyId ?? "",
+  keyName: grant?.name,
   user: grant?.user ?? grant?.keyId ?? "",
   tenant,
   model,

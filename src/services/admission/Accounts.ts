@@ -2,7 +2,7 @@
  * The admission of a service with limits, budgets and a ledger. Their counters are in this process's memory, unless it shares
  * them: see `SharedAccounts`.
  */
-import { Clock, Context, Effect, FiberSet, Layer, Metric, Random } from "effect"
+import { Clock, Context, Effect, FiberSet, Layer, Metric, Option, Random } from "effect"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { Price } from "../../domain/DeploymentFacts.ts"
 import type { Standings } from "../../domain/Inference.ts"
@@ -12,6 +12,7 @@ import type { Nano } from "../../domain/Money.ts"
 import * as Money from "../../domain/Money.ts"
 import type { Amount, BudgetAlert, BudgetRule, Period } from "../budgets/BudgetBook.ts"
 import { beginOf, BudgetBook, History, Reservation } from "../budgets/BudgetBook.ts"
+import { VirtualKeys } from "../keys/VirtualKeys.ts"
 import { Ledger } from "../ledger/Ledger.ts"
 import { RateWindows, Taken } from "../limits/RateWindows.ts"
 import { factsOf } from "../routing/DeploymentFacts.ts"
@@ -198,16 +199,36 @@ const makeReports = Effect.map(Effect.context(), (context): Omit<Reports, "add">
   }
 })
 
+/** The names of keys by their ids: none without the keys of a service. */
+const namesOf = Effect.fnUntraced(function*(keys: Option.Option<VirtualKeys["Service"]>) {
+  const listed = Option.isSome(keys) ? yield* keys.value.list : []
+  return new Map(listed.map(({ id, name }) => [id, name]))
+})
+
 /** What was spent before, in the periods that run. */
-const historyOf = Effect.fnUntraced(function*(ledger: Ledger["Service"]) {
+const readHistory = Effect.fnUntraced(function*(
+  ledger: Ledger["Service"],
+  keys: Option.Option<VirtualKeys["Service"]>
+) {
   const now = yield* Clock.currentTimeMillis
+  const names = yield* namesOf(keys)
   const history = new Map<Period, History>()
   for (const period of periods) {
     const begin = beginOf(period, now)
-    history.set(period, new History(begin, yield* ledger.spentSince(begin)))
+    const spent = (yield* ledger.spentSince(begin)).map(({ spent, subject }) => ({
+      spent,
+      subject: { ...subject, keyName: names.get(subject.key) }
+    }))
+    history.set(period, new History(begin, spent))
   }
   return history
 })
+
+/** Reads it from the ledger. */
+const historyReader = Effect.map(
+  Effect.all([Ledger, Effect.serviceOption(VirtualKeys)]),
+  ([ledger, keys]) => readHistory(ledger, keys)
+)
 
 /** Knows the prices of deployments. */
 const makePriceOf = (): AccountParts["priceOf"] => {
@@ -237,7 +258,7 @@ const makeShared = Effect.fnUntraced(function*(
   const settlements = new Settlements(counters, (effect) => void fork(effect))
   yield* Effect.addFinalizer(() => Effect.timeoutOption(settlements.flushed, flushLimit))
   const instance = (yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36)
-  const current = Effect.andThen(ledger.flush, historyOf(ledger))
+  const current = Effect.andThen(ledger.flush, yield* historyReader)
   return new SharedAccounts(
     { ...parts, counters, settlements, instance, local, history: Effect.orElseSucceed(current, () => history) },
     history
@@ -252,7 +273,7 @@ export const layer = Layer.effect(
     const ledger = yield* Ledger
     const clock = yield* Clock.Clock
     const counters = yield* SharedCounters
-    const history = yield* historyOf(ledger)
+    const history = yield* yield* historyReader
     const parts: AccountParts = {
       ...(yield* makeReports),
       add: ledger.add,

@@ -7,6 +7,8 @@ import type { Subject } from "./Subject.ts"
 /** What a caller's key says about its limits and budgets. */
 export interface Grant {
   readonly keyId: string
+  /** Of the key, for rules that name keys. */
+  readonly name?: string | undefined
   readonly user?: string | undefined
   readonly limits?: Limits | undefined
   readonly budgets?:

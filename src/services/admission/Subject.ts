@@ -6,7 +6,10 @@ export const dimensions = ["key", "user", "tenant", "model", "endpoint"] as cons
 export type Dimension = (typeof dimensions)[number]
 
 /** A request's values of the dimensions; empty where it has none. */
-export type Subject = Readonly<Record<Dimension, string>>
+export interface Subject extends Readonly<Record<Dimension, string>> {
+  /** The name of the key, whose id is `key`: rules apply to keys by name, and counters count by id. */
+  readonly keyName?: string | undefined
+}
 
 /** Separates the values of a counter's name: no value has it. */
 const separator = "\u001f"

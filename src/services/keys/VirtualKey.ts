@@ -85,6 +85,7 @@ export interface StoredKey {
 export const identityOf = (key: VirtualKey): Caller =>
   Identity.make({
     keyId: key.id,
+    name: key.name,
     tenant: key.tenant,
     ...(key.user === undefined ? {} : { user: key.user }),
     ...(key.models === undefined ? {} : { models: key.models }),

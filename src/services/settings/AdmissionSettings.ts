@@ -10,6 +10,9 @@ import type { Dimension, Subject } from "../admission/Subject.ts"
 import { dimensions } from "../admission/Subject.ts"
 import type { BudgetRule } from "../budgets/BudgetBook.ts"
 import type { LimitRule } from "../limits/RateWindows.ts"
+import type { Operation } from "../observability/Metrics.ts"
+
+const operations = ["chat", "embeddings", "rerank", "classify", "tokenize"] as const satisfies ReadonlyArray<Operation>
 
 const Patterns = Schema.NonEmptyArray(Schema.NonEmptyString)
 
@@ -19,13 +22,16 @@ const common = {
       "Default none: all requests share it.",
     Schema.Array(Schema.Literals(dimensions))
   ),
-  keys: optional("Ids of the keys that it applies to, where * stands for any characters. Default all.", Patterns),
+  keys: optional(
+    "Names or ids of the keys that it applies to, where * stands for any characters. Default all.",
+    Patterns
+  ),
   users: optional("Users that it applies to. Default all.", Patterns),
   tenants: optional("Tenants that it applies to. Default all.", Patterns),
   models: optional("Models that it applies to. Default all.", Patterns),
   endpoints: optional(
-    "Endpoints that it applies to: chat, embeddings, rerank, classify, tokenize. Default all.",
-    Patterns
+    `Endpoints that it applies to: ${operations.join(", ")}. Default all.`,
+    Schema.NonEmptyArray(Schema.Literals(operations))
   ),
   mode: optional(
     "shadow: counted and logged, and rejects nothing. Default enforced.",
@@ -85,11 +91,13 @@ const fields: ReadonlyArray<readonly [keyof Scope, Dimension]> = [
   ["endpoints", "endpoint"]
 ]
 
+const isNamed = (pattern: string, dimension: Dimension, subject: Subject): boolean =>
+  Identity.matches(pattern, subject[dimension]) ||
+  dimension === "key" && subject.keyName !== undefined && Identity.matches(pattern, subject.keyName)
+
 /** Whether a rule applies to requests of a subject. */
 export const covers = (scope: Scope, subject: Subject): boolean =>
-  fields.every(([field, dimension]) =>
-    scope[field]?.some((pattern) => Identity.matches(pattern, subject[dimension])) ?? true
-  )
+  fields.every(([field, dimension]) => scope[field]?.some((pattern) => isNamed(pattern, dimension, subject)) ?? true)
 
 const budgetOf = (name: string, settings: typeof BudgetSettings.Type): Scoped<BudgetRule> => {
   const { by = [], mode = "enforced", period, tokens, usd } = settings

@@ -246,7 +246,8 @@ const inspect = (base: Tree, over: Tree, environment: Environment, context: Reso
       ...(context.customStrategies === true ? [] : customStrategyProblems(source)),
       ...storageProblems(source),
       ...keyProblems(source.keys),
-      ...admissionProblems(source),
+      // An invalid limit has lost its fields here.
+      ...admissionProblems(source).filter(({ path }) => !undecoded.some((one) => isWithin(one.path, path))),
       ...cacheProblems(source.models ?? {}, namesIn(raw, "models")),
       ...routingProblems(source, { models: namesIn(raw, "models"), policies: namesIn(raw, "policies") })
     ].map(({ expected, path }) => ({ path: place(path), expected }))

@@ -1,6 +1,6 @@
 /**
  * Hints for problems of a configuration: the name that was probably meant, and an example of a list or mapping. Pure; a
- * hint never contains a value of the file.
+ * hint contains no text of the file.
  */
 import { nearestName } from "../../domain/NearestName.ts"
 import type { KeyedProblem } from "../../domain/Problem.ts"
@@ -115,8 +115,11 @@ export const withHint = (tree: Tree, problem: KeyedProblem): KeyedProblem => {
       ? engineProblem(problem, deployment)
       : { path: place, expected: withExample({ path: place, expected: "Expected an object" }) }
   }
+  const value = at(tree, path)
   return {
     path,
-    expected: /^Expected (?:one of )?"/.test(expected) ? didYouMean(at(tree, path), expected) : withExample(problem)
+    expected: /^Expected (?:one of )?"/.test(expected)
+      ? didYouMean(value, expected)
+      : Problem.withLargest(withExample(problem), value)
   }
 }

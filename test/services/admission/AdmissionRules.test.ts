@@ -34,3 +34,23 @@ describe("the budgets of a key", () => {
     assert.deepStrictEqual(book.left([other!], subjectOf("k2"), 0).nano, 1e9)
   })
 })
+
+describe("the keys of a rule", () => {
+  const { budgets, limits } = admissionOf({
+    limits: { one: { keys: ["ann"], requestsPerDay: 1 } },
+    budgets: { one: { keys: ["team-*"], period: "day", tokens: 1 } }
+  })
+
+  it("are ids or names, with patterns", () => {
+    const of = (key: string, keyName?: string) => {
+      const subject = { ...subjectOf(key), keyName }
+      return [covers(limits[0]!.scope, subject), budgets[0]!.rule.applies!(subject)]
+    }
+    assert.deepStrictEqual(of("settings/ann", "ann"), [true, false])
+    assert.deepStrictEqual(of("ann"), [true, false])
+    assert.deepStrictEqual(of("key_1", "team-red"), [false, true])
+    assert.deepStrictEqual(of("settings/annie", "annie"), [false, false])
+    assert.deepStrictEqual(of("key_1"), [false, false])
+    assert.deepStrictEqual(of(""), [false, false])
+  })
+})

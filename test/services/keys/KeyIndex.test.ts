@@ -29,6 +29,7 @@ describe("identify", () => {
     const found = index.identify("hash-a", 0)
     assert.deepStrictEqual(found, {
       keyId: "key_a",
+      name: "a",
       tenant: "shop",
       user: "u",
       models: ["m"],

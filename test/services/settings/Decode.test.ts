@@ -106,6 +106,35 @@ describe("a parsed configuration", () => {
     })
   })
 
+  describe("limits and budgets", () => {
+    it("have the endpoints that exist", () => {
+      const rule = { endpoints: ["chat", "embedings"] }
+      const found = problems({
+        limits: { a: { ...rule, parallel: 1 } },
+        budgets: { b: { ...rule, period: "day", tokens: 1 } }
+      })
+      assert.deepStrictEqual(found.map(({ path }) => path), ["limits.a.endpoints[1]", "budgets.b.endpoints[1]"])
+      for (const { expected } of found) {
+        assert.include(expected, "\"chat\", \"embeddings\", \"rerank\", \"classify\", \"tokenize\"")
+        assert.include(expected, "Did you mean embeddings?")
+      }
+    })
+
+    it("have one problem for one invalid number, with the largest one where it is too large", () => {
+      const expected = "Expected a whole number from 1 to 9007199254740991 (2^53 - 1), not 1e+30"
+      const found = problems({
+        limits: { default: { requestsPerHour: 1e30 }, few: { parallel: 1.5 } },
+        budgets: { b: { period: "day", tokens: 1e30 } }
+      })
+      assert.deepStrictEqual(found, [
+        { path: "limits.default.requestsPerHour", expected },
+        { path: "limits.few.parallel", expected: "Expected a whole number of at least 1" },
+        { path: "budgets.b.tokens", expected }
+      ])
+      assert.deepStrictEqual(paths({ limits: { none: { by: ["key"] } } }), ["limits.none"])
+    })
+  })
+
   describe("amounts of bytes", () => {
     const remote = { provider: "openai", model: "m" }
     const fileWith = (bytes: unknown) => ({

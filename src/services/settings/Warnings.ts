@@ -1,0 +1,111 @@
+/** What is valid in a configuration and probably not meant: for `troupe config check` and the start of the service. Pure. */
+import type { Deployment } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
+import * as Identity from "../../domain/Identity.ts"
+import { nearestName } from "../../domain/NearestName.ts"
+import type { Problem } from "../../domain/Problem.ts"
+import { formatPath } from "../../domain/Problem.ts"
+import { hostOf, isPrivateHost } from "../../domain/PublicAddress.ts"
+import { addressOf } from "../../domain/RemoteDeployment.ts"
+import type { BudgetRule } from "../budgets/BudgetBook.ts"
+import { factsOf } from "../routing/DeploymentFacts.ts"
+import type { Resolved } from "./Settings.ts"
+
+type Path = ReadonlyArray<PropertyKey>
+
+const isOneOf = (name: string, patterns: ReadonlyArray<string> = ["*"]): boolean =>
+  patterns.some((pattern) => Identity.matches(pattern, name))
+
+/** Patterns that match no model. */
+const unmatched = (
+  { models }: Resolved,
+  path: Path,
+  patterns: ReadonlyArray<string> = []
+): ReadonlyArray<Problem> =>
+  patterns.flatMap((pattern, index) => {
+    if (models.some(({ name }) => Identity.matches(pattern, name))) return []
+    const nearest = nearestName(pattern, models.map(({ name }) => name))
+    const hint = nearest === undefined ? "" : `. Did you mean ${nearest}?`
+    return [{
+      path: formatPath([...path, "models", index]),
+      expected: `No configured model matches ${JSON.stringify(pattern)}${hint}`
+    }]
+  })
+
+const unmatchedIn = (settings: Resolved): ReadonlyArray<Problem> => {
+  const { admission: { budgets, limits }, keys } = settings
+  return [
+    ...keys.flatMap(({ models, name }) => unmatched(settings, ["keys", name], models)),
+    ...limits.flatMap(({ rule, scope }) => unmatched(settings, ["limits", rule.name], scope.models)),
+    ...budgets.flatMap(({ rule, scope }) => unmatched(settings, ["budgets", rule.name], scope.models))
+  ]
+}
+
+/** A budget in USD, and patterns of the models that it applies to. */
+interface UsdBudget {
+  readonly path: Path
+  readonly patterns: ReadonlyArray<string> | undefined
+  readonly mode: BudgetRule["mode"]
+}
+
+const usdBudgetsOf = ({ admission, keys }: Resolved): ReadonlyArray<UsdBudget> => [
+  ...keys.flatMap(({ budgets = [], models, name }) =>
+    budgets.flatMap(({ usd }, index): ReadonlyArray<UsdBudget> =>
+      usd === undefined ? [] : [{ path: ["keys", name, "budgets", index], patterns: models, mode: "enforced" }]
+    )
+  ),
+  ...admission.budgets.flatMap(({ rule, scope }): ReadonlyArray<UsdBudget> =>
+    rule.nano === undefined ? [] : [{ path: ["budgets", rule.name], patterns: scope.models, mode: rule.mode }]
+  )
+]
+
+/** Deployments that a warning names. */
+const mostNamed = 5
+
+const namesOf = (deployments: ReadonlyArray<Deployment>): string => {
+  const more = deployments.length - mostNamed
+  return deployments.slice(0, mostNamed).map(({ id }) => id).join(", ") + (more > 0 ? ` and ${more} more` : "")
+}
+
+/** Budgets in USD that apply to deployments whose price is unknown. */
+const unpriced = (settings: Resolved): ReadonlyArray<Problem> => {
+  const deployments = settings.models.flatMap(({ deployments }) => deployments)
+    .filter((deployment) => factsOf(deployment).price === undefined)
+  return usdBudgetsOf(settings).flatMap(({ mode, path, patterns }) => {
+    const found = deployments.filter(({ model }) => isOneOf(model, patterns))
+    if (found.length === 0) return []
+    const effect = mode === "enforced" ? "their requests are rejected" : "their costs do not count"
+    return [{
+      path: formatPath([...path, "usd"]),
+      expected: `The price of ${
+        namesOf(found)
+      } is unknown, so ${effect}. Set price: { input, output } of each deployment`
+    }]
+  })
+}
+
+/** The public API of a provider requires a key. */
+const missingKey = ({ options }: Deployment): string | undefined => {
+  if (!isRemote(options) || options.key !== undefined || options.keys !== undefined) return undefined
+  const { baseUrl, defaultUrl, keyHeaders } = addressOf(options)
+  if (baseUrl === undefined || baseUrl !== defaultUrl || isPrivateHost(hostOf(new URL(baseUrl)))) return undefined
+  return Object.keys(options.headers ?? {}).some((name) => keyHeaders.includes(name.toLowerCase()))
+    ? undefined
+    : `No API key is configured, and ${baseUrl} requires one. ` +
+      "Set key: ${NAME}, or set baseUrl to another host"
+}
+
+const withoutKey = ({ models }: Resolved): ReadonlyArray<Problem> =>
+  models.flatMap(({ deployments, name }) =>
+    deployments.flatMap((deployment, index) => {
+      const expected = missingKey(deployment)
+      return expected === undefined ? [] : [{ path: formatPath(["models", name, "deployments", index]), expected }]
+    })
+  )
+
+/** Every warning, at its setting. */
+export const warningsOf = (settings: Resolved): ReadonlyArray<Problem> => [
+  ...withoutKey(settings),
+  ...unmatchedIn(settings),
+  ...unpriced(settings)
+]

@@ -1,0 +1,70 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Result } from "effect"
+import * as Problem from "../../../src/domain/Problem.ts"
+import { decode } from "../../../src/services/settings/Decode.ts"
+import { warningsOf } from "../../../src/services/settings/Warnings.ts"
+
+const warnings = (file: unknown): ReadonlyArray<string> => {
+  const decoded = decode(file, {
+    environment: "development",
+    variables: { KEY: "a-secret-of-a-caller", PROVIDER: "a-key" },
+    resolvePath: (path) => path,
+    embedded: { engine: "fake" },
+    defaultEngineHost: "process",
+    defaultStoreFolder: "/store",
+    defaultStorage: "memory",
+    defaultDataFolder: "/data",
+    findInStore: () => undefined
+  })
+  return Result.isSuccess(decoded)
+    ? warningsOf(decoded.success).map(Problem.format)
+    : assert.fail(decoded.failure.map(Problem.format).join())
+}
+
+const remote = { provider: "openai", model: "m", baseUrl: "https://api.example.com/v1", key: "${PROVIDER}" }
+const priced = { ...remote, price: { input: 1, output: 2 } }
+const models = { chat: { deployments: [priced, remote] }, "fake/a": { deployments: [{ engine: "fake" }] } }
+
+describe("warnings", () => {
+  it("name patterns of limits, budgets and keys that match no model", () => {
+    assert.deepStrictEqual(
+      warnings({
+        models,
+        keys: { ann: { key: "${KEY}", models: ["fake/*", "chta"] } },
+        limits: { few: { models: ["*"], parallel: 1 }, none: { models: ["small-*"], parallel: 1 } },
+        budgets: { b: { models: ["chat", "fake/b"], period: "day", tokens: 1 } }
+      }),
+      [
+        "keys.ann.models[1]: No configured model matches \"chta\". Did you mean chat?",
+        "limits.none.models[0]: No configured model matches \"small-*\"",
+        "budgets.b.models[1]: No configured model matches \"fake/b\". Did you mean fake/a?"
+      ]
+    )
+  })
+
+  it("name the deployments of unknown price that a budget in USD applies to", () => {
+    const unknown = "The price of chat#1 is unknown, so"
+    const advice = "Set price: { input, output } of each deployment"
+    assert.deepStrictEqual(
+      warnings({
+        models,
+        keys: { ann: { key: "${KEY}", budgets: [{ period: "day", tokens: 5 }, { period: "day", usd: 5 }] } },
+        budgets: {
+          enforced: { period: "day", usd: 1 },
+          shadow: { period: "day", usd: 1, mode: "shadow" },
+          others: { period: "day", usd: 1, models: ["fake/*"] },
+          tokens: { period: "day", tokens: 1 }
+        }
+      }),
+      [
+        `keys.ann.budgets[1].usd: ${unknown} their requests are rejected. ${advice}`,
+        `budgets.enforced.usd: ${unknown} their requests are rejected. ${advice}`,
+        `budgets.shadow.usd: ${unknown} their costs do not count. ${advice}`
+      ]
+    )
+  })
+
+  it("are none for the default configuration", () => {
+    assert.deepStrictEqual(warnings({}), [])
+  })
+})
