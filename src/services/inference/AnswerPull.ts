@@ -7,13 +7,15 @@ import type { Generation } from "../../domain/Generation.ts"
 import type { AnswerSink, Event, OpenedAnswer } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { EngineFailed, make } from "../../domain/InferenceError.ts"
+import * as Time from "../../domain/Time.ts"
 import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
 import type { Start } from "../resilience/AttemptPlan.ts"
+import * as Deadlines from "../resilience/Deadlines.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import { within } from "./AttemptScope.ts"
 import type { AnswerBuilder } from "./DirectAnswer.ts"
 import { answeredByOf } from "./Pipeline.ts"
-import type { AttemptStats, RequestState } from "./RequestTelemetry.ts"
+import type { AttemptStats, RequestState, RoutedRequest } from "./RequestTelemetry.ts"
 import { count } from "./RequestTelemetry.ts"
 import type { EventsPull } from "./StreamFailover.ts"
 import * as StreamFailover from "./StreamFailover.ts"
@@ -73,8 +75,12 @@ const inTurn = (first: EventsPull, next: EventsPull): EventsPull => {
 }
 
 /** Keeps the cause of an answer that breaks off. */
-export const recordFailure = (stats: AttemptStats, state: RequestState, pull: EventsPull): EventsPull =>
-  Effect.tapCause(pull, (cause) =>
+export const recordFailure = <A, E extends InferenceError | Cause.Done>(
+  stats: AttemptStats,
+  state: RequestState,
+  effect: Effect.Effect<A, E>
+): Effect.Effect<A, E> =>
+  Effect.tapCause(effect, (cause) =>
     Effect.sync(() => {
       if (Pull.isDoneCause(cause)) return
       stats.failure = cause as Cause.Cause<InferenceError>
@@ -125,25 +131,41 @@ export const allEvents =
       return answer.end()
     })
 
-/** Subscribes at once: the sink may be drained before the effect runs. */
-const untilDrained = (sink: AnswerSink): Effect.Effect<void> => {
+/** Waits for the sink until the end of the request. Subscribes at once: it may be drained before the effect runs. */
+const untilDrained = (
+  sink: AnswerSink,
+  routed: RoutedRequest | undefined,
+  deployment: string
+): Effect.Effect<void, InferenceError> => {
   const drained = Deferred.makeUnsafe<void>()
   sink.whenDrained(() => Deferred.doneUnsafe(drained, Effect.void))
-  return Deferred.await(drained)
+  if (routed === undefined) return Deferred.await(drained)
+  const { route: { policy: { timeouts } }, state } = routed
+  const { totalMs } = timeouts
+  if (totalMs === undefined) return Deferred.await(drained)
+  return Effect.flatMap(Time.now, (now) => {
+    const { total } = Deadlines.make(deployment, timeouts, { deadline: state.startedAt + totalMs, now: () => now })
+    return recordFailure(state.stats, state, within(total, Deferred.await(drained)))
+  })
 }
 
 /** Passes events on to a sink, until the pull is done. */
-const passOn = (sink: AnswerSink, pull: EventsPull): Effect.Effect<void, InferenceError> => {
+const passOn = (
+  sink: AnswerSink,
+  routed: RoutedRequest | undefined,
+  deployment: string,
+  pull: EventsPull
+): Effect.Effect<void, InferenceError> => {
   const rest: Effect.Effect<never, Effect.Error<EventsPull>> = Effect.flatMap(
     pull,
-    (events) => sink.events(events) ? rest : Effect.andThen(untilDrained(sink), rest)
+    (events) => sink.events(events) ? rest : Effect.andThen(untilDrained(sink, routed, deployment), rest)
   )
   return Pull.catchDone(rest, () => Effect.void)
 }
 
-export const deliverWinner = (sink: AnswerSink) => (winner: WinningAttempt<EventsPull>) => {
+export const deliverWinner = (sink: AnswerSink, routed: RoutedRequest) => (winner: WinningAttempt<EventsPull>) => {
   sink.begin(answeredByOf(winner))
-  return passOn(sink, winner.value)
+  return passOn(sink, routed, winner.deployment, winner.value)
 }
 
 /** Passes on the rest of an answer that has begun. */
@@ -151,24 +173,32 @@ export const passOnRest = (
   sink: AnswerSink,
   generation: Generation,
   context: AttemptContext,
-  state: RequestState,
+  routed: RoutedRequest,
   rest: Rest
 ): Effect.Effect<void, InferenceError> =>
   Effect.scoped(Effect.flatMap(
     pullOf(context, generation, undefined, rest),
-    ({ first, next }) =>
-      passOn(sink, recordFailure(context.stats, state, within(context.deadlines.total, inTurn(first, next))))
+    ({ first, next }) => {
+      const { deadlines, deployment, stats } = context
+      const pull = recordFailure(stats, routed.state, within(deadlines.total, inTurn(first, next)))
+      return passOn(sink, routed, deployment.id, pull)
+    }
   ))
 
-/** Passes an opened answer on to a sink. */
+/**
+ * Passes an opened answer on to a sink.
+ *
+ * @param routed its policy limits the time of a slow sink; left out, nothing does
+ */
 export const deliverOpened = (
   sink: AnswerSink,
-  opened: Effect.Effect<OpenedAnswer, InferenceError, Scope.Scope>
+  opened: Effect.Effect<OpenedAnswer, InferenceError, Scope.Scope>,
+  routed?: RoutedRequest
 ): Effect.Effect<void, InferenceError> =>
   Effect.scoped(Effect.gen(function*() {
     const { events, ...by } = yield* opened
     // Not `Stream.toPull`, which synchronizes concurrent pulls.
     const pull = yield* Channel.toPullScoped(Stream.toChannel(events), yield* Effect.scope)
     sink.begin(by)
-    yield* passOn(sink, pull)
+    yield* passOn(sink, routed, by.deployment, pull)
   }))

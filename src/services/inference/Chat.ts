@@ -233,10 +233,10 @@ const run = <A>(
   })
 
 const deliverDirect = (sink: AnswerSink): StartDirect<void> => (pipeline, routed, hops, resume) => {
-  const { request, route: { policy }, state } = routed
+  const { request, route: { policy } } = routed
   const generation = generationOf(request)
   if (!isUnchangedFirst(generation) || (policy.continue && StreamFailover.isPossible(generation))) return undefined
-  const delivery = new DirectDelivery(sink, state, generation, resume)
+  const delivery = new DirectDelivery(sink, routed, generation, resume)
   const direct = pipeline.direct(routed, generation, hops, delivery)
   return direct && delivery.follow(direct)
 }
@@ -250,7 +250,8 @@ const deliver = (pipeline: Pipeline): Chat["deliver"] => {
       (routed) =>
         deliverOpened(
           sink,
-          routed.route.cached ? pipeline.cached.streamed(routed, makeAnswer, answer(routed)) : answer(routed)
+          routed.route.cached ? pipeline.cached.streamed(routed, makeAnswer, answer(routed)) : answer(routed),
+          routed
         )
     )
     return isChecked(input) ? delivered(input) : Effect.flatMap(validated(input, Validation.chat), delivered)

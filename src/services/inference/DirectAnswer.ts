@@ -11,7 +11,7 @@ import type { Rest } from "./AnswerPull.ts"
 import { allEvents, deliverWinner, endOf, firstEvents, passOnRest, recordFailure } from "./AnswerPull.ts"
 import type { Direct } from "./Pipeline.ts"
 import { answeredByOf } from "./Pipeline.ts"
-import type { RequestState } from "./RequestTelemetry.ts"
+import type { RoutedRequest } from "./RequestTelemetry.ts"
 import { count } from "./RequestTelemetry.ts"
 
 type Mutable<A> = { -readonly [K in keyof A]: A[K] }
@@ -169,15 +169,15 @@ class Delivery {
 /** Follows the first attempt of a streamed answer. */
 export class DirectDelivery implements EventReceiver {
   readonly #sink: AnswerSink
-  readonly #state: RequestState
+  readonly #routed: RoutedRequest
   readonly #generation: Generation
   readonly #resume: Resume<void>
   readonly #delivery: Delivery
   #direct: Direct | undefined
 
-  constructor(sink: AnswerSink, state: RequestState, generation: Generation, resume: Resume<void>) {
+  constructor(sink: AnswerSink, routed: RoutedRequest, generation: Generation, resume: Resume<void>) {
     this.#sink = sink
-    this.#state = state
+    this.#routed = routed
     this.#generation = generation
     this.#resume = resume
     this.#delivery = new Delivery(sink)
@@ -215,7 +215,7 @@ export class DirectDelivery implements EventReceiver {
     // The usage, and the end of the connection.
     this.#resume(
       Effect.ensuring(
-        passOnRest(this.#sink, this.#generation, this.#direct!.context(), this.#state, events),
+        passOnRest(this.#sink, this.#generation, this.#direct!.context(), this.#routed, events),
         this.#recorded()
       )
     )
@@ -228,16 +228,16 @@ export class DirectDelivery implements EventReceiver {
     attempt.ended()
     const ended = this.#delivery.hasThrown
       ? ending
-      : recordFailure(attempt.stats, this.#state, Effect.catchCause(ending, (cause) => endOf(attempt, cause)))
+      : recordFailure(attempt.stats, this.#routed.state, Effect.catchCause(ending, (cause) => endOf(attempt, cause)))
     this.#resume(Effect.ensuring(Pull.catchDone(Effect.asVoid(ended), () => Effect.void), this.#recorded()))
   }
 
   /** Goes on with the rest of this attempt, and with other deployments. */
   #goOn(rest: Rest): void {
-    const others = firstEvents(this.#generation, this.#state)
+    const others = firstEvents(this.#generation, this.#routed.state)
     this.#resume(Effect.scoped(Effect.flatMap(
-      this.#direct!.resume(others, firstEvents(this.#generation, this.#state, undefined, rest)),
-      deliverWinner(this.#sink)
+      this.#direct!.resume(others, firstEvents(this.#generation, this.#routed.state, undefined, rest)),
+      deliverWinner(this.#sink, this.#routed)
     )))
   }
 

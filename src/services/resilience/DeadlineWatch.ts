@@ -6,7 +6,7 @@
  *
  * One fiber watches all attempts. It sleeps until the first limit can be reached: a piece that arrives moves the limit of its
  * attempt and does not wake the fiber. The limits are those of `Deadlines`, to the millisecond. While the reader of an answer
- * is slow, none applies.
+ * is slow, only the end of the request applies.
  */
 import type { Scope } from "effect"
 import { Effect, Fiber } from "effect"
@@ -127,13 +127,12 @@ export class WatchedAttempt {
 
   /** The time at which the next piece is late. */
   #pieceDue(): number {
-    return this.#since! + (Deadlines.limitOf(this.#timeouts, this.#phase) ?? Number.POSITIVE_INFINITY)
+    if (this.#since === undefined) return Number.POSITIVE_INFINITY
+    return this.#since + (Deadlines.limitOf(this.#timeouts, this.#phase) ?? Number.POSITIVE_INFINITY)
   }
 
   #due(): number {
-    return this.#since === undefined
-      ? Number.POSITIVE_INFINITY
-      : Math.min(this.#pieceDue(), this.#deadline ?? Number.POSITIVE_INFINITY)
+    return Math.min(this.#pieceDue(), this.#deadline ?? Number.POSITIVE_INFINITY)
   }
 
   /** Ends the watch if a limit is reached at `time`; returns when the next one can be. */

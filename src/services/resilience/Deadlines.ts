@@ -4,7 +4,7 @@
  *
  * **Details**
  *
- * The time that a caller takes to read does not count.
+ * The time that a caller takes to read counts for the end of the request only.
  */
 import { Effect } from "effect"
 import { InferenceError, UpstreamTimeout } from "../../domain/InferenceError.ts"

@@ -13,7 +13,7 @@ import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
 import type { Engine, EventReceiver } from "../../../src/services/engines/Engine.ts"
 import { fixture, textOf } from "../../layers/providers/support.ts"
 import type { Observation, Scenario, Script, Way } from "../../support/ScriptedProviders.ts"
-import { nothing, observe } from "../../support/ScriptedProviders.ts"
+import { nothing, observe, step } from "../../support/ScriptedProviders.ts"
 
 const { buffered, stream } = fixture("openai").text
 
@@ -308,8 +308,35 @@ describe("The time limits of a policy", () => {
     }
   }
 
+  for (const policy of [{}, { continue: true }]) {
+    for (const later of [0, 300]) {
+      it.live(`end a request whose reader is slow by the total one: ${JSON.stringify(policy)}, ${later} ms between reads`, () =>
+        Effect.gen(function*() {
+          const seen: Array<Observation> = []
+          for (const way of [ways.direct, ways.driver]) {
+            const { slow, state } = makeSlowSink(1)
+            const given: Scenario = {
+              scripts: [[long(50, 10)]],
+              policy: { retries: 0, timeouts: { stallMs: 128, totalMs: 406 }, ...policy },
+              options: { timeouts: {} },
+              sink: slow,
+              each: (index) => {
+                if (later > 0 && index % (later / step) === later / step - 1) state.drain?.()
+              }
+            }
+            seen.push(yield* run(given, way))
+          }
+          for (const { end } of seen) {
+            assert.deepInclude((end as { reason: object }).reason, { _tag: "UpstreamTimeout", phase: "total" })
+          }
+          const [direct, driver] = seen.map(({ end, records }) => withoutTimes({ end, records }).rest)
+          assert.deepStrictEqual(direct, driver)
+        }))
+    }
+  }
+
   for (const way of [ways.direct, ways.driver]) {
-    it.live(`do not count the time of a slow reader: ${way.starts ? "direct" : "driver"}`, () =>
+    it.live(`are otherwise without the time of a slow reader: ${way.starts ? "direct" : "driver"}`, () =>
       Effect.gen(function*() {
         const { slow, state } = makeSlowSink(1)
         const given: Scenario = {
