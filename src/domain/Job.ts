@@ -142,7 +142,12 @@ export interface TokenUsage {
   readonly cacheWriteTokens?: number | undefined
   /** Reasoning tokens among `completionTokens`, if a provider reports them. */
   readonly reasoningTokens?: number | undefined
+  /** Left out: the engine or the provider has counted the tokens of prompt and answer. */
+  readonly isEstimated?: true
 }
+
+/** The counts that a provider reports. */
+export type ReportedUsage = { readonly [Count in Exclude<keyof TokenUsage, "isEstimated">]?: number | undefined }
 
 /** A token and the natural logarithm of its probability, before temperature and all other sampling. */
 export interface TokenLogprob {

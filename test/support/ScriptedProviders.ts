@@ -56,8 +56,8 @@ export interface Script {
   readonly headMs?: number
   /** Each after a wait, ms. */
   readonly pieces: ReadonlyArray<readonly [afterMs: number, bytes: Uint8Array]>
-  /** After the pieces; default `end`. `silent`: no headers come. */
-  readonly end?: "end" | "cut" | "stall" | "silent"
+  /** After the pieces; default `end`. `silent`: no headers come; `refused`: the connection cannot be opened. */
+  readonly end?: "end" | "cut" | "stall" | "silent" | "refused"
   /** ms before the end. */
   readonly endMs?: number
 }
@@ -131,6 +131,10 @@ class Provider {
     const play = Effect.gen(function*() {
       yield* headMs > 0 ? Effect.sleep(headMs) : Effect.yieldNow
       if (end === "silent") return yield* Effect.never
+      if (end === "refused") {
+        const error = Object.assign(new Error("connect ECONNREFUSED"), { code: "ECONNREFUSED" })
+        return finish(() => handler.onResponseError?.(controller as never, error))
+      }
       handler.onResponseStart?.(controller as never, status, headers)
       yield* Effect.forEach(pieces, send, { discard: true })
       if (endMs > 0) yield* Effect.sleep(endMs)
@@ -138,7 +142,7 @@ class Provider {
       if (end === "end") return finish(() => handler.onResponseEnd?.(controller as never, {}))
       finish(() => handler.onResponseError?.(controller as never, new Error("other side closed")))
     })
-    handler.onRequestStart?.(controller as never, undefined)
+    if (end !== "refused") handler.onRequestStart?.(controller as never, undefined)
     const playing = this.#fork(play)
     return true
   }

@@ -4,7 +4,7 @@ import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
-import type { FinishReason, TokenUsage } from "../../domain/Job.ts"
+import type { FinishReason, ReportedUsage } from "../../domain/Job.ts"
 import { isNative } from "../../domain/Source.ts"
 import type { ErrorDetails } from "../shared/ErrorMapping.ts"
 import { brief, cut, malformed, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
@@ -56,7 +56,7 @@ const finishReasonOf = (end: Fields, target: Target, isBegun: boolean): Result.R
 }
 
 /** Anthropic reports cached tokens beside `input_tokens`; `promptTokens` includes them. */
-const usageOf = (usage: Fields): Partial<TokenUsage> => {
+const usageOf = (usage: Fields): ReportedUsage => {
   const input = countAt(usage, "input_tokens")
   const cached = countAt(usage, "cache_read_input_tokens") ?? 0
   const output = countAt(usage, "output_tokens")
@@ -211,7 +211,9 @@ const makeMessageDecoder = (generation: Generation, target: Target) => {
     /** Adds a piece of text to an answer that has text. */
     pushText,
     /** Whether there was a stop reason. */
-    hasEnded
+    hasEnded,
+    /** What the provider has reported until now. */
+    usage: () => usageOf(usage)
   }
 }
 
@@ -223,7 +225,7 @@ const textForm: TextForm = {
 }
 
 export const events = (generation: Generation, target: Target): EventDecoder => {
-  const { hasEnded, push, pushText } = makeMessageDecoder(generation, target)
+  const { hasEnded, push, pushText, usage } = makeMessageDecoder(generation, target)
   const chunks = isNative(generation, target.options) ? DecodeNative.makeChunks() : undefined
   const texts = new TextChunks(textForm, chunks === undefined ? undefined : (data) => DecodeNative.nativeOf(data))
   let isEnding = false
@@ -246,9 +248,13 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
       return run && { to: run.places.at(-1)!, events: texts.eventsOf(run, pushText(run.text)) }
     },
     isFinished: hasEnded,
+    usage,
     end: () => hasEnded() ? pass(stop.type, stop, push(stop.type, stop)) : Result.fail(cut(target))
   }
 }
+
+/** The usage that the body of a buffered answer reports. */
+export const usageIn = (body: unknown): ReportedUsage => usageOf(fieldsOf(at(body, "usage")) ?? {})
 
 /** Decodes a buffered answer as if it were streamed. */
 export const buffered = (body: unknown, generation: Generation, target: Target, text?: string): DecodeResult => {

@@ -19,14 +19,14 @@ import { Result } from "effect"
 import { malformed } from "../shared/ErrorMapping.ts"
 import { countAt } from "../shared/Json.ts"
 import type { Dialect } from "../shared/ProviderDialect.ts"
-import { buffered, errorIn, events, failure } from "./DecodeAnswer.ts"
+import { buffered, errorIn, events, failure, usageIn } from "./DecodeAnswer.ts"
 import { countRequest, passThrough, request } from "./EncodeRequest.ts"
 
 /** For Anthropic, and for other hosts of its dialect. */
 export const anthropic: Dialect = {
   images: "urls",
   framing: "sse",
-  generate: { request, passThrough, events, buffered },
+  generate: { request, passThrough, events, buffered, usageIn },
   count: {
     request: countRequest,
     answer: (body, _, target) => {

@@ -4,7 +4,7 @@ import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
-import type { FinishReason, TokenUsage } from "../../domain/Job.ts"
+import type { FinishReason, ReportedUsage } from "../../domain/Job.ts"
 import { brief, cut, malformed, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
 import { at, codeOf, countAt, type Fields, fieldsOf, listAt, parse, textAt } from "../shared/Json.ts"
 import type { DecodeResult, EventDecoder, Refusal, Target } from "../shared/ProviderDialect.ts"
@@ -70,7 +70,7 @@ const refused = ({ deployment }: Target, what: string, why: string, words: strin
   })
 
 /** Gemini reports reasoning beside the other tokens of the answer; `completionTokens` includes it. */
-const usageOf = (usage: unknown): Partial<TokenUsage> => {
+const usageOf = (usage: unknown): ReportedUsage => {
   const prompt = countAt(usage, "promptTokenCount")
   const visible = countAt(usage, "candidatesTokenCount")
   const reasoning = countAt(usage, "thoughtsTokenCount")
@@ -110,6 +110,8 @@ const makeParts = (generation: Generation, count: (text: string) => number, targ
 
 interface AnswerDecoder {
   readonly push: (body: unknown) => DecodeResult
+  /** What the provider has reported until now. */
+  readonly usage: () => ReportedUsage
   readonly end: () => DecodeResult
 }
 
@@ -144,9 +146,9 @@ const makeAnswerDecoder = (generation: Generation, target: Target): AnswerDecode
     push: (body) => {
       const fields = fieldsOf(Array.isArray(body) ? body[0] : body)
       if (fields === undefined) return Result.fail(malformed(target, "the body is not an object"))
+      usage = fields["usageMetadata"] ?? usage
       const reason = failureOf(fields)
       if (reason !== undefined) return Result.fail(reason)
-      usage = fields["usageMetadata"] ?? usage
       const candidate = listAt(fields, "candidates")[0]
       if (codeOf(at(candidate, "finishReason")) !== undefined) end = candidate
       return Result.map(
@@ -154,6 +156,7 @@ const makeAnswerDecoder = (generation: Generation, target: Target): AnswerDecode
         (events) => events.flat()
       )
     },
+    usage: () => usageOf(usage),
     end: () => {
       const reason = textAt(end, "finishReason")
       if (reason === undefined) return Result.fail(cut(target))
@@ -166,9 +169,13 @@ const makeAnswerDecoder = (generation: Generation, target: Target): AnswerDecode
 }
 
 export const events = (generation: Generation, target: Target): EventDecoder => {
-  const { end, push } = makeAnswerDecoder(generation, target)
-  return { push: ({ data }) => push(parse(data)), end }
+  const { end, push, usage } = makeAnswerDecoder(generation, target)
+  return { push: ({ data }) => push(parse(data)), usage, end }
 }
+
+/** The usage that the body of a buffered answer reports. */
+export const usageIn = (body: unknown): ReportedUsage =>
+  usageOf(at(Array.isArray(body) ? body[0] : body, "usageMetadata"))
 
 export const buffered = (body: unknown, generation: Generation, target: Target): DecodeResult => {
   const { end, push } = makeAnswerDecoder(generation, target)

@@ -22,7 +22,7 @@ import { embeddingsOf } from "../shared/Embeddings.ts"
 import { notSupported } from "../shared/ErrorMapping.ts"
 import { at, countAt, listAt } from "../shared/Json.ts"
 import type { Dialect, Each, Target, Task } from "../shared/ProviderDialect.ts"
-import { buffered, errorIn, events, failure } from "./DecodeAnswer.ts"
+import { buffered, errorIn, events, failure, usageIn } from "./DecodeAnswer.ts"
 import { modelOf, pathOf, request } from "./EncodeRequest.ts"
 
 const maxTexts = 100
@@ -47,7 +47,7 @@ const embed: Task<ReadonlyArray<string>, Each<Embedding>> = {
 export const gemini: Dialect = {
   images: "bytes",
   framing: "sse",
-  generate: { request, events, buffered },
+  generate: { request, events, buffered, usageIn },
   embed,
   failure,
   errorIn

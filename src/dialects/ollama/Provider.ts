@@ -12,7 +12,7 @@ import type { Generation } from "../../domain/Generation.ts"
 import { withAssistantPrefix } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
-import type { FinishReason, OutputFormat } from "../../domain/Job.ts"
+import type { FinishReason, OutputFormat, ReportedUsage } from "../../domain/Job.ts"
 import type { Content, Message } from "../../domain/Message.ts"
 import { imageOfTool, textOf } from "../../domain/Message.ts"
 import { toolsOf } from "../openai/EncodeRequest.ts"
@@ -126,6 +126,11 @@ const errorIn: Dialect["errorIn"] = (body, target) => at(body, "error") === unde
 /** `load` and `unload` have no answer. */
 const finishes: Readonly<Record<string, FinishReason>> = { stop: "stop", length: "length" }
 
+const usageIn = (line: unknown): ReportedUsage => ({
+  promptTokens: countAt(line, "prompt_eval_count"),
+  completionTokens: countAt(line, "eval_count")
+})
+
 const makeLines = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
   const calls = ToolCallAssembler.make(generation, counter.count)
@@ -149,10 +154,7 @@ const makeLines = (generation: Generation, target: Target) => {
     return Result.succeed([...held, {
       type: "finish",
       reason: reason === "stop" && calls.size() > 0 ? "tool_calls" : reason,
-      usage: counter.usage({
-        promptTokens: countAt(line, "prompt_eval_count"),
-        completionTokens: countAt(line, "eval_count")
-      })
+      usage: counter.usage(usageIn(line))
     }])
   }
   const push = (line: unknown): DecodeResult => {
@@ -198,7 +200,7 @@ const embed: NonNullable<Dialect["embed"]> = {
 export const ollama: Dialect = {
   images: "bytes",
   framing: "ndjson",
-  generate: { request: requestOf, events, buffered },
+  generate: { request: requestOf, events, buffered, usageIn },
   embed,
   failure,
   errorIn

@@ -5,7 +5,7 @@ import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
-import type { ChosenLogprob, FinishReason, TokenLogprob } from "../../domain/Job.ts"
+import type { ChosenLogprob, FinishReason, ReportedUsage, TokenLogprob } from "../../domain/Job.ts"
 import { JsonText } from "../../domain/JsonText.ts"
 import type { Native } from "../../domain/Source.ts"
 import { choicesOf, isNative } from "../../domain/Source.ts"
@@ -16,7 +16,7 @@ import { at, codeOf, countAt, fieldsOf, isEmpty, listAt, numbersOf, ownOf, parse
 import type { DecodeResult, EventDecoder, Frame, Refusal, Target } from "../shared/ProviderDialect.ts"
 import type { TextForm } from "../shared/TextChunks.ts"
 import { TextChunks } from "../shared/TextChunks.ts"
-import type { Counter, ReportedUsage } from "../shared/TokenCounter.ts"
+import type { Counter } from "../shared/TokenCounter.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import * as ToolCallAssembler from "../shared/ToolCallAssembler.ts"
 import * as DecodeNative from "./DecodeNative.ts"
@@ -209,7 +209,8 @@ class MessageDecoder {
   #refusal = ""
   #finish: string | undefined
   #stopReason: string | undefined
-  #usage: ReportedUsage | undefined
+  /** What the provider has reported until now. */
+  usage: ReportedUsage | undefined
   #hasText = false
 
   constructor(generation: Generation, target: Target) {
@@ -271,7 +272,7 @@ class MessageDecoder {
   }
 
   pushUsage(body: Fields): void {
-    this.#usage = usageOf(body["usage"]) ?? this.#usage
+    this.usage = usageOf(body["usage"]) ?? this.usage
   }
 
   /** The rest of the events, the last of which is the finish. */
@@ -294,7 +295,7 @@ class MessageDecoder {
   }
 
   #finished(reason: FinishReason): Event {
-    const usage = this.#counter.usage(this.#usage)
+    const usage = this.#counter.usage(this.usage)
     const stop = stopOf(this.#generation, reason, this.#stopReason)
     return stop === undefined ? { type: "finish", reason, usage } : { type: "finish", reason, usage, stop }
   }
@@ -368,6 +369,7 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
     },
     // Further choices end after the first one.
     isFinished: () => choices === 1 && decoder.isFinished(),
+    usage: () => decoder.usage,
     end
   }
 }
@@ -416,6 +418,9 @@ const withNative = (
     : { dialect: "openai", form: "buffered", body: answer, text, hasMore: false }
   return Result.succeed([{ type: "native", native, content: false, tokens: 0 }, ...events])
 }
+
+/** The usage that the body of a buffered answer reports. */
+export const usageIn = (body: unknown): ReportedUsage | undefined => usageOf(at(body, "usage"))
 
 /** Decodes a buffered answer. */
 export const buffered = (body: unknown, generation: Generation, target: Target, text?: string): DecodeResult => {

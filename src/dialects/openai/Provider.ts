@@ -5,7 +5,7 @@ import { embeddingsOf } from "../shared/Embeddings.ts"
 import { malformed } from "../shared/ErrorMapping.ts"
 import { at, countAt, eachOf, fieldsOf, listAt } from "../shared/Json.ts"
 import type { Dialect } from "../shared/ProviderDialect.ts"
-import { buffered, errorIn, events, failure } from "./DecodeAnswer.ts"
+import { buffered, errorIn, events, failure, usageIn } from "./DecodeAnswer.ts"
 import type { Host } from "./EncodeRequest.ts"
 import { azureHost, makeRequests, openAiHost, troupeHost } from "./EncodeRequest.ts"
 
@@ -49,7 +49,7 @@ const dialectAt = (host: Host) =>
   ({
     images: "urls",
     framing: "sse",
-    generate: { ...makeRequests(host), events, buffered },
+    generate: { ...makeRequests(host), events, buffered, usageIn },
     embed: embedding(host),
     embedNative: nativeEmbedding(host),
     failure,

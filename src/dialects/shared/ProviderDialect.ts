@@ -17,7 +17,7 @@ import type { RemoteDeployment } from "../../domain/Deployment.ts"
 import type { Countable, Counted, Generation, NativeEmbeddings, Ranking } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
-import type { Classification, Embedding } from "../../domain/Job.ts"
+import type { Classification, Embedding, ReportedUsage } from "../../domain/Job.ts"
 import type { ImageSource } from "../../domain/Message.ts"
 import type { Source } from "../../domain/Source.ts"
 
@@ -76,6 +76,8 @@ export interface EventDecoder {
    * arrives. Left out: never, since the finish reason and the usage arrive in one frame.
    */
   readonly isFinished?: () => boolean
+  /** The usage that the provider has reported until now. Left out: none before the finish. */
+  readonly usage?: () => ReportedUsage | undefined
   /** At the end of the body: the `finish` if the answer is complete, else a failure with `cut` or `empty`. */
   readonly end: () => DecodeResult
 }
@@ -125,6 +127,8 @@ export interface Dialect {
      * @param text the JSON that the body was parsed from, for callers of the same dialect
      */
     readonly buffered: (body: unknown, generation: Generation, target: Target, text?: string) => DecodeResult
+    /** The usage that the body of an answer reports that was not streamed, also if it is a failure. */
+    readonly usageIn: (body: unknown) => ReportedUsage | undefined
   }
   readonly embed?: Task<ReadonlyArray<string>, Each<Embedding>>
   /** For callers of the same dialect. */

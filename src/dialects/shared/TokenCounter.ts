@@ -6,7 +6,7 @@
  * No provider reports the tokens of a piece of text, and some do not report those of the answer.
  */
 import type { Generation } from "../../domain/Generation.ts"
-import type { TokenUsage } from "../../domain/Job.ts"
+import type { ReportedUsage, TokenUsage } from "../../domain/Job.ts"
 import { textOf } from "../../domain/Message.ts"
 import { bytesPerToken, estimateTokens } from "../../domain/RoutingRequest.ts"
 
@@ -18,9 +18,6 @@ const promptBytes = ({ assistantPrefix = "", messages, tools = [] }: Generation)
   const definitions = tools.length === 0 ? "" : JSON.stringify(tools)
   return [...texts, definitions, assistantPrefix].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
 }
-
-/** What a provider reports. */
-export type ReportedUsage = { readonly [Figure in keyof TokenUsage]?: number | undefined }
 
 export interface Counter {
   /** Tokens that this piece of text completes. */
@@ -40,6 +37,9 @@ export const makeCounter = (generation: Generation): Counter => {
       return tokens
     },
     usage: (reported = {}) => ({
+      ...(reported.promptTokens === undefined || reported.completionTokens === undefined
+        ? { isEstimated: true as const }
+        : {}),
       promptTokens: reported.promptTokens ?? estimateTokens(promptBytes(generation)),
       completionTokens: reported.completionTokens ?? estimateTokens(bytes),
       cachedTokens: reported.cachedTokens ?? 0,

@@ -13,11 +13,10 @@
  */
 import { Data, Effect, Stream } from "effect"
 import type { Response } from "effect/ai"
-import type { ReportedUsage } from "../../dialects/shared/TokenCounter.ts"
 import { makeCounter } from "../../dialects/shared/TokenCounter.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
-import type { FinishReason } from "../../domain/Job.ts"
+import type { FinishReason, ReportedUsage } from "../../domain/Job.ts"
 import { bytesPerToken } from "../../domain/RoutingRequest.ts"
 import { makeStopMatcher } from "../../domain/StopMatcher.ts"
 

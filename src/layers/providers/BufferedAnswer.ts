@@ -9,7 +9,7 @@ import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason } from "../../domain/Job.ts"
-import type { EventReceiver, StartedAnswer } from "../../services/engines/Engine.ts"
+import type { EventReceiver, Meter, StartedAnswer } from "../../services/engines/Engine.ts"
 import type { BodyReceiver, HttpExchange, ResponseBody, StartedExchange } from "./HttpExchange.ts"
 
 const byteOrderMark = "\ufeff"
@@ -99,11 +99,19 @@ const bufferedEvents = (target: Target, generation: Generation, events: Readonly
 
 /** Decodes the parsed body of an answer that was not streamed, and its text. */
 export const decodeBuffered =
-  ({ generate }: Dialect, target: Target, generation: Generation) => (body: unknown, text: string): DecodeResult =>
-    Result.flatMap(
-      readable(target, () => generate.buffered(body, generation, target, text)),
+  (dialect: Dialect, target: Target, generation: Generation, meter?: Meter) =>
+  (body: unknown, text: string): DecodeResult => {
+    const { buffered, usageIn } = dialect.generate
+    const decoded = Result.flatMap(
+      readable(target, () => buffered(body, generation, target, text)),
       (events) => bufferedEvents(target, generation, events)
     )
+    if (meter !== undefined && Result.isFailure(decoded)) {
+      meter.isSent &&= dialect.errorIn(body, target) === undefined
+      meter.reporter = { usage: () => usageIn(body) }
+    }
+    return decoded
+  }
 
 /** What an answer is decoded with. */
 export interface Parts {
@@ -111,6 +119,7 @@ export interface Parts {
   readonly target: Target
   readonly exchange: Pick<HttpExchange, "clean">
   readonly generation: Generation
+  readonly meter: Meter | undefined
 }
 
 /** The events of a body that an effect reads. */
@@ -155,8 +164,8 @@ export class BufferedAnswer implements BodyReceiver, StartedAnswer {
   }
 
   #decode(): void {
-    const { dialect, generation, target } = this.#parts
-    const decoded = decodeBody(target, this.#body, decodeBuffered(dialect, target, generation))
+    const { dialect, generation, meter, target } = this.#parts
+    const decoded = decodeBody(target, this.#body, decodeBuffered(dialect, target, generation, meter))
     if (Result.isFailure(decoded)) {
       this.#exchange!.note(decoded.failure)
       return this.failed(decoded.failure)

@@ -24,6 +24,7 @@ import type { RemoteDeployment } from "../../domain/Deployment.ts"
 import { orOff } from "../../domain/Fields.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as Time from "../../domain/Time.ts"
+import type { Meter } from "../../services/engines/Engine.ts"
 import { broken, tooLarge } from "./NetworkErrors.ts"
 
 /** Bytes that may be buffered. */
@@ -97,6 +98,7 @@ type Controller = Undici.Dispatcher.DispatchController
 class Exchange implements Connection, Handler {
   /** Undefined: the response is buffered. */
   #receiver: Receiver | undefined
+  readonly #meter: Pick<Meter, "isSent"> | undefined
   /** `send` has returned. */
   #isSent = false
   #controller: Controller | undefined
@@ -108,8 +110,9 @@ class Exchange implements Connection, Handler {
   /** Resumes the pending read. */
   #waiting: (() => void) | undefined
 
-  constructor(receiver: Receiver | undefined) {
+  constructor(receiver: Receiver | undefined, meter: Pick<Meter, "isSent"> | undefined) {
     this.#receiver = receiver
+    this.#meter = meter
   }
 
   send(dispatcher: Undici.Dispatcher, { body, headers, origin, path }: Request): void {
@@ -127,6 +130,7 @@ class Exchange implements Connection, Handler {
   onRequestStart(controller: Controller): void {
     this.#controller = controller
     if (this.#end !== undefined) controller.abort(closed)
+    else if (this.#meter !== undefined) this.#meter.isSent = true
   }
 
   onResponseStart(_: Controller, status: number, headers: Headers): void {
@@ -244,9 +248,15 @@ class Exchange implements Connection, Handler {
  * Sends a request.
  *
  * @param receiver called after `open` has returned
+ * @param meter its `isSent` is set when the request is written to a connection
  */
-export const open = (dispatcher: Undici.Dispatcher, request: Request, receiver?: Receiver): Connection => {
-  const exchange = new Exchange(receiver)
+export const open = (
+  dispatcher: Undici.Dispatcher,
+  request: Request,
+  receiver?: Receiver,
+  meter?: Pick<Meter, "isSent">
+): Connection => {
+  const exchange = new Exchange(receiver, meter)
   exchange.send(dispatcher, request)
   return exchange
 }

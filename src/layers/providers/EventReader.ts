@@ -14,6 +14,7 @@ import * as Defaults from "../../domain/Defaults.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type * as InferenceError from "../../domain/InferenceError.ts"
+import type { Meter } from "../../services/engines/Engine.ts"
 import { isEncrypted, makeCheck, readable, stopMatcherOf, unchanged } from "./BufferedAnswer.ts"
 import { Utf8Decoder } from "./Utf8Decoder.ts"
 
@@ -54,6 +55,7 @@ class Beginning {
 /** Decodes the frames of a body. */
 class Reader implements EventReader, FrameDecoder.FrameReceiver {
   readonly #target: Target
+  readonly #meter: Meter | undefined
   readonly #errorIn: Dialect["errorIn"]
   /** Undefined after the first frame, and before the first bytes. */
   #beginning: Beginning | undefined
@@ -68,10 +70,12 @@ class Reader implements EventReader, FrameDecoder.FrameReceiver {
   #isOver = false
   #hasThoughts = false
 
-  constructor(dialect: Dialect, target: Target, generation: Generation) {
+  constructor(dialect: Dialect, target: Target, generation: Generation, meter: Meter | undefined) {
     this.#target = target
+    this.#meter = meter
     this.#errorIn = dialect.errorIn
     this.#decoder = dialect.generate.events(generation, target)
+    if (meter !== undefined) meter.reporter = this.#decoder
     this.#frameDecoder = FrameDecoder.make(
       dialect.framing,
       target.options.maxResponseBytes ?? Defaults.maxResponseBytes,
@@ -92,7 +96,7 @@ class Reader implements EventReader, FrameDecoder.FrameReceiver {
     if (!this.#utf8.isComplete()) this.#break(notUtf8)
     this.#read(() => this.#frameDecoder.end())
     if (this.#isOver || this.#failure !== undefined) return
-    const error = this.#errorIn(this.#beginning?.json(), this.#target)
+    const error = this.#errorOf(this.#beginning?.json())
     this.#add(error === undefined ? this.#decoder.end() : Result.fail(error))
   }
 
@@ -127,6 +131,7 @@ class Reader implements EventReader, FrameDecoder.FrameReceiver {
     if (this.#isStopped()) return false
     const wasFinished = this.isFinished()
     this.#add(readable(this.#target, () => this.#decoder.push(frame)))
+    if (this.#failure !== undefined && !wasFinished) this.#errorOf(parse(frame.data))
     // What is wrong after the finish reason does not change the answer.
     if (wasFinished && this.#failure !== undefined) this.finish()
     return !this.#isStopped()
@@ -139,6 +144,13 @@ class Reader implements EventReader, FrameDecoder.FrameReceiver {
     this.#check(run.events)
     this.#events.push(...run.events)
     return run.to
+  }
+
+  /** The reason of an error that is a body or a frame: the provider has refused the request. */
+  #errorOf(body: unknown): InferenceError.Reason | undefined {
+    const error = this.#errorIn(body, this.#target)
+    if (error !== undefined && this.#meter !== undefined) this.#meter.isSent = false
+    return error
   }
 
   #isStopped(): boolean {
@@ -177,5 +189,9 @@ class Reader implements EventReader, FrameDecoder.FrameReceiver {
 
 const notUtf8 = "the body is not UTF-8"
 
-export const makeEventReader = (dialect: Dialect, target: Target, generation: Generation): EventReader =>
-  new Reader(dialect, target, generation)
+export const makeEventReader = (
+  dialect: Dialect,
+  target: Target,
+  generation: Generation,
+  meter?: Meter
+): EventReader => new Reader(dialect, target, generation, meter)

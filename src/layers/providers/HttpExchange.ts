@@ -12,6 +12,7 @@ import type { Call } from "../../dialects/shared/ProviderDialect.ts"
 import type { Capability } from "../../domain/Capability.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
+import type { Meter } from "../../services/engines/Engine.ts"
 import { decodeBody } from "./BufferedAnswer.ts"
 import * as Connection from "./Connection.ts"
 import type { Held } from "./DeploymentKeys.ts"
@@ -70,11 +71,18 @@ export interface HttpExchange {
    *
    * @param hops instances of this service that the request has passed
    */
-  readonly start: (call: Call, wanted: Media, hops: number, receiver: BodyReceiver) => StartedExchange | undefined
+  readonly start: (
+    call: Call,
+    wanted: Media,
+    hops: number,
+    receiver: BodyReceiver,
+    meter?: Meter
+  ) => StartedExchange | undefined
   /** Sends the call and waits for the headers of a success. The end of the scope ends the exchange. */
   readonly open: (
     call: Call,
-    wanted: Media
+    wanted: Media,
+    meter?: Meter
   ) => Effect.Effect<ResponseBody, InferenceError.InferenceError, Scope.Scope>
   /** Reads a body completely and decodes its JSON. */
   readonly finish: <A>(
@@ -124,7 +132,8 @@ class Started implements StartedExchange, Connection.Receiver {
     this.#connection = begun.connection = Connection.open(
       parts.dispatcher,
       parts.write(begun.call, begun.wanted, held, hops),
-      this
+      this,
+      begun.meter
     )
   }
 
@@ -268,14 +277,14 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   const parts: Parts = { ...options, limits, most, write: makeWriter(options) }
   const timeouts = yield* Connection.makeTimeouts(target.deployment, limits)
 
-  const begin = (call: Call, wanted: Media, capability?: Capability): Begun => {
+  const begin = (call: Call, wanted: Media, capability?: Capability, meter?: Meter): Begun => {
     const watch = timeouts.add(wanted !== "json", () => begun.connection?.close())
-    const begun: Begun = { call, wanted, watch, capability, connection: undefined }
+    const begun: Begun = { call, wanted, watch, capability, meter, connection: undefined }
     return begun
   }
-  const openFor = (call: Call, wanted: Media, capability?: Capability) => {
+  const openFor = (call: Call, wanted: Media, capability?: Capability, meter?: Meter) => {
     const entered = Effect.suspend(() => {
-      const begun = begin(call, wanted, capability)
+      const begun = begin(call, wanted, capability, meter)
       return Effect.as(endWithScope(begun), begun)
     })
     return Effect.flatMap(Effect.uninterruptible(entered), (begun) =>
@@ -288,11 +297,11 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   const finish = makeFinish(options)
 
   return {
-    start: (call, wanted, hops, receiver) => {
+    start: (call, wanted, hops, receiver, meter) => {
       const taken = keys.take(target.deployment, noneTried)
       if (Result.isFailure(taken)) return undefined
       const held = taken.success
-      const begun = begin(call, wanted)
+      const begun = begin(call, wanted, undefined, meter)
       try {
         return new Started(parts, begun, held, hops, receiver)
       } catch (defect) {
@@ -301,7 +310,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
         throw defect
       }
     },
-    open: (call, wanted) => openFor(call, wanted),
+    open: (call, wanted, meter) => openFor(call, wanted, undefined, meter),
     finish,
     read: (call, decode, capability) =>
       Effect.flatMap(openFor(call, "json", capability), (body) => finish(body, decode)),

@@ -7,6 +7,7 @@ import * as Caller from "../../domain/Caller.ts"
 import type { Capability } from "../../domain/Capability.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
+import type { Meter } from "../../services/engines/Engine.ts"
 import * as Connection from "./Connection.ts"
 import * as Decompression from "./Decompression.ts"
 import type { DeploymentKeys, Held } from "./DeploymentKeys.ts"
@@ -47,6 +48,7 @@ export interface Begun {
   readonly wanted: Media
   readonly watch: Connection.WatchedExchange
   readonly capability: Capability | undefined
+  readonly meter: Meter | undefined
   /** The connection of the latest try, which the end of the exchange closes. */
   connection: Connection.Connection | undefined
 }
@@ -133,6 +135,7 @@ export const receive = Effect.fnUntraced(function*(
   const { keys, most, target } = parts
   const { wanted, watch } = begun
   watch.headers()
+  if (begun.meter !== undefined) begun.meter.isSent = isSuccess(head)
   const encoding = Connection.headerOf(head, "content-encoding")
   const connection = isEncoded(encoding) ? decompressed(plain, encoding, most) : plain
   begun.connection = connection
@@ -143,6 +146,7 @@ export const receive = Effect.fnUntraced(function*(
     : yield* refusalOf(parts, connection, head, begun)
   keys.note(held, reason === wrong ? undefined : reason)
   if (reason !== undefined) {
+    if (begun.meter !== undefined) begun.meter.isSent = false
     connection.close()
     return Result.fail(keys.clean(reason))
   }
@@ -157,7 +161,9 @@ export const attempt = Effect.fnUntraced(function*(parts: Parts, begun: Begun, h
   if (ended !== undefined) return yield* InferenceError.make(ended)
   const connection = Connection.open(
     parts.dispatcher,
-    parts.write(begun.call, begun.wanted, held, yield* Caller.HopCount)
+    parts.write(begun.call, begun.wanted, held, yield* Caller.HopCount),
+    undefined,
+    begun.meter
   )
   begun.connection = connection
   const head = yield* Effect.mapError(

@@ -32,7 +32,7 @@ import { hostOf, isPrivateHost } from "../../domain/PublicAddress.ts"
 import { hasImages } from "../../domain/RoutingRequest.ts"
 import type { Source } from "../../domain/Source.ts"
 import { bodyWith, dialectOf, isComplete, requiredPaths } from "../../domain/Source.ts"
-import type { Engine, EventReceiver, Retain, StartedAnswer } from "../../services/engines/Engine.ts"
+import type { Engine, EventReceiver, Meter, Retain, StartedAnswer } from "../../services/engines/Engine.ts"
 import { capabilitiesOf } from "../../services/engines/EngineKinds.ts"
 import { eventsOf } from "./AnswerEvents.ts"
 import { BufferedAnswer, decodeBuffered } from "./BufferedAnswer.ts"
@@ -140,21 +140,24 @@ const makeGenerate = (parts: Parts) => {
     })
   }
 
-  const finish = (body: ResponseBody, generation: Generation) =>
-    Effect.map(exchange.finish(body, decodeBuffered(dialect, target, generation)), Stream.fromIterable)
+  const finish = (body: ResponseBody, generation: Generation, meter: Meter | undefined) =>
+    Effect.map(exchange.finish(body, decodeBuffered(dialect, target, generation, meter)), Stream.fromIterable)
 
-  const streamed = (body: ResponseBody, generation: Generation) =>
-    eventsOf({ ...body, clean: exchange.clean }, makeEventReader(dialect, target, generation))
+  const streamed = (body: ResponseBody, generation: Generation, meter: Meter | undefined) =>
+    eventsOf({ ...body, clean: exchange.clean }, makeEventReader(dialect, target, generation, meter))
 
   /** The events of a body. A gateway's errors are JSON even if a stream was requested. */
-  const eventsIn = (body: ResponseBody, generation: Generation) =>
-    body.media === "json" ? finish(body, generation) : Effect.succeed(streamed(body, generation))
+  const eventsIn = (body: ResponseBody, generation: Generation, meter: Meter | undefined) =>
+    body.media === "json" ? finish(body, generation, meter) : Effect.succeed(streamed(body, generation, meter))
 
-  const generate = (generation: Generation) => {
+  const generate = (generation: Generation, meter: Meter | undefined) => {
     const stream = isStreamed(generation)
     return Effect.flatMap(
-      Effect.flatMap(callOf(generation, stream), (call) => exchange.open(call, stream ? dialect.framing : "json")),
-      (body) => eventsIn(body, generation)
+      Effect.flatMap(
+        callOf(generation, stream),
+        (call) => exchange.open(call, stream ? dialect.framing : "json", meter)
+      ),
+      (body) => eventsIn(body, generation, meter)
     )
   }
   return { generate, eventsIn, isStreamed }
@@ -163,17 +166,22 @@ const makeGenerate = (parts: Parts) => {
 /** See `Engine.start`. */
 const makeStart = (parts: Parts, { eventsIn, isStreamed }: ReturnType<typeof makeGenerate>) => {
   const { dialect, exchange, target } = parts
-  return (generation: Generation, hops: number, receiver: EventReceiver): StartedAnswer | undefined => {
+  return (
+    generation: Generation,
+    hops: number,
+    receiver: EventReceiver,
+    meter: Meter | undefined
+  ): StartedAnswer | undefined => {
     if (hasImages(generation.messages)) return undefined
     const stream = isStreamed(generation)
     const call = callFor(dialect, generation, target, stream)
     if (Result.isFailure(call)) return undefined
     const answer = new (stream ? StreamedAnswer : BufferedAnswer)(
-      { dialect, target, exchange, generation },
+      { dialect, target, exchange, generation, meter },
       receiver,
-      (body) => eventsIn(body, generation)
+      (body) => eventsIn(body, generation, meter)
     )
-    const started = exchange.start(call.success, stream ? dialect.framing : "json", hops, answer)
+    const started = exchange.start(call.success, stream ? dialect.framing : "json", hops, answer, meter)
     if (started === undefined) return undefined
     answer.follow(started)
     return answer
@@ -221,12 +229,12 @@ export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, m
 
   return {
     describe: describe(options),
-    generate: (generation, retain) =>
-      Stream.unwrap(Effect.andThen(begin(neededBy(generation), retain), generating.generate(generation))),
-    start: (generation, hops, receiver) =>
+    generate: (generation, retain, meter) =>
+      Stream.unwrap(Effect.andThen(begin(neededBy(generation), retain), generating.generate(generation, meter))),
+    start: (generation, hops, receiver, _, meter) =>
       stopped || neededBy(generation).some((one) => !capabilities.includes(one))
         ? undefined
-        : start(generation, hops, receiver),
+        : start(generation, hops, receiver, meter),
     embed: each("embed", dialect.embed),
     ...(dialect.embedNative === undefined
       ? {}

@@ -32,7 +32,7 @@ export class StreamedAnswer implements BodyReceiver, StartedAnswer {
     this.#parts = parts
     this.#receiver = receiver
     this.#eventsIn = eventsIn
-    this.#reader = makeEventReader(parts.dialect, parts.target, parts.generation)
+    this.#reader = makeEventReader(parts.dialect, parts.target, parts.generation, parts.meter)
   }
 
   /** Called before the response begins. */

@@ -75,7 +75,7 @@ export const charge = (
   need: Need,
   { attempt, decision, deployment, isEstimated, tookMs, usage: reported }: Used
 ): Charge => {
-  const usage = isEstimated ? { ...reported, promptTokens: need.promptTokens } : reported
+  const usage = { ...reported, promptTokens: reported.promptTokens ?? need.promptTokens }
   const price = priceOf(deployment)
   const cost = price && Money.costOf(price, usage)
   const { cacheWriteTokens = 0, cachedTokens, completionTokens, promptTokens, reasoningTokens = 0 } = usage

@@ -50,15 +50,20 @@ export class Later<A> {
   }
 }
 
+/** The tokens of an attempt. */
+export interface UsedTokens {
+  /** `promptTokens` is undefined where nobody has counted them: the estimate of the request counts. */
+  readonly usage: Omit<TokenUsage, "promptTokens"> & { readonly promptTokens: number | undefined }
+  /** The provider has not counted all tokens. */
+  readonly isEstimated: boolean
+}
+
 /** What an attempt has used. */
-export interface Used {
+export interface Used extends UsedTokens {
   readonly deployment: Deployment
   readonly decision: string
   /** The number of the attempt. */
   readonly attempt: number
-  readonly usage: TokenUsage
-  /** The provider has not counted the tokens. */
-  readonly isEstimated: boolean
   readonly tookMs: number
 }
 

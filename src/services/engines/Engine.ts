@@ -14,7 +14,7 @@ import type { EngineDescription } from "../../domain/EngineProtocol.ts"
 import type { Countable, Counted, Generation, NativeEmbeddings, Ranking } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import type { Classification, Embedding } from "../../domain/Job.ts"
+import type { Classification, Embedding, ReportedUsage } from "../../domain/Job.ts"
 import type { Source } from "../../domain/Source.ts"
 
 /** Called when a job starts; the returned function is called when the engine has ended the job. */
@@ -44,6 +44,14 @@ export interface StartedAnswer {
   readonly close: () => void
 }
 
+/** What is known of the cost of an answer that may never be complete; a remote engine writes it. */
+export interface Meter {
+  /** A request was sent to a provider, which has not answered with an error. */
+  isSent: boolean
+  /** Reads what the provider has reported until now. */
+  reporter: { readonly usage?: () => ReportedUsage | undefined } | undefined
+}
+
 /** A loaded engine. A job that its `capabilities` do not include fails with `InvalidRequest`. */
 export interface Engine {
   readonly describe: EngineDescription
@@ -52,7 +60,7 @@ export interface Engine {
    *
    * @param retain holds the job's slot until the engine has ended the job, which may be after the stream; so in all methods
    */
-  readonly generate: (generation: Generation, retain?: Retain) => Stream.Stream<Event, InferenceError>
+  readonly generate: (generation: Generation, retain?: Retain, meter?: Meter) => Stream.Stream<Event, InferenceError>
   /**
    * As `generate`, without a fiber: it begins at once, and calls the receiver. Undefined if something has to wait before the
    * answer can begin, or the generation is not supported: then `generate` is used. Left out, the engine does not support it.
@@ -63,7 +71,8 @@ export interface Engine {
     generation: Generation,
     hops: number,
     receiver: EventReceiver,
-    retain?: Retain
+    retain?: Retain,
+    meter?: Meter
   ) => StartedAnswer | undefined
   /** One result per input, in their order: an invalid input fails alone. */
   readonly embed: (

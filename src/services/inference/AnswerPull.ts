@@ -51,7 +51,7 @@ const pullOf = Effect.fnUntraced(
     rest: Rest | undefined
   ) {
     const { content, deadlines, lease, stats } = context
-    const stream = rest ?? (yield* lease).generate(generation)
+    const stream = rest ?? (yield* lease).generate(generation, undefined, stats)
     // Not `Stream.toPull`, which synchronizes concurrent pulls.
     const pull = yield* Channel.toPullScoped(Stream.toChannel(stream), yield* Effect.scope)
     const events = Effect.map(pull, (events) => {

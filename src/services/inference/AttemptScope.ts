@@ -91,6 +91,9 @@ const noSample: LatencySample = { granted: () => {}, content: () => {}, end: () 
 export const isAlone = ({ alone, deployments, fallbacks: { ordinary } }: Route): boolean =>
   alone === true || deployments.length + ordinary.length === 1
 
+const statsOf = (deployment: Deployment): AttemptStats =>
+  RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment))
+
 /** The record and the measurement of an attempt. */
 class Entry {
   readonly stats: AttemptStats
@@ -102,13 +105,19 @@ class Entry {
   /** monotonic ms */
   readonly startedAt: number
 
-  constructor(parts: Parts, { route, state }: RoutedRequest, deployment: Deployment, hedge: boolean) {
+  constructor(
+    parts: Parts,
+    { route, state }: RoutedRequest,
+    deployment: Deployment,
+    stats: AttemptStats,
+    hedge: boolean
+  ) {
     const { callbacks, now, router } = parts
     const { id } = deployment
     this.#parts = parts
     this.#deployment = deployment
     this.#state = state
-    this.stats = RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment))
+    this.stats = stats
     this.startedAt = now()
     this.#draft = addAttempt(state.record, id, this.startedAt - state.startedAt, hedge || undefined)
     this.#sample = callbacks.call(measurementsName, () => router.measure(id, route), noSample)
@@ -153,20 +162,14 @@ class Entry {
 
   /** Charges what the attempt has used; an answer without usage counts what was seen of it. */
   #charge(ticket: Ticket, tookMs: number): void {
-    const { finish, promptTokens, tokens } = this.stats
-    // Content may be shorter than a token, and the prompt was computed for it.
-    const hasContent = tokens > 0 || this.#draft.firstTokenMs !== undefined
-    if (finish === undefined && promptTokens === undefined && !hasContent) return
     const { record } = this.#state
-    this.#parts.callbacks.call("admission", () =>
-      ticket.charge({
-        deployment: this.#deployment,
-        decision: record.id,
-        attempt: record.attempts.indexOf(this.#draft),
-        usage: finish?.usage ?? { promptTokens: promptTokens ?? 0, completionTokens: tokens, cachedTokens: 0 },
-        isEstimated: finish === undefined && promptTokens === undefined,
-        tookMs
-      }), undefined)
+    this.#parts.callbacks.call("admission", () => {
+      const used = RequestTelemetry.usedBy(this.stats, this.#draft.firstTokenMs !== undefined)
+      if (used === undefined) return
+      const { isEstimated, usage } = used
+      const attempt = record.attempts.indexOf(this.#draft)
+      ticket.charge({ deployment: this.#deployment, decision: record.id, attempt, usage, isEstimated, tookMs })
+    }, undefined)
   }
 }
 
@@ -175,7 +178,7 @@ const makeEnter = (parts: Parts) => {
   const { breaker } = parts
   return Effect.fnUntraced(function*(routed: RoutedRequest, deployment: Deployment, hedge: boolean) {
     const { id } = deployment
-    const entry = new Entry(parts, routed, deployment, hedge)
+    const entry = new Entry(parts, routed, deployment, statsOf(deployment), hedge)
     const alone = isAlone(routed.route)
     let circuitContent = yield* Effect.tapCause(
       breaker.enter(id, () => entry.end(), alone),
@@ -358,12 +361,13 @@ export const makeDirect = (parts: Parts) => {
     const call = breaker.enterClosed(deployment.id)
     const slot = call && models.tryLease(deployment, request)
     if (slot === undefined) return undefined
-    const answer = startWith(slot, generation, hops, receiver)
+    const stats = statsOf(deployment)
+    const answer = startWith(slot, generation, hops, receiver, stats)
     if (answer === undefined) {
       slot.cancel()
       return undefined
     }
-    const entry = new Entry(parts, routed, deployment, false)
+    const entry = new Entry(parts, routed, deployment, stats, false)
     state.stats = entry.stats
     entry.granted()
     const attempt = new DirectAttempt(deployment, answer, entry, call!, slot)

@@ -14,10 +14,12 @@ import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { recordedMessage } from "../../domain/InferenceError.ts"
+import type { ReportedUsage } from "../../domain/Job.ts"
 import { providerNameOf } from "../../domain/ProviderKind.ts"
 import * as Time from "../../domain/Time.ts"
-import type { Ticket } from "../admission/Admission.ts"
+import type { Ticket, UsedTokens } from "../admission/Admission.ts"
 import { free } from "../admission/Admission.ts"
+import type { Meter } from "../engines/Engine.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { Metrics, Operation, Outcome } from "../observability/Metrics.ts"
 import type { DecisionLog, Draft } from "../routing/DecisionLog.ts"
@@ -44,7 +46,7 @@ export const serverOf = (deployment: Deployment): Server => {
 }
 
 /** The progress of an attempt. */
-export interface AttemptStats {
+export interface AttemptStats extends Meter {
   /** Undefined if no deployment was called. */
   readonly server: Server | undefined
   /** Tokens generated. */
@@ -67,8 +69,46 @@ export const makeStats = (server: Server | undefined): AttemptStats => ({
   finish: undefined,
   failure: undefined,
   granted: false,
-  done: false
+  done: false,
+  isSent: false,
+  reporter: undefined
 })
+
+/** What a provider has reported of an attempt without an answer; tokens that have arrived count, too. */
+const reportedBy = (reported: ReportedUsage, tokens: number): UsedTokens => {
+  const { cacheWriteTokens, cachedTokens = 0, completionTokens = -1, promptTokens, reasoningTokens } = reported
+  const usage = { promptTokens, completionTokens: Math.max(0, completionTokens, tokens), cachedTokens }
+  return {
+    usage: {
+      ...usage,
+      ...(cacheWriteTokens === undefined ? {} : { cacheWriteTokens }),
+      ...(reasoningTokens === undefined ? {} : { reasoningTokens })
+    },
+    isEstimated: promptTokens === undefined || completionTokens < tokens
+  }
+}
+
+/** What an attempt has used that has not ended in an answer. */
+const partlyUsed = ({ isSent, reporter, tokens }: AttemptStats, hasContent: boolean): UsedTokens | undefined => {
+  const reported = reporter?.usage?.()
+  if (reported?.promptTokens !== undefined || reported?.completionTokens !== undefined) {
+    return reportedBy(reported, tokens)
+  }
+  return isSent || hasContent || tokens > 0 ? reportedBy({}, tokens) : undefined
+}
+
+/**
+ * What an attempt has used; undefined: nothing.
+ *
+ * @param hasContent whether content has arrived, which may be shorter than a token
+ */
+export const usedBy = (stats: AttemptStats, hasContent: boolean): UsedTokens | undefined => {
+  const { finish, promptTokens, tokens } = stats
+  if (finish !== undefined) return { usage: finish.usage, isEstimated: finish.usage.isEstimated === true }
+  return promptTokens === undefined
+    ? partlyUsed(stats, hasContent)
+    : { usage: { promptTokens, completionTokens: tokens, cachedTokens: 0 }, isEstimated: false }
+}
 
 /** Counts the tokens of events in the attempt's statistics. */
 export const count = <Events extends ReadonlyArray<Event>>(stats: AttemptStats, events: Events): Events => {

@@ -8,7 +8,7 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import { DeploymentDown, make as makeError } from "../../domain/InferenceError.ts"
 import * as Source from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
-import type { Engine, EventReceiver, Retain, StartedAnswer } from "../engines/Engine.ts"
+import type { Engine, EventReceiver, Meter, Retain, StartedAnswer } from "../engines/Engine.ts"
 import type { EngineInstance } from "./Actor.ts"
 import * as Actor from "./Actor.ts"
 import type { ActorContext } from "./EngineLifecycle.ts"
@@ -122,7 +122,7 @@ const withoutUnusedTools = (generation: Generation, { describe: { capabilities }
 /** The engine, each of whose jobs retains the slot until it ends. */
 const retaining = (engine: Engine, retain: Retain): Engine => ({
   ...engine,
-  generate: (generation) => engine.generate(withoutUnusedTools(generation, engine), retain),
+  generate: (generation, _, meter) => engine.generate(withoutUnusedTools(generation, engine), retain, meter),
   embed: (inputs) => engine.embed(inputs, retain),
   rerank: (query, documents) => engine.rerank(query, documents, retain),
   classify: (inputs) => engine.classify(inputs, retain),
@@ -164,7 +164,7 @@ export const lease = (context: ActorContext) =>
 
 /** A slot of an engine that can `start`, held until `release`, or `cancel` if it was not used. */
 export interface Slot {
-  start(...given: Parameters<NonNullable<Engine["start"]>>): ReturnType<NonNullable<Engine["start"]>>
+  start(generation: Generation, hops: number, receiver: EventReceiver, meter: Meter): StartedAnswer | undefined
   release(): void
   cancel(): void
 }
@@ -179,9 +179,9 @@ class StartingSlot extends SlotHold implements Slot {
     this.#slot = slot
   }
 
-  start(generation: Generation, hops: number, receiver: EventReceiver): StartedAnswer | undefined {
+  start(generation: Generation, hops: number, receiver: EventReceiver, meter: Meter): StartedAnswer | undefined {
     const { engine } = this.#slot
-    return engine.start!(withoutUnusedTools(generation, engine), hops, receiver, () => this.retain())
+    return engine.start!(withoutUnusedTools(generation, engine), hops, receiver, () => this.retain(), meter)
   }
 
   cancel(): void {

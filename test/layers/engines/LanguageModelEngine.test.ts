@@ -139,7 +139,7 @@ describe("LanguageModelEngine", () => {
   it.effect("counts four bytes as a token if the model reports none", () =>
     Effect.gen(function*() {
       const { usage } = last(yield* answer([...text("日本語"), finish("stop", unreported)]))
-      assert.deepStrictEqual(usage, { promptTokens: 2, completionTokens: 3, cachedTokens: 0 })
+      assert.deepStrictEqual(usage, { promptTokens: 2, completionTokens: 3, cachedTokens: 0, isEstimated: true })
     }))
 
   const ends: ReadonlyArray<readonly [Response.FinishReason, "stop" | "length" | "tool_calls" | undefined]> = [
