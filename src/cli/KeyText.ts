@@ -59,13 +59,15 @@ export const keyText = (key: VirtualKey, now: number): string =>
     ["last used", key.lastUsedAt === undefined ? undefined : timeText(key.lastUsedAt)]
   ].flatMap(([name, value]) => value === undefined ? [] : [`${name!.padEnd(13)}${value}`]).join("\n")
 
-/** The secret alone on its line, so that it can be copied. */
-export const issuedText = ({ key, secret }: Issued): string =>
+/** The secret alone on its line, so that it can be copied. @param now ms since 1970 */
+export const issuedText = ({ key, secret }: Issued, now: number): string =>
   [
     `Key ${key.name} (${key.id}). The secret is shown only now:`,
     "",
     secret,
     ...(key.previousUntil === undefined
       ? []
-      : ["", `The secret before it is accepted until ${timeText(key.previousUntil)}.`])
+      : key.previousUntil > now
+      ? ["", `The secret before it is accepted until ${timeText(key.previousUntil)}.`]
+      : ["", "The secret before it is no longer accepted."])
   ].join("\n")

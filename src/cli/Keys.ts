@@ -79,14 +79,17 @@ const idOrName = Argument.String("key").pipe(
   Argument.withDescription("Name or id of the key")
 )
 
-const printIssued = (asJson: boolean, issued: Issued) => asJson ? printJson(issued) : Console.log(issuedText(issued))
+const now = Effect.clockWith((clock) => clock.currentTimeMillis)
+
+const printIssued = (asJson: boolean, issued: Issued) =>
+  asJson ? printJson(issued) : Effect.flatMap(now, (at) => Console.log(issuedText(issued, at)))
 
 const create = Command.make(
   "create",
   { ...NewKey.flags, ...target, json },
   ({ json, ...flags }) =>
     Effect.gen(function*() {
-      const grant = NewKey.grantOf(flags)
+      const grant = NewKey.grantOf(flags, yield* now)
       if (Result.isFailure(grant)) return yield* new CommandFailed({ message: grant.failure })
       const { isFirst, issued } = yield* withKeys(flags, (keys) =>
         Effect.gen(function*() {
@@ -112,17 +115,14 @@ const list = Command.make("ls", { ...target, json }, ({ json, ...target }) =>
   Effect.gen(function*() {
     const all = yield* withKeys(target, (keys) => keys.list)
     if (json) return yield* printJson(all)
-    const now = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
+    const at = yield* now
     yield* Console.log(
-      all.length === 0 ? "No keys: programs on this machine may call the service without one." : keyTable(all, now)
+      all.length === 0 ? "No keys: programs on this machine may call the service without one." : keyTable(all, at)
     )
   })).pipe(Command.withDescription("List the keys, without secrets"))
 
 const printKey = (asJson: boolean, key: VirtualKey) =>
-  Effect.flatMap(
-    Effect.clockWith((clock) => clock.currentTimeMillis),
-    (now) => asJson ? printJson(key) : Console.log(keyText(key, now))
-  )
+  Effect.flatMap(now, (at) => asJson ? printJson(key) : Console.log(keyText(key, at)))
 
 const show = Command.make("show", { key: idOrName, ...target, json }, ({ json, key, ...target }) =>
   Effect.flatMap(
@@ -133,22 +133,25 @@ const show = Command.make("show", { key: idOrName, ...target, json }, ({ json, k
 const overlap = Flag.String("overlap").pipe(
   Flag.withSchema(Span),
   Flag.withDescription("How long the secret before it is accepted, such as '1 day' (default: 1 hour)"),
-  Flag.withDefault(Duration.hours(1))
+  Flag.optional
 )
 
-const now = Flag.Boolean("now").pipe(
+const atOnce = Flag.Boolean("now").pipe(
   Flag.withDescription("Do not accept the secret before it any longer"),
   Flag.withDefault(false)
 )
 
 const rotate = Command.make(
   "rotate",
-  { key: idOrName, now, overlap, ...target, json },
-  ({ json, key, now, overlap, ...target }) =>
-    Effect.flatMap(
-      withKeys(target, (keys) => keys.rotate(key, now ? Duration.zero : overlap)),
-      (issued) => printIssued(json, issued)
-    )
+  { key: idOrName, now: atOnce, overlap, ...target, json },
+  ({ json, key, now: isAtOnce, overlap, ...target }) =>
+    Effect.gen(function*() {
+      if (isAtOnce && Option.isSome(overlap)) {
+        return yield* new CommandFailed({ message: "Use either --now or --overlap, not both." })
+      }
+      const accepted = isAtOnce ? Duration.zero : Option.getOrElse(overlap, () => Duration.hours(1))
+      yield* printIssued(json, yield* withKeys(target, (keys) => keys.rotate(key, accepted)))
+    })
 ).pipe(
   Command.withDescription("Give a key a new secret, which is shown once"),
   Command.withExamples([

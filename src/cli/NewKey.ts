@@ -4,7 +4,7 @@ import { Argument, Flag } from "effect/cli"
 import { Limits } from "../domain/Identity.ts"
 import * as Problem from "../domain/Problem.ts"
 import { Grant } from "../services/keys/VirtualKey.ts"
-import { momentOf } from "../services/settings/KeySettings.ts"
+import { momentExpected, momentOf } from "../services/settings/KeySettings.ts"
 
 const limitNames = Object.keys(Limits.fields).join(", ")
 
@@ -58,7 +58,7 @@ const wordsOf = (list: string): ReadonlyArray<string> =>
 /** `NAME=NUMBER` as a field; a text that is not this stays, and is rejected with its name. */
 const limitOf = (given: string): readonly [string, unknown] => {
   const [name = "", value = ""] = given.split("=", 2)
-  return [name, /^\d+$/.test(value) ? Number(value) : value]
+  return [name, /^-?\d+(?:\.\d+)?(?:e\d+)?$/i.test(value) ? Number(value) : value]
 }
 
 const budgetOf = (given: string): unknown => {
@@ -78,18 +78,53 @@ const given = (fields: Readonly<Record<string, Option.Option<unknown>>>): Record
 
 const decode = Schema.decodeUnknownResult(Grant, { errors: "all", onExcessProperty: "error" })
 
-/** What the flags grant, or what is wrong with them in one line. */
-export const grantOf = (flags: Flags): Result.Result<Grant, string> => {
-  const expires = Option.map(flags.expires, momentOf)
-  if (Option.isSome(expires) && expires.value === undefined) {
-    return Result.fail("--expires: Expected a day or a time, such as 2027-01-31 or 2027-01-31T12:00:00Z.")
+/** The flag that a field comes from, with its value where it may be one of several. */
+const flagOf = ({ budget, limit }: Flags, [field, at]: ReadonlyArray<PropertyKey>): string => {
+  if (field === "limits") return `--limit ${limit.find((one) => limitOf(one)[0] === at)}`
+  if (field === "budgets") return `--budget ${budget[Number(at)]}`
+  return field === "name" ? "name" : `--${String(field)}`
+}
+
+/** What is wrong with a value, without the full stop. */
+const problemOf = (flags: Flags, { expected, path }: Problem.KeyedProblem): string => {
+  const value = path[0] === "limits" ? Object.fromEntries(flags.limit.map(limitOf))[String(path[1])] : undefined
+  const text = path[0] === "limits" && path.length === 2
+    ? expected.replace(/^Unknown field/, "Unknown limit")
+    : expected
+  return `${flagOf(flags, path)}: ${Problem.withLargest(text, value)}`
+}
+
+const sentence = (text: string): string => /[.?]$/.test(text) ? text : `${text}.`
+
+/** The first of these whose name is given before. */
+const repeatedIn = (limits: ReadonlyArray<string>): string | undefined => {
+  const names = limits.map((one) => limitOf(one)[0])
+  return limits.find((_, index) => names.indexOf(names[index]!) < index)
+}
+
+/** What is wrong with flags beyond the fields that they set. */
+const flagProblem = ({ budget, expires, limit }: Flags, now: number): string | undefined => {
+  if (Option.isSome(expires)) {
+    const at = momentOf(expires.value)
+    if (at === undefined) return `--expires ${expires.value}: ${momentExpected}`
+    if (at <= now) return `--expires ${expires.value}: Expected a time in the future`
   }
-  const wrongBudget = flags.budget.find((one) => typeof budgetOf(one) === "string")
-  if (wrongBudget !== undefined) {
-    return Result.fail(
-      `--budget: Expected PERIOD=AMOUNT, such as month=20usd or day=100000tokens, not "${wrongBudget}".`
-    )
-  }
+  const repeated = repeatedIn(limit)
+  if (repeated !== undefined) return `--limit ${repeated}: The limit ${limitOf(repeated)[0]} is given more than once`
+  const wrongBudget = budget.find((one) => typeof budgetOf(one) === "string")
+  return wrongBudget === undefined
+    ? undefined
+    : `--budget: Expected PERIOD=AMOUNT, such as month=20usd or day=100000tokens, not "${wrongBudget}"`
+}
+
+/**
+ * What the flags grant, or what is wrong with them in one line.
+ *
+ * @param now ms since 1970
+ */
+export const grantOf = (flags: Flags, now: number): Result.Result<Grant, string> => {
+  const problem = flagProblem(flags, now)
+  if (problem !== undefined) return Result.fail(sentence(problem))
   const grant = {
     name: flags.name,
     ...given({
@@ -98,13 +133,14 @@ export const grantOf = (flags: Flags): Result.Result<Grant, string> => {
       models: Option.map(flags.models, wordsOf),
       limits: Option.map(some(flags.limit), (limits) => Object.fromEntries(limits.map(limitOf))),
       budgets: Option.map(some(flags.budget), (budgets) => budgets.map(budgetOf)),
-      expiresAt: expires
+      expiresAt: Option.map(flags.expires, momentOf)
     }),
     ...(flags.admin ? { admin: true } : {}),
     ...(flags.setsTenant ? { setsTenant: true } : {})
   }
-  return Result.mapError(decode(grant), (error) => {
-    const [first, ...others] = Problem.fromSchemaError(error)
-    return `${first!.path}: ${Problem.summary(first!, others)}.`.replace(/\.\.$/, ".")
-  })
+  return Result.mapError(
+    decode(grant),
+    (error) =>
+      sentence(Problem.keyed(error).slice(0, Problem.mostListed).map((one) => problemOf(flags, one)).join("; "))
+  )
 }

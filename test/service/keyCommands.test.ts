@@ -66,7 +66,9 @@ describe("troupe keys", () => {
     const second = secretIn((await keys("rotate", "app", "--overlap", "1 hour")).stdout)
     assert.strictEqual(await statusOf(first), 200)
     assert.strictEqual(await statusOf(second), 200)
-    const third = secretIn((await keys("rotate", "app", "--now")).stdout)
+    const atOnce = await keys("rotate", "app", "--now")
+    assert.include(atOnce.stdout, "The secret before it is no longer accepted.")
+    const third = secretIn(atOnce.stdout)
     assert.strictEqual(await statusOf(second), 401)
     assert.strictEqual(await statusOf(third), 200)
 
@@ -107,7 +109,19 @@ describe("troupe keys", () => {
     [["create", "y", "--expires", "tomorrow"], "Expected a day or a time"],
     [["create", "y", "--budget", "month=20"], "Expected PERIOD=AMOUNT"],
     [["create", "y", "--limit", "paralel=3"], "paralel"],
-    [["create", "y", "--limit", "parallel=many"], "limits.parallel"],
+    [["create", "y", "--limit", "parallel=many"], "--limit parallel=many: Expected a whole number of at least 1.\n"],
+    [["create", "y", "--limit", "requestPerMinute=3"], "Unknown limit. Did you mean requestsPerMinute?\n"],
+    [
+      ["create", "y", "--limit", "parallel=5", "--limit", "parallel=9"],
+      "--limit parallel=9: The limit parallel is given"
+    ],
+    [["create", "y", "--limit", "parallel=1e30"], "from 1 to 9007199254740991 (2^53 - 1), not 1e+30.\n"],
+    [["create", "y", "--limit", "parallel=999999999999999999999"], "from 1 to 9007199254740991 (2^53 - 1)"],
+    [["create", "y", "--budget", "day=1usd", "--budget", "month=0usd"], "--budget month=0usd: Expected"],
+    [["create", "y", "--budget", "year=5usd"], "--budget year=5usd: Expected one of"],
+    [["create", "y", "--expires", "2999-02-30"], "--expires 2999-02-30: Expected a day"],
+    [["create", "y", "--expires", "2020-01-31"], "--expires 2020-01-31: Expected a time in the future"],
+    [["rotate", "shown", "--now", "--overlap", "1 hour"], "Use either --now or --overlap, not both."],
     [["show", "showm"], "Did you mean shown?"],
     [["revoke", "app"], "has been revoked"]
   ])("%j fails with one line", async (args, expected) => {

@@ -22,11 +22,22 @@ const Secret = Schema.RedactedFromValue(
 const moment =
   /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?:T(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d))?$/
 
+/** What a moment must be, for messages. */
+export const momentExpected = "Expected a day or a time, such as 2027-01-31 or 2027-01-31T12:00:00Z"
+
+/** Whether its month has the day: JavaScript reads 30 February as 2 March. */
+const hasDay = (text: string): boolean => {
+  const day = text.slice(0, 10)
+  return new Date(`${day}T00:00:00Z`).toISOString().startsWith(day)
+}
+
 /** ms since 1970 of a day or a time; undefined for any other text. */
-export const momentOf = (text: string): number | undefined => moment.test(text) ? Date.parse(text) : undefined
+export const momentOf = (text: string): number | undefined =>
+  moment.test(text) && hasDay(text) ? Date.parse(text) : undefined
 
 const Moment = Schema.String.check(
-  Schema.isPattern(moment, { message: "Expected a day or a time, such as 2027-01-31 or 2027-01-31T12:00:00Z" })
+  Schema.makeFilter((text) => !moment.test(text) || hasDay(text) || "Expected a day that exists"),
+  Schema.isPattern(moment, { message: momentExpected })
 )
 
 /** One key; its name is that of its entry. */

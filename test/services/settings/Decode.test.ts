@@ -106,6 +106,17 @@ describe("a parsed configuration", () => {
     })
   })
 
+  describe("the end of a key", () => {
+    it("is a day that exists", () => {
+      const ends = (expires: string) => ({ keys: { ann: { key: "${KEY}", expires } } })
+      const over = { variables: { KEY: "a-secret-of-a-caller" } }
+      assert.strictEqual(resolved(ends("2028-02-29"), over).keys[0]!.expiresAt, Date.UTC(2028, 1, 29))
+      for (const day of ["2027-02-29", "2027-02-30T10:00:00Z", "tomorrow"]) {
+        assert.deepStrictEqual(paths(ends(day), over), ["keys.ann.expires"], day)
+      }
+    })
+  })
+
   describe("limits and budgets", () => {
     it("have the endpoints that exist", () => {
       const rule = { endpoints: ["chat", "embedings"] }
