@@ -121,6 +121,11 @@ describe("Troupe", () => {
     }
   })
 
+  it("names the missing element of an empty list", async () => {
+    const error = (await thrown(() => troupe.generate({ model: "tiny-chat", messages: [] }))) as Error
+    assert.strictEqual(error.message, "messages: Expected at least one element")
+  })
+
   it("has a type that refuses misspelt fields of the configuration", () => {
     const start = (options: Parameters<typeof Troupe.start>[0]) => assert.isDefined(options)
     // @ts-expect-error `modells`

@@ -31,7 +31,7 @@ import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall 
 import { isNestedDeeper, mostLevels } from "./JsonScan.ts"
 import { Content, imageProblem, problem as contentProblem } from "./Message.ts"
 import type { Nano } from "./Money.ts"
-import { wholeNumber } from "./Problem.ts"
+import { atLeastOne, wholeNumber } from "./Problem.ts"
 import { RoutingOptions } from "./RoutingOptions.ts"
 import type { Native } from "./Source.ts"
 import { Source } from "./Source.ts"
@@ -61,7 +61,7 @@ export const Message = Schema.Struct({
 export type Message = typeof Message.Type
 
 /** At least one. */
-const Messages = Schema.Array(Message).check(Schema.isMinLength(1), Schema.makeFilter(contentProblem))
+const Messages = Schema.Array(Message).check(atLeastOne, Schema.makeFilter(contentProblem))
 
 /** A tool that the model may call. */
 export const Tool = Schema.Struct({
@@ -175,7 +175,7 @@ export type Request = typeof Request.Type
 /** Validates a request; throws if it is invalid. */
 export const request = (input: Request): Request => Schema.decodeSync(Request)(input)
 
-const Texts = Schema.Array(Schema.String).check(Schema.isMinLength(1))
+const Texts = Schema.Array(Schema.String).check(atLeastOne)
 
 /** Texts to turn into vectors of unit length. */
 export const EmbedRequest = Schema.Struct({

@@ -71,6 +71,9 @@ export const wholeNumber = (minimum: number, maximum?: number) => {
 
 const emptyList = "Expected at least one element"
 
+/** For a list that must not be empty. */
+export const atLeastOne = Schema.isMinLength(1, { message: emptyList })
+
 const unexpected = "Expected no excess property"
 
 /**

@@ -32,7 +32,7 @@ const tokensPerImage = 5_000
 /** More than a template adds to a message. */
 const tokensPerMessage = 16
 
-interface Prompt {
+export interface Prompt {
   readonly messages?: ReadonlyArray<Message> | undefined
   readonly tools?: ReadonlyArray<unknown> | undefined
 }
