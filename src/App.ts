@@ -373,8 +373,10 @@ const keepsAnswers = ({ models }: Settings["Service"]): boolean =>
 const answers: Layer.Layer<never, StorageError, Settings | SqlClient> = Layer.unwrap(
   Effect.map(Settings, (settings): Layer.Layer<never, StorageError, Settings | SqlClient> => {
     const { redis, storage } = settings
-    if (!keepsAnswers(settings)) return Layer.empty
-    if (redis !== undefined) return Layer.provide(AnswerStore.layerRedis, Storage.layerRedis)
+    const isKept = keepsAnswers(settings)
+    // A Redis that cannot be reached ends the start, whatever uses it later.
+    if (redis !== undefined) return Layer.provide(isKept ? AnswerStore.layerRedis : Layer.empty, Storage.layerRedis)
+    if (!isKept) return Layer.empty
     return storage.type === "memory" ? Layer.empty : AnswerStore.layerSqlWith(settings.cache.storedEntries)
   })
 )

@@ -39,17 +39,18 @@ const clear = Command.make(
   { ...selectors, ...target, json },
   ({ all, json, key, model, tenant, ...target }) =>
     Effect.gen(function*() {
-      const query = Object.fromEntries(
+      const which = Object.fromEntries(
         Object.entries({ key, model, tenant }).flatMap(([name, value]) =>
           Option.isSome(value) ? [[name, value.value]] : []
         )
       )
-      if (all === Object.keys(query).length > 0) {
+      if (all === Object.keys(which).length > 0) {
         return yield* new CommandFailed({
           message: "Say which answers to clear: --model, --tenant or --key, together or alone; or --all."
         })
       }
-      const found = yield* withClient(target, (client) => client.admin.clearCache({ query }))
+      const found = yield* withClient(target, (client) =>
+        client.admin.clearCache({ query: all ? { all: "true" } : which }))
       yield* json ? printJson(found) : Console.log(
         `Cleared ${found.cleared} ${found.cleared === 1 ? "answer" : "answers"} from memory` +
           (found.store ? ", and all such answers from the store." : ".")

@@ -177,4 +177,29 @@ describe("a service with a cache", () => {
     await cli("clear", "--all")
     assert.strictEqual((await ask("nine")).used, "miss")
   })
+
+  it("is not cleared by a request without a filter, or with a misspelt one", async () => {
+    await ask("ten")
+    const clear = async (query: string) => {
+      const response = await fetch(`${service.admin}/admin/cache${query}`, { method: "DELETE" })
+      const { error } = (await response.json()) as { error?: { param: string | null; message: string } }
+      return [response.status, error?.param, error?.message ?? ""] as const
+    }
+    for (
+      const [query, param, message] of [
+        ["", "", /all=true/],
+        ["?modle=remote", "modle", /Did you mean model\?/],
+        ["?model=remote&colour=red", "colour", /Available parameters: all, model, tenant, key/],
+        ["?all=yes", "all", /Expected true/],
+        ["?all=true&model=remote", "all", /no other parameter/]
+      ] as const
+    ) {
+      const [status, path, text] = await clear(query)
+      assert.deepStrictEqual([status, path], [400, param], query)
+      assert.match(text, message)
+    }
+    assert.strictEqual((await ask("ten")).used, "memory")
+    assert.strictEqual((await clear("?all=true"))[0], 200)
+    assert.strictEqual((await ask("ten")).used, "miss")
+  })
 })

@@ -94,6 +94,17 @@ describe("start", () => {
     assert.match(stderr, /troupe: The engine of "fake\/broken#0" crashed.*SIGABRT/)
   })
 
+  it("fails for a Redis that cannot be reached, whatever uses it", async () => {
+    using folder = temporaryFolder()
+    writeFileSync(
+      join(folder.path, "troupe.yaml"),
+      "redis: { url: \"redis://127.0.0.1:1\" }\nmodels:\n  fake/model: { deployments: [{ engine: fake }] }\n"
+    )
+    const { code, stderr } = await run(["serve", "--port", "0"], { cwd: folder.path })
+    assert.strictEqual(code, 1)
+    assert.match(stderr, /^troupe: [^\n]*127\.0\.0\.1:1[^\n]*cannot be reached[^\n]*\n$/)
+  })
+
   const invocations: ReadonlyArray<readonly [ReadonlyArray<string>, Record<string, string>, RegExp]> = [
     [["serve", "--nope"], {}, /^troupe: Unrecognized flag: --nope/],
     [["serve", "--port", "70000"], {}, /^troupe: Invalid value for flag --port/],

@@ -93,8 +93,9 @@ const contents = {
 export const CacheContents = Schema.Struct(contents)
 export type CacheContents = typeof CacheContents.Type
 
-/** Which cached answers: those that have all of these; without any, all. */
+/** Which cached answers: those that have the model, tenant and key. */
 export const CacheSelection = Schema.Struct({
+  all: Schema.optionalKey(Schema.String.annotate({ description: "true, without other parameters: all answers." })),
   model: Schema.optionalKey(Schema.String),
   tenant: Schema.optionalKey(Schema.String),
   key: Schema.optionalKey(Schema.String)

@@ -17,6 +17,8 @@ import { queryOf } from "../../services/ledger/UsageSelection.ts"
 import { summaryOf } from "../../services/persistence/StorageError.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import * as AdminGuard from "./AdminGuard.ts"
+import * as AdminQuery from "./AdminQuery.ts"
+import { UsageRequest } from "./AdminSchema.ts"
 import { TypedApi } from "./Api.ts"
 import { respondError } from "./Dialect.ts"
 
@@ -39,6 +41,7 @@ const unreadable = (error: SqlError) =>
 
 const usage = (ledger: Ledger["Service"]) =>
   Effect.fnUntraced(function*({ format, ...selection }: UsageSelection & { readonly format?: string }) {
+    yield* AdminQuery.check(Object.keys(UsageRequest.fields))
     const { headers } = yield* HttpServerRequest.HttpServerRequest
     const asCsv = yield* isCsv(format, headers["accept"])
     const query = yield* Effect.fromResult(

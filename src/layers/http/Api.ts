@@ -178,12 +178,12 @@ const AdminGroup = HttpApiGroup.make("admin").add(
   HttpApiEndpoint.delete("clearCache", "/admin/cache", {
     query: AdminSchema.CacheSelection,
     success: AdminSchema.CacheCleared,
-    error: [...closed]
+    error: [...closed, wrong]
   }).annotateMerge(OpenApi.annotations({
     title: "Clear cached answers",
     description:
-      "Those that have the given model, tenant and key; without any of them, all. Also in the store, for every " +
-      "process that shares it."
+      "Those that have the given model, tenant and key, or `all=true`. Also in the store, for every process that " +
+      "shares it."
   })),
   HttpApiEndpoint.post("route", "/admin/route", {
     payload: ExplanationRequest,

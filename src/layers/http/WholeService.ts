@@ -125,7 +125,7 @@ const grouped = (lines: ReadonlyArray<string>, values: ReadonlyMap<string, strin
 const queryOf = (which: Selection): string => {
   const query = new URLSearchParams()
   for (const [name, value] of Object.entries(which)) if (typeof value === "string") query.set(name, value)
-  return query.size === 0 ? "" : `?${query.toString()}`
+  return query.size === 0 ? "?all=true" : `?${query.toString()}`
 }
 
 /** Administration of the whole service: adds what the other processes answer. */
