@@ -257,6 +257,8 @@ describe("alerts and rejections", () => {
       ["pool", "user bob@example.com", "month", "0.01042 USD", "0.01 USD", "0 USD"],
       ["key total", "key settings/bob", "total", "0.01042 USD", "0.02 USD", "0.00958 USD"]
     ])
+    assert.match(output, /Budget budgets\.pool\.usd: 0\.01 \([^)]*\) rejected a request\./)
+    assert.match(output, /Limit limits\.few\.\w+: \d+ \([^)]*\) would have rejected a request\./)
     const metrics = await (await admin("/metrics")).text()
     const samples = metrics.split("\n").filter((line) => /^llm_(?:budget_alerts|admission_rejections)_total/.test(line))
     assert.deepStrictEqual(samples.toSorted(), [

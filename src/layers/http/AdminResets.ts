@@ -3,7 +3,6 @@ import { Effect } from "effect"
 import { HttpServerResponse } from "effect/http"
 import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
-import { InvalidRequest, make as failure } from "../../domain/InferenceError.ts"
 import { nearestName } from "../../domain/NearestName.ts"
 import * as Text from "../../domain/Text.ts"
 import type { Selection } from "../../services/cache/ResponseCache.ts"
@@ -12,7 +11,7 @@ import { Providers } from "../../services/engines/Providers.ts"
 import { Breaker } from "../../services/health/Breaker.ts"
 import { Registry } from "../../services/models/Registry.ts"
 import * as AdminQuery from "./AdminQuery.ts"
-import { CacheSelection } from "./AdminSchema.ts"
+import type { CacheSelection } from "./AdminSchema.ts"
 import { respondError } from "./Dialect.ts"
 import * as WholeService from "./WholeService.ts"
 
@@ -30,19 +29,6 @@ const noDeployment = (id: string, deployments: ReadonlyArray<Deployment>) =>
       "GET /admin/deployments lists them.",
     { status: 404, type: "invalid_request_error", code: "deployment_not_found" }
   )
-
-const wrongSelection = (path: string, detail: string) => Effect.fail(failure(new InvalidRequest({ path, detail })))
-
-/** Which answers a query selects. Everything is selected by `all` only: a filter may be missing by mistake. */
-const selectionOf = Effect.fnUntraced(function*({ all, ...which }: typeof CacheSelection.Type) {
-  yield* AdminQuery.check(Object.keys(CacheSelection.fields))
-  const isFiltered = Object.keys(which).length > 0
-  if (all === undefined) {
-    return isFiltered ? which : yield* wrongSelection("", "Expected model, tenant or key, or all=true for all answers")
-  }
-  if (all !== "true") return yield* wrongSelection("all", "Expected true")
-  return isFiltered ? yield* wrongSelection("all", "Expected no other parameter beside it") : which
-})
 
 export const make = Effect.gen(function*() {
   const breaker = yield* Breaker
@@ -73,7 +59,7 @@ export const make = Effect.gen(function*() {
     }),
     cache: Effect.map(contents, (found) => HttpServerResponse.jsonUnsafe(found)),
     clearCache: Effect.fnUntraced(function*(query: typeof CacheSelection.Type) {
-      const which: Selection = yield* selectionOf(query)
+      const which: Selection = yield* AdminQuery.cacheSelection(query)
       const cleared = (yield* cache.clear(which)) + (yield* whole.clearCache(which))
       return HttpServerResponse.jsonUnsafe({ cleared, ...yield* contents })
     })

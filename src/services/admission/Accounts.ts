@@ -28,6 +28,7 @@ import type { Counters } from "./Counters.ts"
 import { SharedCounters } from "./Counters.ts"
 import type { Need } from "./Needs.ts"
 import { needOf } from "./Needs.ts"
+import { RejectionLog } from "./RejectionLog.ts"
 import { Settlements } from "./Settlements.ts"
 import { SharedAccounts } from "./SharedAccounts.ts"
 import type { Subject } from "./Subject.ts"
@@ -185,6 +186,8 @@ const rejections = Metric.counter("llm_admission_rejections_total", {
 /** Reports to the log and to the metrics. */
 const makeReports = Effect.map(Effect.context(), (context): Omit<Reports, "add"> => {
   const run = Effect.runForkWith(context)
+  const clock = Context.get(context, Clock.Clock)
+  const log = new RejectionLog()
   const count = (metric: Metric.Counter<number>, attributes: Readonly<Record<string, string>>) =>
     metric.updateUnsafe(1, Context.add(context, Metric.CurrentMetricAttributes, attributes))
   return {
@@ -192,9 +195,10 @@ const makeReports = Effect.map(Effect.context(), (context): Omit<Reports, "add">
       count(alerts, { budget: alert.rule })
       run(Effect.logWarning(alertText(alert)))
     },
-    rejected: ({ counter, rule }, mode) => {
-      count(rejections, { rule, mode })
-      if (mode === "shadow") run(Effect.logInfo(`${rule} (${counter}) would have rejected a request.`))
+    rejected: (rejection, mode) => {
+      count(rejections, { rule: rejection.rule, mode })
+      const entry = log.entry(rejection, mode, clock.currentTimeMillisUnsafe())
+      if (entry !== undefined) run(Effect.logInfo(entry))
     }
   }
 })
