@@ -172,6 +172,20 @@ describe("config", () => {
     )
   })
 
+  it.each([
+    ["8.8.8.8", "troupe: 8.8.8.8 is not an address of this machine. Use 127.0.0.1,"],
+    ["no.such.host.invalid", "troupe: Could not resolve the host no.such.host.invalid. Use 127.0.0.1,"]
+  ])("has advice for a host that is not of this machine: %s", async (host, expected) => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    const key = "keys: { ann: { key: \"${ANN_KEY}\" } }"
+    writeFileSync(file, `${key}\nmodels: { fake/a: { deployments: [{ engine: fake }] } }\n`)
+    const env = { ANN_KEY: "a-secret-of-a-caller" }
+    const { code, stderr } = await invoke(["serve", "--port", "0", "--config", file, "--host", host], { env })
+    assert.strictEqual(code, 1)
+    assert.include(stderr, expected)
+  })
+
   it("rejects what the service rejects: settings that its processes cannot share", async () => {
     using folder = temporaryFolder()
     const file = join(folder.path, "troupe.yaml")

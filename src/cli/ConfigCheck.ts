@@ -143,6 +143,12 @@ const printFacts = ({ memory }: Resolved, { facts, verdicts }: Looked) => {
   return rows.length === 0 ? Effect.void : Console.log(`\n${table([["MODEL", "WINDOW", "MEMORY", "SOURCE"], ...rows])}`)
 }
 
+/** What several processes cannot share. */
+const shareProblems = (settings: Resolved): ReadonlyArray<Problem> => {
+  const count = processCount(settings.server.processes)
+  return count === 1 ? [] : Shares.problemsOf(settings, count)
+}
+
 /** Reads the configuration as the service does. The valid part of a file with problems is checked too. */
 const lookAt = Effect.fnUntraced(function*(file: string | undefined) {
   const { isEmpty, problems, settings, source, text } = yield* SettingsFile.inspect({
@@ -157,7 +163,7 @@ const lookAt = Effect.fnUntraced(function*(file: string | undefined) {
   const all = SettingsFile.located(text, [
     ...(port === undefined ? [] : [{ path: "PORT", expected: port }]),
     ...problems,
-    ...(settings === undefined ? [] : Shares.problemsOf(settings, processCount(settings.server.processes))),
+    ...(settings === undefined ? [] : shareProblems(settings)),
     ...(checked?.problems ?? [])
   ])
   if (settings === undefined || checked === undefined || all.length > 0) {

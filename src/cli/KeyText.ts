@@ -15,6 +15,9 @@ const stateOf = (key: VirtualKey, now: number): string => {
   return isRotating ? `valid, two secrets until ${timeText(key.previousUntil!)}` : standing
 }
 
+/** Whether the database has the time of its last use. */
+const isUseKept = ({ origin }: VirtualKey): boolean => origin === "store"
+
 const modelsOf = ({ models }: VirtualKey): string => models === undefined ? "all" : models.join(", ")
 
 /** One line a key. @param now ms since 1970 */
@@ -28,9 +31,11 @@ export const keyTable = (keys: ReadonlyArray<VirtualKey>, now: number): string =
       modelsOf(key),
       stateOf(key, now),
       key.expiresAt === undefined ? "" : timeText(key.expiresAt),
-      key.lastUsedAt === undefined ? "" : timeText(key.lastUsedAt)
+      key.lastUsedAt === undefined ? isUseKept(key) ? "" : "-" : timeText(key.lastUsedAt)
     ])
-  ])
+  ]) + (keys.some((key) => !isUseKept(key) && key.lastUsedAt === undefined)
+    ? "\n\n-: the use of keys of the configuration is not stored. `troupe usage --by key` counts their requests."
+    : "")
 
 const limitsText = (limits: Limits): string =>
   Object.entries(limits).map(([name, value]) => `${name}=${value}`).join(", ")

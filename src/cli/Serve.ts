@@ -123,14 +123,23 @@ const ignoreHangUp = Effect.gen(function*() {
   )
 })
 
+const otherHost = "Use 127.0.0.1, or an address of this machine, with --host, HOST or server.host."
+
+/** Why the service cannot listen, by the code of the error. */
+const listenProblems: Readonly<Record<string, (host: string, port: number) => string>> = {
+  EADDRINUSE: (host, port) => `Port ${port} of ${host} is already in use. Choose another port with --port or PORT.`,
+  EACCES: (host, port) =>
+    `This user may not listen on port ${port} of ${host}. Choose another port with --port or PORT.`,
+  EADDRNOTAVAIL: (host) => `${host} is not an address of this machine. ${otherHost}`,
+  ENOTFOUND: (host) => `Could not resolve the host ${host}. ${otherHost}`,
+  EAI_AGAIN: (host) => `Could not resolve the host ${host}. ${otherHost}`
+}
+
 const listenError = (settings: Resolved, error: { readonly cause?: unknown }): CommandFailed => {
   const cause = error.cause as NodeJS.ErrnoException | undefined
   const { host, port } = settings.server
-  const message = cause?.code === "EADDRINUSE"
-    ? `Port ${port} of ${host} is already in use. Choose another port with --port or PORT.`
-    : cause?.code === "EACCES"
-    ? `This user may not listen on port ${port} of ${host}. Choose another port with --port or PORT.`
-    : `Cannot listen on ${host}, port ${port}: ${cause?.message ?? "unknown reason"}.`
+  const message = listenProblems[cause?.code ?? ""]?.(host, port) ??
+    `Cannot listen on ${host}, port ${port}: ${cause?.message ?? "unknown reason"}.`
   return new CommandFailed({ message })
 }
 

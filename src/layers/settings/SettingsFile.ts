@@ -62,16 +62,21 @@ interface ServiceOptions extends Options {
 
 const unusable = (source: string, expected: string) => new SettingsError({ source, problems: [{ path: "", expected }] })
 
+/** Why a file cannot be read, by the code of the error. */
+const readProblems: Readonly<Record<string, string>> = {
+  EACCES: "This user may not read the file. Change its permissions, or name another file with --config",
+  EISDIR: "Expected a file, but this is a folder",
+  ENOENT: "No such file",
+  ENOTDIR: "No such file"
+}
+
 /** The text of the file; undefined if it does not exist and is not required. */
 const read = (file: string, required: boolean): Effect.Effect<string | undefined, SettingsError> =>
   !required && !existsSync(file) ? Effect.undefined : Effect.tryPromise({
     try: () => readFile(file, "utf8"),
     catch: (cause) => {
       const { code, message } = cause as NodeJS.ErrnoException
-      return unusable(
-        file,
-        code === "ENOENT" ? "No such file" : code === "EISDIR" ? "Expected a file, but this is a folder" : message
-      )
+      return unusable(file, readProblems[code ?? ""] ?? message)
     }
   })
 

@@ -42,8 +42,37 @@ const columnOf = (lines: ReadonlyArray<string>, line: number): number | undefine
   return parsable(text.length, (count) => before + text.slice(0, count)) + 1
 }
 
+/** Quoted scalars and comments, and references outside of them, which have a group. */
+const references = /(?<=[\s[{,:])(?:"(?:\\.|[^"\\])*"|'(?:''|[^'])*')|(?<=^|\s)#.*|(\$\{[A-Za-z_]\w*\})/gm
+
+/** References that are tried. */
+const mostReferences = 200
+
+/**
+ * Where a reference without quotes breaks a mapping or list in braces or brackets: its brace ends the collection.
+ * Undefined if the text has another error.
+ */
+const unquotedReference = (text: string): string | undefined => {
+  const found = Array.from(text.matchAll(references)).filter(([, reference]) => reference !== undefined)
+  /** The text with quotes around the references from this one on. */
+  const quotedFrom = (first: number): string =>
+    found.slice(first).reduceRight(
+      (quoted, { 0: reference, index }) =>
+        `${quoted.slice(0, index)}"${reference}"${quoted.slice(index + reference.length)}`,
+      text
+    )
+  if (found.length === 0 || found.length > mostReferences || !parses(quotedFrom(0))) return undefined
+  const match = found.find((_, index) => !parses(quotedFrom(index + 1)))
+  if (match === undefined) return undefined
+  const before = text.slice(0, match.index).split("\n")
+  return `${match[0]} needs quotes in braces and brackets: "${match[0]}" at line ${before.length}, ` +
+    `column ${before.at(-1)!.length + 1}`
+}
+
 /** The parser's message with line and column, both from 1. */
 export const describe = (text: string, message: string): string => {
+  const unquoted = unquotedReference(text)
+  if (unquoted !== undefined) return unquoted
   const lines = text.split(/\r?\n/)
   const [, reason = message, given, offset] = /^(.*) at (?:line (\d+)|flow offset (\d+))$/.exec(message) ?? []
   const line = given === undefined ? lineOf(lines) : Number(given)
