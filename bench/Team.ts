@@ -147,6 +147,7 @@ const demandOf = (grant: Identity, deployments: ReadonlyArray<Deployment>, maxTo
   deployments,
   promptTokens: 10,
   mostPromptTokens: () => 40,
+  choices: 1,
   maxTokens,
   generates: true,
   hedges: false

@@ -315,11 +315,17 @@ export class LimitExceeded extends Schema.TaggedError<LimitExceeded>()("LimitExc
   counter: Schema.String,
   most: Schema.Int,
   remaining: Schema.Int,
-  /** ms until it begins again; left out, when a running request ends. */
+  /** Of the request; left out, 1. */
+  needed: Schema.optionalKey(Schema.Int),
+  /** ms until it begins again; left out, it does not help to wait, or a running request has to end. */
   retryAfterMs: Schema.optionalKey(Schema.Finite)
 }) {
   override get message(): string {
-    const { counter, limit, most, remaining, retryAfterMs } = this
+    const { counter, limit, most, needed = 1, remaining, retryAfterMs } = this
+    if (needed > most) {
+      return `The request may use ${needed} tokens, more than its limit of ${most} (${limit}, ${counter}). Set a lower ` +
+        "max_tokens, or shorten the prompt."
+    }
     if (retryAfterMs === undefined) {
       return `The limit of ${most} request${
         most === 1 ? "" : "s"

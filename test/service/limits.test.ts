@@ -20,7 +20,7 @@ keys:
   rate: { key: "\${RATE_KEY}", limits: { requestsPerMinute: 3, tokensPerDay: 100000 } }
   default: { key: "\${DEFAULT_KEY}", user: ada }
   money: { key: "\${MONEY_KEY}", budgets: [{ period: total, usd: 0.02 }] }
-  tokens: { key: "\${TOKEN_KEY}", budgets: [{ period: month, tokens: 100 }] }
+  tokens: { key: "\${TOKEN_KEY}", budgets: [{ period: month, tokens: 300 }] }
   free: { key: "\${FREE_KEY}", budgets: [{ period: day, usd: 1 }] }
   parallel: { key: "\${PARALLEL_KEY}", limits: { parallel: 1 } }
 models:
@@ -144,8 +144,10 @@ describe("a budget", () => {
   })
 
   it("ends an answer with length where its request sets no limit", async () => {
-    // The prompt may have 18 tokens, and 82 are left; each answer has 4.
-    const response = await ask("TOKEN_KEY", { messages: [{ role: "user", content: "x".repeat(81) }] })
+    // A token of the prompt has at least a byte, and a template adds up to 16 to each message: 2 of 300 are left.
+    const bodyOf = (content: string) => ({ model: "fake/a", messages: [{ role: "user", content }] })
+    const length = 300 - 2 - 2 * 16 - JSON.stringify(bodyOf("")).length
+    const response = await ask("TOKEN_KEY", bodyOf("x".repeat(length)))
     const { choices } = (await response.json()) as { choices: ReadonlyArray<{ finish_reason: string }> }
     assert.deepStrictEqual(choices.map((choice) => choice.finish_reason), ["length"])
   })

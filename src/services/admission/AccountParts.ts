@@ -27,13 +27,14 @@ export interface AccountParts extends Reports {
   readonly now: () => number
 }
 
-export const exceeded = ({ counter, limit, most, remaining, resetMs }: Exceeded): LimitExceeded =>
+export const exceeded = ({ counter, limit, most, needed, remaining, resetMs }: Exceeded): LimitExceeded =>
   new LimitExceeded({
     limit,
     counter,
     most,
     remaining: Math.floor(remaining),
-    ...(resetMs === undefined ? {} : { retryAfterMs: resetMs })
+    needed: Math.ceil(needed),
+    ...(resetMs === undefined || resetMs === Number.POSITIVE_INFINITY ? {} : { retryAfterMs: resetMs })
   })
 
 export const overspent = (
@@ -70,18 +71,20 @@ export interface Charge {
 
 /** Adds a row for what an attempt has used. */
 export const charge = (
-  { add, now, priceOf }: AccountParts,
+  { add, priceOf }: AccountParts,
   { endpoint, key, model, tenant, user }: Subject,
   need: Need,
   { attempt, decision, deployment, isEstimated, tookMs, usage: reported }: Used
 ): Charge => {
+  // Providers count tokens free of charge.
+  if (endpoint === "tokenize") return { cost: 0, tokens: 0 }
   const usage = { ...reported, promptTokens: reported.promptTokens ?? need.promptTokens }
   const price = priceOf(deployment)
   const cost = price && Money.costOf(price, usage)
   const { cacheWriteTokens = 0, cachedTokens, completionTokens, promptTokens, reasoningTokens = 0 } = usage
   add({
     id: `${decision}-${attempt}`,
-    at: now(),
+    at: need.at,
     decision,
     key,
     user,

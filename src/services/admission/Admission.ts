@@ -31,7 +31,9 @@ export interface Demand {
   readonly promptTokens: number
   /** The most tokens that the prompt can have. */
   readonly mostPromptTokens: () => number
-  /** The most tokens of the answer, if the request says so. */
+  /** Answers that it asks for at once. */
+  readonly choices: number
+  /** The most tokens of an answer, if the request says so. */
   readonly maxTokens: number | undefined
   /** Whether the answer has tokens of its own. */
   readonly generates: boolean

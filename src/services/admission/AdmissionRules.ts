@@ -42,8 +42,9 @@ export interface Configured {
 
 /** F3: 100 requests in an hour for each user and endpoint. */
 export const defaultLimit: LimitRule = {
+  id: "default",
   name: "default",
-  by: ["user", "endpoint"],
+  by: ["tenant", "user", "endpoint"],
   limits: { requestsPerHour: 100 },
   mode: "enforced"
 }
@@ -67,8 +68,8 @@ const nameOf = (period: Period, before: ReadonlyArray<{ readonly period: Period 
 }
 
 /** The rules of a key itself. */
-export const ofGrant = ({ budgets = [], limits }: Grant): Applied => ({
-  limits: limits === undefined ? [] : [{ name: "key", by: ["key"], limits, mode: "enforced" }],
+export const ofGrant = ({ budgets = [], keyId, limits }: Grant): Applied => ({
+  limits: limits === undefined ? [] : [{ id: `key/${keyId}`, name: "key", by: ["key"], limits, mode: "enforced" }],
   budgets: budgets.map(({ period, tokens, usd }, at) => ({
     name: nameOf(period, budgets.slice(0, at)),
     by: ["key"],

@@ -149,7 +149,12 @@ const exceededOf = (claim: LimitClaim, { reserved, spent }: CounterState, now: n
   counter: claim.described,
   most: claim.most,
   remaining: Math.max(0, claim.most - spent - reserved),
-  resetMs: claim.measure === undefined ? undefined : claim.hold.endsAt - now
+  needed: claim.hold.amount,
+  resetMs: claim.measure === undefined
+    ? undefined
+    : claim.hold.amount > claim.most
+    ? Number.POSITIVE_INFINITY
+    : claim.hold.endsAt - now
 })
 
 const overspentOf = (claim: BudgetClaim, { reserved, spent }: CounterState, now: number): Overspent => {

@@ -14,6 +14,8 @@ const usualMost = 4_096
 
 /** What a request reserves. */
 export interface Need {
+  /** When the request began, ms since 1970: what it uses counts in the periods of this time. */
+  readonly at: number
   readonly amount: Amount
   /** Tokens of the prompt, for an attempt that does not report them. */
   readonly promptTokens: number
@@ -33,9 +35,9 @@ const highest = (prices: ReadonlyArray<Price>): Price => {
 }
 
 /** Tokens of an answer that fit into what is left. */
-const affordable = ({ nano, tokens }: Amount, price: Price, promptTokens: number): number => {
-  const byTokens = tokens - promptTokens
-  const perToken = Money.mostOf(price, 0, 1)
+const affordable = ({ nano, tokens }: Amount, price: Price, promptTokens: number, choices: number): number => {
+  const byTokens = Math.floor((tokens - promptTokens) / choices)
+  const perToken = Money.mostOf(price, 0, choices)
   const byMoney = perToken === 0
     ? Number.POSITIVE_INFINITY
     : Math.floor((nano - Money.mostOf(price, promptTokens, 0)) / perToken)
@@ -43,6 +45,8 @@ const affordable = ({ nano, tokens }: Amount, price: Price, promptTokens: number
 }
 
 export interface NeedParts {
+  /** ms since 1970 */
+  readonly now: () => number
   /** Undefined if it is unknown. */
   readonly priceOf: (deployment: Deployment) => Price | undefined
   readonly rejected: (reason: Overspent, mode: "enforced" | "shadow") => void
@@ -87,15 +91,16 @@ const unpriced = (
 /** What the request can cost at most. Its answer has at most `usualMost` tokens if it does not say. */
 export const needOf = (
   parts: NeedParts,
-  { deployments, generates, maxTokens, mostPromptTokens, promptTokens: estimate }: Demand,
+  { choices, deployments, generates, maxTokens, mostPromptTokens, operation, promptTokens: estimate }: Demand,
   { budgets, limits }: Applied,
   subject: Subject
 ): Need | BudgetExceeded => {
-  const isCounted = deployments.length > 0 &&
+  const at = parts.now()
+  const isCounted = deployments.length > 0 && operation !== "tokenize" &&
     (budgets.length > 0 ||
       limits.some(({ limits }) => limits.tokensPerDay ?? limits.tokensPerHour ?? limits.tokensPerMinute))
   if (!isCounted) {
-    return { amount: { nano: 0, tokens: 0 }, promptTokens: estimate, maxTokens: undefined, within: undefined }
+    return { at, amount: { nano: 0, tokens: 0 }, promptTokens: estimate, maxTokens: undefined, within: undefined }
   }
   const promptTokens = mostPromptTokens()
   const price = priceFor(parts, deployments, budgets, subject)
@@ -103,10 +108,11 @@ export const needOf = (
   const isOpen = generates && maxTokens === undefined
   const isSet = isOpen && budgets.length > 0
   const needWith = (most: number): Need => ({
+    at,
     promptTokens: estimate,
-    amount: { nano: Money.mostOf(price, promptTokens, most), tokens: promptTokens + most },
+    amount: { nano: Money.mostOf(price, promptTokens, most * choices), tokens: promptTokens + most * choices },
     maxTokens: isSet ? most : undefined,
-    within: isSet ? (left) => needWith(Math.min(usualMost, affordable(left, price, promptTokens))) : undefined
+    within: isSet ? (left) => needWith(Math.min(usualMost, affordable(left, price, promptTokens, choices))) : undefined
   })
   return needWith(generates ? maxTokens ?? usualMost : 0)
 }

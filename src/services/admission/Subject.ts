@@ -1,5 +1,5 @@
 /** Who asks for what and how much, as limits and budgets count it. Pure. */
-import type { Message } from "../../domain/Message.ts"
+import type { Source } from "../../domain/Source.ts"
 
 /** What a limit or a budget counts by. */
 export const dimensions = ["key", "user", "tenant", "model", "endpoint"] as const
@@ -32,20 +32,49 @@ const tokensPerImage = 5_000
 /** More than a template adds to a message. */
 const tokensPerMessage = 16
 
+/** A request, with all that its prompt is made of. */
 export interface Prompt {
-  readonly messages?: ReadonlyArray<Message> | undefined
-  readonly tools?: ReadonlyArray<unknown> | undefined
+  readonly messages?: ReadonlyArray<unknown> | undefined
+  readonly source?: Source | undefined
 }
 
-const imagesOf = ({ content }: Message): number =>
-  typeof content === "string" ? 0 : content.filter(({ type }) => type === "image").length
+type Fields = Readonly<Record<string, unknown>>
+
+const isImageData = (parent: Fields, text: string): boolean =>
+  text.startsWith("data:image/") || /^image\//.test(String(parent["media_type"] ?? parent["mediaType"]))
+
+const imageTypes = new Set<unknown>(["image", "image_url", "input_image"])
+
+/** Fields of a request that are no part of the prompt. */
+const notInPrompt = new Set(["identity", "route", "source", "keepAlive", "tenant"])
+
+/** The longest text that is counted without a look at what it is, characters. */
+const shortText = 1_000
 
 /**
- * The most tokens that the prompt of a request can have: more than it has, so that it never costs more.
- *
- * @param promptLength characters, by `promptLengthOf`: a token has at least one
+ * The most tokens that the prompt of a request can have: more than it has, so that it never costs more. A token has at least
+ * one byte. An image counts as `tokensPerImage`, however it is given.
  */
-export const mostPromptTokens = ({ messages = [], tools = [] }: Prompt, promptLength = 0): number => {
-  const overhead = messages.reduce((sum, message) => sum + tokensPerMessage + tokensPerImage * imagesOf(message), 0)
-  return promptLength + overhead + (tools.length === 0 ? 0 : JSON.stringify(tools).length)
+export const mostPromptTokens = (request: Prompt): number => {
+  const { messages = [], source } = request
+  // A dialect's body is the whole request; that of a program has further fields only.
+  const isWhole = source?.isChecked === true
+  let images = 0
+  const text = JSON.stringify(
+    isWhole ? source.body : { ...request, more: source?.body },
+    function(this: Fields, key, value: unknown) {
+      if (typeof value === "string") return value.length > shortText && isImageData(this, value) ? "" : value
+      if (!isWhole && notInPrompt.has(key)) return undefined
+      if (typeof value === "bigint") return String(value)
+      if (imageTypes.has((value as Fields | null)?.["type"])) images++
+      return value
+    }
+  )
+  return Buffer.byteLength(text) + tokensPerMessage * (messages.length + 1) + tokensPerImage * images
+}
+
+/** Answers that one request asks a provider for. */
+export const choicesOf = ({ source }: Prompt): number => {
+  const n = source?.body["n"]
+  return source?.isChecked === true && typeof n === "number" ? n : 1
 }

@@ -16,7 +16,7 @@ import type { Source } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
 import type { Admitting, Demand, Ticket } from "../admission/Admission.ts"
 import { Admission, free, Later } from "../admission/Admission.ts"
-import { mostPromptTokens } from "../admission/Subject.ts"
+import { choicesOf, mostPromptTokens } from "../admission/Subject.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 import { ResponseCache } from "../cache/ResponseCache.ts"
 import type { EventReceiver } from "../engines/Engine.ts"
@@ -141,7 +141,8 @@ const admit = (
     operation,
     deployments,
     promptTokens: estimateTokens(routing.promptLength ?? 0),
-    mostPromptTokens: () => mostPromptTokens(request, routing.promptLength),
+    mostPromptTokens: () => mostPromptTokens(request),
+    choices: choicesOf(request),
     maxTokens: request.maxTokens,
     generates: operation === "chat",
     hedges
@@ -342,7 +343,7 @@ const makeHooks = (parts: Parts, { attemptScope, hedges, logFailed, makeSchedule
         state.record.answeredBy = deployment.id
       },
       failed: (deployment, reason) => logFailed({ deployment, reason, decision: state.record.id, now: now() }),
-      payHedge: () => !hasContent(routed) && state.ticket.another() && hedges.spend(route.model),
+      payHedge: () => !hasContent(routed) && hedges.spend(route.model) && state.ticket.another(),
       delays: () => delaysOf(route)
     }
     return { hooks, contexts }

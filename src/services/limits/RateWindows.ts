@@ -36,6 +36,8 @@ export type Limits = { readonly [Name in WindowName | "parallel"]?: number | und
 
 /** A limit that requests count against. */
 export interface LimitRule {
+  /** Rules with the same id share their counters, also after a change of their limits. */
+  readonly id: string
   /** Its name in messages and metrics. */
   readonly name: string
   readonly by: ReadonlyArray<Dimension>
@@ -45,6 +47,8 @@ export interface LimitRule {
 }
 
 export interface WindowLimit {
+  /** The place of its count in a counter. */
+  readonly place: number
   readonly name: WindowName
   readonly measure: Measure
   readonly ms: number
@@ -52,9 +56,9 @@ export interface WindowLimit {
 }
 
 export const windowsOf = (limits: Limits): ReadonlyArray<WindowLimit> =>
-  windowKinds.flatMap(([name, measure, ms]) => {
+  windowKinds.flatMap(([name, measure, ms], place) => {
     const limit = limits[name]
-    return limit === undefined ? [] : [{ name, measure, ms, limit }]
+    return limit === undefined ? [] : [{ place, name, measure, ms, limit }]
   })
 
 /** A limit that a request exceeds. */
@@ -66,74 +70,85 @@ export interface Exceeded {
   readonly most: number
   /** What is left of it. */
   readonly remaining: number
-  /** ms until more is admitted; a running request has no known end. */
+  /** What the request needs. */
+  readonly needed: number
+  /** ms until more is admitted, infinite for a request above the limit itself; undefined until a request ends. */
   readonly resetMs: number | undefined
 }
 
 /** The counters of a rule for one subject. */
 class Counter {
-  readonly startedAt: Array<number>
-  readonly used: Array<number>
+  readonly startedAt: Array<number> = windowKinds.map(() => Number.NEGATIVE_INFINITY)
+  readonly used: Array<number> = windowKinds.map(() => 0)
   running = 0
-
-  constructor(windows: ReadonlyArray<WindowLimit>) {
-    this.startedAt = windows.map(() => Number.NEGATIVE_INFINITY)
-    this.used = windows.map(() => 0)
-  }
 }
 
 /** A rule with its counters. */
 class Rule {
-  readonly rule: LimitRule
-  readonly windows: ReadonlyArray<WindowLimit>
+  #rule: LimitRule
+  windows: ReadonlyArray<WindowLimit>
   /** The first subject, which is the only one of a key's own limits. */
   #first: { readonly name: string; readonly counter: Counter } | undefined
   /** The others. Made when there is one: it takes megabytes, however few it has. */
   #others: LRUCache<string, Counter> | undefined
 
   constructor(rule: LimitRule) {
-    this.rule = rule
+    this.#rule = rule
+    this.windows = windowsOf(rule.limits)
+  }
+
+  get rule(): LimitRule {
+    return this.#rule
+  }
+
+  /** The limits were changed: what is counted stays. */
+  set rule(rule: LimitRule) {
+    this.#rule = rule
     this.windows = windowsOf(rule.limits)
   }
 
   /** The counter, in which windows that have ended begin again. */
   at(subject: Subject, now: number): Counter {
-    const counter = this.#counterOf(counterOf(this.rule.by, subject))
-    for (let index = 0; index < this.windows.length; index++) {
-      if (now - counter.startedAt[index]! < this.windows[index]!.ms && now >= counter.startedAt[index]!) continue
-      counter.startedAt[index] = now
-      counter.used[index] = 0
+    const counter = this.#counterOf(counterOf(this.#rule.by, subject))
+    for (const { ms, place } of this.windows) {
+      const startedAt = counter.startedAt[place]!
+      if (now - startedAt >= ms) {
+        counter.startedAt[place] = now
+        counter.used[place] = 0
+        // The clock was set back: the window keeps what it has counted, and is no longer than others.
+      } else if (now < startedAt) counter.startedAt[place] = now
     }
     return counter
   }
 
   #counterOf(name: string): Counter {
-    this.#first ??= { name, counter: new Counter(this.windows) }
+    this.#first ??= { name, counter: new Counter() }
     if (this.#first.name === name) return this.#first.counter
     this.#others ??= new LRUCache({ max: 100_000 })
     let counter = this.#others.get(name)
     if (counter === undefined) {
-      counter = new Counter(this.windows)
+      counter = new Counter()
       this.#others.set(name, counter)
     }
     return counter
   }
 
   exceeded({ running, startedAt, used }: Counter, subject: Subject, tokens: number, now: number): Exceeded | undefined {
-    const { by, limits: { parallel }, name: rule } = this.rule
+    const { by, limits: { parallel }, name: rule } = this.#rule
     // Made for a rejection only: most requests are admitted.
     const shared = () => ({ rule, counter: describe(by, subject) })
     if (parallel !== undefined && running >= parallel) {
-      return { ...shared(), limit: "parallel", most: parallel, remaining: 0, resetMs: undefined }
+      return { ...shared(), limit: "parallel", most: parallel, remaining: 0, needed: 1, resetMs: undefined }
     }
     let last: Exceeded | undefined
-    for (let index = 0; index < this.windows.length; index++) {
-      const { limit, measure, ms, name } = this.windows[index]!
-      const remaining = Math.max(0, limit - used[index]!)
-      if ((measure === "tokens" ? tokens : 1) <= remaining) continue
-      const resetMs = startedAt[index]! + ms - now
+    for (const { limit, measure, ms, name, place } of this.windows) {
+      const remaining = Math.max(0, limit - used[place]!)
+      const needed = measure === "tokens" ? tokens : 1
+      if (needed <= remaining) continue
+      // No window has room for a request above the limit itself.
+      const resetMs = needed > limit ? Number.POSITIVE_INFINITY : startedAt[place]! + ms - now
       if (last === undefined || resetMs > last.resetMs!) {
-        last = { ...shared(), limit: name, most: limit, remaining, resetMs }
+        last = { ...shared(), limit: name, most: limit, remaining, needed, resetMs }
       }
     }
     return last
@@ -141,26 +156,24 @@ class Rule {
 
   take(counter: Counter, tokens: number): void {
     counter.running++
-    for (let index = 0; index < this.windows.length; index++) {
-      counter.used[index]! += this.windows[index]!.measure === "tokens" ? tokens : 1
-    }
+    for (const { measure, place } of this.windows) counter.used[place]! += measure === "tokens" ? tokens : 1
   }
 
   /** As if the request had not been counted. */
   cancel(counter: Counter, takenAt: number, estimate: number): void {
     this.release(counter, takenAt, estimate, 0)
-    for (let index = 0; index < this.windows.length; index++) {
-      if (this.windows[index]!.measure === "tokens" || counter.startedAt[index]! > takenAt) continue
-      counter.used[index] = Math.max(0, counter.used[index]! - 1)
+    for (const { measure, place } of this.windows) {
+      if (measure === "tokens" || counter.startedAt[place]! > takenAt) continue
+      counter.used[place] = Math.max(0, counter.used[place]! - 1)
     }
   }
 
   /** Corrects the estimate in the windows that have not ended since. */
   release(counter: Counter, takenAt: number, estimate: number, tokens: number): void {
     counter.running--
-    for (let index = 0; index < this.windows.length; index++) {
-      if (this.windows[index]!.measure === "requests" || counter.startedAt[index]! > takenAt) continue
-      counter.used[index] = Math.max(0, counter.used[index]! + tokens - estimate)
+    for (const { measure, place } of this.windows) {
+      if (measure === "requests" || counter.startedAt[place]! > takenAt) continue
+      counter.used[place] = Math.max(0, counter.used[place]! + tokens - estimate)
     }
   }
 }
@@ -195,11 +208,11 @@ export class Taken {
     this.#rules.forEach(({ rule, windows }, at) => {
       if (rule.mode === "shadow") return
       const { startedAt, used } = this.#counters[at]!
-      windows.forEach(({ limit, measure: of, ms }, index) => {
+      windows.forEach(({ limit, measure: of, ms, place }) => {
         if (of !== measure) return
-        const remaining = Math.max(0, limit - used[index]!)
+        const remaining = Math.max(0, limit - used[place]!)
         if (least !== undefined && remaining / limit >= least.remaining / least.limit) return
-        least = { limit, remaining, resetMs: Math.max(0, startedAt[index]! + ms - now) }
+        least = { limit, remaining, resetMs: Math.max(0, startedAt[place]! + ms - now) }
       })
     })
     return least
@@ -228,21 +241,21 @@ const none: ReadonlyArray<Exceeded> = []
 
 /** The limits of a service, with their counters in memory. */
 export class RateWindows {
-  readonly #rules = new WeakMap<LimitRule, Rule>()
+  /** By id. There are as many as rules and keys. */
+  readonly #rules = new Map<string, Rule>()
 
   #ruleOf(rule: LimitRule): Rule {
-    let known = this.#rules.get(rule)
+    let known = this.#rules.get(rule.id)
     if (known === undefined) {
       known = new Rule(rule)
-      this.#rules.set(rule, known)
-    }
+      this.#rules.set(rule.id, known)
+    } else if (known.rule !== rule) known.rule = rule
     return known
   }
 
   /**
    * Counts a request in every rule, or in none if an enforced rule is exceeded.
    *
-   * @param applied the same objects for the same limits: each has its own counters
    * @param tokens estimate of prompt and answer
    * @param now ms since 1970
    */

@@ -80,7 +80,7 @@ const scopeOf = ({ endpoints, keys, models, tenants, users }: Scope): Scope => (
 const limitOf = (name: string, settings: typeof LimitSettings.Type): Scoped<LimitRule> => {
   const { by = [], endpoints: _, keys: __, mode = "enforced", models: ___, tenants: ____, users: _____, ...limits } =
     settings
-  return { rule: { name, by, limits, mode }, scope: scopeOf(settings) }
+  return { rule: { id: name, name, by, limits, mode }, scope: scopeOf(settings) }
 }
 
 const fields: ReadonlyArray<readonly [keyof Scope, Dimension]> = [

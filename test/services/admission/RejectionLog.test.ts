@@ -9,6 +9,7 @@ const limit: Exceeded = {
   counter: "user ann",
   most: 5,
   remaining: 0,
+  needed: 1,
   resetMs: 1_000
 }
 

@@ -7,6 +7,7 @@ import { RateWindows, Taken } from "../../../src/services/limits/RateWindows.ts"
 const subject: Subject = { key: "k1", user: "ada", tenant: "team", model: "m", endpoint: "chat" }
 const hour = 3_600_000
 const perHour: LimitRule = {
+  id: "default",
   name: "default",
   by: ["user", "endpoint"],
   limits: { requestsPerHour: 100 },
@@ -36,6 +37,7 @@ describe("RateWindows", () => {
       counter: "user ada, endpoint chat",
       most: 100,
       remaining: 0,
+      needed: 1,
       resetMs: hour - 100_000
     })
     taken(limits.take([perHour], { ...subject, endpoint: "embeddings" }, 0, 100_000))
@@ -61,7 +63,13 @@ describe("RateWindows", () => {
 
   it("counts in all limits or in none", () => {
     const limits = new RateWindows()
-    const narrow: LimitRule = { name: "narrow", by: ["model"], limits: { requestsPerMinute: 1 }, mode: "enforced" }
+    const narrow: LimitRule = {
+      id: "narrow",
+      name: "narrow",
+      by: ["model"],
+      limits: { requestsPerMinute: 1 },
+      mode: "enforced"
+    }
     taken(limits.take([perHour, narrow], subject, 0, 0))
     for (let index = 0; index < 5; index++) {
       assert.deepInclude(limits.take([perHour, narrow], subject, 0, 1), { rule: "narrow" })
@@ -71,7 +79,13 @@ describe("RateWindows", () => {
 
   it("counts tokens by the estimate at first, and by what was used at the end", () => {
     const limits = new RateWindows()
-    const tokens: LimitRule = { name: "tokens", by: ["key"], limits: { tokensPerMinute: 1_000 }, mode: "enforced" }
+    const tokens: LimitRule = {
+      id: "tokens",
+      name: "tokens",
+      by: ["key"],
+      limits: { tokensPerMinute: 1_000 },
+      mode: "enforced"
+    }
     const one = taken(limits.take([tokens], subject, 900, 0))
     assert.deepInclude(limits.take([tokens], subject, 200, 1), { limit: "tokensPerMinute", remaining: 100 })
     one.release(100)
@@ -81,16 +95,44 @@ describe("RateWindows", () => {
 
   it("does not correct a window that began after the request", () => {
     const limits = new RateWindows()
-    const tokens: LimitRule = { name: "tokens", by: ["key"], limits: { tokensPerMinute: 1_000 }, mode: "enforced" }
+    const tokens: LimitRule = {
+      id: "tokens",
+      name: "tokens",
+      by: ["key"],
+      limits: { tokensPerMinute: 1_000 },
+      mode: "enforced"
+    }
     const long = taken(limits.take([tokens], subject, 500, 0))
     const next = taken(limits.take([tokens], subject, 600, 60_000))
     long.release(0)
     assert.strictEqual(next.standing("tokens", 60_000)?.remaining, 400)
   })
 
+  it("keeps what it has counted when its limits are changed, or another object has the same", () => {
+    const limits = new RateWindows()
+    taken(limits.take([perHour], subject, 0, 0))
+    const changed = { ...perHour, limits: { ...perHour.limits, requestsPerHour: 2, requestsPerDay: 9 } }
+    assert.strictEqual(taken(limits.take([changed], subject, 0, 1)).standing("requests", 1)?.remaining, 0)
+    assert.deepInclude(limits.take([{ ...changed }], subject, 0, 2), { limit: "requestsPerHour", most: 2 })
+  })
+
+  it("keeps what it has counted when the clock is set back, and ends its windows in time", () => {
+    const limits = new RateWindows()
+    const one = { ...perHour, limits: { requestsPerHour: 1 } }
+    taken(limits.take([one], subject, 0, 100 * hour))
+    assert.deepInclude(limits.take([one], subject, 0, hour), { resetMs: hour })
+    taken(limits.take([one], subject, 0, 2 * hour))
+  })
+
+  it("says that no wait helps a request above the limit itself", () => {
+    const tokens: LimitRule = { ...perHour, limits: { tokensPerMinute: 1_000 } }
+    const rejected = new RateWindows().take([tokens], subject, 1_001, 0)
+    assert.deepInclude(rejected, { needed: 1_001, resetMs: Number.POSITIVE_INFINITY })
+  })
+
   it("limits requests at the same time", () => {
     const limits = new RateWindows()
-    const two: LimitRule = { name: "two", by: ["tenant"], limits: { parallel: 2 }, mode: "enforced" }
+    const two: LimitRule = { id: "two", name: "two", by: ["tenant"], limits: { parallel: 2 }, mode: "enforced" }
     const first = taken(limits.take([two], subject, 0, 0))
     taken(limits.take([two], subject, 0, 0))
     assert.deepInclude(limits.take([two], subject, 0, 0), { limit: "parallel", most: 2, resetMs: undefined })
@@ -102,7 +144,7 @@ describe("RateWindows", () => {
 
   it("reports what a shadow limit would reject, and rejects nothing", () => {
     const limits = new RateWindows()
-    const shadow: LimitRule = { name: "new", by: ["key"], limits: { requestsPerDay: 1 }, mode: "shadow" }
+    const shadow: LimitRule = { id: "new", name: "new", by: ["key"], limits: { requestsPerDay: 1 }, mode: "shadow" }
     assert.deepStrictEqual(taken(limits.take([shadow], subject, 0, 0)).shadowed, [])
     const second = taken(limits.take([shadow], subject, 0, 1))
     assert.deepStrictEqual(second.shadowed.map(({ rule }) => rule), ["new"])
@@ -113,7 +155,7 @@ describe("RateWindows", () => {
     const gaps = fc.array(fc.nat(20_000), { maxLength: 60 })
     fc.assert(fc.property(gaps, fc.integer({ min: 1, max: 20 }), (waits, most) => {
       const limits = new RateWindows()
-      const rule: LimitRule = { name: "r", by: [], limits: { requestsPerMinute: most }, mode: "enforced" }
+      const rule: LimitRule = { id: "r", name: "r", by: [], limits: { requestsPerMinute: most }, mode: "enforced" }
       let now = 0
       let begin = Number.NEGATIVE_INFINITY
       let admitted = 0
