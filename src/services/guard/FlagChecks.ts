@@ -82,10 +82,10 @@ export class FlagChecks {
 
   /** Chat completions whose requests are checked beside them. */
   beside(own: Chat): Chat {
-    const noted = (request: Request): Request => {
-      const { identity, messages, model } = request
-      this.note(messages, { model, identity })
-      return request
+    // A program without types may give no request.
+    const noted = (request: Request | null | undefined): Request => {
+      if (request) this.note(request.messages, { model: request.model, identity: request.identity })
+      return request as Request
     }
     return {
       generate: (request) => own.generate(noted(request)),

@@ -55,5 +55,14 @@ describe("checks beside requests", () => {
     const { recorded, started } = make()
     new FlagChecks(new InputPolicy(allRules("flag")), { record: () => {} }, () => {}).note([null] as never, origin)
     assert.deepStrictEqual([recorded, started], [[], []])
+    const given: Array<unknown> = []
+    const chat = new FlagChecks(new InputPolicy(allRules("flag")), { record: () => {} }, () => {}).beside({
+      generate: (request) => {
+        given.push(request)
+        return Effect.die("not called")
+      }
+    } as never)
+    assert.isTrue(Effect.isEffect(chat.generate(undefined as never)))
+    assert.deepStrictEqual(given, [undefined])
   })
 })
