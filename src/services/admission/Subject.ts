@@ -41,7 +41,7 @@ export interface Prompt {
 type Fields = Readonly<Record<string, unknown>>
 
 const isImageData = (parent: Fields, text: string): boolean =>
-  text.startsWith("data:image/") || /^image\//.test(String(parent["media_type"] ?? parent["mediaType"]))
+  text.startsWith("data:image/") || String(parent["media_type"] ?? parent["mediaType"]).startsWith("image/")
 
 const imageTypes = new Set<unknown>(["image", "image_url", "input_image"])
 

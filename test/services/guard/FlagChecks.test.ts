@@ -57,7 +57,7 @@ describe("checks beside requests", () => {
     assert.deepStrictEqual([recorded, started], [[], []])
     const given: Array<unknown> = []
     const chat = new FlagChecks(new InputPolicy(allRules("flag")), { record: () => {} }, () => {}).beside({
-      generate: (request) => {
+      generate: (request: unknown) => {
         given.push(request)
         return Effect.die("not called")
       }
