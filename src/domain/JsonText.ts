@@ -15,6 +15,9 @@ import { mostLevels } from "./JsonScan.ts"
 
 type Fields = Readonly<Record<string, unknown>>
 
+/** Shorter texts, characters, are written again by `JSON.stringify`, which takes as little time. */
+export const shortest = 1_024
+
 /** The text that a body was parsed from; it is not part of JSON or of a copy with another body. */
 export class JsonText {
   readonly #text: string

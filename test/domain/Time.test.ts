@@ -180,8 +180,10 @@ describe("monotonic time", () => {
     const readers = globSync("**/*.ts", { cwd: root })
       .filter((file) => dates.test(readFileSync(root + file, "utf8").replaceAll(/\/\*\*[^]*?\*\//g, "")))
     assert.deepStrictEqual(readers.toSorted(), [
+      "cli/Keys.ts",
       "domain/Time.ts",
       "layers/cache/ResponseCache.ts",
+      "layers/http/AdminUsage.ts",
       "layers/http/Authentication.ts",
       "layers/http/Endpoint.ts",
       "layers/http/ServiceRoutes.ts",
@@ -193,6 +195,7 @@ describe("monotonic time", () => {
       "services/admission/Accounts.ts",
       "services/admission/RedisCounters.ts",
       "services/admission/SqlCounters.ts",
+      "services/guard/SecurityEvents.ts",
       "services/health/Breaker.ts",
       "services/inference/CachedChat.ts",
       "services/inference/RequestTelemetry.ts",

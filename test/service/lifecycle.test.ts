@@ -126,9 +126,13 @@ describe("start", () => {
   }
 
   it("uses HOST and PORT of the environment; flags take precedence", async () => {
-    const { code, stderr } = await run(["serve", "--host", "192.0.2.1"], { env: { HOST: "127.0.0.1", PORT: "0" } })
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    writeFileSync(file, "server: { allowAnonymous: true }\n")
+    const options = { env: { HOST: "127.0.0.1", PORT: "0" } }
+    const { code, stderr } = await run(["serve", "--config", file, "--host", "192.0.2.1"], options)
     assert.strictEqual(code, 1)
-    assert.match(stderr, /Cannot listen on 192\.0\.2\.1, port 0/)
+    assert.match(stderr, /192\.0\.2\.1 is not an address/)
   })
 })
 

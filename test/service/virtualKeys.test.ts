@@ -259,7 +259,7 @@ describe("a service without keys", () => {
       const { code, stderr, stdout } = await serve({}, "--host", host)
       assert.strictEqual(code, 1)
       assert.strictEqual(stdout, "")
-      for (const way of [host, "troupe keys create", "server.allowAnonymous"]) assert.include(stderr, way)
+      for (const way of [host, "keys create NAME", "server.allowAnonymous"]) assert.include(stderr, way)
     }
     const production = await serve({ NODE_ENV: "production", HOST: "0.0.0.0" })
     assert.strictEqual(production.code, 1)

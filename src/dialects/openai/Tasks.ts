@@ -61,7 +61,7 @@ const closed =
     const source = sourceOf(json as Fields, json as Fields, table, task)
     return requiredFields(source).length === 0
       ? Result.succeed(body)
-      : Result.fail(new InvalidRequest({ ...UnknownFields.refused(source, body.model), inBody: true }))
+      : Result.fail(new InvalidRequest({ ...UnknownFields.refusedBy(source, body.model), inBody: true }))
   }
 
 /** A decoded request for embeddings, and the options of its answer. */

@@ -234,3 +234,7 @@ export const refused = (source: Source, why: string): Unknown => {
       (also.length === 0 ? "." : `, and also ${also.join(", ")}${others.length > also.length ? ", ..." : ""}.`)
   }
 }
+
+/** The error if no deployment of the model accepts fields. */
+export const refusedBy = (source: Source, model: string): Unknown =>
+  refused(source, `No deployment of "${model}" accepts this field.`)

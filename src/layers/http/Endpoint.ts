@@ -22,6 +22,7 @@ import type { PolicyUse } from "../../domain/GuardRule.ts"
 import type { Identity } from "../../domain/Identity.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
+import * as JsonText from "../../domain/JsonText.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
 import { Settings } from "../../services/settings/Settings.ts"
@@ -111,6 +112,9 @@ export const parse = (text: string): Result.Result<unknown, InferenceError.Inval
     return Result.fail(new InferenceError.InvalidRequest({ detail }))
   }
 }
+
+/** The text of a body to pass on; undefined if it is written again in less time. */
+const passedText = (text: string): string | undefined => text.length < JsonText.shortest ? undefined : withoutMark(text)
 
 /** Renames paths in the text of an error. */
 type PathRenamer = (text: string) => string
@@ -380,7 +384,7 @@ class EndpointRequest<Decoded> {
     const caller = identity === undefined
       ? { key: this.#parts.conventions.keyOf(headers), headers }
       : { headers, identity }
-    const passed = joined === json ? withoutMark(text) : undefined
+    const passed = joined === json ? passedText(text) : undefined
     const body = this.#endpoint.decode(joined, caller, exact ?? joined, passed)
     if (identity === undefined || Result.isFailure(body)) return body
     const forbidden = Authentication.modelRefusal(identity, joined)

@@ -9,6 +9,7 @@ import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason } from "../../domain/Job.ts"
+import * as JsonText from "../../domain/JsonText.ts"
 import type { EventReceiver, Meter, StartedAnswer } from "../../services/engines/Engine.ts"
 import type { BodyReceiver, HttpExchange, ResponseBody, StartedExchange } from "./HttpExchange.ts"
 
@@ -103,7 +104,7 @@ export const decodeBuffered =
   (body: unknown, text: string): DecodeResult => {
     const { buffered, usageIn } = dialect.generate
     const decoded = Result.flatMap(
-      readable(target, () => buffered(body, generation, target, text)),
+      readable(target, () => buffered(body, generation, target, text.length < JsonText.shortest ? undefined : text)),
       (events) => bufferedEvents(target, generation, events)
     )
     if (meter !== undefined && Result.isFailure(decoded)) {

@@ -53,7 +53,7 @@ const notSupported = (
   const { source } = fields
   if (source !== undefined && missing.includes(`${source.dialect} fields`)) {
     return new InvalidRequest({
-      ...UnknownFields.refused(source, `No deployment of "${model}" accepts this field.`),
+      ...UnknownFields.refusedBy(source, model),
       inBody: true
     })
   }
