@@ -4,8 +4,9 @@
  * **Details**
  *
  * The check of 1,000 characters takes about 14 µs, as long as a third of a proxied request. Checks therefore wait for
- * `interval`, take the texts in slices between which other work runs, and are limited: while more than `mostWaiting`
- * characters wait, requests are not checked, and count as the event `unchecked`. A check takes at most about 1 % of a core.
+ * `interval`, take the texts in slices between which other work runs, and are limited: while `mostQueued` requests or
+ * `mostWaiting` characters wait, requests are not checked, and count as the event `unchecked`. Checks take at most about 1 %
+ * of a core.
  */
 import { Effect } from "effect"
 import type { Rule } from "../../domain/GuardRule.ts"
@@ -23,6 +24,9 @@ const mostInRound = 65_536
 
 /** Characters that wait for a check. */
 const mostWaiting = 131_072
+
+/** Requests that wait for a check. What waits outlives the request, and collections of garbage copy it. */
+const mostQueued = 64
 
 /** Characters that are checked at a time: about 0.2 ms. */
 const slice = 16_384
@@ -96,7 +100,7 @@ export class FlagChecks {
 
   /** Checks a request soon. One that is longer than the queue is checked if nothing else waits. */
   note(messages: ReadonlyArray<Message>, origin: Origin): void {
-    if (this.#waiting >= mostWaiting) {
+    if (this.#waiting >= mostWaiting || this.#queue.length >= mostQueued) {
       this.#events.record("unchecked", "flag", origin)
       return
     }
