@@ -66,7 +66,7 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>) => Optio
   RateLimited: ({ retryAfterMs }) => [429, retryAfterMs ?? 0],
   Unauthenticated: () => [401],
   Forbidden: () => [403],
-  LimitExceeded: ({ retryAfterMs }) => [429, retryAfterMs ?? 1_000],
+  LimitExceeded: ({ most, needed = 1, retryAfterMs }) => [429, needed > most ? undefined : retryAfterMs ?? 1_000],
   BudgetExceeded: () => [402],
   AuthenticationFailed: ({ quota, retryAfterMs }) => quota === true ? [402] : [500, retryAfterMs],
   ContentRefused: () => [400],

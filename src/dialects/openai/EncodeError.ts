@@ -98,7 +98,10 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, names: E
   // As OpenAI's API for a project without access to a model.
   Forbidden: ({ model }) =>
     model === undefined ? invalid("forbidden", null, 403) : invalid("model_not_found", "model", 403),
-  LimitExceeded: ({ retryAfterMs }) => tooMany("rate_limit_exceeded", retryAfterMs ?? 1_000),
+  LimitExceeded: ({ most, needed = 1, retryAfterMs }) =>
+    needed > most
+      ? { ...tooMany("rate_limit_exceeded", 0), headers: { "x-should-retry": "false" } }
+      : tooMany("rate_limit_exceeded", retryAfterMs ?? 1_000),
   BudgetExceeded: () => noQuota,
   AuthenticationFailed: ({ quota, retryAfterMs }) =>
     quota === true

@@ -194,6 +194,14 @@ const cases: ReadonlyArray<Case> = [
     headers: { "retry-after": "2" }
   },
   {
+    reason: new InferenceError.LimitExceeded({ ...limitExceeded, needed: 101 }),
+    status: 429,
+    type: "rate_limit_error",
+    code: "rate_limit_exceeded",
+    param: null,
+    headers: { "x-should-retry": "false" }
+  },
+  {
     reason: new InferenceError.BudgetExceeded(budgetExceeded),
     status: 429,
     type: "insufficient_quota",
