@@ -17,7 +17,10 @@ describe("Facts", () => {
 
   it("prefers the configuration to a provider's published figures", () => {
     const published = of(remote)
-    assert.deepStrictEqual([published.price, published.contextWindow], [{ input: 2.5, output: 10 }, 128_000])
+    assert.deepStrictEqual([published.price, published.contextWindow], [
+      { input: 2.5, output: 10, cachedInput: 1.25 },
+      128_000
+    ])
     const price = { input: 1, output: 1 }
     const given = of({ ...remote, price, contextSize: 9 })
     assert.deepStrictEqual([given.price, given.contextWindow], [price, 9])
