@@ -306,7 +306,7 @@ export interface Standings {
 export interface Admitted {
   /** Undefined without limits. */
   readonly standings: () => Standings | undefined
-  /** What its attempts have cost until now, nano-dollars; undefined if a price is unknown, or nobody counts. */
+  /** What its attempts have cost until now, nano-dollars; undefined if a price is unknown or costs are not counted. */
   readonly cost: Nano | undefined
 }
 

@@ -142,5 +142,5 @@ export const UsageRequest = Schema.Struct({
 /** Sums of the ledger, one for each group. */
 export const Usage = Schema.Struct({ by: Schema.Array(Schema.Literals(groups)), usage: Schema.Array(UsageSum) })
 
-/** What is left of each budget of which something is spent; those of the settings first, then those of keys. */
+/** What is left of each budget that has been used: budgets of the settings first, then those of keys. */
 export const Budgets = Schema.Struct({ budgets: Schema.Array(BudgetState) })

@@ -35,7 +35,7 @@ export const addressHeader = "x-troupe-caller-address"
 /** How long a process may take to answer a question of administration, ms. */
 const answerWithin = 5_000
 
-/** Of one connection, or written anew. RFC 9110, section 7.6.1. */
+/** Headers that belong to one connection, or that this process sets itself. RFC 9110, section 7.6.1. */
 const ofConnection = new Set(["connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer", "expect"])
 
 const withoutConnection = <Value>(headers: Readonly<Record<string, Value>>): Record<string, Value> =>

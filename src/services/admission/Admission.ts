@@ -54,7 +54,7 @@ export class Later<A> {
 
 /** The tokens of an attempt. */
 export interface UsedTokens {
-  /** `promptTokens` is undefined where nobody has counted them: the estimate of the request counts. */
+  /** `promptTokens` is undefined where they were not counted: then the estimate of the request is charged. */
   readonly usage: Omit<TokenUsage, "promptTokens"> & { readonly promptTokens: number | undefined }
   /** The provider has not counted all tokens. */
   readonly isEstimated: boolean
@@ -82,7 +82,7 @@ export interface Ticket extends Admitted {
   readonly end: () => void
 }
 
-/** The ticket of requests that nothing limits and nobody pays for. */
+/** The ticket of requests without limits, budgets and a ledger. */
 export const free: Ticket = {
   maxTokens: undefined,
   standings: () => undefined,

@@ -52,7 +52,7 @@ const setup = (more: { readonly limits?: ReadonlyMap<string, number> } = {}) => 
   return { over, processes, supervised: supervise(options) }
 }
 
-const admin = { socket: "/tmp/s.sock", url: "http://127.0.0.1:4000" }
+const admin = { socket: "admin.sock", url: "http://127.0.0.1:4000" }
 
 /** Until every fiber waits. */
 const settled = Effect.replicateEffect(Effect.yieldNow, 20, { discard: true })
