@@ -13,8 +13,8 @@ import * as Explanation from "../../services/routing/Explanation.ts"
 import { Router } from "../../services/routing/Router.ts"
 import type { Decisions } from "./AdminSchema.ts"
 import { respondError } from "./Dialect.ts"
-import { parse } from "./Endpoint.ts"
 import { PeerProcesses } from "./Peers.ts"
+import { parse } from "./RequestBody.ts"
 import * as WholeService from "./WholeService.ts"
 
 const defaultLimit = 20

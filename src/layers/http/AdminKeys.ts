@@ -12,7 +12,7 @@ import * as AdminGuard from "./AdminGuard.ts"
 import { NewKey, Rotation } from "./AdminSchema.ts"
 import { TypedApi } from "./Api.ts"
 import { respondError } from "./Dialect.ts"
-import { parse } from "./Endpoint.ts"
+import { parse } from "./RequestBody.ts"
 
 const statuses: Readonly<Record<KeyError["code"], number>> = {
   key_not_found: 404,

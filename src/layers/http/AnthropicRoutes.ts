@@ -24,6 +24,7 @@ import { events } from "./Api.ts"
 import type { Conventions, Dialect, HttpProblem } from "./Dialect.ts"
 import type { Call } from "./Endpoint.ts"
 import * as Endpoint from "./Endpoint.ts"
+import { internalError } from "./EndpointFailure.ts"
 import type { FailureFrames } from "./ServerSentEvents.ts"
 import * as ServerSentEvents from "./ServerSentEvents.ts"
 
@@ -97,7 +98,7 @@ interface Services {
 
 const failureFramesOf = ({ body, id }: Call<MessagesCall>): FailureFrames => ({
   error: (reason) => EncodeStream.encodeError(encodeError(DecodeRequest.relocate(reason, body), id).body),
-  defect: () => EncodeStream.encodeError(encodeProblem(Endpoint.internalError, id).body)
+  defect: () => EncodeStream.encodeError(encodeProblem(internalError, id).body)
 })
 
 const respondStream = ({ inference }: Services, call: Call<MessagesCall>) => {

@@ -1,14 +1,13 @@
 /**
- * What all endpoints of all dialects share: request ids, limits, decoding, response headers, errors, defects and shutdown.
+ * What all endpoints of all dialects share: request ids, decoding, response headers and shutdown.
  *
  * **Details**
  *
- * An endpoint defines how to answer a parsed body, and its dialect defines the shape of errors. Every failure becomes a
- * response in that shape here. Every response has the id that the log has.
+ * An endpoint defines how to answer a parsed body. `EndpointFailure` has the responses to requests without an answer.
  */
 import { toServerResponse } from "@effect/platform-node/NodeHttpServerRequest"
 import type { Fiber } from "effect"
-import { Cause, Clock, Context, Effect, Layer, Option, Random, Result, Scope } from "effect"
+import { Clock, Context, Effect, Random, Result, Scope } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { ServerResponse } from "node:http"
 import { IncomingMessage } from "node:http"
@@ -16,26 +15,22 @@ import type { CallerIdentity } from "../../dialects/shared/CallerRequest.ts"
 import { identityOf } from "../../dialects/shared/CallerRequest.ts"
 import * as CacheControl from "../../domain/CacheControl.ts"
 import * as Caller from "../../domain/Caller.ts"
-import * as ExactNumber from "../../domain/ExactNumber.ts"
-import { isCancellation } from "../../domain/FailureClass.ts"
 import type { PolicyUse } from "../../domain/GuardRule.ts"
 import type { Identity } from "../../domain/Identity.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
-import * as JsonText from "../../domain/JsonText.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
-import { Settings } from "../../services/settings/Settings.ts"
-import * as AdminListener from "./AdminListener.ts"
 import * as Authentication from "./Authentication.ts"
-import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
-import { respondError } from "./Dialect.ts"
+import type { Conventions, ErrorResponse, RequestHeaders } from "./Dialect.ts"
 import * as DirectRoutes from "./DirectRoutes.ts"
+import type { FailedRequest, Failure } from "./EndpointFailure.ts"
+import { errorHeaders, respondFailure, respondProblem, stopping } from "./EndpointFailure.ts"
 import * as LimitHeaders from "./LimitHeaders.ts"
 import type { DirectHandler } from "./NodeServer.ts"
 import { NodeExchange, Unsent } from "./NodeServer.ts"
 import type { Peers } from "./Peers.ts"
-import { addressHeader, PeerProcesses } from "./Peers.ts"
+import { PeerProcesses } from "./Peers.ts"
 import * as RequestBody from "./RequestBody.ts"
 
 /** One request. */
@@ -73,20 +68,6 @@ export interface Endpoint<Decoded> {
   readonly encodeError: (reason: InferenceError.Reason, id: string) => ErrorResponse
 }
 
-/** The response to a defect. */
-export const internalError: HttpProblem = {
-  status: 500,
-  code: "internal_error",
-  message: "The service failed with an internal error. Its log has the details."
-}
-
-const stopping: HttpProblem = {
-  status: 503,
-  code: "shutting_down",
-  message: "The service is shutting down. Try again.",
-  headers: { "retry-after": "1", connection: "close" }
-}
-
 type RandomNumbers = typeof Random.Random.Service
 
 const lettersOf = (count: number, random: RandomNumbers): string =>
@@ -97,27 +78,6 @@ const idOf = (prefix: string, random: RandomNumbers): string =>
   prefix + lettersOf(6, random) + lettersOf(5, random) + lettersOf(6, random) + lettersOf(5, random)
 
 export const makeId = (prefix: string): Effect.Effect<string> => Random.Random.useSync((random) => idOf(prefix, random))
-
-const byteOrderMark = "\ufeff"
-
-/** Some editors write a byte order mark at the beginning of a text. */
-const withoutMark = (text: string): string => text.startsWith(byteOrderMark) ? text.slice(1) : text
-
-/** Parses a body as JSON. */
-export const parse = (text: string): Result.Result<unknown, InferenceError.InvalidRequest> => {
-  try {
-    return Result.succeed(JSON.parse(withoutMark(text)) as unknown)
-  } catch (cause) {
-    const detail = `The body is not JSON: ${(cause as SyntaxError).message}`
-    return Result.fail(new InferenceError.InvalidRequest({ detail }))
-  }
-}
-
-/** The text of a body to pass on; undefined if it is written again in less time. */
-const passedText = (text: string): string | undefined => text.length < JsonText.shortest ? undefined : withoutMark(text)
-
-/** Renames paths in the text of an error. */
-type PathRenamer = (text: string) => string
 
 /** Response headers that describe how a request was routed. */
 export type RoutingHeaders = Readonly<Record<string, string>>
@@ -151,18 +111,6 @@ export const completeHeaders = (first: AnsweredBy, others: ReadonlyArray<Answere
   first.admitted === undefined
     ? answerHeaders(first)
     : { ...answerHeaders(first), ...LimitHeaders.ofCost([first, ...others]) }
-
-/** The number of attempts and the id of the decision record; of a request that was not routed, the limit that rejected it. */
-export const errorHeaders = (
-  { attempts, decision, reason, started = attempts?.length ?? 1 }: InferenceError.InferenceError
-): RoutingHeaders =>
-  decision === undefined
-    ? reason._tag === "LimitExceeded" ? LimitHeaders.ofRejection(reason) : {}
-    : { "x-troupe-attempts": String(started), "x-troupe-decision": decision }
-
-/** The ids of a request in log entries: its own, and that of its decision record if it was routed. */
-export const logName = (id: string, { "x-troupe-decision": decision }: RoutingHeaders): string =>
-  decision === undefined ? id : `${id} (${decision})`
 
 /** What a response belongs to. */
 export type Responding = Pick<Call<unknown>, "headers" | "id" | "response">
@@ -219,54 +167,19 @@ export const respondRefusal = (call: Responding, encode: (reason: InferenceError
   return body === undefined ? Effect.fail(error) : Effect.succeed(respondJson(call, body, errorHeaders(error)))
 }
 
-/** Where the request of a fiber comes from; undefined if the fiber answers no request. */
-const originOf = (context: Context.Context<never>) => {
-  const exchange = Context.getOption(context, NodeExchange)
-  if (Option.isSome(exchange)) {
-    const { headers, socket } = exchange.value.message
-    return { address: socket.remoteAddress, headers: headers as RequestHeaders }
-  }
-  const request = Option.getOrUndefined(Context.getOption(context, HttpServerRequest.HttpServerRequest))
-  if (request === undefined) return undefined
-  const headers = request.headers as RequestHeaders
-  // Another process of the service has accepted the request, and resolved the address.
-  if (AdminListener.originOf(request.source) === "process") return { address: headers[addressHeader], headers: {} }
-  return { address: Option.getOrUndefined(request.remoteAddress), headers }
-}
-
-/** The address of a caller, by which callers share a model fairly. */
-export const layerCallerAddress = Layer.effect(
-  Caller.CallerAddress,
-  Effect.map(Settings, ({ server }) => {
-    const trustedProxies = Caller.trustedProxiesOf(server.trustedProxies)
-    return (context: Context.Context<never>) => {
-      const origin = originOf(context)
-      if (origin === undefined) return ""
-      return Caller.addressOf(origin.address ?? "", origin.headers["x-forwarded-for"], trustedProxies)
-    }
-  })
-)
-
 /** Most requests come from a client. */
 const hopsOf = (headers: RequestHeaders): Result.Result<number, InferenceError.InvalidRequest> =>
   headers[Caller.hopHeader] === undefined ? Result.succeed(0) : Caller.hopsOf(headers)
 
-const hasRoutingHeader = (headers: RequestHeaders): boolean => {
+/** Whether the body or a header sets options of the routing. */
+const hasRoutingOptions = (json: unknown, headers: RequestHeaders): boolean => {
+  if ((json as { readonly troupe?: unknown } | null)?.troupe !== undefined) return true
   for (const name of RoutingOptions.headerNames) {
     if (headers[name] !== undefined) return true
   }
   return false
 }
 
-/** Whether the body or a header sets options of the routing. */
-const hasRoutingOptions = (json: unknown, headers: RequestHeaders): boolean =>
-  (json as { readonly troupe?: unknown } | null)?.troupe !== undefined || hasRoutingHeader(headers)
-
-/** The JSON of a body with its inexact numbers; undefined if it has none. */
-const exactOf = ({ isInexact, text }: RequestBody.Text, json: unknown): unknown =>
-  isInexact ? ExactNumber.parseInexact(withoutMark(text), json) : undefined
-
-type Failure = InferenceError.InferenceError | InferenceError.InvalidRequest | RequestBody.BodyReadError
 type Response = HttpServerResponse.HttpServerResponse
 /** `Unsent` only for a request that has no scope. */
 type Answered = Effect.Effect<Response | Unsent, Failure, Scope.Scope>
@@ -278,9 +191,6 @@ interface DialectParts {
   readonly bodyProblems: ReturnType<typeof RequestBody.problemsOf>
   readonly peers: Peers | undefined
 }
-
-const respondProblem = ({ conventions }: DialectParts, problem: HttpProblem, id: string): Response =>
-  respondError(conventions.encodeProblem(problem, id), conventions.idHeaders(id))
 
 /** What a request has, however it arrived. */
 interface Arrival {
@@ -302,7 +212,7 @@ class EndpointRequest<Decoded> {
   readonly #created: number
   #hops = 0
   /** Names headers in place of the fields that they stand for. */
-  #renamePath: PathRenamer | undefined
+  #renamePath: FailedRequest["renamePath"]
 
   /** @param created seconds since 1970 */
   constructor(parts: DialectParts, endpoint: Endpoint<Decoded>, arrival: Arrival, created: number) {
@@ -327,15 +237,18 @@ class EndpointRequest<Decoded> {
   }
 
   #settled(answered: Answered): Responded {
-    return Effect.catchCause(answered, (cause) => this.#refuse(cause))
+    return Effect.catchCause(answered, (cause) => {
+      const { encodeError } = this.#endpoint
+      return respondFailure({ ...this.#parts, encodeError, id: this.#arrival.id, renamePath: this.#renamePath }, cause)
+    })
   }
 
   #answerText(body: RequestBody.Text): Answered {
-    const json = parse(body.text)
+    const json = RequestBody.parse(body.text)
     if (Result.isFailure(json)) return Effect.fail(json.failure)
     const passed = this.#passed(json.success, body.text)
     if (passed !== undefined) return passed
-    const decoded = this.#decode(json.success, exactOf(body, json.success), body.text)
+    const decoded = this.#decode(json.success, RequestBody.exactOf(body, json.success), body.text)
     return Result.isFailure(decoded) ? Effect.fail(decoded.failure) : this.#answer(decoded.success)
   }
 
@@ -343,11 +256,11 @@ class EndpointRequest<Decoded> {
   #answerLarge(body: RequestBody.Text): Answered {
     return Effect.gen({ self: this }, function*() {
       yield* RequestBody.nextTurn
-      const json = yield* Effect.fromResult(parse(body.text))
+      const json = yield* Effect.fromResult(RequestBody.parse(body.text))
       const passed = this.#passed(json, body.text)
       if (passed !== undefined) return yield* passed
       if (body.isInexact) yield* RequestBody.nextTurn
-      const exact = exactOf(body, json)
+      const exact = RequestBody.exactOf(body, json)
       yield* RequestBody.nextTurn
       return yield* this.#answer(yield* Effect.fromResult(this.#decode(json, exact, body.text)))
     })
@@ -384,7 +297,7 @@ class EndpointRequest<Decoded> {
     const caller = identity === undefined
       ? { key: this.#parts.conventions.keyOf(headers), headers }
       : { headers, identity }
-    const passed = joined === json ? passedText(text) : undefined
+    const passed = joined === json ? RequestBody.passedText(text) : undefined
     const body = this.#endpoint.decode(joined, caller, exact ?? joined, passed)
     if (identity === undefined || Result.isFailure(body)) return body
     const forbidden = Authentication.modelRefusal(identity, joined)
@@ -398,44 +311,6 @@ class EndpointRequest<Decoded> {
     const counted = this.#hops === 0 ? answered : Effect.provideService(answered, Caller.HopCount, this.#hops)
     if (hasScope || this.#endpoint.isScoped?.(body) !== true) return counted
     return Effect.succeed(new Unsent(this.#settled(counted) as Unsent["response"]))
-  }
-
-  /** The response to a failure before an answer. */
-  #refuse(cause: Cause.Cause<Failure>): Effect.Effect<Response> {
-    const { id } = this.#arrival
-    const found = Cause.findErrorOption(cause)
-    if (Option.isNone(found)) {
-      if (isCancellation(cause)) return Effect.failCause(cause as Cause.Cause<never>)
-      const response = respondProblem(this.#parts, internalError, id)
-      return Effect.as(Effect.logError(`${id} failed with a defect.`, Cause.squash(cause)), response)
-    }
-    const error = found.value
-    switch (error._tag) {
-      case "BodyReadError":
-        return Effect.succeed(respondProblem(this.#parts, this.#parts.bodyProblems[error.kind], id))
-      case "InvalidRequest":
-        return this.#fail(error, {})
-      case "InferenceError":
-        return this.#fail(error.reason, errorHeaders(error))
-    }
-  }
-
-  #fail(reason: InferenceError.Reason, headers: RoutingHeaders): Effect.Effect<Response> {
-    const { id } = this.#arrival
-    const renamed = this.#renamed(reason)
-    const error = this.#endpoint.encodeError(renamed, id)
-    // A caller's own mistakes are not logged.
-    const log = error.status >= 500
-      ? Effect.logWarning(`${logName(id, headers)}: ${InferenceError.recordedMessage(renamed)}`)
-      : Effect.void
-    return Effect.as(log, respondError(error, { ...headers, ...this.#parts.conventions.idHeaders(id) }))
-  }
-
-  #renamed(reason: InferenceError.Reason): InferenceError.Reason {
-    const rename = this.#renamePath
-    return rename === undefined || reason._tag !== "InvalidRequest" || reason.path === undefined
-      ? reason
-      : reason.renamed(rename, rename(reason.detail))
   }
 }
 
@@ -460,7 +335,7 @@ const make = Effect.fnUntraced(function*(conventions: Conventions) {
     read: () => Effect.Effect<RequestBody.Text, Failure>
   ): Responded => {
     const id = idOf(endpoint.idPrefix, fiber.getRef(Random.Random))
-    if (readiness.status === "stopping") return Effect.succeed(respondProblem(parts, stopping, id))
+    if (readiness.status === "stopping") return Effect.succeed(respondProblem({ conventions, id }, stopping))
     const created = Math.floor(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() / 1000)
     return new EndpointRequest(parts, endpoint, { id, headers, identity, response, hasScope }, created).respond(read())
   }

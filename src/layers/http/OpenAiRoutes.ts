@@ -41,6 +41,7 @@ import { error, events, unavailable } from "./Api.ts"
 import type { Conventions, Dialect, HttpProblem } from "./Dialect.ts"
 import type { Call } from "./Endpoint.ts"
 import * as Endpoint from "./Endpoint.ts"
+import { errorHeaders, internalError } from "./EndpointFailure.ts"
 import type { FailureFrames } from "./ServerSentEvents.ts"
 import * as ServerSentEvents from "./ServerSentEvents.ts"
 
@@ -165,7 +166,7 @@ const framesOf = (
     Stream.catchTag("InferenceError", (error) => {
       const refused = isOne && error.reason._tag === "ContentRefused" ? encoder.refuse(error.reason) : undefined
       if (refused === undefined) return Stream.fail(error)
-      if (!isOpened) setHeaders(Endpoint.errorHeaders(error))
+      if (!isOpened) setHeaders(errorHeaders(error))
       return Stream.succeed(refused)
     })
   )
@@ -173,7 +174,7 @@ const framesOf = (
 
 const failureFrames: FailureFrames = {
   error: (reason) => EncodeStream.encodeError(encodeError(reason).body),
-  defect: () => EncodeStream.encodeError(encodeProblem(Endpoint.internalError).body)
+  defect: () => EncodeStream.encodeError(encodeProblem(internalError).body)
 }
 
 const respondStream = (services: Services, call: Call<ChatCall>, together: Request | undefined) => {

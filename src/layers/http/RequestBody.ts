@@ -1,5 +1,5 @@
 /**
- * Reads the body of a request as text, within limits of size, time and memory.
+ * Reads the body of a request as text, within limits of size, time and memory, and parses it.
  *
  * **Details**
  *
@@ -15,6 +15,7 @@ import * as Defaults from "../../domain/Defaults.ts"
 import * as ExactNumber from "../../domain/ExactNumber.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
 import * as JsonScan from "../../domain/JsonScan.ts"
+import * as JsonText from "../../domain/JsonText.ts"
 import type { ByteBudget, Hold } from "../../services/limits/RequestLimits.ts"
 import { ArrivalPacer, RequestBytes } from "../../services/limits/RequestLimits.ts"
 import { Settings } from "../../services/settings/Settings.ts"
@@ -232,3 +233,26 @@ export const ofWeb = (request: HttpServerRequest.HttpServerRequest, hold: Hold):
     Effect.mapError(({ reason }) => Predicate.isTagged(reason.cause, "MaxBytesError") ? tooLarge : incomplete),
     Effect.flatMap((bytes) => hold.take(bytes.byteLength) ? decode(Buffer.from(bytes), hold) : Effect.fail(overloaded))
   )
+
+const byteOrderMark = "\ufeff"
+
+/** Some editors write a byte order mark at the beginning of a text. */
+const withoutMark = (text: string): string => text.startsWith(byteOrderMark) ? text.slice(1) : text
+
+/** Parses a body as JSON. */
+export const parse = (text: string): Result.Result<unknown, InvalidRequest> => {
+  try {
+    return Result.succeed(JSON.parse(withoutMark(text)) as unknown)
+  } catch (cause) {
+    const detail = `The body is not JSON: ${(cause as SyntaxError).message}`
+    return Result.fail(new InvalidRequest({ detail }))
+  }
+}
+
+/** The text of a body to pass on; undefined if it is written again in less time. */
+export const passedText = (text: string): string | undefined =>
+  text.length < JsonText.shortest ? undefined : withoutMark(text)
+
+/** The JSON of a body with its inexact numbers; undefined if it has none. */
+export const exactOf = ({ isInexact, text }: Text, json: unknown): unknown =>
+  isInexact ? ExactNumber.parseInexact(withoutMark(text), json) : undefined

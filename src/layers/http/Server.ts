@@ -27,6 +27,7 @@ import * as AnthropicRoutes from "./AnthropicRoutes.ts"
 import { TypedApi } from "./Api.ts"
 import * as Authentication from "./Authentication.ts"
 import * as Binding from "./Binding.ts"
+import * as CallerAddress from "./CallerAddress.ts"
 import type { Dialects } from "./Dialect.ts"
 import { DirectRoutes } from "./DirectRoutes.ts"
 import * as Endpoint from "./Endpoint.ts"
@@ -164,7 +165,7 @@ export const make = (dialects: Dialects) =>
     return stop.pipe(
       Layer.provideMerge(forProcesses),
       Layer.provideMerge(served),
-      Layer.provide([Endpoint.layerCallerAddress, Layer.succeed(DirectRoutes, directRoutes)]),
+      Layer.provide([CallerAddress.layer, Layer.succeed(DirectRoutes, directRoutes)]),
       Layer.provideMerge(admin),
       Layer.provideMerge(http),
       Layer.provideMerge(layerLimits(server)),

@@ -17,7 +17,8 @@ import type { ContentRefused, InferenceError, Reason } from "../../domain/Infere
 import { recordedMessage } from "../../domain/InferenceError.ts"
 import type { Inference } from "../../services/inference/Inference.ts"
 import type { Responding, RoutingHeaders } from "./Endpoint.ts"
-import { answerHeaders, errorHeaders, logName, writeHead, written } from "./Endpoint.ts"
+import { answerHeaders, writeHead, written } from "./Endpoint.ts"
+import { errorHeaders, logName } from "./EndpointFailure.ts"
 
 const encoder = new TextEncoder()
 

@@ -3,7 +3,9 @@ import { Result } from "effect"
 import * as fc from "fast-check"
 import { validateHeaderValue } from "node:http"
 import { InferenceError, NoDeployment } from "../../../src/domain/InferenceError.ts"
-import { answerHeaders, errorHeaders, parse } from "../../../src/layers/http/Endpoint.ts"
+import { answerHeaders } from "../../../src/layers/http/Endpoint.ts"
+import { errorHeaders } from "../../../src/layers/http/EndpointFailure.ts"
+import { parse } from "../../../src/layers/http/RequestBody.ts"
 
 describe("a body", () => {
   it("may begin with a byte order mark", () => {

@@ -1,0 +1,106 @@
+/**
+ * Responses to requests that fail before an answer, in the shape of their dialect and with the id that the log has.
+ *
+ * **Details**
+ *
+ * Defects and failures of the service are logged; a caller's own mistakes are not.
+ */
+import { Cause, Effect, Option } from "effect"
+import type { HttpServerResponse } from "effect/http"
+import { isCancellation } from "../../domain/FailureClass.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import type { Conventions, ErrorResponse, HttpProblem } from "./Dialect.ts"
+import { respondError } from "./Dialect.ts"
+import * as LimitHeaders from "./LimitHeaders.ts"
+import type * as RequestBody from "./RequestBody.ts"
+
+/** Why a request has no answer. */
+export type Failure = InferenceError.InferenceError | InferenceError.InvalidRequest | RequestBody.BodyReadError
+
+/** The response to a defect. */
+export const internalError: HttpProblem = {
+  status: 500,
+  code: "internal_error",
+  message: "The service failed with an internal error. Its log has the details."
+}
+
+/** The response while the service shuts down. */
+export const stopping: HttpProblem = {
+  status: 503,
+  code: "shutting_down",
+  message: "The service is shutting down. Try again.",
+  headers: { "retry-after": "1", connection: "close" }
+}
+
+type Headers = Readonly<Record<string, string>>
+
+/** The number of attempts and the id of the decision record; of a request that was not routed, the limit that rejected it. */
+export const errorHeaders = (
+  { attempts, decision, reason, started = attempts?.length ?? 1 }: InferenceError.InferenceError
+): Headers =>
+  decision === undefined
+    ? reason._tag === "LimitExceeded" ? LimitHeaders.ofRejection(reason) : {}
+    : { "x-troupe-attempts": String(started), "x-troupe-decision": decision }
+
+/** The ids of a request in log entries: its own, and that of its decision record if it was routed. */
+export const logName = (id: string, { "x-troupe-decision": decision }: Headers): string =>
+  decision === undefined ? id : `${id} (${decision})`
+
+/** A request that failed. */
+export interface FailedRequest {
+  readonly id: string
+  readonly conventions: Conventions
+  readonly bodyProblems: ReturnType<typeof RequestBody.problemsOf>
+  /** Encodes an error with the field names of the endpoint. */
+  readonly encodeError: (reason: InferenceError.Reason, id: string) => ErrorResponse
+  /** Renames paths in the text of an error; undefined if they are those of the body. */
+  readonly renamePath: ((text: string) => string) | undefined
+}
+
+/** The response to a problem of the HTTP interface itself. */
+export const respondProblem = (
+  { conventions, id }: Pick<FailedRequest, "conventions" | "id">,
+  problem: HttpProblem
+): HttpServerResponse.HttpServerResponse =>
+  respondError(conventions.encodeProblem(problem, id), conventions.idHeaders(id))
+
+const renamed = ({ renamePath }: FailedRequest, reason: InferenceError.Reason): InferenceError.Reason =>
+  renamePath === undefined || reason._tag !== "InvalidRequest" || reason.path === undefined
+    ? reason
+    : reason.renamed(renamePath, renamePath(reason.detail))
+
+const respondReason = (
+  request: FailedRequest,
+  failed: InferenceError.Reason,
+  headers: Headers
+): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
+  const { conventions, encodeError, id } = request
+  const reason = renamed(request, failed)
+  const error = encodeError(reason, id)
+  const log = error.status >= 500
+    ? Effect.logWarning(`${logName(id, headers)}: ${InferenceError.recordedMessage(reason)}`)
+    : Effect.void
+  return Effect.as(log, respondError(error, { ...headers, ...conventions.idHeaders(id) }))
+}
+
+/** The response to a failure; a cancelled request has none. */
+export const respondFailure = (
+  request: FailedRequest,
+  cause: Cause.Cause<Failure>
+): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
+  const found = Cause.findErrorOption(cause)
+  if (Option.isNone(found)) {
+    if (isCancellation(cause)) return Effect.failCause(cause as Cause.Cause<never>)
+    const response = respondProblem(request, internalError)
+    return Effect.as(Effect.logError(`${request.id} failed with a defect.`, Cause.squash(cause)), response)
+  }
+  const error = found.value
+  switch (error._tag) {
+    case "BodyReadError":
+      return Effect.succeed(respondProblem(request, request.bodyProblems[error.kind]))
+    case "InvalidRequest":
+      return respondReason(request, error, {})
+    case "InferenceError":
+      return respondReason(request, error.reason, errorHeaders(error))
+  }
+}
