@@ -18,23 +18,8 @@
 import { Schema } from "effect"
 import type { EngineCapability } from "./EngineProtocol.ts"
 import { capabilityNames, engineCapabilities } from "./EngineProtocol.ts"
-import { nearestName } from "./NearestName.ts"
+import * as ReasonMessage from "./ReasonMessage.ts"
 import * as Text from "./Text.ts"
-
-const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`
-
-/**
- * The state of a circuit that lets no call through, for messages.
- *
- * @param failures consecutive ones; undefined where a call probes the deployment
- */
-export const circuitState = (failures: number | undefined): string =>
-  failures === undefined
-    ? "its circuit is half-open and another request probes it"
-    : `its circuit is open after ${failures} consecutive ${failures === 1 ? "failure" : "failures"}`
-
-/** Deployments and models that a message lists. */
-const mostListed = 10
 
 /** The request itself is wrong. `path` is that of the value, as `messages[0].content`. */
 export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("InvalidRequest", {
@@ -70,12 +55,7 @@ export class ModelNotFound extends Schema.TaggedError<ModelNotFound>()("ModelNot
   available: Schema.Array(Schema.String)
 }) {
   override get message(): string {
-    const nearest = nearestName(this.model, this.available)
-    const meant = nearest === undefined ? "" : ` Did you mean ${nearest}?`
-    const available = this.available.length === 0
-      ? "No model is configured."
-      : `Available models: ${Text.cutList(this.available)}.`
-    return `The model "${Text.cutName(this.model)}" does not exist.${meant} ${available}`
+    return ReasonMessage.modelNotFound(this)
   }
 }
 
@@ -88,13 +68,7 @@ export class ContextLengthExceeded extends Schema.TaggedError<ContextLengthExcee
   atLeast: Schema.optionalKey(Schema.Boolean)
 }) {
   override get message(): string {
-    if (this.promptTokens === undefined || this.contextWindow === undefined) {
-      return `The prompt is longer than the context window of "${this.model}". Shorten the prompt.`
-    }
-    return `The prompt has ${
-      this.atLeast === true ? "at least " : ""
-    }${this.promptTokens} tokens, and the context window of "${this.model}" is ` +
-      `${this.contextWindow} tokens for prompt and answer together. Shorten the prompt.`
+    return ReasonMessage.contextLengthExceeded(this)
   }
 }
 
@@ -117,12 +91,7 @@ export class Overloaded extends Schema.TaggedError<Overloaded>()("Overloaded", {
   budgets: Schema.optionalKey(Schema.Literal("unknown"))
 }) {
   override get message(): string {
-    if (this.budgets !== undefined) {
-      return "The storage of budgets cannot be reached, so that requests with a budget are rejected. " +
-        `Retry in ${Math.ceil(this.retryAfterMs / 1000)} s.`
-    }
-    return `Memory is short: requests with low priority are rejected. ` +
-      `Retry in ${Math.ceil(this.retryAfterMs / 1000)} s, or with a higher priority.`
+    return ReasonMessage.overloaded(this)
   }
 }
 
@@ -144,9 +113,7 @@ export class InsufficientMemory extends Schema.TaggedError<InsufficientMemory>()
   availableBytes: Schema.Finite
 }) {
   override get message(): string {
-    return `"${this.deployment}" needs ${mebibytes(this.neededBytes)} of memory, and at most ` +
-      `${mebibytes(this.availableBytes)} can be free for it: memory.budget less what pinned models use. ` +
-      "Use a smaller variant, fewer slots or a shorter contextSize, or raise memory.budget."
+    return ReasonMessage.insufficientMemory(this)
   }
 }
 
@@ -200,16 +167,7 @@ export class EngineStopped extends Schema.TaggedError<EngineStopped>()("EngineSt
   by: Schema.optionalKey(Schema.Literals(["unload", "replace", "shutdown"]))
 }) {
   override get message(): string {
-    switch (this.by) {
-      case "unload":
-        return `The load of "${this.deployment}" was stopped: the model was unloaded meanwhile.`
-      case "replace":
-        return `The load of "${this.deployment}" was stopped: another version of it is loaded instead.`
-      case "shutdown":
-        return `The load of "${this.deployment}" was stopped: the service is shutting down. Try again.`
-      default:
-        return `The engine of "${this.deployment}" was stopped before the answer was complete.`
-    }
+    return ReasonMessage.engineStopped(this)
   }
 }
 
@@ -269,10 +227,7 @@ export class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited"
   cached: Schema.optionalKey(Schema.Literal(true))
 }) {
   override get message(): string {
-    const when = this.retryAfterMs === undefined ? "" : ` Retry in ${Math.ceil(this.retryAfterMs / 1000)} s.`
-    return this.cached === true
-      ? `The provider of "${this.deployment}" was not called: its rate limit is still in effect.${when}`
-      : `The provider of "${this.deployment}" limits the rate of requests (429).${when}`
+    return ReasonMessage.rateLimited(this)
   }
 }
 
@@ -281,16 +236,7 @@ export class Unauthenticated extends Schema.TaggedError<Unauthenticated>()("Unau
   problem: Schema.Literals(["missing", "unknown", "expired", "revoked"])
 }) {
   override get message(): string {
-    switch (this.problem) {
-      case "missing":
-        return "This service requires an API key. Send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`."
-      case "unknown":
-        return "The API key is not a key of this service. Check the key."
-      case "expired":
-        return "The API key has expired. Use another key."
-      case "revoked":
-        return "The API key has been revoked. Use another key."
-    }
+    return ReasonMessage.unauthenticated(this)
   }
 }
 
@@ -321,19 +267,7 @@ export class LimitExceeded extends Schema.TaggedError<LimitExceeded>()("LimitExc
   retryAfterMs: Schema.optionalKey(Schema.Finite)
 }) {
   override get message(): string {
-    const { counter, limit, most, needed = 1, remaining, retryAfterMs } = this
-    if (needed > most) {
-      return `The request may use ${needed} tokens, more than its limit of ${most} (${limit}, ${counter}). Set a lower ` +
-        "max_tokens, or shorten the prompt."
-    }
-    if (retryAfterMs === undefined) {
-      return `The limit of ${most} request${
-        most === 1 ? "" : "s"
-      } at the same time is reached (${counter}). Retry when one of them has ended.`
-    }
-    const [measure, unit = ""] = limit.split("Per")
-    return `The limit of ${most} ${measure} per ${unit.toLowerCase()} is reached (${counter}; ${remaining} left). ` +
-      `Retry in ${Math.ceil(retryAfterMs / 1000)} s.`
+    return ReasonMessage.limitExceeded(this)
   }
 }
 
@@ -355,21 +289,7 @@ export class BudgetExceeded extends Schema.TaggedError<BudgetExceeded>()("Budget
   unpriced: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
-    const { counter, measure, most, needed, period, reserved, retryAfterMs, spent, unpriced } = this
-    const budget = period === "total" ? `budget (${counter})` : `budget of this ${period} (${counter})`
-    if (unpriced !== undefined) {
-      return `The price of "${unpriced}" is unknown, and the ${budget} is in USD. Set the price of the deployment.`
-    }
-    const amount = (value: number) =>
-      `${measure === "usd" ? Number(value.toPrecision(6)) : value} ${measure === "usd" ? "USD" : "tokens"}`
-    const running = reserved > 0 ? `, ${amount(reserved)} reserved by running requests` : ""
-    const next = retryAfterMs === undefined
-      ? ""
-      : ` The next ${period} begins in ${Math.ceil(retryAfterMs / 3_600_000)} h.`
-    return `The ${budget} has no room for this request: ${amount(spent)} of ${
-      amount(most)
-    } spent${running}, and it may ` +
-      `cost up to ${amount(needed)}. Lower max_tokens, or raise the budget.${next}`
+    return ReasonMessage.budgetExceeded(this)
   }
 }
 
@@ -385,14 +305,7 @@ export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFaile
   quota: Schema.optionalKey(Schema.Literal(true))
 }) {
   override get message(): string {
-    const cached = this.retryAfterMs === undefined
-      ? ""
-      : ` The provider was not called; the key is tried again in ${Math.max(1, Math.ceil(this.retryAfterMs / 1000))} s.`
-    if (this.quota === true) {
-      return `The provider's quota is used up ("${this.deployment}"). Check the plan and billing.${cached}`
-    }
-    const status = this.status === undefined ? "" : ` (${this.status})`
-    return `The provider rejected the API key of "${this.deployment}"${status}. Check the key and its permissions.${cached}`
+    return ReasonMessage.authenticationFailed(this)
   }
 }
 
@@ -432,7 +345,7 @@ export class CircuitOpen extends Schema.TaggedError<CircuitOpen>()("CircuitOpen"
   retryAfterMs: Schema.Finite
 }) {
   override get message(): string {
-    return `"${this.deployment}" was not called: ${circuitState(this.failures)}. Retry in ${
+    return `"${this.deployment}" was not called: ${ReasonMessage.circuitState(this.failures)}. Retry in ${
       Math.ceil(this.retryAfterMs / 1000)
     } s.`
   }
@@ -455,17 +368,7 @@ export class NoDeployment extends Schema.TaggedError<NoDeployment>()("NoDeployme
   retryAfterMs: Schema.optionalKey(Schema.Finite)
 }) {
   override get message(): string {
-    const listed = this.excluded.slice(0, mostListed)
-    const more = this.excluded.length - listed.length
-    const reasons = [
-      ...listed.map(({ deployment, reason }) => `${deployment}: ${reason}`),
-      ...(more > 0 ? [`and ${more} more`] : [])
-    ].join("; ")
-    const { retryAfterMs } = this
-    const wait = retryAfterMs === undefined || listed.some((one) => one.retryAfterMs !== undefined)
-      ? ""
-      : `. Retry in ${Math.ceil(retryAfterMs / 1000)} s.`
-    return `No deployment of "${this.model}" can take this request. ${reasons}${wait}`
+    return ReasonMessage.noDeployment(this)
   }
 }
 
@@ -521,29 +424,6 @@ export class InferenceError extends Schema.TaggedError<InferenceError>()("Infere
 }) {
   override get message(): string {
     return this.reason.message
-  }
-}
-
-/**
- * The message for logs, spans and decision records: without what a provider or a caller wrote, which may quote a prompt. The
- * caller gets `message`.
- */
-export const recordedMessage = (reason: Reason): string => {
-  switch (reason._tag) {
-    case "UpstreamFailed": {
-      const { deployment, kind, status } = reason
-      if (kind !== "status" && kind !== "malformed") return reason.message
-      const what = status === undefined ? "its answer is malformed" : `it answered with HTTP status ${status}`
-      return `The provider of "${deployment}" failed: ${what}.`
-    }
-    case "ContentRefused":
-      return `The provider of "${reason.deployment}" rejected the content.`
-    case "InvalidRequest":
-      return reason.path === undefined
-        ? "The request is invalid."
-        : `The request is invalid at ${Text.cutName(reason.path)}.`
-    default:
-      return reason.message
   }
 }
 

@@ -8,7 +8,8 @@
 import { Cause, Effect, Option } from "effect"
 import type { HttpServerResponse } from "effect/http"
 import { isCancellation } from "../../domain/FailureClass.ts"
-import * as InferenceError from "../../domain/InferenceError.ts"
+import type * as InferenceError from "../../domain/InferenceError.ts"
+import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import type { Conventions, ErrorResponse, HttpProblem } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
 import * as LimitHeaders from "./LimitHeaders.ts"
@@ -78,7 +79,7 @@ const respondReason = (
   const reason = renamed(request, failed)
   const error = encodeError(reason, id)
   const log = error.status >= 500
-    ? Effect.logWarning(`${logName(id, headers)}: ${InferenceError.recordedMessage(reason)}`)
+    ? Effect.logWarning(`${logName(id, headers)}: ${ReasonMessage.recorded(reason)}`)
     : Effect.void
   return Effect.as(log, respondError(error, { ...headers, ...conventions.idHeaders(id) }))
 }

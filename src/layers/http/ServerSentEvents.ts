@@ -14,7 +14,7 @@ import * as Caller from "../../domain/Caller.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { AnsweredBy, AnswerSink, Event, Request } from "../../domain/Inference.ts"
 import type { ContentRefused, InferenceError, Reason } from "../../domain/InferenceError.ts"
-import { recordedMessage } from "../../domain/InferenceError.ts"
+import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import type { Inference } from "../../services/inference/Inference.ts"
 import type { Responding, RoutingHeaders } from "./Endpoint.ts"
 import { answerHeaders, writeHead, written } from "./Endpoint.ts"
@@ -73,7 +73,7 @@ export const respond = Effect.fnUntraced(function*(
     const error = Cause.findErrorOption(cause) as Option.Option<InferenceError>
     return Option.isSome(error)
       ? Effect.as(
-        Effect.logWarning(`${logName(id, headers)}: ${recordedMessage(error.value.reason)}`),
+        Effect.logWarning(`${logName(id, headers)}: ${ReasonMessage.recorded(error.value.reason)}`),
         encode([failureFrames.error(error.value.reason)])
       )
       : Effect.as(Effect.logError(`${id} failed with a defect.`, Cause.squash(cause)), encode([failureFrames.defect()]))
@@ -99,7 +99,7 @@ export const respond = Effect.fnUntraced(function*(
 const logFailure = (name: string, cause: Cause.Cause<InferenceError>): Effect.Effect<void> => {
   const error = Cause.findErrorOption(cause)
   return Option.isSome(error)
-    ? Effect.logWarning(`${name}: ${recordedMessage(error.value.reason)}`)
+    ? Effect.logWarning(`${name}: ${ReasonMessage.recorded(error.value.reason)}`)
     : Effect.logError(`${name} failed with a defect.`, Cause.squash(cause))
 }
 

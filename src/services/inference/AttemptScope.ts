@@ -8,9 +8,9 @@ import type { Deployment } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import { recordedMessage } from "../../domain/InferenceError.ts"
 import type { Embedding } from "../../domain/Job.ts"
 import type { LatencySample, Verdict } from "../../domain/Measurement.ts"
+import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { Ticket } from "../admission/Admission.ts"
 import { free } from "../admission/Admission.ts"
@@ -63,7 +63,7 @@ const completeRecord = (draft: AttemptDraft, exit: Exit.Exit<unknown, InferenceE
   // The text of a defect may hold secrets.
   draft.error = error.reason === undefined
     ? { reason: "Defect", message: "It ended in a defect." }
-    : { reason: error.reason._tag, message: recordedMessage(error.reason) }
+    : { reason: error.reason._tag, message: ReasonMessage.recorded(error.reason) }
   draft.outcome = "failed"
 }
 

@@ -13,9 +13,9 @@ import type { Deployment } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import { recordedMessage } from "../../domain/InferenceError.ts"
 import type { ReportedUsage } from "../../domain/Job.ts"
 import { providerNameOf } from "../../domain/ProviderKind.ts"
+import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import * as Time from "../../domain/Time.ts"
 import type { Ticket, UsedTokens } from "../admission/Admission.ts"
 import { free } from "../admission/Admission.ts"
@@ -196,7 +196,10 @@ const endOf = (exit: Exit.Exit<unknown, unknown>): Outcome["end"] => {
 const recordedExit = (exit: Exit.Exit<unknown, InferenceError>): Exit.Exit<unknown, unknown> =>
   Exit.isSuccess(exit) || isCancellation(exit.cause)
     ? exit
-    : Exit.mapError(exit, ({ reason }) => Object.assign(new Error(recordedMessage(reason)), { name: reason._tag }))
+    : Exit.mapError(
+      exit,
+      ({ reason }) => Object.assign(new Error(ReasonMessage.recorded(reason)), { name: reason._tag })
+    )
 
 /** Span attributes at the end of the request. */
 const endAttributes = (
@@ -216,7 +219,7 @@ const endAttributes = (
     "troupe.strategy": record.decision.strategy,
     "troupe.attempts": record.attempts.length,
     "error.type": error?.reason._tag,
-    "error.message": error && recordedMessage(error.reason)
+    "error.message": error && ReasonMessage.recorded(error.reason)
   }
 }
 

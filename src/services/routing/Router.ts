@@ -20,8 +20,9 @@ import { prepare } from "../../domain/DeploymentFacts.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import { maxSeed } from "../../domain/Inference.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
-import { circuitState, InvalidRequest, make as makeError } from "../../domain/InferenceError.ts"
+import { InvalidRequest, make as makeError } from "../../domain/InferenceError.ts"
 import * as Measurement from "../../domain/Measurement.ts"
+import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import type { Policy, Routing } from "../../domain/RoutingPolicy.ts"
 import { policyFor, routingOf } from "../../domain/RoutingPolicy.ts"
@@ -130,7 +131,7 @@ const conditionOf = (
   return {
     measured: stats.of(id),
     closed: retryAfterMs === 0 ? undefined : {
-      reason: `${circuitState(breaker.failures(id))}; retry in ${Math.ceil(retryAfterMs / 1_000)} s`,
+      reason: `${ReasonMessage.circuitState(breaker.failures(id))}; retry in ${Math.ceil(retryAfterMs / 1_000)} s`,
       retryAfterMs
     },
     state: state === "ready" || state === "loading" ? state : "cold",

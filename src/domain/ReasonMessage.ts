@@ -1,0 +1,190 @@
+/**
+ * Messages of the reasons of `InferenceError` that differ by case, and the messages for logs. Pure.
+ *
+ * **Details**
+ *
+ * Each says what was wrong, the limit where there is one, and what to do.
+ */
+import type * as InferenceError from "./InferenceError.ts"
+import { nearestName } from "./NearestName.ts"
+import * as Text from "./Text.ts"
+
+type Fields<Reason extends InferenceError.Reason> = Omit<Reason, "message">
+
+const seconds = (ms: number): number => Math.ceil(ms / 1000)
+
+/** When to retry, as a sentence after a space; empty where that is unknown. */
+const retryIn = (ms: number | undefined): string => ms === undefined ? "" : ` Retry in ${seconds(ms)} s.`
+
+const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`
+
+export const modelNotFound = ({ available, model }: Fields<InferenceError.ModelNotFound>): string => {
+  const nearest = nearestName(model, available)
+  const meant = nearest === undefined ? "" : ` Did you mean ${nearest}?`
+  const list = available.length === 0
+    ? "No model is configured."
+    : `Available models: ${Text.cutList(available)}.`
+  return `The model "${Text.cutName(model)}" does not exist.${meant} ${list}`
+}
+
+export const contextLengthExceeded = (
+  { atLeast, contextWindow, model, promptTokens }: Fields<InferenceError.ContextLengthExceeded>
+): string => {
+  if (promptTokens === undefined || contextWindow === undefined) {
+    return `The prompt is longer than the context window of "${model}". Shorten the prompt.`
+  }
+  return `The prompt has ${atLeast === true ? "at least " : ""}${promptTokens} tokens, and the context window of ` +
+    `"${model}" is ${contextWindow} tokens for prompt and answer together. Shorten the prompt.`
+}
+
+export const overloaded = ({ budgets, retryAfterMs }: Fields<InferenceError.Overloaded>): string => {
+  if (budgets !== undefined) {
+    return `The storage of budgets cannot be reached, so that requests with a budget are rejected.${
+      retryIn(retryAfterMs)
+    }`
+  }
+  return `Memory is short: requests with low priority are rejected. Retry in ${seconds(retryAfterMs)} s, or with a ` +
+    "higher priority."
+}
+
+export const insufficientMemory = (
+  { availableBytes, deployment, neededBytes }: Fields<InferenceError.InsufficientMemory>
+): string =>
+  `"${deployment}" needs ${mebibytes(neededBytes)} of memory, and at most ${
+    mebibytes(availableBytes)
+  } can be free for ` +
+  "it: memory.budget less what pinned models use. Use a smaller variant, fewer slots or a shorter contextSize, or raise " +
+  "memory.budget."
+
+export const engineStopped = ({ by, deployment }: Fields<InferenceError.EngineStopped>): string => {
+  switch (by) {
+    case "unload":
+      return `The load of "${deployment}" was stopped: the model was unloaded meanwhile.`
+    case "replace":
+      return `The load of "${deployment}" was stopped: another version of it is loaded instead.`
+    case "shutdown":
+      return `The load of "${deployment}" was stopped: the service is shutting down. Try again.`
+    default:
+      return `The engine of "${deployment}" was stopped before the answer was complete.`
+  }
+}
+
+export const rateLimited = ({ cached, deployment, retryAfterMs }: Fields<InferenceError.RateLimited>): string =>
+  cached === true
+    ? `The provider of "${deployment}" was not called: its rate limit is still in effect.${retryIn(retryAfterMs)}`
+    : `The provider of "${deployment}" limits the rate of requests (429).${retryIn(retryAfterMs)}`
+
+export const unauthenticated = ({ problem }: Fields<InferenceError.Unauthenticated>): string => {
+  switch (problem) {
+    case "missing":
+      return "This service requires an API key. Send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`."
+    case "unknown":
+      return "The API key is not a key of this service. Check the key."
+    case "expired":
+      return "The API key has expired. Use another key."
+    case "revoked":
+      return "The API key has been revoked. Use another key."
+  }
+}
+
+export const limitExceeded = (
+  { counter, limit, most, needed = 1, remaining, retryAfterMs }: Fields<InferenceError.LimitExceeded>
+): string => {
+  if (needed > most) {
+    return `The request may use ${needed} tokens, more than its limit of ${most} (${limit}, ${counter}). Set a lower ` +
+      "max_tokens, or shorten the prompt."
+  }
+  if (retryAfterMs === undefined) {
+    return `The limit of ${most} request${
+      most === 1 ? "" : "s"
+    } at the same time is reached (${counter}). Retry when ` +
+      "one of them has ended."
+  }
+  const [measure, unit = ""] = limit.split("Per")
+  return `The limit of ${most} ${measure} per ${unit.toLowerCase()} is reached (${counter}; ${remaining} left).${
+    retryIn(retryAfterMs)
+  }`
+}
+
+export const budgetExceeded = (
+  { counter, measure, most, needed, period, reserved, retryAfterMs, spent, unpriced }: Fields<
+    InferenceError.BudgetExceeded
+  >
+): string => {
+  const budget = period === "total" ? `budget (${counter})` : `budget of this ${period} (${counter})`
+  if (unpriced !== undefined) {
+    return `The price of "${unpriced}" is unknown, and the ${budget} is in USD. Set the price of the deployment.`
+  }
+  const amount = (value: number) =>
+    `${measure === "usd" ? Number(value.toPrecision(6)) : value} ${measure === "usd" ? "USD" : "tokens"}`
+  const running = reserved > 0 ? `, ${amount(reserved)} reserved by running requests` : ""
+  const next = retryAfterMs === undefined
+    ? ""
+    : ` The next ${period} begins in ${Math.ceil(retryAfterMs / 3_600_000)} h.`
+  return `The ${budget} has no room for this request: ${amount(spent)} of ${
+    amount(most)
+  } spent${running}, and it may ` +
+    `cost up to ${amount(needed)}. Lower max_tokens, or raise the budget.${next}`
+}
+
+export const authenticationFailed = (
+  { deployment, quota, retryAfterMs, status }: Fields<InferenceError.AuthenticationFailed>
+): string => {
+  const cached = retryAfterMs === undefined
+    ? ""
+    : ` The provider was not called; the key is tried again in ${Math.max(1, seconds(retryAfterMs))} s.`
+  if (quota === true) {
+    return `The provider's quota is used up ("${deployment}"). Check the plan and billing.${cached}`
+  }
+  const answered = status === undefined ? "" : ` (${status})`
+  return `The provider rejected the API key of "${deployment}"${answered}. Check the key and its permissions.${cached}`
+}
+
+/**
+ * The state of a circuit that lets no call through, for messages.
+ *
+ * @param failures consecutive ones; undefined where a call probes the deployment
+ */
+export const circuitState = (failures: number | undefined): string =>
+  failures === undefined
+    ? "its circuit is half-open and another request probes it"
+    : `its circuit is open after ${failures} consecutive ${failures === 1 ? "failure" : "failures"}`
+
+/** Deployments that a message lists. */
+const mostListed = 10
+
+export const noDeployment = ({ excluded, model, retryAfterMs }: Fields<InferenceError.NoDeployment>): string => {
+  const listed = excluded.slice(0, mostListed)
+  const more = excluded.length - listed.length
+  const reasons = [
+    ...listed.map(({ deployment, reason }) => `${deployment}: ${reason}`),
+    ...(more > 0 ? [`and ${more} more`] : [])
+  ].join("; ")
+  const wait = retryAfterMs === undefined || listed.some((one) => one.retryAfterMs !== undefined)
+    ? ""
+    : `.${retryIn(retryAfterMs)}`
+  return `No deployment of "${model}" can take this request. ${reasons}${wait}`
+}
+
+/**
+ * The message for logs, spans and decision records: without what a provider or a caller wrote, which may quote a prompt. The
+ * caller gets `message`.
+ */
+export const recorded = (reason: InferenceError.Reason): string => {
+  switch (reason._tag) {
+    case "UpstreamFailed": {
+      const { deployment, kind, status } = reason
+      if (kind !== "status" && kind !== "malformed") return reason.message
+      const what = status === undefined ? "its answer is malformed" : `it answered with HTTP status ${status}`
+      return `The provider of "${deployment}" failed: ${what}.`
+    }
+    case "ContentRefused":
+      return `The provider of "${reason.deployment}" rejected the content.`
+    case "InvalidRequest":
+      return reason.path === undefined
+        ? "The request is invalid."
+        : `The request is invalid at ${Text.cutName(reason.path)}.`
+    default:
+      return reason.message
+  }
+}
