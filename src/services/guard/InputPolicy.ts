@@ -135,29 +135,20 @@ const reservedIn = <R extends Guarded>(request: R, fields: ReadonlyArray<keyof R
 export class InputPolicy {
   readonly #modes: RuleModes
   readonly #enforced: Readonly<Record<Subject, RulesOf>>
-  readonly #flagged: RulesOf
+  /** The rules of mode `flag`. */
+  readonly flagged: ReadonlyArray<Rule>
 
   constructor(modes: RuleModes) {
     this.#modes = modes
     const enforced = rules.filter((rule) => modes[rule] === "redact" || modes[rule] === "reject")
     const data = enforced.filter((rule) => !attacks.has(rule))
     this.#enforced = { conversation: rulesOf(enforced), data: rulesOf(data) }
-    this.#flagged = rulesOf(rules.filter((rule) => modes[rule] === "flag"))
+    this.flagged = rules.filter((rule) => modes[rule] === "flag")
   }
 
   /** Whether a rule rejects or redacts. */
   get enforces(): boolean {
     return this.#enforced.conversation.caller.length > 0
-  }
-
-  /** Whether a rule flags. */
-  get flags(): boolean {
-    return this.#flagged.caller.length > 0
-  }
-
-  /** The rules of mode `flag` that find something in a text. */
-  flaggedIn(text: string, author: Author): ReadonlyArray<Rule> {
-    return this.#flagged[author].filter((rule) => finders[rule](text).length > 0)
   }
 
   /**

@@ -14,8 +14,10 @@
  * a fixed length.
  */
 import type { dataRules } from "../../domain/GuardRule.ts"
-import type { Find, Span } from "./AttackPatterns.ts"
-import { findAll, nothing } from "./AttackPatterns.ts"
+import type { Find, Search, Span } from "./AttackPatterns.ts"
+import { findAll, findersOf, matching, nothing } from "./AttackPatterns.ts"
+import type { Keywords } from "./KeywordAutomaton.ts"
+import { combine } from "./KeywordAutomaton.ts"
 
 /** The longest local part and domain of RFC 5321. */
 const longestLocal = 64
@@ -52,14 +54,25 @@ const emails: Find = (text) => {
   return found ?? nothing
 }
 
-const phonePatterns = [
-  /(?<![\w+])\+\d(?:[ ()./-]{0,3}\d){7,14}(?!\d)/g,
-  /(?<![\w.-])(?:\+?1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?![\w-])/g,
-  /(?<![\w.,:+/-])0\d{1,4}[ /-]{1,3}\d{3,4}(?:[ -]?\d{2,4}){1,3}(?![\w.-])/g,
-  /(?<![\w.,:+/-])0\d(?:[ .-]\d{2}){4}(?![\w.-])/g
-]
+const phoneSeparators: Keywords = [" ", "-", "/"]
 
-const phoneNumbers = findAll(phonePatterns)
+const phone: ReadonlyArray<Search> = [
+  matching([/(?<![\w+])\+\d(?:[ ()./-]{0,3}\d){7,14}(?!\d)/g], ["+0"]),
+  matching(
+    [/(?<![\w.-])(?:\+?1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?![\w-])/g],
+    combine(["000"], [" ", ".", "-"], ["0000"])
+  ),
+  matching(
+    [
+      /(?<![\w.,:+/-])0\d{1,4}[ /-]{1,3}\d{3,4}(?:[ -]?\d{2,4}){1,3}(?![\w.-])/g,
+      /(?<![\w.,:+/-])0\d(?:[ .-]\d{2}){4}(?![\w.-])/g
+    ],
+    [
+      ...combine(["0"], ["", ...phoneSeparators], ["", ...phoneSeparators], phoneSeparators, ["000"]),
+      ...combine(["00"], [" ", ".", "-"], ["00"], [" ", ".", "-"], ["00"])
+    ]
+  )
+]
 
 /** Whether the check digit is right (ISO/IEC 7812-1, annex B). */
 export const passesLuhn = (digits: string): boolean => {
@@ -77,6 +90,11 @@ const issuers =
   /^(?:4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|6(?:011|4[4-9]\d|5\d\d)\d{12,15}|35\d{14,17}|3[068]\d{12,17}|62\d{14,17})$/
 
 const isCard = (digits: string): boolean => issuers.test(digits) && passesLuhn(digits)
+
+const separator: Keywords = ["", " ", "-"]
+
+/** The first five digits of a card. */
+const cardBegins = combine(["0"], separator, ["0"], separator, ["0"], separator, ["0"], separator, ["0"])
 
 const shortestCard = 13
 const longestCard = 19
@@ -169,15 +187,6 @@ const ibans: Find = (text) => {
   return found ?? nothing
 }
 
-/** Prefixes that issuers of keys document; the rest of a key follows the match. */
-export const keyPatterns = [
-  /\b(?:sk-[\w-]{20}|tk-[A-Za-z0-9]{40}|[srp]k_(?:live|test)_\w{16}|whsec_\w{16}|A[KS]IA[0-9A-Z]{16}|gh[opsur]_\w{36}|github_pat_\w{40}|glpat-[\w-]{20}|xox[abeprs]-[\w-]{10}|AIza[\w-]{35}|hf_[A-Za-z0-9]{30}|npm_[A-Za-z0-9]{36}|gsk_\w{40}|xai-\w{40}|pplx-\w{40}|r8_\w{36}|dop_v1_\w{40})/g,
-  /\beyJ[\w-]{10,2048}\.eyJ[\w-]{10,4096}\.[\w-]{10}/g,
-  /\b[Bb]earer[ \t]{1,4}[\w.~+/-]{20}/g
-]
-
-const keyStarts = findAll(keyPatterns)
-
 const isKeyCharacter = (code: number): boolean => isAlphanumeric(code) || "-_.~+/=".includes(String.fromCharCode(code))
 
 const longestKey = 8_192
@@ -195,7 +204,6 @@ const keyBlock = /-----BEGIN [A-Z ]{0,32}PRIVATE KEY( BLOCK)?-----/g
 const keyBlockEnd = /-----END [A-Z ]{0,32}PRIVATE KEY( BLOCK)?-----/g
 
 const keyBlocks: Find = (text) => {
-  if (!text.includes("-----BEGIN ")) return nothing
   const found: Array<Span> = []
   keyBlock.lastIndex = 0
   for (let match = keyBlock.exec(text); match !== null; match = keyBlock.exec(text)) {
@@ -207,20 +215,34 @@ const keyBlocks: Find = (text) => {
   return found
 }
 
-const apiKeys: Find = (text) => {
-  const starts = keyStarts(text)
-  const blocks = keyBlocks(text)
-  if (starts.length === 0) return blocks
-  return [...blocks, ...starts.map((span) => wholeKey(text, span))]
+/** Finds keys that begin with a match of the pattern. */
+const keys = (pattern: RegExp, needs: Keywords): Search => {
+  const starts = findAll([pattern])
+  return { find: (text) => starts(text).map((span) => wholeKey(text, span)), needs: [needs], patterns: [pattern] }
 }
+
+/** Prefixes that issuers of keys document; the rest of a key follows the match. */
+const apiKey: ReadonlyArray<Search> = [
+  { find: keyBlocks, needs: [["-----begin "]], patterns: [] },
+  keys(
+    /\b(?:sk-[\w-]{20}|tk-[A-Za-z0-9]{40}|[srp]k_(?:live|test)_\w{16}|whsec_\w{16}|A[KS]IA[0-9A-Z]{16}|gh[opsur]_\w{36}|github_pat_\w{40}|glpat-[\w-]{20}|xox[abeprs]-[\w-]{10}|AIza[\w-]{35}|hf_[A-Za-z0-9]{30}|npm_[A-Za-z0-9]{36}|gsk_\w{40}|xai-\w{40}|pplx-\w{40}|r8_\w{36}|dop_v1_\w{40})/g,
+    "sk-,tk-,k_live_,k_test_,whsec_,akia,asia,gho_,ghp_,ghs_,ghu_,ghr_,github_pat_,glpat-,xox,aiza,hf_,npm_,gsk_,xai-,pplx-,r8_,dop_v1_"
+      .split(",")
+  ),
+  keys(/\beyJ[\w-]{10,2048}\.eyJ[\w-]{10,4096}\.[\w-]{10}/g, [".eyj"]),
+  keys(/\b[Bb]earer[ \t]{1,4}[\w.~+/-]{20}/g, ["bearer "])
+]
 
 type DataRule = typeof dataRules[number]
 
 /** Searches of the rules about personal data. */
-export const finders: Readonly<Record<DataRule, Find>> = {
-  apiKey: apiKeys,
-  iban: ibans,
-  card: cards,
-  email: emails,
-  phone: phoneNumbers
+export const searches: Readonly<Record<DataRule, ReadonlyArray<Search>>> = {
+  apiKey,
+  iban: [{ find: ibans, needs: [combine(Object.keys(ibanLengths), ["00"])], patterns: [] }],
+  card: [{ find: cards, needs: [cardBegins], patterns: [] }],
+  email: [{ find: emails, needs: [["@"]], patterns: [] }],
+  phone
 }
+
+/** What the rules about personal data find. */
+export const finders = findersOf(searches)

@@ -22,8 +22,11 @@ export interface Origin {
 }
 
 export interface SecurityEvents {
-  /** @param event the name of a rule, `hook`, or `unchecked` for a request that no flag was checked for */
-  readonly record: (event: string, action: Action, origin: Origin) => void
+  /**
+   * @param event the name of a rule, `hook`, or `unchecked` for a request that no flag was checked for
+   * @param count of requests; default 1
+   */
+  readonly record: (event: string, action: Action, origin: Origin, count?: number) => void
 }
 
 /** The latest entry of one event and action. */
@@ -59,8 +62,8 @@ export const make = Effect.gen(function*() {
   }
 
   return {
-    record: (event, action, origin) => {
-      callbacks.call("metrics", () => metrics.security?.(event, action), undefined)
+    record: (event, action, origin, count = 1) => {
+      callbacks.call("metrics", () => metrics.security?.(event, action, count), undefined)
       log(event, action, origin)
     }
   } satisfies SecurityEvents

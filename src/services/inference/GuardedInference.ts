@@ -195,10 +195,10 @@ export const make = Effect.fnUntraced(function*(own: Operations) {
   const guarded: Operations = guard.changes
     ? { ...guardedChat(guard, own, hooks.after !== undefined), ...guardedTasks(guard, own) }
     : own
-  if (!policy.flags) return guarded
+  if (policy.flagged.length === 0) return guarded
   const scope = yield* Effect.scope
   const fork = Effect.runForkWith(yield* Effect.context())
-  const checks = new FlagChecks(policy, events, (checking) => {
+  const checks = new FlagChecks(policy.flagged, events, (checking) => {
     fork(Effect.forkIn(checking, scope))
   })
   return { ...guarded, ...checks.beside(guarded) }

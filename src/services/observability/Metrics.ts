@@ -131,8 +131,8 @@ export class Metrics extends Context.Service<Metrics, {
   readonly end: (outcome: Outcome) => Effect.Effect<void> | void
   /** How the response cache took part in a request of a model that has one. */
   readonly cached?: (model: string, use: CacheUse) => void
-  /** The input policy found something. Rules and actions are few. */
-  readonly security?: (rule: string, action: string) => void
+  /** The input policy found something in some requests. Rules and actions are few. */
+  readonly security?: (rule: string, action: string, count: number) => void
 }>()("troupe/services/observability/Metrics") {}
 
 /** Records into Effect's metric registry. */
@@ -163,11 +163,11 @@ export const layer = Layer.effect(
     }
     const securitySeries = new Map<string, Update>()
     return Metrics.of({
-      security: (rule, action) => {
+      security: (rule, action, count) => {
         const key = `${rule} ${action}`
         const known = securitySeries.get(key) ?? seriesOf(securityEvents, context, { rule, action })
         securitySeries.set(key, known)
-        known(1)
+        known(count)
       },
       cached: (model, use) => cacheSeriesOf(model, use)(1),
       begin: (model, operation) => of(model, operation).begun(1),

@@ -1,7 +1,6 @@
 /** The input policy around requests: what is rejected, redacted and restored, in every way to ask. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Metric, Stream } from "effect"
-import { TestClock } from "effect/testing"
 import type { RuleModes } from "../../../src/domain/GuardRule.ts"
 import type { AnsweredBy, AnswerSink, Event, Request } from "../../../src/domain/Inference.ts"
 import type { Hooks } from "../../../src/services/guard/Hooks.ts"
@@ -104,13 +103,11 @@ describe.each(wayNames)("a request through %s", (way) => {
         assert.strictEqual(countOf(yield* Metric.snapshot, "sql", "reject"), 1)
       })))
 
-  it.effect("is unchanged where rules flag, which count after the request", () =>
+  it.effect("is unchanged where rules flag, which count", () =>
     run({ guard: { modes: allRules("flag") } }, (jobs) =>
       Effect.gen(function*() {
         assert.deepStrictEqual(yield* ways[way](ask("Mail al@x.de; DROP TABLE x")), ["a#0", undefined])
         assert.strictEqual(jobs[0]!.generation!.messages[0]!.content, "Mail al@x.de; DROP TABLE x")
-        assert.isUndefined(countOf(yield* Metric.snapshot, "email", "flag"))
-        yield* TestClock.adjust("1 second")
         const metrics = yield* Metric.snapshot
         assert.strictEqual(countOf(metrics, "email", "flag"), 1)
         assert.strictEqual(countOf(metrics, "sql", "flag"), 1)
