@@ -16,6 +16,8 @@
  * Code that calculates reads numbers of a parsed text with `numberOf`.
  */
 
+import { backslash, quote } from "./JsonScan.ts"
+
 /** A part of "JSON.parse source text access", which Node.js supports and TypeScript has no types for. */
 interface RawJson {
   /** An object that `JSON.stringify` writes as this text. */
@@ -125,8 +127,6 @@ export const fromInteger = (integer: bigint): number | ExactNumber => {
   return Number.isSafeInteger(number) ? number : new ExactNumber(String(integer))
 }
 
-const quote = 0x22
-const backslash = 0x5c
 const zero = 0x30
 const minus = 0x2d
 
@@ -142,6 +142,16 @@ for (const [text, kind] of [["0123456789", digit], [".", point], ["eE", power], 
 
 /** Any integer of so many digits is a double. */
 const integerDigits = 15
+
+/** The place in a JSON text after the string that begins before `from`. */
+export const afterString = (text: string, from: number): number => {
+  for (let index = text.indexOf("\"", from); index !== -1; index = text.indexOf("\"", index + 1)) {
+    let escapes = index
+    while (escapes > from && text.charCodeAt(escapes - 1) === backslash) escapes--
+    if ((index - escapes) % 2 === 0) return index + 1
+  }
+  return text.length
+}
 
 /** Finds the inexact numbers of a JSON text. */
 class Scanner {
@@ -160,7 +170,7 @@ class Scanner {
     let index = this.end
     while (index < text.length) {
       const code = text.charCodeAt(index)
-      if (code === quote) index = this.#afterString(index + 1)
+      if (code === quote) index = afterString(text, index + 1)
       else if (kinds[code] === digit || code === minus) {
         this.begin = index
         const mayBeInexact = this.#number()
@@ -169,16 +179,6 @@ class Scanner {
       } else index++
     }
     return false
-  }
-
-  #afterString(from: number): number {
-    const text = this.#text
-    for (let index = text.indexOf("\"", from); index !== -1; index = text.indexOf("\"", index + 1)) {
-      let escapes = index
-      while (escapes > from && text.charCodeAt(escapes - 1) === backslash) escapes--
-      if ((index - escapes) % 2 === 0) return index + 1
-    }
-    return text.length
   }
 
   /** Finds the end of a number; whether it may be inexact, by a cheap check that excludes nearly all. */

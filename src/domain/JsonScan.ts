@@ -51,13 +51,15 @@ export interface Excess {
   readonly offset: number
 }
 
-const quote = 0x22
-const comma = 0x2c
-const openList = 0x5b
-const backslash = 0x5c
-const closeList = 0x5d
-const openObject = 0x7b
-const closeObject = 0x7d
+/** Codes of the characters of JSON, which are its bytes in UTF-8, too. */
+export const quote = 0x22
+export const comma = 0x2c
+export const colon = 0x3a
+export const openList = 0x5b
+export const backslash = 0x5c
+export const closeList = 0x5d
+export const openObject = 0x7b
+export const closeObject = 0x7d
 
 /** The place after the string that begins before `from`. */
 const afterString = (bytes: Uint8Array, from: number): number => {

@@ -10,8 +10,8 @@
  *
  * An object that has a name twice is not passed on: another reader may take the other value than `JSON.parse`, which decides.
  */
-import { ExactNumber } from "./ExactNumber.ts"
-import { mostLevels } from "./JsonScan.ts"
+import { afterString, ExactNumber } from "./ExactNumber.ts"
+import { closeList, closeObject, colon, comma, mostLevels, openList, openObject, quote } from "./JsonScan.ts"
 
 type Fields = Readonly<Record<string, unknown>>
 
@@ -47,25 +47,6 @@ export class JsonText {
   toJSON(): undefined {
     return undefined
   }
-}
-
-const quote = 0x22
-const comma = 0x2c
-const colon = 0x3a
-const openList = 0x5b
-const backslash = 0x5c
-const closeList = 0x5d
-const openObject = 0x7b
-const closeObject = 0x7d
-
-/** The place after the string that begins before `from`. */
-const afterString = (text: string, from: number): number => {
-  for (let index = text.indexOf("\"", from); index !== -1; index = text.indexOf("\"", index + 1)) {
-    let escapes = index
-    while (escapes > from && text.charCodeAt(escapes - 1) === backslash) escapes--
-    if ((index - escapes) % 2 === 0) return index + 1
-  }
-  return text.length
 }
 
 /** The number of fields of a parsed value and of all within it; more than any text has if it is nested too deeply. */
