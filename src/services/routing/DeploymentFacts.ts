@@ -1,7 +1,8 @@
 /** The constant facts of a deployment: from its configuration, else as its provider publishes them. */
+import { Effect } from "effect"
 import * as Capability from "../../domain/Capability.ts"
 import * as Defaults from "../../domain/Defaults.ts"
-import type { Deployment, DeploymentOptions } from "../../domain/Deployment.ts"
+import type { Deployment, DeploymentOptions, Model } from "../../domain/Deployment.ts"
 import { defaultSlots, isRemote } from "../../domain/Deployment.ts"
 import type { DeploymentFacts } from "../../domain/DeploymentFacts.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
@@ -10,6 +11,7 @@ import * as KnownModels from "../../domain/KnownModels.ts"
 import type { RequiredCapability } from "../../domain/RoutingRequest.ts"
 import * as Source from "../../domain/Source.ts"
 import { capabilitiesOf, kindOf } from "../engines/EngineKinds.ts"
+import { ModelFiles } from "../engines/ModelFiles.ts"
 
 const free = { input: 0, output: 0 }
 
@@ -66,3 +68,22 @@ export const factsOf = (
     slots: slotsOf(options)
   }
 }
+
+/**
+ * The context windows that the files of the models have, tokens. A file that cannot be read is an error of the load,
+ * not of the routing.
+ */
+export const windowsInFiles = Effect.fnUntraced(function*(models: ReadonlyArray<Model>) {
+  const files = yield* ModelFiles
+  const windows = new Map<string, number>()
+  yield* Effect.forEach(
+    models.flatMap(({ deployments }) => deployments),
+    ({ id, options }) =>
+      Effect.match(files.describe(options), {
+        onSuccess: ({ window }) => void (window !== undefined && windows.set(id, window)),
+        onFailure: () => {}
+      }),
+    { concurrency: 8, discard: true }
+  )
+  return windows
+})

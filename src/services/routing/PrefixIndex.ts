@@ -7,20 +7,30 @@
  * A prompt is identified by the hashes of its prefixes, each a block of characters longer than the one before. A collision
  * of hashes costs a request its cached prefix and nothing else.
  */
+import type { Model } from "../../domain/Deployment.ts"
 import { combine, hashText } from "../../domain/Hashing.ts"
 
 /** Characters of a block: some 64 tokens. */
 const blockLength = 256
 
+/** Characters of a prompt that count: about the first 16,000 tokens. */
+const longestPrefix = 65_536
+
+/** The tenant whose caches hold a prompt; undefined where a deployment of the model shares them among tenants. */
+export const cacheOwnerOf = ({ deployments }: Model, tenant: string | undefined): string | undefined =>
+  deployments.some(({ options }) => "sharePrefixes" in options && options.sharePrefixes) ? undefined : tenant
+
 /**
- * The hashes of a prompt's beginnings, the shortest first; a last piece shorter than a block is left out.
+ * The hashes of a prompt's beginnings up to `longestPrefix`, the shortest first; a last piece shorter than a block is left
+ * out.
  *
  * @param tenant the owner of the caches, which engines keep separate for each tenant; default one for all
  */
 export const beginnings = (prompt: string, tenant = ""): ReadonlyArray<number> => {
   const hashes: Array<number> = []
+  const end = Math.min(prompt.length, longestPrefix)
   let hash = tenant === "" ? 0 : hashText(tenant)
-  for (let from = 0; from + blockLength <= prompt.length; from += blockLength) {
+  for (let from = 0; from + blockLength <= end; from += blockLength) {
     hash = combine(hash, hashText(prompt, from, from + blockLength))
     hashes.push(hash)
   }

@@ -4,7 +4,7 @@ import type { Deployment, Model } from "../../domain/Deployment.ts"
 import type { List } from "../../domain/FailureClass.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make, NoDeployment } from "../../domain/InferenceError.ts"
-import type { RoutingOptions } from "../../domain/RoutingOptions.ts"
+import type { Problem, RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import { defaults } from "../../domain/RoutingPolicy.ts"
 import type { RoutingRequest } from "../../domain/RoutingRequest.ts"
@@ -60,6 +60,10 @@ const notSupported = (
   const [path = "model", ...alsoAt] = new Set(missing.flatMap((one) => fields.pathsOf?.(one) ?? ["model"]))
   return new InvalidRequest({ path, detail: reason.message, ...(alsoAt.length === 0 ? {} : { alsoAt }) })
 }
+
+/** An option of the request that is wrong. */
+export const invalidOption = ({ detail, path }: Problem): InferenceError =>
+  make(new InvalidRequest({ path: `route.${path}`, detail }))
 
 /** Why no deployment is left. Where none could take the request at any time, the request is invalid. */
 export const noDeployment = (

@@ -29,20 +29,18 @@ import { policyFor, routingOf } from "../../domain/RoutingPolicy.ts"
 import type { Moment, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import { boundToModel } from "../../domain/RoutingRequest.ts"
 import * as Time from "../../domain/Time.ts"
-import * as CachedResponses from "../cache/CachedResponses.ts"
 import { capabilitiesOf } from "../engines/EngineKinds.ts"
-import { ModelFiles } from "../engines/ModelFiles.ts"
 import { Breaker } from "../health/Breaker.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import { Settings } from "../settings/Settings.ts"
 import type { Decision } from "./DecisionRecord.ts"
-import { cachedResponses } from "./DecisionRecord.ts"
-import { factsOf } from "./DeploymentFacts.ts"
-import { beginnings, PrefixIndex } from "./PrefixIndex.ts"
+import { factsOf, windowsInFiles } from "./DeploymentFacts.ts"
+import * as Fallbacks from "./Fallbacks.ts"
+import { beginnings, cacheOwnerOf, PrefixIndex } from "./PrefixIndex.ts"
 import type { Route } from "./Route.ts"
-import { joinDecisions } from "./Route.ts"
+import { invalidOption, joinDecisions } from "./Route.ts"
 import * as Selection from "./Selection.ts"
 
 /** Chooses the deployments for a request. */
@@ -160,19 +158,10 @@ const guarded = (callbacks: GuardedCallbacks.GuardedCallbacks, options: Policy["
   }
 }
 
-/** Characters of a prompt that count for `prefix`: about the first 16,000 tokens. */
-const longestPrefix = 65_536
-
-/** The tenant whose caches hold a prompt; undefined where a deployment of the model shares them among tenants. */
-const cacheOwnerOf = ({ deployments }: Model, tenant: string | undefined): string | undefined =>
-  deployments.some(({ options }) => "sharePrefixes" in options && options.sharePrefixes) ? undefined : tenant
-
 const prefixOf = (model: Model, policy: Policy, request: RoutingRequest) => {
   if (policy.selection.strategy !== "prefix") return undefined
   const text = request.promptText?.()
-  return text === undefined
-    ? undefined
-    : beginnings(text.slice(0, longestPrefix), cacheOwnerOf(model, request.tenant))
+  return text === undefined ? undefined : beginnings(text, cacheOwnerOf(model, request.tenant))
 }
 
 const idOf = ({ id }: Deployment): string => id
@@ -205,52 +194,7 @@ const decide = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): D
 const listed = ({ deployments }: Model, { candidates }: Decision): ReadonlyArray<Deployment> =>
   candidates.map(({ deployment }) => deployments.find(({ id }) => id === deployment)!)
 
-const invalid = ({ detail, path }: RoutingOptions.Problem): InferenceError =>
-  makeError(new InvalidRequest({ path: `route.${path}`, detail }))
-
 type Outcome<A> = Result.Result<A, InferenceError>
-
-/** Deployments of fallback models, and the decision for each model. */
-interface Fallback {
-  readonly deployments: Array<Deployment>
-  readonly decisions: Array<Decision>
-}
-
-/** In the order of the models; the result of a model that does not exist is its error. */
-const fallbackOf = (parts: Parts, names: ReadonlyArray<string>, inquiry: Inquiry): Outcome<Fallback> => {
-  const found: Fallback = { deployments: [], decisions: [] }
-  // Deployments that the request lists are those of the requested model.
-  const route = inquiry.request.route && { ...inquiry.request.route, deployments: undefined, except: undefined }
-  for (const name of names) {
-    const model = parts.registry.find(name)
-    if (Result.isFailure(model)) return Result.fail(model.failure)
-    const { policy } = model.success.routing ?? parts.defaultRouting
-    const decision = decide(parts, model.success, policy, {
-      ...inquiry,
-      request: { ...inquiry.request, model: name, route }
-    })
-    found.decisions.push(decision)
-    found.deployments.push(...listed(model.success, decision))
-  }
-  return Result.succeed(found)
-}
-
-/** The fallbacks of a route. */
-interface Fallbacks extends Pick<Route, "fallbacks" | "cached"> {
-  /** Of the models for any failure. */
-  readonly decisions: ReadonlyArray<Decision>
-}
-
-const noFallbacks: Fallbacks = { fallbacks: { ordinary: [], context: [], content: [] }, cached: false, decisions: [] }
-
-/** A fallback of the request's own options that does not exist is the request's mistake. */
-const unknownFallback = (parts: Parts, names: ReadonlyArray<string>): InferenceError | undefined => {
-  for (const [index, name] of names.entries()) {
-    const model = parts.registry.find(name)
-    if (Result.isFailure(model)) return invalid({ path: `fallbacks[${index}]`, detail: model.failure.reason.message })
-  }
-  return undefined
-}
 
 const noNames: Routing["fallbacks"] = { ordinary: [], context: [], content: [] }
 
@@ -260,35 +204,25 @@ const configuredFallbacks = (parts: Parts, model: Model): Routing["fallbacks"] =
 const hasFallbacks = ({ content, context, ordinary }: Routing["fallbacks"]): boolean =>
   ordinary.length + context.length + content.length > 0
 
-const fallbacksOf = (parts: Parts, model: Model, inquiry: Inquiry): Outcome<Fallbacks> => {
+/** Deployments that the request lists are those of the requested model. */
+const decideFallback = (parts: Parts, inquiry: Inquiry) => {
+  const route = inquiry.request.route && { ...inquiry.request.route, deployments: undefined, except: undefined }
+  return (model: Model, name: string): Fallbacks.Decided => {
+    const request = { ...inquiry.request, model: name, route }
+    const { policy } = model.routing ?? parts.defaultRouting
+    const decision = decide(parts, model, policy, { ...inquiry, request })
+    return { decision, deployments: listed(model, decision) }
+  }
+}
+
+const fallbacksOf = (parts: Parts, model: Model, inquiry: Inquiry): Outcome<Fallbacks.Fallbacks> => {
   const configured = boundToModel(inquiry.request) === undefined ? configuredFallbacks(parts, model) : noNames
   const requested = inquiry.request.route?.fallbacks
-  const ordinary = requested ?? configured.ordinary
-  if (!hasFallbacks({ ...configured, ordinary })) return Result.succeed(noFallbacks)
-  const misplaced = CachedResponses.misplaced(ordinary)
-  if (misplaced >= 0) {
-    return Result.fail(invalid({ path: `fallbacks[${misplaced}]`, detail: CachedResponses.onlyLast }))
+  if (!hasFallbacks({ ...configured, ordinary: requested ?? configured.ordinary })) {
+    return Result.succeed(Fallbacks.none)
   }
-  const cached = ordinary.at(-1) === cachedResponses
-  const names = cached ? ordinary.slice(0, -1) : ordinary
-  const unknown = requested === undefined ? undefined : unknownFallback(parts, names)
-  if (unknown !== undefined) return Result.fail(unknown)
-  return Result.map(
-    Result.all({
-      ordinary: fallbackOf(parts, names, inquiry),
-      context: fallbackOf(parts, configured.context, inquiry),
-      content: fallbackOf(parts, configured.content, inquiry)
-    }),
-    ({ content, context, ordinary }) => ({
-      cached,
-      decisions: ordinary.decisions,
-      fallbacks: {
-        ordinary: ordinary.deployments,
-        context: context.deployments,
-        content: content.deployments
-      }
-    })
-  )
+  const models = { find: (name: string) => parts.registry.find(name), decide: decideFallback(parts, inquiry) }
+  return Fallbacks.of(models, configured, requested)
 }
 
 /**
@@ -326,7 +260,7 @@ const routeOf = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): 
   const fallbacksUnused = withheld(parts, model, inquiry.request, usesFallbacks.success)
   const decided = decide(parts, model, policy, inquiry)
   const decision = fallbacksUnused === undefined ? decided : { ...decided, fallbacksUnused }
-  const found = usesFallbacks.success ? fallbacksOf(parts, model, inquiry) : Result.succeed(noFallbacks)
+  const found = usesFallbacks.success ? fallbacksOf(parts, model, inquiry) : Result.succeed(Fallbacks.none)
   if (Result.isFailure(found)) return Result.fail(found.failure)
   const { cached, decisions, fallbacks } = found.success
   const own = listed(model, decision)
@@ -352,9 +286,9 @@ const requestPolicy = (parts: Parts, model: Model, { route }: RoutingRequest): O
   const own = (model.routing ?? parts.defaultRouting).policy
   if (route === undefined) return Result.succeed(own)
   const policy = policyFor(own, parts.policies, route)
-  if (Result.isFailure(policy)) return Result.fail(invalid(policy.failure))
+  if (Result.isFailure(policy)) return Result.fail(invalidOption(policy.failure))
   const unknown = RoutingOptions.unknownDeployment(route, model.deployments.map(idOf))
-  return unknown === undefined ? Result.succeed(policy.success) : Result.fail(invalid(unknown))
+  return unknown === undefined ? Result.succeed(policy.success) : Result.fail(invalidOption(unknown))
 }
 
 const turnOf = ({ turns }: Parts, name: string): number => turns.get(name) ?? 0
@@ -387,25 +321,6 @@ const route = (parts: Parts, request: RoutingRequest): Outcome<Route> => {
   if (Result.isSuccess(found)) parts.turns.set(found.success.model, turnOf(parts, found.success.model) + 1)
   return found
 }
-
-/**
- * The context windows that the files of the models have, tokens. A file that cannot be read is an error of the load,
- * not of the routing.
- */
-const windowsInFiles = Effect.fnUntraced(function*(models: ReadonlyArray<Model>) {
-  const files = yield* ModelFiles
-  const windows = new Map<string, number>()
-  yield* Effect.forEach(
-    models.flatMap(({ deployments }) => deployments),
-    ({ id, options }) =>
-      Effect.match(files.describe(options), {
-        onSuccess: ({ window }) => void (window !== undefined && windows.set(id, window)),
-        onFailure: () => {}
-      }),
-    { concurrency: 8, discard: true }
-  )
-  return windows
-})
 
 /** Follows the loads and ends of engines: their capabilities, context windows and caches. */
 const watch = ({ models: { events }, prefixes, tables }: Parts) =>
