@@ -9,7 +9,6 @@ import * as App from "../App.ts"
 import { durationText } from "../domain/Fields.ts"
 import type { InferenceError } from "../domain/InferenceError.ts"
 import * as Problem from "../domain/Problem.ts"
-import * as Binding from "../layers/http/Binding.ts"
 import * as Channel from "../layers/processes/Channel.ts"
 import { checkPort, spawn } from "../layers/processes/Spawn.ts"
 import { supervise } from "../layers/processes/Supervisor.ts"
@@ -30,7 +29,7 @@ import { AdminAddress, Settings, SettingsError } from "../services/settings/Sett
 import { warningsOf } from "../services/settings/Warnings.ts"
 import { addressOf, CommandFailed, config, processCount, urlOf } from "./Flags.ts"
 import * as Logging from "./Logging.ts"
-import { modelTable } from "./Output.ts"
+import { listenError, listening } from "./ServeText.ts"
 import { temporaryFiles } from "./Signals.ts"
 
 const host = Flag.String("host").pipe(
@@ -67,37 +66,6 @@ const processes = Flag.String("processes").pipe(
   Flag.optional
 )
 
-const adminText = ({ socket, url }: AdminAddress["Service"]): string =>
-  [url, socket].filter((address) => address !== undefined).join(" and ") || "the same port, with the token"
-
-interface Listening extends Bound {
-  readonly settings: Resolved
-  readonly count?: number
-}
-
-const listening = ({ admin, bound, count = 1, hasKeys, port, settings }: Listening): string => {
-  const model = settings.models[0]?.name ?? "tiny-chat"
-  const body = JSON.stringify({
-    model,
-    messages: [{ role: "user", content: "What is the capital of Japan?" }],
-    temperature: 0
-  })
-  const key = hasKeys ? " -H 'authorization: Bearer KEY'" : ""
-  const url = urlOf(settings.server.host, port)
-  return [
-    `Troupe listens on ${bound} (${settings.environment})${count === 1 ? "" : ` with ${count} processes`}`,
-    `${Binding.callersText(settings.server, hasKeys)}.`,
-    `Administration at ${adminText(admin)}`,
-    "",
-    modelTable(settings.models),
-    "",
-    "Try it:",
-    `  curl -s ${url}/v1/chat/completions -H 'content-type: application/json'${key} -d '${body}'`,
-    "",
-    "Press Ctrl-C to stop after running requests have finished; twice to stop immediately."
-  ].join("\n")
-}
-
 /** Logs the requests that a shutdown waits for, and the time limit. */
 const logShutdown = ({ server }: Resolved) =>
   Effect.gen(function*() {
@@ -122,26 +90,6 @@ const ignoreHangUp = Effect.gen(function*() {
     () => Effect.sync(() => process.off("SIGHUP", onHangUp))
   )
 })
-
-const otherHost = "Use 127.0.0.1, or an address of this machine, with --host, HOST or server.host."
-
-/** Why the service cannot listen, by the code of the error. */
-const listenProblems: Readonly<Record<string, (host: string, port: number) => string>> = {
-  EADDRINUSE: (host, port) => `Port ${port} of ${host} is already in use. Choose another port with --port or PORT.`,
-  EACCES: (host, port) =>
-    `This user may not listen on port ${port} of ${host}. Choose another port with --port or PORT.`,
-  EADDRNOTAVAIL: (host) => `${host} is not an address of this machine. ${otherHost}`,
-  ENOTFOUND: (host) => `Could not resolve the host ${host}. ${otherHost}`,
-  EAI_AGAIN: (host) => `Could not resolve the host ${host}. ${otherHost}`
-}
-
-const listenError = (settings: Resolved, error: { readonly cause?: unknown }): CommandFailed => {
-  const cause = error.cause as NodeJS.ErrnoException | undefined
-  const { host, port } = settings.server
-  const message = listenProblems[cause?.code ?? ""]?.(host, port) ??
-    `Cannot listen on ${host}, port ${port}: ${cause?.message ?? "unknown reason"}.`
-  return new CommandFailed({ message })
-}
 
 /** A model that does not fit in memory is a problem of the file, if there is one: named by its place there. */
 const withPlace = Effect.fnUntraced(function*(file: string | undefined, error: InferenceError) {
