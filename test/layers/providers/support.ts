@@ -11,6 +11,7 @@ import type { Engine } from "../../../src/services/engines/Engine.ts"
 import { deploymentOf } from "../../conformance/engine.ts"
 import type { Play, Seen } from "../../support/FaultServer.ts"
 import { startFaultServer } from "../../support/FaultServer.ts"
+import { startedEngine } from "../../support/StartedEngine.ts"
 
 /** One recorded conversation. */
 export interface Recorded {
@@ -97,3 +98,11 @@ export const outcome = (
     reason: Exit.isFailure(exit) ? (Cause.squash(exit.cause) as InferenceError).reason : undefined
   }))
 }
+
+export type EngineAt = typeof engineAt
+
+/** The engine's `generate`, and a `generate` over its `start`. */
+export const drivers: ReadonlyArray<readonly [name: string, engineAt: EngineAt]> = [
+  ["", engineAt],
+  [" as a receiver", (...at) => Effect.map(engineAt(...at), startedEngine)]
+]
