@@ -21,7 +21,19 @@ export const nanoOf = (usd: number): Nano => Math.round(usd * nanoPerUsd)
 export const usdOf = (nano: Nano): number => nano / nanoPerUsd
 
 /** As `0.0123`, without an exponent and without zeros at the end. */
-export const format = (nano: Nano): string => usdOf(nano).toFixed(9).replace(/\.?0+$/, "")
+export const format = (nano: Nano): string => {
+  if (nano < 0) return `-${format(-nano)}`
+  const rounded = Math.round(nano)
+  let rest = rounded % nanoPerUsd
+  const whole = String((rounded - rest) / nanoPerUsd)
+  if (rest === 0) return whole
+  let digits = 9
+  while (rest % 10 === 0) {
+    rest /= 10
+    digits--
+  }
+  return `${whole}.${String(rest).padStart(digits, "0")}`
+}
 
 /** What an answer costs. Cached tokens, cache writes and reasoning count once, at their own prices where those are known. */
 export const costOf = (

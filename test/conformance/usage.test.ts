@@ -1,8 +1,11 @@
 /** The ledger, on each database. */
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
+import { SqlClient } from "effect/sql/SqlClient"
 import type { LedgerRow } from "../../src/services/ledger/Usage.ts"
 import * as UsageStore from "../../src/services/ledger/UsageStore.ts"
+import * as Migrations from "../../src/services/persistence/Migrations.ts"
+import { isRejected } from "../../src/services/persistence/StorageError.ts"
 import { onEachDatabase } from "./databases.ts"
 
 const day = 86_400_000
@@ -79,6 +82,48 @@ onEachDatabase("the ledger", (test) => {
       yield* store.insert([one, row({ cost: 1 })])
       yield* store.insert([one])
       assert.deepInclude((yield* store.usage({ by: [] }))[0], { attempts: 2, costUsd: 8e-9 })
+    }).pipe(Effect.provide(database.layer())))
+
+  test("adds all rows of a group or none", (database) =>
+    Effect.gen(function*() {
+      const store = yield* UsageStore.make
+      const invalid = row({ user: null as unknown as string })
+      assert.isTrue(isRejected(yield* Effect.flip(store.insert([row(), row(), invalid, row()]))))
+      assert.deepStrictEqual(yield* store.usage({ by: [] }), [])
+      yield* store.insert([row()])
+      assert.deepInclude((yield* store.usage({ by: [] }))[0], { attempts: 1 })
+    }).pipe(Effect.provide(database.layer())))
+
+  test("keeps the rows of its first table", (database) =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient
+      yield* Migrations.apply(Migrations.make("usage", [{
+        name: "create",
+        run: () =>
+          Effect.andThen(
+            sql`CREATE TABLE troupe_usage (
+              id TEXT PRIMARY KEY, at BIGINT NOT NULL, decision TEXT NOT NULL, key_id TEXT NOT NULL,
+              user_name TEXT NOT NULL, tenant TEXT NOT NULL, model TEXT NOT NULL, deployment TEXT NOT NULL,
+              endpoint TEXT NOT NULL, prompt_tokens BIGINT NOT NULL, cached_tokens BIGINT NOT NULL,
+              cache_write_tokens BIGINT NOT NULL, completion_tokens BIGINT NOT NULL, reasoning_tokens BIGINT NOT NULL,
+              cost BIGINT, took_ms BIGINT NOT NULL, is_estimated SMALLINT NOT NULL
+            )`,
+            sql`CREATE INDEX troupe_usage_at ON troupe_usage (at)`
+          )
+      }]))
+      yield* sql`INSERT INTO troupe_usage VALUES
+        ('dec-0-0', ${today}, 'dec-0', 'k1', 'ada', 'team', 'm', 'm#0', 'chat', 10, 4, 1, 5, 2, 7, 12, 0)`
+      const store = yield* UsageStore.make
+      yield* store.insert([row({ id: "dec-0-0", at: today, cost: 7 }), row({ cost: 1 })])
+      assert.deepInclude((yield* store.usage({ by: [] }))[0], {
+        attempts: 2,
+        promptTokens: 20,
+        cachedTokens: 8,
+        cacheWriteTokens: 2,
+        completionTokens: 10,
+        reasoningTokens: 4,
+        costUsd: 8e-9
+      })
     }).pipe(Effect.provide(database.layer())))
 
   test("sums what is spent since a time by who and what", (database) =>

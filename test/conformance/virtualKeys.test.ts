@@ -77,6 +77,31 @@ onEachDatabase("virtual keys", (it) => {
       })
     ))
 
+  it("are refused at once on a connection that has used them", (database) =>
+    inProcess(
+      database,
+      Effect.gen(function*() {
+        const keys = yield* VirtualKeys.VirtualKeys
+        const [one, other] = [yield* keys.create({ name: "one" }), yield* keys.create({ name: "other" })]
+        const latest: VirtualKeys.LatestSecret = { secret: undefined, hash: "" }
+        const found = (secret: string | undefined) => {
+          const identity = keys.identify(secret, Number.MAX_SAFE_INTEGER, latest)
+          return typeof identity === "string" ? identity : identity.tenant
+        }
+        assert.deepStrictEqual([one, one, other, one].map(({ secret }) => found(secret)), [
+          "one",
+          "one",
+          "other",
+          "one"
+        ])
+        assert.deepStrictEqual([undefined, `${one.secret}x`, one.secret].map(found), ["missing", "unknown", "one"])
+        yield* keys.revoke("one")
+        assert.deepStrictEqual([one, one, other].map(({ secret }) => found(secret)), ["revoked", "revoked", "other"])
+        const { secret } = yield* keys.rotate("other", Duration.zero)
+        assert.deepStrictEqual([found(other.secret), found(secret)], ["expired", "other"])
+      })
+    ))
+
   it("have a name each, which a revoked key gives up", (database) =>
     inProcess(
       database,

@@ -32,6 +32,15 @@ describe("Money", () => {
     ])
   })
 
+  it("is written with all of its digits, and no others", () => {
+    fc.assert(fc.property(fc.integer({ min: -Number.MAX_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER }), (nano) => {
+      const [whole = "", digits = ""] = Money.format(nano).replace("-", "").split(".")
+      assert.strictEqual(BigInt(whole) * 1_000_000_000n + BigInt(digits.padEnd(9, "0")), BigInt(Math.abs(nano)))
+      assert.strictEqual(Money.format(nano).startsWith("-"), nano < 0)
+      assert.notMatch(digits, /0$/)
+    }))
+  })
+
   it("never costs more than the most that was reserved", () => {
     const tokens = fc.nat(2_000_000)
     const part = fc.double({ min: 0, max: 1, noNaN: true })

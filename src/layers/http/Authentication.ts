@@ -12,10 +12,11 @@
  *
  * **Gotchas**
  *
- * The key is never kept with the request: only the identity is.
+ * The key is never kept with the request: only the identity is. A connection keeps its latest key, so that it is hashed once.
  */
 import { Clock, Effect } from "effect"
 import type { IncomingMessage } from "node:http"
+import type { Socket } from "node:net"
 import { bearerTokenOf, setIdentity } from "../../dialects/shared/CallerRequest.ts"
 import type { Identity } from "../../domain/Identity.ts"
 import { allowsModel } from "../../domain/Identity.ts"
@@ -23,6 +24,7 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import { Forbidden, Unauthenticated } from "../../domain/InferenceError.ts"
 import * as Text from "../../domain/Text.ts"
 import type { Refusal } from "../../services/keys/KeyIndex.ts"
+import type { LatestSecret } from "../../services/keys/VirtualKeys.ts"
 import { VirtualKeys } from "../../services/keys/VirtualKeys.ts"
 import { cachedResponses } from "../../services/routing/DecisionRecord.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
@@ -38,6 +40,14 @@ const isOpen = (path: string): boolean => open.has(path) || path.startsWith("/ad
 type Headers = Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
 
 const textOf = (value: Headers[string]): string | undefined => typeof value === "string" ? value : undefined
+
+const latestKey: unique symbol = Symbol("troupe/layers/http/Authentication/latest")
+
+/** The latest secret of a connection. It ends with the connection. */
+const latestOf = (connection: Socket): LatestSecret => {
+  const known = connection as { [latestKey]?: LatestSecret }
+  return known[latestKey] ??= { secret: undefined, hash: "" }
+}
 
 export interface Options {
   readonly keys: VirtualKeys["Service"]
@@ -68,11 +78,11 @@ export class Authentication {
    * The identity of a request's key: `Authorization: Bearer` or `x-api-key`. A client that sends both, one for another
    * service, is known by the one that is a key of this service.
    */
-  identify(headers: Headers): Identity | Refusal {
+  identify(headers: Headers, latest?: LatestSecret): Identity | Refusal {
     const { keys, now } = this.#options
     const bearer = bearerTokenOf(textOf(headers["authorization"]))
     const other = textOf(headers["x-api-key"])?.trim() || undefined
-    const found = keys.identify(bearer ?? other, now())
+    const found = keys.identify(bearer ?? other, now(), latest)
     if (typeof found !== "string" || bearer === undefined || other === undefined) return found
     const second = keys.identify(other, now())
     return typeof second === "string" ? found : second
@@ -85,7 +95,7 @@ export class Authentication {
     if (!this.isRequired) return this.#isOwnHost(request.headers.host) ? undefined : wrongHost(request.headers.host)
     // Its guard also accepts the token of administration.
     if (path === "/metrics") return undefined
-    const found = this.identify(request.headers)
+    const found = this.identify(request.headers, latestOf(request.socket))
     if (typeof found === "string") return new Unauthenticated({ problem: found })
     setIdentity(request, found)
     return undefined

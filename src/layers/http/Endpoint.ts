@@ -97,20 +97,24 @@ const policyHeaders = ({ dropped, redacted }: PolicyUse): RoutingHeaders => ({
 /** The deployment, the attempts, the id of the decision record, and what cache, limits and input policy did. */
 export const answerHeaders = (
   { admitted, attempts, cache, decision, deployment, policy }: AnsweredBy
-): RoutingHeaders => ({
-  "x-troupe-deployment": encodeValue(deployment),
-  "x-troupe-attempts": String(attempts),
-  "x-troupe-decision": decision,
-  ...(cache === undefined ? {} : CacheControl.headersOf(cache)),
-  ...(admitted === undefined ? {} : LimitHeaders.ofLimits(admitted)),
-  ...(policy === undefined ? {} : policyHeaders(policy))
-})
+): Record<string, string> => {
+  const headers: Record<string, string> = {
+    "x-troupe-deployment": encodeValue(deployment),
+    "x-troupe-attempts": String(attempts),
+    "x-troupe-decision": decision
+  }
+  if (cache !== undefined) Object.assign(headers, CacheControl.headersOf(cache))
+  if (admitted !== undefined) LimitHeaders.addLimits(headers, admitted)
+  if (policy !== undefined) Object.assign(headers, policyHeaders(policy))
+  return headers
+}
 
 /** Those of a complete answer: with its cost. Choices that were generated one by one cost together. */
-export const completeHeaders = (first: AnsweredBy, others: ReadonlyArray<AnsweredBy> = []): RoutingHeaders =>
-  first.admitted === undefined
-    ? answerHeaders(first)
-    : { ...answerHeaders(first), ...LimitHeaders.ofCost([first, ...others]) }
+export const completeHeaders = (first: AnsweredBy, others: ReadonlyArray<AnsweredBy> = []): RoutingHeaders => {
+  const headers = answerHeaders(first)
+  if (first.admitted !== undefined) LimitHeaders.addCost(headers, first, others)
+  return headers
+}
 
 /** What a response belongs to. */
 export type Responding = Pick<Call<unknown>, "headers" | "id" | "response">

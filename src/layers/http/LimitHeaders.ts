@@ -3,39 +3,53 @@ import type { Admitted, Standing } from "../../domain/Inference.ts"
 import type { LimitExceeded } from "../../domain/InferenceError.ts"
 import * as Money from "../../domain/Money.ts"
 
-type Headers = Readonly<Record<string, string>>
-
-/** The names of all of them. */
-export const names = ["requests", "tokens"].flatMap((measure) =>
-  ["limit", "remaining", "reset"].map((field) => `x-ratelimit-${field}-${measure}`)
-).concat("x-troupe-cost")
-
-/** OpenAI's names; the reset is a duration, as `60s`. */
-const standingHeaders = (measure: "requests" | "tokens", standing: Standing | undefined): Headers =>
-  standing === undefined ? {} : {
-    [`x-ratelimit-limit-${measure}`]: String(standing.limit),
-    [`x-ratelimit-remaining-${measure}`]: String(Math.floor(standing.remaining)),
-    [`x-ratelimit-reset-${measure}`]: `${Math.ceil(standing.resetMs / 1000)}s`
-  }
-
-/** The limits that are used up first. */
-export const ofLimits = (admitted: Admitted): Headers => {
-  const found = admitted.standings()
-  return found === undefined
-    ? {}
-    : { ...standingHeaders("requests", found.requests), ...standingHeaders("tokens", found.tokens) }
+interface Answered {
+  readonly admitted?: Admitted
 }
 
-/** What an answer has cost, USD; none while it is not complete, and if a price is unknown. */
-export const ofCost = (answers: ReadonlyArray<{ readonly admitted?: Admitted }>): Headers => {
-  let sum = 0
-  for (const { admitted } of answers) {
-    if (admitted?.cost === undefined) return {}
-    sum += admitted.cost
+type Headers = Readonly<Record<string, string>>
+
+/** OpenAI's names. */
+const namesOf = (measure: "requests" | "tokens") => ({
+  limit: `x-ratelimit-limit-${measure}`,
+  remaining: `x-ratelimit-remaining-${measure}`,
+  reset: `x-ratelimit-reset-${measure}`
+})
+
+const ofMeasure = { requests: namesOf("requests"), tokens: namesOf("tokens") }
+
+/** The names of all of them. */
+export const names = [...Object.values(ofMeasure.requests), ...Object.values(ofMeasure.tokens), "x-troupe-cost"]
+
+/** The reset is a duration, as `60s`. */
+const add = (
+  headers: Record<string, string>,
+  measure: keyof typeof ofMeasure,
+  { limit, remaining, resetMs }: Standing
+): Headers => {
+  const names = ofMeasure[measure]
+  headers[names.limit] = String(limit)
+  headers[names.remaining] = String(Math.floor(remaining))
+  headers[names.reset] = `${Math.ceil(resetMs / 1000)}s`
+  return headers
+}
+
+/** Adds the limits that are used up first. */
+export const addLimits = (headers: Record<string, string>, admitted: Admitted): void => {
+  const found = admitted.standings()
+  if (found?.requests !== undefined) add(headers, "requests", found.requests)
+  if (found?.tokens !== undefined) add(headers, "tokens", found.tokens)
+}
+
+/** Adds what an answer has cost, USD; nothing if a price is unknown. */
+export const addCost = (headers: Record<string, string>, first: Answered, others: ReadonlyArray<Answered>): void => {
+  let sum = first.admitted?.cost
+  for (const { admitted } of others) {
+    sum = sum === undefined || admitted?.cost === undefined ? undefined : sum + admitted.cost
   }
-  return { "x-troupe-cost": Money.format(sum) }
+  if (sum !== undefined) headers["x-troupe-cost"] = Money.format(sum)
 }
 
 /** The limit that rejected a request. */
 export const ofRejection = ({ limit, most, remaining, retryAfterMs = 1_000 }: LimitExceeded): Headers =>
-  standingHeaders(limit.startsWith("tokens") ? "tokens" : "requests", { limit: most, remaining, resetMs: retryAfterMs })
+  add({}, limit.startsWith("tokens") ? "tokens" : "requests", { limit: most, remaining, resetMs: retryAfterMs })

@@ -22,6 +22,8 @@ import * as Statement from "effect/sql/Statement"
 import { closeSync, existsSync, mkdirSync, openSync } from "node:fs"
 import { dirname } from "node:path"
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite"
+import type { BulkValue } from "../../services/persistence/BulkInsert.ts"
+import * as BulkInsert from "../../services/persistence/BulkInsert.ts"
 import { sqliteError } from "../../services/persistence/StorageError.ts"
 
 /** Prepared statements that are kept. */
@@ -126,6 +128,22 @@ class SqliteConnection implements Connection {
     return this.executeValues(sql, params)
   }
 
+  /** Runs a statement once for each row, in one transaction. */
+  insertAll(sql: string, rows: ReadonlyArray<ReadonlyArray<BulkValue>>): Effect.Effect<void, SqlError> {
+    return this.#run(() => {
+      const statement = this.#prepare(sql)
+      this.#database.exec("BEGIN IMMEDIATE")
+      try {
+        for (const row of rows) statement.run(...row)
+        this.#database.exec("COMMIT")
+      } catch (cause) {
+        // Some failures, as that of a full disk, have ended the transaction.
+        if (this.#database.isTransaction) this.#database.exec("ROLLBACK")
+        throw cause
+      }
+    })
+  }
+
   executeStream(
     sql: string,
     params: ReadonlyArray<unknown>,
@@ -183,12 +201,13 @@ const make = Effect.fnUntraced(function*(file: string) {
   )
   const connection = new SqliteConnection(database)
   const semaphore = Semaphore.makeUnsafe(1)
-  return yield* SqlClient.make({
-    ...SqlClient.makeSqliteAcquirers({
-      connection: Effect.succeed(connection),
-      semaphore,
-      isTransaction: (connection) => connection.isTransaction
-    }),
+  const acquirers = SqlClient.makeSqliteAcquirers({
+    connection: Effect.succeed(connection),
+    semaphore,
+    isTransaction: (connection) => connection.isTransaction
+  })
+  const client = yield* SqlClient.make({
+    ...acquirers,
     compiler: Statement.makeCompilerSqlite(),
     driver: "sqlite-node",
     beginTransaction: "BEGIN IMMEDIATE",
@@ -196,6 +215,10 @@ const make = Effect.fnUntraced(function*(file: string) {
     releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
     spanAttributes: [["db.system.name", "sqlite"]]
   })
+  return BulkInsert.provide(
+    client,
+    (sql, rows) => semaphore.withPermit(connection.insertAll(sql, rows))
+  )
 })
 
 /**

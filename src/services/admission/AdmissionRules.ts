@@ -80,6 +80,17 @@ export const ofGrant = ({ budgets = [], keyId, limits }: Grant): Applied => ({
   }))
 })
 
+/** The rules of a key, by the tenants, models and endpoints of its requests. */
+interface KnownGrant {
+  readonly own: Applied
+  readonly kept: Map<string, Applied>
+  latest: { readonly subject: Subject; readonly applied: Applied } | undefined
+}
+
+/** Whether the same rules apply to two subjects of one key. */
+const isSame = (one: Subject, other: Subject): boolean =>
+  one.model === other.model && one.tenant === other.tenant && one.endpoint === other.endpoint
+
 /** Combinations of a key with a model and an endpoint that are kept. */
 const mostKept = 1_000
 
@@ -87,7 +98,7 @@ const mostKept = 1_000
 export class AdmissionRules {
   readonly #configured: Configured
   readonly #covers: Covers
-  readonly #grants = new WeakMap<Grant, { readonly own: Applied; readonly kept: Map<string, Applied> }>()
+  readonly #grants = new WeakMap<Grant, KnownGrant>()
 
   constructor(configured: Configured, covers: Covers) {
     this.#configured = configured
@@ -98,9 +109,17 @@ export class AdmissionRules {
     if (grant === undefined) return this.#configuredFor(subject)
     let known = this.#grants.get(grant)
     if (known === undefined) {
-      known = { own: ofGrant(grant), kept: new Map() }
+      known = { own: ofGrant(grant), kept: new Map(), latest: undefined }
       this.#grants.set(grant, known)
     }
+    const { latest } = known
+    if (latest !== undefined && isSame(latest.subject, subject)) return latest.applied
+    const applied = this.#kept(grant, known, subject)
+    known.latest = { subject, applied }
+    return applied
+  }
+
+  #kept(grant: Grant, known: KnownGrant, subject: Subject): Applied {
     const name = `${subject.tenant}\u001f${subject.endpoint}\u001f${subject.model}`
     const kept = known.kept.get(name)
     if (kept !== undefined) return kept

@@ -51,6 +51,25 @@ const notInPrompt = new Set(["identity", "route", "source", "keepAlive", "tenant
 /** The longest text that is counted without a look at what it is, characters. */
 const shortText = 1_000
 
+/** The text of a request whose prompt is searched for images: their data is left out. */
+const withoutImages = (given: unknown, isWhole: boolean): { readonly text: string; readonly images: number } => {
+  let images = 0
+  const text = JSON.stringify(given, function(this: Fields, key, value: unknown) {
+    if (typeof value === "string") return value.length > shortText && isImageData(this, value) ? "" : value
+    if (!isWhole && notInPrompt.has(key)) return undefined
+    if (typeof value === "bigint") return String(value)
+    if (imageTypes.has((value as Fields | null)?.["type"])) images++
+    return value
+  })
+  return { text, images }
+}
+
+/** The text of a body that a dialect has parsed. Images are named so in all dialects: most bodies need no search. */
+const textOfBody = (body: Fields): { readonly text: string; readonly images: number } => {
+  const text = JSON.stringify(body)
+  return text.includes("image") ? withoutImages(body, true) : { text, images: 0 }
+}
+
 /**
  * The most tokens that the prompt of a request can have: more than it has, so that it never costs more. A token has at least
  * one byte. An image counts as `tokensPerImage`, however it is given.
@@ -58,18 +77,9 @@ const shortText = 1_000
 export const mostPromptTokens = (request: Prompt): number => {
   const { messages = [], source } = request
   // A dialect's body is the whole request; that of a program has further fields only.
-  const isWhole = source?.isChecked === true
-  let images = 0
-  const text = JSON.stringify(
-    isWhole ? source.body : { ...request, more: source?.body },
-    function(this: Fields, key, value: unknown) {
-      if (typeof value === "string") return value.length > shortText && isImageData(this, value) ? "" : value
-      if (!isWhole && notInPrompt.has(key)) return undefined
-      if (typeof value === "bigint") return String(value)
-      if (imageTypes.has((value as Fields | null)?.["type"])) images++
-      return value
-    }
-  )
+  const { images, text } = source?.isChecked === true
+    ? textOfBody(source.body)
+    : withoutImages({ ...request, more: source?.body }, false)
   return Buffer.byteLength(text) + tokensPerMessage * (messages.length + 1) + tokensPerImage * images
 }
 

@@ -73,15 +73,6 @@ export const endOf = (period: Period, now: number): number | undefined => {
   }
 }
 
-/** One counter of a budget. */
-interface CounterKey {
-  readonly rule: string
-  /** The values that it counts by. */
-  readonly counter: string
-  /** When its period began, ms since 1970. */
-  readonly begin: number
-}
-
 /** A budget that a request does not fit in. */
 export interface Overspent {
   readonly rule: string
@@ -119,6 +110,10 @@ export const timesLastCost = 10
 export const sharesReached = (most: number, spent: number): number =>
   alertPercents.filter((percent) => (spent / most) * 100 >= percent).length
 
+const noCauses: ReadonlyArray<BudgetAlert["cause"]> = []
+const noAlerts: ReadonlyArray<BudgetAlert> = []
+const measures = ["usd", "tokens"] as const
+
 /** Spent and reserved in one period, in one measure. */
 class Account {
   most: number | undefined
@@ -145,31 +140,36 @@ class Account {
   /** Spends, and returns the causes of new alerts. */
   spend(amount: number): ReadonlyArray<BudgetAlert["cause"]> {
     this.spent += amount
-    if (this.most === undefined || amount === 0) return []
-    const causes: Array<BudgetAlert["cause"]> = []
-    const reached = this.#reached()
-    if (reached > this.#alerted) {
-      this.#alerted = reached
-      causes.push({ percent: alertPercents[reached - 1]! })
-    }
+    if (this.most === undefined || amount === 0) return noCauses
+    const share = this.#newShare(this.most)
     const isLow = this.most - this.spent < timesLastCost * amount
-    if (isLow && !this.#isLow) causes.push({ timesLastCost })
+    const isNewlyLow = isLow && !this.#isLow
     this.#isLow = isLow
-    return causes
+    if (share === undefined && !isNewlyLow) return noCauses
+    return [...(share === undefined ? [] : [{ percent: share }]), ...(isNewlyLow ? [{ timesLastCost }] : [])]
+  }
+
+  /** The share that has been reached, at which no alert was raised. */
+  #newShare(most: number): number | undefined {
+    const next = alertPercents[this.#alerted]
+    if (next === undefined || (this.spent / most) * 100 < next) return undefined
+    this.#alerted = this.#reached()
+    return alertPercents[this.#alerted - 1]
   }
 }
 
 /** The accounts of a budget for one counter in one period. */
 class Counter {
-  readonly key: CounterKey
+  /** When its period began, ms since 1970. */
+  readonly begin: number
   readonly described: string
   readonly usd: Account
   readonly tokens: Account
   #rule: BudgetRule
 
-  constructor(rule: BudgetRule, key: CounterKey, described: string, spent: Amount) {
+  constructor(rule: BudgetRule, begin: number, described: string, spent: Amount) {
     this.#rule = rule
-    this.key = key
+    this.begin = begin
     this.described = described
     this.usd = new Account(rule.nano, spent.nano)
     this.tokens = new Account(rule.tokens, spent.tokens)
@@ -216,7 +216,9 @@ class Counter {
 
   alertsOf(measure: BudgetAlert["measure"], amount: number): ReadonlyArray<BudgetAlert> {
     const account = this[measure]
-    return account.spend(amount).map((cause) => ({
+    const causes = account.spend(amount)
+    if (causes.length === 0) return noAlerts
+    return causes.map((cause) => ({
       rule: this.rule.name,
       counter: this.described,
       measure,
@@ -263,10 +265,14 @@ export class Reservation {
   charge(spent: Amount): ReadonlyArray<BudgetAlert> {
     const used = { nano: Math.min(spent.nano, this.#held.nano), tokens: Math.min(spent.tokens, this.#held.tokens) }
     this.#release(used)
-    return this.#counters.flatMap((counter) => [
-      ...counter.alertsOf("usd", spent.nano),
-      ...counter.alertsOf("tokens", spent.tokens)
-    ])
+    let alerts = noAlerts
+    for (const counter of this.#counters) {
+      for (const measure of measures) {
+        const raised = counter.alertsOf(measure, measure === "usd" ? spent.nano : spent.tokens)
+        if (raised.length > 0) alerts = [...alerts, ...raised]
+      }
+    }
+    return alerts
   }
 
   /** Reserves more, for another attempt. Returns the enforced budget that has no room, and then nothing changes. */
@@ -292,15 +298,6 @@ export class Reservation {
     this.#held = { nano: this.#held.nano - nano, tokens: this.#held.tokens - tokens }
   }
 }
-
-/** The counter of a rule that a request counts in. */
-const keyOf = ({ by, name, period }: BudgetRule, subject: Subject, now: number): CounterKey => ({
-  rule: name,
-  counter: counterOf(by, subject),
-  begin: beginOf(period, now)
-})
-
-const nameOf = ({ counter, rule }: CounterKey): string => `${rule}\u001f${counter}`
 
 /** Counters that are kept without a sweep. */
 const fewCounters = 10_000
@@ -334,11 +331,34 @@ export class History {
   }
 }
 
+/** The begins of the periods at a time; most requests follow one of the same day. */
+class Calendar {
+  #today = Number.NaN
+  readonly #begins = new Map<Period, number>()
+
+  /** @param now ms since 1970 */
+  beginOf(period: Period, now: number): number {
+    const today = beginOf("day", now)
+    if (today !== this.#today) {
+      this.#today = today
+      this.#begins.clear()
+    }
+    let begin = this.#begins.get(period)
+    if (begin === undefined) {
+      begin = beginOf(period, now)
+      this.#begins.set(period, begin)
+    }
+    return begin
+  }
+}
+
 /** The budgets of one process, in memory. */
 export class BudgetBook {
-  /** By rule and values. A counter of an earlier period is replaced by that of the next. */
-  readonly #counters = new Map<string, Counter>()
+  /** By rule, then by the values that it counts by. A counter of an earlier period is replaced by that of the next. */
+  readonly #counters = new Map<string, Map<string, Counter>>()
   readonly #history: ReadonlyMap<Period, History>
+  readonly #calendar = new Calendar()
+  #size = 0
   #sweptAbove = fewCounters
 
   /** @param history of earlier processes, in the periods that run */
@@ -346,28 +366,42 @@ export class BudgetBook {
     this.#history = history
   }
 
+  #ofRule(name: string): Map<string, Counter> {
+    let counters = this.#counters.get(name)
+    if (counters === undefined) {
+      counters = new Map()
+      this.#counters.set(name, counters)
+    }
+    return counters
+  }
+
   #counterOf(rule: BudgetRule, subject: Subject, now: number): Counter {
-    const key = keyOf(rule, subject, now)
-    const name = nameOf(key)
-    const known = this.#counters.get(name)
-    if (known !== undefined && known.key.begin === key.begin) {
+    const begin = this.#calendar.beginOf(rule.period, now)
+    const counters = this.#ofRule(rule.name)
+    const name = counterOf(rule.by, subject)
+    const known = counters.get(name)
+    if (known !== undefined && known.begin === begin) {
       if (known.rule !== rule) known.rule = rule
       return known
     }
     const history = this.#history.get(rule.period)
-    const spent = history?.begin === key.begin ? history.of(rule, key.counter) : nothing
-    const created = new Counter(rule, key, describe(rule.by, subject), spent)
-    this.#counters.set(name, created)
-    if (this.#counters.size > this.#sweptAbove) this.#sweep(now)
+    const spent = history?.begin === begin ? history.of(rule, name) : nothing
+    const created = new Counter(rule, begin, describe(rule.by, subject), spent)
+    counters.set(name, created)
+    if (known === undefined && ++this.#size > this.#sweptAbove) this.#sweep(now)
     return created
   }
 
   /** Removes the counters of periods that have ended. */
   #sweep(now: number): void {
-    for (const [name, { key, rule }] of this.#counters) {
-      if (key.begin !== beginOf(rule.period, now)) this.#counters.delete(name)
+    this.#size = 0
+    for (const counters of this.#counters.values()) {
+      for (const [name, { begin, rule }] of counters) {
+        if (begin !== this.#calendar.beginOf(rule.period, now)) counters.delete(name)
+      }
+      this.#size += counters.size
     }
-    this.#sweptAbove = Math.max(fewCounters, 2 * this.#counters.size)
+    this.#sweptAbove = Math.max(fewCounters, 2 * this.#size)
   }
 
   /**

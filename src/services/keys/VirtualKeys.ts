@@ -33,6 +33,12 @@ export interface Issued {
   readonly secret: string
 }
 
+/** The latest secret of a connection with its hash. Not its identity: a key that is revoked is refused from then on. */
+export interface LatestSecret {
+  secret: string | undefined
+  hash: string
+}
+
 /** Hashes and random bytes, which the platform provides. */
 export class KeyCrypto extends Context.Service<KeyCrypto, {
   /** SHA-256, as text of a fixed length. */
@@ -47,8 +53,11 @@ export class VirtualKeys extends Context.Service<VirtualKeys, {
     /** Whether requests need a key: whether any exists or has existed. */
     readonly areRequired: boolean
   }
-  /** @param now ms since 1970 */
-  readonly identify: (secret: string | undefined, now: number) => Identity | Refusal
+  /**
+   * @param now ms since 1970
+   * @param latest of the caller's connection, of which most requests have the same secret
+   */
+  readonly identify: (secret: string | undefined, now: number, latest?: LatestSecret) => Identity | Refusal
   readonly list: Effect.Effect<ReadonlyArray<VirtualKey>>
   readonly find: (idOrName: string) => Effect.Effect<VirtualKey, KeyError>
   readonly create: (grant: Grant) => Effect.Effect<Issued, KeyError>
@@ -120,9 +129,14 @@ class Ring {
     this.#settle = pollMs === undefined ? Effect.void : Effect.sleep(Duration.millis(2 * pollMs))
   }
 
-  identify(secret: string | undefined, now: number): Identity | Refusal {
+  identify(secret: string | undefined, now: number, latest?: LatestSecret): Identity | Refusal {
     if (secret === undefined) return "missing"
-    return this.index.identify(this.#crypto.hash(secret), now)
+    if (latest === undefined) return this.index.identify(this.#crypto.hash(secret), now)
+    if (latest.secret !== secret) {
+      latest.hash = this.#crypto.hash(secret)
+      latest.secret = secret
+    }
+    return this.index.identify(latest.hash, now)
   }
 
   readonly reload = Effect.suspend(() =>
@@ -244,7 +258,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   }
   return VirtualKeys.of({
     state: ring.state,
-    identify: (secret, now) => ring.identify(secret, now),
+    identify: (secret, now, latest) => ring.identify(secret, now, latest),
     list: Effect.sync(() => ring.index.list()),
     find: (idOrName) => Effect.map(ring.find(idOrName), ({ key }) => key),
     create: (grant) => ring.create(grant),

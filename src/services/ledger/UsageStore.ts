@@ -5,9 +5,25 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { Fragment } from "effect/sql/Statement"
 import { usdOf } from "../../domain/Money.ts"
 import type { Spent } from "../budgets/BudgetBook.ts"
+import type { BulkValue } from "../persistence/BulkInsert.ts"
+import * as BulkInsert from "../persistence/BulkInsert.ts"
 import * as Migrations from "../persistence/Migrations.ts"
 import type { StorageError } from "../persistence/StorageError.ts"
 import type { Group, LedgerRow, UsageQuery, UsageSum } from "./Usage.ts"
+
+const orderByTime = (sql: SqlClient): Effect.Effect<unknown, SqlError> =>
+  Effect.all([
+    sql`CREATE TABLE troupe_usage_ordered (
+      id TEXT NOT NULL, at BIGINT NOT NULL, decision TEXT NOT NULL, key_id TEXT NOT NULL,
+      user_name TEXT NOT NULL, tenant TEXT NOT NULL, model TEXT NOT NULL, deployment TEXT NOT NULL,
+      endpoint TEXT NOT NULL, prompt_tokens BIGINT NOT NULL, cached_tokens BIGINT NOT NULL,
+      cache_write_tokens BIGINT NOT NULL, completion_tokens BIGINT NOT NULL, reasoning_tokens BIGINT NOT NULL,
+      cost BIGINT, took_ms BIGINT NOT NULL, is_estimated SMALLINT NOT NULL, PRIMARY KEY (at, id)
+    ) WITHOUT ROWID`,
+    sql`INSERT INTO troupe_usage_ordered SELECT * FROM troupe_usage ORDER BY at, id`,
+    sql`DROP TABLE troupe_usage`,
+    sql`ALTER TABLE troupe_usage_ordered RENAME TO troupe_usage`
+  ])
 
 const migrations = Migrations.make("usage", [
   {
@@ -23,6 +39,11 @@ const migrations = Migrations.make("usage", [
         )`,
         sql`CREATE INDEX troupe_usage_at ON troupe_usage (at)`
       )
+  },
+  {
+    name: "order by time",
+    // SQLite writes each row into the table and into both indices: here the table is the only one.
+    run: (sql) => sql.onDialectOrElse({ sqlite: () => orderByTime(sql), orElse: () => Effect.void })
   }
 ])
 
@@ -37,25 +58,51 @@ const columns = {
   endpoint: "endpoint"
 } as const satisfies Record<Exclude<Group, "day">, string>
 
-const recordOf = (row: LedgerRow) => ({
-  id: row.id,
-  at: Math.round(row.at),
-  decision: row.decision,
-  key_id: row.key,
-  user_name: row.user,
-  tenant: row.tenant,
-  model: row.model,
-  deployment: row.deployment,
-  endpoint: row.endpoint,
-  prompt_tokens: row.promptTokens,
-  cached_tokens: row.cachedTokens,
-  cache_write_tokens: row.cacheWriteTokens,
-  completion_tokens: row.completionTokens,
-  reasoning_tokens: row.reasoningTokens,
-  cost: row.cost ?? null,
-  took_ms: Math.round(row.tookMs),
-  is_estimated: row.isEstimated ? 1 : 0
-})
+/** The columns of a row with its values, in the order of `valuesOf`. */
+const rowColumns = [
+  "id",
+  "at",
+  "decision",
+  "key_id",
+  "user_name",
+  "tenant",
+  "model",
+  "deployment",
+  "endpoint",
+  "prompt_tokens",
+  "cached_tokens",
+  "cache_write_tokens",
+  "completion_tokens",
+  "reasoning_tokens",
+  "cost",
+  "took_ms",
+  "is_estimated"
+] as const
+
+const valuesOf = (row: LedgerRow): ReadonlyArray<BulkValue> => [
+  row.id,
+  Math.round(row.at),
+  row.decision,
+  row.key,
+  row.user,
+  row.tenant,
+  row.model,
+  row.deployment,
+  row.endpoint,
+  row.promptTokens,
+  row.cachedTokens,
+  row.cacheWriteTokens,
+  row.completionTokens,
+  row.reasoningTokens,
+  row.cost ?? null,
+  Math.round(row.tookMs),
+  row.isEstimated ? 1 : 0
+]
+
+const recordOf = (row: LedgerRow) => {
+  const values = valuesOf(row)
+  return Object.fromEntries(rowColumns.map((column, at) => [column, values[at]]))
+}
 
 type Sums = { readonly [Column in string]: number | string | null }
 
@@ -104,10 +151,19 @@ const usage = (sql: SqlClient) => (query: UsageQuery): Effect.Effect<ReadonlyArr
   )
 }
 
-const insert = (sql: SqlClient) => (rows: ReadonlyArray<LedgerRow>): Effect.Effect<unknown, SqlError> =>
-  Array.isReadonlyArrayNonEmpty(rows)
-    ? sql`INSERT INTO troupe_usage ${sql.insert(Array.map(rows, recordOf))} ON CONFLICT (id) DO NOTHING`
-    : Effect.void
+const insertOne = `INSERT INTO troupe_usage (${rowColumns.join(", ")}) VALUES (${
+  rowColumns.map(() => "?").join(", ")
+}) ON CONFLICT DO NOTHING`
+
+const insert = (sql: SqlClient) => {
+  const insertAll = BulkInsert.of(sql)
+  return (rows: ReadonlyArray<LedgerRow>): Effect.Effect<unknown, SqlError> => {
+    if (insertAll !== undefined) return insertAll(insertOne, rows.map(valuesOf))
+    return Array.isReadonlyArrayNonEmpty(rows)
+      ? sql`INSERT INTO troupe_usage ${sql.insert(Array.map(rows, recordOf))} ON CONFLICT DO NOTHING`
+      : Effect.void
+  }
+}
 
 interface SpentRow {
   readonly key_id: string

@@ -1,5 +1,5 @@
 /**
- * Writes rows in groups, beside the requests: one transaction for all rows that arrive within a few milliseconds.
+ * Writes rows in groups, beside the requests: one insertion of all rows that arrive within a few milliseconds.
  *
  * **Details**
  *
@@ -27,7 +27,6 @@
  * ```
  */
 import { Array as Arr, Cause, Context, Deferred, Effect, Exit, Fiber, Latch, Metric, Option } from "effect"
-import { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Defaults from "../../domain/Defaults.ts"
 import { storedRows } from "../observability/Metrics.ts"
@@ -37,11 +36,11 @@ import { isRejected, StorageError, summaryOf } from "./StorageError.ts"
 export interface Options<Row> {
   /** The concern, in logs, errors and metrics. */
   readonly name: string
-  /** Inserts the rows of one transaction. */
+  /** Inserts all rows or none. */
   readonly insert: (rows: Arr.NonEmptyReadonlyArray<Row>) => Effect.Effect<unknown, SqlError>
   /** Rows that wait at most, above 0; default 10,000. */
   readonly capacity?: number
-  /** Rows of one transaction at most, above 0; default 500. */
+  /** Rows of one group at most, above 0; default 500. */
   readonly groupSize?: number
 }
 
@@ -56,7 +55,6 @@ const rowsText = (count: number): string => count === 1 ? "1 row" : `${count} ro
 /** Rows on their way to the database. */
 export class WriteBehind<Row> {
   readonly #options: Required<Options<Row>>
-  readonly #sql: SqlClient
   readonly #context: Context.Context<never>
   readonly #filled = Latch.makeUnsafe()
   readonly #closing = Deferred.makeUnsafe<void>()
@@ -68,10 +66,9 @@ export class WriteBehind<Row> {
   /** Lost rows of which the log has a line. */
   #logged = 0
 
-  constructor(options: Options<Row>, sql: SqlClient, context: Context.Context<never>) {
+  constructor(options: Options<Row>, context: Context.Context<never>) {
     const { capacity = Defaults.writeBehind.capacity, groupSize = Defaults.writeBehind.groupSize } = options
     this.#options = { ...options, capacity, groupSize }
-    this.#sql = sql
     this.#context = Context.add(context, Metric.CurrentMetricAttributes, { store: options.name })
   }
 
@@ -161,9 +158,9 @@ export class WriteBehind<Row> {
     }
   }
 
-  /** Inserts in one transaction. A defect of the insertion is a rejection, because it would come again. */
+  /** A defect of the insertion is a rejection, because it would come again. */
   #insert(group: Arr.NonEmptyReadonlyArray<Pending<Row>>): Effect.Effect<SqlError | "rejected" | undefined> {
-    return Effect.suspend(() => this.#sql.withTransaction(this.#options.insert(Arr.map(group, ({ row }) => row)))).pipe(
+    return Effect.suspend(() => this.#options.insert(Arr.map(group, ({ row }) => row))).pipe(
       Effect.as(undefined),
       Effect.catch((error) => Effect.succeed(isRejected(error) ? "rejected" as const : error)),
       Effect.catchDefect((defect) =>
@@ -251,7 +248,7 @@ export class WriteBehind<Row> {
 
 /** Starts the writes. They end with the scope. */
 export const make = Effect.fnUntraced(function*<Row>(options: Options<Row>) {
-  const rows = new WriteBehind(options, yield* SqlClient, yield* Effect.context())
+  const rows = new WriteBehind(options, yield* Effect.context<never>())
   yield* Effect.acquireRelease(
     Effect.forkDetach(Effect.interruptible(rows.run)),
     Effect.fnUntraced(function*(fiber) {
