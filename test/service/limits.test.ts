@@ -10,7 +10,8 @@ const secrets = {
   MONEY_KEY: "a-key-with-a-money-budget",
   TOKEN_KEY: "a-key-with-a-token-budget",
   FREE_KEY: "a-key-for-unpriced-models",
-  PARALLEL_KEY: "a-key-with-one-at-a-time"
+  PARALLEL_KEY: "a-key-with-one-at-a-time",
+  WRONG_KEY: "a-key-for-invalid-requests"
 }
 
 /** The answer is 12 bytes, which are 4 tokens; a token costs a thousandth of a USD. */
@@ -23,8 +24,10 @@ keys:
   tokens: { key: "\${TOKEN_KEY}", budgets: [{ period: month, tokens: 300 }] }
   free: { key: "\${FREE_KEY}", budgets: [{ period: day, usd: 1 }] }
   parallel: { key: "\${PARALLEL_KEY}", limits: { parallel: 1 } }
+  wrong: { key: "\${WRONG_KEY}", models: ["fake/a", "fake/text", nobody], limits: { requestsPerMinute: 9, tokensPerDay: 100000 } }
 models:
   fake/a: { deployments: [{ engine: fake, reply: aaabbbcccddd, price: { input: 0, output: 1000 } }] }
+  fake/text: { deployments: [{ engine: fake, abilities: [generate] }] }
   fake/slow: { deployments: [{ engine: fake, reply: aaabbbcccddd, tokenDelayMs: 60000 }] }
   fake/broken: { deployments: [{ engine: fake, fault: { kind: error }, price: { input: 0, output: 1000 } }] }
   fake/cached: { deployments: [{ engine: fake, reply: kept }], cache: {} }
@@ -89,6 +92,51 @@ describe("a limit of requests", () => {
     assert.strictEqual((await ask("DEFAULT_KEY", { messages: [] })).status, 400)
     const after = (await ask("DEFAULT_KEY")).headers.get("x-ratelimit-remaining-requests")
     assert.strictEqual(Number(after), Number(before) - 1)
+  })
+
+  const text = { model: "fake/text" }
+  const image = { type: "image_url", image_url: { url: "data:image/png;base64,AAAA" } }
+  const refused: Readonly<Record<string, readonly [status: number, body: object | string, path?: string]>> = {
+    "a body that is not JSON": [400, "{"],
+    "a field that is invalid": [400, { messages: [] }],
+    "an unknown model": [404, { model: "nobody" }],
+    "a model that the key does not allow": [403, { model: "fake/slow" }],
+    "tools": [400, { ...text, tools: [{ type: "function", function: { name: "f" } }] }],
+    "a format": [400, { ...text, response_format: { type: "json_object" } }],
+    "log probabilities": [400, { ...text, logprobs: true }],
+    "images": [400, { ...text, messages: [{ role: "user", content: [image] }] }],
+    "tools of a stream": [400, { ...text, stream: true, tools: [{ type: "function", function: { name: "f" } }] }],
+    "tools of Anthropic's dialect": [
+      400,
+      { ...text, max_tokens: 4, tools: [{ name: "f", input_schema: { type: "object" } }] },
+      "/v1/messages"
+    ],
+    "embeddings": [400, { ...text, input: "Hi" }, "/v1/embeddings"],
+    "a ranking": [400, { ...text, query: "a", documents: ["b"] }, "/v1/rerank"],
+    "a classification": [400, { ...text, input: "Hi" }, "/v1/classify"],
+    "a path that does not exist": [404, {}, "/v1/nothing"]
+  }
+
+  it("counts no request that is refused before it runs", async () => {
+    const left = async () => {
+      const response = await ask("WRONG_KEY", { max_tokens: 4 })
+      await response.text()
+      return ["requests", "tokens"].map((of) => Number(response.headers.get(`x-ratelimit-remaining-${of}`)))
+    }
+    const [requests, tokens] = await left()
+    for (const [what, [status, body, path = "/v1/chat/completions"]] of Object.entries(refused)) {
+      const response = await (typeof body === "string"
+        ? fetch(`${service.url}${path}`, {
+          method: "POST",
+          headers: { "content-type": "application/json", authorization: `Bearer ${secrets.WRONG_KEY}` },
+          body
+        })
+        : ask("WRONG_KEY", path === "/v1/embeddings" ? { ...body, messages: undefined } : body, path))
+      assert.strictEqual(response.status, status, `${what}: ${await response.text()}`)
+    }
+    const [requestsAfter, tokensAfter] = await left()
+    assert.strictEqual(requestsAfter, requests! - 1)
+    assert.isAtLeast(tokensAfter!, tokens! - 100)
   })
 
   it("counts cached answers", async () => {

@@ -169,9 +169,13 @@ export interface Scenario {
   readonly sink?: (sink: AnswerSink, leave: () => void) => AnswerSink
 }
 
+/** Tasks with one buffered result. */
+export const taskNames = ["embed", "embedNative", "rerank", "classify", "tokenize", "count"] as const
+export type TaskName = typeof taskNames[number]
+
 /** How a request is made: without `Engine.start`, `deliver` and `generate` go through the driver of effects. */
 export interface Way {
-  readonly operation: "deliver" | "open" | "generate"
+  readonly operation: "deliver" | "open" | "generate" | TaskName
   readonly starts: boolean
 }
 
@@ -387,6 +391,18 @@ interface Seen {
   answer: unknown
 }
 
+const body = { model: "m", input: "Hello" }
+
+const tasksOf = ({ classify, count, embed, rerank, tokenize }: Inference["Service"]) =>
+  ({
+    embed: embed({ model: "m", inputs: ["Hello", "world"] }),
+    embedNative: embed({ model: "m", inputs: ["Hello"], source: { dialect: "openai", task: "embeddings", body } }),
+    rerank: rerank({ model: "m", query: "Hello", documents: ["a", "b"] }),
+    classify: classify({ model: "m", inputs: ["Hello", "world"] }),
+    tokenize: tokenize({ model: "m", input: "Hello" }),
+    count: count({ model: "m", input: { messages: request.messages } })
+  }) satisfies Record<TaskName, Effect.Effect<unknown, InferenceError>>
+
 const ask = (inference: Inference["Service"], { scenario, way }: Stage, seen: Seen, leave: () => void) => {
   const asked: Request = { ...request, ...scenario.request }
   switch (way.operation) {
@@ -410,6 +426,8 @@ const ask = (inference: Inference["Service"], { scenario, way }: Stage, seen: Se
       }
       return inference.deliver(asked, scenario.sink?.(sink, leave) ?? sink)
     }
+    default:
+      return Effect.asVoid<unknown, InferenceError, never>(tasksOf(inference)[way.operation])
   }
 }
 

@@ -97,7 +97,8 @@ export interface HttpExchange {
   readonly read: <A>(
     call: Call,
     decode: (body: unknown, text: string) => Result.Result<A, InferenceError.Reason>,
-    capability?: Capability
+    capability?: Capability,
+    meter?: Meter
   ) => Effect.Effect<A, InferenceError.InferenceError, Scope.Scope>
   /** A reason without the keys. */
   readonly clean: (reason: InferenceError.Reason) => InferenceError.Reason
@@ -312,8 +313,8 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     },
     open: (call, wanted, meter) => openFor(call, wanted, undefined, meter),
     finish,
-    read: (call, decode, capability) =>
-      Effect.flatMap(openFor(call, "json", capability), (body) => finish(body, decode)),
+    read: (call, decode, capability, meter) =>
+      Effect.flatMap(openFor(call, "json", capability, meter), (body) => finish(body, decode)),
     clean: keys.clean,
     stop: (reason) => Effect.sync(() => timeouts.stop(reason))
   }

@@ -219,7 +219,7 @@ export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, m
   const parts: Parts = { dialect, target, exchange, media }
   const generating = makeGenerate(parts)
   const start = makeStart(parts, generating)
-  const { run, runEach } = makeTasks(exchange, target, begin)
+  const { run, runEach } = makeTasks(dialect, exchange, target, begin)
 
   /** Without the capability the whole task fails, not its inputs. */
   const each = <A>(capability: EngineCapability, task: Task<ReadonlyArray<string>, Each<A>> | undefined) =>

@@ -1,11 +1,12 @@
 /** A provider's tasks that are not streamed: embeddings, rankings, classifications, tokens and counts. */
 import type { Scope } from "effect"
 import { Effect, Result } from "effect"
-import type { Each, Target, Task } from "../../dialects/shared/ProviderDialect.ts"
+import type { Dialect, Each, Target, Task } from "../../dialects/shared/ProviderDialect.ts"
 import type * as Capability from "../../domain/Capability.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
-import type { Retain } from "../../services/engines/Engine.ts"
+import type { Meter, Retain } from "../../services/engines/Engine.ts"
+import { TaskMeter } from "../../services/engines/Engine.ts"
 import type { HttpExchange } from "./HttpExchange.ts"
 
 /** Whether one wrong input can fail the batch. */
@@ -19,8 +20,24 @@ export type Begin = (
 ) => Effect.Effect<unknown, InferenceError.InferenceError, Scope.Scope>
 
 /** Runs tasks once their capability is checked. */
-export const makeTasks = (exchange: HttpExchange, target: Target, begin: Begin) => {
+export const makeTasks = (
+  { generate: { usageIn } }: Pick<Dialect, "generate">,
+  exchange: HttpExchange,
+  target: Target,
+  begin: Begin
+) => {
   const { deployment } = target
+
+  /** An answer that fails costs what its provider has counted. */
+  const answerOf =
+    <Input, Output>(task: Task<Input, Output>, input: Input, meter: Meter | undefined) => (body: unknown) => {
+      const answer = task.answer(body, input, target)
+      if (meter !== undefined && Result.isFailure(answer)) {
+        meter.isSent = false
+        meter.reporter = { usage: () => usageIn(body) }
+      }
+      return answer
+    }
 
   const run = <Input, Output>(
     required: EngineCapability,
@@ -35,7 +52,8 @@ export const makeTasks = (exchange: HttpExchange, target: Target, begin: Begin) 
       const call = yield* Effect.fromResult(
         Result.mapError(task.request(input, target), (reason) => InferenceError.make(exchange.clean(reason)))
       )
-      return yield* exchange.read(call, (body) => task.answer(body, input, target), tested)
+      const meter = yield* TaskMeter
+      return yield* exchange.read(call, answerOf(task, input, meter), tested, meter)
     }))
 
   /** All inputs in one request; one by one if one of them is wrong. */

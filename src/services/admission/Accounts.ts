@@ -96,6 +96,10 @@ class Account implements Ticket {
     return this.#reservation?.extend(this.#need.amount, this.#parts.now()) === undefined
   }
 
+  leave(): void {
+    this.#taken?.leave()
+  }
+
   end(): void {
     this.#reservation?.end()
     this.#taken?.release(this.#tokens)

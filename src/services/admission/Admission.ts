@@ -78,6 +78,8 @@ export interface Ticket extends Admitted {
   readonly again: () => Reason | undefined | Later<Reason | undefined>
   /** Whether a second attempt may run beside the first. */
   readonly another: () => boolean
+  /** The caller has left, and others wait for the answer: it does not count any more among those that run at the same time. */
+  readonly leave: () => void
   /** Ends the request and refunds what it did not use. Further calls do nothing. */
   readonly end: () => void
 }
@@ -90,8 +92,15 @@ export const free: Ticket = {
   charge: () => {},
   again: () => undefined,
   another: () => true,
+  leave: () => {},
   end: () => {}
 }
+
+/** Is given the ticket of a request whose answer several callers share. */
+export const TicketReceiver = Context.Reference<((ticket: Ticket) => void) | undefined>(
+  "troupe/services/admission/Admission/TicketReceiver",
+  { defaultValue: () => undefined }
+)
 
 /** Decides whether requests run. Without a layer that provides it, every request does. */
 export interface Admitting {

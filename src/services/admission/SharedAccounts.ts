@@ -145,6 +145,9 @@ class SharedAccount implements Ticket {
     return !this.#claims.some(isBudget) || !isMore(times(this.#need.amount, 2), this.#left)
   }
 
+  /** A reservation ends as a whole: the request counts until it has ended. */
+  leave(): void {}
+
   end(): void {
     if (this.#isEnded) return
     this.#isEnded = true

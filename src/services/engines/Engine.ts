@@ -52,6 +52,11 @@ export interface Meter {
   reporter: { readonly usage?: () => ReportedUsage | undefined } | undefined
 }
 
+/** The meter of a task with one buffered result, which the fiber of an attempt runs. */
+export const TaskMeter = Context.Reference<Meter | undefined>("troupe/services/engines/Engine/TaskMeter", {
+  defaultValue: () => undefined
+})
+
 /** A loaded engine. A job that its `capabilities` do not include fails with `InvalidRequest`. */
 export interface Engine {
   readonly describe: EngineDescription

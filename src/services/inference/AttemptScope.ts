@@ -385,11 +385,12 @@ export const makeEmbed = (models: Models["Service"]) => {
     inputs: ReadonlyArray<string>
   ): Effect.Effect<ReadonlyArray<Embedding>, InferenceError, Scope.Scope> =>
     Effect.flatMap(Effect.scope, (scope) => {
-      const { admit, caller, deadlines, deployment } = context
+      const { admit, caller, deadlines, deployment, stats } = context
       const granted = Deferred.makeUnsafe<void>()
       const embeddings = embed({
         deployment,
         caller,
+        meter: stats,
         movedOn: () => context.superseded,
         admit: Effect.andThen(Scope.provide(admit, scope), Deferred.succeed(granted, undefined))
       }, inputs)

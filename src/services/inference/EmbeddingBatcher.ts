@@ -17,6 +17,8 @@ import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make as makeError } from "../../domain/InferenceError.ts"
 import type { Embedding } from "../../domain/Job.ts"
+import type { Meter } from "../engines/Engine.ts"
+import { TaskMeter } from "../engines/Engine.ts"
 import type { Models } from "../models/Models.ts"
 
 /** An attempt that takes part in a batch. */
@@ -25,6 +27,7 @@ export interface BatchedAttempt {
   readonly caller: Caller
   /** Runs when the batch has a slot. An attempt that fails here leaves the batch. */
   readonly admit: Effect.Effect<unknown, InferenceError>
+  readonly meter: Meter
   /** See `Models.lease`. */
   readonly movedOn: () => boolean
 }
@@ -74,6 +77,31 @@ const admitted = (entries: ReadonlyArray<Entry>): Effect.Effect<ReadonlyArray<En
       }
     }))
 
+/** A batch that is sent is sent for each of its requests. What its provider reports is the sum of all. */
+class BatchMeter implements Meter {
+  readonly reporter = undefined
+  readonly #meters: ReadonlyArray<Meter>
+  #isSent = false
+
+  constructor(meters: ReadonlyArray<Meter>) {
+    this.#meters = meters
+  }
+
+  get isSent(): boolean {
+    return this.#isSent
+  }
+
+  set isSent(isSent: boolean) {
+    this.#isSent = isSent
+    for (const meter of this.#meters) meter.isSent = isSent
+  }
+}
+
+const meterOf = (entries: ReadonlyArray<Entry>): Meter => {
+  const [only, ...others] = entries.map(({ request: { attempt: { meter } } }) => meter)
+  return only !== undefined && others.length === 0 ? only : new BatchMeter([only!, ...others])
+}
+
 const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {
   const { attempt: { deployment } } = entries[0]!.request
   const movedOn = () => entries.some(({ request: { attempt } }) => attempt.movedOn())
@@ -84,10 +112,9 @@ const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {
     if (embedded.length === 0) return
     // The batch continues with the largest hop count of its requests.
     const hops = Math.max(...embedded.map(({ context }) => Context.get(context, HopCount)))
-    const results = yield* Effect.provideService(
-      engine.embed(embedded.flatMap(({ request }) => request.inputs)),
-      HopCount,
-      hops
+    const results = yield* engine.embed(embedded.flatMap(({ request }) => request.inputs)).pipe(
+      Effect.provideService(HopCount, hops),
+      Effect.provideService(TaskMeter, meterOf(embedded))
     )
     let from = 0
     for (const entry of embedded) {

@@ -15,7 +15,7 @@ import { estimateTokens, hasImages } from "../../domain/RoutingRequest.ts"
 import type { Source } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
 import type { Admitting, Demand, Ticket } from "../admission/Admission.ts"
-import { Admission, free, Later } from "../admission/Admission.ts"
+import { Admission, free, Later, TicketReceiver } from "../admission/Admission.ts"
 import { choicesOf, mostPromptTokens } from "../admission/Subject.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 import { ResponseCache } from "../cache/ResponseCache.ts"
@@ -162,6 +162,7 @@ const beginAdmitted = <R extends AttemptRequest>(
   ticket: Ticket | Reason
 ): Begun<R> => {
   if ("_tag" in ticket) return { error: makeError(ticket) }
+  if (ticket !== free) fiber.getRef(TicketReceiver)?.(ticket)
   const state = RequestTelemetry.begin(parts, fiber, operation, route, attributes, ticket)
   if (!cannotAnswer(route)) return { routed: { request: limited(request, ticket), route, state }, state }
   const { reason } = noDeployment(route.decision, routing)
@@ -186,6 +187,8 @@ const makeBegin = (parts: Parts) => {
     if (request.priority === "low" && sheds[SubscriptionRef.getUnsafe(pressure)].refuseLowPriority) {
       return { error: makeError(new Overloaded({ retryAfterMs: Duration.toMillis(interval) })) }
     }
+    // A request that no deployment can answer counts in no limit.
+    if (cannotAnswer(route)) return beginAdmitted(parts, fiber, operation, request, routing, route, attributes, free)
     const hedges = route.policy.hedge !== undefined
     const admitted = admit(parts, operation, request, route.model, routing, payableOf(route), hedges)
     if (!(admitted instanceof Later)) {

@@ -1,10 +1,10 @@
 /** A call whose answer every request for the same gets, and the requests that follow it. */
-import type { Context } from "effect"
-import { Cause, Effect, Exit, Fiber, Option } from "effect"
+import { Cause, Context, Effect, Exit, Fiber, Option } from "effect"
 import type { CacheUse } from "../../domain/CacheControl.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
 import { InferenceError } from "../../domain/InferenceError.ts"
-import { free } from "../admission/Admission.ts"
+import type { Ticket } from "../admission/Admission.ts"
+import { free, TicketReceiver } from "../admission/Admission.ts"
 import type { Ending, Reader } from "../cache/Flight.ts"
 import { Flight } from "../cache/Flight.ts"
 import type { Passenger } from "../cache/FlightReaders.ts"
@@ -33,6 +33,11 @@ export class SharedCall {
   asked: Asked | undefined
   readonly #actions: CallActions
   #fiber: Fiber.Fiber<void, InferenceError> | undefined
+  /** The reader whose request the call is made for. */
+  #first: Reader | undefined
+  /** What that request was admitted with. */
+  #ticket: Ticket | undefined
+  #hasFirstLeft = false
 
   constructor(at: number, actions: CallActions) {
     this.at = at
@@ -47,21 +52,35 @@ export class SharedCall {
    */
   follow(reader: Reader, context: Context.Context<never>): void {
     this.flight.join(reader)
-    if (this.#fiber === undefined) this.#start(context)
+    if (this.#fiber !== undefined) return
+    this.#first = reader
+    this.#start(context)
   }
 
   /** Ends the call if no other reader is left. */
   leave(reader: Reader): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.flight.leave(reader)
+      if (reader === this.#first) this.#leaveFirst()
       if (this.flight.readers > 0 || this.flight.ending !== undefined || this.#fiber === undefined) return Effect.void
       this.#actions.closed(this)
       return Fiber.interrupt(this.#fiber)
     })
   }
 
+  #leaveFirst(): void {
+    this.#hasFirstLeft = true
+    this.#ticket?.leave()
+  }
+
+  #admitted(ticket: Ticket): void {
+    this.#ticket = ticket
+    if (this.#hasFirstLeft) ticket.leave()
+  }
+
   #start(context: Context.Context<never>): void {
-    this.#fiber = Effect.runForkWith(context)(Effect.suspend(() => this.#actions.run(this)))
+    const own = Context.add(context, TicketReceiver, (ticket: Ticket) => this.#admitted(ticket))
+    this.#fiber = Effect.runForkWith(own)(Effect.suspend(() => this.#actions.run(this)))
     this.#fiber.addObserver((ending) => {
       this.#actions.closed(this)
       this.#actions.ended(ending)

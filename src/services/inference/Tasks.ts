@@ -20,11 +20,20 @@ import {
   requiredByTokenize
 } from "../../domain/RoutingRequest.ts"
 import { dialectOf } from "../../domain/Source.ts"
+import type { Engine } from "../engines/Engine.ts"
+import { TaskMeter } from "../engines/Engine.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import type { Pipeline } from "./Pipeline.ts"
 import { answeredByOf, validated } from "./Pipeline.ts"
 import type { AttemptStats } from "./RequestTelemetry.ts"
 import * as Validation from "./Validation.ts"
+
+/** A task of an attempt's engine, which is charged as soon as it is sent. */
+const metered = <A>(
+  { lease, stats }: AttemptContext,
+  task: (engine: Engine) => Effect.Effect<A, InferenceError>
+): Effect.Effect<A, InferenceError, Scope.Scope> =>
+  Effect.flatMap(lease, (engine) => Effect.provideService(task(engine), TaskMeter, stats))
 
 /** Records the prompt tokens of a complete attempt. */
 const finish = (stats: AttemptStats, ...promptTokens: ReadonlyArray<number>): number => {
@@ -42,14 +51,14 @@ const embedding = ({ embed }: Pipeline, { inputs, source }: EmbedRequest) =>
   InferenceError,
   Scope.Scope
 > => {
-  const { deployment, lease, stats } = context
+  const { deployment, stats } = context
   if (source === undefined || dialectOf(deployment.options) !== source.dialect) {
     return Effect.map(embed(context, inputs), (embeddings) => ({
       vectors: embeddings.map(({ vector }) => vector),
       promptTokens: finish(stats, ...embeddings.map((one) => one.promptTokens))
     }))
   }
-  return Effect.flatMap(lease, ({ embedNative }) =>
+  return metered(context, ({ embedNative }) =>
     embedNative === undefined
       ? Effect.fail(notCapable(deployment.id, "embed"))
       : Effect.map(embedNative(source), ({ native, promptTokens }) => ({
@@ -76,24 +85,35 @@ export const embed = (pipeline: Pipeline) => {
 export const rerank = (pipeline: Pipeline) =>
   Effect.fnUntraced(function*(input: RerankRequest) {
     const request = yield* validated(input, Validation.rerank)
-    const routed = yield* pipeline.begin("rerank", request, { ...request, capabilities: ["rerank"] })
-    const winner = yield* pipeline.execute(routed, ({ lease, stats }) =>
-      Effect.gen(function*() {
-        const { promptTokens, scores } = yield* (yield* lease).rerank(request.query, request.documents)
-        return { scores, promptTokens: finish(stats, promptTokens) }
-      }))
+    const { documents, query } = request
+    const routed = yield* pipeline.begin("rerank", request, {
+      ...request,
+      capabilities: ["rerank"],
+      // The query is read with each document.
+      promptLength: documents.length * promptLengthOf(query) + lengthOf(documents)
+    })
+    const winner = yield* pipeline.execute(routed, (context) =>
+      Effect.map(
+        metered(context, (engine) => engine.rerank(query, documents)),
+        ({ promptTokens, scores }) => ({ scores, promptTokens: finish(context.stats, promptTokens) })
+      ))
     return { ...winner.value, ...answeredByOf(winner) }
   }, Effect.scoped)
 
 export const classifyTexts = (pipeline: Pipeline) =>
   Effect.fnUntraced(function*(input: ClassifyRequest) {
     const request = yield* validated(input, Validation.classify)
-    const routed = yield* pipeline.begin("classify", request, { ...request, capabilities: ["classify"] })
-    const winner = yield* pipeline.execute(routed, ({ lease, stats }) =>
+    const { inputs } = request
+    const routed = yield* pipeline.begin("classify", request, {
+      ...request,
+      capabilities: ["classify"],
+      promptLength: lengthOf(inputs)
+    })
+    const winner = yield* pipeline.execute(routed, (context) =>
       Effect.gen(function*() {
-        const results = yield* (yield* lease).classify(request.inputs)
+        const results = yield* metered(context, (engine) => engine.classify(inputs))
         const classifications = yield* Effect.forEach(results, Effect.fromResult)
-        finish(stats, ...classifications.map((one) => one.promptTokens))
+        finish(context.stats, ...classifications.map((one) => one.promptTokens))
         return { classifications }
       }))
     return { ...winner.value, ...answeredByOf(winner) }

@@ -170,7 +170,6 @@ class Rule {
 
   /** Corrects the estimate in the windows that have not ended since. */
   release(counter: Counter, takenAt: number, estimate: number, tokens: number): void {
-    counter.running--
     for (const { measure, place } of this.windows) {
       if (measure === "requests" || counter.startedAt[place]! > takenAt) continue
       counter.used[place] = Math.max(0, counter.used[place]! + tokens - estimate)
@@ -187,6 +186,7 @@ export class Taken {
   /** The shadow limits that it exceeds. */
   readonly shadowed: ReadonlyArray<Exceeded>
   #isReleased = false
+  #hasLeft = false
 
   constructor(
     rules: ReadonlyArray<Rule>,
@@ -218,6 +218,13 @@ export class Taken {
     return least
   }
 
+  /** It does not run any more at the same time as others; its tokens count as before until it ends. */
+  leave(): void {
+    if (this.#hasLeft) return
+    this.#hasLeft = true
+    for (const counter of this.#counters) counter.running--
+  }
+
   /**
    * Ends the request; once, further calls do nothing.
    *
@@ -226,6 +233,7 @@ export class Taken {
   release(tokens: number): void {
     if (this.#isReleased) return
     this.#isReleased = true
+    this.leave()
     this.#rules.forEach((rule, at) => rule.release(this.#counters[at]!, this.#at, this.#estimate, tokens))
   }
 
@@ -233,6 +241,7 @@ export class Taken {
   cancel(): void {
     if (this.#isReleased) return
     this.#isReleased = true
+    this.leave()
     this.#rules.forEach((rule, at) => rule.cancel(this.#counters[at]!, this.#at, this.#estimate))
   }
 }

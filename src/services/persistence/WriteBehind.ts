@@ -248,7 +248,7 @@ export class WriteBehind<Row> {
 
 /** Starts the writes. They end with the scope. */
 export const make = Effect.fnUntraced(function*<Row>(options: Options<Row>) {
-  const rows = new WriteBehind(options, yield* Effect.context<never>())
+  const rows = new WriteBehind(options, yield* Effect.context())
   yield* Effect.acquireRelease(
     Effect.forkDetach(Effect.interruptible(rows.run)),
     Effect.fnUntraced(function*(fiber) {

@@ -1,10 +1,12 @@
 /** Chat completions of models with a cache: what is answered again, and how requests for the same share a call. */
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Metric, Stream } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Metric, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type { CacheSettings } from "../../../src/domain/CacheControl.ts"
 import type { AnswerSink, Event, Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import type { Ticket } from "../../../src/services/admission/Admission.ts"
+import { Admission, free } from "../../../src/services/admission/Admission.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import { DecisionLog } from "../../../src/services/routing/DecisionLog.ts"
 import type { Setting } from "../../support/Routing.ts"
@@ -213,6 +215,35 @@ describe("requests for the same at the same time", () => {
           const records = (yield* DecisionLog).latest(10)
           assert.deepStrictEqual(records.map(({ end }) => end), ["success", "success", "success"])
         }))
+  )
+
+  it.effect.each(pairs)(
+    "count no caller that has left among those at the same time: %s leaves, %s stays",
+    ([first, second]) => {
+      const made = world(slow)
+      let running = 0
+      const admit = (): Ticket => {
+        running++
+        let isOver = false
+        const leave = () => {
+          if (!isOver) running--
+          isOver = true
+        }
+        return { ...free, leave, end: leave }
+      }
+      return Effect.gen(function*() {
+        const one = yield* Effect.forkChild(ways[first](hello))
+        yield* TestClock.adjust("50 millis")
+        const two = yield* Effect.forkChild(ways[second](hello))
+        yield* TestClock.adjust("10 millis")
+        assert.strictEqual(running, 2)
+        yield* Fiber.interrupt(one)
+        assert.strictEqual(running, 1)
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual(yield* Fiber.join(two), ["Hi there", "flight"])
+        assert.strictEqual(running, 0)
+      }).pipe(Effect.provide(made.layer.pipe(Layer.provide(Layer.succeed(Admission, { isForAll: true, admit })))))
+    }
   )
 
   it.effect.each(wayNames)(

@@ -5,6 +5,8 @@ import type { Caller } from "../../../src/domain/Caller.ts"
 import { HopCount } from "../../../src/domain/Caller.ts"
 import * as Defaults from "../../../src/domain/Defaults.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import type { Meter } from "../../../src/services/engines/Engine.ts"
+import { TaskMeter } from "../../../src/services/engines/Engine.ts"
 import * as EmbeddingBatcher from "../../../src/services/inference/EmbeddingBatcher.ts"
 import type { Models } from "../../../src/services/models/Models.ts"
 import * as Deployments from "../../support/Deployments.ts"
@@ -16,6 +18,14 @@ const down = InferenceError.make(
 )
 const wrongAt = (index: number) =>
   InferenceError.make(new InferenceError.InvalidRequest({ detail: "Too long", path: `inputs[${index}]` }))
+
+const attemptOf = (): EmbeddingBatcher.BatchedAttempt => ({
+  deployment,
+  caller: {},
+  admit: Effect.void,
+  meter: { isSent: false, reporter: undefined },
+  movedOn: () => false
+})
 
 /** Models whose engine takes a second a job; its vectors contain the text's length. */
 const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effect.void) => {
@@ -40,15 +50,48 @@ const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effe
   } as Partial<Models["Service"]> as Models["Service"]
   const embed = EmbeddingBatcher.make(models)
   const askWith = (attempt: Partial<EmbeddingBatcher.BatchedAttempt>, ...inputs: ReadonlyArray<string>) =>
-    Effect.forkChild(embed({ deployment, caller: {}, admit: Effect.void, movedOn: () => false, ...attempt }, inputs))
+    Effect.forkChild(embed({ ...attemptOf(), ...attempt }, inputs))
   const askAs = (caller: Caller, ...inputs: ReadonlyArray<string>) => askWith({ caller }, ...inputs)
   return { batches, standings, askWith, askAs, ask: (...inputs: ReadonlyArray<string>) => askAs({}, ...inputs) }
+}
+
+/** A batch of two requests, whose provider refuses it after a second. */
+const metered = () => {
+  const meters: ReadonlyArray<Meter> = [0, 1].map(() => ({ isSent: false, reporter: undefined }))
+  const models = {
+    lease: () =>
+      Effect.succeed(Deployments.engine({
+        embed: (inputs) =>
+          Effect.gen(function*() {
+            const meter = (yield* TaskMeter)!
+            meter.isSent = true
+            yield* Effect.sleep("1 second")
+            meter.isSent = false
+            return inputs.map(() => Result.succeed({ vector: Float32Array.of(1), promptTokens: 1 }))
+          })
+      }))
+  } as Partial<Models["Service"]> as Models["Service"]
+  const embed = EmbeddingBatcher.make(models)
+  const askMetered = (index: number) => Effect.forkChild(embed({ ...attemptOf(), meter: meters[index]! }, ["a"]))
+  return { meters, askMetered }
 }
 
 const lengths = <E>(fiber: Fiber.Fiber<ReadonlyArray<{ readonly vector: Float32Array }>, E>) =>
   Effect.map(Fiber.join(fiber), (embeddings) => embeddings.map(({ vector }) => vector[0]))
 
 describe("EmbeddingBatcher", () => {
+  it.effect("says to each of its requests that the batch was sent, or refused", () => {
+    const { meters, askMetered } = metered()
+    return Effect.gen(function*() {
+      const fibers = [yield* askMetered(0), yield* askMetered(1)]
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(meters.map(({ isSent }) => isSent), [true, true])
+      yield* TestClock.adjust("1 second")
+      yield* Effect.forEach(fibers, Fiber.join)
+      assert.deepStrictEqual(meters.map(({ isSent }) => isSent), [false, false])
+    })
+  })
+
   it.effect("begins at once if the engine is idle, with all requests of the same turn", () => {
     const { ask, batches } = stage()
     return Effect.gen(function*() {
@@ -190,7 +233,7 @@ describe("EmbeddingBatcher", () => {
     const embed = EmbeddingBatcher.make(models)
     const ask = (name: string, count: number) => {
       const admit = Effect.sync(() => granted.push(name))
-      const attempt = { deployment, caller: {}, admit, movedOn: () => moved === name }
+      const attempt = { ...attemptOf(), admit, movedOn: () => moved === name }
       return Effect.forkChild(Effect.provideService(embed(attempt, [name]), HopCount, count))
     }
     return Effect.gen(function*() {

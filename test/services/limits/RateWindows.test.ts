@@ -142,6 +142,29 @@ describe("RateWindows", () => {
     assert.notInstanceOf(limits.take([two], subject, 0, 0), Taken)
   })
 
+  it("frees the place of a request that leaves before it ends, once", () => {
+    const limits = new RateWindows()
+    const rule: LimitRule = {
+      id: "one",
+      name: "one",
+      by: ["tenant"],
+      limits: { parallel: 1, tokensPerDay: 100 },
+      mode: "enforced"
+    }
+    const first = taken(limits.take([rule], subject, 50, 0))
+    first.leave()
+    first.leave()
+    const second = taken(limits.take([rule], subject, 50, 0))
+    first.release(10)
+    assert.notInstanceOf(limits.take([rule], subject, 10, 0), Taken)
+    second.leave()
+    second.cancel()
+    const third = taken(limits.take([rule], subject, 90, 0))
+    assert.notInstanceOf(limits.take([rule], subject, 0, 0), Taken)
+    third.release(0)
+    assert.deepInclude(taken(limits.take([rule], subject, 0, 0)).standing("tokens", 0), { remaining: 90 })
+  })
+
   it("reports what a shadow limit would reject, and rejects nothing", () => {
     const limits = new RateWindows()
     const shadow: LimitRule = { id: "new", name: "new", by: ["key"], limits: { requestsPerDay: 1 }, mode: "shadow" }
