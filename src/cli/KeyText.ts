@@ -1,5 +1,6 @@
 /** Keys as text: the tables of `troupe keys`. */
-import type { Budget, Limits } from "../domain/Identity.ts"
+import type { Budget } from "../domain/Identity.ts"
+import type { KeyRule } from "../services/admission/KeyRules.ts"
 import type { VirtualKey } from "../services/keys/VirtualKey.ts"
 import { standingOf } from "../services/keys/VirtualKey.ts"
 import type { Issued } from "../services/keys/VirtualKeys.ts"
@@ -37,14 +38,45 @@ export const keyTable = (keys: ReadonlyArray<VirtualKey>, now: number): string =
     ? "\n\n-: the use of keys of the configuration is not stored. `troupe usage --by key` counts their requests."
     : "")
 
-const limitsText = (limits: Limits): string =>
+const limitsText = (limits: NonNullable<KeyRule["limits"]>): string =>
   Object.entries(limits).map(([name, value]) => `${name}=${value}`).join(", ")
 
 const budgetText = ({ period, tokens, usd }: Budget): string =>
   [...(usd === undefined ? [] : [`${usd} USD`]), ...(tokens === undefined ? [] : [`${tokens} tokens`])]
     .join(" and ") + (period === "total" ? " in total" : ` a ${period}`)
 
-/** All that is known about a key, one line a fact. @param now ms since 1970 */
+const placeText = (place: KeyRule["place"]): string => {
+  if (place === "key") return "its own"
+  return place === "default" ? "by default; limits.default of the configuration changes it" : place
+}
+
+const listed = (name: string, values: ReadonlyArray<string> | undefined): string =>
+  values === undefined ? "" : ` for ${name} ${values.join(", ")}`
+
+/** As `requestsPerHour=100 by tenant, user and endpoint (by default)`. */
+const ruleText = ({ budget, by, endpoints, isShadow, limits, models, place }: KeyRule): string => {
+  const allowed = limits === undefined ? budgetText(budget!) : limitsText(limits)
+  const shared = place === "key" ? "" : by.length === 0 ? " for all requests together" : ` for each ${by.join(", ")}`
+  const where = `${placeText(place)}${isShadow ? ", in shadow mode" : ""}`
+  return `${allowed}${shared}${listed("models", models)}${listed("endpoints", endpoints)} (${where})`
+}
+
+/**
+ * The limits and budgets of a key, one line each.
+ *
+ * @param areAll whether those of the configuration are among them
+ */
+export const rulesText = (rules: ReadonlyArray<KeyRule>, areAll: boolean): string => {
+  const others = areAll ? [] : ["those of the service's configuration"]
+  const rows = (name: string, some: ReadonlyArray<KeyRule>) =>
+    [...some.map(ruleText), ...others].map((text, at) => `${(at === 0 ? name : "").padEnd(13)}${text}`)
+  const limits = rules.filter(({ limits }) => limits !== undefined)
+  const budgets = rules.filter(({ budget }) => budget !== undefined)
+  const lines = [...rows("limits", limits), ...rows("budgets", budgets)]
+  return lines.length === 0 ? "limits       none" : lines.join("\n")
+}
+
+/** All that is known about a key, one line a fact, without its limits and budgets. @param now ms since 1970 */
 export const keyText = (key: VirtualKey, now: number): string =>
   [
     ["name", key.name],
@@ -56,8 +88,6 @@ export const keyText = (key: VirtualKey, now: number): string =>
     ["state", stateOf(key, now)],
     ["admin", key.admin === true ? "yes" : undefined],
     ["sets tenant", key.setsTenant === true ? "yes" : undefined],
-    ["limits", key.limits && limitsText(key.limits)],
-    ["budgets", key.budgets?.map(budgetText).join(", ")],
     ["created", key.createdAt === undefined ? "in troupe.yaml" : timeText(key.createdAt)],
     ["expires", key.expiresAt === undefined ? undefined : timeText(key.expiresAt)],
     ["revoked", key.revokedAt === undefined ? undefined : timeText(key.revokedAt)],

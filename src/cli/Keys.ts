@@ -11,9 +11,12 @@ import { Argument, Command, Flag } from "effect/cli"
 import * as App from "../App.ts"
 import { Span } from "../domain/Fields.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
+import type { Configured } from "../services/admission/AdmissionRules.ts"
+import { ownRulesOf, rulesOf } from "../services/admission/KeyRules.ts"
 import type { Grant, VirtualKey } from "../services/keys/VirtualKey.ts"
 import type { Issued, KeyError } from "../services/keys/VirtualKeys.ts"
 import { VirtualKeys } from "../services/keys/VirtualKeys.ts"
+import { covers } from "../services/settings/AdmissionSettings.ts"
 import type { SettingsError } from "../services/settings/Settings.ts"
 import { Settings } from "../services/settings/Settings.ts"
 import type { StorageLocation } from "../services/settings/StorageSettings.ts"
@@ -21,7 +24,7 @@ import type { NoService } from "./Client.ts"
 import { withClient, withCommands } from "./Client.ts"
 import type { Target } from "./Flags.ts"
 import { CommandFailed, json, target } from "./Flags.ts"
-import { issuedText, keyTable, keyText } from "./KeyText.ts"
+import { issuedText, keyTable, keyText, rulesText } from "./KeyText.ts"
 import * as NewKey from "./NewKey.ts"
 import { printJson } from "./Output.ts"
 
@@ -29,6 +32,8 @@ type Failure = CommandFailed | KeyError | NoService | SettingsError
 
 /** What the commands do with keys, wherever they are. */
 interface Keys {
+  /** The limits and budgets of the settings; undefined if the service has settings of its own. */
+  readonly configured: Configured | undefined
   readonly list: Effect.Effect<ReadonlyArray<VirtualKey>, Failure>
   readonly find: (key: string) => Effect.Effect<VirtualKey, Failure>
   readonly create: (grant: Grant) => Effect.Effect<Issued, Failure>
@@ -37,7 +42,8 @@ interface Keys {
 }
 
 /** Of a running service, by `/admin/keys`. */
-const ofService = (target: Target): Keys => ({
+const ofService = (target: Target, configured: Configured | undefined): Keys => ({
+  configured,
   list: Effect.map(withClient(target, (client) => client.keys.list({})), ({ keys }) => keys),
   find: (key: string) => withClient(target, (client) => client.keys.find({ params: { key } })),
   create: (payload: Grant) => withClient(target, (client) => client.keys.create({ payload })),
@@ -59,15 +65,15 @@ const unsetIn = (storage: StorageLocation): boolean =>
 /** Runs a command on the keys of the target. */
 const withKeys = <A>(target: Target, use: (keys: Keys) => Effect.Effect<A, Failure>) =>
   Effect.gen(function*() {
-    if (Option.isSome(target.url)) return yield* use(ofService(target))
+    if (Option.isSome(target.url)) return yield* use(ofService(target, undefined))
     const settings = yield* settingsOf(target)
-    if (settings.storage.type === "memory") return yield* use(ofService(target))
+    if (settings.storage.type === "memory") return yield* use(ofService(target, settings.admission))
     if (unsetIn(settings.storage)) {
       return yield* new CommandFailed({
         message: "Set the environment variables of storage.url to reach its database."
       })
     }
-    return yield* Effect.flatMap(VirtualKeys, use).pipe(
+    return yield* Effect.flatMap(VirtualKeys, (keys) => use({ ...keys, configured: settings.admission })).pipe(
       Effect.provide(Layer.provide(App.keys, Layer.succeed(Settings, settings)))
     )
   }).pipe(
@@ -81,8 +87,22 @@ const idOrName = Argument.String("key").pipe(
 
 const now = Effect.clockWith((clock) => clock.currentTimeMillis)
 
-const printIssued = (asJson: boolean, issued: Issued) =>
-  asJson ? printJson(issued) : Effect.flatMap(now, (at) => Console.log(issuedText(issued, at)))
+/** The limits and budgets of a key, for those who read them. */
+const rulesTextOf = ({ configured }: Keys, key: VirtualKey): string => {
+  const rules = configured === undefined ? ownRulesOf(covers, key) : rulesOf(configured, covers, key)
+  return rulesText(rules, configured !== undefined)
+}
+
+/** A key with the text of its rules. */
+const withRules =
+  <A>(effectOf: (keys: Keys) => Effect.Effect<A, Failure>, keyOf: (found: A) => VirtualKey) => (keys: Keys) =>
+    Effect.map(effectOf(keys), (found) => ({ found, rules: rulesTextOf(keys, keyOf(found)) }))
+
+const issuedKey = ({ key }: Issued): VirtualKey => key
+const itself = (key: VirtualKey): VirtualKey => key
+
+const printIssued = (asJson: boolean, { found, rules }: { readonly found: Issued; readonly rules: string }) =>
+  asJson ? printJson(found) : Effect.flatMap(now, (at) => Console.log(`${issuedText(found, at)}\n\n${rules}`))
 
 const create = Command.make(
   "create",
@@ -94,7 +114,7 @@ const create = Command.make(
       const { isFirst, issued } = yield* withKeys(flags, (keys) =>
         Effect.gen(function*() {
           const isFirst = (yield* keys.list).length === 0
-          return { isFirst, issued: yield* keys.create(grant.success) }
+          return { isFirst, issued: yield* withRules(() => keys.create(grant.success), issuedKey)(keys) }
         }))
       yield* printIssued(json, issued)
       if (isFirst) yield* Console.error("This is the first key: from now on, every request to the service needs one.")
@@ -121,12 +141,12 @@ const list = Command.make("ls", { ...target, json }, ({ json, ...target }) =>
     )
   })).pipe(Command.withDescription("List the keys, without secrets"))
 
-const printKey = (asJson: boolean, key: VirtualKey) =>
-  Effect.flatMap(now, (at) => asJson ? printJson(key) : Console.log(keyText(key, at)))
+const printKey = (asJson: boolean, { found, rules }: { readonly found: VirtualKey; readonly rules: string }) =>
+  Effect.flatMap(now, (at) => asJson ? printJson(found) : Console.log(`${keyText(found, at)}\n${rules}`))
 
 const show = Command.make("show", { key: idOrName, ...target, json }, ({ json, key, ...target }) =>
   Effect.flatMap(
-    withKeys(target, (keys) => keys.find(key)),
+    withKeys(target, withRules((keys) => keys.find(key), itself)),
     (found) => printKey(json, found)
   )).pipe(Command.withDescription("Show a key, without its secret"))
 
@@ -150,7 +170,7 @@ const rotate = Command.make(
         return yield* new CommandFailed({ message: "Use either --now or --overlap, not both." })
       }
       const accepted = isAtOnce ? Duration.zero : Option.getOrElse(overlap, () => Duration.hours(1))
-      yield* printIssued(json, yield* withKeys(target, (keys) => keys.rotate(key, accepted)))
+      yield* printIssued(json, yield* withKeys(target, withRules((keys) => keys.rotate(key, accepted), issuedKey)))
     })
 ).pipe(
   Command.withDescription("Give a key a new secret, which is shown once"),
@@ -162,7 +182,7 @@ const rotate = Command.make(
 
 const revoke = Command.make("revoke", { key: idOrName, ...target, json }, ({ json, key, ...target }) =>
   Effect.flatMap(
-    withKeys(target, (keys) => keys.revoke(key)),
+    withKeys(target, withRules((keys) => keys.revoke(key), itself)),
     (revoked) => printKey(json, revoked)
   )).pipe(Command.withDescription("Revoke a key: its next request is rejected"))
 

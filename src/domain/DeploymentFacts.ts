@@ -18,6 +18,8 @@ export interface Price {
   readonly cachedInput?: number | undefined
   /** Prompt tokens that the provider writes to its cache; default that of `input`. */
   readonly cacheWrite?: number | undefined
+  /** Of these, the tokens that its cache keeps for an hour; default that of `cacheWrite`. */
+  readonly cacheWriteHour?: number | undefined
   /** Reasoning tokens; default that of `output`. */
   readonly reasoning?: number | undefined
 }

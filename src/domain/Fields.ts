@@ -111,6 +111,10 @@ export const traits = {
       output: described("USD per million tokens of the answer.", AtLeastNothing),
       cachedInput: optional("USD per million prompt tokens from the provider's cache. Default input.", AtLeastNothing),
       cacheWrite: optional("USD per million prompt tokens that its cache stores. Default input.", AtLeastNothing),
+      cacheWriteHour: optional(
+        "USD per million prompt tokens that its cache stores for an hour. Default cacheWrite.",
+        AtLeastNothing
+      ),
       reasoning: optional("USD per million reasoning tokens. Default output.", AtLeastNothing)
     })
   ),

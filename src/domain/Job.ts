@@ -140,6 +140,8 @@ export interface TokenUsage {
   readonly cachedTokens: number
   /** Tokens of `promptTokens` that a provider has written to its cache, if it reports them. */
   readonly cacheWriteTokens?: number | undefined
+  /** Tokens of `cacheWriteTokens` that the cache keeps for an hour, if the provider reports them. */
+  readonly cacheWriteHourTokens?: number | undefined
   /** Reasoning tokens among `completionTokens`, if a provider reports them. */
   readonly reasoningTokens?: number | undefined
   /** Left out: the engine or the provider has counted the tokens of prompt and answer. */

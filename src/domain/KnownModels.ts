@@ -45,13 +45,13 @@ const known: Readonly<Record<string, ReadonlyMap<string, KnownModel>>> = {
   ]),
   anthropic: new Map([
     ["claude-3-haiku-20240307", {
-      price: { input: 0.25, output: 1.25, cachedInput: 0.03, cacheWrite: 0.3 },
+      price: { input: 0.25, output: 1.25, cachedInput: 0.03, cacheWrite: 0.3, cacheWriteHour: 0.5 },
       contextWindow: 200_000,
       asOf: "2025-06",
       source: "https://docs.anthropic.com/en/docs/about-claude/models/overview"
     }],
     ["claude-sonnet-4-20250514", {
-      price: { input: 3, output: 15, cachedInput: 0.3, cacheWrite: 3.75 },
+      price: { input: 3, output: 15, cachedInput: 0.3, cacheWrite: 3.75, cacheWriteHour: 6 },
       contextWindow: 200_000,
       asOf: "2025-06",
       source: "https://docs.anthropic.com/en/docs/about-claude/models/overview"

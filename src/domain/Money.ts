@@ -36,17 +36,18 @@ export const format = (nano: Nano): string => {
 }
 
 /** What an answer costs. Cached tokens, cache writes and reasoning count once, at their own prices where those are known. */
-export const costOf = (
-  { cachedInput, cacheWrite, input, output, reasoning = output }: Price,
-  { cachedTokens, cacheWriteTokens = 0, completionTokens, promptTokens, reasoningTokens = 0 }: TokenUsage
-): Nano => {
+export const costOf = (price: Price, usage: TokenUsage): Nano => {
+  const { cachedInput, cacheWrite, input, output, reasoning = output } = price
+  const { cachedTokens, cacheWriteTokens = 0, completionTokens, promptTokens, reasoningTokens = 0 } = usage
   const cached = Math.min(cachedTokens, promptTokens)
   const written = Math.min(cacheWriteTokens, promptTokens - cached)
+  const forAnHour = Math.min(usage.cacheWriteHourTokens ?? 0, written)
   const reasoned = Math.min(reasoningTokens, completionTokens)
   return Math.round(
     nanoPerToken(input) * (promptTokens - cached - written) +
       nanoPerToken(cachedInput ?? input) * cached +
-      nanoPerToken(cacheWrite ?? input) * written +
+      nanoPerToken(cacheWrite ?? input) * (written - forAnHour) +
+      nanoPerToken(price.cacheWriteHour ?? cacheWrite ?? input) * forAnHour +
       nanoPerToken(output) * (completionTokens - reasoned) +
       nanoPerToken(reasoning) * reasoned
   )
@@ -54,11 +55,11 @@ export const costOf = (
 
 /** The most that an answer of at most so many tokens costs. */
 export const mostOf = (
-  { cachedInput = 0, cacheWrite = 0, input, output, reasoning = output }: Price,
+  { cachedInput = 0, cacheWrite = 0, cacheWriteHour = 0, input, output, reasoning = output }: Price,
   promptTokens: number,
   answerTokens: number
 ): Nano =>
   Math.ceil(
-    nanoPerToken(Math.max(input, cachedInput, cacheWrite)) * promptTokens +
+    nanoPerToken(Math.max(input, cachedInput, cacheWrite, cacheWriteHour)) * promptTokens +
       nanoPerToken(Math.max(output, reasoning)) * answerTokens
   )

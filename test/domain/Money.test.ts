@@ -17,6 +17,20 @@ describe("Money", () => {
     assert.strictEqual(Money.format(Money.costOf({ input: 2, output: 8 }, usage)), "6")
   })
 
+  it("costs cache writes of an hour at their own price, by default at that of others", () => {
+    const usage = {
+      promptTokens: 1_000_000,
+      cachedTokens: 0,
+      cacheWriteTokens: 500_000,
+      cacheWriteHourTokens: 200_000,
+      completionTokens: 0
+    }
+    const costs = [{ cacheWrite: 2.5, cacheWriteHour: 4 }, { cacheWrite: 2.5 }, {}].map((own) =>
+      Money.format(Money.costOf({ input: 2, output: 8, ...own }, usage))
+    )
+    assert.deepStrictEqual(costs, ["2.55", "2.25", "2"])
+  })
+
   it("is exact: sums of costs have no rounding errors of floating-point numbers", () => {
     const one = Money.costOf({ input: 0.1, output: 0.2 }, { promptTokens: 1, cachedTokens: 0, completionTokens: 1 })
     assert.strictEqual(
@@ -50,6 +64,7 @@ describe("Money", () => {
       output: usd,
       // Cached tokens cost no more than others.
       cacheWrite: fc.option(usd, { nil: undefined }),
+      cacheWriteHour: fc.option(usd, { nil: undefined }),
       reasoning: fc.option(usd, { nil: undefined })
     })
     fc.assert(fc.property(prices, tokens, tokens, part, part, part, (of, prompt, answer, cached, written, reasoned) => {
@@ -57,6 +72,7 @@ describe("Money", () => {
         promptTokens: prompt,
         cachedTokens: Math.floor(prompt * cached),
         cacheWriteTokens: Math.floor(prompt * written),
+        cacheWriteHourTokens: Math.floor(prompt * written * reasoned),
         completionTokens: answer,
         reasoningTokens: Math.floor(answer * reasoned)
       }

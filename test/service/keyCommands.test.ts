@@ -14,6 +14,9 @@ logLevel: debug
 storage: { type: sqlite, folder: ${data} }
 limits:
   named: { keys: [limited-*], requestsPerDay: 1 }
+budgets:
+  fewer: { by: [user], period: day, usd: 5, models: [fake/b], mode: shadow }
+  others: { period: day, usd: 5, tenants: [elsewhere] }
 models:
   fake/a: { deployments: [{ engine: fake, reply: hi }] }
   fake/b: { deployments: [{ engine: fake, reply: hi }] }
@@ -85,6 +88,27 @@ describe("troupe keys", () => {
     assert.strictEqual(await statusOf(secret), 429)
   })
 
+  it("says which limits and budgets apply to a key, and where they are set", async () => {
+    const created = await keys("create", "limited-2", "--limit", "tokensPerDay=9")
+    used.push(secretIn(created.stdout))
+    for (const { stdout } of [created, await keys("show", "limited-2"), await keys("revoke", "limited-2")]) {
+      assert.match(stdout, /^limits +tokensPerDay=9 \(its own\)$/m)
+      assert.match(
+        stdout,
+        /^ +requestsPerHour=100 for each tenant, user, endpoint \(by default; limits\.default of the configuration changes it\)$/m
+      )
+      assert.match(stdout, /^ +requestsPerDay=1 for all requests together \(limits\.named\)$/m)
+      assert.match(
+        stdout,
+        /^budgets +5 USD a day for each user for models fake\/b \(budgets\.fewer, in shadow mode\)$/m
+      )
+      assert.notInclude(stdout, "budgets.others")
+    }
+    const own = await keys("create", "free", "--limit", "requestsPerDay=9")
+    used.push(secretIn(own.stdout))
+    assert.notInclude(own.stdout, "requestsPerHour")
+  })
+
   it("shows keys without their secrets", async () => {
     const secret = secretIn(
       (await keys("create", "shown", "--budget", "month=20usd", "--expires", "2099-01-31")).stdout
@@ -95,7 +119,7 @@ describe("troupe keys", () => {
     assert.match(listed.stdout, /^shown +key_\w+ +shown +all +valid +2099-01-31T00:00Z/m)
     assert.match(listed.stdout, /^app .* revoked/m)
     const shown = await keys("show", "shown")
-    assert.include(shown.stdout, "20 USD a month")
+    assert.match(shown.stdout, /^budgets +20 USD a month \(its own\)$/m)
     const asJson = await keys("show", "shown", "--json")
     assert.deepInclude(asJson.json as object, { name: "shown", budgets: [{ period: "month", usd: 20 }] })
     for (const { stdout } of [listed, shown, asJson, await keys("ls", "--json")]) {

@@ -14,7 +14,7 @@ const secrets = {
   PROVIDER_KEY: "the-key-of-the-provider"
 }
 
-const price = "price: { input: 1, output: 10, cachedInput: 0.1, cacheWrite: 2, reasoning: 20 }"
+const price = "price: { input: 1, output: 10, cachedInput: 0.1, cacheWrite: 2, cacheWriteHour: 4, reasoning: 20 }"
 
 const configuration = (url: string) => `
 storage: { type: memory }
@@ -85,8 +85,8 @@ const admin = (path: string, headers: Record<string, string> = {}) =>
 const usage = async (query: string) =>
   ((await (await admin(`/admin/usage?${query}`)).json()) as { usage: ReadonlyArray<Record<string, unknown>> }).usage
 
-/** USD: 600 new, 400 cached, 150 of the answer and 50 of reasoning; with 100 of the new ones written to the cache. */
-const costs = { openai: 0.00314, anthropic: 0.00324, gemini: 0.00314 }
+/** USD: 600 new, 400 cached, 150 of the answer and 50 of reasoning; with 100 of the new ones written to the cache, 40 of them for an hour. */
+const costs = { openai: 0.00314, anthropic: 0.00332, gemini: 0.00314 }
 
 describe("costs", () => {
   it("are exact with cached, written and reasoning tokens of each dialect, for callers of each dialect", async () => {
@@ -114,7 +114,7 @@ describe("costs", () => {
 
   it("are the sum of all choices, of one request to the provider or of several", async () => {
     assert.strictEqual(await costOf(chat("openai", { n: 3 })), "0.00314")
-    assert.strictEqual(await costOf(chat("anthropic", { n: 3 })), "0.00972")
+    assert.strictEqual(await costOf(chat("anthropic", { n: 3 })), "0.00996")
   })
 
   it("of an answer from the cache are 0", async () => {

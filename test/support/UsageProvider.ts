@@ -16,6 +16,7 @@ const anthropicUsage = {
   input_tokens: 500,
   cache_read_input_tokens: 400,
   cache_creation_input_tokens: 100,
+  cache_creation: { ephemeral_5m_input_tokens: 60, ephemeral_1h_input_tokens: 40 },
   output_tokens: 200,
   output_tokens_details: { thinking_tokens: 50 }
 }

@@ -65,6 +65,7 @@ const usageOf = (usage: Fields): ReportedUsage => {
     cachedTokens: cached,
     // 0 is omitted.
     cacheWriteTokens: countAt(usage, "cache_creation_input_tokens") || undefined,
+    cacheWriteHourTokens: countAt(usage, "cache_creation", "ephemeral_1h_input_tokens") || undefined,
     ...(input === undefined
       ? {}
       : { promptTokens: input + cached + (countAt(usage, "cache_creation_input_tokens") ?? 0) }),

@@ -44,6 +44,7 @@ export const makeCounter = (generation: Generation): Counter => {
       completionTokens: reported.completionTokens ?? estimateTokens(bytes),
       cachedTokens: reported.cachedTokens ?? 0,
       ...(reported.cacheWriteTokens === undefined ? {} : { cacheWriteTokens: reported.cacheWriteTokens }),
+      ...(reported.cacheWriteHourTokens === undefined ? {} : { cacheWriteHourTokens: reported.cacheWriteHourTokens }),
       ...(reported.reasoningTokens === undefined ? {} : { reasoningTokens: reported.reasoningTokens })
     })
   }

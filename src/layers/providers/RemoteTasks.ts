@@ -19,6 +19,23 @@ export type Begin = (
   retain: Retain | undefined
 ) => Effect.Effect<unknown, InferenceError.InferenceError, Scope.Scope>
 
+/** Decodes the answer of a task. One that fails costs what its provider has counted. */
+const answerOf = <Input, Output>(
+  usageIn: Dialect["generate"]["usageIn"],
+  task: Task<Input, Output>,
+  input: Input,
+  target: Target,
+  meter: Meter | undefined
+) =>
+(body: unknown) => {
+  const answer = task.answer(body, input, target)
+  if (meter !== undefined && Result.isFailure(answer)) {
+    meter.isSent = false
+    meter.reporter = { usage: () => usageIn(body) }
+  }
+  return answer
+}
+
 /** Runs tasks once their capability is checked. */
 export const makeTasks = (
   { generate: { usageIn } }: Pick<Dialect, "generate">,
@@ -27,17 +44,6 @@ export const makeTasks = (
   begin: Begin
 ) => {
   const { deployment } = target
-
-  /** An answer that fails costs what its provider has counted. */
-  const answerOf =
-    <Input, Output>(task: Task<Input, Output>, input: Input, meter: Meter | undefined) => (body: unknown) => {
-      const answer = task.answer(body, input, target)
-      if (meter !== undefined && Result.isFailure(answer)) {
-        meter.isSent = false
-        meter.reporter = { usage: () => usageIn(body) }
-      }
-      return answer
-    }
 
   const run = <Input, Output>(
     required: EngineCapability,
@@ -53,7 +59,7 @@ export const makeTasks = (
         Result.mapError(task.request(input, target), (reason) => InferenceError.make(exchange.clean(reason)))
       )
       const meter = yield* TaskMeter
-      return yield* exchange.read(call, answerOf(task, input, meter), tested, meter)
+      return yield* exchange.read(call, answerOf(usageIn, task, input, target, meter), tested, meter)
     }))
 
   /** All inputs in one request; one by one if one of them is wrong. */

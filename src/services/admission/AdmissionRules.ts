@@ -58,7 +58,8 @@ export interface Applied {
 /** Whether a rule applies to requests of a subject. */
 export type Covers = (scope: Scope, subject: Subject) => boolean
 
-const limitsRequests = ({ requestsPerDay, requestsPerHour, requestsPerMinute }: Limits): boolean =>
+/** Whether the default limit does not apply. */
+export const limitsRequests = ({ requestsPerDay, requestsPerHour, requestsPerMinute }: Limits): boolean =>
   (requestsPerMinute ?? requestsPerHour ?? requestsPerDay) !== undefined
 
 /** The name of a key's budget, as `key day`: without the key, because names are in metrics. Budgets of one period are numbered. */

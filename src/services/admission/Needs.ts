@@ -29,7 +29,7 @@ const highest = (prices: ReadonlyArray<Price>): Price => {
   const most = (field: keyof Price) =>
     prices.reduce<number>((highest, price) => Math.max(highest, price[field] ?? 0), 0)
   return {
-    input: Math.max(most("input"), most("cachedInput"), most("cacheWrite")),
+    input: Math.max(most("input"), most("cachedInput"), most("cacheWrite"), most("cacheWriteHour")),
     output: Math.max(most("output"), most("reasoning"))
   }
 }

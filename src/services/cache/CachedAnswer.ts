@@ -29,7 +29,9 @@ export interface CachedAnswer {
 type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 
 /** Usage of an answer that costs no computation: every token of the prompt is cached, and none is written. */
-export const cachedUsage = ({ cacheWriteTokens: _, ...usage }: TokenUsage): TokenUsage => ({
+export const cachedUsage = (
+  { cacheWriteHourTokens: _, cacheWriteTokens: __, ...usage }: TokenUsage
+): TokenUsage => ({
   ...usage,
   cachedTokens: usage.promptTokens
 })

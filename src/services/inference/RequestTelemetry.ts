@@ -76,12 +76,14 @@ export const makeStats = (server: Server | undefined): AttemptStats => ({
 
 /** What a provider has reported of an attempt without an answer; tokens that have arrived count, too. */
 const reportedBy = (reported: ReportedUsage, tokens: number): UsedTokens => {
-  const { cacheWriteTokens, cachedTokens = 0, completionTokens = -1, promptTokens, reasoningTokens } = reported
+  const { cacheWriteHourTokens, cacheWriteTokens, cachedTokens = 0, completionTokens = -1 } = reported
+  const { promptTokens, reasoningTokens } = reported
   const usage = { promptTokens, completionTokens: Math.max(0, completionTokens, tokens), cachedTokens }
   return {
     usage: {
       ...usage,
       ...(cacheWriteTokens === undefined ? {} : { cacheWriteTokens }),
+      ...(cacheWriteHourTokens === undefined ? {} : { cacheWriteHourTokens }),
       ...(reasoningTokens === undefined ? {} : { reasoningTokens })
     },
     isEstimated: promptTokens === undefined || completionTokens < tokens
