@@ -6,19 +6,33 @@ import { withClient } from "./Client.ts"
 import { CommandFailed, json, target } from "./Flags.ts"
 import { bytesText, printJson, table } from "./Output.ts"
 
-const printContents = ({ compact, memory, store }: CacheContents) =>
-  Console.log(table([
+const questionTable = ({ bytes, entries, hits, questions }: CacheContents["semantic"]): string => {
+  const listed = questions.map((row) => [
+    row.model,
+    row.tenant === "" ? "(none)" : row.tenant,
+    String(row.entries),
+    bytesText(row.bytes),
+    String(row.hits)
+  ])
+  const all = ["(all)", "", String(entries), bytesText(bytes), String(hits)]
+  return table([["MODEL", "TENANT", "QUESTIONS", "MEMORY", "HITS"], ...listed, all])
+}
+
+const printContents = ({ compact, memory, semantic, store }: CacheContents) => {
+  const tiers = table([
     ["TIER", "ANSWERS", "MEMORY"],
     ["memory", String(memory.entries), bytesText(memory.bytes)],
     ["compact", String(compact.entries), bytesText(compact.bytes)],
     ["store", store ? "kept" : "none", ""]
-  ]))
+  ])
+  return Console.log(semantic.entries === 0 ? tiers : `${tiers}\n\n${questionTable(semantic)}`)
+}
 
 const show = Command.make("show", { ...target, json }, ({ json, ...target }) =>
   Effect.flatMap(
     withClient(target, (client) => client.admin.cache({})),
     (contents) => json ? printJson(contents) : printContents(contents)
-  )).pipe(Command.withDescription("Show how many answers the response cache holds in each tier"))
+  )).pipe(Command.withDescription("Show what the response cache holds in each tier, and for similar requests"))
 
 const selector = (name: string, description: string) =>
   Flag.String(name).pipe(

@@ -106,11 +106,33 @@ describe("the semantic cache of a service", () => {
     assert.deepInclude(row, { endpoint: "embeddings", promptTokens: 7 })
   })
 
-  it("forgets questions with their answers", async () => {
-    const cleared = await invoke(["cache", "clear", "--model", "chat", "--url", service.admin], {
+  const cli = async (...args: ReadonlyArray<string>) => {
+    const { code, stderr, stdout } = await invoke(["cache", ...args, "--url", service.admin], {
       env: { TROUPE_ADMIN_TOKEN: secrets.ADMIN_KEY }
     })
-    assert.strictEqual(cleared.code, 0, cleared.stderr)
+    assert.strictEqual(code, 0, stderr)
+    return stdout
+  }
+
+  it("shows the questions and hits of each tenant of a model", async () => {
+    const rows = (await cli("show")).split("\n").map((row) => row.split(/ {2,}/))
+    const of = (tenant: string) => rows.find(([model, found]) => model === "chat" && found === tenant)
+    assert.deepStrictEqual(of("red"), ["chat", "red", "3", "1584 bytes", "3"])
+    assert.deepStrictEqual(of("blue"), ["chat", "blue", "1", "528 bytes", "0"])
+    const { semantic } = JSON.parse(await cli("show", "--json")) as {
+      readonly semantic: { readonly entries: number; readonly hits: number; readonly questions: ReadonlyArray<object> }
+    }
+    assert.deepInclude(semantic, { entries: 4, hits: 3 })
+    assert.strictEqual(semantic.questions.length, 2)
+  })
+
+  it("forgets questions with their answers, of a tenant or a model", async () => {
+    await cli("clear", "--tenant", "red")
+    const shown = await cli("show")
+    assert.notMatch(shown, /^chat +red /m)
+    assert.match(shown, /^chat +blue /m)
+    await cli("clear", "--model", "chat")
+    assert.notMatch(await cli("show"), /QUESTIONS/)
     assert.strictEqual(await ask("how would I reset my password"), "miss")
   })
 })

@@ -212,7 +212,7 @@ class Tiers {
   }
 
   contents() {
-    return { ...this.#memory.contents(), store: this.#store !== undefined }
+    return { ...this.#memory.contents(), store: this.#store !== undefined, semantic: this.similar.contents }
   }
 }
 

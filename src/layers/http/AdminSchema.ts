@@ -80,13 +80,24 @@ export const Event = Schema.Struct({
 
 const TierContents = Schema.Struct({ entries: Schema.Int, bytes: Schema.Int })
 
+const questions = {
+  ...TierContents.fields,
+  /** Answers that were given to similar requests, since there are questions. */
+  hits: Schema.Int
+}
+
+/** Of one tenant of a model. */
+const QuestionContents = Schema.Struct({ model: Schema.String, tenant: Schema.String, ...questions })
+
 const contents = {
   /** Answers that are ready to be sent. */
   memory: TierContents,
   /** Answers that are kept as text. */
   compact: TierContents,
   /** Whether a database or Redis keeps answers too. */
-  store: Schema.Boolean
+  store: Schema.Boolean,
+  /** Questions of these answers, which similar requests are compared with. */
+  semantic: Schema.Struct({ ...questions, questions: Schema.Array(QuestionContents) })
 }
 
 /** What the response cache holds. */

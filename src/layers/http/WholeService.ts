@@ -6,7 +6,8 @@
  * `make` asks the others, in the process that answers for all of them. The rest is pure.
  */
 import { Effect, Stream } from "effect"
-import type { Contents, Selection } from "../../services/cache/ResponseCache.ts"
+import type { Contents, QuestionContents, Selection, SemanticContents } from "../../services/cache/ResponseCache.ts"
+import { contentsOf } from "../../services/cache/SemanticIndex.ts"
 import type { Models } from "../../services/models/Models.ts"
 import type { Record } from "../../services/routing/DecisionRecord.ts"
 import type { CacheCleared, Circuit, Circuits, Deployment, Deployments } from "./AdminSchema.ts"
@@ -64,12 +65,24 @@ const sumOf = (one: Contents["memory"], other: Contents["memory"]): Contents["me
   bytes: one.bytes + other.bytes
 })
 
+const sumOfQuestions = (one: SemanticContents, other: SemanticContents): SemanticContents => {
+  const all = new Map<string, QuestionContents>()
+  for (const row of [...one.questions, ...other.questions]) {
+    const name = JSON.stringify([row.model, row.tenant])
+    const known = all.get(name)
+    all.set(name, known === undefined ? row : { ...row, ...sumOf(known, row), hits: known.hits + row.hits })
+  }
+  const { questions } = contentsOf([...all.values()])
+  return { ...sumOf(one, other), hits: one.hits + other.hits, questions }
+}
+
 /** What the memory of all processes holds. */
 export const cacheContents = (own: Contents, others: ReadonlyArray<Contents>): Contents =>
   others.reduce((one, other) => ({
     ...one,
     memory: sumOf(one.memory, other.memory),
-    compact: sumOf(one.compact, other.compact)
+    compact: sumOf(one.compact, other.compact),
+    semantic: sumOfQuestions(one.semantic, other.semantic)
   }), own)
 
 /** The latest first. */

@@ -1,4 +1,7 @@
-/** Clears what is no longer right or affordable: answers of a model that was replaced, and memory in an emergency. */
+/**
+ * Clears what is no longer right or affordable: answers of a model that was replaced, questions that it embedded, and memory
+ * in an emergency.
+ */
 import { Effect, Stream, SubscriptionRef } from "effect"
 import { Pressure, sheds } from "../models/MemoryPressure.ts"
 import type { ActorEvent } from "../models/Models.ts"
@@ -37,7 +40,12 @@ export const run = Effect.fnUntraced(function*(cache: ResponseCache["Service"], 
     if (event.state === "ready") lookup.forgetVersions()
     if (!isReplaced) return Effect.void
     const model = registry.models().find(({ deployments }) => deployments.some(({ id }) => id === event.deployment))
-    return model === undefined ? Effect.void : cache.clear({ model: model.name })
+    if (model === undefined) return Effect.void
+    // Another instance may embed questions otherwise.
+    for (const { cache: settings, name } of registry.models()) {
+      if (settings?.semantic?.embeddings === model.name) cache.similar?.clear({ model: name })
+    }
+    return cache.clear({ model: model.name })
   }
   yield* Effect.forkScoped(Stream.runForEach(models.events, replaced))
   yield* Effect.forkScoped(

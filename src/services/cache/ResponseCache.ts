@@ -12,7 +12,7 @@ import type { CachedAnswer } from "./CachedAnswer.ts"
 import type { SemanticIndex } from "./SemanticIndex.ts"
 
 /** The questions of kept answers: see `SemanticIndex`. */
-export type Similar = Pick<SemanticIndex, "add" | "find">
+export type Similar = Pick<SemanticIndex, "add" | "clear" | "count" | "find">
 
 /** An answer, and where it was. */
 export interface Found {
@@ -30,12 +30,33 @@ export interface Selection {
   readonly key?: string | undefined
 }
 
+/** What memory holds of questions. */
+interface Questions {
+  readonly entries: number
+  readonly bytes: number
+  /** Answers that were given to similar requests, since there are questions. */
+  readonly hits: number
+}
+
+/** What memory holds of the questions of one tenant of a model. */
+export interface QuestionContents extends Questions {
+  readonly model: string
+  /** Empty for callers without one. */
+  readonly tenant: string
+}
+
+/** The sums of all questions, and the 100 tenants of models with most. */
+export interface SemanticContents extends Questions {
+  readonly questions: ReadonlyArray<QuestionContents>
+}
+
 /** What memory holds. */
 export interface Contents {
   readonly memory: { readonly entries: number; readonly bytes: number }
   readonly compact: { readonly entries: number; readonly bytes: number }
   /** Whether answers outlive the process. */
   readonly store: boolean
+  readonly semantic: SemanticContents
 }
 
 /** Keeps answers and returns them. */
@@ -67,5 +88,10 @@ export const none: ResponseCache["Service"] = {
   keep: () => {},
   clear: () => Effect.succeed(0),
   turnMemoryOff: () => {},
-  contents: () => ({ memory: { entries: 0, bytes: 0 }, compact: { entries: 0, bytes: 0 }, store: false })
+  contents: () => ({
+    memory: { entries: 0, bytes: 0 },
+    compact: { entries: 0, bytes: 0 },
+    store: false,
+    semantic: { entries: 0, bytes: 0, hits: 0, questions: [] }
+  })
 }

@@ -14,7 +14,7 @@ import type { Clock } from "effect"
 import type { SemanticSettings } from "../../domain/CacheControl.ts"
 import * as Time from "../../domain/Time.ts"
 import { wordsAgree } from "./QuestionFacts.ts"
-import type { Selection } from "./ResponseCache.ts"
+import type { QuestionContents, Selection, SemanticContents } from "./ResponseCache.ts"
 
 /** A question that may have the answer of another one. */
 export interface Question {
@@ -61,6 +61,20 @@ const cosine = (one: Float32Array, other: Float32Array): number => {
   return Math.min(1, sum)
 }
 
+const mostListed = 100
+
+/** The sums of all, and those with most questions. */
+export const contentsOf = (all: ReadonlyArray<QuestionContents>): SemanticContents => {
+  const sum = { entries: 0, bytes: 0, hits: 0 }
+  for (const { bytes, entries, hits } of all) {
+    sum.entries += entries
+    sum.bytes += bytes
+    sum.hits += hits
+  }
+  const listed = all.toSorted((one, other) => other.entries - one.entries).slice(0, mostListed)
+  return { ...sum, questions: listed }
+}
+
 const bytesOf = ({ vector, words }: Question): number => 512 + vector.byteLength + words.byteLength
 
 /** The entries of one tenant and model. */
@@ -68,6 +82,8 @@ class Partition {
   readonly model: string
   readonly tenant: string
   bytes = 0
+  /** Answers that were given to similar questions. */
+  hits = 0
   /** By scope and key, oldest use first. */
   readonly #entries = new Map<string, Entry>()
   readonly #byScope = new Map<string, Set<Entry>>()
@@ -79,6 +95,11 @@ class Partition {
 
   get size(): number {
     return this.#entries.size
+  }
+
+  get contents(): QuestionContents {
+    const { bytes, hits, model, size, tenant } = this
+    return { model, tenant, entries: size, bytes, hits }
   }
 
   /** Those that have not ended, of the question's scope. */
@@ -142,11 +163,9 @@ export class SemanticIndex {
     this.#totalBytes = totalBytes
   }
 
-  /** What memory holds. */
-  get contents(): { readonly entries: number; readonly bytes: number } {
-    let entries = 0
-    for (const { size } of this.#partitions.values()) entries += size
-    return { entries, bytes: this.#bytes }
+  /** What memory holds: in all, and of the tenants and models with most questions. */
+  get contents(): SemanticContents {
+    return contentsOf([...this.#partitions.values()].map(({ contents }) => contents))
   }
 
   /** The nearest question with an answer; undefined if none is near enough, or two answers are nearly as near. */
@@ -168,6 +187,12 @@ export class SemanticIndex {
     if (isUnclear) return undefined
     partition.touch(best.entry)
     return { key: best.entry.key, similarity: best.similarity }
+  }
+
+  /** Counts an answer that was given to a similar question. */
+  count(of: Pick<Question, "model" | "tenant">): void {
+    const partition = this.#partitions.get(this.#nameOf(of))
+    if (partition !== undefined) partition.hits++
   }
 
   /**

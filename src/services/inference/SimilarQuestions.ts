@@ -122,11 +122,12 @@ export class SimilarQuestions {
       const { settings, vector, words } = asked
       const near = this.#similar.find({ model, tenant, scope: asked.scopeOf(weights), words, vector }, settings)
       if (near === undefined) return Effect.undefined
-      return Effect.map(this.#recall(near.key), (found) =>
+      return Effect.map(this.#recall(near.key), (found) => {
         // The scope has the tenant and the model already.
-        found === undefined || found.answer.tenant !== tenant || found.answer.model !== model
-          ? undefined
-          : { found, similarity: near.similarity })
+        if (found === undefined || found.answer.tenant !== tenant || found.answer.model !== model) return undefined
+        this.#similar.count({ model, tenant })
+        return { found, similarity: near.similarity }
+      })
     })
   }
 

@@ -50,10 +50,11 @@ const securityEvents = Metric.counter("llm_security_events_total", {
 })
 
 const cacheBytes = Metric.gauge("llm_cache_bytes", {
-  description: "Memory of the answers in the response cache, by tier"
+  description: "Memory of the response cache, by tier"
 })
 const cacheMemory = Metric.withAttributes(cacheBytes, { tier: "memory" })
 const cacheCompact = Metric.withAttributes(cacheBytes, { tier: "compact" })
+const cacheSemantic = Metric.withAttributes(cacheBytes, { tier: "semantic" })
 
 /** Rows on their way to storage; `store` is the name of the concern. */
 export const storedRows = {
@@ -195,9 +196,10 @@ export const layerSampler = Layer.effectDiscard(
       const engines = statuses.reduce((sum, status) => sum + status.memoryBytes, 0)
       yield* Metric.update(memoryUsage, process.memoryUsage.rss() + engines)
       yield* Metric.update(queueSize, statuses.reduce((sum, status) => sum + status.queued, 0))
-      const { compact, memory } = cache.contents()
+      const { compact, memory, semantic } = cache.contents()
       yield* Metric.update(cacheMemory, memory.bytes)
       yield* Metric.update(cacheCompact, compact.bytes)
+      yield* Metric.update(cacheSemantic, semantic.bytes)
     })
     yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(Defaults.sampleInterval)))
   })

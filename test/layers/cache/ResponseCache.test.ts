@@ -145,7 +145,8 @@ describe("the tiers in memory", () => {
       cache.turnMemoryOff(true)
       yield* keep(cache, "b", say("B"))
       const nothing = { entries: 0, bytes: 0 }
-      assert.deepStrictEqual(cache.contents(), { memory: nothing, compact: nothing, store: false })
+      const semantic = { ...nothing, hits: 0, questions: [] }
+      assert.deepStrictEqual(cache.contents(), { memory: nothing, compact: nothing, store: false, semantic })
       cache.turnMemoryOff(false)
       yield* keep(cache, "c", say("C"))
       assert.strictEqual(recalled(cache, "c"), "memory C")

@@ -2,9 +2,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, PubSub, Stream, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
+import type { CacheSettings } from "../../../src/domain/CacheControl.ts"
+import type { Model } from "../../../src/domain/Deployment.ts"
 import type { CacheLookup } from "../../../src/services/cache/CacheLookup.ts"
 import * as CacheUpkeep from "../../../src/services/cache/CacheUpkeep.ts"
-import type { Selection } from "../../../src/services/cache/ResponseCache.ts"
+import type { Selection, Similar } from "../../../src/services/cache/ResponseCache.ts"
 import { none } from "../../../src/services/cache/ResponseCache.ts"
 import type { Level } from "../../../src/services/models/MemoryPressure.ts"
 import { Pressure } from "../../../src/services/models/MemoryPressure.ts"
@@ -39,6 +41,44 @@ describe("a replaced deployment", () => {
 })
 
 describe("the upkeep of the cache", () => {
+  it.effect("forgets the questions that a replaced model embedded", () =>
+    Effect.gen(function*() {
+      const events = yield* PubSub.unbounded<ActorEvent>()
+      const forgotten: Array<Selection> = []
+      const similar = { clear: (which: Selection) => void forgotten.push(which) } as Similar
+      const semantic = { embeddings: "embedder", threshold: 0.9, margin: 0, timeoutMs: 1, entries: 1, bytes: 1 }
+      const modelOf = (name: string, cache?: CacheSettings): Model => ({
+        name,
+        deployments: [Deployments.deployment(`${name}#0`)],
+        ...(cache === undefined ? {} : { cache })
+      })
+      yield* CacheUpkeep.run({ ...none, similar }, { forgetVersions: () => {} } as CacheLookup).pipe(
+        Effect.provide(Layer.mergeAll(
+          Layer.mock(Models)({
+            tryLease: () => undefined,
+            snapshot: () => ({ queued: 0, state: "ready" }),
+            events: Stream.fromPubSub(events)
+          }),
+          Layer.succeed(
+            Registry.Registry,
+            Registry.make([
+              modelOf("chat", { when: "always", ttlMs: 1, semantic }),
+              modelOf("other", { when: "always", ttlMs: 1, semantic: { ...semantic, embeddings: "another" } }),
+              modelOf("exact", { when: "always", ttlMs: 1 }),
+              modelOf("embedder")
+            ])
+          ),
+          Layer.succeed(Pressure, yield* SubscriptionRef.make<Level>("normal"))
+        ))
+      )
+      yield* TestClock.adjust(0)
+      for (const state of ["ready", "loading", "ready"] as const) {
+        yield* PubSub.publish(events, { deployment: "embedder#0", state, at: 0 } as ActorEvent)
+      }
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(forgotten, [{ model: "chat" }])
+    }).pipe(Effect.scoped))
+
   it.effect("clears a replaced model, reads the files of each that is loaded, and turns memory off in an emergency", () =>
     Effect.gen(function*() {
       const events = yield* PubSub.unbounded<ActorEvent>()

@@ -10,6 +10,7 @@ const megabyte = 1_000_000
 const bounds = { entries: 100, bytes: megabyte }
 const settings = { threshold: 0.9, margin: 0.02 }
 const minute = 60_000
+const nothing = { entries: 0, bytes: 0, hits: 0, questions: [] }
 
 /** The cosine of two is that of the difference of their angles. */
 const question = (angle: number, more: Partial<Question> = {}): Question => ({
@@ -79,9 +80,44 @@ describe("the nearest question", () => {
         assert.strictEqual(found(index, question(0)), "a")
         yield* TestClock.adjust(1)
         assert.isUndefined(found(index, question(0)))
-        assert.deepStrictEqual(index.contents, { entries: 0, bytes: 0 })
+        assert.deepStrictEqual(index.contents, nothing)
       })
     ))
+})
+
+describe("the contents", () => {
+  it.effect("are counted for each tenant of a model, most questions first, with the answers that were given", () =>
+    withIndex((index) => {
+      index.add(question(0, { tenant: "two" }), "a", "A", minute, bounds)
+      index.add(question(0), "b", "B", minute, bounds)
+      index.add(question(0, { scope: "other" }), "c", "C", minute, bounds)
+      index.add(question(0, { model: "more" }), "d", "D", minute, bounds)
+      for (const tenant of ["one", "one", "two", "none"]) index.count({ model: "chat", tenant })
+      const one = { entries: 1, bytes: 524 }
+      const rows = [
+        { model: "chat", tenant: "one", entries: 2, bytes: 1_048, hits: 2 },
+        { model: "chat", tenant: "two", ...one, hits: 1 },
+        { model: "more", tenant: "one", ...one, hits: 0 }
+      ]
+      assert.deepStrictEqual(index.contents, { entries: 4, bytes: 2_096, hits: 3, questions: rows })
+      index.clear({ tenant: "one", model: "chat" })
+      assert.deepStrictEqual(index.contents, { entries: 2, bytes: 1_048, hits: 1, questions: rows.slice(1) })
+      index.clear({ model: "chat" })
+      assert.deepStrictEqual(index.contents.questions, rows.slice(2))
+      index.clear({ tenant: "one" })
+      assert.deepStrictEqual(index.contents, nothing)
+    }))
+
+  it.effect("list the 100 with most questions", () =>
+    withIndex((index) => {
+      for (let tenant = 0; tenant < 150; tenant++) {
+        for (const scope of tenant === 120 ? ["a", "b"] : ["a"]) {
+          index.add(question(0, { tenant: String(tenant), scope }), "a", "A", minute, bounds)
+        }
+      }
+      const { entries, questions } = index.contents
+      assert.deepStrictEqual([entries, questions.length, questions[0]?.tenant], [151, 100, "120"])
+    }))
 })
 
 describe("the bounds", () => {
@@ -139,7 +175,7 @@ describe("the bounds", () => {
             }
             if (action === "off") {
               index.turnOff(true)
-              assert.deepStrictEqual(index.contents, { entries: 0, bytes: 0 })
+              assert.deepStrictEqual(index.contents, nothing)
               index.add(asked, "off", "A", minute, bounds)
               assert.isUndefined(found(index, asked))
               index.turnOff(false)
@@ -148,7 +184,7 @@ describe("the bounds", () => {
             assert.isAtMost(index.contents.entries, 36)
           }
           index.clear({})
-          assert.deepStrictEqual(index.contents, { entries: 0, bytes: 0 })
+          assert.deepStrictEqual(index.contents, nothing)
         }))
       })
     ))

@@ -28,7 +28,12 @@ describe("the sampler", () => {
       snapshot: () => ({ queued: 0, state: "ready" }),
       statuses: Effect.sync(() => statuses)
     })
-    const contents = { memory: { entries: 1, bytes: 5 }, compact: { entries: 2, bytes: 7 }, store: false }
+    const contents = {
+      ...noCache.contents(),
+      memory: { entries: 1, bytes: 5 },
+      compact: { entries: 2, bytes: 7 },
+      semantic: { entries: 3, bytes: 9, hits: 0, questions: [] }
+    }
     const cache = Layer.succeed(ResponseCache, { ...noCache, contents: () => contents })
     return Effect.gen(function*() {
       yield* TestClock.adjust(0)
