@@ -66,7 +66,7 @@ describe("App.layer", () => {
   it.live("serves language models that the program provides beside the models of the settings", () =>
     Effect.gen(function*() {
       const { models } = yield* Registry
-      assert.deepStrictEqual(models().map(({ name }) => name), ["tiny-chat", "echo"])
+      assert.deepStrictEqual(models().map(({ name }) => name), ["tiny-chat", "tiny-embed", "echo"])
       const { generate } = yield* Inference
       const answer = yield* generate({ model: "echo", messages: [{ role: "user", content: "Hello" }] })
       const { decision, ...rest } = answer
@@ -86,7 +86,7 @@ describe("App.layer", () => {
       const { models } = yield* Registry
       const [model, ...others] = models()
       assert.strictEqual(model?.deployments[0].options.engine, "llama")
-      assert.deepStrictEqual(others, [])
+      assert.deepStrictEqual(others.map(({ name }) => name), ["tiny-embed"])
     }).pipe(Effect.provide(App.layer({ languageModels: { "tiny-chat": echo } }))))
 })
 

@@ -68,7 +68,7 @@ describe("run", () => {
   it("lists the available models when one does not exist", async () => {
     const { code, stderr } = await run(["run", "gpt-9", "Hello!"])
     assert.strictEqual(code, 1)
-    assert.strictEqual(stderr, "troupe: The model \"gpt-9\" does not exist. Available models: tiny-chat.\n")
+    assert.strictEqual(stderr, "troupe: The model \"gpt-9\" does not exist. Available models: tiny-chat, tiny-embed.\n")
   })
 
   it("names each option that is out of range", async () => {
@@ -94,11 +94,14 @@ describe("an invalid invocation", () => {
 })
 
 describe("models", () => {
-  it("lists the embedded model as a table and as JSON", async () => {
+  it("lists the embedded models as a table and as JSON", async () => {
     const table = await run(["models"])
-    assert.match(table.stdout, /^MODEL +ENGINE +SOURCE\ntiny-chat +llama +\S+tiny-chat-q8_0\.gguf\n$/)
+    assert.match(
+      table.stdout,
+      /^MODEL +ENGINE +SOURCE\ntiny-chat +llama +\S+tiny-chat-q8_0\.gguf\ntiny-embed +onnx +\S+tiny-embed\n$/
+    )
     const models = JSON.parse((await invoke(["models", "--json"])).stdout) as ReadonlyArray<{ name: string }>
-    assert.deepStrictEqual(models.map(({ name }) => name), ["tiny-chat"])
+    assert.deepStrictEqual(models.map(({ name }) => name), ["tiny-chat", "tiny-embed"])
   })
 })
 
@@ -202,7 +205,7 @@ describe("config", () => {
     assert.strictEqual(code, 0)
     assert.match(
       stdout,
-      /^The configuration is valid\. Environment: test\. Models: tiny-chat\.\n\nMODEL .*\ntiny-chat  512 of 512 tokens  about [\d.]+ MiB: fits the .* available on this machine now .*\.gguf\n$/
+      /^The configuration is valid\. Environment: test\. Models: tiny-chat, tiny-embed\.\n\nMODEL .*\ntiny-chat +512 of 512 tokens  about [\d.]+ MiB: fits the .* available on this machine now .*\.gguf\ntiny-embed +128 of .*\n$/
     )
   })
 
@@ -236,7 +239,7 @@ describe("config", () => {
       writeFileSync(file, text)
       const { code, stderr, stdout } = await invoke(["config", "check", "--config", file])
       assert.strictEqual(code, 0)
-      assert.include(stdout, "Models: tiny-chat.")
+      assert.include(stdout, "Models: tiny-chat, tiny-embed.")
       assert.strictEqual(stderr, `Warning: ${file} is empty. The defaults apply\n`)
     }
   })

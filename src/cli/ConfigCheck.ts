@@ -15,7 +15,7 @@ import { ModelFiles } from "../services/engines/ModelFiles.ts"
 import type { Verdict } from "../services/models/MemoryForecast.ts"
 import * as MemoryForecast from "../services/models/MemoryForecast.ts"
 import * as Shares from "../services/processes/Shares.ts"
-import { nameInStore } from "../services/settings/Resolution.ts"
+import { isReference } from "../services/settings/Resolution.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { Settings, SettingsError } from "../services/settings/Settings.ts"
 import { warningsOf } from "../services/settings/Warnings.ts"
@@ -110,7 +110,7 @@ const checkFiles = Effect.fnUntraced(function*(settings: Resolved) {
   const paths = new Set(missing.map(({ path }) => path))
   const deployments = settings.models.flatMap(({ deployments }) => deployments)
   const candidates = deployments.flatMap(candidatesOf).filter(({ field, place, source }) =>
-    nameInStore(source) === undefined && !paths.has(`${place}.${field}`)
+    !isReference(source) && !paths.has(`${place}.${field}`)
   )
   const looks = yield* Effect.forEach(candidates, look(settings))
   const facts = looks.flatMap((found) => Result.isSuccess(found) ? [found.success] : [])

@@ -147,7 +147,7 @@ describe("errors", () => {
 describe("models.list", () => {
   it("lists the configured models", async () => {
     const { data } = await client.models.list()
-    assert.deepStrictEqual(data.map(({ id }) => id), ["tiny-chat"])
+    assert.deepStrictEqual(data.map(({ id }) => id), ["tiny-chat", "tiny-embed"])
   })
 
   it("finds a model by its name, and responds 404 for an unknown one", async () => {

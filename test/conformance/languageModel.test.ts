@@ -12,7 +12,7 @@ import { deployment, settings } from "../support/Deployments.ts"
 import { engineConformance } from "./engine.ts"
 import { prompts } from "./tinyChat.ts"
 
-const tiny = deployment("tiny-chat#0", { options: embedded })
+const tiny = deployment("tiny-chat#0", { options: embedded["tiny-chat"]!.options })
 
 const tinyChat = AiModel.layer("tiny-chat").pipe(
   Layer.provide(App.runtime),

@@ -83,7 +83,7 @@ const decode = (deployment: object, variables: Readonly<Record<string, string>>)
     environment: "production",
     variables,
     resolvePath: (path) => path,
-    embedded: { engine: "fake" },
+    embedded: {},
     defaultEngineHost: "thread",
     defaultStoreFolder: "/store",
     defaultStorage: "memory",

@@ -6,14 +6,14 @@ import { readFile } from "node:fs/promises"
 import { homedir } from "node:os"
 import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
-import type { Deployment, DeploymentOptions } from "../../domain/Deployment.ts"
+import type { Deployment, EngineDeployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import type { Problem } from "../../domain/Problem.ts"
 import { formatPath } from "../../domain/Problem.ts"
 import * as EngineKinds from "../../services/engines/EngineKinds.ts"
 import { diagnose } from "../../services/settings/Decode.ts"
 import type { ResolveContext } from "../../services/settings/Resolution.ts"
-import { modelWith, nameInStore } from "../../services/settings/Resolution.ts"
+import { isReference, modelWith } from "../../services/settings/Resolution.ts"
 import type { File } from "../../services/settings/Schema.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import { Settings, SettingsError } from "../../services/settings/Settings.ts"
@@ -26,11 +26,15 @@ import { Manifest } from "../../services/store/ModelStore.ts"
 /** The default file, in the current folder. */
 export const defaultFile = "troupe.yaml"
 
-/** `tiny-chat` as this package ships it: small enough for every machine, and fastest on one compute thread. */
-export const embedded: DeploymentOptions = {
-  ...EngineKinds.fromPath(fileURLToPath(new URL("../../../models/tiny-chat-q8_0.gguf", import.meta.url))),
-  slots: 8,
-  threads: 1
+/** The options of a kind that runs on threads. */
+const optionsOf = (path: string): EngineDeployment =>
+  EngineKinds.fromPath(fileURLToPath(new URL(`../../../models/${path}`, import.meta.url)))
+
+/** The models that this package ships: small enough for every machine, and fastest on one compute thread. */
+export const embedded: ResolveContext["embedded"] = {
+  "tiny-chat": { options: { ...optionsOf("tiny-chat-q8_0.gguf"), slots: 8, threads: 1 }, preload: true },
+  // Its engine is a process of its own, which most services that only chat never need.
+  "tiny-embed": { options: { ...optionsOf("tiny-embed"), threads: 1 }, preload: false }
 }
 
 /** The content of `troupe.yaml` as a typed value: the same fields, units and defaults. */
@@ -219,7 +223,7 @@ export const missingFiles = (settings: Resolved): ReadonlyArray<Problem> =>
     deployments.flatMap((deployment, index) =>
       missingOf(deployment)
         // The store reports its own missing and quarantined files.
-        .filter(({ path }) => nameInStore(path) === undefined && !path.startsWith(settings.store.folder))
+        .filter(({ path }) => !isReference(path) && !path.startsWith(settings.store.folder))
         .map(({ expected, place }) => ({
           path: `${formatPath(["models", name, "deployments", index])}.${place}`,
           expected

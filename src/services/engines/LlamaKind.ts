@@ -14,7 +14,10 @@ const name = "llama"
 
 const LlamaOptions = Schema.Struct({
   engine: Schema.Literal(name),
-  file: described("The GGUF file, relative to the configuration file's folder.", Schema.NonEmptyString),
+  file: described(
+    "The GGUF file, relative to the configuration file's folder, or builtin:tiny-chat.",
+    Schema.NonEmptyString
+  ),
   variants: optional(
     "Other sizes of the same model: GGUF files to load when `file` does not fit into memory. Default none.",
     Schema.Array(Schema.NonEmptyString)

@@ -13,7 +13,7 @@ const name = "onnx"
 const OnnxOptions = Schema.Struct({
   engine: Schema.Literal(name),
   folder: described(
-    "The folder (config.json, tokenizer.json, onnx/model.onnx), relative to the configuration file's.",
+    "The folder (config.json, tokenizer.json, onnx/model.onnx), relative to the configuration file's, or builtin:tiny-embed.",
     Schema.NonEmptyString
   ),
   model: optional("The file within onnx/, without .onnx. Default model.", Schema.NonEmptyString),

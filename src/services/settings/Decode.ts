@@ -29,7 +29,7 @@ import { at, isFromOverlay, isMapping, leaves, mapLeaves, overlay, withoutParts 
 import { customStrategyProblems, routingProblems } from "./PolicySettings.ts"
 import * as ProxySettings from "./ProxySettings.ts"
 import type { ResolveContext } from "./Resolution.ts"
-import { missingFromStore, resolve } from "./Resolution.ts"
+import { missingModels, resolve } from "./Resolution.ts"
 import { Source } from "./Schema.ts"
 import type { Environment, Resolved } from "./Settings.ts"
 import { environments } from "./Settings.ts"
@@ -76,7 +76,7 @@ const nameProblems = ({ models }: Source): ReadonlyArray<Problem.KeyedProblem> =
   models !== undefined && Object.keys(models).length === 0
     ? [{
       path: ["models", "deployments"],
-      expected: "Expected at least one model. Remove `models` to use the embedded tiny-chat"
+      expected: "Expected at least one model. Remove `models` to use the embedded models"
     }]
     : Object.entries(models ?? {}).flatMap(([name, { deployments }]) => {
       const expected = nameProblem(name, deployments.filter((options) => !isPlaceholder(options)))
@@ -323,7 +323,7 @@ export const diagnose = (file: Tree, context: ResolveContext): Diagnosis => {
     }
   }
   const settings = source && resolve(source, chosen, context)
-  if (settings !== undefined) problems.push(...missingFromStore(settings.models))
+  if (settings !== undefined) problems.push(...missingModels(settings.models, context))
   const distinct = [...new Map(problems.map((problem) => [Problem.format(problem), problem])).values()]
   return { problems: distinct, settings }
 }

@@ -6,7 +6,7 @@ import type { Deployment, DeploymentOptions, Model } from "../../domain/Deployme
 import type { SpanOrOff } from "../../domain/Fields.ts"
 import * as Problem from "../../domain/Problem.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
-import { mapPaths, pathsOf } from "../engines/EngineKinds.ts"
+import { mapPaths, pathOf, pathsOf } from "../engines/EngineKinds.ts"
 import { languageModel as languageModelKind } from "../engines/LanguageModelKind.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
@@ -20,11 +20,26 @@ import { modelDefaults, serverDefaults } from "./Schema.ts"
 import type { Environment, Resolved } from "./Settings.ts"
 import { redisOf, storageOf } from "./StorageSettings.ts"
 
-const scheme = "store:"
+const nameAfter = (scheme: string) => (path: string): string | undefined =>
+  path.startsWith(scheme) ? path.slice(scheme.length) : undefined
 
 /** The name of `store:<name>`, which stands for a path; undefined for a path. */
-export const nameInStore = (path: string): string | undefined =>
-  path.startsWith(scheme) ? path.slice(scheme.length) : undefined
+export const nameInStore = nameAfter("store:")
+
+/** The name of `builtin:<name>`, which stands for the path of an embedded model; undefined for a path. */
+const nameOfBuiltin = nameAfter("builtin:")
+
+/** Whether a name stands for a path. In resolved settings: of a model that does not exist. */
+export const isReference = (path: string): boolean =>
+  nameInStore(path) !== undefined || nameOfBuiltin(path) !== undefined
+
+/** A model that is part of the package. */
+export interface EmbeddedModel {
+  /** With absolute paths. */
+  readonly options: DeploymentOptions
+  /** Whether a service loads it at start, where no model is configured. */
+  readonly preload: boolean
+}
 
 /** The fields of `process` that are used. */
 export interface Process {
@@ -54,8 +69,8 @@ export interface ResolveContext {
   readonly customStrategies?: boolean | undefined
   /** Makes a path in the file absolute. */
   readonly resolvePath: (path: string) => string
-  /** The deployment of `tiny-chat` when no model is configured. */
-  readonly embedded: DeploymentOptions
+  /** By name: the models when none is configured, and those that `builtin:<name>` stands for. */
+  readonly embedded: Readonly<Record<string, EmbeddedModel>>
   readonly defaultEngineHost: "process" | "thread"
   /** Folder of the model store, absolute. */
   readonly defaultStoreFolder: string
@@ -110,16 +125,23 @@ export const modelWith = (name: string, options: DeploymentOptions): Model =>
 /** The model of a provided language model's name. */
 export const languageModel = (name: string): Model => modelWith(name, { engine: languageModelKind.name, name })
 
+const modelsOfPackage = ({ embedded }: ResolveContext): Readonly<Record<string, ModelSettings>> =>
+  Object.fromEntries(
+    Object.entries(embedded).map(([name, { options, preload }]) =>
+      [name, { ...modelDefaults, preload, deployments: [options] }] as const
+    )
+  )
+
 const modelsOf = (
   source: Source,
   policies: ReadonlyArray<Policy>,
   environment: Environment,
-  { embedded, resolvePath }: ResolveContext
+  context: ResolveContext
 ): ReadonlyArray<Model> =>
-  Object.entries<ModelSettings>(source.models ?? { "tiny-chat": { ...modelDefaults, deployments: [embedded] } }).map(
-    ([name, settings]) =>
-      modelOf(name, settings, resolvePath, policies, modelCacheOf(source.cache, settings.cache ?? {}, environment))
-  )
+  Object.entries<ModelSettings>(source.models ?? modelsOfPackage(context)).map(([name, settings]) => {
+    const cache = modelCacheOf(source.cache, settings.cache ?? {}, environment)
+    return modelOf(name, settings, context.resolvePath, policies, cache)
+  })
 
 const logLevels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
 const defaultLogLevel = { development: "debug", test: "warn", production: "info" } as const
@@ -146,10 +168,16 @@ const serverOf = ({ server }: Source, { resolvePath }: ResolveContext): Resolved
 const storeFolderOf = (source: Source, { defaultStoreFolder, resolvePath }: ResolveContext): string =>
   source.store?.folder === undefined ? defaultStoreFolder : resolvePath(source.store.folder)
 
-/** Replaces names of the store by paths; a name that the store does not have stays. */
-const withStore = (source: Source, context: ResolveContext): ResolveContext => ({
+/** The path of an embedded model. */
+const findBuiltin = ({ embedded }: ResolveContext, name: string): string | undefined =>
+  Object.hasOwn(embedded, name) ? pathOf(embedded[name]!.options) : undefined
+
+/** Replaces names of the store and of embedded models by paths; a name that does not exist stays. */
+const withNames = (source: Source, context: ResolveContext): ResolveContext => ({
   ...context,
   resolvePath: (path) => {
+    const builtin = nameOfBuiltin(path)
+    if (builtin !== undefined) return findBuiltin(context, builtin) ?? path
     const name = nameInStore(path)
     if (name === undefined) return context.resolvePath(path)
     return context.findInStore(storeFolderOf(source, context), name) ?? path
@@ -209,18 +237,26 @@ export const resolve = (
   policies,
   cache: boundsOf(source.cache),
   guard: guardOf(source.guard),
-  models: modelsOf(source, policies, environment, withStore(source, context))
+  models: modelsOf(source, policies, environment, withNames(source, context))
 })
 
-const missingOf = ({ model, options }: Model["deployments"][number], index: number): ReadonlyArray<Problem.Problem> =>
-  pathsOf(options).flatMap(([field, path]) => {
-    const name = nameInStore(path)
-    return name === undefined ? [] : [{
-      path: Problem.formatPath(["models", model, "deployments", index, ...field]),
-      expected: `The store has no model "${name}". Pull it with: troupe models pull <source> --name ${name}`
-    }]
-  })
+const expectedFor = (path: string, { embedded }: ResolveContext): string => {
+  const name = nameInStore(path)
+  return name === undefined
+    ? `Expected an embedded model: ${Object.keys(embedded).map((one) => `builtin:${one}`).join(" or ")}`
+    : `The store has no model "${name}". Pull it with: troupe models pull <source> --name ${name}`
+}
 
-/** Problems of models that the store does not have: references that `resolve` did not replace. */
-export const missingFromStore = (models: ReadonlyArray<Model>): ReadonlyArray<Problem.Problem> =>
-  models.flatMap(({ deployments }) => deployments.flatMap(missingOf))
+/** Problems of models that do not exist: references that `resolve` did not replace. */
+export const missingModels = (
+  models: ReadonlyArray<Model>,
+  context: ResolveContext
+): ReadonlyArray<Problem.Problem> =>
+  models.flatMap(({ deployments }) =>
+    deployments.flatMap(({ model, options }, index) =>
+      pathsOf(options).filter(([, path]) => isReference(path)).map(([field, path]) => ({
+        path: Problem.formatPath(["models", model, "deployments", index, ...field]),
+        expected: expectedFor(path, context)
+      }))
+    )
+  )

@@ -286,7 +286,7 @@ const sections = <S extends Schema.Top>(model: S) => ({
     Schema.Literals(["text", "json"])
   ),
   models: optional(
-    "Models, by the name in requests. Default the embedded tiny-chat.",
+    "Models, by the name in requests. Default the embedded tiny-chat and tiny-embed.",
     Schema.Record(Schema.String, model)
   )
 })

@@ -3,7 +3,8 @@ import { Effect } from "effect"
 import { existsSync, readFileSync } from "node:fs"
 import { mkdir, mkdtemp, realpath, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
-import { isAbsolute, join } from "node:path"
+import { isAbsolute, join, relative } from "node:path"
+import { fileURLToPath } from "node:url"
 import * as SettingsFile from "../../../src/layers/settings/SettingsFile.ts"
 import { pathOf } from "../../../src/services/engines/EngineKinds.ts"
 import { Settings, SettingsError } from "../../../src/services/settings/Settings.ts"
@@ -48,16 +49,17 @@ const ggufMagic = "GGUF"
 
 describe("SettingsFile", () => {
   describe("where there is no file", () => {
-    it.effect("serves the embedded tiny-chat, whose file exists", () =>
+    it.effect("serves the embedded models, whose files exist", () =>
       Effect.gen(function*() {
         yield* enter(yield* folder)
         const { models } = yield* SettingsFile.load()
-        assert.deepStrictEqual(models.map(({ name }) => name), ["tiny-chat"])
+        assert.deepStrictEqual(models.map(({ name }) => name), ["tiny-chat", "tiny-embed"])
         const { options } = models[0]!.deployments[0]
         assert.strictEqual(options.engine, "llama")
         const file = pathOf(options) ?? ""
         assert.isTrue(isAbsolute(file))
         assert.strictEqual(readFileSync(file).subarray(0, 4).toString("latin1"), ggufMagic)
+        assert.deepStrictEqual(models.map(({ deployments: [{ preload }] }) => preload), [true, false])
       }))
 
     it.effect("runs engines on threads by default", () =>
@@ -162,7 +164,7 @@ describe("SettingsFile", () => {
           const file = yield* write(join(yield* folder, "troupe.yaml"), content)
           const { models, server } = yield* SettingsFile.load({ file })
           assert.strictEqual(server.port, 3000)
-          assert.deepStrictEqual(models.map(({ name }) => name), ["tiny-chat"])
+          assert.deepStrictEqual(models.map(({ name }) => name), ["tiny-chat", "tiny-embed"])
         })
     )
 
@@ -251,8 +253,14 @@ describe("SettingsFile", () => {
       }))
   })
 
-  it("the embedded model is in the package", () => {
-    assert.isTrue(SettingsFile.embedded.engine === "llama" && existsSync(pathOf(SettingsFile.embedded) ?? ""))
+  it("the files of the embedded models are in the package", () => {
+    const root = fileURLToPath(new URL("../../..", import.meta.url))
+    const { files } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { readonly files: Array<string> }
+    for (const { options } of Object.values(SettingsFile.embedded)) {
+      const path = relative(root, pathOf(options) ?? "")
+      assert.isTrue(existsSync(join(root, path)))
+      assert.include(files, path)
+    }
   })
 
   it.effect("provides Settings", () =>

@@ -20,7 +20,7 @@ const context: ResolveContext = {
   environment: "test",
   variables: {},
   resolvePath: (path) => path,
-  embedded: { engine: "fake" },
+  embedded: { "tiny-chat": { options: { engine: "fake" }, preload: true } },
   defaultEngineHost: "thread",
   defaultStoreFolder: "/store",
   defaultStorage: "memory",

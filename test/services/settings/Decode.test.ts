@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Redacted } from "effect"
 import { inspect } from "node:util"
 import * as Defaults from "../../../src/domain/Defaults.ts"
+import type { DeploymentOptions, Model } from "../../../src/domain/Deployment.ts"
 import { isRemote } from "../../../src/domain/Deployment.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import { defaultLimit } from "../../../src/services/admission/AdmissionRules.ts"
@@ -197,21 +198,25 @@ describe("a parsed configuration", () => {
       assert.strictEqual(settings.engineHost, "process")
     })
 
-    it("serves the embedded model as tiny-chat", () => {
-      assert.deepStrictEqual(resolved(undefined).models, [{
-        name: "tiny-chat",
+    it("serves the embedded models", () => {
+      const embedded = (name: string, options: DeploymentOptions, preload: boolean): Model => ({
+        name,
         deployments: [{
-          id: "tiny-chat#0",
-          model: "tiny-chat",
-          options: { engine: "llama", file: "/folder/embedded.gguf" },
+          id: `${name}#0`,
+          model: name,
+          options,
           idleUnload: Duration.minutes(10),
-          preload: true,
+          preload,
           pinned: false,
           queueLimit: 512,
           stallAfter: Duration.minutes(2),
           loadTimeout: Duration.minutes(5)
         }]
-      }])
+      })
+      assert.deepStrictEqual(resolved(undefined).models, [
+        embedded("tiny-chat", { engine: "llama", file: "/package/chat.gguf" }, true),
+        embedded("tiny-embed", { engine: "onnx", folder: "/package/embed" }, false)
+      ])
     })
 
     it.each([
@@ -417,6 +422,18 @@ describe("a parsed configuration", () => {
           expected: `${cached} may be only the last entry of \`fallbacks\``
         }
       ])
+    })
+
+    it("finds embedded models by name, and lists them where there is no such model", () => {
+      const { models } = resolved({
+        models: { embedder: { deployments: [{ engine: "onnx", folder: "builtin:tiny-embed" }] } }
+      })
+      assert.deepStrictEqual(models[0]!.deployments[0].options, { engine: "onnx", folder: "/package/embed" })
+      assert.isTrue(models[0]!.deployments[0].preload)
+      assert.deepStrictEqual(problems({ models: { a: { deployments: [llama("builtin:toString")] } } }), [{
+        path: "models.a.deployments[0].file",
+        expected: "Expected an embedded model: builtin:tiny-chat or builtin:tiny-embed"
+      }])
     })
 
     it("finds models of the store by name, and names the command to pull a missing one", () => {

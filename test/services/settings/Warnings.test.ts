@@ -9,7 +9,7 @@ const warnings = (file: unknown): ReadonlyArray<string> => {
     environment: "development",
     variables: { KEY: "a-secret-of-a-caller", PROVIDER: "a-key" },
     resolvePath: (path) => path,
-    embedded: { engine: "fake" },
+    embedded: { "tiny-chat": { options: { engine: "fake" }, preload: true } },
     defaultEngineHost: "process",
     defaultStoreFolder: "/store",
     defaultStorage: "memory",

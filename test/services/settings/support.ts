@@ -9,8 +9,11 @@ import type { Resolved } from "../../../src/services/settings/Settings.ts"
 export const contextWith = (over: Partial<ResolveContext> = {}): ResolveContext => ({
   environment: "development",
   variables: {},
-  resolvePath: (path) => `/folder/${path}`,
-  embedded: { engine: "llama", file: "embedded.gguf" },
+  resolvePath: (path) => path.startsWith("/") ? path : `/folder/${path}`,
+  embedded: {
+    "tiny-chat": { options: { engine: "llama", file: "/package/chat.gguf" }, preload: true },
+    "tiny-embed": { options: { engine: "onnx", folder: "/package/embed" }, preload: false }
+  },
   defaultEngineHost: "process",
   defaultStoreFolder: "/store",
   defaultStorage: "memory",

@@ -1,0 +1,92 @@
+/** The embedding model of the package: a service without a configuration, and the semantic cache over it. */
+import { assert } from "@effect/vitest"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import { nearMisses, paraphrases, unseenNearMisses } from "../support/QuestionPairs.ts"
+import type { Service } from "../support/Service.ts"
+import { startService } from "../support/Service.ts"
+import { cosine } from "../support/Similarity.ts"
+
+const post = (url: string, path: string, body: object) =>
+  fetch(`${url}${path}`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body)
+  })
+
+describe("a service without models in its configuration", () => {
+  let service: Service
+
+  beforeAll(async () => {
+    service = await startService("storage: { type: memory }")
+  }, 60_000)
+
+  afterAll(() => service.stop())
+
+  const stateOf = async (model: string) => {
+    const response = await fetch(`${service.admin}/admin/deployments`)
+    const { deployments } = await response.json() as {
+      readonly deployments: ReadonlyArray<{ readonly deployment: string; readonly state: string }>
+    }
+    return deployments.find(({ deployment }) => deployment === `${model}#0`)?.state
+  }
+
+  it("loads the embedding model at its first request", async () => {
+    assert.strictEqual(await stateOf("tiny-chat"), "ready")
+    assert.strictEqual(await stateOf("tiny-embed"), "cold")
+    const input = ["How do I reset my password?", "I forgot my password. What can I do?", "Lions hunt at night."]
+    const response = await post(service.url, "/v1/embeddings", { model: "tiny-embed", input })
+    const text = await response.text()
+    assert.strictEqual(response.status, 200, text)
+    const { data, usage } = JSON.parse(text) as {
+      readonly data: ReadonlyArray<{ readonly embedding: ReadonlyArray<number> }>
+      readonly usage: unknown
+    }
+    const [question, same, other] = data.map(({ embedding }) => embedding)
+    assert.isAbove(cosine(question!, same!), 0.8)
+    assert.isBelow(cosine(question!, other!), 0.3)
+    assert.deepStrictEqual(usage, { prompt_tokens: 25, total_tokens: 25 })
+    assert.strictEqual(await stateOf("tiny-embed"), "ready")
+  })
+})
+
+describe("the semantic cache with the embedding model of the package", () => {
+  let service: Service
+
+  beforeAll(async () => {
+    service = await startService(`
+storage: { type: memory }
+limits: { default: false }
+models:
+  fake/chat:
+    cache: { when: always, semantic: { embeddings: embedder, threshold: 0.9, timeout: 30 seconds } }
+    deployments: [{ engine: fake }]
+  embedder:
+    deployments: [{ engine: onnx, folder: "builtin:tiny-embed" }]
+`)
+  }, 60_000)
+
+  afterAll(() => service.stop())
+
+  /** How the cache takes part in the second of two questions, that no others are compared with. */
+  const second = async ([one, other]: readonly [string, string], system: string) => {
+    const ask = async (content: string) => {
+      const messages = [{ role: "system", content: system }, { role: "user", content }]
+      const response = await post(service.url, "/v1/chat/completions", { model: "fake/chat", messages })
+      assert.strictEqual(response.status, 200, await response.text())
+      return response.headers.get("x-troupe-cache-tier") ?? response.headers.get("x-troupe-cache")
+    }
+    assert.strictEqual(await ask(one), "miss")
+    return ask(other)
+  }
+
+  it("gives no question the answer of one with another answer", async () => {
+    for (const [index, pair] of [...nearMisses, ...unseenNearMisses].entries()) {
+      assert.strictEqual(await second(pair, `near ${index}`), "miss", pair.join(" / "))
+    }
+  }, 60_000)
+
+  it("finds most questions in other words", async () => {
+    const found = await Promise.all(paraphrases.map((pair, index) => second(pair, `same ${index}`)))
+    assert.isAtLeast(found.filter((tier) => tier === "semantic").length, 11)
+  }, 60_000)
+})
