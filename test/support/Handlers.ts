@@ -10,27 +10,12 @@ import * as AnthropicRoutes from "../../src/layers/http/AnthropicRoutes.ts"
 import { TypedApi } from "../../src/layers/http/Api.ts"
 import * as OpenAiRoutes from "../../src/layers/http/OpenAiRoutes.ts"
 import * as ServiceRoutes from "../../src/layers/http/ServiceRoutes.ts"
-import { none as noCache, ResponseCache } from "../../src/services/cache/ResponseCache.ts"
-import { none, Providers } from "../../src/services/engines/Providers.ts"
-import * as Breaker from "../../src/services/health/Breaker.ts"
-import { Readiness } from "../../src/services/health/Readiness.ts"
 import type { Status } from "../../src/services/health/Readiness.ts"
-import { Inference } from "../../src/services/inference/Inference.ts"
-import * as VirtualKeys from "../../src/services/keys/VirtualKeys.ts"
-import * as Ledger from "../../src/services/ledger/Ledger.ts"
+import type { Inference } from "../../src/services/inference/Inference.ts"
 import { ByteBudget, RequestBytes } from "../../src/services/limits/RequestLimits.ts"
-import { Models } from "../../src/services/models/Models.ts"
-import * as Registry from "../../src/services/models/Registry.ts"
-import * as DecisionLog from "../../src/services/routing/DecisionLog.ts"
-import { Router } from "../../src/services/routing/Router.ts"
-import { defaultServer } from "../../src/services/settings/Resolution.ts"
-import { Settings } from "../../src/services/settings/Settings.ts"
+import { httpServices } from "./HttpServices.ts"
 
 const routing = { routerConfig: ServiceRoutes.routerConfig }
-
-const notRouted = () => {
-  throw new Error("No request is routed.")
-}
 
 export interface Stand {
   readonly inference: Partial<Inference["Service"]>
@@ -61,30 +46,10 @@ export const withHandler = async <A>(
   ) => Promise<A>
 ): Promise<A> => {
   const witness = makeWitness()
+  const server = { maxBodyBytes: 1000, shutdownGrace: Duration.seconds(1) }
   const services = Layer.mergeAll(
-    Layer.mock(Inference)(inference),
-    Layer.succeed(Registry.Registry, Registry.make([])),
-    Layer.succeed(ResponseCache, noCache),
-    Layer.mock(Router)({
-      route: notRouted,
-      preview: notRouted,
-      noteFailure: () => {},
-      measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
-    }),
-    Breaker.layer,
-    DecisionLog.layer,
-    Layer.mock(Models)({ tryLease: () => undefined, snapshot: () => ({ queued: 0, state: "ready" }) }),
-    Layer.succeed(Providers, none),
-    Layer.succeed(Readiness, { status }),
+    httpServices({ inference, server, status }),
     Layer.sync(RequestBytes, () => new ByteBudget(1e6)),
-    Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
-    Layer.succeed(Ledger.Ledger, Ledger.none),
-    Layer.succeed(
-      Settings,
-      {
-        server: { ...defaultServer, port: 0, maxBodyBytes: 1000, shutdownGrace: Duration.seconds(1) }
-      } as Settings["Service"]
-    ),
     HttpServer.layerServices
   )
   const routes = Layer.mergeAll(

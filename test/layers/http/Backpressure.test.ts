@@ -5,24 +5,10 @@ import { connect } from "node:net"
 import { describe } from "vitest"
 import type { Event } from "../../../src/domain/Inference.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
-import { none as noCache, ResponseCache } from "../../../src/services/cache/ResponseCache.ts"
-import { none, Providers } from "../../../src/services/engines/Providers.ts"
-import * as Breaker from "../../../src/services/health/Breaker.ts"
-import { Readiness } from "../../../src/services/health/Readiness.ts"
-import { deliverOpened, Inference } from "../../../src/services/inference/Inference.ts"
-import * as VirtualKeys from "../../../src/services/keys/VirtualKeys.ts"
-import * as Ledger from "../../../src/services/ledger/Ledger.ts"
-import { Models } from "../../../src/services/models/Models.ts"
-import * as Registry from "../../../src/services/models/Registry.ts"
-import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
-import { Router } from "../../../src/services/routing/Router.ts"
-import { defaultServer } from "../../../src/services/settings/Resolution.ts"
-import { Settings } from "../../../src/services/settings/Settings.ts"
+import type { Inference } from "../../../src/services/inference/Inference.ts"
+import { deliverOpened } from "../../../src/services/inference/Inference.ts"
+import { httpServices } from "../../support/HttpServices.ts"
 import { until } from "../../support/Service.ts"
-
-const notRouted = () => {
-  throw new Error("No request is routed.")
-}
 
 const kibibyte = "x".repeat(1024)
 
@@ -52,31 +38,7 @@ const setup = () => {
         })
       )
   }
-  const layer = Server.layer.pipe(Layer.provide(Layer.mergeAll(
-    Layer.mock(Inference)(inference),
-    Layer.succeed(Registry.Registry, Registry.make([])),
-    Layer.succeed(ResponseCache, noCache),
-    Layer.mock(Router)({
-      route: notRouted,
-      preview: notRouted,
-      noteFailure: () => {},
-      measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
-    }),
-    Breaker.layer,
-    DecisionLog.layer,
-    Layer.mock(Models)({
-      tryLease: () => undefined,
-      snapshot: () => ({ queued: 0, state: "ready" }),
-      stop: Effect.void,
-      stopLoads: Effect.void
-    }),
-    Layer.succeed(Providers, none),
-    Layer.succeed(Readiness, { status: "ready" }),
-    Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
-    Layer.succeed(Ledger.Ledger, Ledger.none),
-    Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])
-  )))
-  return { state, layer }
+  return { state, layer: Server.layer.pipe(Layer.provide(httpServices({ inference }))) }
 }
 
 const requestOf = (model: string): string => {

@@ -7,24 +7,9 @@ import type { Answer } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import { makeDialectOf } from "../../../src/layers/http/Dialect.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
-import { none as noCache, ResponseCache } from "../../../src/services/cache/ResponseCache.ts"
-import { none, Providers } from "../../../src/services/engines/Providers.ts"
-import * as Breaker from "../../../src/services/health/Breaker.ts"
-import { Readiness } from "../../../src/services/health/Readiness.ts"
-import { Inference } from "../../../src/services/inference/Inference.ts"
-import * as VirtualKeys from "../../../src/services/keys/VirtualKeys.ts"
-import * as Ledger from "../../../src/services/ledger/Ledger.ts"
-import { Models } from "../../../src/services/models/Models.ts"
 import { Registry } from "../../../src/services/models/Registry.ts"
-import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
-import { Router } from "../../../src/services/routing/Router.ts"
-import { defaultServer } from "../../../src/services/settings/Resolution.ts"
-import { Settings } from "../../../src/services/settings/Settings.ts"
+import { httpServices } from "../../support/HttpServices.ts"
 import * as PlainDialect from "../../support/PlainDialect.ts"
-
-const notRouted = () => {
-  throw new Error("No request is routed.")
-}
 
 const answer: Answer = {
   text: "Hello.",
@@ -38,36 +23,17 @@ const answer: Answer = {
 
 const model = { name: "m" } as Model
 
-const server = Server.make([...Server.dialects, PlainDialect.dialect]).pipe(Layer.provide(Layer.mergeAll(
-  Layer.mock(Inference)({ generate: () => Effect.succeed(answer) }),
-  Layer.mock(Registry)({
-    models: () => [model],
-    find: (name) =>
-      name === "m" ? Result.succeed(model) : Result.fail(
-        InferenceError.make(new InferenceError.ModelNotFound({ model: name, available: ["m"] }))
-      )
-  }),
-  Layer.succeed(ResponseCache, noCache),
-  Layer.mock(Router)({
-    route: notRouted,
-    preview: notRouted,
-    noteFailure: () => {},
-    measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
-  }),
-  Breaker.layer,
-  DecisionLog.layer,
-  Layer.mock(Models)({
-    tryLease: () => undefined,
-    snapshot: () => ({ queued: 0, state: "ready" }),
-    stop: Effect.void,
-    stopLoads: Effect.void
-  }),
-  Layer.succeed(Providers, none),
-  Layer.sync(Readiness, () => ({ status: "ready" as const })),
-  Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
-  Layer.succeed(Ledger.Ledger, Ledger.none),
-  Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])
-)))
+const registry = Layer.mock(Registry)({
+  models: () => [model],
+  find: (name) =>
+    name === "m" ? Result.succeed(model) : Result.fail(
+      InferenceError.make(new InferenceError.ModelNotFound({ model: name, available: ["m"] }))
+    )
+})
+
+const server = Server.make([...Server.dialects, PlainDialect.dialect]).pipe(
+  Layer.provide(httpServices({ inference: { generate: () => Effect.succeed(answer) }, registry }))
+)
 
 /** The raw response to a request line. */
 const raw = (port: number, line: string): Promise<string> =>

@@ -12,28 +12,14 @@ import type { Event, Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import { NodeExchange } from "../../../src/layers/http/NodeServer.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
-import { none as noCache, ResponseCache } from "../../../src/services/cache/ResponseCache.ts"
-import { none, Providers } from "../../../src/services/engines/Providers.ts"
-import * as Breaker from "../../../src/services/health/Breaker.ts"
-import { Readiness } from "../../../src/services/health/Readiness.ts"
-import { deliverOpened, Inference } from "../../../src/services/inference/Inference.ts"
-import * as VirtualKeys from "../../../src/services/keys/VirtualKeys.ts"
-import * as Ledger from "../../../src/services/ledger/Ledger.ts"
+import type { Inference } from "../../../src/services/inference/Inference.ts"
+import { deliverOpened } from "../../../src/services/inference/Inference.ts"
 import type { ByteBudget } from "../../../src/services/limits/RequestLimits.ts"
 import { RequestBytes } from "../../../src/services/limits/RequestLimits.ts"
-import { Models } from "../../../src/services/models/Models.ts"
-import * as Registry from "../../../src/services/models/Registry.ts"
-import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
-import { Router } from "../../../src/services/routing/Router.ts"
-import { defaultServer } from "../../../src/services/settings/Resolution.ts"
-import { Settings } from "../../../src/services/settings/Settings.ts"
+import { httpServices } from "../../support/HttpServices.ts"
 import { until } from "../../support/Service.ts"
 
 const maxBodyBytes = 10_000
-
-const notRouted = () => {
-  throw new Error("No request is routed.")
-}
 
 const usage = { promptTokens: 1, completionTokens: 1, cachedTokens: 0 }
 const text: Event = { type: "text", text: "short", tokens: 1 }
@@ -100,43 +86,17 @@ interface Running {
 /** Spans of another tracer begin in Effect's server: with one, all requests go to the router. */
 const otherTracer = Tracer.make({ span: (options) => new Tracer.NativeSpan(options) })
 
-const start = (scope: Scope.Scope, tracer: Tracer.Tracer) => {
+const start = (scope: Scope.Scope, tracer: Tracer.Tracer, bodyTimeout: Duration.Duration) => {
   const seen: Array<string> = []
-  const settings = {
-    ...defaultServer,
-    port: 0,
-    admin: { socket: false },
+  const server = {
+    admin: { socket: false as const },
     maxBodyBytes,
     maxRequestMemory: 4 * maxBodyBytes,
-    bodyTimeout: Duration.millis(50),
+    bodyTimeout,
     cors: { origins: ["https://app.example"] }
   }
   const layer = Server.make(Server.dialects).pipe(
-    Layer.provide(Layer.mergeAll(
-      Layer.mock(Inference)(inferenceOf(seen)),
-      Layer.succeed(Registry.Registry, Registry.make([])),
-      Layer.succeed(ResponseCache, noCache),
-      Layer.mock(Router)({
-        route: notRouted,
-        preview: notRouted,
-        noteFailure: () => {},
-        measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
-      }),
-      Breaker.layer,
-      DecisionLog.layer,
-      Layer.mock(Models)({
-        tryLease: () => undefined,
-        snapshot: () => ({ queued: 0, state: "ready" }),
-        stop: Effect.void,
-        stopLoads: Effect.void
-      }),
-      Layer.succeed(Providers, none),
-      Layer.succeed(Readiness, { status: "ready" }),
-      Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
-      Layer.succeed(Ledger.Ledger, Ledger.none),
-      Logger.layer([]),
-      Layer.succeed(Settings, { server: settings } as unknown as Settings["Service"])
-    )),
+    Layer.provide([httpServices({ inference: inferenceOf(seen), server }), Logger.layer([])]),
     Layer.provide(Layer.succeed(Tracer.Tracer, tracer))
   )
   return Effect.map(Layer.buildWithScope(layer, scope), (context): Running => {
@@ -145,12 +105,25 @@ const start = (scope: Scope.Scope, tracer: Tracer.Tracer) => {
   })
 }
 
+/** Servers with the same settings; the requests to one go to the router. */
+interface Pair {
+  readonly direct: Running
+  readonly routed: Running
+}
+
+const startPair = (scope: Scope.Scope, bodyTimeout: Duration.Duration): Promise<Pair> =>
+  Effect.runPromise(Effect.all({
+    direct: start(scope, Tracer.nativeTracer, bodyTimeout),
+    routed: start(scope, otherTracer, bodyTimeout)
+  }))
+
 const scope = Scope.makeUnsafe()
-let direct: Running
-let routed: Running
+let patient: Pair
+/** Of bodies that stop: any other body could be late too, on a busy machine. */
+let impatient: Pair
 beforeAll(async () => {
-  direct = await Effect.runPromise(start(scope, Tracer.nativeTracer))
-  routed = await Effect.runPromise(start(scope, otherTracer))
+  patient = await startPair(scope, Duration.minutes(10))
+  impatient = await startPair(scope, Duration.millis(50))
 })
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
@@ -277,7 +250,6 @@ const conversationsOf = (path: string): Record<string, readonly [way: string, st
       await held()
       send(request.slice(-5))
     }],
-    "a body that stops": ["", 408, said(ask().slice(0, -5))],
     "a malformed chunk": ["", 400, said(headOf(`POST ${path}`, [chunked, close]), "xyz\r\n")],
     "a client that expects 100": ["routed", 100, async ({ received, send }) => {
       send(headOf(`POST ${path}`, [lengthOf(bodyOf("answers")), ["Expect", "100-continue"], close]))
@@ -386,15 +358,25 @@ const choices: Record<string, readonly [way: string, status: number, act: Conver
   )
 )
 
+/** Checks that both servers send the same response, with this status. */
+const expectSame = async ({ direct, routed }: Pair, status: number, act: Conversation) => {
+  const received = await converse(direct, act)
+  const expected = await converse(routed, act)
+  await until(() => direct.seen.length === routed.seen.length ? true : undefined)
+  assert.strictEqual(normalized(received), normalized(expected))
+  assert.strictEqual(Number(received.split(" ", 2)[1] ?? 0), status)
+  assert.deepStrictEqual(direct.seen.map((one) => one.replace(/^direct/, "routed")), routed.seen)
+}
+
 describe.each(paths)("a request at %s", (path) => {
   const conversations = { ...conversationsOf(path), ...(path === "/v1/chat/completions" ? choices : {}) }
   it.each(Object.entries(conversations))("gets the router's response: %s", async (_, [way, status, act]) => {
-    const received = await converse(direct, act)
-    const expected = await converse(routed, act)
-    await until(() => direct.seen.length === routed.seen.length ? true : undefined)
-    assert.strictEqual(normalized(received), normalized(expected))
-    assert.strictEqual(Number(received.split(" ", 2)[1] ?? 0), status)
-    assert.deepStrictEqual(direct.seen.map((one) => one.replace(/^direct/, "routed")), routed.seen)
-    assert.strictEqual(direct.seen[0]?.split(" ")[0] ?? "", way)
+    await expectSame(patient, status, act)
+    assert.strictEqual(patient.direct.seen[0]?.split(" ")[0] ?? "", way)
+  })
+
+  it("gets the router's response: a body that stops", async () => {
+    await expectSame(impatient, 408, said(post(path, bodyOf("answers"), json).slice(0, -5)))
+    assert.isEmpty(impatient.direct.seen)
   })
 })

@@ -8,27 +8,13 @@ import { connect } from "node:net"
 import type { Event } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
-import { none as noCache, ResponseCache } from "../../../src/services/cache/ResponseCache.ts"
-import { none, Providers } from "../../../src/services/engines/Providers.ts"
-import * as Breaker from "../../../src/services/health/Breaker.ts"
-import { Readiness } from "../../../src/services/health/Readiness.ts"
-import { deliverOpened, Inference } from "../../../src/services/inference/Inference.ts"
-import * as VirtualKeys from "../../../src/services/keys/VirtualKeys.ts"
-import * as Ledger from "../../../src/services/ledger/Ledger.ts"
+import type { Inference } from "../../../src/services/inference/Inference.ts"
+import { deliverOpened } from "../../../src/services/inference/Inference.ts"
 import type { ByteBudget } from "../../../src/services/limits/RequestLimits.ts"
 import { RequestBytes } from "../../../src/services/limits/RequestLimits.ts"
-import { Models } from "../../../src/services/models/Models.ts"
-import * as Registry from "../../../src/services/models/Registry.ts"
-import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
-import { Router } from "../../../src/services/routing/Router.ts"
-import { defaultServer } from "../../../src/services/settings/Resolution.ts"
-import { Settings } from "../../../src/services/settings/Settings.ts"
+import { httpServices } from "../../support/HttpServices.ts"
 import { head, last } from "../../support/RawHttp.ts"
 import { until } from "../../support/Service.ts"
-
-const notRouted = () => {
-  throw new Error("No request is routed.")
-}
 
 /** Bytes of every body, except those that are rejected for their size. */
 const size = 4_000
@@ -48,54 +34,18 @@ const outcomes = {
 
 type Outcome = keyof typeof outcomes
 
-const layerOf = () =>
-  Server.layer.pipe(Layer.provide(Layer.mergeAll(
-    Layer.mock(Inference)({
-      deliver: ({ model }, sink) =>
-        deliverOpened(
-          sink,
-          Effect.succeed({
-            deployment: `${model}#0`,
-            attempts: 1,
-            decision: "dec-1",
-            events: outcomes[model as Outcome]
-          })
-        )
-    }),
-    Layer.succeed(Registry.Registry, Registry.make([])),
-    Layer.succeed(ResponseCache, noCache),
-    Layer.mock(Router)({
-      route: notRouted,
-      preview: notRouted,
-      noteFailure: () => {},
-      measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
-    }),
-    Breaker.layer,
-    DecisionLog.layer,
-    Layer.mock(Models)({
-      tryLease: () => undefined,
-      snapshot: () => ({ queued: 0, state: "ready" }),
-      stop: Effect.void,
-      stopLoads: Effect.void
-    }),
-    Layer.succeed(Providers, none),
-    Layer.succeed(Readiness, { status: "ready" }),
-    Logger.layer([]),
-    Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
-    Layer.succeed(Ledger.Ledger, Ledger.none),
-    Layer.succeed(
-      Settings,
-      {
-        server: {
-          ...defaultServer,
-          port: 0,
-          admin: { socket: false },
-          maxRequestMemory: limit,
-          maxBodyBytes: 2 * limit
-        }
-      } as Settings["Service"]
+const inference: Partial<Inference["Service"]> = {
+  deliver: ({ model }, sink) =>
+    deliverOpened(
+      sink,
+      Effect.succeed({ deployment: `${model}#0`, attempts: 1, decision: "dec-1", events: outcomes[model as Outcome] })
     )
-  )))
+}
+
+const layerOf = () => {
+  const server = { admin: { socket: false as const }, maxRequestMemory: limit, maxBodyBytes: 2 * limit }
+  return Server.layer.pipe(Layer.provide([httpServices({ inference, server }), Logger.layer([])]))
+}
 
 const bodyOf = (model: Outcome): string => {
   const body = JSON.stringify({ model, stream: true, messages: [{ role: "user", content: "" }] })

@@ -14,6 +14,14 @@ const perHour: LimitRule = {
   mode: "enforced"
 }
 
+const tokens: LimitRule = {
+  id: "tokens",
+  name: "tokens",
+  by: ["key"],
+  limits: { tokensPerMinute: 1_000 },
+  mode: "enforced"
+}
+
 const taken = (outcome: ReturnType<RateWindows["take"]>): Taken => {
   assert.instanceOf(outcome, Taken)
   return outcome
@@ -79,13 +87,6 @@ describe("RateWindows", () => {
 
   it("counts tokens by the estimate at first, and by what was used at the end", () => {
     const limits = new RateWindows()
-    const tokens: LimitRule = {
-      id: "tokens",
-      name: "tokens",
-      by: ["key"],
-      limits: { tokensPerMinute: 1_000 },
-      mode: "enforced"
-    }
     const one = taken(limits.take([tokens], subject, 900, 0))
     assert.deepInclude(limits.take([tokens], subject, 200, 1), { limit: "tokensPerMinute", remaining: 100 })
     one.release(100)
@@ -95,13 +96,6 @@ describe("RateWindows", () => {
 
   it("does not correct a window that began after the request", () => {
     const limits = new RateWindows()
-    const tokens: LimitRule = {
-      id: "tokens",
-      name: "tokens",
-      by: ["key"],
-      limits: { tokensPerMinute: 1_000 },
-      mode: "enforced"
-    }
     const long = taken(limits.take([tokens], subject, 500, 0))
     const next = taken(limits.take([tokens], subject, 600, 60_000))
     long.release(0)
@@ -125,7 +119,6 @@ describe("RateWindows", () => {
   })
 
   it("says that no wait helps a request above the limit itself", () => {
-    const tokens: LimitRule = { ...perHour, limits: { tokensPerMinute: 1_000 } }
     const rejected = new RateWindows().take([tokens], subject, 1_001, 0)
     assert.deepInclude(rejected, { needed: 1_001, resetMs: Number.POSITIVE_INFINITY })
   })
