@@ -203,8 +203,8 @@ const encodeSlashes = (path: string): string => {
 
 const decodes = (text: string): boolean => {
   try {
-    decodeURIComponent(text)
-    return true
+    // The bundler drops the call if its result is not used.
+    return decodeURIComponent(text).length <= text.length
   } catch {
     return false
   }
