@@ -49,14 +49,17 @@ const usedUndici: Plugin = {
   name: "used-undici",
   load: {
     filter: { id: /\/platform-node\/dist\/Undici\.js$/ },
-    handler: () =>
-      `import requests from "undici/lib/api/index.js"
+    handler: () => ({
+      code: `import requests from "undici/lib/api/index.js"
 import Dispatcher from "undici/lib/dispatcher/dispatcher.js"
 Object.assign(Dispatcher.prototype, requests)
 export { default as Agent } from "undici/lib/dispatcher/agent.js"
 export { default as Pool } from "undici/lib/dispatcher/pool.js"
 export { default as ProxyAgent } from "undici/lib/dispatcher/proxy-agent.js"
-`
+`,
+      // The package says that none of its modules has any.
+      moduleSideEffects: true
+    })
   }
 }
 
