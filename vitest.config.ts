@@ -8,10 +8,10 @@ if (!process.argv.includes("--coverage")) {
   process.env["NODE_COMPILE_CACHE"] ??= fileURLToPath(new URL("node_modules/.cache/compiled", import.meta.url))
 }
 
-/** Files that start processes or load models: they have a worker process of their own, and run first. */
+/** Files that mock modules or load models in their worker process: they have one of their own. */
 const isolated = [
-  "test/*.test.ts",
-  "test/{clients,conformance,service}/**/*.test.ts",
+  "test/{App,AppParts,Troupe,cli}.test.ts",
+  "test/conformance/**/*.test.ts",
   "test/cli/{Models,PullProgress}.test.ts",
   "test/layers/{engines,persistence}/**/*.test.ts",
   "test/workers/*.test.ts",
@@ -35,8 +35,11 @@ export default defineConfig({
     // Most tests start processes or load models, on machines with two cores: the limit finds what hangs.
     testTimeout: 60_000,
     hookTimeout: 60_000,
-    maxWorkers: 2,
-    globalSetup: "test/support/StoresLeftOut.ts",
+    // More than there are cores: most tests wait for a process or a timeout some of the time.
+    maxWorkers: 3,
+    // Of concurrent tests in a file; most wait for the timeout of a fault.
+    maxConcurrency: 20,
+    globalSetup: ["test/support/Bundle.ts", "test/support/StoresLeftOut.ts"],
     sequence: { sequencer: LongFirst },
     projects: [
       { extends: true, test: { name: "isolated", include: isolated } },

@@ -78,9 +78,16 @@ describe("run", () => {
   })
 })
 
+/** The entry is part of the commands that are shown. */
+const runSources = (args: ReadonlyArray<string>, { cwd }: { readonly cwd: string }) => run(args, { cwd, entry: main })
+
 describe("an invalid invocation", () => {
   it.each([
-    ["runn", "troupe: Unknown subcommand \"runn\" for \"troupe\". Did you mean run? See: node main.ts --help\n", run],
+    [
+      "runn",
+      "troupe: Unknown subcommand \"runn\" for \"troupe\". Did you mean run? See: node main.ts --help\n",
+      runSources
+    ],
     [
       "serve --prot 3",
       "troupe: Unrecognized flag: --prot in command troupe serve. Did you mean --port? See: node main.ts serve --help\n",
@@ -527,7 +534,7 @@ describe("help", () => {
   }
 
   it("shows commands that can be typed in the current folder", async () => {
-    const { stdout } = await run(["serve", "--help"], { cwd: fileURLToPath(new URL("..", import.meta.url)) })
+    const { stdout } = await runSources(["serve", "--help"], { cwd: fileURLToPath(new URL("..", import.meta.url)) })
     assert.match(stdout, /^ +npm run troupe -- serve \[flags\]$/m)
     assert.include(stdout, "npm run troupe -- serve --port 8080 --config ./troupe.yaml")
     assert.notMatch(stdout, /^ *troupe serve/m)

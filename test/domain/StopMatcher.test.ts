@@ -45,7 +45,7 @@ const cut = (text: string, lengths: ReadonlyArray<number>): ReadonlyArray<string
   return pieces
 }
 
-fc.configureGlobal({ numRuns: 1000 })
+const check = <A>(property: fc.IProperty<A>) => fc.assert(property, { numRuns: 1000 })
 
 /** Few letters, so that stops are met, half met and overlap. */
 const unit = fc.oneof({ weight: 5, arbitrary: fc.constantFrom("a", "b") }, fc.constantFrom("\n", "😀"))
@@ -61,7 +61,7 @@ const lengths = fc.array(fc.integer({ min: 1, max: 7 }), { minLength: 1 })
 
 describe("StopMatcher", () => {
   it("gives the same for every way of cutting the text", () => {
-    fc.assert(fc.property(texts, stopLists, lengths, (text, stops, lengths) => {
+    check(fc.property(texts, stopLists, lengths, (text, stops, lengths) => {
       const pieces = cut(text, lengths)
       assert.deepStrictEqual(run(pieces, stops), run(text.split(""), stops))
       assert.deepStrictEqual(run(pieces, stops), run([text], stops))
@@ -69,13 +69,13 @@ describe("StopMatcher", () => {
   })
 
   it("ends the text before the sequence that is complete first", () => {
-    fc.assert(fc.property(texts, stopLists, lengths, (text, stops, lengths) => {
+    check(fc.property(texts, stopLists, lengths, (text, stops, lengths) => {
       assert.deepStrictEqual(run(cut(text, lengths), stops), expected(text, stops))
     }))
   })
 
   it("never gives a text that contains a stop sequence", () => {
-    fc.assert(fc.property(texts, stopLists, lengths, (text, stops, lengths) => {
+    check(fc.property(texts, stopLists, lengths, (text, stops, lengths) => {
       const out = run(cut(text, lengths), stops).text
       assert.deepStrictEqual(stops.filter((stop) => stop !== "" && out.includes(stop)), [])
     }))
@@ -83,14 +83,14 @@ describe("StopMatcher", () => {
 
   it("without a match, gives the whole text", () => {
     const stops = stopLists.map((stops) => stops.map((stop) => `${stop}|`))
-    fc.assert(fc.property(texts.filter((text) => !text.includes("|")), stops, lengths, (text, stops, lengths) => {
+    check(fc.property(texts.filter((text) => !text.includes("|")), stops, lengths, (text, stops, lengths) => {
       assert.deepStrictEqual(run(cut(text, lengths), stops), { text, stopped: false })
     }))
   })
 
   it("holds back the beginning of a stop sequence and nothing else", () => {
     const cases = fc.tuple(texts, stopLists).filter(([text, stops]) => !expected(text, stops).stopped)
-    fc.assert(fc.property(cases, lengths, ([text, stops], lengths) => {
+    check(fc.property(cases, lengths, ([text, stops], lengths) => {
       const matcher = makeStopMatcher(stops)
       let given = ""
       let taken = ""
@@ -106,7 +106,7 @@ describe("StopMatcher", () => {
 
   it("continues an earlier text as if it had emitted that text itself", () => {
     const cutAt = fc.tuple(texts, stopLists, fc.nat(), lengths)
-    fc.assert(fc.property(cutAt, ([text, stops, at, lengths]) => {
+    check(fc.property(cutAt, ([text, stops, at, lengths]) => {
       const whole = run([text], stops).text
       // An emitted text contains no stop sequence.
       const earlier = whole.slice(0, at % (whole.length + 1))
@@ -132,7 +132,7 @@ describe("StopMatcher", () => {
 
   it("ignores a sequence that is complete in an earlier text", () => {
     assert.deepStrictEqual(makeStopMatcher(["\n", "END"], "one\n").push("two"), { text: "two", stopped: false })
-    fc.assert(fc.property(texts, texts, stopLists, lengths, (earlier, text, stops, lengths) => {
+    check(fc.property(texts, texts, stopLists, lengths, (earlier, text, stops, lengths) => {
       const ends = (stop: string) => {
         const at = `${earlier}${text}`.indexOf(stop, earlier.length + 1 - stop.length)
         return at < 0 ? [] : [{ at, end: at + stop.length }]
@@ -169,7 +169,7 @@ describe("StopMatcher", () => {
   })
 
   it("says which stop sequence it was", () => {
-    fc.assert(fc.property(texts, stopLists, (text, stops) => {
+    check(fc.property(texts, stopLists, (text, stops) => {
       const { sequence, stopped, text: before } = makeStopMatcher(stops).push(text)
       assert.strictEqual(sequence !== undefined, stopped)
       if (sequence !== undefined) assert.isTrue(stops.includes(sequence) && text.startsWith(before + sequence))

@@ -7,6 +7,8 @@ const yaml = `
 memory:
   budget: 1 GiB
   hold: 200 millis
+policies:
+  once: { retries: 0 }
 models:
   tiny-chat:
     pinned: true
@@ -29,6 +31,7 @@ models:
     deployments: [{ engine: fake, slots: 1, reply: an answer of several tokens }]
   fake/hung:
     preload: false
+    policy: once
     stallAfter: 5 seconds
     deployments:
       - engine: fake

@@ -13,7 +13,7 @@ describe("the compile cache", () => {
     try {
       await until(() => {
         const entries = readdirSync(folder.path, { recursive: true, withFileTypes: true })
-        return entries.filter((entry) => entry.isFile()).length > 100 ? true : undefined
+        return entries.some((entry) => entry.isFile()) ? true : undefined
       })
     } finally {
       service.process.child.kill("SIGKILL")

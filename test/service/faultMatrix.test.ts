@@ -74,7 +74,8 @@ afterAll(async () => {
 const ask = async ({ id, mode }: Case) => {
   const response = await fetch(`${service.url}/v1/chat/completions`, {
     method: "POST",
-    headers: { "content-type": "application/json" },
+    // An idle connection may end just when it is used again.
+    headers: { "content-type": "application/json", connection: "close" },
     body: JSON.stringify({ model: id, messages: [{ role: "user", content: "Hello" }], stream: mode === "stream" })
   })
   const answer = await read(response, () => calls.get(id)?.forEach(provider.release))
@@ -82,17 +83,31 @@ const ask = async ({ id, mode }: Case) => {
   return answer
 }
 
-/** Sends requests until there were six, and returns the state of the circuit. */
-const circuitOf = async (one: Case): Promise<string> => {
+const phaseOf = async ({ id }: Case) => {
+  const response = await fetch(`${service.url}/admin/circuits`)
+  const { circuits } = await response.json() as {
+    readonly circuits: ReadonlyArray<{ readonly deployment: string; readonly phase: string }>
+  }
+  return circuits.find(({ deployment }) => deployment === `${id}#0`)?.phase ?? "closed"
+}
+
+/** The state of the circuit after five requests, and whether it refuses the sixth. */
+const circuitOf = async (one: Case) => {
   for (let count = 2; count < 6; count++) await ask(one)
+  const phase = await phaseOf(one)
   const { code, retryAfter } = await ask(one)
-  return code === "no_deployment" || code === "circuit_open" ? `open for ${retryAfter} s` : "closed"
+  const refuses = code === "no_deployment" || code === "circuit_open"
+  return { phase, refuses, text: refuses ? `open for ${retryAfter} s` : phase }
 }
 
 const expectCircuit = async (one: Case, row: Row) => {
   const { callsOfSix, counts = true } = one.fault
-  row.circuit = await circuitOf(one)
-  assert.match(row.circuit, counts ? /^open for \d+ s$/ : /^closed$/)
+  const { phase, refuses, text } = await circuitOf(one)
+  row.circuit = text
+  assert.strictEqual(phase === "closed", !counts)
+  // On a busy machine, the second for which an unreachable host is left out may be over.
+  if (counts && !refuses) return
+  assert.match(text, counts ? /^open for \d+ s$/ : /^closed$/)
   if (callsOfSix !== "any") assert.strictEqual(callsOf(one.id), callsOfSix ?? (counts ? 5 : 6))
 }
 

@@ -37,7 +37,14 @@ const processesOf = ({ process: { child } }: Service) => {
   }
 }
 
-const isGone = (pid: number): boolean => !allProcesses().some((row) => row.pid === pid)
+const isGone = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0)
+    return false
+  } catch {
+    return true
+  }
+}
 
 /** A provider whose answers wait until they are released, and which counts those at once. */
 const startProvider = async (answer: (response: ServerResponse) => void) => {

@@ -9,10 +9,11 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Storage from "../../src/layers/persistence/Storage.ts"
+import { repetitions } from "../support/Repetitions.ts"
 
 const writer = fileURLToPath(new URL("../fixtures/rowWriter.ts", import.meta.url))
 
-const kills = 100
+const kills = repetitions(20, 100)
 
 /** Processes that write to the same file at the same time. */
 const atOnce = 4
@@ -32,8 +33,8 @@ const killedWriter = async (folder: string, index: number): Promise<ReadonlyArra
     printed += text
     if (printed.split("\n").length > rowsBeforeKill) child.kill("SIGKILL")
   })
-  // One in ten dies while it opens the file or changes its tables.
-  if (index % 10 === 0) setTimeout(() => child.kill("SIGKILL"), Math.random() * 2000)
+  // One in five dies while it opens the file or changes its tables.
+  if (index % 5 === 0) setTimeout(() => child.kill("SIGKILL"), Math.random() * 2000)
   const [, signal] = await once(child, "close") as [number | null, NodeJS.Signals | null]
   assert.strictEqual(signal, "SIGKILL")
   return printed.split("\n").slice(0, -1).map(Number)

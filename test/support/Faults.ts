@@ -64,7 +64,7 @@ export const limited = (least: number, most = least): Refused => ({
 export const refusedContent: Refused = { status: 400, code: "content_policy_violation" }
 
 /** Short if the fault is silence; long enough for a busy machine to deliver other bytes. */
-export const short = "1 second"
+export const short = "3 seconds"
 export const limit = (name: string) => ({ timeouts: { [name]: short } })
 
 /** Not UTF-8. */

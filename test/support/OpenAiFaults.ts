@@ -132,7 +132,7 @@ const nonAnswers = ({ begun, pieces }: Wire): ReadonlyArray<Fault> => {
     ),
     before("Content-Length above the sent bytes", raw(`${head(sse, "content-length: 9000")}${pieces[0]}`)),
     after("keep-alives without end", { pieces: [": ping\n\n"], fault: { kind: "trickle", after: 2 } }, timedOut, {
-      options: { timeouts: { total: "2 seconds" } }
+      options: limit("total")
     }),
     after("finish that stays null", { pieces: [choice({ content: "" }), done] }),
     after("endless body", { pieces: [`: ${flood}\n`], fault: { kind: "flood", after: 2 } }, failed, { options: small }),

@@ -7,6 +7,7 @@
  */
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { repetitions } from "../../support/Repetitions.ts"
 import { policyOf, resultOf } from "../../support/schedules/Checks.ts"
 import { faultsOf } from "../../support/schedules/Invariants.ts"
 import type { Call, Record } from "../../support/schedules/Record.ts"
@@ -14,8 +15,8 @@ import { report, shrink, traceOf } from "../../support/schedules/Report.ts"
 import { run } from "../../support/schedules/Run.ts"
 import { scheduleOf } from "../../support/schedules/Schedule.ts"
 
-const schedules = 10_000
-const parts = 20
+const schedules = repetitions(4_000, 10_000)
+const perPart = 500
 
 /** Every schedule with a multiple of this seed runs twice. */
 const twice = 50
@@ -87,9 +88,8 @@ describe("Inference in random schedules", () => {
       }))
   )
 
-  for (let part = 0; part < parts; part++) {
-    const first = 1 + part * schedules / parts
-    const last = (part + 1) * schedules / parts
+  for (let first = 1; first <= schedules; first += perPart) {
+    const last = first + perPart - 1
     it.runIf(seed === undefined)(`satisfies the invariants in schedules ${first} to ${last}`, async () => {
       const { add, tally } = makeTally()
       for (let seed = first; seed <= last; seed++) {
