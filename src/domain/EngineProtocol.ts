@@ -139,7 +139,32 @@ export type ToThread =
 /** From a thread to its host: the events of all jobs in one turn of the thread's event loop. */
 export type FromThread = JobBatch
 
-/** From the service to the child process with a pool. All messages of one turn of the event loop are sent as one. */
+/** The engine's end of its connection with its host. */
+export interface EnginePort {
+  readonly postMessage: (message: FromThread) => void
+  readonly on: (event: "message", listener: (message: ToThread) => void) => unknown
+}
+
+/** What `workers/<engine>.worker` exports. */
+export interface EngineWorker {
+  /** Loads the model, and runs the jobs that arrive over the port. Resolves once the model is loaded. */
+  readonly connect: (connection: { readonly port: EnginePort; readonly spec: EngineSpec }) => Promise<EngineDescription>
+  /** Frees the model's memory; no job may be running. */
+  readonly dispose: () => Promise<void> | void
+}
+
+/** The engine of a child process. */
+export interface ChildEngine {
+  /** Resolves when the model is loaded; rejects with an `EngineFailure`. */
+  readonly ready: Promise<EngineDescription>
+  /** Resolves when the engine has ended by itself and the process should end. */
+  readonly ended: Promise<void>
+  readonly receive: (message: ToThread) => void
+  /** Cancels running jobs, waits for them, and disposes of the model. */
+  readonly close: () => Promise<void>
+}
+
+/** From the service to the child process with an engine. All messages of one turn of the event loop are sent as one. */
 export type ToChild =
   /** The first message: what to load. */
   | { readonly type: "load"; readonly options: HostOptions }

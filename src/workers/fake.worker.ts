@@ -9,9 +9,7 @@
  * orders the words. As JSON, the reply is the value of `fake`; a required tool gets it as an argument of that name.
  */
 import { setTimeout as sleep } from "node:timers/promises"
-import type { MessagePort } from "node:worker_threads"
-import { workerData } from "node:worker_threads"
-import type { EngineDescription } from "../domain/EngineProtocol.ts"
+import type { EngineDescription, EngineWorker } from "../domain/EngineProtocol.ts"
 import type { ChosenLogprob, EngineFailure, GenerateJob, JobResult, TaskJob, TokenLogprob } from "../domain/Job.ts"
 import { refuse } from "../domain/Job.ts"
 import type { Check, FakeSpec, FakeToken } from "./fake/FakeTasks.ts"
@@ -22,7 +20,8 @@ import { serveJobs } from "./job/JobServer.ts"
 import { makeRandom } from "./model/Sampler.ts"
 import { countCheck } from "./model/TextLimits.ts"
 
-const spec = workerData as FakeSpec
+/** Set by `connect`. */
+let spec: FakeSpec
 
 /** Shuffles the words by the seed. */
 const shuffle = (text: string, seed: number): string => {
@@ -142,10 +141,7 @@ const load = async (): Promise<EngineDescription> => {
   }
 }
 
-const loading = load()
-loading.catch(() => {})
-
-export const dispose = (): void => {}
+export const dispose: EngineWorker["dispose"] = () => {}
 
 /** A text with the trigger of the fault `error` fails alone. */
 const check: Check = (text, promptTokens) => {
@@ -170,8 +166,8 @@ const run = ({ channel, job }: JobTask): Promise<void> =>
     ? runJob({ job, channel }, () => prepare(job), () => {})
     : runTask(channel, () => answer(job))
 
-/** Runs the jobs that arrive over the port. Resolves once the engine is loaded. */
-export const connect = (port: MessagePort): Promise<EngineDescription> => {
-  serveJobs(port, run)
-  return loading
+export const connect: EngineWorker["connect"] = (connection) => {
+  spec = connection.spec as FakeSpec
+  serveJobs(connection.port, run)
+  return load()
 }

@@ -14,9 +14,7 @@
  * process: jobs are cancelled between tokens, and the host waits for them.
  */
 import type { LlamaGrammarEvaluationState, SequenceEvaluateOptions, Token } from "node-llama-cpp"
-import type { MessagePort } from "node:worker_threads"
-import { workerData } from "node:worker_threads"
-import type { EngineDescription } from "../domain/EngineProtocol.ts"
+import type { EngineDescription, EngineWorker } from "../domain/EngineProtocol.ts"
 import { promptPiece } from "../domain/EngineProtocol.ts"
 import type { ChosenLogprob, GenerateJob } from "../domain/Job.ts"
 import { failureFrom, refuse } from "../domain/Job.ts"
@@ -29,18 +27,14 @@ import type { LlamaSpec, Loaded } from "./llama/LlamaLoad.ts"
 import { logprobsOf } from "./llama/LlamaLogprobs.ts"
 import { biasOf, penaltiesOf } from "./llama/LlamaSampling.ts"
 import type { Slot } from "./llama/LlamaSlots.ts"
-
-const spec = workerData as LlamaSpec
+import { Answer } from "./llama/LlamaTokens.ts"
 
 // Without a listener, an exception on this thread during a generation aborts the process.
 process.on("uncaughtException", (cause) => {
   process.stderr.write(`troupe: the llama engine thread caught: ${cause.message.replaceAll(/[^\x20-\x7e]/g, "?")}\n`)
 })
 
-const checked = loadChecked(spec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
-const loading = checked.then(({ loaded }) => loaded)
-// An unhandled rejection would end the thread before `describe` is called.
-loading.catch(() => {})
+type Checked = Awaited<ReturnType<typeof loadChecked>>
 
 const optionsOf = (
   { library, model, prompts }: Loaded,
@@ -52,7 +46,6 @@ const optionsOf = (
   topK: sampling.topK ?? 0,
   minP: sampling.minP ?? 0,
   seed: sampling.seed,
-  yieldEogToken: true,
   ...penaltiesOf(sampling, answer),
   // A grammar treats a control token like its text, so that control tokens must be excluded.
   ...biasOf(
@@ -103,29 +96,28 @@ async function* evaluate(
   signals: JobSignals
 ): AsyncGenerator<Token, void, undefined> {
   const { contextLock, model, prompts } = loaded
+  let answer: Answer | undefined
   try {
     const rest = await evaluatePrompt(loaded, slot, prompt, signals)
     if (rest === undefined) return
-    const metadata = { confidence: job.logprobs !== undefined } as const
-    for await (
-      const evaluated of slot.sequence.evaluateWithMetadata(rest, metadata, optionsOf(loaded, job, state))
-    ) {
-      const { token } = evaluated
+    answer = new Answer(loaded.answers, slot.sequence, optionsOf(loaded, job, state), job.logprobs !== undefined)
+    for (let tokens = rest;;) {
+      const token = await answer.after(tokens)
       if (model.isEogToken(token) || prompts.endTokens.has(token)) return
-      if (job.logprobs !== undefined) state.probabilities = probabilitiesOf(evaluated)
+      state.probabilities = answer.probabilities
       state.answer.push(token)
       yield token
-      await contextLock.pause()
+      const pause = contextLock.pause()
+      if (pause !== undefined) await pause
+      tokens = [token]
     }
   } catch (cause) {
     slot.invalidate()
     throw cause
+  } finally {
+    await answer?.end()
   }
 }
-
-/** `patchSampler` adds them to the result. */
-const probabilitiesOf = (evaluated: object) =>
-  (evaluated as { readonly probabilities?: ReadonlyMap<Token, number> }).probabilities
 
 const logprobOf = (
   { textOf }: Loaded,
@@ -168,14 +160,13 @@ const prepare = async (
   }
 }
 
-const generate = async (task: JobTask<GenerateJob>): Promise<void> => {
-  const loaded = await loading
+const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<void> => {
   let slot: Slot | undefined
   const take = (prompt: Array<Token>): Slot => {
     slot = takeOwnedSlot(
       loaded.free,
       prompt.length,
-      spec.sharePrefixes === true ? "" : task.job.owner ?? "",
+      loaded.sharesPrefixes ? "" : task.job.owner ?? "",
       (one) => one.cachedOf(prompt),
       (one) => one.invalidate()
     )
@@ -190,19 +181,22 @@ const generate = async (task: JobTask<GenerateJob>): Promise<void> => {
   )
 }
 
-const run = async ({ channel, job }: JobTask): Promise<void> => {
-  if (job.kind === "generate") return generate({ job, channel })
-  await runTask(channel, async (signals) => (await checked).runTask(job, signals))
+const run = async (checked: Promise<Checked>, { channel, job }: JobTask): Promise<void> => {
+  const { loaded, runTask: runTaskJob } = await checked
+  if (job.kind === "generate") return generate(loaded, { job, channel })
+  await runTask(channel, (signals) => runTaskJob(job, signals))
 }
 
-/** Runs the jobs that arrive over the port. Resolves once the model is loaded. */
-export const connect = async (port: MessagePort): Promise<EngineDescription> => {
-  serveJobs(port, run)
-  return (await loading).description
+let loading: Promise<Checked> | undefined
+
+export const connect: EngineWorker["connect"] = async ({ port, spec }): Promise<EngineDescription> => {
+  const checked = loadChecked(spec as LlamaSpec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
+  loading = checked
+  serveJobs(port, (task) => run(checked, task))
+  return (await checked).loaded.description
 }
 
-/** Frees the model's memory; no job may be running. */
-export const dispose = async (): Promise<void> => {
-  const loaded = await loading.catch(() => undefined)
-  await loaded?.llama.dispose()
+export const dispose: EngineWorker["dispose"] = async () => {
+  const checked = await loading?.catch(() => undefined)
+  await checked?.loaded.llama.dispose()
 }

@@ -11,9 +11,7 @@
  * A run blocks this thread, and ending the thread during a run aborts the process: jobs are cancelled between runs, and
  * the host waits for them.
  */
-import type { MessagePort } from "node:worker_threads"
-import { workerData } from "node:worker_threads"
-import type { EngineDescription } from "../domain/EngineProtocol.ts"
+import type { EngineDescription, EngineWorker } from "../domain/EngineProtocol.ts"
 import type { GenerateJob, JobResult, TaskJob } from "../domain/Job.ts"
 import { failureFrom, refuse } from "../domain/Job.ts"
 import type { JobSignals, JobTask } from "./job/JobRunner.ts"
@@ -27,18 +25,6 @@ import { load } from "./onnx/OnnxLoad.ts"
 import type { OnnxSpec } from "./onnx/OnnxRuntime.ts"
 import type { Slot } from "./onnx/OnnxSlots.ts"
 import { cachedOf } from "./onnx/OnnxSlots.ts"
-
-const spec = workerData as OnnxSpec
-
-const loading = load(spec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
-// An unhandled rejection would end the thread before `describe` is called.
-loading.catch(() => {})
-
-/** Frees the model's memory; no job may be running. */
-export const dispose = async (): Promise<void> => {
-  const loaded = await loading.catch(() => undefined)
-  await loaded?.session.release()
-}
 
 const tokenize = (
   { contextWindow, tokenizer, work }: Loaded,
@@ -82,7 +68,7 @@ const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<voi
     slot = takeOwnedSlot(
       free,
       prompt.length,
-      spec.sharePrefixes === true ? "" : task.job.owner ?? "",
+      loaded.sharesPrefixes ? "" : task.job.owner ?? "",
       (one) => cachedOf(one, prompt),
       (one) => {
         one.tokens = []
@@ -100,14 +86,22 @@ const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<voi
   )
 }
 
-const run = async ({ channel, job }: JobTask): Promise<void> => {
+const run = async (loading: Promise<Loaded>, { channel, job }: JobTask): Promise<void> => {
   const loaded = await loading
   if (job.kind === "generate") return generate(loaded, { job, channel })
   await runTask(channel, (signals) => answer(loaded, job, signals))
 }
 
-/** Runs the jobs that arrive over the port. Resolves once the model is loaded. */
-export const connect = async (port: MessagePort): Promise<EngineDescription> => {
-  serveJobs(port, run)
+let loaded: Promise<Loaded> | undefined
+
+export const connect: EngineWorker["connect"] = async ({ port, spec }): Promise<EngineDescription> => {
+  const loading = load(spec as OnnxSpec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
+  loaded = loading
+  serveJobs(port, (task) => run(loading, task))
   return (await loading).description
+}
+
+export const dispose: EngineWorker["dispose"] = async () => {
+  const { session } = await loaded?.catch(() => undefined) ?? {}
+  await session?.release()
 }

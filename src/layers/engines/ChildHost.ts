@@ -20,9 +20,13 @@ import { JobTable } from "./JobTable.ts"
 
 const entry = fileURLToPath(new URL(`../../host${import.meta.url.slice(-3)}`, import.meta.url))
 
+/** Half of the young generation of the process's heap, MB: see `PoolHost`. */
+const semiSpace = 4
+
+/** `--no-wasm-code-gc`: see `PoolHost`. */
 const spawnChild = (options: HostOptions) =>
   fork(entry, [], {
-    execArgv: [],
+    execArgv: [`--max-semi-space-size=${semiSpace}`, "--no-wasm-code-gc"],
     serialization: "advanced",
     stdio: ["ignore", "ignore", "pipe", "ipc"],
     env: {

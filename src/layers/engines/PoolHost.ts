@@ -18,11 +18,7 @@ import type { EngineDescription, EngineHost, HostOptions } from "../../domain/En
 import type { EngineFailure } from "../../domain/Job.ts"
 import { failureFrom } from "../../domain/Job.ts"
 import { EngineThread } from "./EngineThread.ts"
-
-// `tsc` rewrites import paths but not URLs; the extension is this file's own.
-const extension = import.meta.url.slice(-3)
-
-const workerOf = (engine: string): string => new URL(`../../workers/${engine}.worker${extension}`, import.meta.url).href
+import { workerOf } from "./EngineWorkers.ts"
 
 const stopped: EngineFailure = { kind: "stopped" }
 
@@ -33,7 +29,6 @@ const makePool = ({ replicas, spec }: HostOptions) => {
   setFlagsFromString("--no-wasm-code-gc")
   return new Piscina({
     filename: workerOf(spec.engine),
-    workerData: spec,
     env: engineEnvironment(process.env),
     execArgv: [],
     resourceLimits: { maxYoungGenerationSizeMb: youngGeneration },
@@ -51,11 +46,11 @@ const leastBusy = (threads: ReadonlyArray<EngineThread>): EngineThread =>
   threads.reduce((least, thread) => thread.running < least.running ? thread : least)
 
 /** Connects a port to each thread; resolves with the description of the model. */
-const connect = (pool: Piscina, replicas: number) => {
+const connect = (pool: Piscina, { replicas, spec }: HostOptions) => {
   const ports = Array.from({ length: replicas }, () => new MessageChannel())
   // Piscina gives a task to the least busy thread, so that each of these tasks gets a thread of its own.
   const tasks = ports.map(({ port2 }): Promise<EngineDescription> =>
-    pool.run(port2, { name: "connect", transferList: [port2] })
+    pool.run({ port: port2, spec }, { name: "connect", transferList: [port2] })
   )
   return {
     threads: ports.map(({ port1 }) => new EngineThread(port1)),
@@ -79,7 +74,7 @@ const onThreadEnd = (pool: Piscina, ready: Promise<unknown>, exit: (failure: Eng
 /** Starts a pool of engine threads in this process. */
 export const makePoolHost = (options: HostOptions): EngineHost => {
   const pool = makePool(options)
-  const { ready, threads } = connect(pool, options.replicas)
+  const { ready, threads } = connect(pool, options)
   const exited = Promise.withResolvers<EngineFailure>()
   let isAbandoned = false
   /** The reason why the host accepts no more jobs. */

@@ -1,8 +1,7 @@
 /**
  * The jobs of one thread, over the one port that connects it to its host.
  */
-import type { MessagePort } from "node:worker_threads"
-import type { FromThread, ToThread } from "../../domain/EngineProtocol.ts"
+import type { EnginePort, FromThread, ToThread } from "../../domain/EngineProtocol.ts"
 import type { JobCommand, JobEvent } from "../../domain/Job.ts"
 import { failureFrom, isTerminal } from "../../domain/Job.ts"
 import { JobOutbox } from "./JobOutbox.ts"
@@ -53,7 +52,7 @@ class RunningJob implements JobChannel {
  *
  * @param run runs a job to its last event; rejects if the model did not load
  */
-export const serveJobs = (port: MessagePort, run: (task: JobTask) => Promise<void>): void => {
+export const serveJobs = (port: EnginePort, run: (task: JobTask) => Promise<void>): void => {
   const sending = new JobOutbox((message: FromThread) => port.postMessage(message))
   outbox = sending
   // Indexed by number: the host uses the numbers of ended jobs again.

@@ -117,6 +117,7 @@ export const makeBatches = (mostOfPrompts: number, now: () => number = () => per
         })
       }
       Object.defineProperty(native, "decodeBatch", {
+        configurable: true,
         value: async () => {
           const began = now()
           const computed = width

@@ -10,7 +10,7 @@ import { makeLlamaTasks } from "./LlamaTasks.ts"
 
 /**
  * Deterministic, and yields an end-of-answer token like any other: a valid model passes at every load. The probabilities
- * are those before sampling, see `patchSampler`.
+ * are those before sampling, see `LlamaTokens`.
  */
 const likeliestToken = { temperature: 0, yieldEogToken: true } as const
 

@@ -10,8 +10,9 @@ import { makeBatches } from "./LlamaBatches.ts"
 import { makeTokenTexts } from "./LlamaLogprobs.ts"
 import type { Prompts } from "./LlamaPrompt.ts"
 import { makePrompts } from "./LlamaPrompt.ts"
-import { makeGrammars, patchSampler } from "./LlamaSampling.ts"
+import { makeGrammars } from "./LlamaSampling.ts"
 import { makeContextLock, makeSlot } from "./LlamaSlots.ts"
+import { Answers } from "./LlamaTokens.ts"
 
 /** The specification that a llama engine thread loads. */
 export type LlamaSpec = {
@@ -193,7 +194,7 @@ const describe = (
 const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
   const model = await loadModel(llama, spec)
   const context = await createContext(library, model, spec)
-  patchSampler(llama, model, context)
+  const answers = new Answers(llama, model, context)
   const contextLock = makeContextLock()
   const longestToken = longestOf(model.fileInfo.metadata.tokenizer.ggml.tokens)
   const prompts = makePrompts(library, model)
@@ -202,6 +203,7 @@ const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
     library,
     llama,
     model,
+    answers,
     contextLock,
     checks: {
       fit: fitCheck(context.contextSize, longestToken),
@@ -211,6 +213,7 @@ const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
     textOf: makeTokenTexts(model),
     grammarOf: makeGrammars(library, llama, model),
     description: describe(spec, context, prompts),
+    sharesPrefixes: spec.sharePrefixes === true,
     free: Array.from({ length: spec.slots }, () => makeSlot(context.getSequence(), contextLock, cacheGranularity))
   }
 }

@@ -136,7 +136,7 @@ export const load = async (spec: OnnxSpec) => {
     capabilities: capabilitiesOf(work),
     details: { name: basename(spec.folder), architecture, device, file: basename(file) }
   }
-  return { contextWindow, description, session, tokenizer, work }
+  return { contextWindow, description, session, sharesPrefixes: spec.sharePrefixes === true, tokenizer, work }
 }
 
 export type Loaded = Awaited<ReturnType<typeof load>>

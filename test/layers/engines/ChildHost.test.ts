@@ -51,12 +51,14 @@ describe("a child's memory", () => {
 })
 
 const lastOf = (host: ReturnType<typeof makeChildHost>, content: string) => {
+  const begun = Promise.withResolvers<void>()
   const last = Promise.withResolvers<JobEvent>()
   const send = host.start(job(content), (events) => {
+    begun.resolve()
     const terminal = events.find(isTerminal)
     if (terminal !== undefined) last.resolve(terminal)
   })
-  return { send, last: last.promise }
+  return { begun: begun.promise, send, last: last.promise }
 }
 
 /** A value too deep to be serialized as a message. */
@@ -76,12 +78,22 @@ describe("makeChildHost", () => {
     await host.close()
   })
 
+  it("ends a job that is cancelled before it begins, without a token of it", async () => {
+    const host = makeChildHost(optionsOf({ fault: { kind: "hang", afterTokens: 0 } }))
+    await host.ready
+    const left = lastOf(host, "hang")
+    left.send({ type: "cancel" })
+    assert.deepStrictEqual(await left.last, { type: "cancelled" })
+    await host.close()
+  })
+
   it("ends a child whose cancelled job does not end", async () => {
     const host = makeChildHost(
       optionsOf({ fault: { kind: "hang", afterTokens: 1, trigger: "hang" } }, { cancelGraceMs: 50 })
     )
     await host.ready
     const hung = lastOf(host, "hang")
+    await hung.begun
     hung.send({ type: "cancel" })
     assert.deepStrictEqual(await hung.last, {
       type: "failed",

@@ -22,8 +22,8 @@ import { layerUnbounded, Models } from "../../../src/services/models/Models.ts"
 import * as Deployments from "../../support/Deployments.ts"
 import * as Service from "../../support/Service.ts"
 
-/** The tokens that have arrived from engines. */
-const received = vi.hoisted(() => ({ tokens: 0 }))
+/** The tokens that have arrived from engines, and those that have been granted to them beyond their windows. */
+const received = vi.hoisted(() => ({ tokens: 0, granted: 0 }))
 
 vi.mock("../../../src/layers/engines/HangDetector.ts", async (original) => {
   const { watch } = await original<typeof HangDetector>()
@@ -31,11 +31,16 @@ vi.mock("../../../src/layers/engines/HangDetector.ts", async (original) => {
     watch: ((host, stallAfter) =>
       watch({
         ...host,
-        start: (job, onEvents) =>
-          host.start(job, (events) => {
+        start(job, onEvents) {
+          const send = host.start(job, (events) => {
             for (const event of events) if (event.type === "tokens") received.tokens += event.count
             onEvents(events)
           })
+          return (command) => {
+            if (command.type === "grant") received.granted += command.tokens
+            send(command)
+          }
+        }
       }, stallAfter)) satisfies typeof watch
   }
 })
@@ -234,9 +239,10 @@ describe.each(["process", "thread"] as const)("an engine that hangs (%s)", (wher
 
   it.effect("does not count as hung while its consumer does not read", () =>
     Effect.gen(function*() {
-      const chosen = deployment(fake({ reply: long }), { stallAfter })
+      const chosen = deployment(fake({ reply: long.repeat(2) }), { stallAfter })
       yield* Models.use(({ load }) => load(chosen))
       received.tokens = 0
+      received.granted = 0
       const begun = yield* Deferred.make<void>()
       const paused = yield* Deferred.make<void>()
       const reading = yield* Effect.forkChild(Models.use(({ lease }) =>
@@ -248,7 +254,7 @@ describe.each(["process", "thread"] as const)("an engine that hangs (%s)", (wher
       ))
       yield* Deferred.await(begun)
       yield* until(() =>
-        received.tokens >= Defaults.streamWindow
+        received.tokens >= Defaults.streamWindow + received.granted
       )
       yield* TestClock.adjust(Duration.times(stallAfter, 3))
       yield* Deferred.succeed(paused, undefined)

@@ -1,0 +1,266 @@
+/**
+ * Computes and samples the next tokens of answers, over private parts of the library in the pinned version.
+ *
+ * **Details**
+ *
+ * libuv's thread computes a batch, and samples each answer's token from it. The library requests a token only after it has
+ * been told of the batch, so that both threads wait for each other once more. With one such thread, the requests are sent
+ * together with the batch, since the thread takes them in order. With several threads, which would sample at the same
+ * time from a context that is not thread-safe, tokens are sampled one after another.
+ *
+ * The probabilities of a token are those before temperature, penalties and biases, over the whole vocabulary. They do not
+ * change which token is sampled.
+ */
+import type {
+  Llama,
+  LlamaContext,
+  LlamaContextSequence,
+  LlamaModel,
+  SequenceEvaluateOptions,
+  Token
+} from "node-llama-cpp"
+import { refuse } from "../../domain/Job.ts"
+
+/** A native sampler, which holds its options and its random state. */
+interface Sampler {
+  readonly applyConfig: (config: object) => void
+  readonly dispose: () => void
+}
+
+/** Tokens and their probabilities by turns, likeliest first. */
+type Probabilities = ReadonlyArray<number>
+
+type Sampled = Token | [Token, Probabilities, number]
+
+type Sample = (logits: number, sampler: Sampler, probabilities?: boolean, confidence?: boolean) => Promise<Sampled>
+
+interface NativeContext {
+  readonly initBatch: (size: number) => void
+  readonly addToBatch: (sequence: number, first: number, tokens: Uint32Array, logits: Uint32Array) => Uint32Array
+  readonly decodeBatch: () => Promise<void>
+  readonly sampleToken: Sample
+}
+
+interface Sequence {
+  readonly _sequenceId: number
+  readonly _tokenMeter: unknown
+  readonly _contextShift: unknown
+  readonly _takeIntervalCheckpointIfNeededAfterBatch: unknown
+  readonly _resolveSamplerConfig: (options: SequenceEvaluateOptions) => object
+  /** The results of `sample` at the places of their tokens; `sample` gets the place of a token's logits in its batch. */
+  readonly _decodeTokens: (
+    tokens: Array<Token>,
+    logits: ReadonlyArray<true>,
+    priority: number,
+    meter: unknown,
+    shift: unknown,
+    sample: (logits: number) => Promise<Sampled>,
+    afterBatch: unknown
+  ) => Promise<ReadonlyArray<Sampled>>
+}
+
+/** The library's default, which all sequences have. */
+const priority = 5
+
+interface Internals {
+  readonly context: NativeContext
+  readonly makeSampler: () => Sampler
+}
+
+const internalsOf = (llama: Llama, model: LlamaModel, context: LlamaContext): Internals => {
+  const inside = { llama, model, context } as unknown as {
+    readonly llama: { readonly _bindings?: { readonly AddonSampler?: new(model: unknown) => Sampler } }
+    readonly model: { readonly _model?: unknown }
+    readonly context: { readonly _ctx?: Partial<NativeContext> }
+  }
+  const AddonSampler = inside.llama._bindings?.AddonSampler
+  const native = inside.context._ctx
+  const nativeModel = inside.model._model
+  const functions = [native?.initBatch, native?.addToBatch, native?.decodeBatch, native?.sampleToken]
+  if (AddonSampler === undefined || nativeModel === undefined || functions.includes(undefined)) {
+    return refuse({ kind: "load_failed", message: "This version of node-llama-cpp is not the one that Troupe pins." })
+  }
+  return { context: native as NativeContext, makeSampler: () => new AddonSampler(nativeModel) }
+}
+
+/** The most of the likeliest tokens that are reported. */
+const mostReported = 20
+
+/** The likeliest tokens with their probabilities, and the chosen one's. */
+const shorten = (all: Probabilities, chosen: Token): Probabilities => {
+  const first = all.slice(0, 2 * mostReported)
+  for (let at = first.length; at < all.length; at += 2) {
+    if (all[at] === chosen) return [...first, chosen, all[at + 1]!]
+  }
+  return first
+}
+
+const tokenOf = (sampled: Sampled): Token => typeof sampled === "number" ? sampled : sampled[0]
+
+/** Samples, if the confidence is requested with the probabilities of the unchanged logits. */
+const withProbabilities = (sample: Sample, makeSampler: () => Sampler): Sample => {
+  let greedy: Sampler | undefined
+  const sampleRaw = () => {
+    greedy ??= makeSampler()
+    greedy.applyConfig({ temperature: 0 })
+    return greedy
+  }
+  return async (logits, sampler, _, confidence) => {
+    if (confidence !== true) return sample(logits, sampler)
+    const raw = await sample(logits, sampleRaw(), true, true)
+    const chosen = tokenOf(await sample(logits, sampler))
+    return typeof raw === "number" ? chosen : [chosen, shorten(raw[1], chosen), raw[2]]
+  }
+}
+
+const oneAfterAnother = (sample: Sample): Sample => {
+  let last: Promise<unknown> = Promise.resolve()
+  return (...args) => {
+    const next = last.then(() => sample(...args))
+    last = next.catch(() => {})
+    return next
+  }
+}
+
+/** The properties are read-only. */
+const replace = (native: NativeContext, functions: Partial<NativeContext>): void => {
+  for (const [name, value] of Object.entries(functions)) {
+    Object.defineProperty(native, name, { configurable: true, value })
+  }
+}
+
+/** Samples the answers of one context. */
+export class Answers {
+  readonly native: NativeContext
+  readonly makeSampler: () => Sampler
+  /** By the numbers of their sequences. */
+  readonly running = new Map<number, Answer>()
+  #batch: Array<readonly [answer: Answer, logits: number]> = []
+
+  /** Patches the context: `LlamaContextSequence.evaluate` samples as answers do. */
+  constructor(llama: Llama, model: LlamaModel, context: LlamaContext) {
+    const { context: native, makeSampler } = internalsOf(llama, model, context)
+    this.native = native
+    this.makeSampler = makeSampler
+    const isSingleThread = process.env["UV_THREADPOOL_SIZE"] === "1"
+    const sample = withProbabilities(native.sampleToken.bind(native), makeSampler)
+    replace(native, { sampleToken: isSingleThread ? sample : oneAfterAnother(sample) })
+    if (isSingleThread) this.#sampleWithBatches()
+  }
+
+  #sampleWithBatches(): void {
+    const { native } = this
+    const init = native.initBatch.bind(native)
+    const add = native.addToBatch.bind(native)
+    const decode = native.decodeBatch.bind(native)
+    const functions: Omit<NativeContext, "sampleToken"> = {
+      initBatch: (size) => {
+        this.#batch = []
+        init(size)
+      },
+      addToBatch: (sequence, first, tokens, logits) => {
+        const places = add(sequence, first, tokens, logits)
+        const answer = this.running.get(sequence)
+        if (answer !== undefined && places.length === 1) this.#batch.push([answer, places[0]!])
+        return places
+      },
+      decodeBatch: () => {
+        const decoded = decode()
+        for (const [answer, logits] of this.#batch) answer.sampleEarly(logits)
+        return decoded
+      }
+    }
+    replace(native, functions)
+  }
+}
+
+/** The next tokens of one answer. No other computation of its sequence may run before `end`. */
+export class Answer {
+  readonly #answers: Answers
+  readonly #sequence: Sequence
+  readonly #sampler: Sampler
+  readonly #options: SequenceEvaluateOptions
+  readonly #hasProbabilities: boolean
+  readonly #afterBatch: unknown
+  /** The sample that was requested together with its batch. */
+  #early: Promise<Sampled> | undefined
+  #isConfigured = false
+  readonly #sample = (logits: number): Promise<Sampled> => {
+    const early = this.#early
+    this.#early = undefined
+    return early ?? this.#request(logits)
+  }
+  /** Of the last token, likeliest first, if they are requested. */
+  probabilities: ReadonlyMap<Token, number> | undefined
+
+  /** @param hasProbabilities requests probabilities */
+  constructor(
+    answers: Answers,
+    sequence: LlamaContextSequence,
+    options: SequenceEvaluateOptions,
+    hasProbabilities: boolean
+  ) {
+    this.#answers = answers
+    this.#sequence = sequence as unknown as Sequence
+    this.#options = options
+    this.#hasProbabilities = hasProbabilities
+    this.#sampler = answers.makeSampler()
+    this.#afterBatch = sequence.needsCheckpoints ? this.#sequence._takeIntervalCheckpointIfNeededAfterBatch : undefined
+    answers.running.set(this.#sequence._sequenceId, this)
+  }
+
+  /** Computes these tokens, and samples the one after them. */
+  async after(tokens: Array<Token>): Promise<Token> {
+    this.#configure()
+    const logits: Array<true> = []
+    logits[tokens.length - 1] = true
+    const { _contextShift: shift, _tokenMeter: meter } = this.#sequence
+    const sampled = await this.#sequence._decodeTokens(
+      tokens,
+      logits,
+      priority,
+      meter,
+      shift,
+      this.#sample,
+      this.#afterBatch
+    )
+    const last = sampled[tokens.length - 1]!
+    if (typeof last !== "number") this.#keepProbabilities(last[1])
+    const token = tokenOf(last)
+    if (token < 0) throw new Error("The engine could not sample a token.")
+    return token
+  }
+
+  /** See `Answers`. */
+  sampleEarly(logits: number): void {
+    this.#early = this.#request(logits)
+    // The batch fails as well, and reports why.
+    this.#early.catch(() => {})
+  }
+
+  async end(): Promise<void> {
+    this.#answers.running.delete(this.#sequence._sequenceId)
+    await this.#early?.catch(() => {})
+    this.#sampler.dispose()
+  }
+
+  #request(logits: number): Promise<Sampled> {
+    const { native } = this.#answers
+    return this.#hasProbabilities
+      ? native.sampleToken(logits, this.#sampler, false, true)
+      : native.sampleToken(logits, this.#sampler)
+  }
+
+  /** Penalties depend on the answer so far; all else stays. */
+  #configure(): void {
+    if (this.#isConfigured && this.#options.repeatPenalty === undefined) return
+    this.#isConfigured = true
+    this.#sampler.applyConfig(this.#sequence._resolveSamplerConfig(this.#options))
+  }
+
+  #keepProbabilities(all: Probabilities): void {
+    const probabilities = new Map<Token, number>()
+    for (let at = 0; at < all.length; at += 2) probabilities.set(all[at] as Token, all[at + 1]!)
+    this.probabilities = probabilities
+  }
+}
