@@ -22,13 +22,9 @@ import { backslash, quote } from "./JsonScan.ts"
 interface RawJson {
   /** An object that `JSON.stringify` writes as this text. */
   readonly rawJSON: (text: string) => object
-  readonly isRawJSON: (value: unknown) => boolean
 }
 
-const { isRawJSON, rawJSON } = JSON as unknown as RawJson
-
-/** Whether a replacer of `JSON.stringify` got the text of an exact number, which it must not change. */
-export const isRaw = isRawJSON
+const { rawJSON } = JSON as unknown as RawJson
 
 /** A number of JSON as it was written. */
 export class ExactNumber {

@@ -7,7 +7,7 @@
  */
 
 /** Characters of a name that a caller chooses, in a message. */
-export const longestName = 64
+const longestName = 64
 
 /** Characters of a path to a value, in a message. */
 export const longestPath = 256

@@ -5,7 +5,7 @@ import { isObject, isOneOf, typeOf } from "../shared/Json.ts"
 import * as Schema from "./Schema.ts"
 
 /** The sampling options: the field, and the core's name. */
-export const sampling = [["temperature", "temperature"], ["top_p", "topP"], ["top_k", "topK"]] as const
+const sampling = [["temperature", "temperature"], ["top_p", "topP"], ["top_k", "topK"]] as const
 
 /** For paths outside of messages. */
 export const rename = pathRenamer({

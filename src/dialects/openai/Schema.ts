@@ -67,7 +67,7 @@ const other = (...known: ReadonlyArray<string>) =>
   })
 
 /** A part of another type, such as `input_audio` or `file`. */
-export const OtherPart = other("text", "image_url")
+const OtherPart = other("text", "image_url")
 
 /** A message's content: a text, or parts; images of a user only. */
 const Content = Schema.Union([Schema.String, Schema.Array(Schema.Union([TextPart, ImagePart, OtherPart]))])
@@ -207,7 +207,7 @@ export const ChatRequest = Schema.Struct({
 }).annotate({ identifier: "ChatRequest" })
 export type ChatRequest = typeof ChatRequest.Type
 
-export const FinishReason = Schema.Literals(["stop", "length", "tool_calls", "content_filter"])
+const FinishReason = Schema.Literals(["stop", "length", "tool_calls", "content_filter"])
 
 export const Usage = Schema.Struct({
   prompt_tokens: Schema.Int,

@@ -230,10 +230,10 @@ interface Identified {
   [identityKey]?: Identity
 }
 
-/** Who sent a request; undefined where the service has no keys, and for a request that is not Node's. */
+/** The identity of a request's caller; undefined where the service has no keys, and for a request that is not Node's. */
 export const identityOf = (request: object): Identity | undefined => (request as Identified)[identityKey]
 
-/** Records who sent a request. */
+/** Records the identity of a request's caller. */
 export const setIdentity = (request: object, identity: Identity): void => {
   ;(request as Identified)[identityKey] = identity
 }

@@ -11,7 +11,7 @@ import type { Content, Message } from "../../domain/Message.ts"
 import { partsOf, textOf } from "../../domain/Message.ts"
 
 /** The error of an invalid request. */
-export const invalid = (path: string, detail: string): InferenceError => make(new InvalidRequest({ path, detail }))
+const invalid = (path: string, detail: string): InferenceError => make(new InvalidRequest({ path, detail }))
 
 /** The value of each option that has no effect. A seed is ignored. */
 const neutral: Readonly<Record<Exclude<keyof Sampling, "seed">, number | undefined>> = {

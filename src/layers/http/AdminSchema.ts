@@ -6,7 +6,7 @@ import { groups, UsageSum } from "../../services/ledger/Usage.ts"
 import { UsageSelection } from "../../services/ledger/UsageSelection.ts"
 import { Record } from "../../services/routing/DecisionRecord.ts"
 
-export const State = Schema.Literals(["cold", "loading", "ready", "draining", "failed"])
+const State = Schema.Literals(["cold", "loading", "ready", "draining", "failed"])
 
 const Phase = Schema.Literals(["closed", "open", "half-open"])
 

@@ -20,6 +20,7 @@ import type { RequestOptions, ServerResponse } from "node:http"
 import { Agent, request as httpRequest } from "node:http"
 import { tmpdir } from "node:os"
 import { pipeline } from "node:stream"
+import { isObject } from "../../dialects/shared/Json.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { ActorEvent } from "../../services/models/Actor.ts"
 import type { Member } from "../../services/processes/ProcessGroup.ts"
@@ -40,9 +41,6 @@ const ofConnection = new Set(["connection", "keep-alive", "transfer-encoding", "
 
 const withoutConnection = <Value>(headers: Readonly<Record<string, Value>>): Record<string, Value> =>
   Object.fromEntries(Object.entries(headers).filter(([name]) => !ofConnection.has(name)))
-
-const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
 
 /** Names of the models that a request may use, from its body and headers, which may both be invalid. */
 const modelsIn = (json: unknown, headers: Readonly<Record<string, string | undefined>>): ReadonlyArray<unknown> => {

@@ -34,9 +34,6 @@ export const kindOf = ({ engine }: EngineDeployment): EngineKind => byName.get(e
 const localKindOf = (options: DeploymentOptions): EngineKind | undefined =>
   isRemote(options) ? undefined : kindOf(options)
 
-/** The options of a deployment that has a path. */
-export type PathOptions = Extract<Options, { readonly file: string } | { readonly folder: string }>
-
 /** Whether a deployment loads files from disk. */
 export const hasPath = (options: DeploymentOptions): options is EngineDeployment =>
   localKindOf(options)?.path !== undefined

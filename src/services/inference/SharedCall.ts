@@ -13,7 +13,7 @@ import type { RequestState } from "./RequestTelemetry.ts"
 import * as RequestTelemetry from "./RequestTelemetry.ts"
 import type { Asked } from "./SimilarQuestions.ts"
 
-/** What a shared call does, and who is told of it. */
+/** The work of a shared call, and the callbacks of its ends. */
 export interface CallActions {
   /** The work: it gives the events to the call's flight. */
   readonly run: (call: SharedCall) => Effect.Effect<void, InferenceError>

@@ -51,7 +51,7 @@ const textSoFar = ({ assistantPrefix = "" }: Generation, { text }: SentAnswer): 
  * The generation of the next attempt, after what was sent. White space at the end of the text is left out: most vocabularies
  * join it with the next word, and some providers reject it. The answer repeats it.
  */
-export const generationAfter = (
+const generationAfter = (
   { assistantPrefix: _, ...generation }: Generation,
   { lowPriority, maxTokens }: Start,
   sent: SentAnswer,

@@ -81,7 +81,7 @@ export interface StoredKey {
   readonly previousHash?: string | undefined
 }
 
-/** Who calls with the key. */
+/** The identity of callers with the key. */
 export const identityOf = (key: VirtualKey): Caller =>
   Identity.make({
     keyId: key.id,

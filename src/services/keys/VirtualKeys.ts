@@ -1,5 +1,5 @@
 /**
- * The virtual keys of the service: who may call it, and as whom.
+ * The virtual keys of the service: which callers it accepts, and the identity of each.
  *
  * **Details**
  *

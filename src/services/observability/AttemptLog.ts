@@ -13,7 +13,7 @@ import { classify, isRefusal } from "../../domain/FailureClass.ts"
 import type { AuthenticationFailed, Reason } from "../../domain/InferenceError.ts"
 
 /** The failed attempt. */
-export interface FailedAttempt {
+interface FailedAttempt {
   readonly deployment: string
   readonly reason: Reason
   /** The id of the request's decision record. */

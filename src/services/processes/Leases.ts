@@ -15,7 +15,7 @@
  * processes never hold more than the limit, however late messages arrive.
  */
 
-/** What a process is told. */
+/** A message to a process. */
 export type Instruction =
   /** It holds this many more. 0: none is free, ask again. */
   | { readonly type: "grant"; readonly process: number; readonly count: number }

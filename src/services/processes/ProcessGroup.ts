@@ -1,10 +1,10 @@
 /**
- * The processes of one service, as each of them sees the others: its place among them, and the messages to the supervisor.
+ * The processes of one service: the place of each in the group, and the messages between them and the supervisor.
  *
  * **Details**
  *
  * `troupe serve --processes N` has a supervisor and N service processes. The kernel divides new connections among these. A
- * process learns its place from the first message of the supervisor, and tells it when it listens. Without several processes
+ * process gets its place in the first message of the supervisor, and reports when it listens. Without several processes
  * there is no group.
  */
 import { Context } from "effect"
@@ -35,7 +35,7 @@ export interface CircuitNews {
   readonly failures: number
 }
 
-/** What one process tells all others. */
+/** A change that one process reports to all others. */
 export type News =
   | CircuitNews
   /** A change of a deployment's state. */

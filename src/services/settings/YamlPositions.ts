@@ -128,7 +128,7 @@ class Reader {
     } while (flow.open.length > 0)
   }
 
-  /** Notes the key or element that begins here; tells whether a key was read. */
+  /** Notes the key or element that begins here; returns whether a key was read. */
   #element(flow: Flow, rest: string): boolean {
     const top = flow.open.at(-1)
     if (!flow.isStart || top === undefined || /^[\]}]/.test(rest)) return false

@@ -40,7 +40,7 @@ export interface Choice {
 /** The largest `Q8_0` that is preferred to smaller quantizations, bytes. */
 export const smallModelBytes = 2 ** 30
 
-export const preferredQuantizations = [
+const preferredQuantizations = [
   "Q4_K_M",
   "Q5_K_M",
   "Q4_K_S",
@@ -56,7 +56,7 @@ export const preferredQuantizations = [
 const huggingFace = /^hf:([\w.-]+\/[\w.-]+?)(?::([\w.-]+))?(?:\/(.+))?$/
 
 /** Whether a host is a loopback address. */
-export const isLoopback = (host: string): boolean =>
+const isLoopback = (host: string): boolean =>
   host === "localhost" || host === "[::1]" || /^127(\.\d{1,3}){3}$/.test(host)
 
 /** The problem of a URL to read from; undefined if it is valid. */
@@ -123,7 +123,7 @@ export const nameOf = (path: string): string =>
     .replace(/^[.-]+/, "").slice(0, maxNameLength)
 
 /** The quantization in the name of a file, in upper case, such as `Q4` of `onnx/model_q4.onnx`. */
-export const quantizationIn = (path: string): string | undefined =>
+const quantizationIn = (path: string): string | undefined =>
   /(?:^|[-._])(i?q\d\w*|tq\d_\d|mxfp4\w*|bf16|f(?:p)?(?:16|32)|u?int8|bnb4)(?=[-.]|$)/i.exec(
     basename(path).replace(splitPattern, ".gguf")
   )?.[1]?.toUpperCase()

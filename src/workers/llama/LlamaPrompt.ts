@@ -9,7 +9,7 @@ import { markers } from "../job/ToolCallSyntax.ts"
 import type { ChatTemplate, Piece, Unusable } from "../model/ChatTemplate.ts"
 import { makeChatTemplate } from "../model/ChatTemplate.ts"
 import type { Check } from "../model/TextLimits.ts"
-import { charactersOf, lengthOf } from "../model/TextLimits.ts"
+import { charactersOf, render } from "../model/TextLimits.ts"
 
 type Library = typeof import("node-llama-cpp")
 
@@ -78,20 +78,7 @@ const amongControl = (model: LlamaModel, texts: ReadonlyArray<string>): Readonly
 const withTemplate = (model: LlamaModel, template: ChatTemplate): Templated => ({
   supportsTools: template.supportsTools,
   endTokens: amongControl(model, [template.turnEnd.trimStart()]),
-  tokensOf(check, messages, tools = []) {
-    if (tools.length > 0 && !template.supportsTools) {
-      refuse({
-        kind: "not_supported",
-        path: "tools",
-        message: "the model's chat template has no tools",
-        capability: "tools"
-      })
-    }
-    check(charactersOf(messages))
-    const pieces = template.render(messages, tools)
-    check(lengthOf(pieces))
-    return begin(model, tokenize(model, pieces))
-  }
+  tokensOf: (check, messages, tools) => begin(model, tokenize(model, render(template, check, messages, tools)))
 })
 
 /**

@@ -103,9 +103,9 @@ export const isEqual = (left: Value, right: Value): boolean => {
 const numberOf = ({ value }: Value): unknown => typeof value === "boolean" ? Number(value) : value
 
 /** Evaluated nodes and copied elements of one rendering. Published templates need up to 170 per message. */
-export const mostSteps = 3_000_000
+const mostSteps = 3_000_000
 /** Limit of every text that a template creates, including the prompt, characters. */
-export const mostCharacters = 16_000_000
+const mostCharacters = 16_000_000
 /** A template exceeded its work budget. */
 export class OverBudget extends Error {}
 

@@ -2,9 +2,9 @@
  * Limits of texts to tokenize. All jobs of a thread wait during tokenization, so a text of megabytes is rejected
  * before.
  */
-import type { ChatMessage } from "../../domain/Job.ts"
+import type { ChatMessage, GenerateJob } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
-import type { Piece } from "./ChatTemplate.ts"
+import type { ChatTemplate, Piece } from "./ChatTemplate.ts"
 
 /** Throws for a text with too many characters. */
 export type Check = (characters: number) => void
@@ -41,4 +41,25 @@ export const countCheck = (contextWindow: number, longestToken: number): Check =
 export const charactersOf = (messages: ReadonlyArray<ChatMessage>): number =>
   messages.reduce((sum, { content }) => sum + content.length, 0)
 
-export const lengthOf = (pieces: ReadonlyArray<Piece>): number => pieces.reduce((sum, { text }) => sum + text.length, 0)
+const lengthOf = (pieces: ReadonlyArray<Piece>): number => pieces.reduce((sum, { text }) => sum + text.length, 0)
+
+/** The pieces of a conversation; throws an `EngineFailure` if it is too long or the template rejects it. */
+export const render = (
+  template: ChatTemplate,
+  check: Check,
+  messages: ReadonlyArray<ChatMessage>,
+  tools: GenerateJob["tools"] = []
+): ReadonlyArray<Piece> => {
+  if (tools.length > 0 && !template.supportsTools) {
+    refuse({
+      kind: "not_supported",
+      path: "tools",
+      message: "the model's chat template has no tools",
+      capability: "tools"
+    })
+  }
+  check(charactersOf(messages))
+  const pieces = template.render(messages, tools)
+  check(lengthOf(pieces))
+  return pieces
+}

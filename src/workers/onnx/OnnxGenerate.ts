@@ -10,7 +10,7 @@ import type { ChatTemplate } from "../model/ChatTemplate.ts"
 import type { Likelihood } from "../model/Sampler.ts"
 import { likelihoods, makeSampler } from "../model/Sampler.ts"
 import type { Check } from "../model/TextLimits.ts"
-import { charactersOf, fitCheck, lengthOf } from "../model/TextLimits.ts"
+import { fitCheck, render } from "../model/TextLimits.ts"
 import type { Cache, Decoder } from "./OnnxDecoder.ts"
 import type { Loaded } from "./OnnxLoad.ts"
 import type { Slot } from "./OnnxSlots.ts"
@@ -23,21 +23,8 @@ export const promptOf = (
   tokenizer: OnnxTokenizer,
   template: ChatTemplate,
   messages: GenerateJob["messages"],
-  tools: GenerateJob["tools"] = []
-): Array<number> => {
-  if (tools.length > 0 && !template.supportsTools) {
-    refuse({
-      kind: "not_supported",
-      path: "tools",
-      message: "the model's chat template has no tools",
-      capability: "tools"
-    })
-  }
-  check(charactersOf(messages))
-  const pieces = template.render(messages, tools)
-  check(lengthOf(pieces))
-  return tokenizer.encode(pieces)
-}
+  tools?: GenerateJob["tools"]
+): Array<number> => tokenizer.encode(render(template, check, messages, tools))
 
 /** The inputs of one answer. */
 interface Answer {
