@@ -60,6 +60,11 @@ models:
       - { engine: llama, file: ${tinyChat} }
       - { provider: openai, model: gpt, baseUrl: "${upstream.url}", stream: false }
       - { provider: ollama, model: llava, baseUrl: "${upstream.url}", stream: false, abilities: [generate] }
+  remotes:
+    strategy: round-robin
+    deployments:
+      - { provider: openai, model: gpt, baseUrl: "${upstream.url}", stream: false }
+      - { provider: ollama, model: llava, baseUrl: "${upstream.url}", stream: false, abilities: [generate] }
   toolless:
     deployments:
       - { provider: openai, model: gpt, baseUrl: "${upstream.url}", stream: false, abilities: [generate] }
@@ -145,7 +150,7 @@ describe("tools with tool_choice none", () => {
     const { body, status } = await ask("toolless", { tools, tool_choice: "none" })
     assert.deepStrictEqual([status, body.choices?.[0]?.message.content], [200, "A cat."])
     assert.doesNotHaveAnyKeys(sentLast(), ["tools", "tool_choice"])
-    assert.strictEqual((await ask("mixed", { tools, tool_choice: "none", store: true })).status, 200)
+    assert.strictEqual((await ask("remotes", { tools, tool_choice: "none", store: true })).status, 200)
     assert.deepInclude<object>(sentLast(), { tools, tool_choice: "none" })
   })
 
@@ -168,8 +173,20 @@ describe("unknown fields", () => {
 
   it("reach a deployment of the caller's dialect unchanged", async () => {
     for (let turn = 0; turn < 3; turn++) {
-      const { body, status } = await ask("mixed", fields)
+      const { body, status } = await ask("remotes", fields)
       assert.strictEqual(status, 200, JSON.stringify(body))
+      assert.deepInclude<object>(sentLast(), fields)
+    }
+  })
+
+  it("reach one of a model with a local deployment only if the request names it, or has more that is remote", async () => {
+    const sent = upstream.seen.length
+    const { body, status } = await ask("mixed", fields)
+    assert.deepStrictEqual([status, body.error?.param, body.error?.type], [400, "store", "invalid_request_error"])
+    assert.include(body.error?.message, "on this machine")
+    assert.strictEqual(upstream.seen.length, sent)
+    for (const more of [{ troupe: { deployments: ["mixed#1", "mixed#2"] } }, showing(data)]) {
+      assert.strictEqual((await ask("mixed", { ...fields, ...more })).status, 200)
       assert.deepInclude<object>(sentLast(), fields)
     }
   })
@@ -193,7 +210,7 @@ describe("unknown fields", () => {
 
 describe("usage", () => {
   it("includes a provider's cached and reasoning tokens", async () => {
-    const { body } = await ask("mixed", { store: true })
+    const { body } = await ask("remotes", { store: true })
     assert.deepStrictEqual(body.usage, {
       prompt_tokens: 20,
       completion_tokens: 9,

@@ -35,7 +35,7 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
   store: { folder: "/nowhere" },
   storage: { type: "memory" },
   cache: Defaults.cache,
-  guard: { modes: allRules("off"), unknownFields: "pass" },
+  guard: { modes: allRules("off") },
   policies: [],
   models: [],
   ...more

@@ -173,8 +173,8 @@ export const world = (setting: Setting): World => {
     status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 }),
     statuses: Effect.succeed([])
   })
-  const guard: GuardSettings = { modes: allRules("off"), unknownFields: "pass", ...setting.guard }
-  const settings = { models: configured, policies: [own, ...policies] } as Partial<Settings["Service"]>
+  const guard: GuardSettings = { modes: allRules("off"), ...setting.guard }
+  const settings = { guard, models: configured, policies: [own, ...policies] } as Partial<Settings["Service"]>
   const routerLayer = measure === undefined
     ? Router.layer
     : Layer.effect(Router.Router, Effect.map(Router.Router, (own) => Router.Router.of({ ...own, measure }))).pipe(

@@ -5,7 +5,7 @@
 import { Context, Duration, Effect, Layer, Result } from "effect"
 import * as UnknownFields from "../../dialects/shared/UnknownFields.ts"
 import * as Defaults from "../../domain/Defaults.ts"
-import type { PolicyUse, Rule, RuleModes } from "../../domain/GuardRule.ts"
+import type { PolicyUse, Rule, RuleModes, UnknownFieldMode } from "../../domain/GuardRule.ts"
 import { meanings } from "../../domain/GuardRule.ts"
 import type { Identity } from "../../domain/Identity.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
@@ -26,7 +26,7 @@ import * as TextWalk from "./TextWalk.ts"
 
 /** The policy of an application; without settings it finds and changes nothing. */
 export const GuardPolicy = Context.Reference<GuardSettings>("troupe/services/guard/GuardPolicy", {
-  defaultValue: () => ({ modes: allRules("off"), unknownFields: "pass" })
+  defaultValue: () => ({ modes: allRules("off") })
 })
 
 /** The policy of the settings. */
@@ -90,7 +90,7 @@ const acceptsNone = "This service accepts no fields that the dialect does not ha
 type Known<R> = Result.Result<Pick<Admitted<R>, "dropped" | "request">, InferenceError>
 
 /** The request without fields that its dialect does not have, or why it is refused. */
-const withKnownFields = <R extends AnyRequest>(mode: GuardSettings["unknownFields"], request: R): Known<R> => {
+const withKnownFields = <R extends AnyRequest>(mode: UnknownFieldMode, request: R): Known<R> => {
   const { source } = request
   const unknown = mode === "pass" ? [] : requiredFields(source)
   if (unknown.length === 0) return Result.succeed({ request, dropped: undefined })
@@ -145,10 +145,14 @@ export class RequestGuard {
     this.#events = events
   }
 
+  get #unknownFields(): UnknownFieldMode {
+    return this.#settings.unknownFields ?? "pass"
+  }
+
   /** Whether a request may change or fail. */
   get changes(): boolean {
     const { after, before } = this.#hooks
-    return this.#policy.enforces || this.#settings.unknownFields !== "pass" || before !== undefined ||
+    return this.#policy.enforces || this.#unknownFields !== "pass" || before !== undefined ||
       after !== undefined
   }
 
@@ -187,7 +191,7 @@ export class RequestGuard {
   }
 
   #ruled<R extends AnyRequest>(given: R, { fields, subject }: Guarding<R>): Result.Result<Admitted<R>, InferenceError> {
-    const known = withKnownFields(this.#settings.unknownFields, given)
+    const known = withKnownFields(this.#unknownFields, given)
     if (Result.isFailure(known)) return Result.fail(known.failure)
     const { dropped, request } = known.success
     if (!this.#policy.enforces) return Result.succeed({ request, dropped, redaction: undefined })

@@ -63,6 +63,8 @@ interface Parts {
   readonly policies: ReadonlyArray<Policy>
   /** Of models without a routing of their own. */
   readonly defaultRouting: Routing
+  /** Fields that Troupe does not know may send prompts off this machine: the operator says so. */
+  readonly passesFields: boolean
   readonly stats: Measurement.LatencyStats
   readonly tables: ReturnType<typeof makeTables>
   readonly callbacks: GuardedCallbacks.GuardedCallbacks
@@ -215,8 +217,15 @@ const decideFallback = (parts: Parts, inquiry: Inquiry) => {
   }
 }
 
-const fallbacksOf = (parts: Parts, model: Model, inquiry: Inquiry): Outcome<Fallbacks.Fallbacks> => {
-  const configured = boundToModel(inquiry.request) === undefined ? configuredFallbacks(parts, model) : noNames
+const fallbacksOf = (
+  parts: Parts,
+  model: Model,
+  inquiry: Inquiry,
+  usesConfigured: boolean
+): Outcome<Fallbacks.Fallbacks> => {
+  const configured = usesConfigured && boundToModel(inquiry.request) === undefined
+    ? configuredFallbacks(parts, model)
+    : noNames
   const requested = inquiry.request.route?.fallbacks
   if (!hasFallbacks({ ...configured, ordinary: requested ?? configured.ordinary })) {
     return Result.succeed(Fallbacks.none)
@@ -225,42 +234,68 @@ const fallbacksOf = (parts: Parts, model: Model, inquiry: Inquiry): Outcome<Fall
   return Fallbacks.of(models, configured, requested)
 }
 
+const leavesMachine = (model: string): string =>
+  `The deployments of "${model}" on this machine do not accept this field, and it must not send the prompt to another one. ` +
+  "To send it there, list deployments in troupe.deployments."
+
+/** A model's own deployments for a request with fields that Troupe does not know. */
+interface OwnForFields {
+  /** Whether some accept the fields. */
+  readonly isAccepted: boolean
+  /** Those on this machine, which do not. */
+  readonly local: ReadonlyArray<Selection.Selected>
+}
+
 /**
- * Whether fallback models may be used. Fields that Troupe does not know must not send a prompt to a host that would not get
- * it without them: where they exclude all of the model's own deployments, or one on this machine, only fallbacks that the
- * request itself names are used. A field that is probably misspelt must not choose among the model's own deployments
- * either, and fails.
+ * Why fields that Troupe does not know must not choose the host: a field that is probably misspelt, and one that excludes
+ * all deployments on this machine of a model that has others, where one could take the request without it.
  */
-const mayFallBack = (parts: Parts, model: Model, policy: Policy, request: RoutingRequest) => {
+const misleading = (
+  { passesFields }: Parts,
+  { isAccepted, local }: OwnForFields,
+  { model, route, source }: RoutingRequest
+): UnknownFields.Unknown | undefined => {
+  if (isAccepted && !passesFields && local.some(({ takesOthers }) => takesOthers)) {
+    return UnknownFields.refused(source!, leavesMachine(model))
+  }
+  return isAccepted || route?.fallbacks !== undefined ? UnknownFields.misspelt(source!) : undefined
+}
+
+/**
+ * Whether configured fallbacks may be used. Fields that Troupe does not know must not send a prompt to a host that would not
+ * get it without them: where they exclude all of the model's own deployments, or one on this machine, only fallbacks that
+ * the request itself names are used.
+ */
+const mayUseConfigured = (parts: Parts, model: Model, policy: Policy, request: RoutingRequest): Outcome<boolean> => {
   const { source } = request
   const capability = source && request.capabilities.find((one) => one === `${source.dialect} fields`)
   if (capability === undefined) return Result.succeed(true)
   const own = Selection.selected(parts.tables.of(model), capability, request, policy.selection)
   const without = own.filter(({ has }) => !has)
   if (without.length === 0) return Result.succeed(true)
-  const isNamed = request.route?.fallbacks !== undefined
-  const isRefused = without.length === own.length && !isNamed
-  const misspelt = isRefused ? undefined : UnknownFields.misspelt(source!)
-  if (misspelt !== undefined) return Result.fail(makeError(new InvalidRequest({ ...misspelt, inBody: true })))
-  const isLocal = without.some(({ index }) => model.deployments[index]!.options.engine !== "remote")
-  return Result.succeed(isNamed || !(isRefused || isLocal))
+  const isAccepted = without.length < own.length
+  const local = without.filter(({ index }) => model.deployments[index]!.options.engine !== "remote")
+  const problem = misleading(parts, { isAccepted, local }, request)
+  return problem === undefined
+    ? Result.succeed(isAccepted && local.length === 0)
+    : Result.fail(makeError(new InvalidRequest({ ...problem, inBody: true })))
 }
 
 /** Why configured fallbacks are not used, if there are any. */
-const withheld = (parts: Parts, model: Model, { capabilities, route }: RoutingRequest, usesFallbacks: boolean) => {
+const withheld = (parts: Parts, model: Model, { capabilities, route }: RoutingRequest, usesConfigured: boolean) => {
   if (route?.fallbacks !== undefined || !hasFallbacks(configuredFallbacks(parts, model))) return undefined
-  if (!usesFallbacks) return "the request has fields that Troupe does not know"
+  if (!usesConfigured) return "the request has fields that Troupe does not know"
   const results = boundToModel({ capabilities })
   return results && `the ${results} of another model differ; a request may name fallbacks`
 }
 
 const routeOf = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): Outcome<Route> => {
-  const usesFallbacks = mayFallBack(parts, model, policy, inquiry.request)
-  if (Result.isFailure(usesFallbacks)) return Result.fail(usesFallbacks.failure)
-  const fallbacksUnused = withheld(parts, model, inquiry.request, usesFallbacks.success)
+  const usesConfigured = mayUseConfigured(parts, model, policy, inquiry.request)
+  if (Result.isFailure(usesConfigured)) return Result.fail(usesConfigured.failure)
+  const fallbacksUnused = withheld(parts, model, inquiry.request, usesConfigured.success)
   const decided = decide(parts, model, policy, inquiry)
   const decision = fallbacksUnused === undefined ? decided : { ...decided, fallbacksUnused }
-  const found = usesFallbacks.success ? fallbacksOf(parts, model, inquiry) : Result.succeed(Fallbacks.none)
+  const found = fallbacksOf(parts, model, inquiry, usesConfigured.success)
   if (Result.isFailure(found)) return Result.fail(found.failure)
   const { cached, decisions, fallbacks } = found.success
   const own = listed(model, decision)
@@ -353,7 +388,7 @@ export const layer = Layer.effect(
     const clock = yield* Clock.Clock
     const random = yield* Random.Random
     const now = () => Time.nowOf(clock)
-    const { policies } = yield* Settings
+    const { guard, policies } = yield* Settings
     const registry = yield* Registry
     const parts: Parts = {
       registry,
@@ -361,6 +396,7 @@ export const layer = Layer.effect(
       breaker: yield* Breaker,
       policies,
       defaultRouting: routingOf({}, policies),
+      passesFields: guard.unknownFields === "pass",
       stats: Measurement.makeStats(now),
       tables: makeTables(now, yield* windowsInFiles(registry.models())),
       prefixes: new PrefixIndex(),

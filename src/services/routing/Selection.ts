@@ -130,23 +130,38 @@ const inquire = (table: CandidateTable, request: RoutingRequest, options: Option
   except: setOf(request.route?.except)
 })
 
-/** The deployments that the request and the strategy select, by index, and whether each has the capability. */
+/** Whether the prompt's estimated length counts. */
+const isEstimated = ({ capabilities, promptLength }: RoutingRequest): boolean =>
+  promptLength !== undefined && capabilities.includes("generate")
+
+/** A deployment that the request and the strategy select. */
+export interface Selected {
+  readonly index: number
+  /** Whether it has the capability. */
+  readonly has: boolean
+  /** Whether it could take the request without the capability, as far as its condition does not matter. */
+  readonly takesOthers: boolean
+}
+
+/** The deployments that the request and the strategy select, in view of one capability. */
 export const selected = (
   table: CandidateTable,
   capability: RequiredCapability,
   request: RoutingRequest,
   options: Options
-): ReadonlyArray<{ readonly index: number; readonly has: boolean }> => {
+): ReadonlyArray<Selected> => {
   const inquiry = inquire(table, request, options)
   const bit = bitsOf([capability])
+  const others = { ...inquiry, required: inquiry.required & ~bit }
+  const promptTokens = isEstimated(request) ? promptTokensOf(request) : 0
+  const takes = (index: number) =>
+    reasonOf(others, index) === undefined && !(promptTokens >= table.contextWindow[index]!)
   return table.ids.flatMap((_, index) =>
-    notSelected(inquiry, index) === undefined ? [{ index, has: (table.capabilities[index]! & bit) !== 0 }] : []
+    notSelected(inquiry, index) === undefined
+      ? [{ index, has: (table.capabilities[index]! & bit) !== 0, takesOthers: takes(index) }]
+      : []
   )
 }
-
-/** Whether the prompt's estimated length counts. */
-const isEstimated = ({ capabilities, promptLength }: RoutingRequest): boolean =>
-  promptLength !== undefined && capabilities.includes("generate")
 
 /**
  * Excludes the deployments whose context window is smaller than the prompt's estimated length, if another one remains: an

@@ -52,7 +52,8 @@ export const Guard = Schema.Struct({
   rules: optional("Modes of single rules.", Schema.Struct(ruleFields)),
   unknownFields: optional(
     "What happens to a request with fields that its dialect does not have: an error (refuse), the request goes on without " +
-      "them (drop), or they reach deployments of the dialect (pass). Default pass.",
+      "them (drop), or they reach deployments of the dialect (pass). Default pass, but refuse where that would send a " +
+      "prompt off this machine.",
     Schema.Literals(unknownFieldModes)
   ),
   webhook: optional("A program that decides about requests and answers over HTTP.", Webhook)
@@ -69,7 +70,8 @@ export interface WebhookSettings {
 /** What the policy for prompts does. */
 export interface GuardSettings {
   readonly modes: RuleModes
-  readonly unknownFields: UnknownFieldMode
+  /** Left out: as `pass`, but no field sends a prompt off this machine. */
+  readonly unknownFields?: UnknownFieldMode
   readonly webhook?: WebhookSettings
 }
 
@@ -85,9 +87,9 @@ const webhookOf = ({ key, onFailure = "reject", stages = ["before"], url }: type
 })
 
 export const guardOf = (
-  { mode = "flag", rules: own = {}, unknownFields = "pass", webhook }: typeof Guard.Type = {}
+  { mode = "flag", rules: own = {}, unknownFields, webhook }: typeof Guard.Type = {}
 ): GuardSettings => ({
   modes: { ...allRules(mode), ...own },
-  unknownFields,
+  ...(unknownFields === undefined ? {} : { unknownFields }),
   ...(webhook === undefined ? {} : { webhook: webhookOf(webhook) })
 })

@@ -9,6 +9,7 @@ import * as Breaker from "../../../src/services/health/Breaker.ts"
 import type { ActorEvent } from "../../../src/services/models/Actor.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
+import type { Route } from "../../../src/services/routing/Route.ts"
 import * as Router from "../../../src/services/routing/Router.ts"
 import { decode } from "../../../src/services/settings/Decode.ts"
 import type { ResolveContext } from "../../../src/services/settings/Resolution.ts"
@@ -217,52 +218,104 @@ describe("Router", () => {
     const some = (maxLength: number, minLength = 0) =>
       fc.array(fc.constantFrom("local", "openai", "anthropic"), { minLength, maxLength })
 
-    it("never send a prompt from this machine to a model that the request does not name", () =>
+    // Names of fakes begin with fake/ in files only.
+    const model = (name: string, list: ReadonlyArray<keyof typeof kinds>) => {
+      const { deployments: [deployment] } = modelWith(name, kinds.local)
+      const [first, ...rest] = list.map((kind, index) => ({
+        ...deployment,
+        id: `${name}#${index}`,
+        options: kinds[kind]
+      }))
+      return { name, deployments: [first!, ...rest] as const }
+    }
+    const fallbacks = { ordinary: ["b"], context: ["b"], content: ["b"] }
+    const asked = (
+      own: ReadonlyArray<keyof typeof kinds>,
+      others: ReadonlyArray<keyof typeof kinds>,
+      request: Partial<RoutingRequest> & { readonly source: Source },
+      file: object = {}
+    ) => {
+      const settings: Resolved = {
+        ...settingsOf(file),
+        models: [
+          { ...model("a", own), routing: { policy: RoutingPolicy.defaults, fallbacks } },
+          model("b", others)
+        ]
+      }
+      const capabilities = ["generate", `${request.source.dialect} fields`] as const
+      return Effect.runPromise(Effect.result(preview(settings, { model: "a", capabilities, ...request })))
+    }
+    const sourceOf = (field: string, dialect: Source["dialect"] = "openai"): Source => ({
+      dialect,
+      body: { [field]: 1 },
+      unknownFields: [{ path: [field] }]
+    })
+    const listed = (route: Route) =>
+      [...route.deployments, ...Object.values(route.fallbacks).flat()].map(({ id }) => id)
+
+    const isRefused = ({ dialect, field, isNamed, own }: {
+      readonly own: ReadonlyArray<keyof typeof kinds>
+      readonly field: string
+      readonly dialect: string
+      readonly isNamed: boolean
+    }) => {
+      if (own.every((kind) => kind === dialect)) return false
+      const isMisspelt = field === "temprature"
+      return own.includes(dialect as "openai") ? isMisspelt || own.includes("local") : isMisspelt && isNamed
+    }
+
+    it("never send a prompt from this machine to another, unless the request names it", () =>
       fc.assert(
         fc.asyncProperty(
           some(3, 1),
           some(2, 1),
           fc.constantFrom("temprature", "reasoning_effort", "new_field"),
           fc.constantFrom("openai", "anthropic"),
-          async (own, others, field, dialect) => {
-            // Names of fakes begin with fake/ in files only.
-            const model = (name: string, list: ReadonlyArray<keyof typeof kinds>) => {
-              const { deployments: [deployment] } = modelWith(name, kinds.local)
-              const [first, ...rest] = list.map((kind, index) => ({
-                ...deployment,
-                id: `${name}#${index}`,
-                options: kinds[kind]
-              }))
-              return { name, deployments: [first!, ...rest] as const }
-            }
-            const fallbacks = { ordinary: ["b"], context: ["b"], content: ["b"] }
-            const settings: Resolved = {
-              ...settingsOf({}),
-              models: [
-                { ...model("a", own), routing: { policy: RoutingPolicy.defaults, fallbacks } },
-                model("b", others)
-              ]
-            }
-            const source: Source = { dialect, body: { [field]: 1 }, unknownFields: [{ path: [field] }] }
-            const request: RoutingRequest = { model: "a", capabilities: ["generate", `${dialect} fields`], source }
-            const found = await Effect.runPromise(Effect.result(preview(settings, request)))
-            const isMixed = own.includes(dialect) && own.some((kind) => kind !== dialect)
+          fc.boolean(),
+          async (own, others, field, dialect, isNamed) => {
+            const source = sourceOf(field, dialect)
+            const found = await asked(own, others, isNamed ? { source, route: { fallbacks: ["b"] } } : { source })
+            const isLocal = own.includes("local")
+            assert.strictEqual(Result.isFailure(found), isRefused({ own, field, dialect, isNamed }))
             if (Result.isFailure(found)) {
-              assert.isTrue(isMixed && field === "temprature")
               assert.deepInclude<object>(found.failure.reason, { _tag: "InvalidRequest", path: field })
               return
             }
             const route = found.success
-            const listed = [...route.deployments, ...Object.values(route.fallbacks).flat()]
-            for (const { options } of listed) assert.isTrue(options.engine === "remote" && options.provider === dialect)
-            assert.isFalse(isMixed && field === "temprature")
-            if (own.includes("local") || !own.includes(dialect)) {
-              assert.isTrue(
-                listed.every(({ id }) => id.startsWith("a"))
-              )
-            }
+            const kindOf = (id: string) => (id.startsWith("a") ? own : others)[Number(id.at(-1))]
+            for (const id of listed(route)) assert.strictEqual(kindOf(id), dialect)
+            if (!isLocal && own.includes(dialect)) return
+            // Of other models, only those that the request names.
+            const { content, context, ordinary } = route.fallbacks
+            assert.deepStrictEqual([context, content], [[], []])
+            if (!isNamed) assert.deepStrictEqual(ordinary, [])
+            if (!isNamed) assert.isTrue(route.deployments.every(({ id }) => id.startsWith("a")))
           }
         )
       ))
+
+    it.each(["generate", "count", "embed"] as const)(
+      "are refused by name where they exclude what is local: %s",
+      async (task) => {
+        const capabilities = [task, "openai fields"] as const
+        const found = await asked(["local", "openai"], ["openai"], { source: sourceOf("new_field"), capabilities })
+        assert.isTrue(Result.isFailure(found))
+        if (Result.isSuccess(found)) return
+        assert.deepInclude<object>(found.failure.reason, { _tag: "InvalidRequest", path: "new_field", inBody: true })
+        assert.include(found.failure.message, "on this machine")
+      }
+    )
+
+    it("are passed on where the request or the operator says so, or where nothing local could take the request", async () => {
+      const source = sourceOf("new_field")
+      const ids = async (request: Omit<Partial<RoutingRequest>, "source">, file?: object) => {
+        const found = await asked(["local", "openai"], ["openai"], { source, ...request }, file)
+        return Result.isSuccess(found) ? listed(found.success) : found.failure.message
+      }
+      assert.deepStrictEqual(await ids({ route: { deployments: ["a#1"] } }), ["a#1", "b#0", "b#0", "b#0"])
+      assert.include(await ids({ route: { deployments: ["a#0", "a#1"] } }), "on this machine")
+      assert.deepStrictEqual(await ids({}, { guard: { unknownFields: "pass" } }), ["a#1"])
+      assert.deepStrictEqual(await ids({ capabilities: ["generate", "images", "openai fields"] }), ["a#1"])
+    })
   })
 })
