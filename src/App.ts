@@ -52,6 +52,7 @@ import * as Registry from "./services/models/Registry.ts"
 import * as Metrics from "./services/observability/Metrics.ts"
 import type { StorageError } from "./services/persistence/StorageError.ts"
 import * as Backoff from "./services/resilience/Backoff.ts"
+import * as Responses from "./services/responses/Responses.ts"
 import * as DecisionLog from "./services/routing/DecisionLog.ts"
 import { cachedResponses } from "./services/routing/DecisionRecord.ts"
 import * as Router from "./services/routing/Router.ts"
@@ -412,11 +413,14 @@ export const keys = Layer.provide(VirtualKeys.layer, storage)
 /** The ledger in the database. Requires `SqlClient`, which `storage` provides. A part of `layer` and of `core`. */
 export const ledger = Ledger.layer
 
+/** Responses and conversations in the database. Requires `Settings` and `SqlClient`. */
+const responses = Responses.layer
+
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
 export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
   Layer.provideMerge(Server.layer),
   Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
-  Layer.provideMerge(Layer.merge(keys, ledger)),
+  Layer.provideMerge(Layer.mergeAll(keys, ledger, responses)),
   Layer.provide(Layer.merge(answers, counters)),
   Layer.provideMerge(storage)
 )

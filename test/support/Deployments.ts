@@ -6,6 +6,7 @@ import type { Engine } from "../../src/services/engines/Engine.ts"
 import { admissionOf } from "../../src/services/settings/AdmissionSettings.ts"
 import { allRules } from "../../src/services/settings/GuardSettings.ts"
 import { defaultServer } from "../../src/services/settings/Resolution.ts"
+import { responsesOf } from "../../src/services/settings/ResponseSettings.ts"
 import type { Resolved } from "../../src/services/settings/Settings.ts"
 
 /** The model is the beginning of the id: `a#0` and `a` belong to `a`. */
@@ -34,6 +35,7 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
   admission: admissionOf({}),
   store: { folder: "/nowhere" },
   storage: { type: "memory" },
+  responses: responsesOf(),
   cache: Defaults.cache,
   guard: { modes: allRules("off") },
   policies: [],

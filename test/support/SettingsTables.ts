@@ -104,6 +104,7 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
       "store",
       "storage",
       "redis",
+      "responses",
       "cache",
       "ledger",
       "guard"

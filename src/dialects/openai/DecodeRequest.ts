@@ -37,7 +37,7 @@ export interface ChatCall {
 export const mostMessages = 10_000
 
 /** Not checked here: the core checks images. */
-const imageSourceOf = (url: string): ImageSource => {
+export const imageSourceOf = (url: string): ImageSource => {
   const [head, mediaType] = /^data:([^;,]*)(?:;[^;,]*)*;base64,/i.exec(url) ?? []
   return head === undefined
     ? { type: "url", url }

@@ -35,10 +35,11 @@ import type { DirectRoute } from "./NodeServer.ts"
 import { NodeServer } from "./NodeServer.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
 import { PeerProcesses, Peers } from "./Peers.ts"
+import * as ResponsesRoutes from "./ResponsesRoutes.ts"
 import * as ServiceRoutes from "./ServiceRoutes.ts"
 
 /** A dialect that is added here has routes, a description, its own errors and its own model list. */
-export const dialects: Dialects = [OpenAiRoutes.dialect, AnthropicRoutes.dialect]
+export const dialects: Dialects = [OpenAiRoutes.dialect, AnthropicRoutes.dialect, ResponsesRoutes.dialect]
 
 /** All routes of these dialects and of the service. */
 const routesOf = ([first, ...others]: Dialects, serviceRoutes: ReturnType<typeof ServiceRoutes.make>["layer"]) =>

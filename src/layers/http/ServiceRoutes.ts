@@ -135,7 +135,6 @@ const makeKnownPaths = (api: ReturnType<typeof Api.make>): KnownPaths => {
 
 /** Endpoints of other services that clients use, and what this service has instead. */
 const elsewhere: Readonly<Record<string, string>> = {
-  "/v1/responses": "/v1/chat/completions",
   "/v1/completions": "/v1/chat/completions",
   "/api/chat": "/v1/chat/completions",
   "/api/generate": "/v1/chat/completions",

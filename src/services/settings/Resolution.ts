@@ -15,6 +15,7 @@ import { boundsOf, modelCacheOf } from "./CacheSettings.ts"
 import { guardOf } from "./GuardSettings.ts"
 import { keysOf } from "./KeySettings.ts"
 import { policiesOf, routingFields, routingOf } from "./PolicySettings.ts"
+import { responsesOf } from "./ResponseSettings.ts"
 import type { Source } from "./Schema.ts"
 import { modelDefaults, serverDefaults } from "./Schema.ts"
 import type { Environment, Resolved } from "./Settings.ts"
@@ -235,6 +236,7 @@ export const resolve = (
   storage: storedIn(source, environment, context),
   ...(source.redis === undefined ? {} : { redis: redisOf(source.redis) }),
   policies,
+  responses: responsesOf(source.responses),
   cache: boundsOf(source.cache),
   guard: guardOf(source.guard),
   models: modelsOf(source, policies, environment, withNames(source, context))

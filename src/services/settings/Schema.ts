@@ -18,6 +18,7 @@ import { Cache, ModelCache } from "./CacheSettings.ts"
 import { Guard } from "./GuardSettings.ts"
 import { KeySettings } from "./KeySettings.ts"
 import { PolicySettings, routingFields } from "./PolicySettings.ts"
+import { ResponseSettings } from "./ResponseSettings.ts"
 import { Redis, Storage } from "./StorageSettings.ts"
 
 const positive = wholeNumber(1)
@@ -270,6 +271,7 @@ const sections = <S extends Schema.Top>(model: S) => ({
   store: Schema.optionalKey(Store),
   storage: Schema.optionalKey(Storage),
   redis: Schema.optionalKey(Redis),
+  responses: optional("How long responses of /v1/responses are stored.", ResponseSettings),
   cache: section(described("Which answers are given again to equal requests.", Cache), {}),
   guard: optional("The policy for prompts.", Guard),
   policies: optional(

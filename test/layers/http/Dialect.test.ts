@@ -104,7 +104,7 @@ describe("a dialect added to the server's list", () => {
       ) {
         assert.include(await messageOf(path), `The path ${path} does not exist. Did you mean ${meant}? GET`)
       }
-      for (const path of ["/v1/responses", "/responses", "/v1/completions", "/api/chat", "/v1/v1/responses"]) {
+      for (const path of ["/v1/completions", "/completions", "/api/chat", "/v1/v1/completions"]) {
         assert.include(await messageOf(path), `Troupe does not serve ${path}. Use /v1/chat/completions.`)
       }
       assert.include(await messageOf("/nothing/like/it"), "does not exist. GET")

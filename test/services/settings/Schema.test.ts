@@ -27,6 +27,7 @@ describe("JSON Schema", () => {
       "store",
       "storage",
       "redis",
+      "responses",
       "cache",
       "guard",
       "policies",

@@ -1,0 +1,300 @@
+/**
+ * Items of the Responses dialect: checks of those that callers send, their stored form, and the messages they stand for. Pure.
+ *
+ * **Details**
+ *
+ * A stored item has an id, a `type` and only known fields. Items of an assistant that follow each other are one message of the
+ * core: its text and its calls. Reasoning is kept and is no message: the core's messages have none.
+ */
+import { Result, Schema } from "effect"
+import type { Message } from "../../domain/Inference.ts"
+import type { Content, Part } from "../../domain/Message.ts"
+import { Detail, textOf } from "../../domain/Message.ts"
+import * as Problem from "../../domain/Problem.ts"
+import { imageSourceOf } from "../openai/DecodeRequest.ts"
+import type { Fields } from "../shared/Json.ts"
+import { isObject, listOf, textAt } from "../shared/Json.ts"
+import { isReadable, summaryOf } from "./Compaction.ts"
+
+/** An item in its stored form. */
+export interface Item extends Fields {
+  readonly id: string
+  readonly type: string
+}
+
+const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
+const Typed = Schema.Record(Schema.String, Schema.Unknown)
+const PartsOrText = Schema.Union([Schema.String, Schema.Array(Typed)])
+const id = nullable(Schema.String)
+const status = nullable(Schema.Literals(["in_progress", "completed", "incomplete"]))
+
+/** The parts of contents, by their type. */
+const partSchemas = {
+  input_text: Schema.Struct({ text: Schema.String }),
+  output_text: Schema.Struct({ text: Schema.String }),
+  refusal: Schema.Struct({ refusal: Schema.String }),
+  input_image: Schema.Struct({ image_url: Schema.String, detail: nullable(Detail) })
+} as const
+
+const Texts = nullable(Schema.Array(Schema.Struct({ type: Schema.String, text: Schema.String })))
+
+const itemSchemas = {
+  message: Schema.Struct({
+    id,
+    status,
+    role: Schema.Literals(["user", "assistant", "system", "developer"]),
+    content: PartsOrText,
+    phase: nullable(Schema.String)
+  }),
+  function_call: Schema.Struct({
+    id,
+    status,
+    call_id: Schema.NonEmptyString,
+    name: Schema.NonEmptyString,
+    arguments: Schema.String
+  }),
+  function_call_output: Schema.Struct({ id, status, call_id: Schema.NonEmptyString, output: PartsOrText }),
+  reasoning: Schema.Struct({
+    id,
+    status,
+    summary: Texts,
+    content: Texts,
+    encrypted_content: nullable(Schema.String)
+  }),
+  compaction: Schema.Struct({ id, encrypted_content: Schema.String }),
+  item_reference: Schema.Struct({ id: Schema.NonEmptyString })
+} as const
+
+type Decoder = (value: unknown) => Result.Result<unknown, Schema.SchemaError>
+
+const decodersOf = (schemas: Readonly<Record<string, Parameters<typeof Problem.decoderOf>[0]>>) =>
+  new Map<string, Decoder>(Object.entries(schemas).map(([type, schema]) => [type, Problem.decoderOf(schema)]))
+
+const items = decodersOf(itemSchemas)
+const parts = decodersOf(partSchemas)
+
+/** Parts of an assistant, and of the others. */
+const ofAssistant: ReadonlySet<string> = new Set(["output_text", "refusal"])
+
+const inputParts = [...parts.keys()].filter((type) => !ofAssistant.has(type))
+
+const quoted = (names: Iterable<string>): string => [...names].map((name) => `"${name}"`).join(", ")
+
+/** A type that Troupe does not have. */
+const unsupported = (path: string, type: unknown, known: Iterable<string>): Problem.Problem => ({
+  path: `${path}.type`,
+  expected: typeof type === "string" && type !== ""
+    ? `Troupe does not support the type ${JSON.stringify(type.slice(0, 100))}. Expected one of ${quoted(known)}`
+    : `Expected one of ${quoted(known)}`
+})
+
+const decodedProblems = (decode: Decoder, value: unknown, path: string): ReadonlyArray<Problem.Problem> => {
+  const decoded = decode(value)
+  return Result.isSuccess(decoded)
+    ? []
+    : Problem.fromSchemaError(decoded.failure).map((problem) => ({
+      path: problem.path === "" ? path : `${path}.${problem.path}`,
+      expected: problem.expected
+    }))
+}
+
+const partProblems = (part: unknown, path: string, known: ReadonlyArray<string>): ReadonlyArray<Problem.Problem> => {
+  const type = isObject(part) ? part["type"] : undefined
+  const decode = typeof type === "string" && known.includes(type) ? parts.get(type) : undefined
+  if (decode === undefined) return [unsupported(path, type, known)]
+  if (type === "input_image" && isObject(part) && textAt(part, "file_id") !== undefined) {
+    return [{ path: `${path}.file_id`, expected: "Troupe stores no files. Send the image as image_url" }]
+  }
+  return decodedProblems(decode, part, path)
+}
+
+const contentProblems = (
+  content: unknown,
+  path: string,
+  known: ReadonlyArray<string>
+): ReadonlyArray<Problem.Problem> =>
+  listOf(content).flatMap((part, index) => partProblems(part, `${path}[${index}]`, known))
+
+/** An item without a type is a message. */
+export const typeOf = (item: Fields): unknown => item["type"] ?? "message"
+
+const itemProblems = (item: Fields, path: string): ReadonlyArray<Problem.Problem> => {
+  const type = typeOf(item)
+  const decode = typeof type === "string" ? items.get(type) : undefined
+  if (decode === undefined) return [unsupported(path, type, items.keys())]
+  const wrong = decodedProblems(decode, item, path)
+  if (wrong.length > 0) return wrong
+  if (type === "function_call_output") return contentProblems(item["output"], `${path}.output`, inputParts)
+  if (type === "compaction" && !isReadable(item["encrypted_content"] as string)) {
+    return [{
+      path: `${path}.encrypted_content`,
+      expected: "Expected the content of a compaction item of this service"
+    }]
+  }
+  if (type !== "message") return []
+  const isAssistant = item["role"] === "assistant"
+  return contentProblems(item["content"], `${path}.content`, isAssistant ? [...parts.keys()] : inputParts)
+}
+
+/** More problems are not reported. */
+const mostProblems = 100
+
+/** What is wrong with the items of a body. */
+export const problemsOf = (list: ReadonlyArray<Fields>, path: string): ReadonlyArray<Problem.Problem> => {
+  const problems: Array<Problem.Problem> = []
+  for (const [index, item] of list.entries()) {
+    problems.push(...itemProblems(item, `${path}[${index}]`))
+    if (problems.length >= mostProblems) break
+  }
+  return problems
+}
+
+const storedPart = (part: Fields): Fields => {
+  switch (part["type"]) {
+    case "input_image":
+      return { type: "input_image", detail: part["detail"] ?? "auto", file_id: null, image_url: part["image_url"] }
+    case "output_text":
+      return { type: "output_text", text: part["text"], annotations: listOf(part["annotations"]), logprobs: [] }
+    case "refusal":
+      return { type: "refusal", refusal: part["refusal"] }
+    default:
+      return { type: part["type"], text: part["text"] }
+  }
+}
+
+const storedContent = (content: unknown, textType: "input_text" | "output_text"): ReadonlyArray<Fields> =>
+  typeof content === "string"
+    ? [storedPart({ type: textType, text: content })]
+    : listOf(content).map((part) => storedPart(part as Fields))
+
+/** What the stored form of an item has beside its id and type. */
+const storedFields = (item: Fields): Fields => {
+  const status = item["status"] ?? "completed"
+  switch (typeOf(item)) {
+    case "message": {
+      const { content, role } = item
+      return { status, role, content: storedContent(content, role === "assistant" ? "output_text" : "input_text") }
+    }
+    case "function_call":
+      return { status, call_id: item["call_id"], name: item["name"], arguments: item["arguments"] }
+    case "function_call_output": {
+      const { output } = item
+      return {
+        status,
+        call_id: item["call_id"],
+        output: typeof output === "string" ? output : storedContent(output, "input_text")
+      }
+    }
+    case "reasoning": {
+      const { content, encrypted_content, summary } = item
+      return {
+        summary: listOf(summary),
+        ...(Array.isArray(content) ? { content } : {}),
+        ...(typeof encrypted_content === "string" ? { encrypted_content } : {})
+      }
+    }
+    default:
+      return { encrypted_content: item["encrypted_content"] }
+  }
+}
+
+const prefixes: Readonly<Record<string, string>> = {
+  message: "msg",
+  function_call: "fc",
+  function_call_output: "fco",
+  reasoning: "rs",
+  compaction: "cmp"
+}
+
+/** The prefix of the ids of items of a type. */
+export const prefixOf = (type: string): string => prefixes[type] ?? "item"
+
+/**
+ * The stored form of a checked item, which is no reference.
+ *
+ * @param idOf makes the id from the prefix of the type
+ */
+export const stored = (item: Fields, idOf: (prefix: string) => string): Item => {
+  const type = typeOf(item) as string
+  return { id: idOf(prefixOf(type)), type, ...storedFields(item) }
+}
+
+const partOf = (part: Fields): Part => {
+  if (part["type"] === "refusal") return { type: "text", text: part["refusal"] as string }
+  if (part["type"] !== "input_image") return { type: "text", text: part["text"] as string }
+  return {
+    type: "image",
+    source: imageSourceOf(part["image_url"] as string),
+    detail: part["detail"] as "auto" | "high" | "low"
+  }
+}
+
+/** Parts of text alone become one text. */
+const contentOf = (content: unknown): Content => {
+  if (typeof content === "string") return content
+  const all = listOf(content).map((part) => partOf(part as Fields))
+  return all.some(({ type }) => type === "image") ? all : textOf(all)
+}
+
+type Mutable<A> = { -readonly [K in keyof A]: A[K] }
+
+/** The messages of a conversation. */
+class Messages {
+  readonly list: Array<Mutable<Message>> = []
+  /** The message of the assistant that the next items of it belong to. */
+  #open: Mutable<Message> | undefined
+
+  add(item: Item): void {
+    switch (item.type) {
+      case "message":
+        this.#addMessage(item)
+        return
+      case "function_call":
+        this.#addCall(item)
+        return
+      case "function_call_output":
+        this.#push({ role: "tool", content: contentOf(item["output"]), toolCallId: item["call_id"] as string })
+        return
+      case "compaction":
+        this.#push({ role: "system", content: summaryOf(item["encrypted_content"] as string) })
+    }
+  }
+
+  #push(message: Mutable<Message>): void {
+    this.list.push(message)
+    this.#open = message.role === "assistant" ? message : undefined
+  }
+
+  #addMessage({ content, role }: Item): void {
+    const decoded = contentOf(content)
+    if (role === "assistant") {
+      this.#push({ role, content: decoded })
+    } else {
+      this.#push({ role: role === "user" ? "user" : "system", content: decoded })
+    }
+  }
+
+  #addCall(item: Item): void {
+    if (this.#open === undefined) this.#push({ role: "assistant", content: "" })
+    const open = this.#open!
+    const call = { id: item["call_id"] as string, name: item["name"] as string, arguments: item["arguments"] as string }
+    open.toolCalls = [...open.toolCalls ?? [], call]
+  }
+}
+
+/** The messages of the core that items stand for. */
+export const messagesOf = (items: ReadonlyArray<Item>): ReadonlyArray<Message> => {
+  const messages = new Messages()
+  for (const item of items) messages.add(item)
+  return messages.list
+}
+
+/** The index of the first output whose call no item before it has; undefined if there is none. */
+export const orphanOf = (items: ReadonlyArray<Item>): number | undefined => {
+  const called = new Set<unknown>()
+  for (const [index, { call_id, type }] of items.entries()) {
+    if (type === "function_call") called.add(call_id)
+    if (type === "function_call_output" && !called.has(call_id)) return index
+  }
+  return undefined
+}

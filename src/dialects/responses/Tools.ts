@@ -1,0 +1,125 @@
+/**
+ * Tools of the Responses dialect: functions, and which of them an answer may call. Pure.
+ *
+ * **Details**
+ *
+ * Tools that run in the service (`web_search`, `file_search`, `code_interpreter`, `mcp`, ...) are rejected by their name.
+ */
+import { Result, Schema } from "effect"
+import type { Request, Tool } from "../../domain/Inference.ts"
+import { JsonObject, Tool as InferenceTool } from "../../domain/Inference.ts"
+import * as Problem from "../../domain/Problem.ts"
+import type { Fields } from "../shared/Json.ts"
+import { isObject, listOf, textAt } from "../shared/Json.ts"
+
+const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
+
+const FunctionTool = Schema.Struct({
+  type: Schema.Literal("function"),
+  name: InferenceTool.fields.name,
+  description: nullable(Schema.String),
+  parameters: nullable(JsonObject),
+  strict: nullable(Schema.Boolean)
+})
+
+const decodeTool = Problem.decoderOf(FunctionTool)
+
+const onlyFunctions = (type: unknown): string =>
+  typeof type === "string" && type !== "function"
+    ? `Troupe does not have the tool ${JSON.stringify(type.slice(0, 100))}. Expected "function"`
+    : "Expected \"function\""
+
+const oneProblem = (tool: Fields, path: string): ReadonlyArray<Problem.Problem> => {
+  if (tool["type"] !== "function") return [{ path: `${path}.type`, expected: onlyFunctions(tool["type"]) }]
+  const decoded = decodeTool(tool)
+  return Result.isSuccess(decoded)
+    ? []
+    : Problem.fromSchemaError(decoded.failure).map((problem) => ({ ...problem, path: `${path}.${problem.path}` }))
+}
+
+/** A call names its tool, so names are unique. */
+const repeated = (tools: ReadonlyArray<Fields>): ReadonlyArray<Problem.Problem> =>
+  tools.flatMap(({ name }, index) =>
+    tools.findIndex((tool) => tool["name"] === name) < index
+      ? [{ path: `tools[${index}].name`, expected: "Another tool has the same name" }]
+      : []
+  )
+
+type Choice = string | Fields | undefined
+
+/** The names that a choice may have. */
+const named = (choice: Fields): ReadonlyArray<readonly [path: string, name: unknown, type: unknown]> =>
+  choice["type"] === "allowed_tools"
+    ? listOf(choice["tools"]).map((tool, index) => [
+      `tool_choice.tools[${index}]`,
+      textAt(tool, "name"),
+      isObject(tool) ? tool["type"] : undefined
+    ])
+    : [["tool_choice", choice["name"], choice["type"]]]
+
+const modes: ReadonlySet<unknown> = new Set(["auto", "required"])
+
+const choiceProblems = (choice: Choice, tools: ReadonlyArray<Fields>): ReadonlyArray<Problem.Problem> => {
+  if (choice === undefined || choice === "auto" || choice === "none") return []
+  if (tools.length === 0) return [{ path: "tool_choice", expected: "Allowed only with tools" }]
+  if (typeof choice === "string") return []
+  if (choice["type"] === "allowed_tools" && !modes.has(choice["mode"])) {
+    return [{ path: "tool_choice.mode", expected: "Expected one of \"auto\", \"required\"" }]
+  }
+  const all = named(choice)
+  if (all.length === 0) return [{ path: "tool_choice.tools", expected: "Expected at least one element" }]
+  return all.flatMap(([path, name, type]) => {
+    if (type !== "function") return [{ path: `${path}.type`, expected: onlyFunctions(type) }]
+    return tools.some((tool) => tool["name"] === name)
+      ? []
+      : [{ path: `${path}.name`, expected: "No tool in tools has this name" }]
+  })
+}
+
+/** What is wrong with the tools and the choice among them. */
+export const problemsOf = (choice: Choice, tools: ReadonlyArray<Fields>): ReadonlyArray<Problem.Problem> => {
+  const problems = tools.flatMap((tool, index) => oneProblem(tool, `tools[${index}]`))
+  return problems.length > 0 ? problems : [...repeated(tools), ...choiceProblems(choice, tools)]
+}
+
+const toolOf = ({ description, name, parameters }: Fields): Tool => ({
+  name: name as string,
+  ...(typeof description === "string" ? { description } : {}),
+  ...(isObject(parameters) ? { parameters } : {})
+})
+
+type Tooling = Pick<Request, "parallelToolCalls" | "toolChoice" | "tools">
+
+/** The tools of the core. Those that a choice does not allow are left out. */
+export const toolingOf = (
+  choice: Choice,
+  tools: ReadonlyArray<Fields>,
+  parallelToolCalls: boolean | undefined
+): Tooling => {
+  if (tools.length === 0) return {}
+  const parallel = parallelToolCalls === undefined ? {} : { parallelToolCalls }
+  const all = tools.map(toolOf)
+  if (choice === undefined) return { tools: all, ...parallel }
+  if (typeof choice === "string") {
+    return { tools: all, toolChoice: choice as "auto" | "none" | "required", ...parallel }
+  }
+  if (choice["type"] !== "allowed_tools") {
+    return { tools: all, toolChoice: { name: choice["name"] as string }, ...parallel }
+  }
+  const allowed = new Set(named(choice).map(([, name]) => name))
+  return {
+    tools: all.filter(({ name }) => allowed.has(name)),
+    toolChoice: choice["mode"] as "auto" | "required",
+    ...parallel
+  }
+}
+
+/** The tools as a response has them. */
+export const echoed = (tools: ReadonlyArray<Fields>): ReadonlyArray<Fields> =>
+  tools.map(({ description = null, name, parameters = null, strict = null }) => ({
+    type: "function",
+    name,
+    description,
+    parameters,
+    strict
+  }))

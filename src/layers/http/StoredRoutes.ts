@@ -1,0 +1,303 @@
+/**
+ * The routes of stored responses and of conversations.
+ *
+ * **Details**
+ *
+ * An object of another tenant is not found. Without a database, nothing is.
+ */
+import { Effect, Schema as S } from "effect"
+import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { HttpApiEndpoint, OpenApi } from "effect/http-api"
+import type { SqlError } from "effect/sql/SqlError"
+import type { ConversationCall } from "../../dialects/responses/Conversations.ts"
+import * as Conversations from "../../dialects/responses/Conversations.ts"
+import { ownerOf } from "../../dialects/responses/DecodeRequest.ts"
+import * as EncodeAnswer from "../../dialects/responses/EncodeAnswer.ts"
+import type { Item } from "../../dialects/responses/Items.ts"
+import * as Items from "../../dialects/responses/Items.ts"
+import * as Schema from "../../dialects/responses/Schema.ts"
+import { identityOf } from "../../dialects/shared/CallerRequest.ts"
+import type { Fields } from "../../dialects/shared/Json.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import type { Responses } from "../../services/responses/Responses.ts"
+import { ResponseState, StateError } from "../../services/responses/Responses.ts"
+import { error } from "./Api.ts"
+import type { Conventions } from "./Dialect.ts"
+import { respondError } from "./Dialect.ts"
+import * as Endpoint from "./Endpoint.ts"
+import { noState, respondState } from "./StateFailure.ts"
+
+const unknown = [
+  error(400, "The request is invalid"),
+  error(404, "No such object, or one of another tenant"),
+  error(503, "The database cannot be used (`storage_failed`)")
+] as const
+
+const title = (text: string) => OpenApi.annotations({ title: text })
+const ofResponse = { response: S.String }
+const ofConversation = { conversation: S.String }
+const ofItem = { conversation: S.String, item: S.String }
+const page = {
+  limit: S.optionalKey(S.String),
+  order: S.optionalKey(S.Literals(["asc", "desc"])),
+  after: S.optionalKey(S.String)
+}
+
+const endpoints = {
+  retrieve: HttpApiEndpoint.get("retrieve", "/v1/responses/:response", {
+    params: ofResponse,
+    success: Schema.Response,
+    error: unknown
+  }).annotateMerge(title("Get a stored response")),
+  remove: HttpApiEndpoint.delete("remove", "/v1/responses/:response", {
+    params: ofResponse,
+    success: Schema.Deleted,
+    error: unknown
+  }).annotateMerge(title("Delete a stored response")),
+  cancel: HttpApiEndpoint.post("cancel", "/v1/responses/:response/cancel", {
+    params: ofResponse,
+    success: Schema.Response,
+    error: unknown
+  }).annotateMerge(title("Cancel a response that is generated in the background")),
+  inputItems: HttpApiEndpoint.get("inputItems", "/v1/responses/:response/input_items", {
+    params: ofResponse,
+    query: page,
+    success: Schema.ItemList,
+    error: unknown
+  }).annotateMerge(title("List the items of a response's request, with those of the conversation before")),
+  newConversation: HttpApiEndpoint.post("newConversation", "/v1/conversations", {
+    payload: Schema.NewConversation,
+    success: Schema.Conversation,
+    error: unknown
+  }).annotateMerge(title("Create a conversation")),
+  conversation: HttpApiEndpoint.get("conversation", "/v1/conversations/:conversation", {
+    params: ofConversation,
+    success: Schema.Conversation,
+    error: unknown
+  }).annotateMerge(title("Get a conversation")),
+  updateConversation: HttpApiEndpoint.post("updateConversation", "/v1/conversations/:conversation", {
+    params: ofConversation,
+    payload: Schema.ConversationUpdate,
+    success: Schema.Conversation,
+    error: unknown
+  }).annotateMerge(title("Replace the metadata of a conversation")),
+  removeConversation: HttpApiEndpoint.delete("removeConversation", "/v1/conversations/:conversation", {
+    params: ofConversation,
+    success: Schema.Deleted,
+    error: unknown
+  }).annotateMerge(title("Delete a conversation with its items")),
+  items: HttpApiEndpoint.get("items", "/v1/conversations/:conversation/items", {
+    params: ofConversation,
+    query: page,
+    success: Schema.ItemList,
+    error: unknown
+  }).annotateMerge(title("List the items of a conversation")),
+  addItems: HttpApiEndpoint.post("addItems", "/v1/conversations/:conversation/items", {
+    params: ofConversation,
+    payload: Schema.NewItems,
+    success: Schema.ItemList,
+    error: unknown
+  }).annotateMerge(title("Add items to a conversation")),
+  item: HttpApiEndpoint.get("item", "/v1/conversations/:conversation/items/:item", {
+    params: ofItem,
+    success: S.Record(S.String, S.Unknown),
+    error: unknown
+  }).annotateMerge(title("Get an item of a conversation")),
+  removeItem: HttpApiEndpoint.delete("removeItem", "/v1/conversations/:conversation/items/:item", {
+    params: ofItem,
+    success: Schema.Conversation,
+    error: unknown
+  }).annotateMerge(title("Delete an item of a conversation"))
+} as const
+
+type StoredEndpoint = typeof endpoints[keyof typeof endpoints]
+
+/** The endpoints of stored objects. */
+export const all = Object.values(endpoints) as [StoredEndpoint, ...Array<StoredEndpoint>]
+
+/** A request for a stored object. */
+interface Stored {
+  readonly state: Responses
+  readonly owner: string
+  /** Parameters of the path. */
+  readonly params: Readonly<Record<string, string | undefined>>
+  readonly query: URLSearchParams
+}
+
+type Failure = InferenceError.InferenceError | SqlError | StateError
+
+const id = ({ params }: Stored, name: string): string => params[name] ?? ""
+
+const pageOf = ({ query }: Stored) =>
+  Effect.mapError(Effect.fromResult(Conversations.pageOf(query)), InferenceError.make)
+
+const listed = (request: Stored, items: Effect.Effect<ReadonlyArray<Item>, Failure>) =>
+  Effect.zipWith(pageOf(request), items, (page, all) => Conversations.listOf(all, page))
+
+const retrieve = (request: Stored): Effect.Effect<unknown, Failure> =>
+  request.query.get("stream") === "true"
+    ? Effect.fail(InferenceError.make(
+      new InferenceError.InvalidRequest({
+        path: "stream",
+        detail: "Troupe does not stream stored responses",
+        inBody: true
+      })
+    ))
+    : request.state.response(request.owner, id(request, "response"))
+
+const remove = (request: Stored): Effect.Effect<unknown, Failure> => {
+  const response = id(request, "response")
+  return Effect.as(request.state.remove(request.owner, response), { id: response, object: "response", deleted: true })
+}
+
+const conversation = (request: Stored) =>
+  Effect.map(
+    request.state.conversation(request.owner, id(request, "conversation")),
+    (found) => Conversations.conversationOf(found.id, found.createdAt, found.metadata)
+  )
+
+const removeConversation = (request: Stored): Effect.Effect<unknown, Failure> =>
+  Effect.flatMap(conversation(request), ({ id }) =>
+    Effect.as(request.state.conversations.remove([id as string]), {
+      id,
+      object: "conversation.deleted",
+      deleted: true
+    }))
+
+const itemsOf = (request: Stored) => request.state.itemsOf(request.owner, id(request, "conversation"))
+
+const noItem = (request: Stored) => Effect.fail(new StateError({ problem: "item-missing", id: id(request, "item") }))
+
+const item = (request: Stored): Effect.Effect<unknown, Failure> =>
+  Effect.flatMap(itemsOf(request), (items) => {
+    const found = items.find((one) => one.id === id(request, "item"))
+    return found === undefined ? noItem(request) : Effect.succeed(found)
+  })
+
+const removeItem = (request: Stored): Effect.Effect<unknown, Failure> =>
+  Effect.flatMap(conversation(request), (found) =>
+    Effect.flatMap(
+      request.state.conversations.removeItem(found["id"] as string, id(request, "item")),
+      (isRemoved) => isRemoved ? Effect.succeed(found) : noItem(request)
+    ))
+
+/** The answers without a body in the request. */
+const reads = {
+  retrieve,
+  remove,
+  cancel: (request: Stored): Effect.Effect<unknown, Failure> =>
+    request.state.cancel(request.owner, id(request, "response")),
+  inputItems: (request: Stored): Effect.Effect<unknown, Failure> =>
+    listed(request, request.state.inputOf(request.owner, id(request, "response"))),
+  conversation,
+  removeConversation,
+  items: (request: Stored): Effect.Effect<unknown, Failure> => listed(request, itemsOf(request)),
+  item,
+  removeItem
+}
+
+type Handle = Parameters<Parameters<typeof Endpoint.layer>[2]>[0]
+type Handlers = ReturnType<Handle>
+
+/** The router provides the parameters of the path. */
+const withParams = (
+  handler: (params: Stored["params"]) => Handlers["routed"]
+): Handlers["routed"] => Effect.flatMap(HttpRouter.params, handler) as Handlers["routed"]
+
+/** Only for paths without parameters. */
+const noDirect: Handlers["direct"] = Effect.die("not called")
+
+/** Answers a request without a body. */
+const read = (
+  { encodeProblem: _, idHeaders, keyOf }: Conventions,
+  state: Responses | undefined,
+  answer: (request: Stored) => Effect.Effect<unknown, Failure>
+): Handlers => ({
+  direct: noDirect,
+  routed: withParams((params) =>
+    Effect.gen(function*() {
+      const { headers, source, url } = yield* HttpServerRequest.HttpServerRequest
+      const request = idHeaders(yield* Endpoint.makeId("req_"))
+      if (state === undefined) return respondError(noState, request)
+      const identity = identityOf(source)
+      const owner = ownerOf(identity === undefined ? { key: keyOf(headers), headers } : { headers, identity })
+      const query = new URL(url, "http://localhost").searchParams
+      return yield* Effect.map(
+        answer({ state, owner, params, query }),
+        (body) => HttpServerResponse.jsonUnsafe(body, { headers: request })
+      ).pipe(
+        respondState(request),
+        Effect.catch(({ reason }) => Effect.succeed(respondError(EncodeAnswer.encodeError(reason), request)))
+      )
+    })
+  )
+})
+
+type Answered = Effect.Effect<Fields, Failure>
+
+/** Items in their stored form. */
+const storedItems = ({ items }: ConversationCall, callId: string): ReadonlyArray<Item> =>
+  items.map((one, index) => Items.stored(one, (prefix) => EncodeAnswer.inputId(prefix, callId, index)))
+
+const created = (state: Responses, { body, id }: Endpoint.Call<ConversationCall>): Answered =>
+  Effect.map(
+    state.newConversation(id, body.owner, body.metadata ?? {}, storedItems(body, id)),
+    (now) => Conversations.conversationOf(id, now, body.metadata ?? {})
+  )
+
+const updated = (
+  state: Responses,
+  { body: { metadata = {}, owner } }: Endpoint.Call<ConversationCall>,
+  of: string
+): Answered =>
+  Effect.flatMap(
+    state.conversation(owner, of),
+    ({ createdAt, id }) =>
+      Effect.as(state.conversations.describe(id, metadata), Conversations.conversationOf(id, createdAt, metadata))
+  )
+
+const added = (state: Responses, { body, id }: Endpoint.Call<ConversationCall>, of: string): Answered => {
+  const items = storedItems(body, id)
+  return Effect.flatMap(state.conversation(body.owner, of), (found) =>
+    Effect.as(state.addItems(found.id, items), {
+      ...Conversations.listOf(items, { order: "asc", limit: Math.max(1, items.length), after: undefined })
+    }))
+}
+
+/** A request with a body about a conversation. */
+const write = (
+  state: Responses | undefined,
+  body: Parameters<typeof Conversations.decoderOf>[0],
+  answer: (state: Responses, call: Endpoint.Call<ConversationCall>) => Answered
+): Endpoint.Endpoint<ConversationCall> => ({
+  idPrefix: "conv_",
+  encodeError: EncodeAnswer.encodeError,
+  decode: Conversations.decoderOf(body),
+  answer: (call) =>
+    state === undefined
+      ? Effect.succeed(respondError(noState, call.headers))
+      : Effect.map(answer(state, call), (body) => Endpoint.respondJson(call, body, {})).pipe(
+        respondState(call.headers)
+      )
+})
+
+/** The routes of stored responses and conversations. */
+export const layer = (conventions: Conventions) =>
+  Endpoint.layer(conventions, { endpoints }, (handle) =>
+    Effect.map(ResponseState, (state) => {
+      const ofOne = (name: "update" | "addItems", answer: typeof updated): Handlers => ({
+        direct: noDirect,
+        routed: withParams(({ conversation = "" }) =>
+          handle(write(state, name, (state, call) => answer(state, call, conversation))).routed
+        )
+      })
+      const handlers = Object.fromEntries(
+        Object.entries(reads).map(([name, answer]) => [name, read(conventions, state, answer)])
+      ) as Record<keyof typeof reads, Handlers>
+      return {
+        ...handlers,
+        newConversation: handle(write(state, "create", created)),
+        updateConversation: ofOne("update", updated),
+        addItems: ofOne("addItems", added)
+      }
+    }))

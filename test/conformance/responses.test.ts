@@ -1,0 +1,231 @@
+/** Stored responses and conversations, on each database. */
+import { assert } from "@effect/vitest"
+import type { Scope } from "effect"
+import { Deferred, Effect, Exit, Result } from "effect"
+import { SqlClient } from "effect/sql/SqlClient"
+import { TestClock } from "effect/testing"
+import type { Response } from "../../src/dialects/responses/Schema.ts"
+import * as Migrations from "../../src/services/persistence/Migrations.ts"
+import type { Dialogue, Limits } from "../../src/services/responses/Responses.ts"
+import { Responses } from "../../src/services/responses/Responses.ts"
+import { migrations } from "../../src/services/responses/ResponseStore.ts"
+import { onEachDatabase } from "./databases.ts"
+
+const day = 86_400_000
+const limits: Limits = { keptMs: 30 * day, mostBytes: 1e9, mostContextBytes: 1e6 }
+
+const makeWith = (more: Partial<Limits> = {}) =>
+  Effect.gen(function*() {
+    yield* Migrations.apply(migrations)
+    return new Responses(yield* SqlClient, { ...limits, ...more }, yield* Effect.scope)
+  })
+
+const idOf = (name: string): string => `resp_${name.padEnd(22, "0")}`
+
+const user = (text: string) => ({ type: "message", role: "user", content: text })
+
+/** A response that says its name. */
+const responseOf = (name: string, more: object = {}): Response =>
+  ({
+    id: idOf(name),
+    status: "completed",
+    store: true,
+    background: false,
+    output: [{ id: `msg_${name.padEnd(22, "0")}0`, type: "message", role: "assistant", content: [] }],
+    ...more
+  }) as unknown as Response
+
+const of = (previous?: string, conversation?: string, owner = "a") => ({
+  owner,
+  previous: previous === undefined ? undefined : idOf(previous),
+  conversation
+})
+
+/** Answers a request with one item. */
+const answer = Effect.fnUntraced(
+  function*(responses: Responses, name: string, continued = of(), more: object = {}) {
+    const dialogue: Dialogue = yield* responses.dialogue(continued, [user(name)], idOf(name))
+    yield* responses.save(continued, dialogue, responseOf(name, more))
+    return dialogue
+  }
+)
+
+const problemOf = <A, E>(effect: Effect.Effect<A, E>) =>
+  Effect.map(
+    Effect.result(effect),
+    (result) => Result.isFailure(result) ? (result.failure as { readonly problem?: string }).problem : "none"
+  )
+
+/** Lets time pass until a response has a status: a database takes time that is not the clock's. */
+const untilStatus = (responses: Responses, name: string, status: string) =>
+  Effect.repeat(Effect.andThen(TestClock.adjust(1_000), responses.response("a", idOf(name))), {
+    until: (body) => body["status"] === status
+  })
+
+const idsOf = ({ before, input }: Dialogue) => [...before, ...input].map(({ id }) => id.replace(/0{3,}(i?\d)$/, "$1"))
+
+onEachDatabase("stored responses", (declare) => {
+  const test = (
+    name: string,
+    run: Effect.Effect<unknown, unknown, Scope.Scope | SqlClient>
+  ) =>
+    declare(
+      name,
+      (database) => Effect.provide(Effect.scoped(run), [database.layer(), TestClock.layer()])
+    )
+
+  test(
+    "continue the conversation of the responses before, of the same owner only",
+    Effect.gen(function*() {
+      const responses = yield* makeWith()
+      yield* answer(responses, "one")
+      yield* answer(responses, "two", of("one"))
+      const three = yield* answer(responses, "three", of("two"))
+      assert.deepStrictEqual(idsOf(three), ["msg_onei0", "msg_one0", "msg_twoi0", "msg_two0", "msg_threei0"])
+      const fork = yield* answer(responses, "fork", of("one"))
+      assert.deepStrictEqual(idsOf(fork), ["msg_onei0", "msg_one0", "msg_forki0"])
+      assert.strictEqual(yield* problemOf(answer(responses, "theirs", of("two", undefined, "b"))), "previous-missing")
+      assert.strictEqual(yield* problemOf(responses.response("b", idOf("one"))), "response-missing")
+      assert.strictEqual(yield* problemOf(responses.remove("b", idOf("one"))), "response-missing")
+      assert.strictEqual((yield* responses.inputOf("a", idOf("two"))).length, 3)
+    })
+  )
+
+  test(
+    "are deleted, and end the conversations that continue them",
+    Effect.gen(function*() {
+      const responses = yield* makeWith()
+      yield* answer(responses, "one")
+      yield* answer(responses, "two", of("one"))
+      yield* responses.remove("a", idOf("one"))
+      assert.strictEqual(yield* problemOf(responses.response("a", idOf("one"))), "response-missing")
+      assert.strictEqual(yield* problemOf(answer(responses, "three", of("two"))), "previous-missing")
+      assert.strictEqual(
+        yield* problemOf(responses.response("a", "resp_'; DROP TABLE troupe_responses")),
+        "response-missing"
+      )
+    })
+  )
+
+  test(
+    "are kept for their time after the last use of their conversation",
+    Effect.gen(function*() {
+      const responses = yield* makeWith()
+      yield* answer(responses, "one")
+      yield* answer(responses, "alone")
+      yield* TestClock.adjust(20 * day)
+      yield* answer(responses, "two", of("one"))
+      yield* TestClock.adjust(20 * day)
+      assert.strictEqual(yield* problemOf(responses.response("a", idOf("alone"))), "response-missing")
+      assert.strictEqual((yield* answer(responses, "three", of("two"))).before.length, 4)
+    })
+  )
+
+  test(
+    "are at most as large as the bound, without those that end first",
+    Effect.gen(function*() {
+      const responses = yield* makeWith({ mostBytes: 4_000 })
+      for (const name of ["one", "two", "three", "four", "five", "six"]) {
+        yield* answer(responses, name, of(), { metadata: { long: "x".repeat(1_000) } })
+        yield* TestClock.adjust(1)
+      }
+      const found = yield* Effect.forEach(
+        ["one", "two", "five", "six"],
+        (name) => problemOf(responses.response("a", idOf(name)))
+      )
+      assert.deepStrictEqual(found, ["response-missing", "response-missing", "none", "none"])
+    })
+  )
+
+  test(
+    "are not continued beyond the largest conversation",
+    Effect.gen(function*() {
+      const responses = yield* makeWith({ mostContextBytes: 1_000 })
+      yield* answer(responses, "one", of(), { metadata: { long: "x".repeat(1_000) } })
+      assert.strictEqual(yield* problemOf(answer(responses, "two", of("one"))), "too-large")
+    })
+  )
+
+  test(
+    "give their items to requests that refer to them",
+    Effect.gen(function*() {
+      const responses = yield* makeWith()
+      yield* answer(responses, "one")
+      const reference = (id: string) => [{ type: "item_reference", id }]
+      const found = yield* responses.dialogue(of(), reference(`msg_${"one".padEnd(22, "0")}0`), idOf("two"))
+      assert.strictEqual(found.input[0]?.["role"], "assistant")
+      const other = responses.dialogue(
+        of(undefined, undefined, "b"),
+        reference(`msg_${"one".padEnd(22, "0")}0`),
+        idOf("two")
+      )
+      assert.strictEqual(yield* problemOf(other), "item-missing")
+      assert.strictEqual(yield* problemOf(responses.dialogue(of(), reference("msg_1"), idOf("two"))), "item-missing")
+    })
+  )
+
+  test(
+    "are generated in the background until they are complete or cancelled",
+    Effect.gen(function*() {
+      const responses = yield* makeWith()
+      const background = { background: true, status: "queued", output: [] }
+      const dialogue = yield* answer(responses, "one", of(), background)
+      assert.strictEqual(yield* problemOf(answer(responses, "next", of("one"))), "previous-unfinished")
+      yield* responses.start(
+        of(),
+        dialogue,
+        idOf("one"),
+        Effect.delay(Effect.succeed(responseOf("one", { background: true })), 5_000)
+      )
+      yield* untilStatus(responses, "one", "in_progress")
+      yield* untilStatus(responses, "one", "completed")
+      yield* answer(responses, "two", of(), background)
+      const interrupted = yield* Deferred.make<void>()
+      const generated = Effect.onInterrupt(Effect.never, () => Deferred.done(interrupted, Exit.void))
+      yield* responses.start(of(), dialogue, idOf("two"), generated)
+      yield* untilStatus(responses, "two", "in_progress")
+      assert.strictEqual((yield* responses.cancel("a", idOf("two")))["status"], "cancelled")
+      yield* Effect.repeat(Effect.andThen(untilStatus(responses, "two", "cancelled"), Deferred.isDone(interrupted)), {
+        until: (isDone) => isDone
+      })
+      assert.strictEqual((yield* responses.cancel("a", idOf("one")))["status"], "completed")
+      yield* answer(responses, "three")
+      assert.strictEqual(yield* problemOf(responses.cancel("a", idOf("three"))), "not-in-background")
+    })
+  )
+
+  test(
+    "have failed if the process that generates them is gone",
+    Effect.gen(function*() {
+      const responses = yield* makeWith()
+      yield* answer(responses, "one", of(), { background: true, status: "queued", output: [] })
+      yield* TestClock.adjust(120_000)
+      const found = yield* responses.response("a", idOf("one"))
+      assert.strictEqual(found["status"], "failed")
+      assert.deepInclude(found["error"], { code: "server_error" })
+    })
+  )
+
+  test(
+    "are added to their conversation, which belongs to its owner",
+    Effect.gen(function*() {
+      const responses = yield* makeWith()
+      const id = `conv_${"c".padEnd(22, "0")}`
+      yield* responses.newConversation(id, "a", { topic: "x" }, [])
+      yield* answer(responses, "one", of(undefined, id))
+      yield* answer(responses, "two", of(undefined, id), { store: false })
+      const items = yield* responses.itemsOf("a", id)
+      assert.strictEqual(items.length, 4)
+      assert.strictEqual(yield* problemOf(responses.response("a", idOf("two"))), "response-missing")
+      assert.strictEqual(yield* problemOf(responses.itemsOf("b", id)), "conversation-missing")
+      assert.strictEqual(yield* problemOf(answer(responses, "three", of(undefined, id, "b"))), "conversation-missing")
+      assert.isTrue(yield* responses.conversations.removeItem(id, items[0]!.id))
+      yield* TestClock.adjust(29 * day)
+      yield* answer(responses, "four", of(undefined, id))
+      yield* TestClock.adjust(29 * day)
+      assert.strictEqual((yield* responses.itemsOf("a", id)).length, 5)
+      yield* responses.conversations.remove([id])
+      assert.strictEqual(yield* problemOf(responses.itemsOf("a", id)), "conversation-missing")
+    })
+  )
+})
