@@ -77,7 +77,7 @@ const sumOfQuestions = (one: SemanticContents, other: SemanticContents): Semanti
 }
 
 /** What the memory of all processes holds. */
-const cacheContents = (own: Contents, others: ReadonlyArray<Contents>): Contents =>
+export const cacheContents = (own: Contents, others: ReadonlyArray<Contents>): Contents =>
   others.reduce((one, other) => ({
     ...one,
     memory: sumOf(one.memory, other.memory),

@@ -15,6 +15,26 @@ const deployment = (more: Partial<Deployment> = {}): Deployment => ({
 })
 
 describe("WholeService", () => {
+  it("adds what the caches of the processes hold, questions by model and tenant", () => {
+    const row = (tenant: string, entries: number) => ({ model: "a", tenant, entries, bytes: 10 * entries, hits: 1 })
+    const one = { entries: 1, bytes: 2 }
+    const contents = (...questions: ReadonlyArray<ReturnType<typeof row>>) => ({
+      memory: one,
+      compact: one,
+      store: true,
+      // A list may be cut: the sums are of all.
+      semantic: { entries: 9, bytes: 90, hits: 5, questions }
+    })
+    const two = { entries: 2, bytes: 4 }
+    const merged = WholeService.cacheContents(contents(row("x", 3), row("y", 2)), [contents(row("y", 4))])
+    assert.deepStrictEqual(merged, {
+      memory: two,
+      compact: two,
+      store: true,
+      semantic: { entries: 18, bytes: 180, hits: 10, questions: [{ ...row("y", 6), hits: 2 }, row("x", 3)] }
+    })
+  })
+
   it("adds the samples of each series, with the lines of a metric together", () => {
     const one = [
       "# HELP llm_requests_total Requests",
