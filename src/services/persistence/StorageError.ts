@@ -11,25 +11,43 @@ export class StorageError extends Schema.TaggedError<StorageError>()("StorageErr
 
 /** What to do for a result code of SQLite, of which the lowest 8 bits name the class. */
 const advice: Readonly<Record<number, readonly [what: string, todo: string]>> = {
-  5: ["is locked by another program", "Stop that program, or set storage.folder to another folder"],
-  6: ["is locked by another program", "Stop that program, or set storage.folder to another folder"],
-  8: ["is read-only", "Give this user write access, or set storage.folder to another folder"],
-  10: ["cannot be read or written (I/O error)", "Check the disk, or set storage.folder to another folder"],
+  5: ["is locked by another program", "Stop that program, or set storage.folder or TROUPE_DATA to another folder"],
+  6: ["is locked by another program", "Stop that program, or set storage.folder or TROUPE_DATA to another folder"],
+  8: ["is read-only", "Give this user write access, or set storage.folder or TROUPE_DATA to another folder"],
+  10: [
+    "cannot be read or written (I/O error)",
+    "Check the disk, or set storage.folder or TROUPE_DATA to another folder"
+  ],
   11: ["is damaged", "Restore it from a backup, or move it away to start empty"],
-  13: ["cannot grow: the disk is full", "Free space on the disk, or set storage.folder to another folder"],
-  14: ["cannot be opened", "Check that this user may write its folder, or set storage.folder to another folder"],
-  26: ["is not an SQLite database", "Move it away, or set storage.folder to another folder"]
+  13: [
+    "cannot grow: the disk is full",
+    "Free space on the disk, or set storage.folder or TROUPE_DATA to another folder"
+  ],
+  14: [
+    "cannot be opened",
+    "Check that this user may write its folder, or set storage.folder or TROUPE_DATA to another folder"
+  ],
+  26: ["is not an SQLite database", "Move it away, or set storage.folder or TROUPE_DATA to another folder"]
 }
 
 /** What to do for an error of the file system. */
 const fileAdvice: Readonly<Record<string, readonly [what: string, todo: string]>> = {
-  EACCES: ["cannot be written by this user", "Give this user write access, or set storage.folder to another folder"],
-  EPERM: ["cannot be written by this user", "Give this user write access, or set storage.folder to another folder"],
-  EROFS: ["is on a read-only file system", "Set storage.folder to a folder that can be written"],
-  ENOSPC: ["cannot be written: the disk is full", "Free space on the disk, or set storage.folder to another folder"],
-  ENOTDIR: ["cannot be created: a part of its path is a file", "Set storage.folder to another folder"],
-  EEXIST: ["cannot be created: a part of its path is a file", "Set storage.folder to another folder"],
-  EISDIR: ["is a folder, not a file", "Move it away, or set storage.folder to another folder"]
+  EACCES: [
+    "cannot be written by this user",
+    "Give this user write access, or set storage.folder or TROUPE_DATA to another folder"
+  ],
+  EPERM: [
+    "cannot be written by this user",
+    "Give this user write access, or set storage.folder or TROUPE_DATA to another folder"
+  ],
+  EROFS: ["is on a read-only file system", "Set storage.folder or TROUPE_DATA to a folder that can be written"],
+  ENOSPC: [
+    "cannot be written: the disk is full",
+    "Free space on the disk, or set storage.folder or TROUPE_DATA to another folder"
+  ],
+  ENOTDIR: ["cannot be created: a part of its path is a file", "Set storage.folder or TROUPE_DATA to another folder"],
+  EEXIST: ["cannot be created: a part of its path is a file", "Set storage.folder or TROUPE_DATA to another folder"],
+  EISDIR: ["is a folder, not a file", "Move it away, or set storage.folder or TROUPE_DATA to another folder"]
 }
 
 interface Failure {
@@ -56,7 +74,7 @@ export const rootCause = ({ reason }: SqlError): Failure => {
 export const sqliteError = (file: string, error: SqlError): StorageError => {
   const { code = "", errcode, message } = rootCause(error)
   const [what, todo] = (errcode === undefined ? fileAdvice[code] : advice[errcode & 0xff]) ??
-    [`cannot be used: ${message}`, "Set storage.folder to another folder"]
+    [`cannot be used: ${message}`, "Set storage.folder or TROUPE_DATA to another folder"]
   return new StorageError({ place: file, message: `The database ${file} ${what}. ${todo}.` })
 }
 

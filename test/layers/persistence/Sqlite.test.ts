@@ -33,8 +33,8 @@ describe("an SQLite file", () => {
     writeFileSync(join(root, "file"), "")
     assert.strictEqual(
       await refusal(join(root, "file/data")),
-      "The database /file/data/troupe.sqlite cannot be created: a part of its path is a file. Set storage.folder to " +
-        "another folder."
+      "The database /file/data/troupe.sqlite cannot be created: a part of its path is a file. Set storage.folder or " +
+        "TROUPE_DATA to another folder."
     )
   })
 
@@ -46,7 +46,7 @@ describe("an SQLite file", () => {
     )
     assert.strictEqual(
       await refusal(folder),
-      "The database /other/troupe.sqlite is not an SQLite database. Move it away, or set storage.folder to another folder."
+      "The database /other/troupe.sqlite is not an SQLite database. Move it away, or set storage.folder or TROUPE_DATA to another folder."
     )
     mkdirSync(Storage.fileIn(newFolder("nested")))
     assert.match(
