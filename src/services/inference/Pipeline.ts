@@ -3,7 +3,6 @@
  */
 import type { Fiber } from "effect"
 import { Cause, Clock, Duration, Effect, Result, Scope, SubscriptionRef } from "effect"
-import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
@@ -28,70 +27,19 @@ import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import type { Operation } from "../observability/Metrics.ts"
 import { Metrics } from "../observability/Metrics.ts"
 import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
-import * as AttemptDriver from "../resilience/AttemptDriver.ts"
-import * as AttemptMachine from "../resilience/AttemptMachine.ts"
-import type { Plan, Target } from "../resilience/AttemptPlan.ts"
 import * as Backoff from "../resilience/Backoff.ts"
 import * as DeadlineWatch from "../resilience/DeadlineWatch.ts"
 import * as HedgeBudget from "../resilience/HedgeBudget.ts"
 import { DecisionLog } from "../routing/DecisionLog.ts"
-import { factsOf } from "../routing/DeploymentFacts.ts"
 import type { Route } from "../routing/Route.ts"
 import { answeredRoute, noDeployment } from "../routing/Route.ts"
 import { Router } from "../routing/Router.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import * as AttemptScope from "./AttemptScope.ts"
+import type { AttemptRequest, Use } from "./PlannedAttempts.ts"
+import * as PlannedAttempts from "./PlannedAttempts.ts"
 import type { RoutedRequest } from "./RequestTelemetry.ts"
 import * as RequestTelemetry from "./RequestTelemetry.ts"
-
-/** Fields of a request that the attempts depend on. */
-type AttemptRequest = Caller & Parameters<typeof mostPromptTokens>[0] & { readonly maxTokens?: number | undefined }
-
-const deploymentOf = ({ deployments, fallbacks: { content, context, ordinary } }: Route, id: string): Deployment => {
-  for (const list of [deployments, ordinary, context, content]) {
-    for (const deployment of list) if (deployment.id === id) return deployment
-  }
-  throw new Error(`The plan names the deployment "${id}", which is not in the route.`)
-}
-
-const targets = new WeakMap<Deployment, Target>()
-
-/** @param reported the context window that its engine or its files report, tokens */
-const targetOf = (deployment: Deployment, reported: number | undefined): Target => {
-  const known = targets.get(deployment)
-  if (known !== undefined && (reported === undefined || reported === known.contextWindow)) return known
-  const created: Target = {
-    deployment: deployment.id,
-    contextWindow: reported ?? factsOf(deployment).contextWindow
-  }
-  targets.set(deployment, created)
-  return created
-}
-
-const planOf = (
-  { contextWindows, deployments, fallbacks: { content, context, ordinary }, model, policy, slowestFirstTokenMs }: Route,
-  { maxTokens, priority }: AttemptRequest,
-  now: number
-): Plan => {
-  const target = (deployment: Deployment) => targetOf(deployment, contextWindows?.get(deployment.id))
-  return AttemptMachine.makePlan({
-    model,
-    policy,
-    lists: {
-      ordinary: [...deployments, ...ordinary].map(target),
-      context: context.map(target),
-      content: content.map(target)
-    },
-    slowestFirstTokenMs,
-    now,
-    maxTokens,
-    lowPriority: priority === "low"
-  })
-}
-
-/** Whether the first attempt has content; a buffered answer has content long before its end. */
-const hasContent = ({ state: { record: { attempts: [first] } } }: RoutedRequest): boolean =>
-  first?.firstTokenMs !== undefined
 
 /** Whether no deployment can answer and a cached response may not, either. */
 const cannotAnswer = ({ cached, decision, deployments }: Route): boolean =>
@@ -274,98 +222,6 @@ export const validated = <R extends object>(
 export const answeredByOf = ({ admitted, attempts, decision, deployment }: WinningAttempt<unknown>): AnsweredBy =>
   admitted === undefined ? { deployment, attempts, decision } : { deployment, attempts, decision, admitted }
 
-/** An attempt's work within the request's time limit. A missing capability that it finds is reported to the router. */
-const makeAttempt =
-  ({ callbacks, router }: Parts) =>
-  <A, R>({ deadlines, stats }: AttemptContext, work: Effect.Effect<A, InferenceError, R>) =>
-    Effect.tapError(
-      RequestTelemetry.recordFailure(stats)(AttemptScope.within(deadlines.total, work)),
-      ({ reason }) => Effect.sync(() => callbacks.call("router", () => router.noteFailure(reason), undefined))
-    )
-
-const makeDelays =
-  ({ callbacks }: Parts, makeSchedule: Backoff.MakeSchedule) => ({ policy }: Route): Backoff.Delays => {
-    const { next, reset } = Backoff.make(makeSchedule, policy)
-    return { reset, next: (...failure) => callbacks.runWithin("backoff", next(...failure), undefined) }
-  }
-
-/** A route without deployments. */
-const failWithout = ({ route, state }: RoutedRequest): Effect.Effect<never, InferenceError> => {
-  const { reason } = noDeployment(route.decision)
-  return RequestTelemetry.recordFailure(state)(
-    Effect.fail(new InferenceError({ reason, decision: state.record.id, attempts: [] }))
-  )
-}
-
-/** What the attempts of every request share. */
-interface AttemptParts {
-  readonly attemptScope: AttemptScope.Parts
-  readonly hedges: HedgeBudget.HedgeBudget
-  readonly logFailed: ReturnType<typeof AttemptLog.make>
-  readonly makeSchedule: Backoff.MakeSchedule
-}
-
-type Use<A> = (context: AttemptContext) => Effect.Effect<A, InferenceError, Scope.Scope>
-
-/** The hooks of a request, and its attempts by their numbers. */
-const makeHooks = (parts: Parts, { attemptScope, hedges, logFailed, makeSchedule }: AttemptParts) => {
-  const { breaker, now } = attemptScope
-  const open = AttemptScope.make(attemptScope)
-  const attempt = makeAttempt(parts)
-  const delaysOf = makeDelays(parts, makeSchedule)
-  return <A>(routed: RoutedRequest<AttemptRequest>, plan: Plan, use: Use<A>) => {
-    const { route, state } = routed
-    const alone = AttemptScope.isAlone(route)
-    const contexts: Array<AttemptContext | undefined> = []
-    const hooks: AttemptDriver.Hooks<A> = {
-      decision: state.record.id,
-      admitted: state.ticket === free ? undefined : state.ticket,
-      now,
-      attempt: (start) => {
-        const refusal = state.ticket.again()
-        if (refusal !== undefined && !(refusal instanceof Later)) return Effect.fail(makeError(refusal))
-        const opened = open(routed, deploymentOf(route, start.deployment), start, plan.deadline)
-        const started = Effect.flatMap(opened, (context) => {
-          contexts[start.attempt] = context
-          return attempt(context, use(context))
-        })
-        return refusal === undefined ? started : Effect.flatMap(
-          // What was reserved is noted before the attempt can be interrupted.
-          Effect.uninterruptible(refusal.outcome),
-          (refused) => refused === undefined ? started : Effect.fail(makeError(refused))
-        )
-      },
-      closedFor: (deployment) => breaker.closedFor(deployment, now(), alone),
-      supersede: (attempt) => {
-        const context = contexts[attempt]
-        if (context !== undefined) context.superseded = true
-      },
-      won: (attempt) => {
-        const { deployment, stats } = contexts[attempt]!
-        state.stats = stats
-        state.record.answeredBy = deployment.id
-      },
-      failed: (deployment, reason) => logFailed({ deployment, reason, decision: state.record.id, now: now() }),
-      payHedge: () => !hasContent(routed) && hedges.spend(route.model) && state.ticket.another(),
-      delays: () => delaysOf(route)
-    }
-    return { hooks, contexts }
-  }
-}
-
-const makeExecute = (parts: Parts, attempts: AttemptParts) => {
-  const hooksOf = makeHooks(parts, attempts)
-  const { attemptScope: { now }, hedges } = attempts
-  return Effect.fnUntraced(function*<A>(routed: RoutedRequest<AttemptRequest>, use: Use<A>) {
-    const { request, route, state } = routed
-    if (route.deployments.length === 0) return yield* failWithout(routed)
-    const plan = planOf(route, request, now())
-    if (route.policy.hedge !== undefined) hedges.earn(route.model, route.policy)
-    const { hooks } = hooksOf(routed, plan, use)
-    return yield* RequestTelemetry.recordFailure(state)(AttemptDriver.drive(hooks, plan))
-  })
-}
-
 /** A first attempt that a receiver follows. */
 export interface Direct {
   readonly attempt: AttemptScope.DirectAttempt
@@ -381,30 +237,18 @@ export interface Direct {
   readonly resume: <A>(use: Use<A>, rest: Use<A>) => Effect.Effect<WinningAttempt<A>, InferenceError, Scope.Scope>
 }
 
-/** What a first attempt needs to go on as an effect. */
-interface Resuming {
-  readonly attempt: ReturnType<typeof makeAttempt>
-  readonly hooksOf: ReturnType<typeof makeHooks>
-}
-
-/** The step that started the first attempt at the deployment. */
-const firstStep = (plan: Plan, { deployment, startedAt }: AttemptScope.DirectAttempt) => {
-  const step = AttemptMachine.begin(plan, {
-    now: startedAt,
-    closedFor: (id) => id === deployment.id ? 0 : Number.POSITIVE_INFINITY
-  })
-  const start = step.actions.find((action) => action.type === "start")!
-  return { start, step }
-}
-
 class FirstAttempt implements Direct {
   readonly attempt: AttemptScope.DirectAttempt
-  readonly #resuming: Resuming
+  readonly #resume: ReturnType<typeof PlannedAttempts.makeResume>
   readonly #routed: RoutedRequest<AttemptRequest>
 
-  constructor(attempt: AttemptScope.DirectAttempt, resuming: Resuming, routed: RoutedRequest<AttemptRequest>) {
+  constructor(
+    attempt: AttemptScope.DirectAttempt,
+    resume: ReturnType<typeof PlannedAttempts.makeResume>,
+    routed: RoutedRequest<AttemptRequest>
+  ) {
     this.attempt = attempt
-    this.#resuming = resuming
+    this.#resume = resume
     this.#routed = routed
   }
 
@@ -416,32 +260,13 @@ class FirstAttempt implements Direct {
     return ticket === free ? by : { ...by, admitted: ticket }
   }
 
-  /** The plan and its first step are made here: most requests need neither. */
-  #begun() {
-    const { request, route } = this.#routed
-    const plan = planOf(route, request, this.attempt.startedAt)
-    const { start, step } = firstStep(plan, this.attempt)
-    return { plan, step, context: this.attempt.contextOf(request, start) }
-  }
-
+  /** The plan is made here: most requests need none. */
   context(): AttemptContext {
-    return this.#begun().context
+    return PlannedAttempts.begunWith(this.#routed, this.attempt).context
   }
 
   resume<A>(use: Use<A>, rest: Use<A>): Effect.Effect<WinningAttempt<A>, InferenceError, Scope.Scope> {
-    const { attempt, hooksOf } = this.#resuming
-    const { context, plan, step } = this.#begun()
-    const { contexts, hooks } = hooksOf(this.#routed, plan, use)
-    contexts[context.start.attempt] = context
-    const begun = {
-      startedAt: this.attempt.startedAt,
-      rest: Effect.flatMap(Effect.scope, (scope) =>
-        Effect.andThen(
-          Scope.addFinalizer(scope, Effect.suspend(() => this.attempt.end() ?? Effect.void)),
-          attempt(context, rest(context))
-        ))
-    }
-    return RequestTelemetry.recordFailure(this.#routed.state)(AttemptDriver.resumeFirst(hooks, step, begun))
+    return this.#resume(this.#routed, this.attempt, use, rest)
   }
 }
 
@@ -459,8 +284,8 @@ const firstDeployment = (
 }
 
 /** Starts the first attempt of a request at once; undefined if something has to wait or decide: see `execute`. */
-const makeDirect = (parts: Parts, attempts: AttemptParts) => {
-  const resuming: Resuming = { attempt: makeAttempt(parts), hooksOf: makeHooks(parts, attempts) }
+const makeDirect = (attempts: PlannedAttempts.Parts) => {
+  const resume = PlannedAttempts.makeResume(attempts)
   const startDirect = AttemptScope.makeDirect(attempts.attemptScope)
   const { attemptScope: { breaker, now } } = attempts
   return (
@@ -473,7 +298,7 @@ const makeDirect = (parts: Parts, attempts: AttemptParts) => {
     if (route.policy.hedge !== undefined) return undefined
     const deployment = firstDeployment(route, breaker, now())
     const attempt = deployment && startDirect(routed, deployment, generation, hops, receiver)
-    return attempt && new FirstAttempt(attempt, resuming, routed)
+    return attempt && new FirstAttempt(attempt, resume, routed)
   }
 }
 
@@ -490,7 +315,7 @@ export const make = Effect.gen(function*() {
     pressure: yield* Pressure,
     router: yield* Router
   }
-  const attempts: AttemptParts = {
+  const attempts: PlannedAttempts.Parts = {
     attemptScope: {
       breaker: yield* Breaker,
       callbacks: parts.callbacks,
@@ -510,8 +335,8 @@ export const make = Effect.gen(function*() {
     complete: (operation: Operation, state: RequestTelemetry.RequestState) =>
       RequestTelemetry.complete(parts, operation, state),
     /** Tries the route's deployments as the plan says, until `use` succeeds at one of them. */
-    execute: makeExecute(parts, attempts),
-    direct: makeDirect(parts, attempts),
+    execute: PlannedAttempts.makeExecute(attempts),
+    direct: makeDirect(attempts),
     embed: AttemptScope.makeEmbed(models),
     /** Begins a request that has an answer already; `complete` ends it. It may be rejected by its limits. */
     beginAnswered: makeBeginAnswered(parts),
