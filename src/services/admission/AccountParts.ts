@@ -12,7 +12,7 @@ import type { AdmissionRules } from "./AdmissionRules.ts"
 import type { Need } from "./Needs.ts"
 import type { Subject } from "./Subject.ts"
 
-/** What accounts tell others. */
+/** What accounts report. */
 export interface Reports {
   readonly add: (row: LedgerRow) => void
   readonly alert: (alert: BudgetAlert) => void

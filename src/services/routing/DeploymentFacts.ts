@@ -1,4 +1,4 @@
-/** The constant facts of a deployment: from its configuration, else as its provider publishes them. */
+/** The constant facts of a deployment: from its configuration, its files, or as its provider publishes them. */
 import { Effect } from "effect"
 import * as Capability from "../../domain/Capability.ts"
 import * as Defaults from "../../domain/Defaults.ts"

@@ -24,7 +24,7 @@ import type { Grammar, GrammarBuilder, Sequence } from "./Grammar.ts"
 import { makeBuilder, text } from "./Grammar.ts"
 import { writeValue } from "./JsonSchemaGrammar.ts"
 import { refuseAt } from "./JsonSchemaKeywords.ts"
-import { anyObject } from "./JsonText.ts"
+import { anyObject } from "./JsonValues.ts"
 
 export type { Grammar } from "./Grammar.ts"
 export { gbnfOf } from "./Grammar.ts"

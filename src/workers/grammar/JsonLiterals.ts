@@ -4,7 +4,7 @@ import type { GrammarBuilder, GrammarSymbol, Sequence } from "./Grammar.ts"
 import { text } from "./Grammar.ts"
 import type { Bound } from "./JsonNumbers.ts"
 import { isList, isRecord, refuseAt } from "./JsonSchemaKeywords.ts"
-import { colon, comma } from "./JsonText.ts"
+import { colon, comma } from "./JsonValues.ts"
 import type { MergedSchema, TypeName } from "./MergedSchema.ts"
 import { accepts } from "./TextAutomaton.ts"
 

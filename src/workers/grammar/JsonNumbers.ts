@@ -8,7 +8,7 @@
  */
 import type { GrammarBuilder, Sequence } from "./Grammar.ts"
 import { chars, text } from "./Grammar.ts"
-import { digits } from "./JsonText.ts"
+import { digits } from "./JsonValues.ts"
 
 /** A bound of numbers. */
 export interface Bound {

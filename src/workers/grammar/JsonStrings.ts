@@ -1,7 +1,7 @@
 /** JSON strings whose text an automaton accepts, and the supported `format`s. */
 import type { CodeRange, GrammarBuilder, Sequence } from "./Grammar.ts"
 import { chars, text } from "./Grammar.ts"
-import { anyCharacter, anyCode, plainCodes } from "./JsonText.ts"
+import { anyCharacter, anyCode, plainCodes } from "./JsonValues.ts"
 import type { Automaton, Edge } from "./TextAutomaton.ts"
 import { common, union } from "./TextAutomaton.ts"
 

@@ -8,7 +8,7 @@
  * the text only, `$` one at its end only.
  */
 import type { CodeRange } from "./Grammar.ts"
-import { anyCode } from "./JsonText.ts"
+import { anyCode } from "./JsonValues.ts"
 import type { Automaton, AutomatonState, Edge } from "./TextAutomaton.ts"
 import { mostStates, union } from "./TextAutomaton.ts"
 import type { PatternNode } from "./TextPattern.ts"

@@ -7,7 +7,7 @@
  * An automaton is deterministic: from each state a character leads to one state at most. State 0 is the start.
  */
 import type { CodeRange } from "./Grammar.ts"
-import { anyCode } from "./JsonText.ts"
+import { anyCode } from "./JsonValues.ts"
 
 /** A transition: a set of characters, and the state after them. */
 export interface Edge {

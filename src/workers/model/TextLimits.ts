@@ -1,6 +1,6 @@
 /**
- * Limits of texts to tokenize. All jobs of a thread wait during tokenization, so a text of megabytes is rejected
- * before.
+ * Limits of texts to tokenize, and conversations rendered within them. All jobs of a thread wait during tokenization, so a
+ * text of megabytes is rejected before.
  */
 import type { ChatMessage, GenerateJob } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
