@@ -7,6 +7,7 @@ import { failureFrom, refuse } from "../../domain/Job.ts"
 import { checkFile } from "../model/ModelCheck.ts"
 import { countCheck, fitCheck } from "../model/TextLimits.ts"
 import { makeBatches } from "./LlamaBatches.ts"
+import { loadBinary } from "./LlamaBinary.ts"
 import { makeTokenTexts } from "./LlamaLogprobs.ts"
 import type { Prompts } from "./LlamaPrompt.ts"
 import { makePrompts } from "./LlamaPrompt.ts"
@@ -82,14 +83,19 @@ const refuseGpu = (gpu: keyof typeof gpuNames): never =>
   })
 
 const startLibrary = async (library: Library, gpu: LlamaSpec["gpu"]): Promise<Llama> => {
+  const logging = {
+    logLevel: library.LlamaLogLevel.error,
+    logger: (_: unknown, message: string) => {
+      logMessages.push(message.trim())
+      if (logMessages.length > messagesKept) logMessages.shift()
+    }
+  }
+  const prebuilt = gpu === undefined ? await loadBinary(logging) : undefined
+  if (prebuilt !== undefined) return prebuilt
   const llama = await library.getLlama({
     gpu: gpu ?? buildFor(process.platform, process.arch),
     build: "never",
-    logLevel: library.LlamaLogLevel.error,
-    logger: (_, message) => {
-      logMessages.push(message.trim())
-      if (logMessages.length > messagesKept) logMessages.shift()
-    },
+    ...logging,
     maxThreads: 0
   }).catch((cause: Error) =>
     gpu === undefined || gpu === "auto" ? failWith("llama.cpp does not start", cause) : refuseGpu(gpu)

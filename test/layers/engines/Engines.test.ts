@@ -4,7 +4,7 @@ import { Deferred, Duration, Effect, Fiber, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type { ChildProcess } from "node:child_process"
 import { subscribe, unsubscribe } from "node:diagnostics_channel"
-import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
@@ -279,6 +279,22 @@ describe("an engine in a process of its own", () => {
       yield* Effect.addFinalizer(() => Effect.sync(() => vi.unstubAllEnvs()))
       yield* Effect.scoped(EnginesLayer.make("process").start(deployment(fake())))
       assert.strictEqual(readFileSync(ended, "utf8"), "0")
+    }))
+
+  it.live("loads llama.cpp itself, without a process that tests its binary first", () =>
+    Effect.gen(function*() {
+      const folder = yield* Effect.acquireRelease(
+        Effect.sync(() => mkdtempSync(join(tmpdir(), "troupe-engine-"))),
+        (path) => Effect.sync(() => rmSync(path, { recursive: true }))
+      )
+      // Node runs this in each process; its file has the name of the process.
+      const hook = `import { writeFileSync } from "node:fs"
+        writeFileSync(${JSON.stringify(folder)} + "/" + process.pid, "")`
+      vi.stubEnv("NODE_OPTIONS", `--import=data:text/javascript,${encodeURIComponent(hook)}`)
+      yield* Effect.addFinalizer(() => Effect.sync(() => vi.unstubAllEnvs()))
+      yield* Effect.scoped(EnginesLayer.make("process").start(deployment(llama)))
+      // Elsewhere the library decides.
+      if (process.platform === "linux") assert.lengthOf(readdirSync(folder), 1)
     }))
 
   it.live("reports its memory, and continues after a caller cancels in mid-answer", () =>
