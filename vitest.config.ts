@@ -19,13 +19,13 @@ const isolated = [
   "test/workers/grammar/JsonGrammarLlama.test.ts"
 ]
 
-/** The files that take longest. */
-const long = /\/test\/(?:conformance|service|clients)\/|\/(?:Schedules|Engines|Onnx|cli|readme|examples)\.test\.ts$/
+/** The longest of the files that share worker processes. */
+const long = /\/test\/(?:service|clients)\/|\/(?:Schedules|docs|examples|readme)\.test\.ts$/
 
-/** Long files first, so that none runs alone at the end; then what is isolated. */
+/** Long files first, so that none runs alone at the end. A shared process ends where an isolated file is next. */
 class LongFirst extends BaseSequencer {
   override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
-    const rank = ({ moduleId, project }: TestSpecification) => long.test(moduleId) ? 0 : project.config.isolate ? 1 : 2
+    const rank = ({ moduleId, project }: TestSpecification) => project.config.isolate ? 1 : long.test(moduleId) ? 0 : 2
     return (await super.sort(files)).toSorted((one, other) => rank(one) - rank(other))
   }
 }

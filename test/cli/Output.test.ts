@@ -2,18 +2,15 @@
 import { assert } from "@effect/vitest"
 import { Console, Effect, Logger } from "effect"
 import * as fc from "fast-check"
-import { execFile } from "node:child_process"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { promisify } from "node:util"
 import { describe, it } from "vitest"
 import * as Logging from "../../src/cli/Logging.ts"
 import { asInvoked, invocation, plainConsole } from "../../src/cli/Output.ts"
 import { plainLine, plainText } from "../../src/domain/Text.ts"
 import { readGguf, withTexts, writeGguf } from "../support/GgufCopy.ts"
-import { temporaryFolder } from "../support/Service.ts"
+import { run, temporaryFolder } from "../support/Service.ts"
 
-const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
 const tiny = fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url))
 
 // oxlint-disable-next-line no-control-regex
@@ -21,10 +18,8 @@ const unsafe = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u20
 
 const hostile = "\u001b]0;owned\u0007\u001b[2Jname\u009b31m\u202eevil\r"
 
-const run = async (...args: ReadonlyArray<string>) => {
-  const { stderr, stdout } = await promisify(execFile)(process.execPath, [main, ...args]).catch((cause) =>
-    cause as { readonly stdout: string; readonly stderr: string }
-  )
+const outputOf = async (...args: ReadonlyArray<string>) => {
+  const { stderr, stdout } = await run(args)
   return stdout + stderr
 }
 
@@ -52,11 +47,11 @@ describe("the command line", () => {
       withTexts(readGguf(tiny), { "general.name": hostile, "tokenizer.chat_template": `{{ messages }}${hostile}` })
     )
     for (const args of [["models", "show", file], ["models", "show", file, "--json"]]) {
-      const output = await run(...args)
+      const output = await outputOf(...args)
       assert.notMatch(output, unsafe)
       assert.include(output, "\\u001b[2Jname")
     }
-    const failed = await run("models", "show", join(folder.path, `${hostile}.gguf`))
+    const failed = await outputOf("models", "show", join(folder.path, `${hostile}.gguf`))
     assert.notMatch(failed, unsafe)
     assert.include(failed, "\\u001b[2Jname")
   })

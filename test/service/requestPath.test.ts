@@ -3,11 +3,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
+import { isBrief } from "../support/Repetitions.ts"
 
 /** The output of a bench, which exits with 1 above its limit. */
-const checked = async (bench: string): Promise<string> => {
+const checked = async (bench: string, ...flags: ReadonlyArray<string>): Promise<string> => {
   const file = fileURLToPath(new URL(`../../bench/${bench}`, import.meta.url))
-  const { stdout } = await promisify(execFile)(process.execPath, [file, "--check"])
+  const { stdout } = await promisify(execFile)(process.execPath, [file, "--check", ...flags])
   return stdout
 }
 
@@ -20,7 +21,8 @@ describe("a proxied chat", () => {
     "costs no more operations, garbage and pauses than the limits of bench/requestCost.ts, buffered and streamed",
     { timeout: 300_000 },
     async () => {
-      assert.match(await checked("requestCost.ts"), /buffered: \d.*\nstreamed: \d.*\npauses: \d/)
+      const flags = isBrief ? ["--brief"] : []
+      assert.match(await checked("requestCost.ts", ...flags), /buffered: \d.*\nstreamed: \d.*\npauses: \d/)
     }
   )
 })

@@ -1,3 +1,5 @@
-/** How often a test repeats what it tries at random: `usual` times in `npm test`, `all` in the step of `.ci/run` for it. */
-export const repetitions = (usual: number, all: number): number =>
-  process.env["TROUPE_TEST_REPETITIONS"] === "all" ? all : usual
+/** Whether tests repeat and measure less, as in `npm test`; a step of `.ci/run` runs those that do in full. */
+export const isBrief = process.env["TROUPE_TEST_REPETITIONS"] !== "all"
+
+/** How often a test repeats what it tries at random. */
+export const repetitions = (brief: number, all: number): number => isBrief ? brief : all

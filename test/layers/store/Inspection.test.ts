@@ -9,6 +9,7 @@ import * as ModelFiles from "../../../src/layers/engines/ModelFiles.ts"
 import type { Inspector } from "../../../src/layers/store/Inspection.ts"
 import { start } from "../../../src/layers/store/Inspection.ts"
 import { ModelFiles as ModelFilesService } from "../../../src/services/engines/ModelFiles.ts"
+import { repetitions } from "../../support/Repetitions.ts"
 import { temporaryFolder } from "../../support/Service.ts"
 
 const good = new Uint8Array(
@@ -16,7 +17,7 @@ const good = new Uint8Array(
 )
 /** Of the file's metadata and tensor infos, bytes. */
 const headerBytes = 31_744
-const mutations = 104
+const mutations = repetitions(52, 104)
 
 /** The same numbers from 0 to 1 for the same seed: mulberry32. */
 const makeRandom = (seed: number) => {

@@ -5,8 +5,9 @@ import { once } from "node:events"
 import { fileURLToPath } from "node:url"
 import { describe, it } from "vitest"
 import type { Outcome } from "../../support/OnnxFuzzChild.ts"
+import { repetitions } from "../../support/Repetitions.ts"
 
-const mutations = 200
+const mutations = repetitions(100, 200)
 
 /** A process that loads the model of each seed: an outcome, or undefined if the process died. */
 const startChild = () => {
