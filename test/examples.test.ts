@@ -22,6 +22,11 @@ const expected: Record<string, ReadonlyArray<string>> = {
   "parts-providers.ts": ["remote#0: Snow is white."],
   "parts-strategy.ts": ["fake/chat#1: I am wide."],
   "plain.ts": ["7 + 5 = 12.", "Snow is white.", "ModelNotFound The model \"no-such-model\" does not exist."],
+  "retrieval.ts": [
+    "login details. Use the link on the login page",
+    "parcel? Orders are shipped",
+    "refund? A product can be"
+  ],
   "structured-output.ts": ["Ruby, 34, lives in Oslo."],
   "tools.ts": ["The weather in Paris?", "It is sunny in Paris."]
 }
