@@ -166,6 +166,9 @@ export const noDeployment = ({ excluded, model, retryAfterMs }: Fields<Inference
   return `No deployment of "${model}" can take this request. ${reasons}${wait}`
 }
 
+/** Names and indexes: providers and callers also write other texts where a field has its name. */
+const isPath = /^[a-z_]\w{0,63}(?:\.[a-z_]\w{0,63}|\[\d{1,9}\]){0,63}$/i
+
 /**
  * The message for logs, spans and decision records: without what a provider or a caller wrote, which may quote a prompt. The
  * caller gets `message`.
@@ -181,7 +184,7 @@ export const recorded = (reason: InferenceError.Reason): string => {
     case "ContentRefused":
       return `The provider of "${reason.deployment}" rejected the content.`
     case "InvalidRequest":
-      return reason.path === undefined
+      return reason.path === undefined || !isPath.test(reason.path)
         ? "The request is invalid."
         : `The request is invalid at ${Text.cutName(reason.path)}.`
     default:

@@ -8,7 +8,7 @@
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { ByteSize, Deferred, Duration, Effect, Layer, Stream } from "effect"
-import { HttpIncomingMessage, HttpRouter, HttpServer } from "effect/http"
+import { HttpIncomingMessage, HttpRouter, HttpServer, UrlParams } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import { getHeapStatistics } from "node:v8"
@@ -61,6 +61,9 @@ const layerLimits = (server: Resolved["server"]) =>
       () => new ByteBudget(server.maxRequestMemory ?? Math.floor(getHeapStatistics().heap_size_limit / 4))
     )
   )
+
+/** Every name: spans have no values of queries. */
+const noQueryValues = Layer.succeed(UrlParams.CurrentRedactedNames, [/^/])
 
 /** An access log costs 56 µs a request, more than the request itself; failures are logged where they happen. */
 const serving = { routerConfig: ServiceRoutes.routerConfig, disableLogger: true, disableListenLog: true }
@@ -166,7 +169,7 @@ export const make = (dialects: Dialects) =>
     return stop.pipe(
       Layer.provideMerge(forProcesses),
       Layer.provideMerge(served),
-      Layer.provide([CallerAddress.layer, Layer.succeed(DirectRoutes, directRoutes)]),
+      Layer.provide([CallerAddress.layer, noQueryValues, Layer.succeed(DirectRoutes, directRoutes)]),
       Layer.provideMerge(admin),
       Layer.provideMerge(http),
       Layer.provideMerge(layerLimits(server)),

@@ -22,9 +22,22 @@ export const counterOf = (by: ReadonlyArray<Dimension>, subject: Subject): strin
   return by.map((dimension) => subject[dimension]).join(separator)
 }
 
-/** As `key team-a, endpoint chat`. */
+const describeBy = (by: ReadonlyArray<Dimension>, valueOf: (dimension: Dimension) => string): string =>
+  by.length === 0 ? "all requests" : by.map((dimension) => `${dimension} ${valueOf(dimension) || "(none)"}`).join(", ")
+
+/**
+ * As `key team-a, endpoint chat`, for errors and logs. The name of a user, which may be personal, is not in it: `user of key
+ * team-a`.
+ */
 export const describe = (by: ReadonlyArray<Dimension>, subject: Subject): string =>
-  by.length === 0 ? "all requests" : by.map((dimension) => `${dimension} ${subject[dimension] || "(none)"}`).join(", ")
+  describeBy(
+    by,
+    (dimension) => dimension === "user" && subject.user !== "" ? `of key ${subject.key}` : subject[dimension]
+  )
+
+/** As `user alice, endpoint chat`, for reports to administrators. */
+export const describeUser = (by: ReadonlyArray<Dimension>, subject: Subject): string =>
+  describeBy(by, (dimension) => subject[dimension])
 
 /** More than providers count for one image. */
 const tokensPerImage = 5_000

@@ -1,7 +1,7 @@
 /** What is spent of each budget, by the ledger: of all processes, and of earlier runs. Pure. */
 import { Schema } from "effect"
 import * as Money from "../../domain/Money.ts"
-import { counterOf, describe } from "../admission/Subject.ts"
+import { counterOf, describeUser } from "../admission/Subject.ts"
 import type { Amount, BudgetRule, Period, Spent } from "./BudgetBook.ts"
 import { endOf } from "./BudgetBook.ts"
 
@@ -91,6 +91,6 @@ export const report = (
 ): ReadonlyArray<BudgetState> =>
   rules.flatMap((rule) =>
     [...sumsOf(rule, spentIn[rule.period]).values()].flatMap(({ spent, subject }) =>
-      statesOf(rule, describe(rule.by, subject), spent, now)
+      statesOf(rule, describeUser(rule.by, subject), spent, now)
     )
   )

@@ -35,6 +35,7 @@ import { CircuitBreaker } from "effect/persistence"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { CircuitOpen, make as failure } from "../../domain/InferenceError.ts"
+import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import * as Time from "../../domain/Time.ts"
 import type { CircuitNews } from "../processes/ProcessGroup.ts"
 import { Settings } from "../settings/Settings.ts"
@@ -138,7 +139,9 @@ const logChange = ({ deployment, failures }: Circuit.Circuit, from: Phase, to: P
   const text = [
     `The circuit of "${deployment}" opened after ${failures} consecutive ${failures === 1 ? "failure" : "failures"}`,
     ...(opening === undefined ? [] : [`; next try in ${Math.ceil(opening.openForMs / 1000)} s`]),
-    ...(opening?.ending?.reason === undefined ? ["."] : [`. Last failure: ${opening.ending.reason.message}`])
+    ...(opening?.ending?.reason === undefined
+      ? ["."]
+      : [`. Last failure: ${ReasonMessage.recorded(opening.ending.reason)}`])
   ].join("")
   return from === "closed" ? Effect.logWarning(text) : Effect.logDebug(text)
 }

@@ -42,7 +42,7 @@ describe("RateWindows", () => {
     assert.deepStrictEqual(limits.take([perHour], subject, 0, 100_000), {
       rule: "default",
       limit: "requestsPerHour",
-      counter: "user ada, endpoint chat",
+      counter: "user of key k1, endpoint chat",
       most: 100,
       remaining: 0,
       needed: 1,
