@@ -42,6 +42,7 @@ import { none as noProviders, Providers as ProvidersService } from "./services/e
 import type { Hooks } from "./services/guard/Hooks.ts"
 import { GuardHooks } from "./services/guard/Hooks.ts"
 import * as RequestGuard from "./services/guard/RequestGuard.ts"
+import * as SecurityEvents from "./services/guard/SecurityEvents.ts"
 import * as Breaker from "./services/health/Breaker.ts"
 import * as Readiness from "./services/health/Readiness.ts"
 import * as Inference from "./services/inference/Inference.ts"
@@ -418,7 +419,7 @@ const responses = Responses.layer
 
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
 export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
-  Layer.provideMerge(Server.layer),
+  Layer.provideMerge(Layer.provide(Server.layer, SecurityEvents.layerRefusals)),
   Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
   Layer.provideMerge(Layer.mergeAll(keys, ledger, responses)),
   Layer.provide(Layer.merge(answers, counters)),

@@ -17,6 +17,8 @@ const keys = {
   provider: "sk-provider-aB3dE5gH7jK9mN1pQ3rS5",
   virtual: "virtual-key-of-the-team-7c41",
   admin: "virtual-key-of-the-admin-19e0",
+  narrow: "virtual-key-of-few-models-2b6e",
+  few: "virtual-key-of-few-requests-3a90",
   unknown: "key-that-nobody-has-5d2f",
   token: "token-in-an-x-api-key-88aa"
 }
@@ -110,7 +112,7 @@ const configOf = (upstream: string, folder: string): SettingsFile.Config => ({
   server: { port: 0, shutdownGrace: "1 second", admin: { socket: join(folder, "admin.sock") } },
   storage: { type: "sqlite", folder },
   limits: {
-    default: { by: ["user"], requestsPerHour: 70 },
+    default: false,
     shadow: { by: ["user"], requestsPerHour: 1, mode: "shadow" }
   },
   budgets: {
@@ -119,6 +121,8 @@ const configOf = (upstream: string, folder: string): SettingsFile.Config => ({
   },
   keys: {
     team: { key: keys.virtual, user, budgets: [{ period: "day", tokens: 3_000 }] },
+    narrow: { key: keys.narrow, models: ["none"] },
+    few: { key: keys.few, limits: { requestsPerHour: 1 } },
     operator: { key: keys.admin, admin: true }
   },
   models: Object.fromEntries(
@@ -206,6 +210,18 @@ const asks: ReadonlyArray<Ask> = [
   { path: "/v1/models", headers: { authorization: `Basic ${keys.unknown}`, "x-api-key": keys.token } },
   { path: "/v1/chat/completions", body: { model: "fine", ...chat }, headers: { origin: `https://${texts.origin}` } },
   { path: "/v1/models", headers: { host: texts.host } },
+  { path: "/v1/models", headers: { host: texts.host, origin: `http://${texts.host}` } },
+  {
+    path: "/v1/chat/completions",
+    body: { model: "fine", ...chat },
+    headers: { authorization: `Bearer ${keys.narrow}` }
+  },
+  ...Array.from({ length: 2 }, () => ({
+    path: "/v1/chat/completions",
+    body: { model: "fine", ...chat },
+    headers: { authorization: `Bearer ${keys.few}` }
+  })),
+  { path: "/admin/decisions" },
   // Administration.
   { path: `/admin/decisions?limit=${texts.query}` },
   { path: `/admin/decisions/${texts.path}`, headers: { authorization: `Bearer ${keys.admin}` } },
@@ -308,7 +324,11 @@ describe.each([[false], [true]])("with a tracer: %s", (isTraced) => {
     assert.deepStrictEqual(leaks({ errors }, Object.values(keys)), [])
     // What is searched is there.
     for (const text of ["rule sql", "user of key", "Budget", "Limit"]) assert.include(found.get("logs"), text)
-    assert.match(found.get("/metrics")!, /llm_security_events_total/)
+    for (const rule of ["sql", "email", "origin", "host", "key", "access", "admin", "limit"]) {
+      assert.match(found.get("/metrics")!, new RegExp(`llm_security_events_total\\{[^}]*rule="${rule}"`))
+    }
+    assert.include(found.get("logs"), "Refused a request from a loopback address: no valid API key.")
+    assert.include(found.get("logs"), "Refused a request of key settings/narrow: an API key that does not allow it.")
     assert.include(found.get("/admin/decisions?limit=1000"), "f529")
     assert.include(found.get("/admin/usage?by=user"), user)
     assert.strictEqual(found.get("spans") !== "", isTraced)

@@ -123,6 +123,18 @@ const inGroup = <R>(
   request: HttpServerRequest.HttpServerRequest
 ): Answer<InferenceError, R> => peers === undefined || peers.answersWhole(request) ? answer : peers.passRequest(request)
 
+/** Counts and logs a request that is refused, and answers it. */
+const refuse = (
+  { authentication }: Secrets,
+  { headers, remoteAddress }: Request,
+  refused: HttpServerResponse.HttpServerResponse
+) =>
+  Effect.sync(() => {
+    const address = Option.getOrUndefined(remoteAddress)
+    authentication.note(refused === notAuthorized ? "key" : "admin", { headers, address })
+    return refused
+  })
+
 const secretsOf = Effect.gen(function*() {
   const { server } = yield* Settings
   return {
@@ -139,7 +151,7 @@ export const makeForReaders = Effect.map(
       const origin = originOf(request.source)
       if (origin === "socket" || origin === "process" || !secrets.authentication.isRequired) return answer
       const refused = withSecret(request, secrets)
-      return refused === undefined ? answer : Effect.succeed(refused)
+      return refused === undefined ? answer : refuse(secrets, request, refused)
     })
 )
 
@@ -158,9 +170,9 @@ export const make = Effect.gen(function*() {
       const answer = inGroup(own, peers, request)
       const origin = originOf(request.source)
       const refused = refusal(request, origin, secrets)
-      if (refused !== undefined) return Effect.succeed(refused)
+      if (refused !== undefined) return refuse(secrets, request, refused)
       if (origin !== undefined || isRequired(secrets)) return answer
-      return Effect.flatMap(isOwnUser(request), (isOwn) => isOwn ? answer : Effect.succeed(notOwnUser))
+      return Effect.flatMap(isOwnUser(request), (isOwn) => isOwn ? answer : refuse(secrets, request, notOwnUser))
     }).pipe(
       Effect.catch(({ reason }) => Effect.succeed(respondError(OpenAiEncodeError.fromReason(reason, fields))))
     )

@@ -22,7 +22,10 @@ import type { Identity } from "../../domain/Identity.ts"
 import { allowsModel } from "../../domain/Identity.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import { Forbidden, Unauthenticated } from "../../domain/InferenceError.ts"
+import { isPublic } from "../../domain/PublicAddress.ts"
 import * as Text from "../../domain/Text.ts"
+import type { AddressKind, Refusal as RefusalKind, RefusalLog } from "../../services/guard/SecurityEvents.ts"
+import { Refusals } from "../../services/guard/SecurityEvents.ts"
 import type { Refusal } from "../../services/keys/KeyIndex.ts"
 import type { LatestSecret } from "../../services/keys/VirtualKeys.ts"
 import { VirtualKeys } from "../../services/keys/VirtualKeys.ts"
@@ -30,6 +33,7 @@ import { cachedResponses } from "../../services/routing/DecisionRecord.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import * as Cors from "./Cors.ts"
+import type { HttpProblem } from "./Dialect.ts"
 
 /** Paths that need no key: for load balancers, and the description of the interface. */
 const open: ReadonlySet<string> = new Set(["/health/live", "/health/ready", "/openapi.json"])
@@ -54,7 +58,26 @@ export interface Options {
   readonly settings: Resolved["server"]
   /** ms since 1970 */
   readonly now: () => number
+  /** Counts and logs requests that are refused. */
+  readonly refusals: RefusalLog
 }
+
+const loopback = /^(?:::ffff:)?127\.|^::1$/
+
+/** @param address of the connection; undefined for a socket file */
+const addressKindOf = (address: string | undefined): AddressKind => {
+  if (address === undefined || loopback.test(address)) return "loopback"
+  return isPublic(address) ? "public" : "private"
+}
+
+/** A request that is refused. */
+export interface RefusedRequest {
+  readonly headers: Headers
+  /** Of the connection; undefined for a socket file. */
+  readonly address: string | undefined
+}
+
+const refusedOf = ({ headers, socket }: IncomingMessage): RefusedRequest => ({ headers, address: socket.remoteAddress })
 
 export class Authentication {
   readonly #options: Options
@@ -92,13 +115,34 @@ export class Authentication {
   refusalOf(request: IncomingMessage): Reason | undefined {
     const path = request.url!.split("?", 1)[0]!
     if (isOpen(path)) return undefined
-    if (!this.isRequired) return this.#isOwnHost(request.headers.host) ? undefined : wrongHost(request.headers.host)
+    if (!this.isRequired) {
+      if (this.#isOwnHost(request.headers.host)) return undefined
+      this.note("host", refusedOf(request))
+      return wrongHost(request.headers.host)
+    }
     // Its guard also accepts the token of administration.
     if (path === "/metrics") return undefined
     const found = this.identify(request.headers, latestOf(request.socket))
-    if (typeof found === "string") return new Unauthenticated({ problem: found })
+    if (typeof found === "string") {
+      this.note("key", refusedOf(request))
+      return new Unauthenticated({ problem: found })
+    }
     setIdentity(request, found)
     return undefined
+  }
+
+  /** Counts and logs a request that is refused, with the id of its key if it has one, and never with its address. */
+  note(refusal: RefusalKind, { address, headers }: RefusedRequest): void {
+    const found = this.isRequired ? this.identify(headers) : "missing"
+    this.#options.refusals.record(
+      refusal,
+      typeof found === "string" ? { address: addressKindOf(address) } : { identity: found }
+    )
+  }
+
+  /** As `note`, of a web page. */
+  notePage(request: IncomingMessage, { code }: HttpProblem): void {
+    this.note(code === "host_not_allowed" ? "host" : "origin", refusedOf(request))
   }
 
   #isOwnHost(host: string | undefined): boolean {
@@ -116,7 +160,8 @@ export const make = Effect.gen(function*() {
   return new Authentication({
     keys: yield* VirtualKeys,
     settings: server,
-    now: () => clock.currentTimeMillisUnsafe()
+    now: () => clock.currentTimeMillisUnsafe(),
+    refusals: yield* Refusals
   })
 })
 

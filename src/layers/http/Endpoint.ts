@@ -243,7 +243,13 @@ class EndpointRequest<Decoded> {
   #settled(answered: Answered): Responded {
     return Effect.catchCause(answered, (cause) => {
       const { encodeError } = this.#endpoint
-      return respondFailure({ ...this.#parts, encodeError, id: this.#arrival.id, renamePath: this.#renamePath }, cause)
+      return respondFailure({
+        ...this.#parts,
+        encodeError,
+        id: this.#arrival.id,
+        identity: this.#arrival.identity,
+        renamePath: this.#renamePath
+      }, cause)
     })
   }
 

@@ -8,8 +8,11 @@
 import { Cause, Effect, Option } from "effect"
 import type { HttpServerResponse } from "effect/http"
 import { isCancellation } from "../../domain/FailureClass.ts"
+import type { Identity } from "../../domain/Identity.ts"
 import type * as InferenceError from "../../domain/InferenceError.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
+import type { Refusal } from "../../services/guard/SecurityEvents.ts"
+import { Refusals } from "../../services/guard/SecurityEvents.ts"
 import type { Conventions, ErrorResponse, HttpProblem } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
 import * as LimitHeaders from "./LimitHeaders.ts"
@@ -56,6 +59,7 @@ export interface FailedRequest {
   readonly encodeError: (reason: InferenceError.Reason, id: string) => ErrorResponse
   /** Renames paths in the text of an error; undefined if they are those of the body. */
   readonly renamePath: ((text: string) => string) | undefined
+  readonly identity: Identity | undefined
 }
 
 /** The response to a problem of the HTTP interface itself. */
@@ -70,6 +74,18 @@ const renamed = ({ renamePath }: FailedRequest, reason: InferenceError.Reason): 
     ? reason
     : reason.renamed(renamePath, renamePath(reason.detail))
 
+/** Failures that are events of security. */
+const refusalOf: { readonly [Tag in InferenceError.Reason["_tag"]]?: Refusal } = {
+  Forbidden: "access",
+  LimitExceeded: "limit"
+}
+
+/** Counts and logs a request that the service refuses. */
+const noteRefusal = ({ identity }: FailedRequest, { _tag }: InferenceError.Reason): Effect.Effect<void> => {
+  const refusal = refusalOf[_tag]
+  return refusal === undefined ? Effect.void : Effect.map(Refusals, ({ record }) => record(refusal, { identity }))
+}
+
 const respondReason = (
   request: FailedRequest,
   failed: InferenceError.Reason,
@@ -80,7 +96,7 @@ const respondReason = (
   const error = encodeError(reason, id)
   const log = error.status >= 500
     ? Effect.logWarning(`${logName(id, headers)}: ${ReasonMessage.recorded(reason)}`)
-    : Effect.void
+    : noteRefusal(request, reason)
   return Effect.as(log, respondError(error, { ...headers, ...conventions.idHeaders(id) }))
 }
 

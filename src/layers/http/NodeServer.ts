@@ -371,6 +371,7 @@ export class NodeServer extends Server {
       methods: this.#options.methodsOf(path)
     })
     if (answer._tag === "Refuse") {
+      this.#options.authentication.notePage(request, answer.problem)
       this.#reject(request, response, answer.problem)
       return false
     }

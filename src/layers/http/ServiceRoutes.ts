@@ -10,6 +10,7 @@ import { identityOf } from "../../dialects/shared/CallerRequest.ts"
 import { allowsModel } from "../../domain/Identity.ts"
 import { nearestName } from "../../domain/NearestName.ts"
 import * as Text from "../../domain/Text.ts"
+import { Refusals } from "../../services/guard/SecurityEvents.ts"
 import * as Readiness from "../../services/health/Readiness.ts"
 import type { Models } from "../../services/models/Models.ts"
 import { Registry } from "../../services/models/Registry.ts"
@@ -39,8 +40,13 @@ const models = (dialects: Dialects) => {
       const { model = "" } = yield* HttpRouter.params
       const { encodeReason, idHeaders, models } = dialectOf(headers)
       const id = yield* Endpoint.makeId("req_")
-      const forbidden = Authentication.modelRefusal(identityOf(source), { model })
-      if (forbidden !== undefined) return respondError(encodeReason(forbidden, id), idHeaders(id))
+      const identity = identityOf(source)
+      const forbidden = Authentication.modelRefusal(identity, { model })
+      if (forbidden !== undefined) {
+        const refusals = yield* Refusals
+        refusals.record("access", { identity })
+        return respondError(encodeReason(forbidden, id), idHeaders(id))
+      }
       return Result.match(registry.find(model), {
         onSuccess: (found) => HttpServerResponse.jsonUnsafe(models.model(found, startedAt)),
         onFailure: ({ reason }) => respondError(encodeReason(reason, id), idHeaders(id))

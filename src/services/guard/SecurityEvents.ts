@@ -1,12 +1,13 @@
 /**
- * Counts and logs what the input policy found: a counter for each event and action, and a log entry for each in
- * `Defaults.attemptLogInterval`.
+ * Counts and logs what the input policy found, and requests that are refused before it: a counter for each event and action,
+ * and a log entry for each in `Defaults.attemptLogInterval`.
  *
  * **Details**
  *
- * An entry has the name of the rule and the id of the caller's key, and no text of the request.
+ * An entry has the name of the rule or the reason, and the id of the caller's key or the kind of its address. It has no text
+ * of the request, no address and no key.
  */
-import { Clock, Duration, Effect } from "effect"
+import { Clock, Context, Duration, Effect, Layer } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Identity } from "../../domain/Identity.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
@@ -29,6 +30,37 @@ export interface SecurityEvents {
   readonly record: (event: string, action: Action, origin: Origin, count?: number) => void
 }
 
+/** What requests are refused for, and what the log says of them. */
+const refusals = {
+  origin: "a web page that may not call the service",
+  host: "a host name that is not the service's",
+  key: "no valid API key",
+  access: "an API key that does not allow it",
+  admin: "administration is not allowed",
+  limit: "a limit is reached"
+} as const
+
+export type Refusal = keyof typeof refusals
+
+/** Who is refused. */
+export interface Refused {
+  readonly identity?: Identity | undefined
+  /** As `public`; left out for a caller with an identity. */
+  readonly address?: AddressKind | undefined
+}
+
+/** Where a caller is: this machine, a private network or the Internet. */
+export type AddressKind = "loopback" | "private" | "public"
+
+export interface RefusalLog {
+  readonly record: (refusal: Refusal, refused: Refused) => void
+}
+
+/** The requests that a service refuses; default nothing is counted. */
+export const Refusals = Context.Reference<RefusalLog>("troupe/services/guard/SecurityEvents/Refusals", {
+  defaultValue: () => ({ record: () => {} })
+})
+
 /** The latest entry of one event and action. */
 interface Logged {
   /** ms since 1970 */
@@ -36,18 +68,15 @@ interface Logged {
   omitted: number
 }
 
-const whose = ({ identity }: Origin): string => identity === undefined ? "" : `, key ${identity.keyId}`
-
 const done: Readonly<Record<Action, string>> = { flag: "flagged", redact: "redacted", reject: "rejected" }
 
-export const make = Effect.gen(function*() {
+const makeReport = Effect.gen(function*() {
   const clock = yield* Clock.Clock
   const metrics = yield* Metrics
   const callbacks = yield* GuardedCallbacks.make
   const fork = Effect.runForkWith(yield* Effect.context())
   const logged = new Map<string, Logged>()
-
-  const log = (event: string, action: Action, origin: Origin) => {
+  const log = (event: string, action: Action, text: () => string) => {
     const key = `${event} ${action}`
     const now = clock.currentTimeMillisUnsafe()
     const last = logged.get(key)
@@ -57,14 +86,30 @@ export const make = Effect.gen(function*() {
     }
     logged.set(key, { at: now, omitted: 0 })
     const omitted = last === undefined || last.omitted === 0 ? "" : ` ${last.omitted} before it were not logged.`
-    const text = `The input policy ${done[action]} a request (rule ${event}${whose(origin)}).${omitted}`
-    fork(action === "reject" ? Effect.logWarning(text) : Effect.logInfo(text))
+    fork(action === "reject" ? Effect.logWarning(text() + omitted) : Effect.logInfo(text() + omitted))
   }
-
-  return {
-    record: (event, action, origin, count = 1) => {
-      callbacks.call("metrics", () => metrics.security?.(event, action, count), undefined)
-      log(event, action, origin)
-    }
-  } satisfies SecurityEvents
+  return (event: string, action: Action, count: number, text: () => string): void => {
+    callbacks.call("metrics", () => metrics.security?.(event, action, count), undefined)
+    log(event, action, text)
+  }
 })
+
+const keyOf = ({ identity }: Origin): string => identity === undefined ? "" : `, key ${identity.keyId}`
+
+/** Of the input policy. */
+export const make = Effect.map(makeReport, (report): SecurityEvents => ({
+  record: (event, action, origin, count = 1) =>
+    report(event, action, count, () => `The input policy ${done[action]} a request (rule ${event}${keyOf(origin)}).`)
+}))
+
+const whose = ({ address, identity }: Refused): string =>
+  identity === undefined ? `from a ${address ?? "private"} address` : `of key ${identity.keyId}`
+
+/** Counts and logs the requests that a service refuses. */
+export const layerRefusals = Layer.effect(
+  Refusals,
+  Effect.map(makeReport, (report) => ({
+    record: (refusal: Refusal, refused: Refused) =>
+      report(refusal, "reject", 1, () => `Refused a request ${whose(refused)}: ${refusals[refusal]}.`)
+  }))
+)

@@ -45,7 +45,7 @@ const cacheBypasses = Metric.counter("llm_cache_bypasses_total", {
 })
 
 const securityEvents = Metric.counter("llm_security_events_total", {
-  description: "Matches of the input policy, by rule and action",
+  description: "Matches of the input policy and refused requests, by rule and action",
   incremental: true
 })
 
@@ -132,7 +132,7 @@ export class Metrics extends Context.Service<Metrics, {
   readonly end: (outcome: Outcome) => Effect.Effect<void> | void
   /** How the response cache took part in a request of a model that has one. */
   readonly cached?: (model: string, use: CacheUse) => void
-  /** The input policy found something in some requests. Rules and actions are few. */
+  /** The input policy found something in some requests, or they were refused. Rules and actions are few. */
   readonly security?: (rule: string, action: string, count: number) => void
 }>()("troupe/services/observability/Metrics") {}
 

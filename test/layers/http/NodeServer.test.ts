@@ -15,7 +15,12 @@ const parts = {
   methodsOf: () => undefined,
   dialectOf: () => dialect,
   dialectFor: () => dialect,
-  authentication: new Authentication({ keys: VirtualKeys.none, settings: defaultServer, now: () => 0 }),
+  authentication: new Authentication({
+    keys: VirtualKeys.none,
+    settings: defaultServer,
+    now: () => 0,
+    refusals: { record: () => {} }
+  }),
   makeId: () => "req_1",
   directRoutes: new Map()
 }
