@@ -120,6 +120,8 @@ export const writeBehind = {
   capacity: 10_000,
   groupSize: 500,
   delayMs: 5,
+  /** Of the ledger: a transaction of few rows costs more than its rows. */
+  ledgerDelayMs: 20,
   /** Between attempts, doubling. */
   pauseMs: 100,
   longestPauseMs: 5000,

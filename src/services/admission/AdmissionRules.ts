@@ -84,13 +84,16 @@ export const ofGrant = ({ budgets = [], keyId, limits }: Grant): Applied => ({
 /** The rules of a key, by the tenants, models and endpoints of its requests. */
 interface KnownGrant {
   readonly own: Applied
-  readonly kept: Map<string, Applied>
+  /** Made for the second combination: most keys have one. */
+  kept: Map<string, Applied> | undefined
   latest: { readonly subject: Subject; readonly applied: Applied } | undefined
 }
 
 /** Whether the same rules apply to two subjects of one key. */
 const isSame = (one: Subject, other: Subject): boolean =>
   one.model === other.model && one.tenant === other.tenant && one.endpoint === other.endpoint
+
+const nameOfSubject = ({ endpoint, model, tenant }: Subject): string => `${tenant}\u001f${endpoint}\u001f${model}`
 
 /** Combinations of a key with a model and an endpoint that are kept. */
 const mostKept = 1_000
@@ -110,18 +113,21 @@ export class AdmissionRules {
     if (grant === undefined) return this.#configuredFor(subject)
     let known = this.#grants.get(grant)
     if (known === undefined) {
-      known = { own: ofGrant(grant), kept: new Map(), latest: undefined }
+      known = { own: ofGrant(grant), kept: undefined, latest: undefined }
       this.#grants.set(grant, known)
     }
     const { latest } = known
     if (latest !== undefined && isSame(latest.subject, subject)) return latest.applied
-    const applied = this.#kept(grant, known, subject)
+    const applied = latest === undefined
+      ? this.#of(grant, known.own, subject)
+      : this.#kept(grant, known, latest, subject)
     known.latest = { subject, applied }
     return applied
   }
 
-  #kept(grant: Grant, known: KnownGrant, subject: Subject): Applied {
-    const name = `${subject.tenant}\u001f${subject.endpoint}\u001f${subject.model}`
+  #kept(grant: Grant, known: KnownGrant, latest: NonNullable<KnownGrant["latest"]>, subject: Subject): Applied {
+    known.kept ??= new Map([[nameOfSubject(latest.subject), latest.applied]])
+    const name = nameOfSubject(subject)
     const kept = known.kept.get(name)
     if (kept !== undefined) return kept
     const created = this.#of(grant, known.own, subject)

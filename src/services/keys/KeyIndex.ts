@@ -17,7 +17,8 @@ export type Refusal = "missing" | "unknown" | "expired" | "revoked"
 interface Entry {
   readonly stored: StoredKey
   readonly identity: Identity
-  lastUsedAt: number | undefined
+  /** ms since 1970, NaN: never. Always a double, which V8 changes in its place: else each use would be an object to collect. */
+  lastUsedAt: number
 }
 
 /** Compares texts of the same length in a time that does not depend on where they differ. */
@@ -46,7 +47,7 @@ export class KeyIndex {
     const before = this.#byId.get(key.id)
     if (before !== undefined) this.#forget(before)
     const identity = unchanged(before?.identity, identityOf(key))
-    const entry: Entry = { stored, identity, lastUsedAt: before?.lastUsedAt ?? key.lastUsedAt }
+    const entry: Entry = { stored, identity, lastUsedAt: before?.lastUsedAt ?? key.lastUsedAt ?? Number.NaN }
     this.#byId.set(key.id, entry)
     this.#byHash.set(hash, entry)
     if (previousHash !== undefined) this.#byHash.set(previousHash, entry)
@@ -107,7 +108,7 @@ export class KeyIndex {
   /** The keys that were used after what is stored about them, with the time. */
   used(): ReadonlyArray<{ readonly id: string; readonly at: number }> {
     return Array.from(this.#byId.values()).flatMap(({ lastUsedAt, stored: { key } }) =>
-      key.origin === "store" && lastUsedAt !== undefined && lastUsedAt !== key.lastUsedAt
+      key.origin === "store" && !Number.isNaN(lastUsedAt) && lastUsedAt !== key.lastUsedAt
         ? [{ id: key.id, at: lastUsedAt }]
         : []
     )
@@ -115,6 +116,6 @@ export class KeyIndex {
 }
 
 const describe = ({ lastUsedAt, stored: { key } }: Entry): VirtualKey =>
-  lastUsedAt === undefined ? key : { ...key, lastUsedAt }
+  Number.isNaN(lastUsedAt) ? key : { ...key, lastUsedAt }
 
 const withUse = (entry: Entry): StoredKey => ({ ...entry.stored, key: describe(entry) })

@@ -1,6 +1,7 @@
 /** The ledger: a row for each attempt that used tokens, and the sums of them. */
 import { Context, Effect, Layer } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { Spent } from "../budgets/BudgetBook.ts"
 import * as WriteBehind from "../persistence/WriteBehind.ts"
 import type { LedgerRow, UsageQuery, UsageSum } from "./Usage.ts"
@@ -29,7 +30,11 @@ export const layer = Layer.effect(
   Ledger,
   Effect.gen(function*() {
     const store = yield* UsageStore.make
-    const rows = yield* WriteBehind.make({ name: "the ledger", insert: store.insert })
+    const rows = yield* WriteBehind.make({
+      name: "the ledger",
+      insert: store.insert,
+      delayMs: Defaults.writeBehind.ledgerDelayMs
+    })
     return Ledger.of({
       add: (row) => {
         rows.add(row)

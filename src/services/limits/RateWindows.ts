@@ -78,9 +78,26 @@ export interface Exceeded {
 
 /** The counters of a rule for one subject. */
 class Counter {
-  readonly startedAt: Array<number> = windowKinds.map(() => Number.NEGATIVE_INFINITY)
-  readonly used: Array<number> = windowKinds.map(() => 0)
+  /** When each window began, ms since 1970, and after these how much of each is used: one list, because there are many counters. */
+  readonly #figures: Array<number> = [...windowKinds.map(() => Number.NEGATIVE_INFINITY), ...windowKinds.map(() => 0)]
   running = 0
+
+  startedAt(place: number): number {
+    return this.#figures[place]!
+  }
+
+  used(place: number): number {
+    return this.#figures[windowKinds.length + place]!
+  }
+
+  /** @param at ms since 1970 */
+  setStart(place: number, at: number): void {
+    this.#figures[place] = at
+  }
+
+  setUsed(place: number, amount: number): void {
+    this.#figures[windowKinds.length + place] = amount
+  }
 }
 
 /** A rule with its counters. */
@@ -111,12 +128,12 @@ class Rule {
   at(subject: Subject, now: number): Counter {
     const counter = this.#counterOf(counterOf(this.#rule.by, subject))
     for (const { ms, place } of this.windows) {
-      const startedAt = counter.startedAt[place]!
+      const startedAt = counter.startedAt(place)
       if (now - startedAt >= ms) {
-        counter.startedAt[place] = now
-        counter.used[place] = 0
+        counter.setStart(place, now)
+        counter.setUsed(place, 0)
         // The clock was set back: the window keeps what it has counted, and is no longer than others.
-      } else if (now < startedAt) counter.startedAt[place] = now
+      } else if (now < startedAt) counter.setStart(place, now)
     }
     return counter
   }
@@ -133,20 +150,20 @@ class Rule {
     return counter
   }
 
-  exceeded({ running, startedAt, used }: Counter, subject: Subject, tokens: number, now: number): Exceeded | undefined {
+  exceeded(counter: Counter, subject: Subject, tokens: number, now: number): Exceeded | undefined {
     const { by, limits: { parallel }, name: rule } = this.#rule
     // Made for a rejection only: most requests are admitted.
     const shared = () => ({ rule, counter: describe(by, subject) })
-    if (parallel !== undefined && running >= parallel) {
+    if (parallel !== undefined && counter.running >= parallel) {
       return { ...shared(), limit: "parallel", most: parallel, remaining: 0, needed: 1, resetMs: undefined }
     }
     let last: Exceeded | undefined
     for (const { limit, measure, ms, name, place } of this.windows) {
-      const remaining = Math.max(0, limit - used[place]!)
+      const remaining = Math.max(0, limit - counter.used(place))
       const needed = measure === "tokens" ? tokens : 1
       if (needed <= remaining) continue
       // No window has room for a request above the limit itself.
-      const resetMs = needed > limit ? Number.POSITIVE_INFINITY : startedAt[place]! + ms - now
+      const resetMs = needed > limit ? Number.POSITIVE_INFINITY : counter.startedAt(place) + ms - now
       if (last === undefined || resetMs > last.resetMs!) {
         last = { ...shared(), limit: name, most: limit, remaining, needed, resetMs }
       }
@@ -156,23 +173,25 @@ class Rule {
 
   take(counter: Counter, tokens: number): void {
     counter.running++
-    for (const { measure, place } of this.windows) counter.used[place]! += measure === "tokens" ? tokens : 1
+    for (const { measure, place } of this.windows) {
+      counter.setUsed(place, counter.used(place) + (measure === "tokens" ? tokens : 1))
+    }
   }
 
   /** As if the request had not been counted. */
   cancel(counter: Counter, takenAt: number, estimate: number): void {
     this.release(counter, takenAt, estimate, 0)
     for (const { measure, place } of this.windows) {
-      if (measure === "tokens" || counter.startedAt[place]! > takenAt) continue
-      counter.used[place] = Math.max(0, counter.used[place]! - 1)
+      if (measure === "tokens" || counter.startedAt(place) > takenAt) continue
+      counter.setUsed(place, Math.max(0, counter.used(place) - 1))
     }
   }
 
   /** Corrects the estimate in the windows that have not ended since. */
   release(counter: Counter, takenAt: number, estimate: number, tokens: number): void {
     for (const { measure, place } of this.windows) {
-      if (measure === "requests" || counter.startedAt[place]! > takenAt) continue
-      counter.used[place] = Math.max(0, counter.used[place]! + tokens - estimate)
+      if (measure === "requests" || counter.startedAt(place) > takenAt) continue
+      counter.setUsed(place, Math.max(0, counter.used(place) + tokens - estimate))
     }
   }
 }
@@ -205,16 +224,17 @@ export class Taken {
   /** The enforced limit of which the least is left, relative to its size. */
   standing(measure: Measure, now: number): Standing | undefined {
     let least: Standing | undefined
-    this.#rules.forEach(({ rule, windows }, at) => {
-      if (rule.mode === "shadow") return
-      const { startedAt, used } = this.#counters[at]!
-      windows.forEach(({ limit, measure: of, ms, place }) => {
-        if (of !== measure) return
-        const remaining = Math.max(0, limit - used[place]!)
-        if (least !== undefined && remaining / limit >= least.remaining / least.limit) return
-        least = { limit, remaining, resetMs: Math.max(0, startedAt[place]! + ms - now) }
-      })
-    })
+    for (let at = 0; at < this.#rules.length; at++) {
+      const { rule, windows } = this.#rules[at]!
+      if (rule.mode === "shadow") continue
+      const counter = this.#counters[at]!
+      for (const { limit, measure: of, ms, place } of windows) {
+        if (of !== measure) continue
+        const remaining = Math.max(0, limit - counter.used(place))
+        if (least !== undefined && remaining / limit >= least.remaining / least.limit) continue
+        least = { limit, remaining, resetMs: Math.max(0, counter.startedAt(place) + ms - now) }
+      }
+    }
     return least
   }
 

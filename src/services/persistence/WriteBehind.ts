@@ -42,6 +42,8 @@ export interface Options<Row> {
   readonly capacity?: number
   /** Rows of one group at most, above 0; default 500. */
   readonly groupSize?: number
+  /** How long a row waits for others, ms; default 5. */
+  readonly delayMs?: number
 }
 
 /** A row, and what waits for its commit. */
@@ -67,8 +69,8 @@ export class WriteBehind<Row> {
   #logged = 0
 
   constructor(options: Options<Row>, context: Context.Context<never>) {
-    const { capacity = Defaults.writeBehind.capacity, groupSize = Defaults.writeBehind.groupSize } = options
-    this.#options = { ...options, capacity, groupSize }
+    const { capacity, delayMs, groupSize } = Defaults.writeBehind
+    this.#options = { capacity, delayMs, groupSize, ...options }
     this.#context = Context.add(context, Metric.CurrentMetricAttributes, { store: options.name })
   }
 
@@ -111,7 +113,7 @@ export class WriteBehind<Row> {
         this.#filled.closeUnsafe()
         yield* this.#filled.await
       }
-      if (!this.#isClosing) yield* Effect.sleep(Defaults.writeBehind.delayMs)
+      if (!this.#isClosing) yield* Effect.sleep(this.#options.delayMs)
       if (!(yield* this.#writeGroup())) return
     }
   })
