@@ -120,6 +120,19 @@ describe("create", () => {
     assert.strictEqual(logprobs[0]!.top_logprobs.length, 2)
   })
 
+  it("leaves out the oldest turns of a conversation that is too long, where the request allows it", async () => {
+    const turn = { role: "user" as const, content: "The quick brown fox jumps over the lazy dog. ".repeat(10) }
+    const body = { model, input: [...Array.from({ length: 12 }, () => turn), { role: "user" as const, content: "Hi" }] }
+    const error = await client.responses.create(body).then(() => assert.fail("answered"), (cause: unknown) => cause)
+    assert.instanceOf(error, OpenAI.BadRequestError)
+    assert.strictEqual(error.code, "context_length_exceeded")
+    assert.strictEqual(error.param, "input")
+    const response = await client.responses.create({ ...body, truncation: "auto", temperature: 0 })
+    assert.strictEqual(response.status, "completed")
+    const streamed = await client.responses.stream({ ...body, truncation: "auto", temperature: 0 }).finalResponse()
+    assert.strictEqual(streamed.output_text, response.output_text)
+  })
+
   it("stops when the client aborts", async () => {
     const stream = client.responses.stream({ model, input: "Tell me a story.", temperature: 0 })
     for await (const event of stream) {

@@ -81,16 +81,11 @@ const passedFields = (body: Schema.CreateRequest): Fields => {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
 }
 
-const sourceOf = (body: Schema.CreateRequest): { readonly source?: Source } => {
+/** Also without such fields: a provider of OpenAI's dialect then sends refusals as they are. */
+const sourceOf = (body: Schema.CreateRequest): Source => {
   const fields = passedFields(body)
-  const names = Object.keys(fields)
-  return names.length === 0 ? {} : {
-    source: {
-      dialect: "openai",
-      body: fields,
-      unknownFields: names.map((name) => ({ path: [name], optional: true }))
-    }
-  }
+  const unknownFields = Object.keys(fields).map((name) => ({ path: [name], optional: true }))
+  return { dialect: "openai", body: fields, ...(unknownFields.length === 0 ? {} : { unknownFields }) }
 }
 
 const formatOf = ({ text }: Pick<Schema.CreateRequest, "text">): Pick<Request, "format"> => {
@@ -122,7 +117,7 @@ const requestOf = (body: Schema.CreateRequest, caller: CallerIdentity): Omit<Req
   ...Tools.toolingOf(body.tool_choice, body.tools ?? [], body.parallel_tool_calls),
   ...formatOf(body),
   ...logprobsOf(body),
-  ...sourceOf(body),
+  source: sourceOf(body),
   ...callerOf(body, caller),
   ...cacheOf(caller)
 })

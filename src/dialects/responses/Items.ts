@@ -28,12 +28,15 @@ const PartsOrText = Schema.Union([Schema.String, Schema.Array(Typed)])
 const id = nullable(Schema.String)
 const status = nullable(Schema.Literals(["in_progress", "completed", "incomplete"]))
 
+/** `original` is the highest resolution. */
+const ImageDetail = Schema.Union([Detail, Schema.Literal("original")])
+
 /** The parts of contents, by their type. */
 const partSchemas = {
   input_text: Schema.Struct({ text: Schema.String }),
   output_text: Schema.Struct({ text: Schema.String }),
   refusal: Schema.Struct({ refusal: Schema.String }),
-  input_image: Schema.Struct({ image_url: Schema.String, detail: nullable(Detail) })
+  input_image: Schema.Struct({ image_url: Schema.String, detail: nullable(ImageDetail) })
 } as const
 
 const Texts = nullable(Schema.Array(Schema.Struct({ type: Schema.String, text: Schema.String })))
@@ -225,7 +228,7 @@ const partOf = (part: Fields): Part => {
   return {
     type: "image",
     source: imageSourceOf(part["image_url"] as string),
-    detail: part["detail"] as "auto" | "high" | "low"
+    detail: part["detail"] === "original" ? "high" : part["detail"] as Detail
   }
 }
 

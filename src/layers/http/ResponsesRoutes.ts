@@ -182,7 +182,7 @@ const makeFrames = (run: Run, now: () => number) => {
       return frames.fail(body as Parameters<typeof frames.fail>[0], status)
     }
   }
-  return { answer, hooks: { completed, failed } }
+  return { answer, hooks: { completed, failed, isBegun: () => frames.isBegun } }
 }
 
 const respondStream = (run: Run) =>

@@ -13,24 +13,31 @@ type Operations = Inference["Service"]
 /** Prompts that are tried at most. */
 const mostPrompts = 8
 
-/** Runs a request again with fewer messages while its prompt does not fit. */
+/**
+ * Runs a request again with fewer messages while its prompt does not fit.
+ *
+ * @param isBegun whether the caller has a part of the answer
+ */
 const fitting = <A, R>(
   request: Request,
   run: (request: Request) => Effect.Effect<A, InferenceError, R>,
+  isBegun: () => boolean = () => false,
   left = mostPrompts - 1
 ): Effect.Effect<A, InferenceError, R> =>
   run(request).pipe(
     Effect.catch((error) => {
       const { reason } = error
-      const messages = reason._tag === "ContextLengthExceeded" && left > 0
+      const messages = reason._tag === "ContextLengthExceeded" && left > 0 && !isBegun()
         ? shortened(request.messages, reason)
         : undefined
-      return messages === undefined ? Effect.fail(error) : fitting({ ...request, messages }, run, left - 1)
+      return messages === undefined ? Effect.fail(error) : fitting({ ...request, messages }, run, isBegun, left - 1)
     })
   )
 
 /** What is done with an answer before the caller gets its end. */
 export interface Hooks {
+  /** Whether the caller has a part of the answer. */
+  readonly isBegun: () => boolean
   /** After the last event. */
   readonly completed: Effect.Effect<void>
   /** After a failure, which may have been after the first event. */
@@ -43,7 +50,7 @@ const withHooks = <A, R>(effect: Effect.Effect<A, InferenceError, R>, { failed }
 /** The operations of one streamed response. */
 export const streaming = (inference: Operations, truncates: boolean, hooks: Hooks): Operations => {
   const fit = <A, R>(request: Request, run: (request: Request) => Effect.Effect<A, InferenceError, R>) =>
-    truncates ? fitting(request, run) : run(request)
+    truncates ? fitting(request, run, hooks.isBegun) : run(request)
   const hooked = (opened: OpenedAnswer): OpenedAnswer => ({
     ...opened,
     events: Stream.concat(

@@ -109,7 +109,8 @@ describe("the request of the core", () => {
       format: { type: "json_object" },
       tools: [{ name: "g", parameters: { type: "object" } }],
       toolChoice: "required",
-      parallelToolCalls: false
+      parallelToolCalls: false,
+      source: { dialect: "openai", body: {} }
     })
   })
 
