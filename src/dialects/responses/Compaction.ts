@@ -11,7 +11,7 @@ import type { Fields } from "../shared/Json.ts"
 import { parse, textAt } from "../shared/Json.ts"
 
 /** The request for a summary, as the last message of the conversation. */
-export const summaryPrompt =
+const summaryPrompt =
   "Summarize the conversation so far for an assistant that continues it and does not see it. Keep the goals of the user, " +
   "decisions, facts, names, numbers, file paths, results of tools and open tasks. Write the summary only."
 

@@ -34,7 +34,7 @@ const Typed = Schema.Record(Schema.String, Schema.Unknown)
 export const mostItems = 10_000
 
 /** A text, or the items of a conversation. */
-export const Input = Schema.Union([Schema.String, Schema.Array(Typed)])
+const Input = Schema.Union([Schema.String, Schema.Array(Typed)])
 
 const Effort = Schema.Literals(["none", "minimal", "low", "medium", "high", "xhigh"])
 const Summary = Schema.Literals(["auto", "concise", "detailed"])
@@ -50,7 +50,7 @@ export const Reasoning = Schema.Struct({
 })
 
 /** The format of the answer's text. */
-export const TextFormat = Schema.Union([
+const TextFormat = Schema.Union([
   Schema.Struct({ type: Schema.Literal("text") }),
   Schema.Struct({ type: Schema.Literal("json_object") }),
   Schema.Struct({
@@ -62,16 +62,16 @@ export const TextFormat = Schema.Union([
   })
 ])
 
-export const Text = Schema.Struct({
+const Text = Schema.Struct({
   format: nullable(TextFormat),
   verbosity: nullable(Schema.Literals(["low", "medium", "high"]))
 })
 
 /** A conversation by its id. */
-export const ConversationParam = Schema.Union([Schema.String, Schema.Struct({ id: Schema.String })])
+const ConversationParam = Schema.Union([Schema.String, Schema.Struct({ id: Schema.String })])
 
 /** Values of `include`. Those about other tools than functions add nothing. */
-export const includable = [
+const includable = [
   "code_interpreter_call.outputs",
   "computer_call_output.output.image_url",
   "file_search_call.results",

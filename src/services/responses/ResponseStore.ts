@@ -77,7 +77,7 @@ const responseOf = (row: Row): StoredResponse => ({
 })
 
 /** Of one response with its continuations: as many as messages that a request may have. */
-export const longestChain = 10_000
+const longestChain = 10_000
 
 /** One response of a chain, without its content. */
 interface Link {
