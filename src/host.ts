@@ -1,21 +1,20 @@
 /**
- * Process entry of an engine child: one engine, or a pool of engine threads, controlled over the IPC channel.
+ * Process entry of an engine child: one pool of engine threads, controlled over the IPC channel.
  *
  * **Details**
  *
- * The service starts one child for each loaded deployment, so that a native abort ends only this process. One replica runs
- * on the main thread, several on a thread each. All events of its jobs in one turn of the event loop are sent in one
- * message.
+ * The service starts one child for each loaded deployment, so that a native abort ends only this process. All events of
+ * its jobs in one turn of the event loop are sent in one message.
  *
  * **Gotchas**
  *
  * It must not import `effect`: see `domain/EngineProtocol`. Ctrl-C in a terminal signals every process of the group; this
  * process ignores the signals and ends when its parent closes the channel.
  */
-import { flushCompileCache } from "node:module"
-import type { ChildEngine, FromChild, HostOptions, ToChild } from "./domain/EngineProtocol.ts"
-import { failureFrom } from "./domain/Job.ts"
-import { loadOnMainThread } from "./layers/engines/MainThreadEngine.ts"
+import type { EngineHost, FromChild, HostOptions, SendCommand, ToChild } from "./domain/EngineProtocol.ts"
+import type { JobEvent } from "./domain/Job.ts"
+import { failureFrom, isTerminal } from "./domain/Job.ts"
+import { makePoolHost } from "./layers/engines/PoolHost.ts"
 
 /** ms */
 const memoryReportInterval = 2_000
@@ -25,62 +24,67 @@ if (process.send === undefined) {
   process.exit(64)
 }
 
+const commands = new Map<number, SendCommand>()
+let turn: Map<number, Array<JobEvent>> | undefined
+
 const post = (message: FromChild) => process.send?.(message)
 
 const reportMemory = () => post({ type: "memory", residentBytes: process.memoryUsage.rss() })
 
+const collect = (id: number, events: ReadonlyArray<JobEvent>) => {
+  if (turn === undefined) {
+    turn = new Map()
+    setImmediate(() => {
+      const jobs = [...turn!]
+      turn = undefined
+      post({ type: "events", jobs })
+    })
+  }
+  const collected = turn.get(id)
+  if (collected === undefined) turn.set(id, [...events])
+  else collected.push(...events)
+  if (events.some(isTerminal)) commands.delete(id)
+}
+
 /** An ordinary exit during a generation would abort with a core dump. */
 const end = () => process.kill(process.pid, "SIGKILL")
 
-/** The code of thread pools is loaded only for several replicas. */
-const start = async (options: HostOptions): Promise<ChildEngine> => {
-  const postEvents = (jobs: Extract<FromChild, { type: "events" }>["jobs"]) => post({ type: "events", jobs })
-  if (options.replicas === 1) return loadOnMainThread(options.spec, postEvents)
-  const { loadInPool } = await import("./layers/engines/PoolRelay.ts")
-  return loadInPool(options, postEvents)
-}
-
-let starting: Promise<ChildEngine> | undefined
-/** Set before the service sends jobs. */
-let engine: ChildEngine | undefined
-
-const load = async (options: HostOptions): Promise<void> => {
-  starting = start(options)
-  engine = await starting
+const load = (options: HostOptions): EngineHost => {
+  const host = makePoolHost(options)
+  host.ready.then(
+    (description) => {
+      reportMemory()
+      post({ type: "ready", description })
+    },
+    (cause: unknown) => post({ type: "load_failed", failure: failureFrom(cause, "load_failed") })
+  )
   // The child ends when a thread dies, and the supervisor starts another. It ends by SIGKILL, since other threads may be
   // evaluating, and after all earlier messages are sent.
-  void engine.ended.then(() => {
-    setImmediate(() => process.send?.({ type: "events", jobs: [] } satisfies FromChild, end))
+  void host.exited.then(({ kind }) => {
+    if (kind !== "stopped") setImmediate(() => process.send?.({ type: "events", jobs: [] } satisfies FromChild, end))
   })
   setInterval(reportMemory, memoryReportInterval).unref()
-  const description = await engine.ready
-  reportMemory()
-  post({ type: "ready", description })
-  flushCompileCache()
+  return host
 }
 
-/** What fails here ends with the process. */
-const close = async (): Promise<void> => {
-  await (await starting)?.close().catch(() => {})
-  process.exit(0)
-}
+let host: EngineHost | undefined
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => {})
 // The parent has ended.
 process.on("disconnect", end)
 
-const obey = (message: ToChild): void => {
+const obey = (message: ToChild) => {
   switch (message.type) {
     case "load":
-      load(message.options).catch((cause: unknown) =>
-        post({ type: "load_failed", failure: failureFrom(cause, "load_failed") })
-      )
+      host = load(message.options)
       return
     case "start":
+      commands.set(message.id, host!.start(message.job, (events) => collect(message.id, events)))
+      return
     case "command":
-      return engine?.receive(message)
+      return commands.get(message.id)?.(message.command)
     case "close":
-      void close()
+      void (host?.close() ?? Promise.resolve()).then(() => process.exit(0))
   }
 }
 

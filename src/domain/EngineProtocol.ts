@@ -153,18 +153,7 @@ export interface EngineWorker {
   readonly dispose: () => Promise<void> | void
 }
 
-/** The engine of a child process. */
-export interface ChildEngine {
-  /** Resolves when the model is loaded; rejects with an `EngineFailure`. */
-  readonly ready: Promise<EngineDescription>
-  /** Resolves when the engine has ended by itself and the process should end. */
-  readonly ended: Promise<void>
-  readonly receive: (message: ToThread) => void
-  /** Cancels running jobs, waits for them, and disposes of the model. */
-  readonly close: () => Promise<void>
-}
-
-/** From the service to the child process with an engine. All messages of one turn of the event loop are sent as one. */
+/** From the service to the child process with a pool. All messages of one turn of the event loop are sent as one. */
 export type ToChild =
   /** The first message: what to load. */
   | { readonly type: "load"; readonly options: HostOptions }

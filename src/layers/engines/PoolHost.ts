@@ -18,7 +18,11 @@ import type { EngineDescription, EngineHost, HostOptions } from "../../domain/En
 import type { EngineFailure } from "../../domain/Job.ts"
 import { failureFrom } from "../../domain/Job.ts"
 import { EngineThread } from "./EngineThread.ts"
-import { workerOf } from "./EngineWorkers.ts"
+
+// `tsc` rewrites import paths but not URLs; the extension is this file's own.
+const extension = import.meta.url.slice(-3)
+
+const workerOf = (engine: string): string => new URL(`../../workers/${engine}.worker${extension}`, import.meta.url).href
 
 const stopped: EngineFailure = { kind: "stopped" }
 

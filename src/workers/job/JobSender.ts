@@ -12,8 +12,8 @@ import type { Part } from "./ToolCalls.ts"
 
 /** How long a part may wait for more: less than a frame of a display, and longer than a small model needs for some tokens. */
 const delayMs = 15
-const mostTokensPending = 32
-const mostCharactersPending = 400
+const mostTokensPending = 10
+const mostCharactersPending = 100
 
 /** Tokens without a part to send, as within an incomplete tool call, after which progress is reported. */
 const silentTokens = 8

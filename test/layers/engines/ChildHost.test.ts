@@ -78,15 +78,6 @@ describe("makeChildHost", () => {
     await host.close()
   })
 
-  it("ends a job that is cancelled before it begins, without a token of it", async () => {
-    const host = makeChildHost(optionsOf({ fault: { kind: "hang", afterTokens: 0 } }))
-    await host.ready
-    const left = lastOf(host, "hang")
-    left.send({ type: "cancel" })
-    assert.deepStrictEqual(await left.last, { type: "cancelled" })
-    await host.close()
-  })
-
   it("ends a child whose cancelled job does not end", async () => {
     const host = makeChildHost(
       optionsOf({ fault: { kind: "hang", afterTokens: 1, trigger: "hang" } }, { cancelGraceMs: 50 })

@@ -137,7 +137,7 @@ describe("runJob", () => {
     const counts = events.flatMap((event) => event.type === "tokens" ? [event.count] : [])
     assert.strictEqual(counts[0], 1)
     assert.isBelow(counts.length, 1000)
-    assert.isAtMost(Math.max(...counts), 32)
+    assert.isAtMost(Math.max(...counts), 10)
     assert.strictEqual(counts.reduce((sum, count) => sum + count, 0), 1000)
   })
 
@@ -225,29 +225,26 @@ describe("runJob", () => {
     assert.deepInclude(events.at(-1), { reason: "length" })
   })
 
-  // A part of 400 characters is sent at once.
-  it.each(["", "-".repeat(1_000)])(
-    "sends each token's log-probability with the begin of its text (%j)",
-    async (more) => {
-      const tokens = ["on", "e", "", `${more} t`, "wo ", "th", "ree", " four"]
-      const { ended, events } = start(tokens, jobOf({ logprobs: 0, stop: ["three"] }))
-      await ended
-      const sent = events.filter((event) => event.type === "tokens")
-      assert.deepStrictEqual(
-        sent.flatMap(({ logprobs = [] }) => logprobs.map(({ token }) => token)),
-        ["on", "e", "", `${more} t`, "wo "]
-      )
-      // " t" may be sent in two parts, since "t" could begin the stop sequence; its log-probability comes with the first.
-      let text = ""
-      let withLogprobs = ""
-      for (const { logprobs = [], ...event } of sent) {
-        text += event.text
-        withLogprobs += logprobs.map(({ token }) => token).join("")
-        assert.include([text, `${text}t`], withLogprobs)
-      }
-      assert.strictEqual(withLogprobs, text)
+  // A part of 100 characters is sent at once.
+  it.each(["", "-".repeat(100)])("sends each token's log-probability with the begin of its text (%j)", async (more) => {
+    const tokens = ["on", "e", "", `${more} t`, "wo ", "th", "ree", " four"]
+    const { ended, events } = start(tokens, jobOf({ logprobs: 0, stop: ["three"] }))
+    await ended
+    const sent = events.filter((event) => event.type === "tokens")
+    assert.deepStrictEqual(
+      sent.flatMap(({ logprobs = [] }) => logprobs.map(({ token }) => token)),
+      ["on", "e", "", `${more} t`, "wo "]
+    )
+    // " t" may be sent in two parts, since "t" could begin the stop sequence; its log-probability comes with the first.
+    let text = ""
+    let withLogprobs = ""
+    for (const { logprobs = [], ...event } of sent) {
+      text += event.text
+      withLogprobs += logprobs.map(({ token }) => token).join("")
+      assert.include([text, `${text}t`], withLogprobs)
     }
-  )
+    assert.strictEqual(withLogprobs, text)
+  })
 
   it("sends no log-probabilities unless requested", async () => {
     const { ended, events } = start("hello", jobOf())
