@@ -11,7 +11,9 @@
  * It must not import `effect`: see `domain/EngineProtocol`. Ctrl-C in a terminal signals every process of the group; this
  * process ignores the signals and ends when its parent closes the channel.
  */
+import { setEnvironmentData } from "node:worker_threads"
 import type { EngineHost, FromChild, HostOptions, SendCommand, ToChild } from "./domain/EngineProtocol.ts"
+import { engineProcess } from "./domain/EngineProtocol.ts"
 import type { JobEvent } from "./domain/Job.ts"
 import { failureFrom, isTerminal } from "./domain/Job.ts"
 import { makePoolHost } from "./layers/engines/PoolHost.ts"
@@ -23,6 +25,8 @@ if (process.send === undefined) {
   process.stderr.write("Troupe starts this file. Run `troupe --help`.\n")
   process.exit(64)
 }
+
+setEnvironmentData(engineProcess, true)
 
 const commands = new Map<number, SendCommand>()
 let turn: Map<number, Array<JobEvent>> | undefined

@@ -10,7 +10,9 @@
  *
  * It must not import `effect`: see `domain/EngineProtocol`.
  */
+import { setEnvironmentData } from "node:worker_threads"
 import type { EngineSpec, FromInspector } from "./domain/EngineProtocol.ts"
+import { engineProcess } from "./domain/EngineProtocol.ts"
 import { failureFrom } from "./domain/Job.ts"
 
 /** `workers/<engine>/Inspect.ts` */
@@ -35,6 +37,8 @@ const load = async (spec: EngineSpec): Promise<FromInspector> => {
     return { type: "failed", failure: failureFrom(cause, "load_failed") }
   }
 }
+
+setEnvironmentData(engineProcess, true)
 
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {})
 // An ordinary exit in the middle of a load would abort.

@@ -153,6 +153,9 @@ export interface EngineWorker {
   readonly dispose: () => Promise<void> | void
 }
 
+/** Threads find `true` under this key of Node's environment data if their process runs one engine only. */
+export const engineProcess = "troupe/engineProcess"
+
 /** From the service to the child process with a pool. All messages of one turn of the event loop are sent as one. */
 export type ToChild =
   /** The first message: what to load. */

@@ -14,6 +14,7 @@
  * process: jobs are cancelled between tokens, and the host waits for them.
  */
 import type { LlamaGrammarEvaluationState, SequenceEvaluateOptions, Token } from "node-llama-cpp"
+import { flushCompileCache } from "node:module"
 import type { EngineDescription, EngineWorker } from "../domain/EngineProtocol.ts"
 import { promptPiece } from "../domain/EngineProtocol.ts"
 import type { ChosenLogprob, GenerateJob } from "../domain/Job.ts"
@@ -193,7 +194,10 @@ export const connect: EngineWorker["connect"] = async ({ port, spec }): Promise<
   const checked = loadChecked(spec as LlamaSpec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
   loading = checked
   serveJobs(port, (task) => run(checked, task))
-  return (await checked).loaded.description
+  const { loaded: { description } } = await checked
+  // The library has 500 modules, and a service that is killed must not compile them at each start.
+  flushCompileCache()
+  return description
 }
 
 export const dispose: EngineWorker["dispose"] = async () => {

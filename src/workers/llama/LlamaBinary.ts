@@ -17,7 +17,8 @@ import { existsSync } from "node:fs"
 import { readFile } from "node:fs/promises"
 import { createRequire } from "node:module"
 import { join } from "node:path"
-import { isMainThread } from "node:worker_threads"
+import { getEnvironmentData } from "node:worker_threads"
+import { engineProcess } from "../../domain/EngineProtocol.ts"
 
 interface BinaryOptions {
   readonly logLevel: LlamaLogLevel
@@ -47,9 +48,6 @@ interface Defaults {
 interface BinaryPackage {
   readonly getBinsDir: () => { readonly binsDir: string; readonly packageVersion: string }
 }
-
-/** A child process whose main thread loads the engine. */
-const isEngineProcess = isMainThread && process.send !== undefined
 
 const load = async ({ logLevel, logger }: BinaryOptions): Promise<Llama | undefined> => {
   const library = import.meta.resolve("node-llama-cpp")
@@ -86,6 +84,6 @@ const load = async ({ logLevel, logger }: BinaryOptions): Promise<Llama | undefi
 
 /** Undefined where `getLlama` must find the binary. */
 export const loadBinary = (options: BinaryOptions): Promise<Llama | undefined> =>
-  isEngineProcess && process.platform === "linux"
+  getEnvironmentData(engineProcess) === true && process.platform === "linux"
     ? load(options).catch(() => undefined)
     : Promise.resolve(undefined)
