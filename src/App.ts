@@ -419,7 +419,7 @@ const responses = Responses.layer
 
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
 export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
-  Layer.provideMerge(Layer.provide(Server.layer, SecurityEvents.layerRefusals)),
+  Layer.provideMerge(Layer.provide(Server.layer, Layer.merge(SecurityEvents.layerRefusals, store))),
   Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
   Layer.provideMerge(Layer.mergeAll(keys, ledger, responses)),
   Layer.provide(Layer.merge(answers, counters)),

@@ -26,6 +26,18 @@ import { hostOf, isPrivateHost } from "./PublicAddress.ts"
 export const mediaTypes = ["image/png", "image/jpeg", "image/gif", "image/webp"] as const
 export type MediaType = typeof mediaTypes[number]
 
+/** The first characters of images in base64: PNG and GIF by their signature, JPEG by its marker, WebP by its container. */
+const beginnings: ReadonlyArray<readonly [begin: RegExp, mediaType: MediaType]> = [
+  [/^iVBORw0KGgo/, "image/png"],
+  [/^\/9j\//, "image/jpeg"],
+  [/^R0lGOD/, "image/gif"],
+  [/^UklGR.{6}XRUJQ/, "image/webp"]
+]
+
+/** The format of an image in base64, by its first bytes; undefined if it is none of `mediaTypes`. */
+export const mediaTypeOf = (base64: string): MediaType | undefined =>
+  beginnings.find(([begin]) => begin.test(base64))?.[1]
+
 /** Bytes of one image, before base64. */
 export const mostImageBytes = 20 * 1024 * 1024
 

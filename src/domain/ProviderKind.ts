@@ -6,7 +6,7 @@ import type { Deployment } from "./Deployment.ts"
 import type { EngineCapability } from "./EngineProtocol.ts"
 
 /** Dialects of callers that providers use too. */
-export const dialects = ["openai", "anthropic"] as const
+export const dialects = ["openai", "anthropic", "ollama"] as const
 export type Dialect = typeof dialects[number]
 
 /** What configuration, routing and connections need of a provider. */
@@ -74,7 +74,8 @@ export const kinds = {
     name: "ollama",
     baseUrl: "http://127.0.0.1:11434",
     key: bearer,
-    capabilities: ["generate", "tools", "format", "embed", "images"]
+    capabilities: openAiCapabilities,
+    callerDialect: "ollama"
   },
   troupe: {
     name: "troupe",

@@ -76,7 +76,9 @@ export const Source = Schema.Struct({
 export type Source = typeof Source.Type
 
 /** Whether the body is a whole request: a program may give only some fields. */
-export const isComplete = ({ body }: Source): boolean => Array.isArray(body["messages"]) || body["input"] !== undefined
+export const isComplete = ({ body, dialect }: Source): boolean =>
+  Array.isArray(body["messages"]) || body["input"] !== undefined ||
+  (dialect === "ollama" && body["prompt"] !== undefined)
 
 /** The unknown fields that no deployment may ignore. */
 export const requiredFields = (source: Source | undefined): ReadonlyArray<UnknownField> =>

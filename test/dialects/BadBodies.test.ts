@@ -1,9 +1,12 @@
-/** The exact messages for invalid bodies, in both dialects. */
+/** The exact messages for invalid bodies, in each dialect. */
 import { assert } from "@effect/vitest"
 import { Result } from "effect"
 import { describe, it } from "vitest"
 import * as AnthropicDecodeRequest from "../../src/dialects/anthropic/DecodeRequest.ts"
 import * as AnthropicEncodeError from "../../src/dialects/anthropic/EncodeError.ts"
+import * as OllamaDecodeRequest from "../../src/dialects/ollama/DecodeRequest.ts"
+import * as OllamaEncodeError from "../../src/dialects/ollama/EncodeError.ts"
+import * as OllamaTasks from "../../src/dialects/ollama/Tasks.ts"
 import * as OpenAiDecodeRequest from "../../src/dialects/openai/DecodeRequest.ts"
 import * as OpenAiEncodeError from "../../src/dialects/openai/EncodeError.ts"
 import * as FieldNames from "../../src/dialects/openai/FieldNames.ts"
@@ -27,6 +30,26 @@ const anthropic = (fields: object): string => {
     AnthropicDecodeRequest.decode(without({ model: "m", max_tokens: 5, messages: [user], ...fields }))
   )
   return AnthropicEncodeError.fromReason(failure, "").body.error.message
+}
+
+const arrived = (json: unknown): OllamaDecodeRequest.Arrived => ({
+  json,
+  exact: json,
+  caller: {},
+  nameOf: (model) => model
+})
+
+const ollama = {
+  chat: [OllamaDecodeRequest.decodeChat, OllamaEncodeError.chatErrors, { messages: [user] }],
+  generate: [OllamaDecodeRequest.decodeGenerate, OllamaEncodeError.generateErrors, { prompt: "Hi" }],
+  embed: [OllamaTasks.decodeEmbed, OllamaEncodeError.embedErrors, { input: "Hi" }],
+  embeddings: [OllamaTasks.decodeEmbeddings, OllamaEncodeError.embeddingsErrors, { prompt: "Hi" }]
+} as const
+
+const ollamaMessage = (endpoint: keyof typeof ollama, fields: object): string => {
+  const [decode, names, base] = ollama[endpoint]
+  const failure = failureOf(decode(arrived(without({ model: "m", ...base, ...fields }))))
+  return OllamaEncodeError.fromReason(failure, names).body.error
 }
 
 const text = (message: object) => ({ messages: [message] })
@@ -166,6 +189,51 @@ const ofAnthropic: ReadonlyArray<Case> = [
   [{ metadata: { user_id: 5 } }, "metadata.user_id: Expected a string or null"]
 ]
 
+const ofOllama: ReadonlyArray<readonly [endpoint: keyof typeof ollama, fields: object, message: string]> = [
+  ["chat", { model: undefined }, "model: `model` is required"],
+  ["chat", { messages: "Hi" }, "messages: Expected an array"],
+  [
+    "chat",
+    text({ role: "usr", content: "" }),
+    "messages[0].role: Expected one of \"system\", \"user\", \"assistant\", \"tool\". Did you mean \"user\"?"
+  ],
+  ["chat", text({ role: "user", content: 5 }), "messages[0].content: Expected a string or null"],
+  [
+    "chat",
+    text({ role: "user", content: "", images: ["bm9uZQ=="] }),
+    "messages[0].images[0]: Expected a PNG, JPEG, GIF or WebP image in base64"
+  ],
+  [
+    "chat",
+    { messages: [user, { role: "tool", content: "x", tool_name: "f" }] },
+    "messages[1].tool_name: No call of this tool without a result is in the assistant's message before"
+  ],
+  [
+    "chat",
+    text({ role: "user", content: "", tool_calls: [{ function: { name: "f", arguments: {} } }] }),
+    "messages[0].tool_calls: Only a message of role assistant may have tool_calls"
+  ],
+  [
+    "chat",
+    { messages: [user, { role: "assistant", content: "{" }], format: "json" },
+    "messages[1]: A last message of the assistant is not allowed with format"
+  ],
+  ["chat", { tools: [named("a"), named("a")] }, "tools[1].function.name: Another tool has the same name"],
+  ["chat", { options: { temperature: 9 } }, "options.temperature: Expected a number from 0 to 2, got 9"],
+  ["chat", { options: { stop: [""] } }, "options.stop[0]: Expected a string that is not empty"],
+  ["chat", { think: "hard" }, "think: Expected true, false, \"low\", \"medium\" or \"high\""],
+  ["chat", { format: "yaml" }, "format: Expected \"json\" or a JSON Schema"],
+  ["chat", { top_logprobs: 5 }, "top_logprobs: Allowed only with logprobs: true"],
+  ["chat", { keep_alive: "soon" }, "keep_alive: Expected a number of seconds or a duration, such as 5m or 1h30m"],
+  ["generate", { prompt: 5 }, "prompt: Expected a string"],
+  ["generate", { images: ["x"] }, "images[0]: Expected a PNG, JPEG, GIF or WebP image in base64"],
+  ["generate", { context: ["x"] }, "context[0]: Expected a number"],
+  ["embed", { input: undefined }, "input: `input` is required"],
+  ["embed", { input: undefined, prompt: "a" }, "input: `input` is required; prompt is unknown. Did you mean input?"],
+  ["embed", { input: [5] }, "input[0]: Expected a string"],
+  ["embeddings", { prompt: undefined }, "prompt: `prompt` is required"]
+]
+
 const tasks = {
   embeddings: [Tasks.decodeEmbedding, FieldNames.textErrors],
   rerank: [Tasks.decodeRerank, FieldNames.rerankErrors],
@@ -197,6 +265,10 @@ describe("the message for an invalid body", () => {
     it(`of a message: ${message}`, () => assert.strictEqual(anthropic(fields), message))
   }
 
+  for (const [endpoint, fields, message] of ofOllama) {
+    it(`of Ollama's ${endpoint}: ${message}`, () => assert.strictEqual(ollamaMessage(endpoint, fields), message))
+  }
+
   for (const [task, fields, message] of ofTasks) {
     it(`of ${task}: ${message}`, () => {
       const [decode, names] = tasks[task]
@@ -209,6 +281,9 @@ describe("the message for an invalid body", () => {
     for (const body of [[], "x", 5, null]) {
       assert.strictEqual(failureOf(OpenAiDecodeRequest.decode(body)).detail, "The body must be a JSON object")
       assert.strictEqual(failureOf(AnthropicDecodeRequest.decode(body)).detail, "The body must be a JSON object")
+      for (const [decode] of Object.values(ollama)) {
+        assert.strictEqual(failureOf(decode(arrived(body))).detail, "The body must be a JSON object")
+      }
     }
   })
 })

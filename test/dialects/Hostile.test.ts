@@ -5,6 +5,7 @@ import * as fc from "fast-check"
 import * as AnthropicEncodeStream from "../../src/dialects/anthropic/EncodeStream.ts"
 import { anthropic } from "../../src/dialects/anthropic/Provider.ts"
 import { gemini } from "../../src/dialects/gemini/Provider.ts"
+import * as OllamaEncodeStream from "../../src/dialects/ollama/EncodeStream.ts"
 import { ollama } from "../../src/dialects/ollama/Provider.ts"
 import * as OpenAiEncodeStream from "../../src/dialects/openai/EncodeStream.ts"
 import { openAi } from "../../src/dialects/openai/Provider.ts"
@@ -64,6 +65,8 @@ const read = (dialect: Dialect, body: string) => {
   return reader.take()
 }
 
+const ollamaEnvelope = { model: "m", endpoint: "chat", thinking: true, elapsed: () => 1, now: () => "" } as const
+
 /** The frames of a stream for callers of the provider's dialect. */
 const callers: ReadonlyArray<readonly [subject: typeof subjects[number], encode: (body: string) => string]> = [
   [subjects[0]!, (body) => {
@@ -81,6 +84,13 @@ const callers: ReadonlyArray<readonly [subject: typeof subjects[number], encode:
     reader.end()
     const envelope = { id: "req_1", model: "m", parallelToolUse: true, thinking: true }
     return AnthropicEncodeStream.makeFrameEncoder(envelope).events(reader.take().events)
+  }],
+  [subjects[3]!, (body) => {
+    const asked = { ...generation, source: { dialect: "ollama", body: { messages: [] } } as const }
+    const reader = makeEventReader(ollama, targetOf("ollama"), asked)
+    reader.push(Buffer.from(body))
+    reader.end()
+    return OllamaEncodeStream.makeFrameEncoder(ollamaEnvelope).events(reader.take().events)
   }]
 ]
 

@@ -3,12 +3,17 @@ import { Result } from "effect"
 import { assert, describe, it } from "vitest"
 import * as AnthropicRequest from "../../src/dialects/anthropic/DecodeRequest.ts"
 import { anthropic } from "../../src/dialects/anthropic/Provider.ts"
+import * as OllamaRequest from "../../src/dialects/ollama/DecodeRequest.ts"
+import { ollama } from "../../src/dialects/ollama/Provider.ts"
 import * as OpenAiRequest from "../../src/dialects/openai/DecodeRequest.ts"
 import { openAi } from "../../src/dialects/openai/Provider.ts"
 import type { Generation } from "../../src/domain/Generation.ts"
 
 const odd = { toString: 1, valueOf: { inner: 2 } }
 const messages = (content: unknown) => [{ role: "user", content }]
+
+const decodeOllama = (json: unknown) =>
+  OllamaRequest.decodeChat({ json, exact: json, caller: {}, nameOf: (model) => model })
 
 const requests = {
   "a part of OpenAI's": [OpenAiRequest.decode, { model: "m", messages: messages([{ type: odd }]) }],
@@ -21,6 +26,12 @@ const requests = {
     AnthropicRequest.decode,
     { model: "m", max_tokens: 1, messages: messages([{ type: "image", source: { type: odd } }]) }
   ],
+  "a tool of Ollama's": [decodeOllama, { model: "m", messages: messages("a"), tools: [{ type: odd, function: odd }] }],
+  "a call of Ollama's": [
+    decodeOllama,
+    { model: "m", messages: [{ role: "assistant", content: odd, tool_calls: [{ type: odd, function: odd }] }] }
+  ],
+  "Ollama's options": [decodeOllama, { model: "m", messages: messages("a"), options: { num_ctx: odd, seed: odd } }],
   "Anthropic's thinking": [
     AnthropicRequest.decode,
     { model: "m", max_tokens: 1, messages: messages("a"), thinking: { type: odd } }
@@ -66,5 +77,21 @@ describe("an object that is no number in place of an index", () => {
     const decoder = anthropic.generate.events(generation, { ...target, options })
     const event = { type: "content_block_start", index: odd, content_block: { type: "text", text: "Hi" } }
     assert.isTrue(Result.isFailure(decoder.push({ event: event.type, data: JSON.stringify(event) })))
+  })
+
+  it("does not throw in an answer for a caller of Ollama's dialect", () => {
+    const generation: Generation = {
+      messages: [{ role: "user", content: "a" }],
+      maxTokens: undefined,
+      stop: [],
+      sampling: {},
+      source: { dialect: "ollama", body: { messages: [] } }
+    }
+    const options = { engine: "remote", provider: "ollama", model: "m" } as const
+    const message = { content: odd, tool_calls: [{ id: odd, function: { name: "f", index: odd, arguments: odd } }] }
+    const line = { message, done: true, done_reason: odd, logprobs: odd, eval_count: odd }
+    const decoder = ollama.generate.events(generation, { ...target, options })
+    assert.doesNotThrow(() => decoder.push({ event: "message", data: JSON.stringify(line) }))
+    assert.doesNotThrow(() => ollama.generate.buffered(line, generation, { ...target, options }))
   })
 })

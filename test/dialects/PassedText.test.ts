@@ -4,6 +4,9 @@ import * as fc from "fast-check"
 import * as AnthropicRequest from "../../src/dialects/anthropic/DecodeRequest.ts"
 import * as AnthropicAnswer from "../../src/dialects/anthropic/EncodeAnswer.ts"
 import { anthropic } from "../../src/dialects/anthropic/Provider.ts"
+import * as OllamaRequest from "../../src/dialects/ollama/DecodeRequest.ts"
+import * as OllamaAnswer from "../../src/dialects/ollama/EncodeAnswer.ts"
+import { ollama } from "../../src/dialects/ollama/Provider.ts"
 import * as OpenAiRequest from "../../src/dialects/openai/DecodeRequest.ts"
 import * as OpenAiAnswer from "../../src/dialects/openai/EncodeAnswer.ts"
 import { openAi } from "../../src/dialects/openai/Provider.ts"
@@ -156,6 +159,41 @@ describe("an answer for a caller of the same dialect", () => {
     )
   })
 
+  const ollamaText = objectOf(
+    [
+      field(
+        "message",
+        objectOf([field("role", fc.constant("\"assistant\"")), field("content", JsonTexts.string)], [], 1)
+      ),
+      field("done", fc.constant("true")),
+      field("done_reason", fc.constantFrom("\"stop\"", "\"length\""))
+    ],
+    [
+      field("model", JsonTexts.value),
+      field("prompt_eval_count", count),
+      field("eval_count", count)
+    ]
+  )
+
+  it("has the JSON of the decoded and encoded one: Ollama", () => {
+    const given = generationOf({ source: { dialect: "ollama", body: { messages: [] } } })
+    const own = { model: "our \"model\"", endpoint: "chat", thinking: true, elapsed: () => 1, now: () => "" } as const
+    fc.assert(
+      fc.property(ollamaText, (text) => {
+        const body = parse(text)
+        const target = targetOf("ollama")
+        const decoded = ollama.generate.buffered(body, given, target, text)
+        if (Result.isFailure(decoded)) return
+        const without = answerOf(Result.getOrThrow(ollama.generate.buffered(body, given, target)))
+        assert.deepStrictEqual(
+          sent(Result.getOrThrow(OllamaAnswer.encodeText(own, answerOf(decoded.success)))),
+          sent(Result.getOrThrow(OllamaAnswer.encodeAnswer(own, without)))
+        )
+      }),
+      { numRuns: 200 }
+    )
+  })
+
   it("is passed on byte by byte, with the service's own id and model", () => {
     const head = `{"id": "up", "model" : "u-1","object":"chat.completion","created":1.0,"system_fingerprint":"f",`
     const rest = `"choices":[{"index":0,"message":{"role":"assistant","content":"\\u0048i","tool_calls":[{"id":"c",` +
@@ -198,14 +236,20 @@ describe("a request for a provider of the same dialect", () => {
     openai: (...given: Parameters<typeof OpenAiRequest.decode>) =>
       Result.map(OpenAiRequest.decode(...given), ({ requests: [request] }) => request),
     anthropic: (...given: Parameters<typeof AnthropicRequest.decode>) =>
-      Result.map(AnthropicRequest.decode(...given), ({ request }): Request => request)
+      Result.map(AnthropicRequest.decode(...given), ({ request }): Request => request),
+    ollama: (...[json, caller = {}, exact, text]: Parameters<typeof AnthropicRequest.decode>) =>
+      Result.map(
+        OllamaRequest.decodeChat({ json, caller, exact: exact ?? json, text, nameOf: (model) => model }),
+        (call): Request => (call as OllamaRequest.GenerationCall).request
+      )
   }
 
   for (
     const [dialect, provider, kind] of [
       ["openai", openAi, "openai"],
       ["openai", troupe, "troupe"],
-      ["anthropic", anthropic, "anthropic"]
+      ["anthropic", anthropic, "anthropic"],
+      ["ollama", ollama, "ollama"]
     ] as const
   ) {
     it(`has the JSON of the decoded and encoded one: ${kind}`, () => {

@@ -23,7 +23,7 @@ const endpoints = ["embed", "rerank", "classify", "tokenize"] as const satisfies
 describe("providers", () => {
   it("are named in their records, their codecs and their folders only", () => {
     // Names of callers' dialects and of this product stand elsewhere too, and are never compared with a provider.
-    const own = providers.filter((provider) => !["openai", "anthropic", "troupe"].includes(provider))
+    const own = providers.filter((provider) => !["openai", "anthropic", "ollama", "troupe"].includes(provider))
     const literal = new RegExp(`["'\`](?:${own.join("|")})["'\`]`)
     const compared = /\bprovider\b\s*(?:===|!==)\s*["'`]|case\s+["'`](?:azure-openai|gemini|ollama)["'`]/
     const found = sources.filter((path) => {

@@ -186,6 +186,8 @@ describe("monotonic time", () => {
       "layers/http/AdminUsage.ts",
       "layers/http/Authentication.ts",
       "layers/http/Endpoint.ts",
+      "layers/http/OllamaModels.ts",
+      "layers/http/OllamaRoutes.ts",
       "layers/http/ServiceRoutes.ts",
       "layers/processes/Supervisor.ts",
       "layers/providers/KeyAttempts.ts",

@@ -8,6 +8,7 @@ import * as AdminRoutes from "../../src/layers/http/AdminRoutes.ts"
 import * as AdminUsage from "../../src/layers/http/AdminUsage.ts"
 import * as AnthropicRoutes from "../../src/layers/http/AnthropicRoutes.ts"
 import { TypedApi } from "../../src/layers/http/Api.ts"
+import * as OllamaRoutes from "../../src/layers/http/OllamaRoutes.ts"
 import * as OpenAiRoutes from "../../src/layers/http/OpenAiRoutes.ts"
 import * as ServiceRoutes from "../../src/layers/http/ServiceRoutes.ts"
 import type { Status } from "../../src/services/health/Readiness.ts"
@@ -38,6 +39,7 @@ const makeWitness = () => {
   return { seen, layer: Layer.mergeAll(Logger.layer([logger]), Layer.succeed(Tracer.Tracer, tracer)) }
 }
 
+/** `post` takes paths below `/v1`, and others from a slash on. */
 export const withHandler = async <A>(
   { inference, status = "ready" }: Stand,
   use: (
@@ -55,6 +57,7 @@ export const withHandler = async <A>(
   const routes = Layer.mergeAll(
     OpenAiRoutes.dialect.layer,
     AnthropicRoutes.dialect.layer,
+    OllamaRoutes.dialect.layer,
     HttpApiBuilder.layer(TypedApi).pipe(
       Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer, AdminUsage.layer])
     )
@@ -70,7 +73,7 @@ export const withHandler = async <A>(
     return await use(
       (path, body, headers = {}) =>
         handler(
-          new globalThis.Request(`http://localhost/v1/${path}`, {
+          new globalThis.Request(`http://localhost${path.startsWith("/") ? path : `/v1/${path}`}`, {
             method: "POST",
             headers: { "content-type": "application/json", ...headers },
             body: typeof body === "string" ? body : JSON.stringify(body)

@@ -1,5 +1,6 @@
 /**
- * Ollama's own API: `/api/chat` in lines of JSON, and `/api/embed`. Pure.
+ * Ollama as a provider: `/api/chat` in lines of JSON, and `/api/embed`; for callers of its own dialect also `/api/generate`
+ * and `/api/embeddings`. Pure.
  *
  * **Gotchas**
  *
@@ -12,17 +13,20 @@ import type { Generation } from "../../domain/Generation.ts"
 import { withAssistantPrefix } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
-import type { FinishReason, OutputFormat, ReportedUsage } from "../../domain/Job.ts"
+import type { ChosenLogprob, FinishReason, OutputFormat, ReportedUsage } from "../../domain/Job.ts"
 import type { Content, Message } from "../../domain/Message.ts"
 import { imageOfTool, textOf } from "../../domain/Message.ts"
+import * as Source from "../../domain/Source.ts"
+import { chosenOf } from "../openai/DecodeAnswer.ts"
 import { toolsOf } from "../openai/EncodeRequest.ts"
 import { embeddingsOf } from "../shared/Embeddings.ts"
 import type { ErrorDetails } from "../shared/ErrorMapping.ts"
 import { cut, inBandReason, malformed, notSupported, reasonOf } from "../shared/ErrorMapping.ts"
-import { at, codeOf, countAt, fieldsOf, listAt, ownOf, parse, textAt } from "../shared/Json.ts"
+import { at, codeOf, countAt, type Fields, fieldsOf, listAt, ownOf, parse, textAt } from "../shared/Json.ts"
 import type { DecodeResult, Dialect, EventDecoder, Target } from "../shared/ProviderDialect.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import * as ToolCallAssembler from "../shared/ToolCallAssembler.ts"
+import * as PassThrough from "./PassThrough.ts"
 
 /** Base64 only: the API has no URLs of images. */
 const imagesOf = (content: Content): ReadonlyArray<string> =>
@@ -95,7 +99,7 @@ const unsupported = (
 }
 
 const requestOf: Dialect["generate"]["request"] = (generation, target, stream) => {
-  const { format, toolChoice, tools = [] } = generation
+  const { format, logprobs, toolChoice, tools = [] } = generation
   const { messages } = withAssistantPrefix(generation)
   const reason = unsupported(generation, target)
   if (reason !== undefined) return Result.fail(reason)
@@ -107,7 +111,8 @@ const requestOf: Dialect["generate"]["request"] = (generation, target, stream) =
       stream,
       ...optionsOf(generation, target),
       ...(tools.length === 0 || toolChoice === "none" ? {} : { tools: toolsOf(tools) }),
-      ...(format === undefined ? {} : { format: formatOf(format) })
+      ...(format === undefined ? {} : { format: formatOf(format) }),
+      ...(logprobs === undefined ? {} : { logprobs: true, top_logprobs: logprobs })
     }
   })
 }
@@ -130,6 +135,23 @@ const usageIn = (line: unknown): ReportedUsage => ({
   promptTokens: countAt(line, "prompt_eval_count"),
   completionTokens: countAt(line, "eval_count")
 })
+
+/** Ollama has no logprobs before version 0.12.11. */
+const logprobsOf = (line: unknown): { readonly logprobs?: ReadonlyArray<ChosenLogprob> } => {
+  const logprobs = listAt(line, "logprobs").flatMap(chosenOf)
+  return logprobs.length === 0 ? {} : { logprobs }
+}
+
+/** The reasoning and the text of a line, which `/api/generate` has outside of a message. */
+const contentEvents = (line: unknown, count: (text: string) => number): ReadonlyArray<Event> => {
+  const message = at(line, "message") ?? line
+  const thoughts = textAt(message, "thinking") ?? ""
+  const text = textAt(message, "content") ?? textAt(message, "response") ?? ""
+  return [
+    ...(thoughts === "" ? [] : [{ type: "thoughts" as const, text: thoughts, tokens: count(thoughts) }]),
+    ...(text === "" ? [] : [{ type: "text" as const, text, tokens: count(text), ...logprobsOf(line) }])
+  ]
+}
 
 const makeLines = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
@@ -165,13 +187,7 @@ const makeLines = (generation: Generation, target: Target) => {
       (textAt(call, "function", "name") ?? "") === ""
     )
     if (nameless) return Result.fail(malformed(target, "a tool call without a name"))
-    const text = textAt(line, "message", "content") ?? ""
-    const thoughts = textAt(line, "message", "thinking") ?? ""
-    const events: ReadonlyArray<Event> = [
-      ...(thoughts === "" ? [] : [{ type: "thoughts" as const, text: thoughts, tokens: counter.count(thoughts) }]),
-      ...(text === "" ? [] : [{ type: "text" as const, text, tokens: counter.count(text) }]),
-      ...callEvents(line)
-    ]
+    const events = [...contentEvents(line, counter.count), ...callEvents(line)]
     return at(line, "done") === true ? Result.map(finish(line), (last) => [...events, ...last]) : Result.succeed(events)
   }
   return { push }
@@ -179,15 +195,23 @@ const makeLines = (generation: Generation, target: Target) => {
 
 const events = (generation: Generation, target: Target): EventDecoder => {
   const { push } = makeLines(generation, target)
+  const native = Source.isNative(generation, target.options) ? PassThrough.makeLines() : undefined
   return {
-    push: ({ data }) => push(parse(data)),
+    push: ({ data }) => {
+      const line = parse(data)
+      const decoded = push(line)
+      return native === undefined ? decoded : native(fieldsOf(line) ?? {}, decoded)
+    },
     end: () => Result.fail(cut(target))
   }
 }
 
-const buffered: Dialect["generate"]["buffered"] = (body, generation, target) => {
+const buffered: Dialect["generate"]["buffered"] = (body, generation, target, text) => {
   const decoded = makeLines(generation, target).push(body)
-  return Result.isSuccess(decoded) && decoded.success.at(-1)?.type !== "finish" ? Result.fail(cut(target)) : decoded
+  if (Result.isSuccess(decoded) && decoded.success.at(-1)?.type !== "finish") return Result.fail(cut(target))
+  return Source.isNative(generation, target.options)
+    ? PassThrough.buffered(fieldsOf(body) ?? {}, decoded, text)
+    : decoded
 }
 
 const embed: NonNullable<Dialect["embed"]> = {
@@ -197,11 +221,36 @@ const embed: NonNullable<Dialect["embed"]> = {
     embeddingsOf(listAt(body, "embeddings"), inputs, countAt(body, "prompt_eval_count") ?? 0, target)
 }
 
+/** The number of inputs: `input` is a text or texts; the older `prompt` is one. */
+const inputsOf = ({ body: { input } }: Source.Source): number => Array.isArray(input) ? input.length : 1
+
+/** The vectors of an answer, of the newer endpoint or the older one. */
+const vectorsIn = (body: Fields): number => Array.isArray(body["embedding"]) ? 1 : listAt(body, "embeddings").length
+
+/** Passes the caller's own request and the provider's answer through. */
+const embedNative: NonNullable<Dialect["embedNative"]> = {
+  request: (source, { options: { model } }) =>
+    Result.succeed({
+      path: source.body["input"] === undefined ? "/api/embeddings" : "/api/embed",
+      body: Source.bodyWith(source, { model })
+    }),
+  answer: (body, source, target) => {
+    const fields = fieldsOf(body)
+    return fields === undefined || vectorsIn(fields) !== inputsOf(source)
+      ? Result.fail(malformed(target, "not one vector per input"))
+      : Result.succeed({
+        native: { dialect: "ollama", form: "buffered", body: fields, hasMore: false },
+        promptTokens: countAt(fields, "prompt_eval_count") ?? 0
+      })
+  }
+}
+
 export const ollama: Dialect = {
   images: "bytes",
   framing: "ndjson",
-  generate: { request: requestOf, events, buffered, usageIn },
+  generate: { request: requestOf, passThrough: PassThrough.makeRequest(requestOf), events, buffered, usageIn },
   embed,
+  embedNative,
   failure,
   errorIn
 }

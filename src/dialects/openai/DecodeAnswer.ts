@@ -100,12 +100,15 @@ const logprobOf = (value: unknown): TokenLogprob | undefined => {
   return { token, logprob, bytes: numbersOf(at(value, "bytes")) ?? [...Buffer.from(token)] }
 }
 
+/** A token with its likeliest alternatives, as a list of one; empty if it is malformed. */
+export const chosenOf = (value: unknown): ReadonlyArray<ChosenLogprob> => {
+  const chosen = logprobOf(value)
+  const top = listAt(value, "top_logprobs").flatMap((other) => logprobOf(other) ?? [])
+  return chosen === undefined ? [] : [{ ...chosen, top }]
+}
+
 const logprobsOf = (choice: Fields): ReadonlyArray<ChosenLogprob> =>
-  listAt(choice, "logprobs", "content").flatMap((one) => {
-    const chosen = logprobOf(one)
-    const top = listAt(one, "top_logprobs").flatMap((other) => logprobOf(other) ?? [])
-    return chosen === undefined ? [] : [{ ...chosen, top }]
-  })
+  listAt(choice, "logprobs", "content").flatMap(chosenOf)
 
 /** Finish reasons of OpenAI's dialect, and those of other dialects that gateways pass on unchanged. */
 const finishes: Readonly<Record<string, FinishReason>> = {

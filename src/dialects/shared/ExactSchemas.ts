@@ -9,6 +9,7 @@
  */
 import type { Generation } from "../../domain/Generation.ts"
 import type { JsonSchema } from "../../domain/Job.ts"
+import type { Dialect } from "../../domain/ProviderKind.ts"
 import type { Source } from "../../domain/Source.ts"
 import { at, type Fields, fieldsOf, listAt, textAt } from "./Json.ts"
 
@@ -26,11 +27,15 @@ const openai: Places = {
   format: ["response_format", "json_schema", "schema"]
 }
 
+const ollama: Places = { ...openai, format: ["format"] }
+
 const anthropic: Places = {
   tool: (tool) => tool,
   parameters: "input_schema",
   format: ["output_config", "format", "schema"]
 }
+
+const places: Readonly<Record<Dialect, Places>> = { openai, anthropic, ollama }
 
 /** By the name of the tool. */
 const parametersOf = ({ body }: Source, { parameters, tool }: Places): ReadonlyMap<string, Fields> =>
@@ -48,14 +53,14 @@ const formatWith = (format: Generation["format"], schema: JsonSchema | undefined
 /** The generation with the exact numbers of its schemas, as `ExactNumber`. */
 export const withExactSchemas = (generation: Generation, source: Source): Generation => {
   if (source.hasExactNumbers !== true) return generation
-  const places = source.dialect === "anthropic" ? anthropic : openai
+  const own = places[source.dialect]
   const { format, tools } = generation
-  const exact = parametersOf(source, places)
+  const exact = parametersOf(source, own)
   return {
     ...generation,
     ...(tools === undefined ? {} : {
       tools: tools.map((tool) => exact.has(tool.name) ? { ...tool, parameters: exact.get(tool.name)! } : tool)
     }),
-    ...(format === undefined ? {} : { format: formatWith(format, fieldsOf(at(source.body, ...places.format)))! })
+    ...(format === undefined ? {} : { format: formatWith(format, fieldsOf(at(source.body, ...own.format)))! })
   }
 }

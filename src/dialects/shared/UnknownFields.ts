@@ -14,6 +14,7 @@ import type { Source, Task, UnknownField } from "../../domain/Source.ts"
 import { requiredFields, valueAt } from "../../domain/Source.ts"
 import * as Text from "../../domain/Text.ts"
 import * as AnthropicFieldNames from "../anthropic/FieldNames.ts"
+import * as OllamaFieldNames from "../ollama/FieldNames.ts"
 import * as OpenAiFieldNames from "../openai/FieldNames.ts"
 import { isByType, placeFor } from "./CallerRequest.ts"
 import type { BodyFields, ByType, Place } from "./FieldNames.ts"
@@ -22,7 +23,7 @@ import { isObject, typeOf } from "./Json.ts"
 type Names = ReadonlyArray<string>
 type Path = UnknownField["path"]
 
-const tables: Readonly<Record<Dialect | Task, BodyFields>> = {
+const tables: Readonly<Record<Exclude<Dialect, "ollama"> | Task, BodyFields>> = {
   openai: OpenAiFieldNames.chat,
   anthropic: AnthropicFieldNames.messages,
   embeddings: OpenAiFieldNames.embeddings,
@@ -121,7 +122,8 @@ const suggestionAtTop = (name: string, table: BodyFields, isTask: boolean): stri
 export const makeSuggest = (table: BodyFields, isTask: boolean) => (name: string): string | undefined =>
   suggestionAtTop(name, table, isTask)
 
-const tableOf = ({ dialect, task }: Source): BodyFields => tables[task ?? dialect]
+const tableOf = ({ body, dialect, task }: Source): BodyFields =>
+  dialect === "ollama" ? OllamaFieldNames.tableOf(body, task === "embeddings") : tables[task ?? dialect]
 
 /** The known name that a field probably means; undefined for documented ones, and if no name is near. */
 const suggestionFor = (source: Source, path: Path): string | undefined => {

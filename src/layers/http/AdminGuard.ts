@@ -19,21 +19,21 @@ import { HttpServerRequest } from "effect/http"
 import { IncomingMessage } from "node:http"
 import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
 import { bearerTokenOf } from "../../dialects/shared/CallerRequest.ts"
-import type { InferenceError } from "../../domain/InferenceError.ts"
+import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import type { Origin } from "./AdminListener.ts"
 import { isSameToken, originOf } from "./AdminListener.ts"
 import { isSameUser, makeLookup } from "./AdminPeer.ts"
 import * as Authentication from "./Authentication.ts"
 import { isLoopbackHost } from "./Cors.ts"
+import type { ErrorResponse, HttpProblem } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
 import type { Peers } from "./Peers.ts"
 import { PeerProcesses } from "./Peers.ts"
 
 const loopback = /^(?:::ffff:)?127\.|^::1$/
 
-const forbid = (message: string) =>
-  respondError(OpenAiEncodeError.make(message, { status: 403, type: "invalid_request_error", code: "forbidden" }))
+const forbid = (message: string): HttpProblem => ({ status: 403, code: "forbidden", message })
 
 const notLocal = forbid(
   "Administration accepts requests of programs on the service's machine only, not of web pages or through a proxy."
@@ -51,15 +51,12 @@ const notOwnUser = forbid(
     "the troupe command or the socket file as the service's user, or set server.admin.port or server.admin.token."
 )
 
-const notAuthorized = respondError(OpenAiEncodeError.make(
-  "Administration requires an admin key, or the token of server.admin.token. Send it as a bearer token.",
-  {
-    status: 401,
-    type: "invalid_request_error",
-    code: "unauthorized",
-    headers: { "www-authenticate": "Bearer" }
-  }
-))
+const notAuthorized: HttpProblem = {
+  status: 401,
+  code: "unauthorized",
+  message: "Administration requires an admin key, or the token of server.admin.token. Send it as a bearer token.",
+  headers: { "www-authenticate": "Bearer" }
+}
 
 const notAdmin = forbid("The API key is not an admin key. Create one with `troupe keys create NAME --admin`.")
 
@@ -88,7 +85,7 @@ const isRequired = ({ authentication, token }: Secrets): boolean => token !== un
 const withSecret = (
   { headers }: Request,
   { authentication, token }: Secrets
-): HttpServerResponse.HttpServerResponse | undefined => {
+): HttpProblem | undefined => {
   const given = bearerTokenOf(headers["authorization"])
   if (token !== undefined && given !== undefined && isSameToken(given, token)) return undefined
   const found = authentication.identify(headers)
@@ -101,7 +98,7 @@ const refusal = (
   request: Request,
   origin: Origin | undefined,
   secrets: Secrets
-): HttpServerResponse.HttpServerResponse | undefined => {
+): HttpProblem | undefined => {
   if (origin === "process") return undefined
   if (origin !== "socket" && isRequired(secrets)) return withSecret(request, secrets)
   if (origin === undefined && request.method !== "GET") return notHere
@@ -113,6 +110,18 @@ const refusal = (
 
 /** Paths as the shapes of `/admin` have them. */
 const fields = { prompt: "prompt", rename: (path: string) => path }
+
+/** How the refusals and failures of administration are encoded. */
+export interface Encoding {
+  readonly problem: (problem: HttpProblem) => ErrorResponse
+  readonly reason: (reason: Reason) => ErrorResponse
+}
+
+const openAi: Encoding = {
+  problem: ({ code, headers = {}, message, status }) =>
+    OpenAiEncodeError.make(message, { status, type: "invalid_request_error", code, headers }),
+  reason: (reason) => OpenAiEncodeError.fromReason(reason, fields)
+}
 
 type Answer<E, R> = Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
 
@@ -127,12 +136,13 @@ const inGroup = <R>(
 const refuse = (
   { authentication }: Secrets,
   { headers, remoteAddress }: Request,
-  refused: HttpServerResponse.HttpServerResponse
+  refused: HttpProblem,
+  encoding: Encoding
 ) =>
   Effect.sync(() => {
     const address = Option.getOrUndefined(remoteAddress)
     authentication.note(refused === notAuthorized ? "key" : "admin", { headers, address })
-    return refused
+    return respondError(encoding.problem(refused))
   })
 
 const secretsOf = Effect.gen(function*() {
@@ -151,12 +161,12 @@ export const makeForReaders = Effect.map(
       const origin = originOf(request.source)
       if (origin === "socket" || origin === "process" || !secrets.authentication.isRequired) return answer
       const refused = withSecret(request, secrets)
-      return refused === undefined ? answer : refuse(secrets, request, refused)
+      return refused === undefined ? answer : refuse(secrets, request, refused, openAi)
     })
 )
 
-/** Makes answers that only administrators get. */
-export const make = Effect.gen(function*() {
+/** Makes answers that only administrators get, with errors in the shape of a dialect. */
+export const makeWith = Effect.fnUntraced(function*(encoding: Encoding) {
   const secrets = yield* secretsOf
   const peers = yield* PeerProcesses
   const lookup = makeLookup()
@@ -170,10 +180,16 @@ export const make = Effect.gen(function*() {
       const answer = inGroup(own, peers, request)
       const origin = originOf(request.source)
       const refused = refusal(request, origin, secrets)
-      if (refused !== undefined) return refuse(secrets, request, refused)
+      if (refused !== undefined) return refuse(secrets, request, refused, encoding)
       if (origin !== undefined || isRequired(secrets)) return answer
-      return Effect.flatMap(isOwnUser(request), (isOwn) => isOwn ? answer : refuse(secrets, request, notOwnUser))
+      return Effect.flatMap(
+        isOwnUser(request),
+        (isOwn) => isOwn ? answer : refuse(secrets, request, notOwnUser, encoding)
+      )
     }).pipe(
-      Effect.catch(({ reason }) => Effect.succeed(respondError(OpenAiEncodeError.fromReason(reason, fields))))
+      Effect.catch(({ reason }) => Effect.succeed(respondError(encoding.reason(reason))))
     )
 })
+
+/** Makes answers that only administrators get. */
+export const make = makeWith(openAi)

@@ -18,6 +18,10 @@ export const error = (status: number, description: string) =>
 export const events = <S extends Schema.Top>(schema: S) =>
   schema.pipe(HttpApiSchema.asJson({ contentType: "text/event-stream" }))
 
+/** Lines of JSON, each with this. The route writes them itself. */
+export const lines = <S extends Schema.Top>(schema: S) =>
+  schema.pipe(HttpApiSchema.asJson({ contentType: "application/x-ndjson" }))
+
 /** Of every endpoint that needs a loaded model. */
 export const unavailable = error(
   503,
@@ -201,8 +205,10 @@ export class TypedApi extends HttpApi.make("troupe").add(HealthGroup).add(AdminG
 /** Paths that all dialects share, each with the shapes of all of them. */
 const modelGroupOf = (dialects: Dialects) => {
   const [first, ...others] = dialects
-  const listSchemas = others.map(({ models }) => models.listSchema)
-  const modelSchemas = others.map(({ models }) => models.modelSchema)
+  // A dialect may have the shapes of another.
+  const own = others.filter(({ models }) => models !== first.models)
+  const listSchemas = own.map(({ models }) => models.listSchema)
+  const modelSchemas = own.map(({ models }) => models.modelSchema)
   const clients = dialects.flatMap(({ clientHeader }) => clientHeader === undefined ? [] : [`\`${clientHeader}\``])
   return HttpApiGroup.make("models").add(
     HttpApiEndpoint.get("models", "/v1/models", { success: [first.models.listSchema, ...listSchemas] }).annotateMerge(

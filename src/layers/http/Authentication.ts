@@ -38,6 +38,9 @@ import type { HttpProblem } from "./Dialect.ts"
 /** Paths that need no key: for load balancers, and the description of the interface. */
 const open: ReadonlySet<string> = new Set(["/health/live", "/health/ready", "/openapi.json"])
 
+/** Paths with a guard of their own, which also accepts the token of administration. */
+const guarded: ReadonlySet<string> = new Set(["/metrics", "/api/delete", "/api/pull"])
+
 /** `/admin` has a guard of its own, which also accepts its socket and its token. */
 const isOpen = (path: string): boolean => open.has(path) || path.startsWith("/admin/")
 
@@ -120,8 +123,7 @@ export class Authentication {
       this.note("host", refusedOf(request))
       return wrongHost(request.headers.host)
     }
-    // Its guard also accepts the token of administration.
-    if (path === "/metrics") return undefined
+    if (guarded.has(path)) return undefined
     const found = this.identify(request.headers, latestOf(request.socket))
     if (typeof found === "string") {
       this.note("key", refusedOf(request))

@@ -16,6 +16,7 @@ import type { Readiness } from "../../services/health/Readiness.ts"
 import type { Inference } from "../../services/inference/Inference.ts"
 import type { VirtualKeys } from "../../services/keys/VirtualKeys.ts"
 import type { RequestBytes } from "../../services/limits/RequestLimits.ts"
+import type { Models } from "../../services/models/Models.ts"
 import type { Registry } from "../../services/models/Registry.ts"
 import type { Settings } from "../../services/settings/Settings.ts"
 
@@ -38,6 +39,7 @@ export interface HttpProblem {
 export type RouteServices =
   | HttpRouter.HttpRouter
   | Inference
+  | Models
   | Readiness
   | Registry
   | RequestBytes

@@ -49,6 +49,8 @@ export interface Call<Decoded> {
 export interface Endpoint<Decoded> {
   /** The prefix of its request ids. */
   readonly idPrefix: string
+  /** The body with the registry's names of models, for who may use them and where they are; left out, the body has them. */
+  readonly canonical?: (json: unknown) => unknown
   /**
    * @param exact the same JSON with its inexact numbers as `ExactNumber`
    * @param text what the body was parsed from; left out if headers add to the body
@@ -280,7 +282,8 @@ class EndpointRequest<Decoded> {
   #passed(json: unknown, text: string): Answered | undefined {
     const { peers } = this.#parts
     const { headers, response } = this.#arrival
-    if (peers === undefined || response === undefined || !peers.isForFirst(json, headers)) return undefined
+    if (peers === undefined || response === undefined) return undefined
+    if (!peers.isForFirst(this.#canonical(json), headers)) return undefined
     return Effect.withFiber((fiber) =>
       peers.pass(response, { text, address: fiber.getRef(Caller.CallerAddress)(fiber.context) })
     )
@@ -310,8 +313,12 @@ class EndpointRequest<Decoded> {
     const passed = joined === json ? RequestBody.passedText(text) : undefined
     const body = this.#endpoint.decode(joined, caller, exact ?? joined, passed)
     if (identity === undefined || Result.isFailure(body)) return body
-    const forbidden = Authentication.modelRefusal(identity, joined)
+    const forbidden = Authentication.modelRefusal(identity, this.#canonical(joined))
     return forbidden === undefined ? body : Result.fail(InferenceError.make(forbidden))
+  }
+
+  #canonical(json: unknown): unknown {
+    return this.#endpoint.canonical?.(json) ?? json
   }
 
   #answer(body: Decoded): Answered {

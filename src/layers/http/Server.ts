@@ -33,13 +33,19 @@ import { DirectRoutes } from "./DirectRoutes.ts"
 import * as Endpoint from "./Endpoint.ts"
 import type { DirectRoute } from "./NodeServer.ts"
 import { NodeServer } from "./NodeServer.ts"
+import * as OllamaRoutes from "./OllamaRoutes.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
 import { PeerProcesses, Peers } from "./Peers.ts"
 import * as ResponsesRoutes from "./ResponsesRoutes.ts"
 import * as ServiceRoutes from "./ServiceRoutes.ts"
 
 /** A dialect that is added here has routes, a description, its own errors and its own model list. */
-export const dialects: Dialects = [OpenAiRoutes.dialect, AnthropicRoutes.dialect, ResponsesRoutes.dialect]
+export const dialects: Dialects = [
+  OpenAiRoutes.dialect,
+  AnthropicRoutes.dialect,
+  ResponsesRoutes.dialect,
+  OllamaRoutes.dialect
+]
 
 /** All routes of these dialects and of the service. */
 const routesOf = ([first, ...others]: Dialects, serviceRoutes: ReturnType<typeof ServiceRoutes.make>["layer"]) =>

@@ -1,5 +1,5 @@
 /**
- * Responses as server-sent events.
+ * Responses as server-sent events, or as frames of another type that a dialect has.
  *
  * **Details**
  *
@@ -24,6 +24,8 @@ const encoder = new TextEncoder()
 
 /** The last frame of a stream that fails after its first content. */
 export interface FailureFrames {
+  /** Default server-sent events. */
+  readonly contentType?: string
   readonly error: (reason: Reason) => string
   readonly defect: () => string
 }
@@ -37,9 +39,10 @@ export interface AnswerFrames extends FailureFrames {
   readonly refuse: (reason: ContentRefused) => string | undefined
 }
 
-const contentType = "text/event-stream; charset=utf-8"
+const eventStream = "text/event-stream; charset=utf-8"
 const caching = { "cache-control": "no-cache" }
-const eventStreamHeaders = ["content-type", contentType, "cache-control", "no-cache"]
+const headersOf = (contentType: string) => ["content-type", contentType, "cache-control", "no-cache"]
+const eventStreamHeaders = headersOf(eventStream)
 
 type BytesPull = Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>>
 
@@ -90,7 +93,7 @@ export const respond = Effect.fnUntraced(function*(
     return texts.length === 0 ? Cause.done() : Effect.succeed(encode(texts))
   })
   return HttpServerResponse.stream(Stream.fromPull(Effect.succeed(next)), {
-    contentType,
+    contentType: failureFrames.contentType ?? eventStream,
     headers: { ...caching, ...headers, ...idHeaders }
   })
 })
@@ -139,8 +142,10 @@ class FrameWriter implements AnswerSink {
   }
 
   beginWith(headers: RoutingHeaders): void {
+    const { contentType } = this.#frames
     this.name = logName(this.#call.id, headers)
-    writeHead(this.#response, eventStreamHeaders, headers, this.#call.headers)
+    const fixed = contentType === undefined ? eventStreamHeaders : headersOf(contentType)
+    writeHead(this.#response, fixed, headers, this.#call.headers)
   }
 
   events(events: ReadonlyArray<Event>): boolean {

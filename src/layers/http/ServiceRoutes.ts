@@ -78,7 +78,7 @@ export const health = HttpApiBuilder.group(
  *
  * @param unavailable if that one does not answer
  */
-const ofWhole = <R>(
+export const ofWhole = <R>(
   peers: Peers | undefined,
   own: Effect.Effect<HttpServerResponse.HttpServerResponse, never, R>,
   unavailable: HttpServerResponse.HttpServerResponse
@@ -141,11 +141,7 @@ const makeKnownPaths = (api: ReturnType<typeof Api.make>): KnownPaths => {
 
 /** Endpoints of other services that clients use, and what this service has instead. */
 const elsewhere: Readonly<Record<string, string>> = {
-  "/v1/completions": "/v1/chat/completions",
-  "/api/chat": "/v1/chat/completions",
-  "/api/generate": "/v1/chat/completions",
-  "/api/embed": "/v1/embeddings",
-  "/api/tags": "/v1/models"
+  "/v1/completions": "/v1/chat/completions"
 }
 
 /** A path as it was probably meant: one `/v1` at its beginning. */

@@ -58,29 +58,43 @@ const isImageData = (parent: Fields, text: string): boolean =>
 
 const imageTypes = new Set<unknown>(["image", "image_url", "input_image"])
 
+/** The images that a value is: an object, or a list of base64 in Ollama's API. */
+const imagesIn = (name: string, value: unknown, source: Source | undefined): number => {
+  if (!Array.isArray(value)) return imageTypes.has((value as Fields | null)?.["type"]) ? 1 : 0
+  return name === "images" && source?.dialect === "ollama" ? value.length : 0
+}
+
 /** Fields of a request that are no part of the prompt. */
 const notInPrompt = new Set(["identity", "route", "source", "keepAlive", "tenant"])
 
 /** The longest text that is counted without a look at what it is, characters. */
 const shortText = 1_000
 
-/** The text of a request whose prompt is searched for images: their data is left out. */
-const withoutImages = (given: unknown, isWhole: boolean): { readonly text: string; readonly images: number } => {
+/**
+ * The text of a request whose prompt is searched for images: their data is left out.
+ *
+ * @param source whose body is given; undefined for a request of a program
+ */
+const withoutImages = (
+  given: unknown,
+  source: Source | undefined
+): { readonly text: string; readonly images: number } => {
   let images = 0
   const text = JSON.stringify(given, function(this: Fields, key, value: unknown) {
     if (typeof value === "string") return value.length > shortText && isImageData(this, value) ? "" : value
-    if (!isWhole && notInPrompt.has(key)) return undefined
+    if (source === undefined && notInPrompt.has(key)) return undefined
     if (typeof value === "bigint") return String(value)
-    if (imageTypes.has((value as Fields | null)?.["type"])) images++
-    return value
+    const found = imagesIn(key, value, source)
+    images += found
+    return found > 0 && Array.isArray(value) ? undefined : value
   })
   return { text, images }
 }
 
 /** The text of a body that a dialect has parsed. Images are named so in all dialects: most bodies need no search. */
-const textOfBody = (body: Fields): { readonly text: string; readonly images: number } => {
-  const text = JSON.stringify(body)
-  return text.includes("image") ? withoutImages(body, true) : { text, images: 0 }
+const textOfBody = (source: Source): { readonly text: string; readonly images: number } => {
+  const text = JSON.stringify(source.body)
+  return text.includes("image") ? withoutImages(source.body, source) : { text, images: 0 }
 }
 
 /**
@@ -91,8 +105,8 @@ export const mostPromptTokens = (request: Prompt): number => {
   const { messages = [], source } = request
   // A dialect's body is the whole request; that of a program has further fields only.
   const { images, text } = source?.isChecked === true
-    ? textOfBody(source.body)
-    : withoutImages({ ...request, more: source?.body }, false)
+    ? textOfBody(source)
+    : withoutImages({ ...request, more: source?.body }, undefined)
   return Buffer.byteLength(text) + tokensPerMessage * (messages.length + 1) + tokensPerImage * images
 }
 

@@ -6,6 +6,8 @@
  * Bytes in base64, URLs with data and signatures of providers are no texts, and stay as they are. Values that do not change
  * keep their identity.
  */
+import { mediaTypeOf } from "../../domain/Message.ts"
+
 type Fields = Readonly<Record<string, unknown>>
 
 /** Names and indexes from the request or the body down. */
@@ -25,6 +27,13 @@ const isPlain = (value: unknown): value is Fields => {
 
 const inlineUrl = /^data:[^,]{0,256};base64,/
 
+const base64 = /^[A-Za-z0-9+/]+={0,2}$/
+
+/** Images in base64, as Ollama's API has them. */
+const areImages = (value: unknown): boolean =>
+  Array.isArray(value) &&
+  value.every((one) => typeof one === "string" && mediaTypeOf(one) !== undefined && base64.test(one))
+
 /** Whether the value of a field is bytes or a signature, by what the object has beside it. */
 const isOpaque = (fields: Fields, name: string): boolean => {
   const { format, type } = fields
@@ -43,6 +52,8 @@ const isOpaque = (fields: Fields, name: string): boolean => {
       return false
   }
 }
+
+const isImages = (fields: Fields, name: string): boolean => name === "images" && areImages(fields[name])
 
 /** A place in a walk. */
 class Walk {
@@ -77,7 +88,9 @@ class Walk {
   /** The names of fields are texts as well. */
   fields(fields: Fields): Fields {
     const entries = Object.entries(fields).map(([name, value]) =>
-      isOpaque(fields, name) ? [name, value] as const : [this.text(name), this.at(name, value)] as const
+      isOpaque(fields, name) || isImages(fields, name)
+        ? [name, value] as const
+        : [this.text(name), this.at(name, value)] as const
     )
     // `Object.fromEntries` takes `__proto__` as a name like any other.
     return entries.every(([name, value]) => Object.hasOwn(fields, name) && fields[name] === value)
@@ -110,14 +123,21 @@ class Walk {
   request(fields: Fields, skipped: ReadonlySet<string>): Fields {
     let changed: Record<string, unknown> | undefined
     for (const name of Object.keys(fields)) {
-      if (skipped.has(name)) continue
       const given = fields[name]
+      if (skipped.has(name) || isImages(fields, name)) continue
       const value = name === "messages" && Array.isArray(given)
         ? this.#within(name, () => this.messages(given as ReadonlyArray<unknown>))
-        : this.at(name, given)
+        : this.#field(name, given)
       if (value !== given) (changed ??= { ...fields })[name] = value
     }
     return changed ?? fields
+  }
+
+  #field(name: string, given: unknown): unknown {
+    this.author = callerTexts.has(name) ? "caller" : "other"
+    const value = this.at(name, given)
+    this.author = "other"
+    return value
   }
 
   #within<A>(step: string, walk: () => A): A {
@@ -132,6 +152,9 @@ class Walk {
 const ownRoles = new Set<unknown>(["system", "developer", "assistant", "model"])
 
 const authorOf = (message: unknown): Author => isPlain(message) && ownRoles.has(message["role"]) ? "other" : "caller"
+
+/** Fields of a body that stand for a message of a user. */
+const callerTexts: ReadonlySet<string> = new Set(["prompt", "suffix"])
 
 /** Fields of a body that are no texts for a model. */
 const bodySkipped: ReadonlySet<string> = new Set(["model", "troupe", "priority", "keep_alive"])

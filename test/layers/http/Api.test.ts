@@ -29,6 +29,27 @@ describe("the OpenAPI description", () => {
     }
   })
 
+  it("lists every status of the endpoints of Ollama's API", () => {
+    for (const path of ["chat", "generate", "embed", "embeddings", "show"]) {
+      const { responses } = description.paths[`/api/${path}`]!.post!
+      assert.sameMembers(
+        Object.keys(responses),
+        ["200", "400", "404", "413", "429", "500", "502", "503", "504"],
+        path
+      )
+    }
+  })
+
+  it("describes the lines of Ollama's API by the clients' schemas", () => {
+    const { content } = description.paths["/api/chat"]!.post!.responses["200"] as {
+      readonly content: Readonly<Record<string, { readonly schema: unknown }>>
+    }
+    assert.deepStrictEqual<unknown>(Object.entries(content).map(([type, { schema }]) => [type, schema]), [
+      ["application/json", { $ref: "#/components/schemas/OllamaChatResponse" }],
+      ["application/x-ndjson", { $ref: "#/components/schemas/OllamaChatLine" }]
+    ])
+  })
+
   it.each([
     ["chat/completions", "ChatCompletion", "ChatChunk"],
     ["messages", "AnthropicMessage", "AnthropicStreamEvent"]

@@ -104,7 +104,7 @@ describe("a dialect added to the server's list", () => {
       ) {
         assert.include(await messageOf(path), `The path ${path} does not exist. Did you mean ${meant}? GET`)
       }
-      for (const path of ["/v1/completions", "/completions", "/api/chat", "/v1/v1/completions"]) {
+      for (const path of ["/v1/completions", "/completions", "/v1/v1/completions"]) {
         assert.include(await messageOf(path), `Troupe does not serve ${path}. Use /v1/chat/completions.`)
       }
       assert.include(await messageOf("/nothing/like/it"), "does not exist. GET")
@@ -122,15 +122,18 @@ describe("a dialect added to the server's list", () => {
 
 describe("the dialect of a path", () => {
   const dialectOf = makeDialectOf(Server.dialects)
-  const [openAi, anthropic] = Server.dialects
+  const [openAi, anthropic, _responses, ollama] = Server.dialects
 
   it("is that of the endpoint at the path or above", () => {
     for (const path of ["/v1/messages", "/v1/messages?beta=true", "/v1/messages/count_tokens", "/v1/messages/%"]) {
       assert.strictEqual(dialectOf(path), anthropic)
     }
+    for (const path of ["/", "/?a=b", "/api/chat"]) assert.strictEqual(dialectOf(path), ollama)
   })
 
   it("is the first dialect for other paths", () => {
-    for (const path of ["/v1/chat/completions", "/v1/messages2", "/", ""]) assert.strictEqual(dialectOf(path), openAi)
+    for (const path of ["/v1/chat/completions", "/v1/messages2", "/other", ""]) {
+      assert.strictEqual(dialectOf(path), openAi)
+    }
   })
 })
