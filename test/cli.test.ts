@@ -441,21 +441,18 @@ models:
         "limits",
         "budgets",
         "ledger",
-        "guard",
         "keyCooldowns",
-        "cache",
         "store",
         "storage",
         "redis",
+        "responses",
+        "cache",
+        "guard",
         "policies",
         "logLevel",
         "logFormat",
         "models",
-        "environments",
-        "budgets",
-        "guard",
-        "ledger",
-        "limits"
+        "environments"
       ]
     )
   })
