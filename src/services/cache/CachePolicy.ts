@@ -49,7 +49,9 @@ const repeatedSize = ({ run: { places } }: RepeatedChunks): number =>
   128 + 2 * (places.at(-1)! - places[0]!) + 8 * places.length
 
 const nativeSize = (native: Native): number =>
-  native instanceof RepeatedChunks ? repeatedSize(native) : 2 * JSON.stringify(native).length
+  native instanceof RepeatedChunks
+    ? repeatedSize(native)
+    : 2 * (native.text?.length ?? JSON.stringify(native.body).length) + 128
 
 /** The memory of an event, bytes: an estimate. */
 export const sizeOf = (event: Event): number => {

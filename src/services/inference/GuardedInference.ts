@@ -37,8 +37,8 @@ import type { Admitted, AnyRequest, Guarding } from "../guard/RequestGuard.ts"
 import { GuardPolicy, RequestGuard, useOf } from "../guard/RequestGuard.ts"
 import * as SecurityEvents from "../guard/SecurityEvents.ts"
 import type { Chat } from "./Chat.ts"
-import { validated } from "./Pipeline.ts"
-import { restoreAnswer, RestoredEvents } from "./RestoredAnswer.ts"
+import * as Pipeline from "./Pipeline.ts"
+import * as RestoredAnswer from "./RestoredAnswer.ts"
 import * as Validation from "./Validation.ts"
 
 type Failing<A, R = never> = Effect.Effect<A, InferenceError, R>
@@ -83,13 +83,13 @@ const restorable = ({ redaction }: Admitted<unknown>): Redaction | undefined =>
 class RestoringSink implements AnswerSink {
   readonly #sink: AnswerSink
   readonly #admitted: Admitted<Request>
-  readonly #restored: RestoredEvents | undefined
+  readonly #restored: RestoredAnswer.RestoredEvents | undefined
 
   constructor(sink: AnswerSink, admitted: Admitted<Request>) {
     this.#sink = sink
     this.#admitted = admitted
     const redaction = restorable(admitted)
-    this.#restored = redaction && new RestoredEvents(redaction)
+    this.#restored = redaction && new RestoredAnswer.RestoredEvents(redaction)
   }
 
   begin(by: AnsweredBy): void {
@@ -107,19 +107,19 @@ class RestoringSink implements AnswerSink {
 }
 
 const restoredStream = (events: OpenedAnswer["events"], redaction: Redaction): OpenedAnswer["events"] => {
-  const restored = new RestoredEvents(redaction)
+  const restored = new RestoredAnswer.RestoredEvents(redaction)
   return Stream.flattenIterable(Stream.map(events, (event) => restored.push([event])))
 }
 
 /** Chat completions whose requests are admitted first. */
 const guardedChat = (guard: RequestGuard, own: Chat, holdsAnswers: boolean): Chat => {
   const admit = (input: Request) =>
-    Effect.flatMap(validated(input, Validation.chat), (request) => guard.admit(request, chat))
+    Effect.flatMap(Pipeline.validated(input, Validation.chat), (request) => guard.admit(request, chat))
 
   const generate = (admitted: Admitted<Request>): Failing<Answer> =>
     Effect.flatMap(own.generate(admitted.request), (answer) => {
       const redaction = restorable(admitted)
-      const restored = redaction === undefined ? answer : restoreAnswer(answer, redaction)
+      const restored = redaction === undefined ? answer : RestoredAnswer.restoreAnswer(answer, redaction)
       return Effect.as(guard.allow(admitted.request, chat, answer), withUse(restored, admitted))
     })
 
@@ -171,7 +171,7 @@ const guardedTasks = (guard: RequestGuard, own: TaskOperations): TaskOperations 
   ) =>
   (input: R): Failing<A> =>
     Effect.flatMap(
-      validated(input, validate),
+      Pipeline.validated(input, validate),
       (request) =>
         Effect.flatMap(guard.admit(request, guarding), (admitted) =>
           Effect.map(operation(admitted.request), (answer) => withUse(answer, admitted)))

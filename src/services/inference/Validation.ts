@@ -1,6 +1,7 @@
 /** Validates requests of programs without type checks, and values that types cannot express. */
 import type { Schema } from "effect"
 import { Effect, Result } from "effect"
+import type { Identity } from "../../domain/Identity.ts"
 import {
   ClassifyRequest,
   CountRequest,
@@ -30,8 +31,16 @@ const misspelt = (given: object, names: ReadonlyArray<string>, path = ""): Infer
 
 const routeNames = Object.keys(RoutingOptions.fields)
 
+interface Identified {
+  readonly identity?: Identity | undefined
+}
+
+/** The decoded request with the identity that was given: all requests with a key share one. */
+const withIdentity = <R extends Identified>(decoded: R, { identity }: Identified): R =>
+  identity === undefined ? decoded : { ...decoded, identity }
+
 /** Checks a request and returns it without unknown fields. */
-const validator = <S extends Schema.ConstraintDecoder<unknown> & { readonly fields: object }>(schema: S) => {
+const validator = <S extends Schema.ConstraintDecoder<Identified> & { readonly fields: object }>(schema: S) => {
   const decode = Problem.decoderOf(schema)
   const names = Object.keys(schema.fields)
   const misspeltIn = (request: object & { readonly route?: object | undefined }): InferenceError | undefined =>
@@ -40,8 +49,8 @@ const validator = <S extends Schema.ConstraintDecoder<unknown> & { readonly fiel
   return (request: S["Type"]): Effect.Effect<S["Type"], InferenceError> => {
     const decoded = decode(request)
     if (Result.isSuccess(decoded)) {
-      const problem = misspeltIn(request as object)
-      return problem === undefined ? Effect.succeed(decoded.success) : Effect.fail(problem)
+      const problem = misspeltIn(request)
+      return problem === undefined ? Effect.succeed(withIdentity(decoded.success, request)) : Effect.fail(problem)
     }
     const [first, ...others] = Problem.fromSchemaError(decoded.failure)
     return Effect.fail(invalid(first!.path, Problem.summary(first!, others)))

@@ -157,7 +157,7 @@ describe.each(wayNames)("a request through %s", (way) => {
     }
     return run({ models: { a: [{ pieces: ["A ", "secret"] }, {}] } }, () =>
       Effect.gen(function*() {
-        const exit = yield* Effect.exit(ways[way](ask("Hello")))
+        const exit = yield* Effect.exit(ways[way](ask("Hello", { route: { deployments: ["a#0"] } })))
         assert.isTrue(Exit.isFailure(exit))
         assert.deepStrictEqual(yield* ways[way](ask("Hello", { route: { deployments: ["a#1"] } })), ["a#1", undefined])
         assert.deepStrictEqual(seen, ["a#0: A secret", "a#1: a#1"])
