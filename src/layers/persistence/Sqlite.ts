@@ -132,13 +132,15 @@ class SqliteConnection implements Connection {
   insertAll(sql: string, rows: ReadonlyArray<ReadonlyArray<BulkValue>>): Effect.Effect<void, SqlError> {
     return this.#run(() => {
       const statement = this.#prepare(sql)
+      // One whose rollback has failed: nothing else runs beside this.
+      if (this.isTransaction) this.#database.exec("ROLLBACK")
       this.#database.exec("BEGIN IMMEDIATE")
       try {
         for (const row of rows) statement.run(...row)
         this.#database.exec("COMMIT")
       } catch (cause) {
         // Some failures, as that of a full disk, have ended the transaction.
-        if (this.#database.isTransaction) this.#database.exec("ROLLBACK")
+        if (this.isTransaction) this.#database.exec("ROLLBACK")
         throw cause
       }
     })
@@ -215,10 +217,7 @@ const make = Effect.fnUntraced(function*(file: string) {
     releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
     spanAttributes: [["db.system.name", "sqlite"]]
   })
-  return BulkInsert.provide(
-    client,
-    (sql, rows) => semaphore.withPermit(connection.insertAll(sql, rows))
-  )
+  return BulkInsert.provide(client, (sql, rows) => acquirers.borrower(() => connection.insertAll(sql, rows)))
 })
 
 /**
