@@ -188,6 +188,7 @@ describe("monotonic time", () => {
       "layers/http/Endpoint.ts",
       "layers/http/OllamaModels.ts",
       "layers/http/OllamaRoutes.ts",
+      "layers/http/ResponsesRoutes.ts",
       "layers/http/ServiceRoutes.ts",
       "layers/processes/Supervisor.ts",
       "layers/providers/KeyAttempts.ts",
@@ -203,7 +204,9 @@ describe("monotonic time", () => {
       "services/inference/RequestTelemetry.ts",
       "services/keys/VirtualKeys.ts",
       "services/models/Models.ts",
-      "services/persistence/Migrations.ts"
+      "services/persistence/Migrations.ts",
+      "services/responses/Responses.ts",
+      "services/responses/Retention.ts"
     ])
   })
 })

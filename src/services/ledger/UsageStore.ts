@@ -1,11 +1,11 @@
 /** The table of the ledger, in any database of `SqlClient`. */
-import { Array, Effect } from "effect"
+import { Effect } from "effect"
 import { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Fragment } from "effect/sql/Statement"
 import { usdOf } from "../../domain/Money.ts"
 import type { Spent } from "../budgets/BudgetBook.ts"
-import type { BulkValue } from "../persistence/BulkInsert.ts"
+import type { BulkRow } from "../persistence/BulkInsert.ts"
 import * as BulkInsert from "../persistence/BulkInsert.ts"
 import * as Migrations from "../persistence/Migrations.ts"
 import type { StorageError } from "../persistence/StorageError.ts"
@@ -79,7 +79,7 @@ const rowColumns = [
   "is_estimated"
 ] as const
 
-const valuesOf = (row: LedgerRow): ReadonlyArray<BulkValue> => [
+const valuesOf = (row: LedgerRow): BulkRow => [
   row.id,
   Math.round(row.at),
   row.decision,
@@ -98,11 +98,6 @@ const valuesOf = (row: LedgerRow): ReadonlyArray<BulkValue> => [
   Math.round(row.tookMs),
   row.isEstimated ? 1 : 0
 ]
-
-const recordOf = (row: LedgerRow) => {
-  const values = valuesOf(row)
-  return Object.fromEntries(rowColumns.map((column, at) => [column, values[at]]))
-}
 
 type Sums = { readonly [Column in string]: number | string | null }
 
@@ -151,18 +146,9 @@ const usage = (sql: SqlClient) => (query: UsageQuery): Effect.Effect<ReadonlyArr
   )
 }
 
-const insertOne = `INSERT INTO troupe_usage (${rowColumns.join(", ")}) VALUES (${
-  rowColumns.map(() => "?").join(", ")
-}) ON CONFLICT DO NOTHING`
-
 const insert = (sql: SqlClient) => {
-  const insertAll = BulkInsert.of(sql)
-  return (rows: ReadonlyArray<LedgerRow>): Effect.Effect<unknown, SqlError> => {
-    if (insertAll !== undefined) return insertAll(insertOne, rows.map(valuesOf))
-    return Array.isReadonlyArrayNonEmpty(rows)
-      ? sql`INSERT INTO troupe_usage ${sql.insert(Array.map(rows, recordOf))} ON CONFLICT DO NOTHING`
-      : Effect.void
-  }
+  const insertRows = BulkInsert.into(sql, "troupe_usage", rowColumns)
+  return (rows: ReadonlyArray<LedgerRow>) => insertRows(rows.map(valuesOf))
 }
 
 interface SpentRow {

@@ -1,6 +1,6 @@
 /**
- * Inserts many rows in one transaction with one prepared statement, for drivers in which that costs less than a statement with
- * a place for every value.
+ * Inserts many rows in one transaction: with one prepared statement for drivers in which that costs less than a statement
+ * with a place for every value.
  *
  * **Details**
  *
@@ -11,21 +11,21 @@
  *
  * Not for use within `withTransaction`: it is a transaction of its own.
  */
-import type { Effect } from "effect"
+import { Array, Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 
 export type BulkValue = string | number | null
+
+/** The values of the columns. */
+export type BulkRow = ReadonlyArray<BulkValue>
 
 /**
  * Inserts all rows or none.
  *
  * @param statement that inserts one row, with a `?` for each value
  */
-export type InsertAll = (
-  statement: string,
-  rows: ReadonlyArray<ReadonlyArray<BulkValue>>
-) => Effect.Effect<void, SqlError>
+export type InsertAll = (statement: string, rows: ReadonlyArray<BulkRow>) => Effect.Effect<void, SqlError>
 
 const insertAll: unique symbol = Symbol.for("troupe/services/persistence/BulkInsert")
 
@@ -33,6 +33,21 @@ const insertAll: unique symbol = Symbol.for("troupe/services/persistence/BulkIns
 export const provide = (client: SqlClient, insert: InsertAll): SqlClient =>
   Object.assign(client, { [insertAll]: insert })
 
-/** Undefined if the client's driver has none. */
-export const of = (client: SqlClient): InsertAll | undefined =>
-  (client as { readonly [insertAll]?: InsertAll })[insertAll]
+/** Inserts rows into a table. Rows that are there already stay as they are. */
+export const into = (
+  sql: SqlClient,
+  table: string,
+  columns: ReadonlyArray<string>
+): (rows: ReadonlyArray<BulkRow>) => Effect.Effect<unknown, SqlError> => {
+  const own = (sql as { readonly [insertAll]?: InsertAll })[insertAll]
+  if (own !== undefined) {
+    const places = columns.map(() => "?").join(", ")
+    const statement = `INSERT INTO ${table} (${columns.join(", ")}) VALUES (${places}) ON CONFLICT DO NOTHING`
+    return (rows) => own(statement, rows)
+  }
+  const recordOf = (row: BulkRow) => Object.fromEntries(columns.map((column, at) => [column, row[at]]))
+  return (rows) =>
+    Array.isReadonlyArrayNonEmpty(rows)
+      ? sql`INSERT INTO ${sql(table)} ${sql.insert(Array.map(rows, recordOf))} ON CONFLICT DO NOTHING`
+      : Effect.void
+}
