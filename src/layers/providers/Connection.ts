@@ -107,6 +107,7 @@ class Exchange implements Connection, Handler {
   #pieces: Array<Uint8Array> = []
   #bytes = 0
   #end: Pull.Pull<never, Error> | undefined
+  #isPaused = false
   /** Resumes the pending read. */
   #waiting: (() => void) | undefined
 
@@ -141,10 +142,10 @@ class Exchange implements Connection, Handler {
     else this.#receiver.head(this.#head)
   }
 
-  onResponseData(controller: Controller, piece: Uint8Array): void {
+  onResponseData(_: Controller, piece: Uint8Array): void {
     if (this.#receiver !== undefined) return this.#receiver.data(piece)
     this.#add(piece)
-    if (this.#bytes >= maxBuffered) controller.pause()
+    if (this.#bytes >= maxBuffered) this.pause()
     this.#wake()
   }
 
@@ -191,11 +192,17 @@ class Exchange implements Connection, Handler {
   }
 
   pause(): void {
+    this.#isPaused = true
     this.#running?.pause()
   }
 
+  /** Deferred: a receiver may call it while the dispatcher parses another response, when it can resume none. */
   resume(): void {
-    this.#running?.resume()
+    if (!this.#isPaused) return
+    this.#isPaused = false
+    queueMicrotask(() => {
+      if (!this.#isPaused) this.#running?.resume()
+    })
   }
 
   close(): void {
@@ -225,7 +232,7 @@ class Exchange implements Connection, Handler {
     if (pieces.length === 0) return undefined
     this.#pieces = []
     this.#bytes = 0
-    this.#controller?.resume()
+    this.resume()
     return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces)
   }
 
