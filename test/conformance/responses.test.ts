@@ -57,8 +57,9 @@ const problemOf = <A, E>(effect: Effect.Effect<A, E>) =>
   )
 
 /** Lets time pass until a response has a status: a database takes time that is not the clock's. */
+/** The clock moves slowly: a response whose process has written nothing for 60 s has failed, and a write takes real time. */
 const untilStatus = (responses: Responses, name: string, status: string) =>
-  Effect.repeat(Effect.andThen(TestClock.adjust(1_000), responses.response("a", idOf(name))), {
+  Effect.repeat(Effect.andThen(TestClock.adjust(100), responses.response("a", idOf(name))), {
     until: (body) => body["status"] === status
   })
 
@@ -171,13 +172,15 @@ onEachDatabase("stored responses", (declare) => {
       const background = { background: true, status: "queued", output: [] }
       const dialogue = yield* answer(responses, "one", of(), background)
       assert.strictEqual(yield* problemOf(answer(responses, "next", of("one"))), "previous-unfinished")
+      const isGenerated = yield* Deferred.make<void>()
       yield* responses.start(
         of(),
         dialogue,
         idOf("one"),
-        Effect.delay(Effect.succeed(responseOf("one", { background: true })), 5_000)
+        Effect.as(Deferred.await(isGenerated), responseOf("one", { background: true }))
       )
       yield* untilStatus(responses, "one", "in_progress")
+      yield* Deferred.succeed(isGenerated, undefined)
       yield* untilStatus(responses, "one", "completed")
       yield* answer(responses, "two", of(), background)
       const interrupted = yield* Deferred.make<void>()

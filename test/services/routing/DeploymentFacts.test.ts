@@ -40,14 +40,17 @@ describe("Facts", () => {
 
   it("has the dialect whose fields a deployment accepts", () => {
     const lacks = (options: DeploymentOptions) =>
-      [...of(options).missing ?? []].filter((need) => need !== "count").sort()
-    assert.deepStrictEqual(lacks({ engine: "fake" }), ["anthropic fields", "openai fields"])
-    assert.deepStrictEqual(lacks({ engine: "language-model", name: "m" }), ["anthropic fields", "openai fields"])
+      [...of(options).missing ?? []].filter((need) => need.endsWith(" fields")).sort()
+    const all = ["anthropic fields", "ollama fields", "openai fields"]
+    const without = (dialect: string) => all.filter((need) => need !== `${dialect} fields`)
+    assert.deepStrictEqual(lacks({ engine: "fake" }), all)
+    assert.deepStrictEqual(lacks({ engine: "language-model", name: "m" }), all)
     for (const provider of ["openai", "azure-openai", "troupe"] as const) {
-      assert.deepStrictEqual(lacks({ ...remote, provider }), ["anthropic fields"])
+      assert.deepStrictEqual(lacks({ ...remote, provider }), without("openai"))
     }
-    assert.deepStrictEqual(lacks({ ...remote, provider: "anthropic" }), ["openai fields"])
-    assert.deepStrictEqual(lacks({ ...remote, provider: "gemini" }), ["anthropic fields", "openai fields"])
+    assert.deepStrictEqual(lacks({ ...remote, provider: "anthropic" }), without("anthropic"))
+    assert.deepStrictEqual(lacks({ ...remote, provider: "ollama" }), without("ollama"))
+    assert.deepStrictEqual(lacks({ ...remote, provider: "gemini" }), all)
   })
 
   it("leaves figures unknown that are neither configured nor published", () => {
