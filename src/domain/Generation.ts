@@ -59,10 +59,14 @@ export interface Counted extends Exclude<Countable, string> {
 export interface NativeEmbeddings {
   readonly native: Native
   readonly promptTokens: number
+  /** As in `TokenUsage`. */
+  readonly isEstimated?: true
 }
 
 /** Scores from 0 to 1, in the order of the documents. */
 export interface Ranking {
   readonly scores: ReadonlyArray<number>
   readonly promptTokens: number
+  /** As in `TokenUsage`. */
+  readonly isEstimated?: true
 }

@@ -169,12 +169,16 @@ export interface ChosenLogprob extends TokenLogprob {
 export interface Embedding {
   readonly vector: Float32Array
   readonly promptTokens: number
+  /** As in `TokenUsage`. */
+  readonly isEstimated?: true
 }
 
 /** One input's labels, likeliest first; the scores sum to 1. */
 export interface Classification {
   readonly labels: ReadonlyArray<{ readonly label: string; readonly score: number }>
   readonly promptTokens: number
+  /** As in `TokenUsage`. */
+  readonly isEstimated?: true
 }
 
 /** The result or the failure of one input; an invalid input fails alone. */

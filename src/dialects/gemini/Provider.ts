@@ -39,7 +39,7 @@ const embed: Task<ReadonlyArray<string>, Each<Embedding>> = {
     embeddingsOf(
       listAt(body, "embeddings").map((embedding) => at(embedding, "values")),
       inputs,
-      countAt(body, "usageMetadata", "promptTokenCount") ?? 0,
+      countAt(body, "usageMetadata", "promptTokenCount"),
       target
     )
 }

@@ -24,7 +24,7 @@ import type { ErrorDetails } from "../shared/ErrorMapping.ts"
 import { cut, inBandReason, malformed, notSupported, reasonOf } from "../shared/ErrorMapping.ts"
 import { at, codeOf, countAt, type Fields, fieldsOf, listAt, ownOf, parse, textAt } from "../shared/Json.ts"
 import type { DecodeResult, Dialect, EventDecoder, Target } from "../shared/ProviderDialect.ts"
-import { makeCounter } from "../shared/TokenCounter.ts"
+import { makeCounter, taskUsage } from "../shared/TokenCounter.ts"
 import * as ToolCallAssembler from "../shared/ToolCallAssembler.ts"
 import * as PassThrough from "./PassThrough.ts"
 
@@ -218,7 +218,7 @@ const embed: NonNullable<Dialect["embed"]> = {
   request: (input, { options: { model } }) =>
     Result.succeed({ path: "/api/embed", body: { model, input, truncate: false } }),
   answer: (body, inputs, target) =>
-    embeddingsOf(listAt(body, "embeddings"), inputs, countAt(body, "prompt_eval_count") ?? 0, target)
+    embeddingsOf(listAt(body, "embeddings"), inputs, countAt(body, "prompt_eval_count"), target)
 }
 
 /** The number of inputs: `input` is a text or texts; the older `prompt` is one. */
@@ -240,7 +240,7 @@ const embedNative: NonNullable<Dialect["embedNative"]> = {
       ? Result.fail(malformed(target, "not one vector per input"))
       : Result.succeed({
         native: { dialect: "ollama", form: "buffered", body: fields, hasMore: false },
-        promptTokens: countAt(fields, "prompt_eval_count") ?? 0
+        ...taskUsage(countAt(fields, "prompt_eval_count"), source.body["input"] ?? source.body["prompt"])
       })
   }
 }

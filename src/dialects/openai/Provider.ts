@@ -5,6 +5,7 @@ import { embeddingsOf } from "../shared/Embeddings.ts"
 import { malformed } from "../shared/ErrorMapping.ts"
 import { at, countAt, eachOf, fieldsOf, listAt } from "../shared/Json.ts"
 import type { Dialect } from "../shared/ProviderDialect.ts"
+import { taskUsage } from "../shared/TokenCounter.ts"
 import { buffered, errorIn, events, failure, usageIn } from "./DecodeAnswer.ts"
 import type { Host } from "./EncodeRequest.ts"
 import { azureHost, makeRequests, openAiHost, troupeHost } from "./EncodeRequest.ts"
@@ -18,7 +19,7 @@ const embedding = ({ headers, path }: Host): NonNullable<Dialect["embed"]> => ({
     }),
   answer: (body, inputs, target) => {
     const vectors = (eachOf(listAt(body, "data"), inputs.length) ?? []).map((one) => at(one, "embedding"))
-    return embeddingsOf(vectors, inputs, countAt(body, "usage", "prompt_tokens") ?? 0, target)
+    return embeddingsOf(vectors, inputs, countAt(body, "usage", "prompt_tokens"), target)
   }
 })
 
@@ -40,7 +41,7 @@ const nativeEmbedding = ({ headers, path }: Host): NonNullable<Dialect["embedNat
       ? Result.fail(malformed(target, "not one vector per input"))
       : Result.succeed({
         native: { dialect: "openai", form: "buffered", body: fields, hasMore: false },
-        promptTokens: countAt(fields, "usage", "prompt_tokens") ?? 0
+        ...taskUsage(countAt(fields, "usage", "prompt_tokens"), source.body["input"])
       })
   }
 })

@@ -5,6 +5,7 @@ import type { Embedding } from "../../domain/Job.ts"
 import { malformed } from "./ErrorMapping.ts"
 import { numbersOf } from "./Json.ts"
 import type { Each, Target } from "./ProviderDialect.ts"
+import { taskUsage } from "./TokenCounter.ts"
 
 const unit = (numbers: ReadonlyArray<number>): Float32Array | undefined => {
   const length = Math.sqrt(numbers.reduce((sum, number) => sum + number * number, 0))
@@ -16,18 +17,19 @@ const unit = (numbers: ReadonlyArray<number>): Float32Array | undefined => {
 /**
  * Vectors of unit length.
  *
- * @param promptTokens of all inputs; providers report no others, so each input gets a share by its length
+ * @param reported the prompt's tokens of all inputs; providers report no others, so each input gets a share by its length
  */
 export const embeddingsOf = (
   vectors: ReadonlyArray<unknown>,
   inputs: ReadonlyArray<string>,
-  promptTokens: number,
+  reported: number | undefined,
   target: Target
 ): Result.Result<Each<Embedding>, Reason> => {
   const found = vectors.map((vector) => unit(numbersOf(vector) ?? []))
   if (found.length !== inputs.length || found.includes(undefined)) {
     return Result.fail(malformed(target, "not one vector per input"))
   }
+  const { promptTokens, ...estimated } = taskUsage(reported, inputs)
   const characters = inputs.reduce((sum, { length }) => sum + length, 0)
   let counted = 0
   let before = 0
@@ -38,6 +40,6 @@ export const embeddingsOf = (
       : Math.round(promptTokens * before / characters)
     const share = upToHere - counted
     counted = upToHere
-    return Result.succeed({ vector: vector!, promptTokens: share })
+    return Result.succeed({ vector: vector!, promptTokens: share, ...estimated })
   }))
 }

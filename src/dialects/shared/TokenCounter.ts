@@ -5,10 +5,10 @@
  *
  * No provider reports the tokens of a piece of text, and some do not report those of the answer.
  */
-import type { Generation } from "../../domain/Generation.ts"
+import type { Generation, Ranking } from "../../domain/Generation.ts"
 import type { ReportedUsage, TokenUsage } from "../../domain/Job.ts"
 import { textOf } from "../../domain/Message.ts"
-import { bytesPerToken, estimateTokens } from "../../domain/RoutingRequest.ts"
+import { bytesPerToken, estimateTokens, promptLengthOf } from "../../domain/RoutingRequest.ts"
 
 const promptBytes = ({ assistantPrefix = "", messages, tools = [] }: Generation): number => {
   const texts = messages.flatMap(({ content, toolCalls = [] }) => [
@@ -18,6 +18,25 @@ const promptBytes = ({ assistantPrefix = "", messages, tools = [] }: Generation)
   const definitions = tools.length === 0 ? "" : JSON.stringify(tools)
   return [...texts, definitions, assistantPrefix].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
 }
+
+/** The length of a task's inputs, as of English text: texts, tokens, or lists of them. */
+const lengthOf = (input: unknown): number => {
+  if (typeof input === "string") return promptLengthOf(input)
+  return Array.isArray(input) ? input.reduce<number>((sum, one) => sum + lengthOf(one), 0) : bytesPerToken
+}
+
+/**
+ * The prompt's tokens of a task with one buffered result.
+ *
+ * @param reported by the provider
+ */
+export const taskUsage = (
+  reported: number | undefined,
+  input: unknown
+): Pick<Ranking, "isEstimated" | "promptTokens"> =>
+  reported === undefined
+    ? { promptTokens: estimateTokens(lengthOf(input)), isEstimated: true }
+    : { promptTokens: reported }
 
 export interface Counter {
   /** Tokens that this piece of text completes. */

@@ -11,6 +11,7 @@ import { malformed } from "../shared/ErrorMapping.ts"
 import type { Fields } from "../shared/Json.ts"
 import { at, countAt, eachOf, listAt, numbersOf, textAt } from "../shared/Json.ts"
 import type { Dialect } from "../shared/ProviderDialect.ts"
+import { taskUsage } from "../shared/TokenCounter.ts"
 
 const scoreAt = (value: unknown, name: string): number | undefined => {
   const score = numberOf(at(value, name))
@@ -20,12 +21,16 @@ const scoreAt = (value: unknown, name: string): number | undefined => {
 const rerank: NonNullable<Dialect["rerank"]> = {
   request: ({ documents, query }, { options: { model } }) =>
     Result.succeed({ path: "/rerank", body: { model, query, documents } }),
-  answer: (body, { documents }, target) => {
+  answer: (body, { documents, query }, target) => {
     const results = eachOf(listAt(body, "results"), documents.length)
     const found = numbersOf(results?.map((result) => scoreAt(result, "relevance_score")))
     return found === undefined
       ? Result.fail(malformed(target, "not one score per document"))
-      : Result.succeed({ scores: found, promptTokens: countAt(body, "usage", "prompt_tokens") ?? 0 })
+      : Result.succeed({
+        scores: found,
+        // The query is read with each document.
+        ...taskUsage(countAt(body, "usage", "prompt_tokens"), [documents, documents.map(() => query)])
+      })
   }
 }
 
@@ -43,10 +48,12 @@ const classify: NonNullable<Dialect["classify"]> = {
     if (found.length !== inputs.length || found.some((labels) => labels.length === 0)) {
       return Result.fail(malformed(target, "not labels for each input"))
     }
-    const promptTokens = countAt(body, "usage", "prompt_tokens") ?? 0
+    const { promptTokens, ...estimated } = taskUsage(countAt(body, "usage", "prompt_tokens"), inputs)
     // The answer has one count for all inputs: the first input gets it.
     return Result.succeed(
-      found.map((labels, index) => Result.succeed({ labels, promptTokens: index === 0 ? promptTokens : 0 }))
+      found.map((labels, index) =>
+        Result.succeed({ labels, promptTokens: index === 0 ? promptTokens : 0, ...estimated })
+      )
     )
   }
 }

@@ -36,6 +36,22 @@ const answerOf = <Input, Output>(
   return answer
 }
 
+/** One input after another, up to the first failure that is not an input's: those after it have the same failure. */
+const oneByOne = <A>(
+  inputs: ReadonlyArray<string>,
+  run: (input: string) => Effect.Effect<Each<A>, InferenceError.InferenceError>
+): Effect.Effect<Each<A>> => {
+  let over: Each<A> | undefined
+  const runUnlessOver = (input: string): Effect.Effect<Each<A>> =>
+    over === undefined
+      ? Effect.match(run(input), {
+        onSuccess: (results) => results,
+        onFailure: (error) => over = [Result.fail(error)]
+      })
+      : Effect.succeed(over)
+  return Effect.map(Effect.forEach(inputs, runUnlessOver), (results) => results.flat())
+}
+
 /** Runs tasks once their capability is checked. */
 export const makeTasks = (
   { generate: { usageIn } }: Pick<Dialect, "generate">,
@@ -75,10 +91,7 @@ export const makeTasks = (
       (error): Effect.Effect<Each<A>, InferenceError.InferenceError> =>
         inputs.length < 2
           ? Effect.succeed(inputs.map(() => Result.fail(error)))
-          : Effect.map(
-            Effect.forEach(inputs, (input) => runEach(capability, task, [input], retain)),
-            (results) => results.flat()
-          )
+          : oneByOne(inputs, (input) => runEach(capability, task, [input], retain))
     )
 
   return { run, runEach }

@@ -7,8 +7,8 @@
  * errors behave the same, so that the caller does not depend on the kind of engine. Admission and scheduling are the
  * caller's task: an engine accepts every job.
  */
-import type { Effect, Result, Scope, Stream } from "effect"
-import { Context } from "effect"
+import type { Effect, Scope, Stream } from "effect"
+import { Context, Result } from "effect"
 import type { Deployment, EngineDeployment } from "../../domain/Deployment.ts"
 import type { EngineDescription } from "../../domain/EngineProtocol.ts"
 import type { Countable, Counted, Generation, NativeEmbeddings, Ranking } from "../../domain/Generation.ts"
@@ -56,6 +56,21 @@ export interface Meter {
 export const TaskMeter = Context.Reference<Meter | undefined>("troupe/services/engines/Engine/TaskMeter", {
   defaultValue: () => undefined
 })
+
+/**
+ * Notes what inputs with a result have used, where another input of the same attempt has failed. The requests of a provider
+ * that fail cost nothing.
+ */
+export const noteResults = (
+  meter: Meter,
+  results: ReadonlyArray<Result.Result<Pick<Embedding, "isEstimated" | "promptTokens">, InferenceError>>
+): void => {
+  const used = results.flatMap((result) => Result.isSuccess(result) ? [result.success] : [])
+  if (used.length === results.length) return
+  meter.isSent = false
+  const promptTokens = used.reduce((sum, one) => sum + one.promptTokens, 0)
+  if (promptTokens > 0) meter.reporter = { usage: () => ({ promptTokens }) }
+}
 
 /** A loaded engine. A job that its `capabilities` do not include fails with `InvalidRequest`. */
 export interface Engine {

@@ -18,7 +18,7 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make as makeError } from "../../domain/InferenceError.ts"
 import type { Embedding } from "../../domain/Job.ts"
 import type { Meter } from "../engines/Engine.ts"
-import { TaskMeter } from "../engines/Engine.ts"
+import { noteResults, TaskMeter } from "../engines/Engine.ts"
 import type { Models } from "../models/Models.ts"
 
 /** An attempt that takes part in a batch. */
@@ -119,7 +119,9 @@ const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {
     let from = 0
     for (const entry of embedded) {
       const to = from + entry.request.inputs.length
-      entry.completeUnsafe(exitOf(results.slice(from, to)))
+      const own = results.slice(from, to)
+      noteResults(entry.request.attempt.meter, own)
+      entry.completeUnsafe(exitOf(own))
       from = to
     }
   })

@@ -52,6 +52,8 @@ export interface AttemptStats extends Meter {
   /** Tokens generated. */
   tokens: number
   promptTokens: number | undefined
+  /** `promptTokens` is an estimate. */
+  isEstimated: boolean
   /** The last event of the answer. */
   finish: FinishEvent | undefined
   /** Why it failed. A later failure of the caller that reads the answer does not count. */
@@ -66,6 +68,7 @@ export const makeStats = (server: Server | undefined): AttemptStats => ({
   server,
   tokens: 0,
   promptTokens: undefined,
+  isEstimated: false,
   finish: undefined,
   failure: undefined,
   granted: false,
@@ -105,11 +108,11 @@ const partlyUsed = ({ isSent, reporter, tokens }: AttemptStats, hasContent: bool
  * @param hasContent whether content has arrived, which may be shorter than a token
  */
 export const usedBy = (stats: AttemptStats, hasContent: boolean): UsedTokens | undefined => {
-  const { finish, promptTokens, tokens } = stats
+  const { finish, isEstimated, promptTokens, tokens } = stats
   if (finish !== undefined) return { usage: finish.usage, isEstimated: finish.usage.isEstimated === true }
   return promptTokens === undefined
     ? partlyUsed(stats, hasContent)
-    : { usage: { promptTokens, completionTokens: tokens, cachedTokens: 0 }, isEstimated: false }
+    : { usage: { promptTokens, completionTokens: tokens, cachedTokens: 0 }, isEstimated }
 }
 
 /** Counts the tokens of events in the attempt's statistics. */

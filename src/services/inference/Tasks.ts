@@ -1,6 +1,7 @@
 /** Tasks with one buffered result: embeddings, reranking, classification and tokenization. */
 import type { Scope } from "effect"
 import { Effect } from "effect"
+import type { Ranking } from "../../domain/Generation.ts"
 import type {
   ClassifyRequest,
   CountRequest,
@@ -21,7 +22,7 @@ import {
 } from "../../domain/RoutingRequest.ts"
 import { dialectOf } from "../../domain/Source.ts"
 import type { Engine } from "../engines/Engine.ts"
-import { TaskMeter } from "../engines/Engine.ts"
+import { noteResults, TaskMeter } from "../engines/Engine.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import type { Pipeline } from "./Pipeline.ts"
 import { answeredByOf, validated } from "./Pipeline.ts"
@@ -35,9 +36,15 @@ const metered = <A>(
 ): Effect.Effect<A, InferenceError, Scope.Scope> =>
   Effect.flatMap(lease, (engine) => Effect.provideService(task(engine), TaskMeter, stats))
 
+/** The prompt tokens of a result. */
+type Counted = Pick<Ranking, "isEstimated" | "promptTokens">
+
+const sumOf = (results: ReadonlyArray<Counted>): number => results.reduce((sum, one) => sum + one.promptTokens, 0)
+
 /** Records the prompt tokens of a complete attempt. */
-const finish = (stats: AttemptStats, ...promptTokens: ReadonlyArray<number>): number => {
-  stats.promptTokens = promptTokens.reduce((sum, tokens) => sum + tokens, 0)
+const finish = (stats: AttemptStats, ...results: ReadonlyArray<Counted>): number => {
+  stats.promptTokens = sumOf(results)
+  stats.isEstimated = results.some(({ isEstimated }) => isEstimated === true)
   stats.done = true
   return stats.promptTokens
 }
@@ -55,16 +62,16 @@ const embedding = ({ embed }: Pipeline, { inputs, source }: EmbedRequest) =>
   if (source === undefined || dialectOf(deployment.options) !== source.dialect) {
     return Effect.map(embed(context, inputs), (embeddings) => ({
       vectors: embeddings.map(({ vector }) => vector),
-      promptTokens: finish(stats, ...embeddings.map((one) => one.promptTokens))
+      promptTokens: finish(stats, ...embeddings)
     }))
   }
   return metered(context, ({ embedNative }) =>
     embedNative === undefined
       ? Effect.fail(notCapable(deployment.id, "embed"))
-      : Effect.map(embedNative(source), ({ native, promptTokens }) => ({
+      : Effect.map(embedNative(source), (embedded) => ({
         vectors: [],
-        native,
-        promptTokens: finish(stats, promptTokens)
+        native: embedded.native,
+        promptTokens: finish(stats, embedded)
       })))
 }
 
@@ -95,7 +102,7 @@ export const rerank = (pipeline: Pipeline) =>
     const winner = yield* pipeline.execute(routed, (context) =>
       Effect.map(
         metered(context, (engine) => engine.rerank(query, documents)),
-        ({ promptTokens, scores }) => ({ scores, promptTokens: finish(context.stats, promptTokens) })
+        (ranking) => ({ scores: ranking.scores, promptTokens: finish(context.stats, ranking) })
       ))
     return { ...winner.value, ...answeredByOf(winner) }
   }, Effect.scoped)
@@ -112,8 +119,9 @@ export const classifyTexts = (pipeline: Pipeline) =>
     const winner = yield* pipeline.execute(routed, (context) =>
       Effect.gen(function*() {
         const results = yield* metered(context, (engine) => engine.classify(inputs))
+        noteResults(context.stats, results)
         const classifications = yield* Effect.forEach(results, Effect.fromResult)
-        finish(context.stats, ...classifications.map((one) => one.promptTokens))
+        finish(context.stats, ...classifications)
         return { classifications }
       }))
     return { ...winner.value, ...answeredByOf(winner) }
@@ -130,7 +138,7 @@ export const tokenize = (pipeline: Pipeline) =>
     const winner = yield* pipeline.execute(routed, ({ lease, stats }) =>
       Effect.gen(function*() {
         const tokens = yield* (yield* lease).tokenize(request.input)
-        finish(stats, tokens.length)
+        finish(stats, { promptTokens: tokens.length })
         return tokens
       }))
     return { tokens: winner.value, ...answeredByOf(winner) }
@@ -154,7 +162,7 @@ export const count = (pipeline: Pipeline) =>
         const promptTokens = engine.count === undefined
           ? (yield* engine.tokenize(input)).length
           : yield* engine.count(source === undefined ? input : { ...input, source })
-        return finish(stats, promptTokens)
+        return finish(stats, { promptTokens })
       }))
     return { promptTokens: winner.value, ...answeredByOf(winner) }
   }, Effect.scoped)

@@ -33,10 +33,10 @@ const json = (value: unknown, more: Partial<Script> = {}): Script => ({
   ...more
 })
 
-const chargesOf = (operation: TaskName, script: Script, leavesMs?: number) =>
+const chargesOf = (operation: TaskName, script: Script | ReadonlyArray<Script>, leavesMs?: number) =>
   Effect.map(
     observe(
-      { scripts: [[script]], policy: { retries: 0 }, options, leavesMs },
+      { scripts: [[script].flat()], policy: { retries: 0 }, options, leavesMs },
       { operation, starts: false }
     ),
     ({ observation: { charges, end } }) => ({
@@ -59,6 +59,15 @@ describe.each(taskNames)("the task %s", (operation) => {
   it.live("is charged what its provider counts", () =>
     Effect.map(chargesOf(operation, json(answers[operation])), (seen) => {
       assert.deepStrictEqual(seen, { end: "success", charges: [counted(isFree ? 2 : 20)] })
+    }))
+
+  it.live("is charged an estimate of its inputs where its provider counts nothing", () =>
+    Effect.map(chargesOf(operation, json({ ...answers[operation], usage: undefined })), ({ charges, end }) => {
+      const [charge] = charges as ReadonlyArray<Partial<ReturnType<typeof counted>>>
+      assert.strictEqual(end, "success")
+      assert.strictEqual(charges.length, 1)
+      assert.strictEqual(charge?.isEstimated, !isFree)
+      assert.isAbove(charge?.promptTokens ?? 0, 1)
     }))
 
   it.live("is charged its estimate where the caller leaves after it was sent, and before it was answered", () =>
@@ -86,5 +95,41 @@ describe.each(taskNames)("the task %s", (operation) => {
     Effect.map(chargesOf(operation, json({ data: [], results: [], usage })), (seen) => {
       const charges = isFree ? [] : [{ ...counted(20), isEstimated: true }]
       assert.deepStrictEqual(seen, { end: "failure", charges })
+    }))
+})
+
+describe.each(["embed", "classify"] as const)("the task %s with an input that its provider refuses", (operation) => {
+  const wrong = json({ error: { message: "No.", type: "invalid_request_error" } }, { status: 400 })
+  const one = (usage?: object) =>
+    json(
+      operation === "embed"
+        ? { object: "list", data: [vector(0)], usage }
+        : { data: [{ predictions: [{ label: "a", score: 1 }] }], usage }
+    )
+  const ofOne = { prompt_tokens: 7, total_tokens: 7 }
+
+  it.live("is charged the inputs that succeeded", () =>
+    Effect.gen(function*() {
+      const charged = (charge: object) => ({ end: "failure", charges: [charge] })
+      const counts = { ...counted(7), isEstimated: true }
+      assert.deepStrictEqual(yield* chargesOf(operation, [wrong, one(ofOne), wrong]), charged(counts))
+      assert.deepStrictEqual(yield* chargesOf(operation, [wrong, wrong, one(ofOne)]), charged(counts))
+      assert.deepStrictEqual(
+        yield* chargesOf(operation, [wrong, one(), wrong]),
+        charged({ ...counted(2), isEstimated: true })
+      )
+    }))
+
+  it.live("is charged the inputs that succeeded before the provider failed", () =>
+    Effect.map(
+      chargesOf(operation, [wrong, one(ofOne), json({ error: { message: "No." } }, { status: 500 })]),
+      (seen) => {
+        assert.deepStrictEqual(seen, { end: "failure", charges: [{ ...counted(7), isEstimated: true }] })
+      }
+    ))
+
+  it.live("costs nothing where every input is refused", () =>
+    Effect.map(chargesOf(operation, wrong), (seen) => {
+      assert.deepStrictEqual(seen, { end: "failure", charges: [] })
     }))
 })
