@@ -1,12 +1,14 @@
 /** The documents agree with the code. */
 import { assert } from "@effect/vitest"
 import { execFile } from "node:child_process"
-import { existsSync, readdirSync, readFileSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { describe, expect, it } from "vitest"
 import { fileJsonSchema } from "../src/services/settings/Schema.ts"
+import { invoke } from "./support/CommandLine.ts"
+import { temporaryFolder } from "./support/Service.ts"
 import { tablesOf, withTables } from "./support/SettingsTables.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
@@ -65,6 +67,23 @@ describe("docs/api.md", () => {
     const codes = sources.flatMap((name) => [...read(name).matchAll(/\bcode: "(\w+)"/g)].map(([, code]) => code!))
     assert.isAbove(codes.length, 10)
     for (const code of codes) assert.include(read("docs/api.md"), `\`${code}\``)
+  })
+})
+
+describe("docs/security.md", () => {
+  const files = [...read("docs/security.md").matchAll(/^```yaml\n(\w.*?)^```/gms)].map(([, file]) => file!)
+  const env = {
+    APP_KEY: "a-key-of-an-application",
+    OPERATOR_KEY: "a-key-of-an-operator",
+    POLICY_KEY: "a-key-of-a-policy"
+  }
+
+  it.each(files.map((file, index) => [index + 1, file] as const))("file %i is a configuration", async (_, file) => {
+    using folder = temporaryFolder()
+    const path = join(folder.path, "troupe.yaml")
+    writeFileSync(path, file)
+    const { code, stderr } = await invoke(["config", "check", "--config", path], { env })
+    assert.strictEqual(code, 0, stderr)
   })
 })
 

@@ -21,8 +21,16 @@ import { languageModel } from "../engines/LanguageModelKind.ts"
 import { cachedResponses } from "../routing/DecisionRecord.ts"
 import { admissionProblems } from "./AdmissionSettings.ts"
 import { cacheProblems } from "./CacheSettings.ts"
+import { isChoice } from "./Choices.ts"
 import { redundantEngine, withHint } from "./Hints.ts"
-import { interpolate, isSingleReference, looksLikeSecret, referencesIn, withoutQuotes } from "./Interpolation.ts"
+import {
+  hasSecretFormat,
+  interpolate,
+  isNamedSecret,
+  isSingleReference,
+  referencesIn,
+  withoutQuotes
+} from "./Interpolation.ts"
 import { keyProblems } from "./KeySettings.ts"
 import type { Path, Tree } from "./Overlay.ts"
 import { at, isFromOverlay, isMapping, leaves, mapLeaves, overlay, withoutParts } from "./Overlay.ts"
@@ -35,8 +43,12 @@ import type { Environment, Resolved } from "./Settings.ts"
 import { environments } from "./Settings.ts"
 import { isSecretUrl, problemsOf as storageProblems } from "./StorageSettings.ts"
 
+/** Whether a value is a literal secret. */
+const isLiteralSecret = (path: Path, value: Tree): boolean =>
+  hasSecretFormat(value) || (isNamedSecret(path.at(-1), value) && !isChoice(path))
+
 const secrets = (file: Tree): ReadonlyArray<Problem.Problem> =>
-  leaves(file).filter(([path, value]) => looksLikeSecret(path.at(-1), value)).map(([path]) => ({
+  leaves(file).filter(([path, value]) => isLiteralSecret(path, value)).map(([path]) => ({
     path: Problem.formatPath(path),
     expected: "A secret must not be written in the file. Use ${NAME} to read it from an environment variable"
   }))

@@ -26,15 +26,19 @@ const urlPasswords = [/^\w[\w+.-]*:\/\/[^/\s:@]*:[^/\s@]+@/, /^\w[\w+.-]*:\/\/\S
 const secretName =
   /(?:^key|^token|api[-_]?key|secret|password|passphrase|credentials?|authorization|(?:access|auth|bearer)[-_]?token)$/i
 
-/** Whether a value is a literal secret, by its format or by the name of its field. */
-export const looksLikeSecret = (key: PropertyKey | undefined, value: unknown): boolean => {
-  if (typeof value !== "string") return false
-  const literal = value.replaceAll(reference, "").trim()
-  if (literal === "") return false
-  return secretFormats.some((format) => format.test(value.trim())) ||
-    urlPasswords.some((format) => format.test(literal)) ||
-    (typeof key === "string" && secretName.test(key))
+/** The text of a value beside its references; empty for a value that is no text. */
+const literalIn = (value: unknown): string => typeof value === "string" ? value.replaceAll(reference, "").trim() : ""
+
+/** Whether a value has the format of a literal secret. */
+export const hasSecretFormat = (value: unknown): boolean => {
+  const literal = literalIn(value)
+  return literal !== "" && (secretFormats.some((format) => format.test((value as string).trim())) ||
+    urlPasswords.some((format) => format.test(literal)))
 }
+
+/** Whether a value is a literal in a field whose name is that of a secret. */
+export const isNamedSecret = (key: PropertyKey | undefined, value: unknown): boolean =>
+  typeof key === "string" && secretName.test(key) && literalIn(value) !== ""
 
 /** Whether a value is exactly one reference. */
 export const isSingleReference = (value: unknown): boolean => typeof value === "string" && singleReference.test(value)

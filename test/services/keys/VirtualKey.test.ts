@@ -1,14 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { randomBytes } from "node:crypto"
 import { beginningOf, isName, makeId, makeSecret, secretBytes } from "../../../src/services/keys/VirtualKey.ts"
-import { looksLikeSecret } from "../../../src/services/settings/Interpolation.ts"
+import { hasSecretFormat } from "../../../src/services/settings/Interpolation.ts"
 
 describe("a secret", () => {
   it("has a fixed form, and is recognized as a secret", () => {
     for (let run = 0; run < 100; run++) {
       const made = makeSecret(randomBytes(secretBytes))
       assert.match(made, /^tk-[0-9A-Za-z]{46}$/)
-      assert.isTrue(looksLikeSecret(undefined, made))
+      assert.isTrue(hasSecretFormat(made))
     }
   })
 

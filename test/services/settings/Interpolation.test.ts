@@ -1,7 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration } from "effect"
 import * as fc from "fast-check"
+import { modes, rules } from "../../../src/domain/GuardRule.ts"
 import * as Problem from "../../../src/domain/Problem.ts"
+import { allRules } from "../../../src/services/settings/GuardSettings.ts"
 import { environments, SettingsError } from "../../../src/services/settings/Settings.ts"
 
 import { llama, paths, problems, resolved } from "./support.ts"
@@ -228,6 +230,23 @@ describe("references in a configuration", () => {
         assert.include(texts, `${Problem.formatPath(path)}: A secret must not be written in the file. Use \${NAME}`)
         assert.notInclude(texts, value.trim())
       }))
+    })
+
+    it("a field that takes values of a list only has no secret, whatever its name is", () => {
+      for (const mode of modes) {
+        const guard = { rules: Object.fromEntries(rules.map((rule) => [rule, mode])) }
+        assert.deepStrictEqual(resolved({ guard, environments: { test: { guard } } }).guard.modes, allRules(mode))
+      }
+      const typing = { guard: { rules: { apiKey: "redakt" } } }
+      for (const file of [typing, { environments: { production: typing } }]) {
+        const texts = problems(file).map(Problem.format)
+        assert.lengthOf(texts, 1)
+        assert.include(texts[0], "guard.rules.apiKey: Expected ")
+      }
+      const key = "sk-0123456789abcdef0123"
+      const texts = problems({ guard: { rules: { apiKey: key } } }).map(Problem.format).join()
+      assert.include(texts, "guard.rules.apiKey: A secret must not be written in the file.")
+      assert.notInclude(texts, key)
     })
 
     it("a reference to a variable is no secret", () => {
