@@ -55,20 +55,12 @@ interface Endpoint {
 
 const tokenInEnvironment = () => process.env["TROUPE_ADMIN_TOKEN"] || undefined
 
-const isLoopback = (hostname: string): boolean => /^(?:localhost|127(?:\.\d+){3}|\[::1\])$/.test(hostname)
-
 const socketOf = (port: number): string => defaultSocket(port, tmpdir(), process)
 
-/** A service on this machine is called by its socket, if it has one. */
+/** `--url` and the token say what is called and as whom: the socket, which needs no token, is not used. */
 const endpointAt = (url: string): Endpoint => {
   const token = tokenInEnvironment()
-  const { hostname, port, protocol } = new URL(url)
-  const socket = socketOf(Number(port || (protocol === "https:" ? 443 : 80)))
-  return {
-    url,
-    ...(isLoopback(hostname) && existsSync(socket) ? { socket } : {}),
-    ...(token === undefined ? {} : { token })
-  }
+  return { url, ...(token === undefined ? {} : { token }) }
 }
 
 /** The endpoint of `troupe serve` with this configuration. */

@@ -4,7 +4,7 @@ import type { KeyRule } from "../services/admission/KeyRules.ts"
 import type { VirtualKey } from "../services/keys/VirtualKey.ts"
 import { standingOf } from "../services/keys/VirtualKey.ts"
 import type { Issued } from "../services/keys/VirtualKeys.ts"
-import { table } from "./Output.ts"
+import { asInvoked, table } from "./Output.ts"
 
 /** To the minute, UTC. */
 const timeText = (at: number): string => `${new Date(at).toISOString().slice(0, 16)}Z`
@@ -35,7 +35,9 @@ export const keyTable = (keys: ReadonlyArray<VirtualKey>, now: number): string =
       key.lastUsedAt === undefined ? isUseKept(key) ? "" : "-" : timeText(key.lastUsedAt)
     ])
   ]) + (keys.some((key) => !isUseKept(key) && key.lastUsedAt === undefined)
-    ? "\n\n-: the use of keys of the configuration is not stored. `troupe usage --by key` counts their requests."
+    ? asInvoked(
+      "\n\n-: the use of keys of the configuration is not stored. `troupe usage --by key` counts their requests."
+    )
     : "")
 
 const limitsText = (limits: NonNullable<KeyRule["limits"]>): string =>

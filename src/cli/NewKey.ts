@@ -20,7 +20,10 @@ export const flags = {
   tenant: text("tenant", "Who pays, and whose caches the key uses (default: the name)"),
   user: text("user", "User of the key, for limits and budgets"),
   models: text("models", "Models that the key may use, comma-separated, with * for any characters (default: all)"),
-  expires: text("expires", "When the key ends, as 2027-01-31 or 2027-01-31T12:00:00Z (default: never)"),
+  expires: text(
+    "expires",
+    "When the key ends: at the end of a day (2027-01-31, UTC), or at a time (2027-01-31T12:00:00Z) (default: never)"
+  ),
   limit: Flag.String("limit").pipe(
     Flag.withDescription(`NAME=NUMBER, any number of times: ${limitNames}`),
     Flag.atLeast(0)

@@ -1,5 +1,5 @@
 /** The output of commands: tables, JSON, sizes, durations and typeable commands, without control sequences. */
-import { Console } from "effect"
+import { Console, Effect } from "effect"
 import { basename, isAbsolute, join, relative } from "node:path"
 import type { Model } from "../domain/Deployment.ts"
 import { plainText } from "../domain/Text.ts"
@@ -19,6 +19,13 @@ export const plainConsole = (to: Console.Console): Console.Console =>
   })
 
 export const printJson = (value: unknown) => Console.log(JSON.stringify(value, null, 2))
+
+/** CSV, written past the console, which escapes the carriage return at the end of its lines. */
+export const printCsv = (csv: string): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    const text = csv.split("\r\n").map(plainText).join("\r\n")
+    process.stdout.write(text, () => resume(Effect.void))
+  })
 
 /** Rows in columns as wide as the widest cell; the first row is the heading. */
 export const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {

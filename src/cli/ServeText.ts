@@ -3,7 +3,7 @@ import * as Binding from "../layers/http/Binding.ts"
 import type { Bound } from "../services/processes/ProcessGroup.ts"
 import type { AdminAddress, Resolved } from "../services/settings/Settings.ts"
 import { CommandFailed, urlOf } from "./Flags.ts"
-import { modelTable } from "./Output.ts"
+import { asInvoked, modelTable } from "./Output.ts"
 
 const adminText = ({ socket, url }: AdminAddress["Service"]): string =>
   [url, socket].filter((address) => address !== undefined).join(" and ") || "the same port, with the token"
@@ -26,7 +26,7 @@ export const listening = ({ admin, bound, count = 1, hasKeys, port, settings }: 
   const url = urlOf(settings.server.host, port)
   return [
     `Troupe listens on ${bound} (${settings.environment})${count === 1 ? "" : ` with ${count} processes`}`,
-    `${Binding.callersText(settings.server, hasKeys)}.`,
+    `${asInvoked(Binding.callersText(settings.server, hasKeys))}.`,
     `Administration at ${adminText(admin)}`,
     "",
     modelTable(settings.models),

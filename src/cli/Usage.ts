@@ -7,7 +7,7 @@ import type { Group, UsageSum } from "../services/ledger/Usage.ts"
 import { toCsv } from "../services/ledger/Usage.ts"
 import { withClient } from "./Client.ts"
 import { CommandFailed, json, target } from "./Flags.ts"
-import { printJson, table } from "./Output.ts"
+import { printCsv, printJson, table } from "./Output.ts"
 
 /** The price of some attempts is unknown: their cost is not in the sum. */
 const costText = ({ attempts, costUsd, unpriced }: UsageSum): string => {
@@ -67,7 +67,7 @@ export const usage = Command.make(
         (client) => client.usage.usage({ query: { ...given(flags), format: "json" } })
       )
       if (json) return yield* printJson(usage)
-      yield* csv ? Console.log(toCsv(by, usage).trimEnd()) : printUsage(by, usage)
+      yield* csv ? printCsv(toCsv(by, usage)) : printUsage(by, usage)
     })
 ).pipe(
   Command.withDescription("Show what was used, by whom and for how much, from the ledger of a running service"),

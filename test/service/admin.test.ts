@@ -207,7 +207,7 @@ describe("administration", () => {
       await opened()
       const listed = await invoke(["circuits", "ls", "--url", service.url])
       assert.match(listed.stdout, /fake\/a#0 +open +\d+ s/)
-      const closed = await invoke(["circuits", "reset", "fake/a#0", "--url", service.url])
+      const closed = await invoke(["circuits", "reset", "fake/a#0", "--url", service.admin])
       assert.match(closed.stdout, /fake\/a#0 +closed/)
       assert.strictEqual((await ask()).status, 200)
     })
@@ -225,7 +225,7 @@ describe("administration", () => {
       ["fake/b#0", " Did you mean fake/a#0?"],
       ["nope#0", ""]
     ])("named by %s gets a suggestion, and the command that lists the deployments", async (name, meant) => {
-      const { code, stderr } = await invoke(["circuits", "reset", name, "--url", service.url])
+      const { code, stderr } = await invoke(["circuits", "reset", name, "--url", service.admin])
       assert.strictEqual(code, 1)
       assert.match(
         stderr,
@@ -245,9 +245,9 @@ describe("administration", () => {
     // The memory of an engine process changes from one measurement to the next.
     const withoutMemory = (table: string) => table.replace(/[\d.]+ [KMG]iB/g, "memory").replace(/ +/g, " ")
     assert.strictEqual(withoutMemory(byPort.stdout), withoutMemory(listed.stdout))
-    const unloaded = await invoke(["unload", "fake/a", "--url", service.url, "--json"])
+    const unloaded = await invoke(["unload", "fake/a", "--url", service.admin, "--json"])
     assert.deepInclude((JSON.parse(unloaded.stdout) as Array<object>)[0], { state: "cold" })
-    const wrong = await invoke(["load", "nope", "--url", service.url])
+    const wrong = await invoke(["load", "nope", "--url", service.admin])
     assert.strictEqual(wrong.code, 1)
     assert.include(wrong.stderr, "does not exist")
   })

@@ -210,6 +210,23 @@ describe("administration", () => {
     const byToken = await invoke(["ps", "--url", guarded.admin], { env: { TROUPE_ADMIN_TOKEN: token } })
     assert.strictEqual(byToken.code, 0)
   })
+
+  it("is reached by --url with the token only, although the socket would answer without one", async () => {
+    for (const url of [guarded.url, guarded.admin]) {
+      for (const command of [["ps"], ["usage"], ["load", "fake/a"]]) {
+        const refused = await invoke([...command, "--url", url], { env: { TROUPE_ADMIN_TOKEN: "bad" } })
+        assert.deepStrictEqual([refused.code, refused.stdout], [1, ""])
+        assert.include(refused.stderr, "token")
+        assert.strictEqual(
+          (await invoke([...command, "--url", url], { env: { TROUPE_ADMIN_TOKEN: token } })).code,
+          0
+        )
+      }
+    }
+    const change = await invoke(["load", "fake/a", "--url", open.url])
+    assert.strictEqual(change.code, 1)
+    assert.include(change.stderr, "without --url")
+  })
 })
 
 describe("a configured socket", () => {

@@ -116,7 +116,7 @@ describe("troupe keys", () => {
     used.push(secret)
     const listed = await keys("ls")
     assert.match(listed.stdout, /^NAME +ID /)
-    assert.match(listed.stdout, /^shown +key_\w+ +shown +all +valid +2099-01-31T00:00Z/m)
+    assert.match(listed.stdout, /^shown +key_\w+ +shown +all +valid +2099-02-01T00:00Z/m)
     assert.match(listed.stdout, /^app .* revoked/m)
     const shown = await keys("show", "shown")
     assert.match(shown.stdout, /^budgets +20 USD a month \(its own\)$/m)

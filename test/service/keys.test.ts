@@ -88,7 +88,7 @@ describe("a key that is not used for an hour", () => {
         await refuse(refusal)
         const shown = await invoke(["ps", "--url", service.url])
         assert.match(shown.stdout, /m#0 .*the provider limited or rejected its keys; retry in 3\d{3} s/)
-        assert.strictEqual((await invoke([...command, "--url", service.url])).code, 0)
+        assert.strictEqual((await invoke([...command, "--url", service.admin])).code, 0)
         assert.notInclude((await invoke(["ps", "--url", service.url])).stdout, "rejected its keys")
         assert.strictEqual(await ask(), 200)
       })

@@ -113,7 +113,11 @@ describe("start", () => {
       { PORT: "http" },
       /^troupe: The environment variable PORT must be a port from 0 to 65535, not "http"\.\n$/
     ],
-    [["serve"], { NODE_ENV: "staging" }, /NODE_ENV: Expected one of development, test, production, not "staging"/],
+    [
+      ["serve"],
+      { NODE_ENV: "staging" },
+      /^troupe: Invalid configuration: the environment variables\n {2}NODE_ENV: Expected one of development, test, production, not "staging"\n$/
+    ],
     [["serve", "--config", "nowhere.yaml"], {}, /Invalid configuration: .*nowhere\.yaml\n {2}No such file/]
   ]
   for (const [args, env, message] of invocations) {

@@ -223,7 +223,10 @@ describe("the report of usage", () => {
       costUsd: 0.00314,
       unpriced: 0
     })
-    assert.match((await run("--by", "tenant", "--tenant", "team-blue", "--csv")).stdout, /^tenant,.*\nteam-blue,1,/)
+    const csv = await run("--by", "tenant,user", "--model", "openai", "--csv")
+    const response = await admin("/admin/usage?by=tenant,user&model=openai&format=csv")
+    assert.strictEqual(csv.stdout, await response.text())
+    assert.match(csv.stdout, /^tenant,user,[^\r]*\r\n/)
     assert.include((await run("--tenant", "none")).stdout, "Nothing was used")
     const wrong = await run("--from", "2026-13-01")
     assert.deepStrictEqual(wrong.code, 1)

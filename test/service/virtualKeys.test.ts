@@ -218,7 +218,10 @@ describe("a service with keys", () => {
 
 describe("a service without keys", () => {
   it("says who may call it", () => {
-    assert.include(open.process.output().stdout, "programs on this machine may call it without one")
+    const { stdout } = open.process.output()
+    assert.include(stdout, "programs on this machine may call it without one")
+    // As it can be typed: `troupe` is not on the PATH of a clone.
+    assert.match(stdout, /`(?:npm run troupe --|node \S+) keys create NAME`/)
   })
 
   it("answers to names of this machine only", async () => {

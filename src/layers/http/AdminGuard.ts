@@ -42,8 +42,8 @@ const notLocal = forbid(
 const notLoopback = forbid("Administration is available at localhost and at loopback addresses only.")
 
 const notHere = forbid(
-  "This port accepts only GET requests of /admin. To change something, use the troupe command on the service's machine, " +
-    "or set server.admin.port or server.admin.token."
+  "This port accepts only GET requests of /admin. To change something, use the troupe command on the service's machine without " +
+    "--url, or set server.admin.port or server.admin.token."
 )
 
 const notOwnUser = forbid(

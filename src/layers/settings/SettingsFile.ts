@@ -156,12 +156,16 @@ interface Given {
   readonly literalSecrets: boolean
 }
 
+/** What is wrong without a file, and with `NODE_ENV`, is wrong there. */
+const environmentVariables = "the environment variables"
+
 const readFrom = Effect.fnUntraced(function*({ config, file, read: known }: Options) {
   if (config === undefined) {
     const path = resolve(file ?? defaultFile)
     const text = known === undefined ? yield* read(path, file !== undefined) : known.text
     const json = yield* parse(path, text ?? "")
-    return { source: path, folder: dirname(path), text, json, literalSecrets: false } satisfies Given
+    const source = text === undefined ? environmentVariables : path
+    return { source, folder: dirname(path), text, json, literalSecrets: false } satisfies Given
   }
   const source = "the option `config`"
   if (file !== undefined) return yield* unusable(source, "Set either `config` or `file`, not both")
@@ -183,7 +187,15 @@ export const inspect = Effect.fnUntraced(function*(options: ServiceOptions = {})
   const { folder, json, literalSecrets, source, text } = yield* readFrom(options)
   const { problems, settings } = diagnose(json, { ...contextOf(folder, options), literalSecrets })
   const isEmpty = text !== undefined && (json === null || json === undefined)
-  return { source, text, isEmpty, problems: located(text, problems), settings }
+  const isOfEnvironment = settings === undefined && problems.length > 0 &&
+    problems.every(({ path }) => path === "NODE_ENV")
+  return {
+    source: isOfEnvironment ? environmentVariables : source,
+    text,
+    isEmpty,
+    problems: located(text, problems),
+    settings
+  }
 })
 
 /** Reads, decodes and checks the settings. */

@@ -18,7 +18,7 @@ const Secret = Schema.RedactedFromValue(
   { disallowEncode: true }
 )
 
-/** A day, which begins in UTC, or a time with its zone. */
+/** A day in UTC, or a time with its zone. */
 const moment =
   /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?:T(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d))?$/
 
@@ -31,9 +31,13 @@ const hasDay = (text: string): boolean => {
   return new Date(`${day}T00:00:00Z`).toISOString().startsWith(day)
 }
 
-/** ms since 1970 of a day or a time; undefined for any other text. */
-export const momentOf = (text: string): number | undefined =>
-  moment.test(text) && hasDay(text) ? Date.parse(text) : undefined
+const dayMs = 86_400_000
+
+/** ms since 1970 of a time, or of the end of a day; undefined for any other text. */
+export const momentOf = (text: string): number | undefined => {
+  if (!moment.test(text) || !hasDay(text)) return undefined
+  return Date.parse(text) + (text.includes("T") ? 0 : dayMs)
+}
 
 const Moment = Schema.String.check(
   Schema.makeFilter((text) => !moment.test(text) || hasDay(text) || "Expected a day that exists"),
@@ -55,7 +59,10 @@ export const KeySettings = Schema.Struct({
     "Models that the key may use, where * stands for any characters. Default all.",
     VirtualKey.Models
   ),
-  expires: optional("When the key ends, as 2027-01-31 or 2027-01-31T12:00:00Z. Default never.", Moment),
+  expires: optional(
+    "When the key ends: at the end of a day (2027-01-31, UTC), or at a time (2027-01-31T12:00:00Z). Default never.",
+    Moment
+  ),
   limits: optional("Limits of its rate.", Limits),
   budgets: optional("What may be spent with it. Default no budget.", Schema.Array(Budget)),
   admin: optional("Whether it may use /admin and /metrics. Default false.", Schema.Boolean),
@@ -75,12 +82,10 @@ type Keys = Readonly<Record<string, typeof KeySettings.Type>>
 
 /** The keys by their names. */
 export const keysOf = (keys: Keys | undefined): ReadonlyArray<DeclaredKey> =>
-  Object.entries(keys ?? {}).map(([name, { expires, key, ...grant }]) => ({
-    ...grant,
-    name,
-    secret: key,
-    ...(expires === undefined ? {} : { expiresAt: Date.parse(expires) })
-  }))
+  Object.entries(keys ?? {}).map(([name, { expires, key, ...grant }]) => {
+    const expiresAt = expires === undefined ? undefined : momentOf(expires)
+    return { ...grant, name, secret: key, ...(expiresAt === undefined ? {} : { expiresAt }) }
+  })
 
 /** Problems that the schema cannot express: names, and one secret of two keys. */
 export const keyProblems = (keys: Keys | undefined): ReadonlyArray<Problem.KeyedProblem> => {

@@ -69,6 +69,22 @@ describe("SettingsFile", () => {
         assert.strictEqual((yield* SettingsFile.load({ engineHost: "process" })).engineHost, "process")
       }))
 
+    it.effect("an unknown NODE_ENV is refused without the name of a file, and so it is beside a file", () =>
+      Effect.gen(function*() {
+        yield* setVariable("NODE_ENV", "prod")
+        const place = yield* folder
+        yield* enter(place)
+        for (const prepare of [Effect.void, write(join(place, "troupe.yaml"), "logLevel: info\n")]) {
+          yield* prepare
+          const { message } = yield* failureOf({})
+          assert.strictEqual(
+            message,
+            "Invalid configuration: the environment variables\n" +
+              "  NODE_ENV: Expected one of development, test, production, not \"prod\""
+          )
+        }
+      }))
+
     it.effect("and one was named, fails with its path", () =>
       Effect.gen(function*() {
         const file = join(yield* folder, "missing.yaml")

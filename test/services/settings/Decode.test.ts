@@ -78,10 +78,12 @@ describe("a parsed configuration", () => {
   })
 
   describe("the end of a key", () => {
-    it("is a day that exists", () => {
+    it("is a time, or the end of a day that exists", () => {
       const ends = (expires: string) => ({ keys: { ann: { key: "${KEY}", expires } } })
       const over = { variables: { KEY: "a-secret-of-a-caller" } }
-      assert.strictEqual(resolved(ends("2028-02-29"), over).keys[0]!.expiresAt, Date.UTC(2028, 1, 29))
+      assert.strictEqual(resolved(ends("2028-02-29"), over).keys[0]!.expiresAt, Date.UTC(2028, 2, 1))
+      const time = resolved(ends("2028-02-29T12:00:00+02:00"), over).keys[0]!.expiresAt
+      assert.strictEqual(time, Date.UTC(2028, 1, 29, 10))
       for (const day of ["2027-02-29", "2027-02-30T10:00:00Z", "tomorrow"]) {
         assert.deepStrictEqual(paths(ends(day), over), ["keys.ann.expires"], day)
       }
