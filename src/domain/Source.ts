@@ -193,15 +193,25 @@ const withoutAt = (value: unknown, [step, ...below]: UnknownField["path"]): unkn
 /** The request with another body, which its text no longer is. */
 export const withBody = ({ text: _, ...source }: Source, body: Fields): Source => ({ ...source, body })
 
-/** The request without the unknown fields that a deployment may not ignore. */
-export const withoutUnknownFields = (source: Source): Source => {
-  const { text: _, unknownFields: __, ...known } = source
+/** A path in a body after an element of a list before it was taken out. */
+const shifted = (path: UnknownField["path"], removed: UnknownField["path"]): UnknownField["path"] => {
+  const at = removed.length - 1
+  const [index, own] = [removed[at], path[at]]
+  if (typeof index !== "number" || typeof own !== "number" || own <= index) return path
+  return removed.slice(0, at).every((step, depth) => path[depth] === step) ? path.with(at, own - 1) : path
+}
+
+/** The request without some of its unknown fields. */
+export const withoutFields = (source: Source, fields: ReadonlyArray<UnknownField>): Source => {
+  const { text: _, unknownFields = [], ...known } = source
   // From the end, so that the indexes of elements before stay.
-  const body = requiredFields(source).toReversed().reduce<unknown>(
-    (body, { path }) => withoutAt(body, path),
-    source.body
-  )
-  return { ...known, body: body as Fields }
+  const removed = fields.toReversed()
+  const body = removed.reduce<unknown>((body, { path }) => withoutAt(body, path), source.body)
+  const others = unknownFields.filter((field) => !fields.includes(field)).map((field) => ({
+    ...field,
+    path: removed.reduce((path, one) => shifted(path, one.path), field.path)
+  }))
+  return { ...known, body: body as Fields, ...(others.length === 0 ? {} : { unknownFields: others }) }
 }
 
 /** The request without these fields. */

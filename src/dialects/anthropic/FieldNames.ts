@@ -42,7 +42,11 @@ const image: Place = {
   accepts: ({ source }) => isOneOf(["base64", "url"], typeOf(source))
 }
 
-const resultContent: ByType = { types: { text, image }, documented: ["document", "search_result"] }
+/** The API has more types of blocks and tools with every version of its tools. */
+const anyType =
+  /^(?:[a-z0-9]+_)*(?:document|search_result|container_upload|tool_use|tool_result|tool_reference|thinking|compaction|toolset|\d{8})$/
+
+const resultContent: ByType = { types: { text, image }, documented: ["document", "search_result"], others: anyType }
 
 const block: ByType = {
   types: {
@@ -52,11 +56,16 @@ const block: ByType = {
     tool_result: blockOf({ content: resultContent }, "tool_use_id", "is_error")
   },
   documented: ["container_upload", "document", "redacted_thinking", "search_result", "server_tool_use", "thinking"],
+  others: anyType,
   optionalTypes: ["thinking", "redacted_thinking"]
 }
 
 /** The sources of an image, which the errors about it name. */
-export const imageSources: ByType = { types: { base64: text, url: text }, documented: ["content", "file", "text"] }
+export const imageSources: ByType = {
+  types: { base64: text, url: text },
+  documented: ["content", "file", "text"],
+  others: /^(?:content|file|text)$/
+}
 
 const tool: ByType = {
   types: {
@@ -71,6 +80,7 @@ const tool: ByType = {
     })
   },
   documented: [],
+  others: anyType,
   defaultType: "custom"
 }
 
@@ -85,7 +95,8 @@ export const messages: BodyFields = placeOf(Schema.MessagesRequest, {
     output_config: placeOf(Schema.OutputConfig, {
       fields: { format: placeOf(namesOf("type", "schema")) },
       without: ["effort"],
-      optional: { effort: (value) => value === "high" }
+      optional: { effort: (value) => value === "high" },
+      others: ["task_budget"]
     })
   },
   without: ["service_tier", "thinking"],
@@ -94,5 +105,6 @@ export const messages: BodyFields = placeOf(Schema.MessagesRequest, {
     service_tier: always,
     speed: (value) => value === "standard",
     thinking: mayIgnoreThinking
-  }
+  },
+  others: ["cache_control", "container", "context_management", "inference_geo"]
 })

@@ -74,7 +74,8 @@ export const chat: BodyFields = placeOf(Schema.ChatRequest, {
 export const generate: BodyFields = placeOf(Schema.GenerateRequest, {
   fields: { options },
   without: [...Object.keys(generation), "suffix", "raw", "template", "context"],
-  optional: { ...generation, suffix: is(""), raw: is(false), template: is(""), context: isEmptyList }
+  optional: { ...generation, suffix: is(""), raw: is(false), template: is(""), context: isEmptyList },
+  others: ["height", "steps", "width"]
 })
 
 export const embed: BodyFields = {

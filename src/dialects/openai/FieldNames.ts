@@ -64,12 +64,14 @@ const contentPart: ByType = {
     image_url: placeOf(ImagePart, { fields: { image_url: placeOf(ImagePart.fields.image_url) }, optional: cached })
   },
   documented: ["audio_url", "file", "input_audio", "input_text", "refusal", "thinking", "video_url"],
+  others: /^(?:file|input_audio|refusal)$/,
   optionalTypes: ["refusal"]
 }
 
 const toolCall: ByType = {
   types: { function: { ...placeOf(ToolCall), optional: "all" } },
-  documented: ["custom"]
+  documented: ["custom"],
+  others: /^custom$/
 }
 
 /** An assistant's other content: clients send earlier answers back. */
@@ -94,7 +96,8 @@ const tool: ByType = {
       optional: cached
     })
   },
-  documented: ["custom"]
+  documented: ["custom"],
+  others: /^custom$/
 }
 
 const namesOf = (...names: ReadonlyArray<string>) => ({
@@ -117,7 +120,8 @@ const responseFormat: ByType = {
 
 const toolChoice: ByType = {
   types: { function: placeOf(namesOf("type"), { fields: { function: placeOf(namesOf("name")) } }) },
-  documented: ["allowed_tools", "custom"]
+  documented: ["allowed_tools", "custom"],
+  others: /^(?:allowed_tools|custom)$/
 }
 
 /** A chat completion. A value that is OpenAI's default is optional. */
@@ -141,7 +145,8 @@ export const chat: BodyFields = placeOf(ChatRequest, {
     service_tier: (value) => value === "auto" || value === "default",
     store: isFalse,
     verbosity: (value) => value === "medium"
-  }
+  },
+  others: ["audio", "prediction", "reasoning_effort", "safety_identifier", "user", "web_search_options"]
 })
 
 export const embeddings: BodyFields = {

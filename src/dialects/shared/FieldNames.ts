@@ -17,6 +17,8 @@ export interface Place {
   readonly fields: Readonly<Record<string, Place | ByType | undefined>>
   /** Fields that Troupe does not use and that deployments may ignore, by their value. */
   readonly optional: Readonly<Record<string, IsOptional>> | "all"
+  /** Further fields of the dialect, which Troupe does not know. */
+  readonly others?: Names
   /** If it returns false, the entire value is unknown. */
   readonly accepts?: (value: Readonly<Record<string, unknown>>) => boolean
 }
@@ -26,6 +28,8 @@ export interface ByType {
   readonly types: Readonly<Record<string, Place>>
   /** Types that providers document and that Troupe does not know. */
   readonly documented: Names
+  /** Types of the dialect itself that Troupe does not know. */
+  readonly others?: RegExp
   /** The type of an object without `type`. */
   readonly defaultType?: string
   /** Unknown types that deployments may ignore. */
@@ -41,6 +45,7 @@ export interface BodyFields extends Place {
 interface Options {
   readonly fields?: Place["fields"]
   readonly optional?: Readonly<Record<string, IsOptional>>
+  readonly others?: Names
   /** Fields that the schema checks and that only providers of the dialect use. */
   readonly without?: Names
 }
@@ -50,7 +55,7 @@ export const always: IsOptional = () => true
 /** A place with the fields of a schema. */
 export const placeOf = (
   schema: { readonly fields: object },
-  { fields = {}, optional = {}, without = [] }: Options = {}
+  { fields = {}, optional = {}, others, without = [] }: Options = {}
 ): Place => ({
   fields: {
     ...Object.fromEntries(
@@ -58,7 +63,8 @@ export const placeOf = (
     ),
     ...fields
   },
-  optional: { ...Object.fromEntries(without.map((name) => [name, never])), ...optional }
+  optional: { ...Object.fromEntries(without.map((name) => [name, never])), ...optional },
+  ...(others === undefined ? {} : { others })
 })
 
 const never: IsOptional = () => false

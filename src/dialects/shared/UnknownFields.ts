@@ -143,6 +143,7 @@ interface UnknownType {
   readonly type: string
   readonly known: Names
   readonly documented: Names
+  readonly others: RegExp | undefined
 }
 
 /** The unknown type of a value; for an image, that of its source. */
@@ -152,16 +153,37 @@ const unknownType = (source: Source, { path }: UnknownField): UnknownType | unde
   const { place, value } = found
   const type = typeOf(value)
   if (typeof type !== "string") return undefined
-  const typeAt = (path: Path, type: string, { documented, types }: ByType): UnknownType => ({
+  const typeAt = (path: Path, type: string, { documented, others, types }: ByType): UnknownType => ({
     path: [...path, "type"],
     type,
     known: Object.keys(types),
-    documented
+    documented,
+    others
   })
   if (placeFor(place, value) === undefined) return typeAt(path, type, place)
   const inner = isObject(value) ? typeOf(value["source"]) : undefined
   return typeof inner === "string" ? typeAt([...path, "source"], inner, AnthropicFieldNames.imageSources) : undefined
 }
+
+const hasOther = (place: Place, name: string): boolean =>
+  Object.hasOwn(place.fields, name) || (place.optional !== "all" && Object.hasOwn(place.optional, name)) ||
+  place.others?.includes(name) === true
+
+/** Whether the dialect has a field that Troupe does not know. */
+const isOfDialect = (source: Source, field: UnknownField): boolean => {
+  const { path } = field
+  const found = unknownType(source, field)
+  if (found !== undefined) return found.others?.test(found.type) === true
+  const name = path.at(-1)
+  if (typeof name !== "string") return false
+  const parent = tableAt(tableOf(source), source.body, path.slice(0, -1))
+  const place = parent && placeFor(parent.place, parent.value)
+  return place !== undefined && hasOther(place, name)
+}
+
+/** The fields that no deployment may ignore and that the dialect does not have. */
+export const foreignFields = (source: Source | undefined): ReadonlyArray<UnknownField> =>
+  requiredFields(source).filter((field) => !isOfDialect(source!, field))
 
 const nearestType = ({ documented, known, type }: UnknownType): string | undefined =>
   documented.includes(type) ? undefined : nearestName(type, [...known, ...documented])
@@ -179,10 +201,12 @@ export interface Unknown {
 
 const placeNameOf = (path: Path): string => path.filter((step) => typeof step === "string").join(".")
 
-/** The required fields, one for each place and type. */
-const distinct = (source: Source): ReadonlyArray<UnknownField> => {
+type UnknownFields = ReadonlyArray<UnknownField>
+
+/** Fields, one for each place and type. */
+const distinct = (source: Source, fields: UnknownFields = requiredFields(source)): UnknownFields => {
   const byName = new Map<string, UnknownField>()
-  for (const field of requiredFields(source)) {
+  for (const field of fields) {
     const type = typeOf(valueAt(source, field.path))
     const key = `${placeNameOf(field.path)} ${typeof type === "string" ? type : ""}`
     if (!byName.has(key)) byName.set(key, field)
@@ -209,9 +233,9 @@ const problemOf = (source: Source, field: UnknownField): Unknown | undefined => 
     : { path: formatPath(field.path), detail: `Unknown field. Did you mean ${name}?` }
 }
 
-/** The first field that is probably misspelt. */
-export const misspelt = (source: Source): Unknown | undefined => {
-  for (const field of distinct(source)) {
+/** The first field that is probably misspelt; default of all. */
+export const misspelt = (source: Source, fields?: UnknownFields): Unknown | undefined => {
+  for (const field of distinct(source, fields)) {
     const problem = problemOf(source, field)
     if (problem !== undefined) return problem
   }
@@ -222,11 +246,12 @@ export const misspelt = (source: Source): Unknown | undefined => {
  * The error if fields are not accepted: about a misspelt one first, else about the first.
  *
  * @param why why they are not accepted, for the message
+ * @param fields default all that no deployment may ignore
  */
-export const refused = (source: Source, why: string): Unknown => {
-  const found = misspelt(source)
+export const refused = (source: Source, why: string, fields?: UnknownFields): Unknown => {
+  const found = misspelt(source, fields)
   if (found !== undefined) return found
-  const [first, ...others] = distinct(source)
+  const [first, ...others] = distinct(source, fields)
   const type = unknownType(source, first!)
   if (type !== undefined && !type.documented.includes(type.type)) return typeProblem(type, undefined)
   const also = others.slice(0, 9).map(({ path }) => formatPath(path))

@@ -167,15 +167,15 @@ export class Accounts {
 
 const periods: ReadonlyArray<Period> = ["day", "week", "month", "total"]
 
-const describeSpent = ({ measure, most, spent }: BudgetAlert): string =>
-  measure === "usd" ? `${Money.format(spent)} of ${Money.format(most)} USD` : `${spent} of ${most} tokens`
+const describeShare = ({ measure, most }: BudgetAlert, share: number): string =>
+  measure === "usd" ? `${Money.format(share)} of ${Money.format(most)} USD` : `${share} of ${most} tokens`
 
-const alertText = (alert: BudgetAlert): string => {
-  const { cause, counter, rule } = alert
+export const alertText = (alert: BudgetAlert): string => {
+  const { cause, counter, most, rule, spent } = alert
   const what = "percent" in cause
-    ? `${cause.percent} % is spent`
-    : `less than ${cause.timesLastCost} times the last cost is left`
-  return `Budget ${rule} (${counter}): ${what}, ${describeSpent(alert)}.`
+    ? `${cause.percent} % is spent, ${describeShare(alert, spent)}`
+    : `less than ${cause.timesLastCost} times the last cost is left, ${describeShare(alert, Math.max(0, most - spent))}`
+  return `Budget ${rule} (${counter}): ${what}.`
 }
 
 const alerts = Metric.counter("llm_budget_alerts_total", {

@@ -37,16 +37,19 @@ export interface Configured {
   readonly limits: ReadonlyArray<Scoped<LimitRule>>
   readonly budgets: ReadonlyArray<Scoped<BudgetRule>>
   /** For callers with a key that has no limit of requests of its own; undefined, none. */
-  readonly defaultLimit: LimitRule | undefined
+  readonly defaultLimit: Scoped<LimitRule> | undefined
 }
 
 /** F3: 100 requests in an hour for each user and endpoint. */
-export const defaultLimit: LimitRule = {
-  id: "default",
-  name: "default",
-  by: ["tenant", "user", "endpoint"],
-  limits: { requestsPerHour: 100 },
-  mode: "enforced"
+export const defaultLimit: Scoped<LimitRule> = {
+  rule: {
+    id: "default",
+    name: "default",
+    by: ["tenant", "user", "endpoint"],
+    limits: { requestsPerHour: 100 },
+    mode: "enforced"
+  },
+  scope: {}
 }
 
 /** The rules that apply to a request. */
@@ -138,7 +141,9 @@ export class AdmissionRules {
   #of({ limits = {} }: Grant, own: Applied, subject: Subject): Applied {
     const configured = this.#configuredFor(subject)
     const { defaultLimit } = this.#configured
-    const byDefault = defaultLimit === undefined || limitsRequests(limits) ? [] : [defaultLimit]
+    const hasDefault = defaultLimit !== undefined && !limitsRequests(limits) &&
+      this.#covers(defaultLimit.scope, subject)
+    const byDefault = hasDefault ? [defaultLimit.rule] : []
     return {
       limits: [...own.limits, ...byDefault, ...configured.limits],
       budgets: [...own.budgets, ...configured.budgets]

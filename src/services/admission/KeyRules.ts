@@ -3,7 +3,7 @@ import { usdOf } from "../../domain/Money.ts"
 import type { VirtualKey } from "../keys/VirtualKey.ts"
 import type { Limits } from "../limits/RateWindows.ts"
 import type { Configured, Covers, Scope, Scoped } from "./AdmissionRules.ts"
-import { limitsRequests } from "./AdmissionRules.ts"
+import { defaultLimit, limitsRequests } from "./AdmissionRules.ts"
 import type { Dimension, Subject } from "./Subject.ts"
 
 /** What a rule allows. */
@@ -50,9 +50,11 @@ export const rulesOf = (
     allowed: Allowed
   ): KeyRule => ({ place, by, endpoints, models, isShadow: mode === "shadow", ...allowed })
   const isWithout = key.limits === undefined || !limitsRequests(key.limits)
+  const defaults = byDefault !== undefined && isWithout && applies(byDefault) ? [byDefault] : []
+  const defaultPlace = byDefault === defaultLimit ? "default" : "limits.default"
   return [
     ...(key.limits === undefined ? [] : [{ ...own, limits: key.limits }]),
-    ...(byDefault === undefined || !isWithout ? [] : [placed("default", byDefault, {}, { limits: byDefault.limits })]),
+    ...defaults.map(({ rule, scope }) => placed(defaultPlace, rule, scope, { limits: rule.limits })),
     ...limits.filter(applies).map(({ rule, scope }) =>
       placed(`limits.${rule.name}`, rule, scope, { limits: rule.limits })
     ),

@@ -11,7 +11,7 @@ import type { Identity } from "../../domain/Identity.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make } from "../../domain/InferenceError.ts"
 import { formatPath } from "../../domain/Problem.ts"
-import { requiredFields, withoutUnknownFields } from "../../domain/Source.ts"
+import { withoutFields } from "../../domain/Source.ts"
 import type { Operation } from "../observability/Metrics.ts"
 import type { GuardSettings } from "../settings/GuardSettings.ts"
 import { allRules } from "../settings/GuardSettings.ts"
@@ -92,13 +92,14 @@ type Known<R> = Result.Result<Pick<Admitted<R>, "dropped" | "request">, Inferenc
 /** The request without fields that its dialect does not have, or why it is refused. */
 const withKnownFields = <R extends AnyRequest>(mode: UnknownFieldMode, request: R): Known<R> => {
   const { source } = request
-  const unknown = mode === "pass" ? [] : requiredFields(source)
+  const unknown = mode === "pass" ? [] : UnknownFields.foreignFields(source)
   if (unknown.length === 0) return Result.succeed({ request, dropped: undefined })
   if (mode === "refuse") {
-    return Result.fail(make(new InvalidRequest({ ...UnknownFields.refused(source!, acceptsNone), inBody: true })))
+    const refused = UnknownFields.refused(source!, acceptsNone, unknown)
+    return Result.fail(make(new InvalidRequest({ ...refused, inBody: true })))
   }
   return Result.succeed({
-    request: { ...request, source: withoutUnknownFields(source!) },
+    request: { ...request, source: withoutFields(source!, unknown) },
     dropped: unknown.map(({ path }) => formatPath(path))
   })
 }

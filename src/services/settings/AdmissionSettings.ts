@@ -117,11 +117,19 @@ const budgetOf = (name: string, settings: typeof BudgetSettings.Type): Scoped<Bu
   }
 }
 
+/** The limit `default` counts as the one that it replaces does, unless it says otherwise. */
+const defaultOf = (settings: typeof Limits.Type[string] | undefined): Scoped<LimitRule> | undefined => {
+  if (settings === undefined) return defaultLimit
+  return settings === false ? undefined : limitOf("default", { by: defaultLimit.rule.by, ...settings })
+}
+
 /** The sections with their defaults. */
 export const admissionOf = ({ budgets = {}, ledger = {}, limits = {} }: Sections): AdmissionSettings => ({
-  limits: Object.entries(limits).flatMap(([name, limit]) => limit === false ? [] : [limitOf(name, limit)]),
+  limits: Object.entries(limits).flatMap(([name, limit]) =>
+    limit === false || name === "default" ? [] : [limitOf(name, limit)]
+  ),
   budgets: Object.entries(budgets).map(([name, budget]) => budgetOf(name, budget)),
-  defaultLimit: limits["default"] === undefined ? defaultLimit : undefined,
+  defaultLimit: defaultOf(limits["default"]),
   countsAll: ledger.anonymous === true
 })
 

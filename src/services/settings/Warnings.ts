@@ -33,7 +33,8 @@ const unmatched = (
   })
 
 const unmatchedIn = (settings: Resolved): ReadonlyArray<Problem> => {
-  const { admission: { budgets, limits }, keys } = settings
+  const { admission: { budgets, defaultLimit, limits: named }, keys } = settings
+  const limits = defaultLimit === undefined ? named : [defaultLimit, ...named]
   return [
     ...keys.flatMap(({ models, name }) => unmatched(settings, ["keys", name], models)),
     ...limits.flatMap(({ rule, scope }) => unmatched(settings, ["limits", rule.name], scope.models)),
@@ -44,6 +45,8 @@ const unmatchedIn = (settings: Resolved): ReadonlyArray<Problem> => {
 /** A budget in USD, and patterns of the models that it applies to. */
 interface UsdBudget {
   readonly path: Path
+  /** As a warning names it. */
+  readonly name: string
   readonly patterns: ReadonlyArray<string> | undefined
   readonly mode: BudgetRule["mode"]
 }
@@ -51,11 +54,21 @@ interface UsdBudget {
 const usdBudgetsOf = ({ admission, keys }: Resolved): ReadonlyArray<UsdBudget> => [
   ...keys.flatMap(({ budgets = [], models, name }) =>
     budgets.flatMap(({ usd }, index): ReadonlyArray<UsdBudget> =>
-      usd === undefined ? [] : [{ path: ["keys", name, "budgets", index], patterns: models, mode: "enforced" }]
+      usd === undefined ? [] : [{
+        path: ["keys", name, "budgets", index],
+        name: `a budget of the key ${name}`,
+        patterns: models,
+        mode: "enforced"
+      }]
     )
   ),
   ...admission.budgets.flatMap(({ rule, scope }): ReadonlyArray<UsdBudget> =>
-    rule.nano === undefined ? [] : [{ path: ["budgets", rule.name], patterns: scope.models, mode: rule.mode }]
+    rule.nano === undefined ? [] : [{
+      path: ["budgets", rule.name],
+      name: `the budget ${rule.name}`,
+      patterns: scope.models,
+      mode: rule.mode
+    }]
   )
 ]
 
@@ -71,10 +84,12 @@ const namesOf = (deployments: ReadonlyArray<Deployment>): string => {
 const unpriced = (settings: Resolved): ReadonlyArray<Problem> => {
   const deployments = settings.models.flatMap(({ deployments }) => deployments)
     .filter((deployment) => factsOf(deployment).price === undefined)
-  return usdBudgetsOf(settings).flatMap(({ mode, path, patterns }) => {
+  return usdBudgetsOf(settings).flatMap(({ mode, name, path, patterns }) => {
     const found = deployments.filter(({ model }) => isOneOf(model, patterns))
     if (found.length === 0) return []
-    const effect = mode === "enforced" ? "their requests are rejected" : "their costs do not count"
+    const effect = mode === "enforced"
+      ? `${name} rejects requests that may be sent there`
+      : `${name} does not count what is spent there`
     return [{
       path: formatPath([...path, "usd"]),
       expected: `The price of ${

@@ -1,8 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
+import { alertText } from "../../../src/services/admission/Accounts.ts"
 import type { Grant } from "../../../src/services/admission/AdmissionRules.ts"
 import { AdmissionRules } from "../../../src/services/admission/AdmissionRules.ts"
+import { rulesOf as keyRulesOf } from "../../../src/services/admission/KeyRules.ts"
 import type { Amount, Overspent, Reservation } from "../../../src/services/budgets/BudgetBook.ts"
 import { BudgetBook } from "../../../src/services/budgets/BudgetBook.ts"
+import type { VirtualKey } from "../../../src/services/keys/VirtualKey.ts"
 import { admissionOf, covers } from "../../../src/services/settings/AdmissionSettings.ts"
 
 const subjectOf = (keyId: string) => ({ key: keyId, user: keyId, tenant: "t", model: "m", endpoint: "chat" })
@@ -52,5 +55,66 @@ describe("the keys of a rule", () => {
     assert.deepStrictEqual(of("settings/annie", "annie"), [false, false])
     assert.deepStrictEqual(of("key_1"), [false, false])
     assert.deepStrictEqual(of(""), [false, false])
+  })
+})
+
+describe("the limit default", () => {
+  const limitsOf = (settings: Parameters<typeof admissionOf>[0], grant: Grant | undefined, model = "m") =>
+    new AdmissionRules(admissionOf(settings), covers).of(grant, { ...subjectOf(grant?.keyId ?? ""), model }).limits
+  const configured = { limits: { default: { requestsPerHour: 2 } } }
+  const few = { keyId: "k1", limits: { requestsPerMinute: 60 } }
+
+  it.each([{}, configured])("holds for keys that have no limit of requests of their own: %j", (settings) => {
+    const names = (grant: Grant | undefined) => limitsOf(settings, grant).map(({ name }) => name)
+    assert.deepStrictEqual(names({ keyId: "k1" }), ["default"])
+    assert.deepStrictEqual(names({ keyId: "k1", limits: { parallel: 4 } }), ["key", "default"])
+    assert.deepStrictEqual(names(few), ["key"])
+    assert.deepStrictEqual(names(undefined), [])
+  })
+
+  it("counts each user and endpoint, unless it says otherwise", () => {
+    assert.deepInclude(limitsOf(configured, { keyId: "k1" })[0], {
+      by: ["tenant", "user", "endpoint"],
+      limits: { requestsPerHour: 2 }
+    })
+    const shared = { limits: { default: { by: [], requestsPerHour: 2 } } }
+    assert.deepStrictEqual(limitsOf(shared, { keyId: "k1" })[0]?.by, [])
+  })
+
+  it("applies to the requests that it names", () => {
+    const scoped = { limits: { default: { models: ["big-*"], requestsPerHour: 2 } } } as const
+    assert.lengthOf(limitsOf(scoped, { keyId: "k1" }, "big-1"), 1)
+    assert.lengthOf(limitsOf(scoped, { keyId: "k1" }), 0)
+  })
+
+  it("is among the rules of a key only where it applies", () => {
+    const settings = admissionOf(configured)
+    const some: VirtualKey = { id: "k1", name: "ann", tenant: "t", origin: "store" }
+    assert.deepStrictEqual(keyRulesOf(settings, covers, some).map(({ place }) => place), ["limits.default"])
+    assert.deepStrictEqual(keyRulesOf(admissionOf({}), covers, some).map(({ place }) => place), ["default"])
+    assert.deepStrictEqual(
+      keyRulesOf(settings, covers, { ...some, limits: few.limits }).map(({ place }) => place),
+      ["key"]
+    )
+  })
+})
+
+describe("an alert of a budget", () => {
+  const alert = { rule: "team", counter: "all", measure: "tokens", most: 1000, spent: 150 } as const
+
+  it("names what is spent at a share, and what is left before the end", () => {
+    assert.strictEqual(
+      alertText({ ...alert, spent: 500, cause: { percent: 50 } }),
+      "Budget team (all): 50 % is spent, 500 of 1000 tokens."
+    )
+    assert.strictEqual(
+      alertText({ ...alert, cause: { timesLastCost: 10 } }),
+      "Budget team (all): less than 10 times the last cost is left, 850 of 1000 tokens."
+    )
+    assert.strictEqual(
+      alertText({ ...alert, measure: "usd", most: 2e9, spent: 1.5e9, cause: { timesLastCost: 10 } }),
+      "Budget team (all): less than 10 times the last cost is left, 0.5 of 2 USD."
+    )
+    assert.include(alertText({ ...alert, spent: 1100, cause: { timesLastCost: 10 } }), "left, 0 of 1000 tokens")
   })
 })

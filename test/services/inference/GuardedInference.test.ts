@@ -1,6 +1,7 @@
 /** The input policy around requests: what is rejected, redacted and restored, in every way to ask. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Metric, Stream } from "effect"
+import { Effect, Exit, Metric, Result, Stream } from "effect"
+import { decode as decodeChat } from "../../../src/dialects/openai/DecodeRequest.ts"
 import type { RuleModes } from "../../../src/domain/GuardRule.ts"
 import type { AnsweredBy, AnswerSink, Event, Request } from "../../../src/domain/Inference.ts"
 import type { Hooks } from "../../../src/services/guard/Hooks.ts"
@@ -283,7 +284,31 @@ describe("unknown fields", () => {
         assert.deepStrictEqual(answer.policy, { dropped: ["messages[0].mood", "tools[0]", "temprature"] })
         assert.deepStrictEqual(jobs[0]!.generation!.source, {
           dialect: "openai",
-          body: { messages: [{ role: "user", content: "Hello" }], n: 1 }
+          body: { messages: [{ role: "user", content: "Hello" }], n: 1 },
+          unknownFields: [{ path: ["n"], optional: true }]
         })
       })))
+
+  it.effect.each(["drop", "refuse"] as const)(
+    "%s does not concern fields of the caller's dialect",
+    (unknownFields) =>
+      run(
+        { guard: { unknownFields }, models: { a: [{ options: { provider: "openai" } }] } },
+        (jobs) =>
+          Effect.gen(function*() {
+            const decoded = decodeChat({
+              model: "a",
+              messages: [{ role: "user", content: [{ type: "text", text: "Hello" }, { type: "file", file: {} }] }],
+              reasoning_effort: "low",
+              store: true,
+              metadata: { team: "search" },
+              verbosity: "low"
+            })
+            const { source } = Result.getOrThrow(decoded).requests[0]
+            const answer = yield* Inference.use((inference) => inference.generate(ask("Hello", { source })))
+            assert.isUndefined(answer.policy)
+            assert.deepStrictEqual(jobs[0]!.generation!.source, source)
+          })
+      )
+  )
 })

@@ -31,11 +31,16 @@ describe("warnings", () => {
       warnings({
         models,
         keys: { ann: { key: "${KEY}", models: ["fake/*", "chta"] } },
-        limits: { few: { models: ["*"], parallel: 1 }, none: { models: ["small-*"], parallel: 1 } },
+        limits: {
+          default: { models: ["big-*"], requestsPerHour: 1 },
+          few: { models: ["*"], parallel: 1 },
+          none: { models: ["small-*"], parallel: 1 }
+        },
         budgets: { b: { models: ["chat", "fake/b"], period: "day", tokens: 1 } }
       }),
       [
         "keys.ann.models[1]: No configured model matches \"chta\". Did you mean chat?",
+        "limits.default.models[0]: No configured model matches \"big-*\"",
         "limits.none.models[0]: No configured model matches \"small-*\"",
         "budgets.b.models[1]: No configured model matches \"fake/b\". Did you mean fake/a?"
       ]
@@ -44,6 +49,7 @@ describe("warnings", () => {
 
   it("name the deployments of unknown price that a budget in USD applies to", () => {
     const unknown = "The price of chat#1 is unknown, so"
+    const there = "requests that may be sent there"
     const advice = "Set price: { input, output } of each deployment"
     assert.deepStrictEqual(
       warnings({
@@ -57,9 +63,9 @@ describe("warnings", () => {
         }
       }),
       [
-        `keys.ann.budgets[1].usd: ${unknown} their requests are rejected. ${advice}`,
-        `budgets.enforced.usd: ${unknown} their requests are rejected. ${advice}`,
-        `budgets.shadow.usd: ${unknown} their costs do not count. ${advice}`
+        `keys.ann.budgets[1].usd: ${unknown} a budget of the key ann rejects ${there}. ${advice}`,
+        `budgets.enforced.usd: ${unknown} the budget enforced rejects ${there}. ${advice}`,
+        `budgets.shadow.usd: ${unknown} the budget shadow does not count what is spent there. ${advice}`
       ]
     )
   })
