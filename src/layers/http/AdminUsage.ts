@@ -1,5 +1,6 @@
 /** Handlers for an operator: what was used, and what is left of budgets, from the ledger. */
-import { Clock, Effect, Result } from "effect"
+import type { Cause } from "effect"
+import { Clock, Duration, Effect, Result } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import type { SqlError } from "effect/sql/SqlError"
@@ -32,12 +33,24 @@ const isCsv = (format: string | undefined, accept = "") =>
 
 const csvHeaders = { "content-disposition": "attachment; filename=\"usage.csv\"" }
 
-const unreadable = (error: SqlError) =>
-  respondError(OpenAiEncodeError.make(`The database cannot be read: ${summaryOf(error)}.`, {
-    status: 503,
-    type: "server_error",
-    code: "storage_failed"
-  }))
+/** How long the database may take to answer. */
+const readLimit = Duration.seconds(30)
+
+/** The rows that wait for it are not waited for longer than this. */
+const flushLimit = Duration.seconds(5)
+
+const slow = `it has not answered within ${Duration.toSeconds(readLimit)} s`
+
+const flushed = ({ flush }: Ledger["Service"]) => Effect.timeoutOption(flush, flushLimit)
+
+const unreadable = (error: Cause.TimeoutError | SqlError) =>
+  respondError(
+    OpenAiEncodeError.make(`The database cannot be read: ${error._tag === "SqlError" ? summaryOf(error) : slow}.`, {
+      status: 503,
+      type: "server_error",
+      code: "storage_failed"
+    })
+  )
 
 const usage = (ledger: Ledger["Service"]) =>
   Effect.fnUntraced(function*({ format, ...selection }: UsageSelection & { readonly format?: string }) {
@@ -47,7 +60,7 @@ const usage = (ledger: Ledger["Service"]) =>
     const query = yield* Effect.fromResult(
       Result.mapError(queryOf(selection), ({ expected, path }) => wrong(path, expected))
     )
-    return yield* Effect.match(ledger.usage(query), {
+    return yield* Effect.match(Effect.timeout(Effect.andThen(flushed(ledger), ledger.usage(query)), readLimit), {
       onSuccess: (usage) =>
         asCsv
           ? HttpServerResponse.text(toCsv(query.by, usage), { contentType: "text/csv", headers: csvHeaders })
@@ -59,7 +72,7 @@ const usage = (ledger: Ledger["Service"]) =>
 const statesOf = Effect.fnUntraced(function*(ledger: Ledger["Service"], keys: VirtualKeys["Service"]) {
   const { admission } = yield* Settings
   const now = yield* Clock.currentTimeMillis
-  yield* ledger.flush
+  yield* flushed(ledger)
   const since = (period: Period) => ledger.spentSince(beginOf(period, now))
   const spentIn = yield* Effect.all({
     day: since("day"),
@@ -86,10 +99,13 @@ export const layer = HttpApiBuilder.group(
     const guarded = yield* AdminGuard.make
     const keys = yield* VirtualKeys
     const settings = yield* Settings
-    const budgets = Effect.match(Effect.provideService(statesOf(ledger, keys), Settings, settings), {
-      onSuccess: (budgets) => HttpServerResponse.jsonUnsafe({ budgets }),
-      onFailure: unreadable
-    })
+    const budgets = Effect.match(
+      Effect.timeout(Effect.provideService(statesOf(ledger, keys), Settings, settings), readLimit),
+      {
+        onSuccess: (budgets) => HttpServerResponse.jsonUnsafe({ budgets }),
+        onFailure: unreadable
+      }
+    )
     return handlers.handleRaw("usage", ({ query }) => guarded(find(query)))
       .handleRaw("budgets", () => guarded(budgets))
   })

@@ -12,6 +12,7 @@ export class Ledger extends Context.Service<Ledger, {
   readonly add: (row: LedgerRow) => void
   /** Waits until the rows that were added are written. */
   readonly flush: Effect.Effect<void>
+  /** Of the rows that are written. */
   readonly usage: (query: UsageQuery) => Effect.Effect<ReadonlyArray<UsageSum>, SqlError>
   /** @param from ms since 1970 */
   readonly spentSince: (from: number) => Effect.Effect<ReadonlyArray<Spent>, SqlError>
@@ -40,7 +41,7 @@ export const layer = Layer.effect(
         rows.add(row)
       },
       flush: rows.flush,
-      usage: (query) => Effect.andThen(rows.flush, store.usage(query)),
+      usage: store.usage,
       spentSince: store.spentSince
     })
   })

@@ -59,7 +59,10 @@ export class WriteBehind<Row> {
   readonly #options: Required<Options<Row>>
   readonly #context: Context.Context<never>
   readonly #filled = Latch.makeUnsafe()
-  readonly #closing = Deferred.makeUnsafe<void>()
+  /** The pause before the next attempt. */
+  #pausing = Deferred.makeUnsafe<void>()
+  /** Done when the next attempt fails. */
+  #failing = Deferred.makeUnsafe<void>()
   #waiting: Array<Pending<Row>> = []
   #isClosing = false
   #lost = 0
@@ -97,13 +100,14 @@ export class WriteBehind<Row> {
     })
   }
 
-  /** Waits until the rows that have been added are written, or the next attempt has failed. */
+  /** Waits until the rows that have been added are written, or the next attempt has failed. It is made at once after a failure. */
   readonly flush: Effect.Effect<void> = Effect.suspend(() => {
     const last = this.#waiting.at(-1)
     if (last === undefined) return Effect.void
     const committed = last.committed ?? Deferred.makeUnsafe<void, StorageError>()
     this.#waiting[this.#waiting.length - 1] = { row: last.row, committed }
-    return Effect.ignore(Deferred.await(committed))
+    Deferred.doneUnsafe(this.#pausing, Exit.void)
+    return Effect.raceFirst(Effect.ignore(Deferred.await(committed)), Deferred.await(this.#failing))
   })
 
   /** Writes until `close`, and then what remains. */
@@ -121,7 +125,7 @@ export class WriteBehind<Row> {
   /** Ends `run` when the remaining rows are written or the database fails. */
   close(): void {
     this.#isClosing = true
-    Deferred.doneUnsafe(this.#closing, Exit.void)
+    Deferred.doneUnsafe(this.#pausing, Exit.void)
     this.#filled.openUnsafe()
   }
 
@@ -224,6 +228,9 @@ export class WriteBehind<Row> {
     const { longestPauseMs, pauseMs } = Defaults.writeBehind
     const pause = Math.min(pauseMs * 2 ** this.#failures, longestPauseMs)
     const isFirst = this.#failures++ === 0
+    const pausing = this.#pausing = Deferred.makeUnsafe()
+    Deferred.doneUnsafe(this.#failing, Exit.void)
+    this.#failing = Deferred.makeUnsafe()
     const logged = isFirst
       ? Effect.logError(
         `${name} cannot be written: ${summaryOf(error)}. Requests go on. Up to ${rowsText(this.#options.capacity)} ` +
@@ -231,7 +238,7 @@ export class WriteBehind<Row> {
       )
       : Effect.void
     return logged.pipe(
-      Effect.andThen(Effect.timeoutOption(Deferred.await(this.#closing), pause)),
+      Effect.andThen(Effect.timeoutOption(Deferred.await(pausing), pause)),
       Effect.as(true)
     )
   }

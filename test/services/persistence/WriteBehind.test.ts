@@ -116,6 +116,26 @@ describe("rows that are written behind", () => {
       })
     ))
 
+  it.effect("are not waited for beyond the next attempt, which is made at once", () =>
+    withRows((rows, database) =>
+      Effect.gen(function*() {
+        database.isFull = true
+        rows.add(1)
+        const flushed = yield* Effect.forkChild(rows.flush)
+        yield* TestClock.adjust(5)
+        yield* Fiber.join(flushed)
+        yield* TestClock.adjust("1 minute")
+        const again = yield* Effect.forkChild(rows.flush)
+        yield* TestClock.adjust(5)
+        yield* Fiber.join(again)
+        database.isFull = false
+        const last = yield* Effect.forkChild(rows.flush)
+        yield* TestClock.adjust(5)
+        yield* Fiber.join(last)
+        assert.deepStrictEqual(database.groups, [[1]])
+      })
+    ))
+
   it.effect("are lost by name if the database still fails at the end", () =>
     Effect.gen(function*() {
       const { database, log } = yield* withRows((rows, database) =>
