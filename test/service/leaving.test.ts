@@ -8,13 +8,16 @@ import type { Service } from "../support/Service.ts"
 import { startService, until } from "../support/Service.ts"
 import { wires } from "../support/Wires.ts"
 
-const { pieces } = wires.openai
+const { begun, pieces } = wires.openai
+/** Fills the sockets between the provider and a caller soon. */
+const large = pieces[1]!.replace(begun, "x".repeat(64 * 1024))
 const stall: Play = { pieces, fault: { kind: "stall", after: 2 } }
 const plays: Readonly<Record<string, Play>> = {
   silent: { silent: "stall", pieces: [] },
   stall,
   buffered: stall,
   flood: { pieces: [...pieces.slice(0, 2), pieces[1]!], fault: { kind: "flood", after: 2 } },
+  unread: { pieces: [pieces[0]!, large], fault: { kind: "flood", after: 2 } },
   trickle: { pieces: [": ping\n\n"], fault: { kind: "trickle", after: 0 } },
   often: stall,
   "one piece": {
@@ -28,7 +31,7 @@ const plays: Readonly<Record<string, Play>> = {
 }
 
 /** The number of requests that each provider leaves unanswered; later ones are answered. */
-const mostLeft: Readonly<Record<string, number>> = { narrow: 1, often: 6 }
+const mostLeft: Readonly<Record<string, number>> = { narrow: 1, unread: 1, often: 6 }
 
 let provider: FaultServer
 let service: Service
@@ -53,7 +56,7 @@ beforeAll(async () => {
       stream: name !== "one piece",
       maxResponseBytes: "1 GiB",
       timeouts: { firstByte: "1 hour", firstToken: "1 hour", stall: "1 hour", total: "1 hour" },
-      ...(name === "narrow" ? { maxConcurrent: 1 } : {})
+      ...(name === "narrow" || name === "unread" ? { maxConcurrent: 1 } : {})
     }]
   })
   service = await startService(JSON.stringify({
@@ -102,7 +105,7 @@ const endedOf = async (model: string): Promise<number> => {
 
 const deploymentOf = async (model: string) => {
   const { deployments } = await (await fetch(`${service.admin}/admin/deployments`)).json() as {
-    readonly deployments: ReadonlyArray<{ readonly model: string; readonly queued: number; readonly active: number }>
+    readonly deployments: ReadonlyArray<{ readonly model: string; readonly queued: number; readonly running: number }>
   }
   return deployments.find((one) => one.model === model)!
 }
@@ -129,6 +132,17 @@ describe("a caller that disconnects", () => {
       assert.lengthOf(requestsTo(model), 1)
     })
   }
+
+  it("closes the provider's socket and releases the engine slot after it has stopped reading", async () => {
+    const { leave, response } = ask("unread")
+    const index = await requestTo("unread")
+    await (await response).body!.getReader().read()
+    await provider.blocked(index)
+    leave()
+    await provider.left(index)
+    assert.include(await (await ask("unread").response).text(), "[DONE]")
+    await until(async () => (await deploymentOf("unread")).running === 0 || undefined)
+  })
 
   it("counts as no failure, however often it happens in the middle of a stream", async () => {
     for (let call = 1; call <= 6; call++) {
