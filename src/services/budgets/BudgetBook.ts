@@ -280,11 +280,17 @@ export class Reservation {
     if (this.#isEnded) throw new Error("The reservation has ended.")
     for (const counter of this.#counters) {
       const overspent = counter.rule.mode === "enforced" ? counter.overspent(more, now) : undefined
-      if (overspent !== undefined) return overspent
+      if (overspent !== undefined) return this.#withoutHeld(overspent)
     }
     for (const counter of this.#counters) counter.reserve(more)
     this.#held = { nano: this.#held.nano + more.nano, tokens: this.#held.tokens + more.tokens }
     return undefined
+  }
+
+  /** What others have reserved, and all that another attempt needs. */
+  #withoutHeld(overspent: Overspent): Overspent {
+    const held = overspent.measure === "usd" ? this.#held.nano : this.#held.tokens
+    return { ...overspent, reserved: overspent.reserved - held, needed: overspent.needed + held }
   }
 
   /** Refunds what was not used; further calls do nothing. */

@@ -267,8 +267,23 @@ const classifyIn = ({ cutBy }: State, reason: Reason): FailureClass =>
     ? { ...classify(reason), next: "ordinary" }
     : classify(reason)
 
+/** Whether the request's own budgets refused an attempt, which did not run. */
+const isUnpaid = (reason: Reason): boolean =>
+  reason._tag === "BudgetExceeded" || (reason._tag === "Overloaded" && reason.budgets !== undefined)
+
+/** An attempt that did not run. Those before it say why the request failed; one beside it may still answer. */
+const unpaid = (state: State, attempt: number): Step => {
+  const running = state.running.filter((one) => one.attempt !== attempt)
+  if (running.length > 0) return { state: { ...state, running }, actions: [] }
+  return fail(
+    { ...state, running, started: state.started - 1 },
+    reported(state.failures, state.failures.at(-1)!.reason)
+  )
+}
+
 const failed = (state: State, event: Extract<Event, { type: "failed" }>, view: View): Step => {
   const { attempt, reason } = event
+  if (isUnpaid(reason) && state.failures.length > 0) return unpaid(state, attempt)
   const deployment = deploymentOf(state, attempt)
   const noted = recordFailure(state, event, deployment)
   const failure = classifyIn(state, reason)

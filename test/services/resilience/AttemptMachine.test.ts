@@ -91,6 +91,32 @@ describe("Attempts", () => {
       assert.strictEqual(reason._tag, "EngineFailed")
     })
 
+    it("is reported in preference to a budget that has no room for another attempt, which does not count", () => {
+      const spent = () =>
+        new InferenceError.BudgetExceeded({
+          counter: "tenant t",
+          period: "day",
+          measure: "tokens",
+          most: 500,
+          spent: 300,
+          reserved: 0,
+          needed: 210
+        })
+      const unknown = () => new InferenceError.Overloaded({ retryAfterMs: 1_000, budgets: "unknown" })
+      for (const refusal of [spent, unknown]) {
+        const ofAttempts = (log: Log) => {
+          const { attempts, reason, started } = failureOf(log)
+          return [reason._tag, attempts.map((one) => one.reason._tag), started]
+        }
+        const retried = run(plan({ ordinary: [a] }), { deployments: { a: script(fails(network), fails(refusal)) } })
+        assert.deepStrictEqual(ofAttempts(retried), ["UpstreamFailed", ["UpstreamFailed"], 1])
+        const moved = run(plan(both), { deployments: { a: script(fails(failed)), b: script(fails(refusal)) } })
+        assert.deepStrictEqual(ofAttempts(moved), ["EngineFailed", ["EngineFailed"], 1])
+      }
+      const first = run(plan({ ordinary: [a] }), { deployments: { a: script(fails(spent)) } })
+      assert.strictEqual(failureOf(first).reason._tag, "BudgetExceeded")
+    })
+
     it("is reported in preference to a rejection", () => {
       const closed = { outcomes: [answers], closed: [{ from: 3, to: 100_000 }] }
       const log = run(plan(both, { retries: 1 }), { deployments: { a: script(fails(network, 2)), b: closed } })
