@@ -137,6 +137,22 @@ onEachDatabase("virtual keys", (it) => {
       })
     ))
 
+  it("have no name that a path or an id is read from", (database) =>
+    inProcess(
+      database,
+      Effect.gen(function*() {
+        const keys = yield* VirtualKeys.VirtualKeys
+        const { key } = yield* keys.create({ name: "app" })
+        for (const name of ["settings/team", "a/b", "/", ".", "..", key.id]) {
+          assert.strictEqual(yield* codeOf(keys.create({ name })), "key_name", name)
+        }
+        for (const name of ["...", "a.b", "settings", "key_app"]) {
+          assert.strictEqual((yield* keys.create({ name })).key.name, name)
+        }
+      }),
+      { declared: [{ name: "team", secret: "a-secret-of-the-file" }] }
+    ))
+
   it("of the configuration cannot be changed, and their names are taken", (database) =>
     inProcess(
       database,

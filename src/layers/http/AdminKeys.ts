@@ -16,6 +16,7 @@ import { parse } from "./RequestBody.ts"
 
 const statuses: Readonly<Record<KeyError["code"], number>> = {
   key_not_found: 404,
+  key_name: 400,
   key_exists: 409,
   key_declared: 409,
   key_revoked: 409,

@@ -25,6 +25,12 @@ export const nameExpected = "1 to 100 printable characters of ASCII"
 
 export const isName = (text: string): boolean => namePattern.test(text)
 
+/** The parts of a path that are not names, and the ids of keys. */
+const notOwnNames = /\/|^\.{1,2}$|^key_[0-9A-Za-z]{12}$/
+
+/** Whether a key of this name is found by it alone, as a part of a path, too: no id of a key is like it. */
+export const isOwnName = (name: string): boolean => !notOwnNames.test(name)
+
 /** The name of a key, a tenant or a user. */
 export const Name = Schema.String.check(Schema.isPattern(namePattern, { message: `Expected ${nameExpected}` }))
 

@@ -18,12 +18,12 @@ import { nearestName } from "../../domain/NearestName.ts"
 import type { Refusal } from "./KeyIndex.ts"
 import { KeyIndex } from "./KeyIndex.ts"
 import type { Grant, StoredKey, VirtualKey } from "./VirtualKey.ts"
-import { beginningOf, makeId, makeSecret, secretBytes } from "./VirtualKey.ts"
+import { beginningOf, isOwnName, makeId, makeSecret, secretBytes } from "./VirtualKey.ts"
 import { VirtualKeyStore } from "./VirtualKeyStore.ts"
 
 /** Why a key could not be changed. */
 export class KeyError extends Schema.TaggedError<KeyError>()("KeyError", {
-  code: Schema.Literals(["key_not_found", "key_exists", "key_declared", "key_revoked", "storage_failed"]),
+  code: Schema.Literals(["key_not_found", "key_name", "key_exists", "key_declared", "key_revoked", "storage_failed"]),
   message: Schema.String
 }) {}
 
@@ -102,6 +102,16 @@ const isDeclared = (key: VirtualKey) =>
     message: `The key ${key.name} is declared in troupe.yaml. Change it there, and restart the service.`
   })
 
+const isAmbiguous = (name: string) =>
+  new KeyError({
+    code: "key_name",
+    message:
+      `A key cannot be named ${
+        JSON.stringify(name)
+      }: a name has no "/", is not "." or "..", and is not like the id of a ` +
+      "key. Choose another name."
+  })
+
 const isRevoked = (key: VirtualKey) =>
   new KeyError({ code: "key_revoked", message: `The key ${key.name} has been revoked. Create another one.` })
 
@@ -178,6 +188,7 @@ class Ring {
 
   create(grant: Grant): Effect.Effect<Issued, KeyError> {
     return Effect.gen({ self: this }, function*() {
+      if (!isOwnName(grant.name)) return yield* isAmbiguous(grant.name)
       const taken = new KeyError({
         code: "key_exists",
         message: `A key named ${JSON.stringify(grant.name)} exists. Choose another name, or rotate or revoke that key.`
