@@ -165,7 +165,7 @@ class CachedChat {
     const { found, request } = asked
     const { key } = found
     // Another virtual key has other limits and budgets.
-    const id = `${key} ${request.priority ?? "normal"} ${request.identity?.keyId ?? ""}`
+    const id = `${key} ${request.identity?.keyId ?? ""}`
     const running = found.joins ? this.#calls.get(id) : undefined
     if (running !== undefined) {
       const use: CacheUse = { result: "hit", tier: "flight", ageMs: 0, key }

@@ -283,6 +283,16 @@ describe("requests for the same at the same time", () => {
       )
   )
 
+  it.effect("share a call whatever their priority", () =>
+    run(slow, (jobs) =>
+      Effect.gen(function*() {
+        const requests: ReadonlyArray<Request> = [hello, { ...hello, priority: "low" }, { ...hello, priority: "high" }]
+        const fibers = yield* Effect.forEach(requests, (request) => Effect.forkChild(ways.generate(request)))
+        yield* TestClock.adjust("1 second")
+        yield* Effect.forEach(fibers, Fiber.join)
+        assert.lengthOf(jobs, 1)
+      })))
+
   it.effect("do not share a call that one of them must not", () =>
     run(slow, (jobs) =>
       Effect.gen(function*() {
@@ -291,7 +301,7 @@ describe("requests for the same at the same time", () => {
           { ...hello, cache: { noStore: true } },
           { ...hello, cache: { noCache: true } },
           { ...hello, tenant: "two" },
-          { ...hello, priority: "low" }
+          { ...hello, identity: { keyId: "two", tenant: "", isAdmin: false, setsTenant: false } }
         ]
         const fibers = yield* Effect.forEach(requests, (request) => Effect.forkChild(ways.generate(request)))
         yield* TestClock.adjust("1 second")
