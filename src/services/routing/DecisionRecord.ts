@@ -42,7 +42,7 @@ export const Decision = Schema.Struct({
   spilled: Schema.optionalKey(Schema.Array(Schema.String)),
   /** ms until the first deployment that is excluded for a time may be called. */
   retryAfterMs: Schema.optionalKey(Schema.Finite),
-  /** Why the configured fallback models are not used. */
+  /** Why configured fallback models, or some that the request names, are not used. */
   fallbacksUnused: Schema.optionalKey(Schema.String),
   /** Required capabilities that exclude every deployment, where nothing else does: the request is invalid. */
   missing: Schema.optionalKey(Schema.Array(Schema.String))

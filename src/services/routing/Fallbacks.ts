@@ -14,6 +14,7 @@ import * as CachedResponses from "../cache/CachedResponses.ts"
 import type { Registry } from "../models/Registry.ts"
 import type { Decision } from "./DecisionRecord.ts"
 import { cachedResponses } from "./DecisionRecord.ts"
+import type { Withheld } from "./FieldPolicy.ts"
 import type { Route } from "./Route.ts"
 import { invalidOption } from "./Route.ts"
 
@@ -22,6 +23,8 @@ export interface Decided {
   readonly decision: Decision
   /** The eligible deployments, in order. */
   readonly deployments: ReadonlyArray<Deployment>
+  /** Set where fields that Troupe does not know exclude the whole model. */
+  readonly withheld: Withheld | undefined
 }
 
 /** Finds and decides for models by their names. */
@@ -34,9 +37,19 @@ export interface FallbackModels {
 export interface Fallbacks extends Pick<Route, "fallbacks" | "cached"> {
   /** Of the models for any failure. */
   readonly decisions: ReadonlyArray<Decision>
+  /** The first model that fields exclude as a whole. */
+  readonly withheld: Withheld | undefined
+  /** Of those for any failure, the first with deployments that accept the fields, else the first. */
+  readonly refused: Withheld | undefined
 }
 
-export const none: Fallbacks = { fallbacks: { ordinary: [], context: [], content: [] }, cached: false, decisions: [] }
+export const none: Fallbacks = {
+  fallbacks: { ordinary: [], context: [], content: [] },
+  cached: false,
+  decisions: [],
+  withheld: undefined,
+  refused: undefined
+}
 
 /** In the order of the models; the result of a model that does not exist is its error. */
 const decideAll = (
@@ -66,6 +79,31 @@ const unknownName = ({ find }: FallbackModels, names: ReadonlyArray<string>): In
 const deploymentsOf = (decided: ReadonlyArray<Decided>): ReadonlyArray<Deployment> =>
   decided.flatMap(({ deployments }) => deployments)
 
+const withheldIn = (decided: ReadonlyArray<Decided>): ReadonlyArray<Withheld> =>
+  decided.flatMap(({ withheld }) => withheld ?? [])
+
+/** Without the models after one that is withheld. */
+const beforeWithheld = (decided: ReadonlyArray<Decided>): ReadonlyArray<Decided> => {
+  const first = decided.findIndex(({ withheld }) => withheld !== undefined)
+  return first < 0 ? decided : decided.slice(0, first)
+}
+
+interface Lists {
+  readonly ordinary: ReadonlyArray<Decided>
+  readonly context: ReadonlyArray<Decided>
+  readonly content: ReadonlyArray<Decided>
+}
+
+/** Configured models for a prompt that is too long come before the ordinary ones. */
+const reachable = ({ content, context, ordinary }: Lists, isRequested: boolean): Fallbacks["fallbacks"] => {
+  const reached = withheldIn(context).length === 0 ? beforeWithheld(ordinary) : []
+  return {
+    ordinary: deploymentsOf(isRequested ? ordinary : reached),
+    context: deploymentsOf(beforeWithheld(context)),
+    content: deploymentsOf(beforeWithheld(content))
+  }
+}
+
 /**
  * The fallbacks of these models.
  *
@@ -92,14 +130,15 @@ export const of = (
       context: decideAll(models, configured.context),
       content: decideAll(models, configured.content)
     }),
-    ({ content, context, ordinary }) => ({
-      cached,
-      decisions: ordinary.map(({ decision }) => decision),
-      fallbacks: {
-        ordinary: deploymentsOf(ordinary),
-        context: deploymentsOf(context),
-        content: deploymentsOf(content)
+    (lists) => {
+      const withheld = withheldIn(lists.ordinary)
+      return {
+        cached,
+        decisions: lists.ordinary.map(({ decision }) => decision),
+        withheld: withheld[0] ?? withheldIn([...lists.context, ...lists.content])[0],
+        refused: withheld.find(({ isAccepted }) => isAccepted) ?? withheld[0],
+        fallbacks: reachable(lists, requested !== undefined)
       }
-    })
+    }
   )
 }

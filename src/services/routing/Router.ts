@@ -11,7 +11,6 @@
  * Clock and random numbers are the services of where the layer is built: seeds and `TestClock` belong around the layer.
  */
 import { Clock, Context, Duration, Effect, Layer, Random, Result, Stream } from "effect"
-import * as UnknownFields from "../../dialects/shared/UnknownFields.ts"
 import * as Capability from "../../domain/Capability.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
@@ -20,7 +19,6 @@ import { prepare } from "../../domain/DeploymentFacts.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import { maxSeed } from "../../domain/Inference.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
-import { InvalidRequest, make as makeError } from "../../domain/InferenceError.ts"
 import * as Measurement from "../../domain/Measurement.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
@@ -28,6 +26,7 @@ import type { Policy, Routing } from "../../domain/RoutingPolicy.ts"
 import { policyFor, routingOf } from "../../domain/RoutingPolicy.ts"
 import type { Moment, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import { boundToModel } from "../../domain/RoutingRequest.ts"
+import type { Capability as FieldsCapability } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
 import { capabilitiesOf } from "../engines/EngineKinds.ts"
 import { Breaker } from "../health/Breaker.ts"
@@ -38,6 +37,7 @@ import { Settings } from "../settings/Settings.ts"
 import type { Decision } from "./DecisionRecord.ts"
 import { factsOf, windowsInFiles } from "./DeploymentFacts.ts"
 import * as Fallbacks from "./Fallbacks.ts"
+import * as FieldPolicy from "./FieldPolicy.ts"
 import { beginnings, cacheOwnerOf, PrefixIndex } from "./PrefixIndex.ts"
 import type { Route } from "./Route.ts"
 import { invalidOption, joinDecisions } from "./Route.ts"
@@ -173,8 +173,16 @@ interface Inquiry {
   readonly request: RoutingRequest
   readonly moment: Moment
   readonly prefix: ReadonlyArray<number> | undefined
+  /** The capability to take the request's fields that Troupe does not know, if it has any. */
+  readonly fields: FieldsCapability | undefined
   /** Only deployments with a half-open circuit can take the request. */
   readonly alone: boolean
+}
+
+const fieldsOf = ({ capabilities, source }: RoutingRequest): FieldsCapability | undefined => {
+  if (source === undefined) return undefined
+  const fields = `${source.dialect} fields` as const
+  return capabilities.includes(fields) ? fields : undefined
 }
 
 const decide = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): Decision => {
@@ -206,6 +214,19 @@ const configuredFallbacks = (parts: Parts, model: Model): Routing["fallbacks"] =
 const hasFallbacks = ({ content, context, ordinary }: Routing["fallbacks"]): boolean =>
   ordinary.length + context.length + content.length > 0
 
+const reachOf = (parts: Parts, model: Model, policy: Policy, request: RoutingRequest, fields: FieldsCapability) =>
+  FieldPolicy.reachOf(model, parts.tables.of(model), fields, request, policy.selection)
+
+const mayUseConfigured = (
+  parts: Parts,
+  model: Model,
+  policy: Policy,
+  { fields, request }: Inquiry
+): Outcome<boolean> =>
+  fields === undefined
+    ? Result.succeed(true)
+    : FieldPolicy.mayUseConfigured(reachOf(parts, model, policy, request, fields), request, parts.passesFields)
+
 /** Deployments that the request lists are those of the requested model. */
 const decideFallback = (parts: Parts, inquiry: Inquiry) => {
   const route = inquiry.request.route && { ...inquiry.request.route, deployments: undefined, except: undefined }
@@ -213,7 +234,11 @@ const decideFallback = (parts: Parts, inquiry: Inquiry) => {
     const request = { ...inquiry.request, model: name, route }
     const { policy } = model.routing ?? parts.defaultRouting
     const decision = decide(parts, model, policy, { ...inquiry, request })
-    return { decision, deployments: listed(model, decision) }
+    const { fields } = inquiry
+    const reach = fields && !parts.passesFields ? reachOf(parts, model, policy, request, fields) : undefined
+    return fields !== undefined && reach?.excludesLocal === true
+      ? { decision: FieldPolicy.withhold(decision, fields), deployments: [], withheld: { ...reach, model: name } }
+      : { decision, deployments: listed(model, decision), withheld: undefined }
   }
 }
 
@@ -234,81 +259,49 @@ const fallbacksOf = (
   return Fallbacks.of(models, configured, requested)
 }
 
-const leavesMachine = (model: string): string =>
-  `The deployments of "${model}" on this machine do not accept this field, and it must not send the prompt to another one. ` +
-  "To send it there, list deployments in troupe.deployments."
-
-/** A model's own deployments for a request with fields that Troupe does not know. */
-interface OwnForFields {
-  /** Whether some accept the fields. */
-  readonly isAccepted: boolean
-  /** Those on this machine, which do not. */
-  readonly local: ReadonlyArray<Selection.Selected>
-}
-
-/**
- * Why fields that Troupe does not know must not choose the host: a field that is probably misspelt, and one that excludes
- * all deployments on this machine of a model that has others, where one could take the request without it.
- */
-const misleading = (
-  { passesFields }: Parts,
-  { isAccepted, local }: OwnForFields,
-  { model, route, source }: RoutingRequest
-): UnknownFields.Unknown | undefined => {
-  if (isAccepted && !passesFields && local.some(({ takesOthers }) => takesOthers)) {
-    return UnknownFields.refused(source!, leavesMachine(model))
-  }
-  return isAccepted || route?.fallbacks !== undefined ? UnknownFields.misspelt(source!) : undefined
-}
-
-/**
- * Whether configured fallbacks may be used. Fields that Troupe does not know must not send a prompt to a host that would not
- * get it without them: where they exclude all of the model's own deployments, or one on this machine, only fallbacks that
- * the request itself names are used.
- */
-const mayUseConfigured = (parts: Parts, model: Model, policy: Policy, request: RoutingRequest): Outcome<boolean> => {
-  const { source } = request
-  const capability = source && request.capabilities.find((one) => one === `${source.dialect} fields`)
-  if (capability === undefined) return Result.succeed(true)
-  const own = Selection.selected(parts.tables.of(model), capability, request, policy.selection)
-  const without = own.filter(({ has }) => !has)
-  if (without.length === 0) return Result.succeed(true)
-  const isAccepted = without.length < own.length
-  const local = without.filter(({ index }) => model.deployments[index]!.options.engine !== "remote")
-  const problem = misleading(parts, { isAccepted, local }, request)
-  return problem === undefined
-    ? Result.succeed(isAccepted && local.length === 0)
-    : Result.fail(makeError(new InvalidRequest({ ...problem, inBody: true })))
-}
-
 /** Why configured fallbacks are not used, if there are any. */
-const withheld = (parts: Parts, model: Model, { capabilities, route }: RoutingRequest, usesConfigured: boolean) => {
+const unusedOf = (parts: Parts, model: Model, { capabilities, route }: RoutingRequest, usesConfigured: boolean) => {
   if (route?.fallbacks !== undefined || !hasFallbacks(configuredFallbacks(parts, model))) return undefined
   if (!usesConfigured) return "the request has fields that Troupe does not know"
   const results = boundToModel({ capabilities })
   return results && `the ${results} of another model differ; a request may name fallbacks`
 }
 
+/** The deployments that come first, and the decision about them. */
+const firstOf = (model: Model, decision: Decision, { decisions, fallbacks }: Fallbacks.Fallbacks) => {
+  const own = listed(model, decision)
+  if (own.length > 0) return { deployments: own, fallbacks, decision }
+  // Where none of its own can take the request, the fallbacks come first.
+  const { ordinary } = fallbacks
+  return {
+    deployments: ordinary,
+    fallbacks: { ...fallbacks, ordinary: [] },
+    decision: ordinary.length > 0 ? decision : joinDecisions(decision, decisions)
+  }
+}
+
 const routeOf = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): Outcome<Route> => {
-  const usesConfigured = mayUseConfigured(parts, model, policy, inquiry.request)
+  const { request } = inquiry
+  const usesConfigured = mayUseConfigured(parts, model, policy, inquiry)
   if (Result.isFailure(usesConfigured)) return Result.fail(usesConfigured.failure)
-  const fallbacksUnused = withheld(parts, model, inquiry.request, usesConfigured.success)
   const decided = decide(parts, model, policy, inquiry)
-  const decision = fallbacksUnused === undefined ? decided : { ...decided, fallbacksUnused }
   const found = fallbacksOf(parts, model, inquiry, usesConfigured.success)
   if (Result.isFailure(found)) return Result.fail(found.failure)
-  const { cached, decisions, fallbacks } = found.success
-  const own = listed(model, decision)
-  // Where none of its own can take the request, the fallbacks come first.
-  const deployments = own.length > 0 ? own : fallbacks.ordinary
+  const { cached, refused, withheld } = found.success
+  const fallbacksUnused = FieldPolicy.unused(withheld) ?? unusedOf(parts, model, request, usesConfigured.success)
+  const own = fallbacksUnused === undefined ? decided : { ...decided, fallbacksUnused }
+  const { decision, deployments, fallbacks } = firstOf(model, own, found.success)
   const [first] = deployments
+  if (first === undefined && refused !== undefined && decision.missing !== undefined) {
+    return Result.fail(FieldPolicy.noneLeft(request, refused))
+  }
   return Result.succeed({
     model: model.name,
     deployments,
     alone: inquiry.alone,
-    fallbacks: own.length > 0 ? fallbacks : { ...fallbacks, ordinary: [] },
+    fallbacks,
     cached,
-    decision: deployments.length > 0 ? decision : joinDecisions(decision, decisions),
+    decision,
     policy,
     slowestFirstTokenMs: policy.hedge && first && Measurement.slowestFirstToken(parts.stats.of(first.id)),
     contextWindows: parts.tables.windows,
@@ -342,6 +335,7 @@ const preview = (parts: Parts, request: RoutingRequest): Outcome<Route> => {
       turn: turnOf(parts, request.model)
     },
     prefix: prefixOf(model.success, policy.success, request),
+    fields: fieldsOf(request),
     alone: false
   }
   const found = routeOf(parts, model.success, policy.success, inquiry)

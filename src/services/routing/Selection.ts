@@ -154,8 +154,10 @@ export const selected = (
   const bit = bitsOf([capability])
   const others = { ...inquiry, required: inquiry.required & ~bit }
   const promptTokens = isEstimated(request) ? promptTokensOf(request) : 0
-  const takes = (index: number) =>
-    reasonOf(others, index) === undefined && !(promptTokens >= table.contextWindow[index]!)
+  const fits = (index: number) => !(promptTokens >= table.contextWindow[index]!)
+  const able = table.rows.filter((index) => reasonOf(others, index) === undefined)
+  // As in `withRoom`: an estimate does not exclude all.
+  const takes = (index: number) => able.includes(index) && (fits(index) || !able.some(fits))
   return table.ids.flatMap((_, index) =>
     notSelected(inquiry, index) === undefined
       ? [{ index, has: (table.capabilities[index]! & bit) !== 0, takesOthers: takes(index) }]

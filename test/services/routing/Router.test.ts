@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Result, Stream } from "effect"
 import * as fc from "fast-check"
+import type { InvalidRequest } from "../../../src/domain/InferenceError.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import type { RoutingRequest } from "../../../src/domain/RoutingRequest.ts"
 import type { Source } from "../../../src/domain/Source.ts"
@@ -10,6 +11,7 @@ import type { ActorEvent } from "../../../src/services/models/Actor.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
 import type { Route } from "../../../src/services/routing/Route.ts"
+import { noDeployment } from "../../../src/services/routing/Route.ts"
 import * as Router from "../../../src/services/routing/Router.ts"
 import { decode } from "../../../src/services/settings/Decode.ts"
 import type { ResolveContext } from "../../../src/services/settings/Resolution.ts"
@@ -253,15 +255,17 @@ describe("Router", () => {
     const listed = (route: Route) =>
       [...route.deployments, ...Object.values(route.fallbacks).flat()].map(({ id }) => id)
 
-    const isRefused = ({ dialect, field, isNamed, own }: {
+    const isRefused = ({ dialect, field, isNamed, others, own }: {
       readonly own: ReadonlyArray<keyof typeof kinds>
+      readonly others: ReadonlyArray<keyof typeof kinds>
       readonly field: string
       readonly dialect: string
       readonly isNamed: boolean
     }) => {
       if (own.every((kind) => kind === dialect)) return false
       const isMisspelt = field === "temprature"
-      return own.includes(dialect as "openai") ? isMisspelt || own.includes("local") : isMisspelt && isNamed
+      if (own.includes(dialect as "openai")) return isMisspelt || own.includes("local")
+      return isNamed && (isMisspelt || others.includes("local"))
     }
 
     it("never send a prompt from this machine to another, unless the request names it", () =>
@@ -276,7 +280,7 @@ describe("Router", () => {
             const source = sourceOf(field, dialect)
             const found = await asked(own, others, isNamed ? { source, route: { fallbacks: ["b"] } } : { source })
             const isLocal = own.includes("local")
-            assert.strictEqual(Result.isFailure(found), isRefused({ own, field, dialect, isNamed }))
+            assert.strictEqual(Result.isFailure(found), isRefused({ own, others, field, dialect, isNamed }))
             if (Result.isFailure(found)) {
               assert.deepInclude<object>(found.failure.reason, { _tag: "InvalidRequest", path: field })
               return
@@ -293,6 +297,138 @@ describe("Router", () => {
           }
         )
       ))
+
+    describe("in a route of several models", () => {
+      const sizes = { local: 512, openai: 1_024, anthropic: 1_024 }
+      const names = ["b", "c", "d"] as const
+      const orders = fc.shuffledSubarray([...names])
+      const routes = fc.record({
+        models: fc.record({ a: some(3, 1), b: some(2, 1), c: some(2, 1), d: some(2, 1) }),
+        configured: fc.record({ ordinary: orders, context: orders, content: orders }),
+        named: fc.option(orders, { nil: undefined }),
+        selected: fc.option(fc.subarray([0, 1, 2], { minLength: 1 }), { nil: undefined }),
+        field: fc.constantFrom("temprature", "reasoning_effort", "thinking", "new_field"),
+        dialect: fc.constantFrom("openai", "anthropic"),
+        operation: fc.constantFrom<RoutingRequest["capabilities"]>(
+          ["generate"],
+          ["generate", "images"],
+          ["count"],
+          ["embed"],
+          ["rerank"],
+          ["classify"]
+        ),
+        promptLength: fc.constantFrom(undefined, 3_000, 9_000)
+      })
+      type Given = typeof routes extends fc.Arbitrary<infer A> ? A : never
+
+      const routedBy = ({ configured, models, named, operation, promptLength, selected }: Given) => {
+        const modelOf = (name: keyof typeof models) => {
+          const made = model(name, models[name])
+          const deployments = made.deployments.map((one, index) => ({
+            ...one,
+            options: { ...one.options, contextSize: sizes[models[name][index]!] }
+          }))
+          return { name, deployments: deployments as unknown as typeof made.deployments }
+        }
+        const settings: Resolved = {
+          ...settingsOf({}),
+          models: [
+            { ...modelOf("a"), routing: { policy: RoutingPolicy.defaults, fallbacks: configured } },
+            ...names.map(modelOf)
+          ]
+        }
+        const deployments = selected?.filter((index) => index < models.a.length).map((index) => `a#${index}`)
+        const request = {
+          model: "a",
+          promptLength,
+          route: { fallbacks: named, deployments: deployments?.length === 0 ? undefined : deployments }
+        }
+        return (more: Partial<RoutingRequest>) => {
+          const all = { ...request, capabilities: operation, ...more }
+          return Effect.runPromise(
+            preview(settings, all).pipe(
+              Effect.filterOrFail(
+                ({ deployments }) => deployments.length > 0,
+                ({ decision }) => noDeployment(decision, all)
+              ),
+              Effect.result
+            )
+          )
+        }
+      }
+
+      /** The orders in which deployments can be called, by kind of failure. */
+      const ordersOf = ({ deployments, fallbacks: { content, context, ordinary } }: Route) => ({
+        ordinary: [...deployments, ...ordinary].map(({ id }) => id),
+        context: [...deployments, ...context, ...ordinary].map(({ id }) => id),
+        content: [...deployments, ...content].map(({ id }) => id)
+      })
+
+      it("send no prompt to a provider before which this machine would get it without them", () =>
+        fc.assert(
+          fc.asyncProperty(routes, async (given) => {
+            const { dialect, field, models, named, operation } = given
+            const kindOf = (id: string) => models[id[0] as "a"][Number(id.at(-1))]!
+            const routed = routedBy(given)
+            const source = sourceOf(field, dialect)
+            const found = await routed({ source, capabilities: [...operation, `${dialect} fields`] })
+            const plain = await routed({})
+            if (Result.isFailure(found)) {
+              if (Result.isFailure(plain)) return
+              const { _tag, ...reason } = found.failure.reason as InvalidRequest
+              assert.strictEqual(_tag, "InvalidRequest")
+              if (kindOf(plain.success.deployments[0]!.id) === "local") assert.strictEqual(reason.path, field)
+              return
+            }
+            const without = ordersOf(Result.getOrThrow(plain))
+            for (const [list, ids] of Object.entries(ordersOf(found.success))) {
+              for (const id of ids) {
+                assert.strictEqual(kindOf(id), dialect)
+                const isNamed = named?.includes(id[0] as "b") === true
+                const isRemote = models[id[0] as "a"].every((kind) => kind !== "local")
+                if (isNamed && isRemote) continue
+                const before = without[list as "ordinary"].slice(0, without[list as "ordinary"].indexOf(id))
+                assert.notInclude(before.map(kindOf), "local", `${list}: ${id}`)
+              }
+            }
+          }),
+          { numRuns: 300 }
+        ))
+
+      it("exclude a mixed fallback that the request names, and reach one that is remote only", async () => {
+        const source = sourceOf("new_field")
+        const to = async (others: ReadonlyArray<keyof typeof kinds>, field = source, file = {}) => {
+          const found = await asked(["local"], others, { source: field, route: { fallbacks: ["b"] } }, file)
+          return Result.isSuccess(found) ? listed(found.success) : found.failure.message
+        }
+        assert.deepStrictEqual(await to(["openai"]), ["b#0"])
+        assert.match(String(await to(["local", "openai"])), /new_field.*"b" on this machine.*request "b" itself/)
+        assert.match(String(await to(["local", "openai"], sourceOf("temprature"))), /Did you mean temperature\?/)
+        assert.deepStrictEqual(await to(["local", "openai"], source, { guard: { unknownFields: "pass" } }), ["b#1"])
+      })
+
+      it("reach the remote model after a mixed one that the request names", async () => {
+        const routed = routedBy({
+          models: { a: ["local"], b: ["local", "openai"], c: ["openai"], d: ["local"] },
+          configured: { ordinary: [], context: [], content: [] },
+          named: ["b", "c"],
+          selected: undefined,
+          field: "new_field",
+          dialect: "openai",
+          operation: ["generate"],
+          promptLength: undefined
+        })
+        const found = await routed({ source: sourceOf("new_field"), capabilities: ["generate", "openai fields"] })
+        assert.deepStrictEqual(listed(Result.getOrThrow(found)), ["c#0"])
+      })
+
+      it("exclude configured fallbacks after one on this machine, which the decision says", async () => {
+        const found = await asked(["openai"], ["local", "openai"], { source: sourceOf("new_field") })
+        const { decision, ...route } = Result.getOrThrow(found)
+        assert.deepStrictEqual(listed({ ...route, decision }), ["a#0"])
+        assert.include(decision.fallbacksUnused, "\"b\" on this machine")
+      })
+    })
 
     it.each(["generate", "count", "embed"] as const)(
       "are refused by name where they exclude what is local: %s",
