@@ -75,6 +75,8 @@ export interface DescribedGroup extends HttpApiGroup.Constraint {
 export interface Dialect extends Conventions {
   /** Its endpoints, as `GET /openapi.json` describes them. Errors at their paths have the shape of this dialect. */
   readonly group: DescribedGroup
+  /** The path below which errors at unknown paths have the shape of this dialect too. */
+  readonly root?: string
   readonly layer: Layer.Layer<never, never, RouteServices>
   /** A header that only its clients send; it selects the dialect at paths that all dialects share. */
   readonly clientHeader?: string
@@ -98,7 +100,10 @@ export const makeDialectOfClient = (dialects: Dialects) => (headers: Readonly<Re
 export const makeDialectOf = (dialects: Dialects): (path: string) => Dialect => {
   const paths = dialects.map((dialect) => ({
     dialect,
-    parents: Object.values(dialect.group.endpoints).map(({ path }) => path)
+    parents: [
+      ...Object.values(dialect.group.endpoints).map(({ path }) => path),
+      ...(dialect.root === undefined ? [] : [dialect.root])
+    ]
   }))
   const isUnder = (path: string, parent: string): boolean =>
     path.startsWith(parent) && /^(?:$|[/?%])/.test(path.slice(parent.length))

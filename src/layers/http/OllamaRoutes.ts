@@ -283,6 +283,7 @@ const otherRoutes = HttpRouter.use(Effect.fnUntraced(function*(router) {
 export const dialect: Dialect = {
   ...conventions,
   group,
+  root: "/api",
   encodeReason: encodeErrorWith(EncodeError.chatErrors),
   // Ollama has the models of OpenAI's dialect at these paths.
   models: OpenAiRoutes.dialect.models,

@@ -90,6 +90,40 @@ describe("a dialect added to the server's list", () => {
       assert.include(await raw(port, "POST /plain/ask?a=%"), "{\"problem\":\"The query has")
     }))
 
+  it.live("and every other dialect has its own, for an unknown path and for a method that a path does not allow", () =>
+    withServer(async (url) => {
+      const openAi = (body: Readonly<Record<string, Readonly<Record<string, unknown>>>>) =>
+        assert.hasAllKeys(body["error"], ["message", "type", "param", "code"])
+      const anthropic = (body: Readonly<Record<string, unknown>>) => {
+        assert.hasAllKeys(body, ["type", "error", "request_id"])
+        assert.strictEqual(body["type"], "error")
+      }
+      const ollama = (body: Readonly<Record<string, unknown>>) => {
+        assert.hasAllKeys(body, ["error"])
+        assert.isString(body["error"])
+      }
+      for (
+        const [method, path, status, check] of [
+          ["GET", "/v1/chat/completions", 405, openAi],
+          ["POST", "/v1/chat/completions/more", 404, openAi],
+          ["GET", "/v1/responses", 405, openAi],
+          ["POST", "/other", 404, openAi],
+          ["POST", "/apix", 404, openAi],
+          ["GET", "/v1/messages", 405, anthropic],
+          ["POST", "/v1/messages/more", 404, anthropic],
+          ["GET", "/api/chat", 405, ollama],
+          ["POST", "/", 405, ollama],
+          ["POST", "/api/chat/more", 404, ollama],
+          ["POST", "/api/nothing", 404, ollama],
+          ["GET", "/api", 404, ollama]
+        ] as const
+      ) {
+        const response = await fetch(url + path, { method })
+        assert.strictEqual(response.status, status, `${method} ${path}`)
+        check(await response.json() as never)
+      }
+    }))
+
   it.live("is suggested where a path is near one of its own, or where clients of other services call", () =>
     withServer(async (url) => {
       const messageOf = async (path: string) => JSON.stringify(await (await post(url + path, {})).json())
