@@ -4,7 +4,7 @@ import { Command, Flag } from "effect/cli"
 import * as Money from "../domain/Money.ts"
 import type { BudgetState } from "../services/budgets/BudgetReport.ts"
 import type { Group, UsageSum } from "../services/ledger/Usage.ts"
-import { toCsv } from "../services/ledger/Usage.ts"
+import { fieldsOf, toCsv } from "../services/ledger/Usage.ts"
 import { withClient } from "./Client.ts"
 import { CommandFailed, json, target } from "./Flags.ts"
 import { printCsv, printJson, table } from "./Output.ts"
@@ -17,10 +17,18 @@ const costText = ({ attempts, costUsd, unpriced }: UsageSum): string => {
 
 const printUsage = (by: ReadonlyArray<Group>, usage: ReadonlyArray<UsageSum>) =>
   Console.log(
-    usage.length === 0 ? "Nothing was used, or nothing of it matches." : table([
-      [...by.map((group) => group.toUpperCase()), "ATTEMPTS", "PROMPT", "CACHED", "ANSWER", "REASONING", "USD"],
+    usage.length === 0 ? "Nothing was used that matches." : table([
+      [
+        ...fieldsOf(by).map((name) => name === "keyName" ? "NAME" : name.toUpperCase()),
+        "ATTEMPTS",
+        "PROMPT",
+        "CACHED",
+        "ANSWER",
+        "REASONING",
+        "USD"
+      ],
       ...usage.map((sum) => [
-        ...by.map((group) => sum[group] || "(none)"),
+        ...fieldsOf(by).map((name) => sum[name] || "(none)"),
         String(sum.attempts),
         String(sum.promptTokens),
         String(sum.cachedTokens),
@@ -41,7 +49,7 @@ const selection = {
   ),
   from: filter("from", "From this day (2027-01-31, UTC) or time (2027-01-31T12:00:00Z)"),
   to: filter("to", "To the end of this day, or to this time"),
-  key: filter("key", "Of the key with this id"),
+  key: filter("key", "Of the key with this name or id"),
   user: filter("user", "Of this user"),
   tenant: filter("tenant", "Of this tenant"),
   model: filter("model", "Of this model"),

@@ -164,7 +164,6 @@ describe("the report of usage", () => {
       ]
     )
     assert.isTrue(sums.every(({ day }) => String(day) >= today))
-    assert.deepStrictEqual(await usage("by=model&user=nobody"), [])
     assert.deepStrictEqual(await usage("by=model&to=2020-01-01"), [])
     const [all] = await usage("by=")
     assert.isAbove(Number(all?.["attempts"]), 10)
@@ -187,10 +186,18 @@ describe("the report of usage", () => {
 
   it("names the field of an invalid query, and is for admin keys only", async () => {
     for (
-      const [query, param] of [["by=modle", "by"], ["from=yesterday", "from"], ["to=2026-02-30", "to"], [
-        "format=xml",
-        "format"
-      ], ["modle=openai", "modle"]] as const
+      const [query, param] of [
+        ["by=modle", "by"],
+        ["from=yesterday", "from"],
+        ["to=2026-02-30", "to"],
+        [
+          "format=xml",
+          "format"
+        ],
+        ["modle=openai", "modle"],
+        ["from=2027-02-01&to=2027-01-31", "from"],
+        ["user=nobody", "user"]
+      ] as const
     ) {
       const response = await admin(`/admin/usage?${query}`)
       const { error } = (await response.json()) as { error: { param: string; message: string } }
@@ -227,7 +234,29 @@ describe("the report of usage", () => {
     const response = await admin("/admin/usage?by=tenant,user&model=openai&format=csv")
     assert.strictEqual(csv.stdout, await response.text())
     assert.match(csv.stdout, /^tenant,user,[^\r]*\r\n/)
-    assert.include((await run("--tenant", "none")).stdout, "Nothing was used")
+    assert.include((await run("--tenant", "team-red", "--to", "2020-01-01")).stdout, "Nothing was used")
+    for (const key of ["bob", "settings/bob"]) {
+      const { stdout } = await run("--by", "key", "--key", key, "--model", "openai")
+      assert.match(stdout, /^KEY +NAME +ATTEMPTS .*\nsettings\/bob +bob +1 /)
+    }
+    assert.match((await run("--by", "key", "--key", "bob", "--csv")).stdout, /^key,keyName,.*\r\nsettings\/bob,bob,1,/)
+    for (
+      const [flag, value, said] of [
+        ["key", "bop", "Did you mean bob?"],
+        ["user", "ada@exampel.com", "Did you mean ada@example.com?"],
+        ["tenant", "team-rde", "Did you mean team-red?"],
+        ["model", "opnai", "Did you mean openai?"],
+        ["model", "xyz", "Expected one of openai, "],
+        ["deployment", "openai#1", "Did you mean openai#0?"],
+        ["endpoint", "chta", "Did you mean chat?"],
+        ["endpoint", "speech", "Expected one of chat, embeddings, rerank, classify, tokenize"]
+      ] as const
+    ) {
+      const { code, stderr, stdout } = await run(`--${flag}`, value)
+      assert.deepStrictEqual([code, stdout], [1, ""], value)
+      assert.include(stderr, said)
+    }
+    assert.include((await run("--model", "gemini", "--key", "bob")).stdout, "Nothing was used")
     const wrong = await run("--from", "2026-13-01")
     assert.deepStrictEqual(wrong.code, 1)
     assert.match(wrong.stderr, /2027-01-31/)
@@ -258,7 +287,7 @@ describe("alerts and rejections", () => {
     assert.deepStrictEqual(budgets.stdout.trimEnd().split("\n").map((line) => line.split(/ {2,}/)), [
       ["BUDGET", "OF", "PERIOD", "SPENT", "MOST", "LEFT", "MODE"],
       ["pool", "user bob@example.com", "month", "0.01042 USD", "0.01 USD", "0 USD"],
-      ["key total", "key settings/bob", "total", "0.01042 USD", "0.02 USD", "0.00958 USD"]
+      ["key total", "key bob (settings/bob)", "total", "0.01042 USD", "0.02 USD", "0.00958 USD"]
     ])
     assert.match(output, /Budget budgets\.pool\.usd: 0\.01 \([^)]*\) rejected a request\./)
     assert.match(output, /Limit limits\.few\.\w+: \d+ \([^)]*\) would have rejected a request\./)

@@ -60,6 +60,7 @@ export const make = Effect.gen(function*() {
     cache: Effect.map(contents, (found) => HttpServerResponse.jsonUnsafe(found)),
     clearCache: Effect.fnUntraced(function*(query: typeof CacheSelection.Type) {
       const which: Selection = yield* AdminQuery.cacheSelection(query)
+      if (which.model !== undefined) yield* Effect.fromResult(registry.find(which.model))
       const cleared = (yield* cache.clear(which)) + (yield* whole.clearCache(which))
       return HttpServerResponse.jsonUnsafe({ cleared, ...yield* contents })
     })

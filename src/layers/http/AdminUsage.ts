@@ -20,6 +20,7 @@ import { Settings } from "../../services/settings/Settings.ts"
 import * as AdminGuard from "./AdminGuard.ts"
 import * as AdminQuery from "./AdminQuery.ts"
 import { UsageRequest } from "./AdminSchema.ts"
+import * as AdminUsageNames from "./AdminUsageNames.ts"
 import { TypedApi } from "./Api.ts"
 import { respondError } from "./Dialect.ts"
 
@@ -52,7 +53,7 @@ const unreadable = (error: Cause.TimeoutError | SqlError) =>
     })
   )
 
-const usage = (ledger: Ledger["Service"]) =>
+const usage = (ledger: Ledger["Service"], names: Effect.Success<typeof AdminUsageNames.make>) =>
   Effect.fnUntraced(function*({ format, ...selection }: UsageSelection & { readonly format?: string }) {
     yield* AdminQuery.check(Object.keys(UsageRequest.fields))
     const { headers } = yield* HttpServerRequest.HttpServerRequest
@@ -60,20 +61,31 @@ const usage = (ledger: Ledger["Service"]) =>
     const query = yield* Effect.fromResult(
       Result.mapError(queryOf(selection), ({ expected, path }) => wrong(path, expected))
     )
-    return yield* Effect.match(Effect.timeout(Effect.andThen(flushed(ledger), ledger.usage(query)), readLimit), {
-      onSuccess: (usage) =>
+    return yield* Effect.andThen(flushed(ledger), names.usage(query)).pipe(
+      Effect.timeout(readLimit),
+      Effect.map((usage) =>
         asCsv
           ? HttpServerResponse.text(toCsv(query.by, usage), { contentType: "text/csv", headers: csvHeaders })
-          : HttpServerResponse.jsonUnsafe({ by: query.by, usage }),
-      onFailure: unreadable
-    })
+          : HttpServerResponse.jsonUnsafe({ by: query.by, usage })
+      ),
+      Effect.catchTags({
+        SqlError: (error) => Effect.succeed(unreadable(error)),
+        TimeoutError: (error) => Effect.succeed(unreadable(error))
+      })
+    )
   })
 
 const statesOf = Effect.fnUntraced(function*(ledger: Ledger["Service"], keys: VirtualKeys["Service"]) {
   const { admission } = yield* Settings
   const now = yield* Clock.currentTimeMillis
   yield* flushed(ledger)
-  const since = (period: Period) => ledger.spentSince(beginOf(period, now))
+  const all = yield* keys.list
+  const names = new Map(all.map(({ id, name }) => [id, name]))
+  const since = (period: Period) =>
+    Effect.map(
+      ledger.spentSince(beginOf(period, now)),
+      (spent) => spent.map((one) => ({ ...one, subject: { ...one.subject, keyName: names.get(one.subject.key) } }))
+    )
   const spentIn = yield* Effect.all({
     day: since("day"),
     week: since("week"),
@@ -81,7 +93,7 @@ const statesOf = Effect.fnUntraced(function*(ledger: Ledger["Service"], keys: Vi
     total: since("total")
   })
   const spentBy = BudgetReport.byKey(spentIn)
-  const ofKeys = (yield* keys.list).flatMap(({ budgets, id }) => {
+  const ofKeys = all.flatMap(({ budgets, id }) => {
     const spent = spentBy.get(id)
     return budgets === undefined || spent === undefined
       ? []
@@ -95,7 +107,7 @@ export const layer = HttpApiBuilder.group(
   "usage",
   Effect.fn(function*(handlers) {
     const ledger = yield* Ledger
-    const find = usage(ledger)
+    const find = usage(ledger, yield* AdminUsageNames.make)
     const guarded = yield* AdminGuard.make
     const keys = yield* VirtualKeys
     const settings = yield* Settings

@@ -182,7 +182,7 @@ const AdminGroup = HttpApiGroup.make("admin").add(
   HttpApiEndpoint.delete("clearCache", "/admin/cache", {
     query: AdminSchema.CacheSelection,
     success: AdminSchema.CacheCleared,
-    error: [...closed, wrong]
+    error: [...closed, wrong, error(404, "Unknown model (`model_not_found`)")]
   }).annotateMerge(OpenApi.annotations({
     title: "Clear cached answers",
     description:

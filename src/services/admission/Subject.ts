@@ -35,9 +35,12 @@ export const describe = (by: ReadonlyArray<Dimension>, subject: Subject): string
     (dimension) => dimension === "user" && subject.user !== "" ? `of key ${subject.key}` : subject[dimension]
   )
 
-/** As `user alice, endpoint chat`, for reports to administrators. */
+/** As `user alice, key app (key_1)`, for reports to administrators. */
 export const describeUser = (by: ReadonlyArray<Dimension>, subject: Subject): string =>
-  describeBy(by, (dimension) => subject[dimension])
+  describeBy(by, (dimension) =>
+    dimension === "key" && subject.keyName !== undefined
+      ? `${subject.keyName} (${subject.key})`
+      : subject[dimension])
 
 /** More than providers count for one image. */
 const tokensPerImage = 5_000

@@ -51,6 +51,8 @@ export const UsageSum = Schema.Struct({
   /** As 2027-01-31, in UTC. */
   day: Text,
   key: Text,
+  /** Of the key, if there still is one of this id. */
+  keyName: Text,
   user: Text,
   tenant: Text,
   model: Text,
@@ -84,12 +86,16 @@ const field = (text: string): string => {
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll("\"", "\"\"")}"` : safe
 }
 
+/** The fields by which sums are told apart: the name of a key is beside its id. */
+export const fieldsOf = (by: ReadonlyArray<Group>) =>
+  by.flatMap((group) => group === "key" ? ["key", "keyName"] as const : [group])
+
 /** The sums as CSV (RFC 4180), with a head. */
 export const toCsv = (by: ReadonlyArray<Group>, rows: ReadonlyArray<UsageSum>): string =>
   [
-    [...by, ...sums, "costUsd", "unpriced"],
+    [...fieldsOf(by), ...sums, "costUsd", "unpriced"],
     ...rows.map((row) => [
-      ...by.map((group) => field(row[group] ?? "")),
+      ...fieldsOf(by).map((name) => field(row[name] ?? "")),
       ...sums.map((name) => String(row[name])),
       Money.format(Money.nanoOf(row.costUsd)),
       String(row.unpriced)

@@ -15,7 +15,7 @@ export const UsageSelection = Schema.Struct({
     description: "A day, such as 2027-01-31, in UTC, or a time, such as 2027-01-31T12:00:00Z."
   })),
   to: Schema.optionalKey(Schema.String.annotate({ description: "A day, included; or a time, not included." })),
-  key: Text,
+  key: Schema.optionalKey(Schema.String.annotate({ description: "The name or the id of a key." })),
   user: Text,
   tenant: Text,
   model: Text,
@@ -71,5 +71,8 @@ export const queryOf = (
   if (Number.isNaN(begin)) return Result.fail({ path: "from", expected: expectedTime })
   const end = to === undefined ? undefined : endOf(to)
   if (Number.isNaN(end)) return Result.fail({ path: "to", expected: expectedTime })
+  if (begin !== undefined && end !== undefined && begin >= end) {
+    return Result.fail({ path: "from", expected: "Expected a time before `to`" })
+  }
   return Result.map(groupsOf(by), (by) => ({ by, from: begin, to: end, where }))
 }

@@ -12,7 +12,10 @@ import type { BudgetRule } from "../budgets/BudgetBook.ts"
 import type { LimitRule } from "../limits/RateWindows.ts"
 import type { Operation } from "../observability/Metrics.ts"
 
-const operations = ["chat", "embeddings", "rerank", "classify", "tokenize"] as const satisfies ReadonlyArray<Operation>
+/** What callers ask for. */
+export const operations = ["chat", "embeddings", "rerank", "classify", "tokenize"] as const satisfies ReadonlyArray<
+  Operation
+>
 
 const Patterns = Schema.NonEmptyArray(Schema.NonEmptyString)
 

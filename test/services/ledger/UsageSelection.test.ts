@@ -20,6 +20,12 @@ describe("queryOf", () => {
     assert.deepStrictEqual(Result.getOrThrow(queryOf({ by: "" })).by, [])
   })
 
+  it("rejects a range that ends before it begins, but not a day", () => {
+    assert.strictEqual(failing({ from: "2027-02-01", to: "2027-01-31" }), "from")
+    assert.strictEqual(failing({ from: "2027-02-01T00:00Z", to: "2027-01-31" }), "from")
+    assert.isTrue(Result.isSuccess(queryOf({ from: "2027-01-31", to: "2027-01-31" })))
+  })
+
   it("names the field that is invalid", () => {
     assert.strictEqual(failing({ by: "users" }), "by")
     for (const text of ["", "2027", "2027-02-30", "2027-01-01T12:00", "2027-01-01T25:00Z", "1 January 2027", "-1"]) {
