@@ -125,6 +125,7 @@ const classes: { readonly [T in Tag]: (reason: Of<T>) => FailureClass } = {
   // With `retryAfterMs` the provider was not called: its earlier rejection has been counted.
   AuthenticationFailed: ({ retryAfterMs }) => failureClass({ countsAgainstCircuit: retryAfterMs === undefined }),
   ContentRefused: () => failureClass({ next: "content", isCallerMistake: true }),
+  HookFailed: () => final,
   NotSupported: () => another,
   CircuitOpen: ({ retryAfterMs }) => failureClass({}, retryAfterMs),
   NoDeployment: ({ retryAfterMs }) => failureClass({ next: "none" }, retryAfterMs)

@@ -153,9 +153,12 @@ export class EngineMissing extends Schema.TaggedError<EngineMissing>()("EngineMi
 /** The engine's thread or process ended; the supervisor restarts it. */
 export class EngineCrashed extends Schema.TaggedError<EngineCrashed>()("EngineCrashed", {
   deployment: Schema.String,
-  detail: Schema.String
+  detail: Schema.String,
+  /** The process of the service that has all engines ended, not that of the deployment. */
+  isService: Schema.optionalKey(Schema.Literal(true))
 }) {
   override get message(): string {
+    if (this.isService === true) return `${this.detail} Try again.`
     return `The engine of "${this.deployment}" crashed. ${this.detail} Try again.`
   }
 }
@@ -263,6 +266,8 @@ export class LimitExceeded extends Schema.TaggedError<LimitExceeded>()("LimitExc
   remaining: Schema.Int,
   /** Of the request; left out, 1. */
   needed: Schema.optionalKey(Schema.Int),
+  /** The largest `max_tokens` with which it would fit; left out, none, or it has no answer of tokens. */
+  mostTokens: Schema.optionalKey(Schema.Int),
   /** ms until it begins again; left out, it does not help to wait, or a running request has to end. */
   retryAfterMs: Schema.optionalKey(Schema.Finite)
 }) {
@@ -283,6 +288,8 @@ export class BudgetExceeded extends Schema.TaggedError<BudgetExceeded>()("Budget
   reserved: Schema.Finite,
   /** The most that the request may cost. */
   needed: Schema.Finite,
+  /** The largest `max_tokens` with which it would fit; left out, none, or it has no answer of tokens. */
+  mostTokens: Schema.optionalKey(Schema.Int),
   /** ms until the period ends; left out, it does not. */
   retryAfterMs: Schema.optionalKey(Schema.Finite),
   /** A deployment whose price is unknown: the cost of the request is not known. */
@@ -318,6 +325,16 @@ export class ContentRefused extends Schema.TaggedError<ContentRefused>()("Conten
 }) {
   override get message(): string {
     return `The provider of "${this.deployment}" rejected the content: ${this.detail}`
+  }
+}
+
+/** A hook of the input policy failed or took too long: the operator's outage, not what the caller sent. */
+export class HookFailed extends Schema.TaggedError<HookFailed>()("HookFailed", {
+  subject: Schema.Literals(["request", "answer"])
+}) {
+  override get message(): string {
+    return `The input policy of this service could not check the ${this.subject}. Try again, or ask the operator of the ` +
+      "service."
   }
 }
 
@@ -396,6 +413,7 @@ export const Reason = Schema.Union([
   BudgetExceeded,
   AuthenticationFailed,
   ContentRefused,
+  HookFailed,
   NotSupported,
   CircuitOpen,
   NoDeployment

@@ -87,12 +87,17 @@ export const unauthenticated = ({ problem }: Fields<InferenceError.Unauthenticat
   }
 }
 
+/** What makes a request fit. */
+const shorter = (mostTokens: number | undefined): string =>
+  mostTokens === undefined ? " Shorten the prompt" : ` Set max_tokens to at most ${mostTokens}`
+
 export const limitExceeded = (
-  { counter, limit, most, needed = 1, remaining, retryAfterMs }: Fields<InferenceError.LimitExceeded>
+  { counter, limit, most, mostTokens, needed = 1, remaining, retryAfterMs }: Fields<InferenceError.LimitExceeded>
 ): string => {
   if (needed > most) {
-    return `The request may use ${needed} tokens, more than its limit of ${most} (${limit}, ${counter}). Set a lower ` +
-      "max_tokens, or shorten the prompt."
+    return `The request may use ${needed} tokens, more than its limit of ${most} (${limit}, ${counter}).${
+      shorter(mostTokens)
+    }.`
   }
   if (retryAfterMs === undefined) {
     return `The limit of ${most} request${
@@ -107,7 +112,7 @@ export const limitExceeded = (
 }
 
 export const budgetExceeded = (
-  { counter, measure, most, needed, period, reserved, retryAfterMs, spent, unpriced }: Fields<
+  { counter, measure, most, mostTokens, needed, period, reserved, retryAfterMs, spent, unpriced }: Fields<
     InferenceError.BudgetExceeded
   >
 ): string => {
@@ -124,7 +129,7 @@ export const budgetExceeded = (
   return `The ${budget} has no room for this request: ${amount(spent)} of ${
     amount(most)
   } spent${running}, and it may ` +
-    `cost up to ${amount(needed)}. Lower max_tokens, or raise the budget.${next}`
+    `cost up to ${amount(needed)}.${shorter(mostTokens)}, or raise the budget.${next}`
 }
 
 export const authenticationFailed = (

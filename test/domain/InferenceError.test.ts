@@ -66,7 +66,7 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
     "9.5 USD of 10 USD spent",
     "0.25 USD reserved",
     "up to 1 USD",
-    "Lower max_tokens",
+    "Shorten the prompt, or raise the budget",
     "The next month begins in 2 h."
   ]],
   [new InferenceError.BudgetExceeded({ ...budgetExceeded, period: "total", measure: "tokens", reserved: 0 }), [
@@ -86,6 +86,10 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
   ]],
   [new InferenceError.ContextLengthExceeded({ model: "far" }), ["\"far\"", "Shorten the prompt."]],
   [new InferenceError.ContentRefused({ deployment: "far#0", detail: "Not this." }), ["\"far#0\"", "Not this."]],
+  [new InferenceError.HookFailed({ subject: "answer" }), ["could not check the answer", "Try again"]],
+  [new InferenceError.EngineCrashed({ deployment: "local", detail: "The process has ended.", isService: true }), [
+    "The process has ended. Try again."
+  ]],
   [new InferenceError.NotSupported({ deployment: "far#0", path: "logprobs", detail: "It reports none." }), [
     "\"far#0\"",
     "logprobs",

@@ -70,6 +70,7 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>) => Optio
   BudgetExceeded: () => [402],
   AuthenticationFailed: ({ quota, retryAfterMs }) => quota === true ? [402] : [500, retryAfterMs],
   ContentRefused: () => [400],
+  HookFailed: () => [503, 0],
   NotSupported: () => [400],
   CircuitOpen: ({ retryAfterMs }) => [529, retryAfterMs],
   NoDeployment: ({ retryAfterMs }) => [529, retryAfterMs]

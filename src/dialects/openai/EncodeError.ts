@@ -108,6 +108,7 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, names: E
       ? noQuota
       : server(502, "upstream_authentication_failed", retryAfterMs === undefined ? {} : after(retryAfterMs)),
   ContentRefused: () => invalid("content_policy_violation", null),
+  HookFailed: () => server(503, "input_policy_failed", soon),
   NotSupported: ({ path }, { rename }) => invalid("not_supported", rename(path)),
   CircuitOpen: ({ retryAfterMs }) => server(503, "circuit_open", after(retryAfterMs)),
   NoDeployment: ({ retryAfterMs }) =>

@@ -38,6 +38,7 @@ const kinds: Readonly<Record<Reason["_tag"], "invalid" | "busy" | "internal">> =
   BudgetExceeded: "invalid",
   AuthenticationFailed: "internal",
   ContentRefused: "invalid",
+  HookFailed: "internal",
   NotSupported: "invalid",
   CircuitOpen: "internal",
   NoDeployment: "internal"

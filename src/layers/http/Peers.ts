@@ -206,7 +206,8 @@ export class Peers {
 const notAnswered = InferenceError.make(
   new InferenceError.EngineCrashed({
     deployment: "local",
-    detail: "The service process that serves local models does not answer."
+    detail: "The process of this service that serves the local models has ended and starts again.",
+    isService: true
   })
 )
 

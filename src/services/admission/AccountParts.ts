@@ -4,7 +4,7 @@ import type { Price } from "../../domain/DeploymentFacts.ts"
 import { BudgetExceeded, LimitExceeded } from "../../domain/InferenceError.ts"
 import type { Nano } from "../../domain/Money.ts"
 import * as Money from "../../domain/Money.ts"
-import type { BudgetAlert, Overspent } from "../budgets/BudgetBook.ts"
+import type { Amount, BudgetAlert, Overspent } from "../budgets/BudgetBook.ts"
 import type { LedgerRow } from "../ledger/Usage.ts"
 import type { Exceeded } from "../limits/RateWindows.ts"
 import type { Demand, Used } from "./Admission.ts"
@@ -27,19 +27,33 @@ export interface AccountParts extends Reports {
   readonly now: () => number
 }
 
-export const exceeded = ({ counter, limit, most, needed, remaining, resetMs }: Exceeded): LimitExceeded =>
+/** The largest `max_tokens` with which a request fits into what is left. */
+const mostTokensOf = (need: Need | undefined, left: Amount): { readonly mostTokens?: number } => {
+  const most = need?.fitting?.(left) ?? 0
+  return most >= 1 && most !== Number.POSITIVE_INFINITY ? { mostTokens: most } : {}
+}
+
+const anything = Number.POSITIVE_INFINITY
+
+export const exceeded = (
+  { counter, limit, most, needed, remaining, resetMs }: Exceeded,
+  need?: Need
+): LimitExceeded =>
   new LimitExceeded({
     limit,
     counter,
     most,
     remaining: Math.floor(remaining),
     needed: Math.ceil(needed),
+    ...(needed > most ? mostTokensOf(need, { nano: anything, tokens: most }) : {}),
     ...(resetMs === undefined || resetMs === Number.POSITIVE_INFINITY ? {} : { retryAfterMs: resetMs })
   })
 
 export const overspent = (
-  { counter, measure, most, needed, period, reserved, resetMs, spent }: Overspent
+  { counter, measure, most, needed, period, reserved, resetMs, spent }: Overspent,
+  need?: Need
 ): BudgetExceeded => {
+  const left = most - spent - reserved
   const value = (amount: number) => measure === "usd" ? Money.usdOf(amount) : amount
   return new BudgetExceeded({
     counter,
@@ -49,6 +63,7 @@ export const overspent = (
     spent: value(spent),
     reserved: value(reserved),
     needed: value(needed),
+    ...mostTokensOf(need, measure === "usd" ? { nano: left, tokens: anything } : { nano: anything, tokens: left }),
     ...(resetMs === undefined ? {} : { retryAfterMs: resetMs })
   })
 }

@@ -10,7 +10,7 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import { BudgetExceeded, LimitExceeded } from "../../domain/InferenceError.ts"
 import type { Nano } from "../../domain/Money.ts"
 import * as Money from "../../domain/Money.ts"
-import type { Amount, BudgetAlert, BudgetRule, Period } from "../budgets/BudgetBook.ts"
+import type { BudgetAlert, BudgetRule, Period } from "../budgets/BudgetBook.ts"
 import { beginOf, BudgetBook, History, Reservation } from "../budgets/BudgetBook.ts"
 import { VirtualKeys } from "../keys/VirtualKeys.ts"
 import { Ledger } from "../ledger/Ledger.ts"
@@ -89,7 +89,7 @@ class Account implements Ticket {
       { nano: Math.max(0, nano - held.nano), tokens: Math.max(0, tokens - held.tokens) },
       this.#parts.now()
     )
-    return refused && overspent(refused)
+    return refused && overspent(refused, this.#need)
   }
 
   another(): boolean {
@@ -119,9 +119,9 @@ export class Accounts {
     const applied = rules.of(demand.grant, subject)
     const need = this.#needOf(demand, applied, subject)
     if (need instanceof BudgetExceeded) return need
-    const taken = this.#take(applied, subject, need.amount.tokens)
+    const taken = this.#take(applied, subject, need)
     if (taken instanceof LimitExceeded) return taken
-    const reservation = this.#reserve(applied.budgets, subject, need.amount)
+    const reservation = this.#reserve(applied.budgets, subject, need)
     if (reservation instanceof BudgetExceeded) {
       taken?.cancel()
       return reservation
@@ -136,32 +136,32 @@ export class Accounts {
     return need.within(this.#parts.book.left(applied.budgets, subject, this.#parts.now()))
   }
 
-  #take({ limits }: Applied, subject: Subject, tokens: number): Taken | LimitExceeded | undefined {
+  #take({ limits }: Applied, subject: Subject, need: Need): Taken | LimitExceeded | undefined {
     if (limits.length === 0) return undefined
     const { now, rejected, windows } = this.#parts
-    const taken = windows.take(limits, subject, tokens, now())
+    const taken = windows.take(limits, subject, need.amount.tokens, now())
     if (taken instanceof Taken) {
       for (const one of taken.shadowed) rejected(one, "shadow")
       return taken
     }
     rejected(taken, "enforced")
-    return exceeded(taken)
+    return exceeded(taken, need)
   }
 
   #reserve(
     rules: ReadonlyArray<BudgetRule>,
     subject: Subject,
-    amount: Amount
+    need: Need
   ): Reservation | BudgetExceeded | undefined {
     if (rules.length === 0) return undefined
     const { book, now, rejected } = this.#parts
-    const reservation = book.reserve(rules, subject, amount, now())
+    const reservation = book.reserve(rules, subject, need.amount, now())
     if (reservation instanceof Reservation) {
       for (const one of reservation.shadowed) rejected(one, "shadow")
       return reservation
     }
     rejected(reservation, "enforced")
-    return overspent(reservation)
+    return overspent(reservation, need)
   }
 }
 

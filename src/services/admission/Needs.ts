@@ -1,5 +1,6 @@
 /** The most that requests can cost: what they reserve. Pure. */
 import type { Deployment } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import type { Price } from "../../domain/DeploymentFacts.ts"
 import { BudgetExceeded } from "../../domain/InferenceError.ts"
 import * as Money from "../../domain/Money.ts"
@@ -23,6 +24,8 @@ export interface Need {
   readonly maxTokens: number | undefined
   /** The need with a shorter answer, so that it fits into what is left; undefined if the answer's length is given. */
   readonly within: ((left: Amount) => Need) | undefined
+  /** The longest answer that fits into what is left, tokens; left out: it has none. */
+  readonly fitting?: ((left: Amount) => number) | undefined
 }
 
 const highest = (prices: ReadonlyArray<Price>): Price => {
@@ -41,7 +44,7 @@ const affordable = ({ nano, tokens }: Amount, price: Price, promptTokens: number
   const byMoney = perToken === 0
     ? Number.POSITIVE_INFINITY
     : Math.floor((nano - Money.mostOf(price, promptTokens, 0)) / perToken)
-  return Math.max(1, Math.min(byTokens, byMoney))
+  return Math.min(byTokens, byMoney)
 }
 
 export interface NeedParts {
@@ -88,31 +91,47 @@ const unpriced = (
   })
 }
 
-/** What the request can cost at most. Its answer has at most `usualMost` tokens if it does not say. */
+/** An answer of a local deployment is not longer than the context window that it is configured with. */
+const usualFor = (deployments: ReadonlyArray<Deployment>): number =>
+  deployments.reduce(
+    (most, { options }) =>
+      Math.max(most, isRemote(options) ? usualMost : Math.min(usualMost, options.contextSize ?? usualMost)),
+    1
+  )
+
+/** Whether limits or budgets count the tokens of a request. */
+const isCounted = ({ deployments, operation }: Demand, { budgets, limits }: Applied): boolean =>
+  deployments.length > 0 && operation !== "tokenize" &&
+  (budgets.length > 0 ||
+    limits.some(({ limits }) => limits.tokensPerDay ?? limits.tokensPerHour ?? limits.tokensPerMinute))
+
+/** What the request can cost at most. Its answer has at most `usualFor` tokens if it does not say. */
 export const needOf = (
   parts: NeedParts,
-  { choices, deployments, generates, maxTokens, mostPromptTokens, operation, promptTokens: estimate }: Demand,
-  { budgets, limits }: Applied,
+  demand: Demand,
+  applied: Applied,
   subject: Subject
 ): Need | BudgetExceeded => {
+  const { choices, deployments, generates, maxTokens, mostPromptTokens, promptTokens: estimate } = demand
+  const { budgets } = applied
   const at = parts.now()
-  const isCounted = deployments.length > 0 && operation !== "tokenize" &&
-    (budgets.length > 0 ||
-      limits.some(({ limits }) => limits.tokensPerDay ?? limits.tokensPerHour ?? limits.tokensPerMinute))
-  if (!isCounted) {
+  if (!isCounted(demand, applied)) {
     return { at, amount: { nano: 0, tokens: 0 }, promptTokens: estimate, maxTokens: undefined, within: undefined }
   }
   const promptTokens = mostPromptTokens()
   const price = priceFor(parts, deployments, budgets, subject)
   if (price instanceof BudgetExceeded) return price
   const isOpen = generates && maxTokens === undefined
+  const usual = isOpen ? usualFor(deployments) : 0
+  const fitting = (left: Amount) => affordable(left, price, promptTokens, choices)
   const isSet = isOpen && budgets.length > 0
   const needWith = (most: number): Need => ({
     at,
     promptTokens: estimate,
     amount: { nano: Money.mostOf(price, promptTokens, most * choices), tokens: promptTokens + most * choices },
     maxTokens: isSet ? most : undefined,
-    within: isSet ? (left) => needWith(Math.min(usualMost, affordable(left, price, promptTokens, choices))) : undefined
+    within: isSet ? (left) => needWith(Math.max(1, Math.min(usual, fitting(left)))) : undefined,
+    fitting: generates ? fitting : undefined
   })
-  return needWith(generates ? maxTokens ?? usualMost : 0)
+  return needWith(generates ? maxTokens ?? usual : 0)
 }

@@ -207,7 +207,7 @@ export class SharedAccounts {
     }
     const refusal = refusalOf(full, { spent: full.most, reserved: 0 }, now())
     rejected(refusal, "enforced")
-    return "limit" in refusal ? exceeded(refusal) : overspent(refusal)
+    return "limit" in refusal ? exceeded(refusal, need) : overspent(refusal, need)
   }
 
   #admit(asking: Asking, need: Need, factor: number): Effect.Effect<Ticket | Reason> {
@@ -233,21 +233,21 @@ export class SharedAccounts {
         return Effect.succeed(new SharedAccount(this, id, subject, claims, need, reserved))
       }
       const [refused] = unfit(claims, states, "enforced")
-      if (refused?.[0].type === "limit" || tries === 0) return Effect.succeed(this.#refuse(refused))
+      if (refused?.[0].type === "limit" || tries === 0) return Effect.succeed(this.#refuse(refused, need))
       if (factor > 1) return this.#try(asking, need, 1, tries - 1)
       const shorter = need.within?.(leftOf(claims, states))
       return shorter !== undefined && isMore(need.amount, shorter.amount)
         ? this.#try(asking, shorter, 1, tries - 1)
-        : Effect.succeed(this.#refuse(refused))
+        : Effect.succeed(this.#refuse(refused, need))
     })
   }
 
   /** Undefined if the counters have refused what fits: this process has left them. */
-  #refuse(refused: ReturnType<typeof unfit>[number] | undefined): Reason {
+  #refuse(refused: ReturnType<typeof unfit>[number] | undefined, need?: Need): Reason {
     if (refused === undefined) return new Overloaded({ retryAfterMs: reloadMs, budgets: "unknown" })
     const refusal = refusalOf(...refused, this.parts.now())
     this.parts.rejected(refusal, "enforced")
-    return "limit" in refusal ? exceeded(refusal) : overspent(refusal)
+    return "limit" in refusal ? exceeded(refusal, need) : overspent(refusal, need)
   }
 
   /** The caller may leave while it waits. */

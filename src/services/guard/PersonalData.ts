@@ -6,7 +6,8 @@
  *
  * Numbers of cards pass the Luhn check and have the prefix and the length of an issuer; IBANs have the length of their
  * country and pass the check of ISO 7064 (modulus 97); keys have a prefix that their issuer documents. Phone numbers are
- * those with a country code, those of North America, and national ones that begin with 0 and are grouped.
+ * those with a country code, those of North America, and national ones that begin with 0 and are grouped. Digits of an IBAN
+ * are neither a card nor a phone number, and those of a card are no phone number, whatever the modes of these rules are.
  *
  * **Gotchas**
  *
@@ -233,15 +234,29 @@ const apiKey: ReadonlyArray<Search> = [
   keys(/\b[Bb]earer[ \t]{1,4}[\w.~+/-]{20}/g, ["bearer "])
 ]
 
+/** The search without what is a part of what others find: digits of an IBAN may look like a phone number. */
+const notWithin = (others: ReadonlyArray<Find>) => (search: Search): Search => ({
+  ...search,
+  find: (text) => {
+    const found = search.find(text)
+    if (found.length === 0) return found
+    const wider = others.flatMap((find) => find(text))
+    return wider.length === 0 ? found : found.filter((span) => !wider.some((one) => isWithin(span, one)))
+  }
+})
+
+const isWithin = (span: Span, { from, to }: Span): boolean =>
+  span.from >= from && span.to <= to && span.to - span.from < to - from
+
 type DataRule = typeof dataRules[number]
 
 /** Searches of the rules about personal data. */
 export const searches: Readonly<Record<DataRule, ReadonlyArray<Search>>> = {
   apiKey,
   iban: [{ find: ibans, needs: [combine(Object.keys(ibanLengths), ["00"])], patterns: [] }],
-  card: [{ find: cards, needs: [cardBegins], patterns: [] }],
+  card: [{ find: cards, needs: [cardBegins], patterns: [] }].map(notWithin([ibans])),
   email: [{ find: emails, needs: [["@"]], patterns: [] }],
-  phone
+  phone: phone.map(notWithin([ibans, cards]))
 }
 
 /** What the rules about personal data find. */

@@ -9,7 +9,7 @@ import type { PolicyUse, Rule, RuleModes, UnknownFieldMode } from "../../domain/
 import { meanings } from "../../domain/GuardRule.ts"
 import type { Identity } from "../../domain/Identity.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import { InvalidRequest, make } from "../../domain/InferenceError.ts"
+import { HookFailed, InvalidRequest, make } from "../../domain/InferenceError.ts"
 import { formatPath } from "../../domain/Problem.ts"
 import { withoutFields } from "../../domain/Source.ts"
 import type { Operation } from "../observability/Metrics.ts"
@@ -165,7 +165,10 @@ export class RequestGuard {
       if (before === undefined || Result.isFailure(ruled)) return Effect.fromResult(ruled)
       const admitted = ruled.success
       const call = callOf(admitted.request, guarding)
-      return Effect.flatMap(this.#ask(call, before(call)), (verdict) => this.#hooked(admitted, guarding, verdict))
+      return Effect.flatMap(
+        this.#ask(call, before(call), "request"),
+        (verdict) => this.#hooked(admitted, guarding, verdict)
+      )
     })
   }
 
@@ -180,7 +183,7 @@ export class RequestGuard {
     return Effect.suspend(() => {
       const call = callOf(request, guarding)
       const seen = { ...call, deployment: answer.deployment, answer: answer.text }
-      return Effect.flatMap(this.#ask(call, after(seen)), (verdict) => {
+      return Effect.flatMap(this.#ask(call, after(seen), "answer"), (verdict) => {
         const { action } = verdict
         if (action === "allow") return Effect.void
         this.#events.record("hook", action === "flag" ? "flag" : "reject", request)
@@ -203,8 +206,12 @@ export class RequestGuard {
       : Result.fail(rejected(applied.rejection))
   }
 
-  /** The verdict of a hook within its limit. */
-  #ask(call: GuardedCall, verdict: Effect.Effect<Verdict, unknown>): Effect.Effect<Verdict> {
+  /** The verdict of a hook within its limit. Its failure is no verdict about the request. */
+  #ask(
+    call: GuardedCall,
+    verdict: Effect.Effect<Verdict, unknown>,
+    subject: "request" | "answer"
+  ): Effect.Effect<Verdict, InferenceError> {
     const { onFailure = "reject" } = this.#hooks
     return Effect.catchCause(
       Effect.timeoutOrElse(verdict, {
@@ -212,9 +219,11 @@ export class RequestGuard {
         orElse: () => Effect.fail(`It did not end within ${Duration.format(Defaults.callbackLimit)}.`)
       }),
       (cause) =>
-        Effect.as(
+        Effect.andThen(
           Effect.logError(`A hook of the input policy failed; the request is ${onFailure}ed (${call.model}).`, cause),
-          onFailure === "allow" ? { action: "allow" } as const : { action: "reject" } as const
+          onFailure === "allow"
+            ? Effect.succeed({ action: "allow" } as const)
+            : Effect.fail(make(new HookFailed({ subject })))
         )
     )
   }

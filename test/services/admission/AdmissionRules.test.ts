@@ -1,11 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
-import { alertText } from "../../../src/services/admission/Accounts.ts"
+import type { Deployment } from "../../../src/domain/Deployment.ts"
+import type { Reason } from "../../../src/domain/InferenceError.ts"
+import { Accounts, alertText } from "../../../src/services/admission/Accounts.ts"
+import type { Demand, Ticket } from "../../../src/services/admission/Admission.ts"
 import type { Grant } from "../../../src/services/admission/AdmissionRules.ts"
 import { AdmissionRules } from "../../../src/services/admission/AdmissionRules.ts"
 import { rulesOf as keyRulesOf } from "../../../src/services/admission/KeyRules.ts"
 import type { Amount, Overspent, Reservation } from "../../../src/services/budgets/BudgetBook.ts"
 import { BudgetBook } from "../../../src/services/budgets/BudgetBook.ts"
 import type { VirtualKey } from "../../../src/services/keys/VirtualKey.ts"
+import { RateWindows } from "../../../src/services/limits/RateWindows.ts"
 import { admissionOf, covers } from "../../../src/services/settings/AdmissionSettings.ts"
 
 const subjectOf = (keyId: string) => ({ key: keyId, user: keyId, tenant: "t", model: "m", endpoint: "chat" })
@@ -116,5 +120,63 @@ describe("an alert of a budget", () => {
       "Budget team (all): less than 10 times the last cost is left, 0.5 of 2 USD."
     )
     assert.include(alertText({ ...alert, spent: 1100, cause: { timesLastCost: 10 } }), "left, 0 of 1000 tokens")
+  })
+})
+
+describe("a request that is too large", () => {
+  const local = (contextSize?: number) =>
+    ({ id: "m#0", model: "m", options: { engine: "fake", ...(contextSize && { contextSize }) } }) as Deployment
+  const demandOf = (more: Partial<Demand>): Demand => ({
+    grant: undefined,
+    tenant: "t",
+    model: "m",
+    operation: "chat",
+    deployments: [local()],
+    promptTokens: 10,
+    mostPromptTokens: () => 100,
+    choices: 1,
+    maxTokens: undefined,
+    generates: true,
+    hedges: false,
+    ...more
+  })
+  const admit = (settings: Parameters<typeof admissionOf>[0], more: Partial<Demand> = {}) =>
+    new Accounts({
+      add: () => {},
+      alert: () => {},
+      rejected: () => {},
+      rules: new AdmissionRules(admissionOf(settings), covers),
+      now: () => 0,
+      priceOf: () => ({ input: 1, output: 1 }),
+      windows: new RateWindows(),
+      book: new BudgetBook()
+    }).admit(demandOf(more))
+  const messageOf = (admitted: Ticket | Reason) => "message" in admitted ? admitted.message : "admitted"
+  const limited = (tokensPerMinute: number) => ({ limits: { few: { tokensPerMinute } } })
+  const budgeted = (tokens: number) => ({ budgets: { few: { period: "day", tokens } } }) as const
+
+  it("hears which max_tokens fits into a limit of tokens", () => {
+    assert.include(messageOf(admit(limited(1000))), "may use 4196 tokens")
+    assert.include(messageOf(admit(limited(1000))), "Set max_tokens to at most 900.")
+    assert.include(messageOf(admit(limited(1000), { choices: 2 })), "Set max_tokens to at most 450.")
+    assert.strictEqual(messageOf(admit(limited(1000), { maxTokens: 900 })), "admitted")
+    assert.include(messageOf(admit(limited(50))), "Shorten the prompt.")
+  })
+
+  it("hears which max_tokens fits into a budget, and has an answer that fits if it does not say", () => {
+    assert.include(
+      messageOf(admit(budgeted(1000), { maxTokens: 901 })),
+      "Set max_tokens to at most 900, or raise the budget."
+    )
+    assert.include(messageOf(admit(budgeted(100))), "Shorten the prompt, or raise the budget.")
+    const open = admit(budgeted(1000))
+    assert.strictEqual("maxTokens" in open ? open.maxTokens : undefined, 900)
+  })
+
+  it("counts an answer that it does not limit up to the window of a local deployment", () => {
+    const [small, large] = [local(512), local(8192)]
+    assert.strictEqual(messageOf(admit(limited(612), { deployments: [small] })), "admitted")
+    assert.include(messageOf(admit(limited(611), { deployments: [small] })), "may use 612 tokens")
+    assert.include(messageOf(admit(limited(1000), { deployments: [small, large] })), "may use 4196 tokens")
   })
 })

@@ -113,3 +113,23 @@ describe("a check digit", () => {
     assert.isFalse(passesMod97("DE98370400440532013000"))
   })
 })
+
+describe("digits of a longer number", () => {
+  const iban = "DE75 5121 0800 1245 1261 99"
+
+  it.each(["DE89 3704 0044 0532 0130 00", iban, "GB33BUKB20201555555555", "FR14 2004 1010 0505 0001 3M02 606"])(
+    "are only those of the IBAN %s",
+    (text) => {
+      assert.lengthOf(found("iban", text), 1)
+      for (const written of [text, `Pay to ${text}, please.`]) {
+        assert.deepStrictEqual(found("phone", written), [])
+        assert.deepStrictEqual(found("card", written), [])
+      }
+    }
+  )
+
+  it("do not hide a number beside it", () => {
+    assert.deepStrictEqual(found("phone", `${iban}, or call 0800 124 5126`), ["0800 124 5126"])
+    assert.deepStrictEqual(found("card", `${iban} and 4111 1111 1111 1111`), ["4111 1111 1111 1111"])
+  })
+})

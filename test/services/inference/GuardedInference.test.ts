@@ -2,6 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Metric, Result, Stream } from "effect"
 import { decode as decodeChat } from "../../../src/dialects/openai/DecodeRequest.ts"
+import { fromReason } from "../../../src/dialects/openai/EncodeError.ts"
+import { chatErrors } from "../../../src/dialects/openai/FieldNames.ts"
 import type { RuleModes } from "../../../src/domain/GuardRule.ts"
 import type { AnsweredBy, AnswerSink, Event, Request } from "../../../src/domain/Inference.ts"
 import type { Hooks } from "../../../src/services/guard/Hooks.ts"
@@ -172,11 +174,22 @@ describe.each(wayNames)("a request through %s", (way) => {
         {},
         () =>
           Effect.gen(function*() {
-            assert.strictEqual(Exit.isFailure(yield* Effect.exit(ways[way](ask("Hello")))), fails)
+            const exit = yield* Effect.exit(ways[way](ask("Hello")))
+            assert.strictEqual(Exit.isFailure(exit), fails)
+            // Not a rejection by the policy: the caller may try again.
+            if (fails) assert.strictEqual((yield* Effect.flip(exit)).reason._tag, "HookFailed")
           }),
         { before: () => Effect.die("broken"), onFailure }
       )
   )
+
+  it.effect("whose hook about its answer fails is no violation of the policy", () =>
+    run({}, () =>
+      Effect.gen(function*() {
+        const error = yield* Effect.flip(ways[way](ask("Hello")))
+        assert.deepInclude(error.reason, { _tag: "HookFailed", subject: "answer" })
+        assert.deepInclude(fromReason(error.reason, chatErrors), { status: 503 })
+      }), { after: () => Effect.fail("no verdict") }))
 })
 
 describe("the rules", () => {
