@@ -113,6 +113,30 @@ describe("a redacted value", () => {
     assert.include(lastSent(), "\"user\":\"[EMAIL_1]\"")
   })
 
+  it("reaches no provider in parts of a message that cut it, or in the arguments of a call", async () => {
+    const { response } = await openai().chat.completions.create({
+      model: "up",
+      messages: [
+        { role: "user", content: [{ type: "text", text: "Write to alice@" }, { type: "text", text: "example.com" }] },
+        {
+          role: "assistant",
+          content: null,
+          tool_calls: [{
+            id: "t",
+            type: "function",
+            function: { name: "mail", arguments: "{\"to\":\"\\nalice\\u0040example.com\"}" }
+          }]
+        },
+        { role: "tool", tool_call_id: "t", content: "{\"sent\":\"alice\\u0040example.com\"}" }
+      ]
+    }).withResponse()
+    assert.strictEqual(response.headers.get("x-troupe-redacted"), "EMAIL")
+    const { messages: [first, second, third] } = JSON.parse(lastSent())
+    assert.deepStrictEqual(first.content, [{ type: "text", text: "Write to [EMAIL_1]" }])
+    assert.deepStrictEqual(JSON.parse(second.tool_calls[0].function.arguments), { to: "\n[EMAIL_1]" })
+    assert.strictEqual(third.content, "{\"sent\":\"[EMAIL_1]\"}")
+  })
+
   it("is restored in a stream whose chunks cut the placeholder, in texts and in calls", async () => {
     const stream = await openai().chat.completions.create({ model: "up", messages, stream: true })
     let text = ""

@@ -4,19 +4,20 @@
  * **Details**
  *
  * Rules that reject or redact see every text of the decoded request and of the caller's own body. A part that only the body
- * has therefore cannot carry a text past them, and a body whose texts change is not sent as it was.
+ * has therefore cannot carry a text past them, and a body whose texts change is not sent as it was. A text that is JSON is searched in its decoded strings and numbers.
  */
 import type { Rule, RuleModes } from "../../domain/GuardRule.ts"
-import { attackRules, rules } from "../../domain/GuardRule.ts"
+import { attackRules, labels, rules } from "../../domain/GuardRule.ts"
 import { formatPath } from "../../domain/Problem.ts"
 import type { Source } from "../../domain/Source.ts"
-import { withBody } from "../../domain/Source.ts"
+import { isComplete, withBody } from "../../domain/Source.ts"
 import type { Find } from "./AttackPatterns.ts"
 import * as AttackPatterns from "./AttackPatterns.ts"
+import * as JsonTexts from "./JsonTexts.ts"
 import * as PersonalData from "./PersonalData.ts"
 import type { Match } from "./Redaction.ts"
 import { placeholdersIn, Redaction } from "./Redaction.ts"
-import type { Author, Change, Path } from "./TextWalk.ts"
+import type { Change, Path } from "./TextWalk.ts"
 import * as TextWalk from "./TextWalk.ts"
 
 const finders: Readonly<Record<Rule, Find>> = { ...AttackPatterns.finders, ...PersonalData.finders }
@@ -48,16 +49,51 @@ export interface Applied<R> {
   readonly rejection: Rejection | undefined
 }
 
+/** How texts and numbers change, in the caller's own body or in the decoded request. */
+interface Changes {
+  readonly text: (inBody: boolean) => Change
+  readonly number: (inBody: boolean) => Change
+}
+
+/** Fields of a body whose numbers are content, not options. */
+const contentFields: ReadonlySet<string | number | undefined> = new Set(
+  ["messages", "tools", "functions", "system", "metadata", "response_format", "output_config", "format", "documents"]
+)
+
+/** Whether a number of a body may be a value of the caller: not where Troupe knows its field as an option. */
+const isContentOf = ({ unknownFields = [] }: Source) => (path: Path): boolean =>
+  contentFields.has(path[0]) || unknownFields.some((field) => field.path.every((step, index) => step === path[index]))
+
 /** A request with other texts in its fields and in the caller's own body. */
-const changed = <R extends Guarded>(
-  request: R,
-  fields: ReadonlyArray<keyof R & string>,
-  change: (inBody: boolean) => Change
-): R => {
+const changed = <R extends Guarded>(request: R, fields: ReadonlyArray<keyof R & string>, changes: Changes): R => {
   const { source } = request
-  const body = source && TextWalk.changeBody(source.body, change(true))
-  const other = TextWalk.changeRequest(request, fields, change(false))
+  const body = source && TextWalk.changeBody(source.body, changes.text(true), {
+    number: changes.number(true),
+    isContent: isContentOf(source),
+    joins: true
+  })
+  const other = TextWalk.changeRequest(request, fields, changes.text(false), {
+    number: changes.number(false),
+    joins: true
+  })
   return body === source?.body ? other : { ...other, source: withBody(source!, body!) }
+}
+
+/** The labels of what was replaced in the caller's own body and in the decoded request. */
+class Replaced {
+  readonly #inBody = new Set<string>()
+  readonly #decoded = new Set<string>()
+
+  add(label: string, inBody: boolean): void {
+    ;(inBody ? this.#inBody : this.#decoded).add(label)
+  }
+
+  /** The request without a body in which nothing was replaced of a kind that the decoded request had. */
+  withoutOriginals<R extends Guarded>(request: R): R {
+    const { source } = request
+    if (source === undefined || !isComplete(source)) return request
+    return [...this.#decoded].every((label) => this.#inBody.has(label)) ? request : { ...request, source: undefined }
+  }
 }
 
 /** The rules that apply to the texts of an author. */
@@ -73,12 +109,16 @@ const rulesOf = (enabled: ReadonlyArray<Rule>): RulesOf => ({
   other: enabled.filter((rule) => !attacks.has(rule))
 })
 
+/** The digits of the shortest number that a rule finds. */
+const shortestNumber = 7
+
 /** One pass over the texts of a request. */
-class Pass {
+class Pass implements Changes {
   readonly #modes: RuleModes
   readonly #rules: RulesOf
   readonly #reserved: () => ReadonlySet<string>
   readonly found = new Set<Rule>()
+  readonly replaced = new Replaced()
   redaction: Redaction | undefined
   rejection: Rejection | undefined
 
@@ -88,22 +128,92 @@ class Pass {
     this.#reserved = reserved
   }
 
-  change(inBody: boolean): Change {
-    return (text, author, path) => this.#text(text, author, path, inBody)
+  readonly text = (inBody: boolean): Change => {
+    const change: Change = (text, author, path) => {
+      const json = JsonTexts.jsonOf(text)
+      const applied = this.#rules[author]
+      if (json === undefined) return this.#search(text, { applied, path, inBody })
+      const number = this.number(inBody)
+      const encoded = JsonTexts.changeText(
+        text,
+        json,
+        [(inner) => change(inner, author, path), (inner) => number(inner, author, path)],
+        (text) => applied.some((rule) => !attacks.has(rule) && finders[rule](text).length > 0)
+      )
+      // An attack may be in several strings.
+      return this.#search(encoded, { applied: applied.filter((rule) => attacks.has(rule)), path, inBody })
+    }
+    return change
   }
 
-  #text(text: string, author: Author, path: Path, inBody: boolean): string {
+  readonly number = (inBody: boolean): Change => (text, author, path) =>
+    text.length < shortestNumber ? text : this.#search(text, { applied: this.#rules[author], path, inBody })
+
+  #search(text: string, { applied, inBody, path }: Place): string {
     let matches: Array<Match> | undefined
-    for (const rule of this.#rules[author]) {
+    for (const rule of applied) {
       const spans = finders[rule](text)
       if (spans.length === 0) continue
       this.found.add(rule)
       if (this.#modes[rule] === "reject") this.rejection ??= { rule, path: formatPath(path), inBody }
       else for (const span of spans) (matches ??= []).push({ rule, ...span })
     }
-    if (matches === undefined) return text
+    return matches === undefined ? text : this.#replace(text, matches, inBody)
+  }
+
+  #replace(text: string, matches: ReadonlyArray<Match>, inBody: boolean): string {
     this.redaction ??= new Redaction(this.#reserved())
+    for (const { rule } of matches) this.replaced.add(labels[rule], inBody)
     return this.redaction.replace(text, matches)
+  }
+}
+
+/** A place with the rules that apply there. */
+interface Place extends Pick<Rejection, "inBody"> {
+  readonly applied: ReadonlyArray<Rule>
+  readonly path: Path
+}
+
+type Values = ReadonlyArray<readonly [value: string, label: string]>
+
+/** The characters that a part of JSON has which is more than a string or a number. */
+const structure = /["[\]{}]/
+
+/** Replaces the values that a hook names. */
+class ValuePass implements Changes {
+  readonly #redaction: Redaction
+  readonly #values: Values
+  readonly replaced = new Replaced()
+
+  constructor(redaction: Redaction, values: Values) {
+    this.#redaction = redaction
+    this.#values = values
+  }
+
+  readonly text = (inBody: boolean): Change => {
+    const change = (given: string): string => {
+      if (JsonTexts.jsonOf(given) === undefined) return this.#replace(given, this.#values, inBody)
+      const text = this.#replace(given, this.#values.filter(([value]) => structure.test(value)), inBody)
+      const json = JsonTexts.jsonOf(text)
+      if (json === undefined) return this.#replace(text, this.#values, inBody)
+      const isHidden = (text: string) => this.#values.some(([value]) => text.includes(value))
+      return JsonTexts.changeText(text, json, [change, (number) => this.#number(number, inBody)], isHidden)
+    }
+    return change
+  }
+
+  readonly number = (inBody: boolean): Change => (text) => this.#number(text, inBody)
+
+  /** Only a whole number is a value: its digits are no texts of their own. */
+  #number(text: string, inBody: boolean): string {
+    return this.#replace(text, this.#values.filter(([value]) => value === text), inBody)
+  }
+
+  #replace(text: string, values: Values, inBody: boolean): string {
+    for (const [value, label] of values) {
+      if (text.includes(value)) this.replaced.add(label, inBody)
+    }
+    return this.#redaction.replaceValues(text, values)
   }
 }
 
@@ -111,23 +221,25 @@ class Pass {
 export const redactValues = <R extends Guarded>(
   request: R,
   fields: ReadonlyArray<keyof R & string>,
-  values: ReadonlyArray<readonly [value: string, label: string]>,
+  values: Values,
   known: Redaction | undefined
 ): Pick<Applied<R>, "redaction" | "request"> => {
   const redaction = known ?? new Redaction(reservedIn(request, fields))
   const ordered = values.filter(([value]) => value !== "").toSorted(([one], [two]) => two.length - one.length)
-  const redacted = changed(request, fields, () => (text) => redaction.replaceValues(text, ordered))
+  const pass = new ValuePass(redaction, ordered)
+  const redacted = pass.replaced.withoutOriginals(changed(request, fields, pass))
   return { request: redacted, redaction: redaction.labels.size === 0 ? undefined : redaction }
 }
 
 /** The texts of a request that look like placeholders. */
 const reservedIn = <R extends Guarded>(request: R, fields: ReadonlyArray<keyof R & string>): ReadonlySet<string> => {
   const reserved = new Set<string>()
-  const collect: Change = (text) => {
+  const collect = (text: string): string => {
     for (const found of placeholdersIn(text)) reserved.add(found)
-    return text
+    const json = JsonTexts.jsonOf(text)
+    return json === undefined ? text : JsonTexts.changeText(text, json, [collect, (number) => number], () => false)
   }
-  changed(request, fields, () => collect)
+  changed(request, fields, { text: () => collect, number: () => (text) => text })
   return reserved
 }
 
@@ -159,8 +271,8 @@ export class InputPolicy {
    */
   apply<R extends Guarded>(request: R, fields: ReadonlyArray<keyof R & string>, subject: Subject): Applied<R> {
     const pass = new Pass(this.#modes, this.#enforced[subject], () => reservedIn(request, fields))
-    const applied = changed(request, fields, (inBody) => pass.change(inBody))
-    const { found, redaction, rejection } = pass
-    return { request: applied, redaction, found, rejection }
+    const applied = changed(request, fields, pass)
+    const { found, redaction, rejection, replaced } = pass
+    return { request: replaced.withoutOriginals(applied), redaction, found, rejection }
   }
 }

@@ -6,6 +6,7 @@
  * Bytes in base64, URLs with data and signatures of providers are no texts, and stay as they are. Values that do not change
  * keep their identity.
  */
+import { ExactNumber } from "../../domain/ExactNumber.ts"
 import { mediaTypeOf } from "../../domain/Message.ts"
 
 type Fields = Readonly<Record<string, unknown>>
@@ -18,6 +19,21 @@ export type Author = "caller" | "other"
 
 /** The text to put in place of one; the same text leaves it. */
 export type Change = (text: string, author: Author, path: Path) => string
+
+/** What else a walk goes through. */
+export interface Options {
+  /** For numbers in their digits; one that changes becomes a string. Left out, numbers stay. */
+  readonly number?: Change
+  /** Whether numbers in a place are content; default all. */
+  readonly isContent?: (path: Path) => boolean
+  /**
+   * Whether the texts of neighboring parts are searched as one as well, without and with a line break between them; parts with a
+   * match over several become one. Default false.
+   */
+  readonly joins?: boolean
+  /** Whether bytes and signatures are texts as well; default false. */
+  readonly isAllText?: boolean
+}
 
 const isPlain = (value: unknown): value is Fields => {
   if (typeof value !== "object" || value === null) return false
@@ -55,14 +71,40 @@ const isOpaque = (fields: Fields, name: string): boolean => {
 
 const isImages = (fields: Fields, name: string): boolean => name === "images" && areImages(fields[name])
 
+const textTypes = new Set<unknown>(["text", "input_text", "output_text"])
+const imageTypes = new Set<unknown>(["image", "image_url", "input_image"])
+
+type TextPart = Fields & { readonly text: string }
+
+const isTextPart = (part: unknown): part is TextPart =>
+  isPlain(part) && textTypes.has(part["type"]) && typeof part["text"] === "string"
+
+const isImagePart = (part: unknown): boolean => isPlain(part) && imageTypes.has(part["type"])
+
+/** The places of texts with no image between them, where there are several. */
+const runsOf = (parts: ReadonlyArray<unknown>): ReadonlyArray<ReadonlyArray<number>> => {
+  const runs: Array<Array<number>> = [[]]
+  for (const [index, part] of parts.entries()) {
+    if (isTextPart(part)) runs.at(-1)!.push(index)
+    else if (isImagePart(part)) runs.push([])
+  }
+  return runs.filter(({ length }) => length > 1)
+}
+
+/** The parts with one text in place of several. */
+const merge = (parts: ReadonlyArray<unknown>, run: ReadonlyArray<number>, text: string): ReadonlyArray<unknown> =>
+  parts.flatMap((part, index) => index === run[0] ? [{ ...part as Fields, text }] : run.includes(index) ? [] : [part])
+
 /** A place in a walk. */
 class Walk {
   readonly #change: Change
+  readonly #options: Options
   readonly #path: Array<string | number> = []
   author: Author = "other"
 
-  constructor(change: Change) {
+  constructor(change: Change, options: Options = {}) {
     this.#change = change
+    this.#options = options
   }
 
   text(text: string): string {
@@ -72,7 +114,16 @@ class Walk {
   value(value: unknown): unknown {
     if (typeof value === "string") return this.text(value)
     if (Array.isArray(value)) return this.list(value as ReadonlyArray<unknown>)
-    return isPlain(value) ? this.fields(value) : value
+    if (isPlain(value)) return this.fields(value)
+    return typeof value === "number" || value instanceof ExactNumber ? this.number(value) : value
+  }
+
+  number(value: number | ExactNumber): unknown {
+    const { isContent, number } = this.#options
+    if (number === undefined || isContent?.(this.#path) === false) return value
+    const text = String(value)
+    const changed = number(text, this.author, this.#path)
+    return changed === text ? value : changed
   }
 
   list(list: ReadonlyArray<unknown>): ReadonlyArray<unknown> {
@@ -82,13 +133,26 @@ class Walk {
       if (value !== list[index]) changed ??= [...list]
       if (changed !== undefined) changed[index] = value
     }
-    return changed ?? list
+    return this.#options.joins === true ? this.#joined(changed ?? list) : changed ?? list
+  }
+
+  /** From the end, so that the places before stay. */
+  #joined(parts: ReadonlyArray<unknown>): ReadonlyArray<unknown> {
+    return runsOf(parts).toReversed().reduce((parts, run) => {
+      const texts = run.map((index) => (parts[index] as TextPart).text)
+      for (const separator of ["", "\n"]) {
+        const text = texts.join(separator)
+        const changed = this.text(text)
+        if (changed !== text) return merge(parts, run, changed)
+      }
+      return parts
+    }, parts)
   }
 
   /** The names of fields are texts as well. */
   fields(fields: Fields): Fields {
     const entries = Object.entries(fields).map(([name, value]) =>
-      isOpaque(fields, name) || isImages(fields, name)
+      this.#options.isAllText !== true && (isOpaque(fields, name) || isImages(fields, name))
         ? [name, value] as const
         : [this.text(name), this.at(name, value)] as const
     )
@@ -160,17 +224,23 @@ const callerTexts: ReadonlySet<string> = new Set(["prompt", "suffix"])
 const bodySkipped: ReadonlySet<string> = new Set(["model", "troupe", "priority", "keep_alive"])
 
 /** The body of a caller with other texts. */
-export const changeBody = (body: Fields, change: Change): Fields => new Walk(change).request(body, bodySkipped)
+export const changeBody = (body: Fields, change: Change, options?: Options): Fields =>
+  new Walk(change, options).request(body, bodySkipped)
+
+/** Parsed JSON with other texts. */
+export const changeJson = (json: unknown, change: Change, number: Change): unknown =>
+  new Walk(change, { number, isAllText: true }).value(json)
 
 /** A decoded request with other texts; its source stays. */
 export const changeRequest = <R extends object>(
   request: R,
   fields: ReadonlyArray<keyof R & string>,
-  change: Change
+  change: Change,
+  options?: Options
 ): R => {
   const given = Object.fromEntries(
     fields.filter((name) => request[name] !== undefined).map((name) => [name, request[name]])
   )
-  const changed = new Walk(change).request(given, new Set())
+  const changed = new Walk(change, options).request(given, new Set())
   return changed === given ? request : { ...request, ...changed }
 }

@@ -253,6 +253,156 @@ describe("the rules", () => {
       })))
 })
 
+describe("a text that is JSON", () => {
+  const redacted = (
+    content: string,
+    own: Partial<RuleModes> = { email: "redact", card: "redact" },
+    hooks: Hooks = {}
+  ) =>
+    run({ guard: modes(own) }, (jobs) =>
+      Effect.gen(function*() {
+        const body = { model: "a", messages: [{ role: "user", content }] }
+        const answer = yield* ways.generate(ask(content, { source: { dialect: "openai", body } }))
+        const { messages, source } = jobs[0]!.generation!
+        const sent = messages[0]!.content
+        assert.deepStrictEqual(source!.body, { model: "a", messages: [{ role: "user", content: sent }] })
+        return [sent as string, answer[1]] as const
+      }), hooks)
+
+  it.effect.each([
+    [{ body: "Dear Ann,\nann@example.com\nbye" }, { body: "Dear Ann,\n[EMAIL_1]\nbye" }],
+    [{ card: 4111111111111111, year: 2027 }, { card: "[CARD_1]", year: 2027 }],
+    [[{ "ann@example.com": [{ deep: "ann@example.com" }] }], [{ "[EMAIL_1]": [{ deep: "[EMAIL_1]" }] }]],
+    [{ type: "base64", data: "ann@example.com" }, { type: "base64", data: "[EMAIL_1]" }],
+    [{ inner: "{\"to\":\"ann\\u0040example.com\"}" }, { inner: "{\"to\":\"[EMAIL_1]\"}" }]
+  ])("is redacted in its decoded values: %j", ([given, sent]) =>
+    Effect.gen(function*() {
+      for (
+        const text of [
+          JSON.stringify(given),
+          JSON.stringify(given, null, 2),
+          JSON.stringify(given).replaceAll("@", "\\u0040")
+        ]
+      ) {
+        assert.deepStrictEqual(JSON.parse((yield* redacted(text))[0]), sent)
+      }
+    }))
+
+  it.effect("keeps its bytes if nothing changes", () =>
+    Effect.gen(function*() {
+      for (const text of ["{ \"a\" : 1.0,\t\"b\":\"\\u0041\" }", "[12345678901234567890]", "{\"a\": 1"]) {
+        assert.deepStrictEqual(yield* redacted(text), [text, undefined])
+      }
+    }))
+
+  it.effect("hides no value in a field whose name is there twice, and is redacted as text if it is no JSON", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* redacted("{\"a\":\"al@x.de\",\"a\":\"b\"}"), ["{\"a\":\"b\"}", undefined])
+      assert.deepStrictEqual(yield* redacted("{\"a\":\"al@x.de\""), ["{\"a\":\"[EMAIL_1]\"", ["EMAIL"]])
+      const deep = `${"[".repeat(501)}"al@x.de"${"]".repeat(501)}`
+      assert.deepStrictEqual(yield* redacted(deep), [deep.replace("al@x.de", "[EMAIL_1]"), ["EMAIL"]])
+    }))
+
+  it.effect("is searched for attacks over its strings as well", () =>
+    Effect.gen(function*() {
+      const [sent] = yield* redacted("{\"a\":\"<!-- x\",\"b\":\"y -->\"}", { htmlComment: "redact" })
+      assert.include(sent, "[REMOVED_COMMENT]")
+    }))
+
+  it.effect("has no value that a hook names", () => {
+    const hooks: Hooks = {
+      before: () =>
+        Effect.succeed({ action: "redact", values: ["say \"hi\"", "12", "\"b\":2"].map((value) => ({ value })) })
+    }
+    return Effect.gen(function*() {
+      const [sent] = yield* redacted("{\"a\":\"say \\\"hi\\\"\",\"n\":[12,120]}", {}, hooks)
+      assert.deepStrictEqual(JSON.parse(sent), { a: "[VALUE_1]", n: ["[VALUE_2]", 120] })
+      assert.deepStrictEqual(yield* redacted("{\"a\":1,\"b\":2}", {}, hooks), ["{\"a\":1,[VALUE_1]}", ["VALUE"]])
+    })
+  })
+
+  it.effect("is one where it is the arguments of a call", () =>
+    run({ guard: modes({ card: "redact" }) }, (jobs) =>
+      Effect.gen(function*() {
+        const input = { card: 4111111111111111 }
+        const body = { messages: [{ role: "assistant", content: [{ type: "tool_use", id: "t", name: "pay", input }] }] }
+        const call = { id: "t", name: "pay", arguments: JSON.stringify(input) }
+        yield* ways.generate({
+          model: "a",
+          messages: [
+            { role: "user", content: "Pay." },
+            { role: "assistant", content: "", toolCalls: [call] },
+            { role: "tool", content: "{\"paid\":4111111111111111}", toolCallId: "t" }
+          ],
+          source: { dialect: "anthropic", body }
+        })
+        const { messages, source } = jobs[0]!.generation!
+        assert.strictEqual(messages[1]!.toolCalls![0]!.arguments, "{\"card\":\"[CARD_1]\"}")
+        assert.strictEqual(messages[2]!.content, "{\"paid\":\"[CARD_1]\"}")
+        assert.notInclude(JSON.stringify(source!.body), "4111")
+      })))
+})
+
+describe("a redacted value reaches no provider", () => {
+  const sentOf = (request: Request, own: Partial<RuleModes> = { email: "redact", card: "redact" }) =>
+    run({ guard: modes(own) }, (jobs) => Effect.map(ways.generate(request), () => jobs[0]!.generation!))
+
+  it.effect.each(["openai", "anthropic"] as const)(
+    "where parts of a message cut it: %s",
+    (dialect) =>
+      Effect.gen(function*() {
+        const part = (text: string) => ({ type: "text" as const, text })
+        const image = { type: "image_url", image_url: { url: "https://x.de/a.png" } }
+        const more = { type: "input_audio", input_audio: {} }
+        const parts = [part("Mail al@"), more, part("x.de"), image, part("bo@x.de"), part("Hello")]
+        const content = [part("Mail al@"), part("x.de"), part("bo@x.de"), part("Hello")]
+        const body = { messages: [{ role: "user", content: parts }] }
+        const sent = yield* sentOf({ model: "a", messages: [{ role: "user", content }], source: { dialect, body } })
+        const mail = part("Mail [EMAIL_2]")
+        assert.deepStrictEqual(sent.source!.body, {
+          messages: [{ role: "user", content: [mail, more, image, part("[EMAIL_1]"), part("Hello")] }]
+        })
+        assert.notInclude(JSON.stringify(sent.messages), "x.de")
+      })
+  )
+
+  it.effect("in numbers of unknown fields and of tools, and options stay numbers", () =>
+    Effect.gen(function*() {
+      const card = 4111111111111111
+      const parameters = { type: "object", properties: { a: { enum: [card], minimum: 1 } } }
+      const body = {
+        messages: [{ role: "user", content: "Hello", number: card }],
+        tools: [{ type: "function", function: { name: "f", parameters } }],
+        seed: card,
+        unknown: { deep: [card, 7] }
+      }
+      const sent = yield* sentOf(
+        ask("Hello", {
+          tools: [{ name: "f", parameters }],
+          source: { dialect: "openai", body, unknownFields: [{ path: ["unknown"], optional: true }] }
+        })
+      )
+      const given = { type: "object", properties: { a: { enum: ["[CARD_1]"], minimum: 1 } } }
+      assert.deepStrictEqual(sent.tools, [{ name: "f", parameters: given }])
+      assert.deepStrictEqual(sent.source!.body, {
+        messages: [{ role: "user", content: "Hello", number: "[CARD_1]" }],
+        tools: [{ type: "function", function: { name: "f", parameters: given } }],
+        seed: card,
+        unknown: { deep: ["[CARD_1]", 7] }
+      })
+    }))
+
+  it.effect("in a body that has it in another form, which is not sent", () =>
+    Effect.gen(function*() {
+      const body = { messages: [{ role: "user", content: [{ type: "x", text: "al@" }, { type: "y", text: "x.de" }] }] }
+      const sent = yield* sentOf(ask("al@x.de", { source: { dialect: "openai", body } }))
+      assert.isUndefined(sent.source)
+      const partial = { reasoning_effort: "low" }
+      const kept = yield* sentOf(ask("al@x.de", { source: { dialect: "openai", body: partial } }))
+      assert.deepStrictEqual(kept.source!.body, partial)
+    }))
+})
+
 describe("unknown fields", () => {
   const source = {
     dialect: "openai",
