@@ -89,7 +89,8 @@ class RestoringSink implements AnswerSink {
     this.#sink = sink
     this.#admitted = admitted
     const redaction = restorable(admitted)
-    this.#restored = redaction && new RestoredAnswer.RestoredEvents(redaction)
+    this.#restored = redaction &&
+      new RestoredAnswer.RestoredEvents(redaction, RestoredAnswer.encodeOf(admitted.request))
   }
 
   begin(by: AnsweredBy): void {
@@ -106,8 +107,12 @@ class RestoringSink implements AnswerSink {
   }
 }
 
-const restoredStream = (events: OpenedAnswer["events"], redaction: Redaction): OpenedAnswer["events"] => {
-  const restored = new RestoredAnswer.RestoredEvents(redaction)
+const restoredStream = (
+  events: OpenedAnswer["events"],
+  redaction: Redaction,
+  request: Request
+): OpenedAnswer["events"] => {
+  const restored = new RestoredAnswer.RestoredEvents(redaction, RestoredAnswer.encodeOf(request))
   return Stream.flattenIterable(Stream.map(events, (event) => restored.push([event])))
 }
 
@@ -119,7 +124,9 @@ const guardedChat = (guard: RequestGuard, own: Chat, holdsAnswers: boolean): Cha
   const generate = (admitted: Admitted<Request>): Failing<Answer> =>
     Effect.flatMap(own.generate(admitted.request), (answer) => {
       const redaction = restorable(admitted)
-      const restored = redaction === undefined ? answer : RestoredAnswer.restoreAnswer(answer, redaction)
+      const restored = redaction === undefined
+        ? answer
+        : RestoredAnswer.restoreAnswer(answer, redaction, RestoredAnswer.encodeOf(admitted.request))
       return Effect.as(guard.allow(admitted.request, chat, answer), withUse(restored, admitted))
     })
 
@@ -142,7 +149,9 @@ const guardedChat = (guard: RequestGuard, own: Chat, holdsAnswers: boolean): Cha
     const redaction = restorable(admitted)
     return Effect.map(own.open(admitted.request), (opened) =>
       withUse(
-        redaction === undefined ? opened : { ...opened, events: restoredStream(opened.events, redaction) },
+        redaction === undefined
+          ? opened
+          : { ...opened, events: restoredStream(opened.events, redaction, admitted.request) },
         admitted
       ))
   }

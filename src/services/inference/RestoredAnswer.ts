@@ -6,31 +6,49 @@
  * Chunks that a provider sent are left out, and the service encodes the content itself: a placeholder may come in several
  * chunks. Fields that Troupe does not model are lost with them. A whole answer of a provider is restored as it is.
  */
-import type { Answer, Event } from "../../domain/Inference.ts"
+import type { Answer, Event, Request } from "../../domain/Inference.ts"
 import type { Native } from "../../domain/Source.ts"
-import type { Redaction } from "../guard/Redaction.ts"
+import type { Encode, Redaction } from "../guard/Redaction.ts"
 import { asJson, asText, Restoring } from "../guard/Redaction.ts"
 import * as TextWalk from "../guard/TextWalk.ts"
 
+/** Names of the fields in which the dialects have the text of an answer. */
+const textFields = new Set<unknown>(["content", "text", "response"])
+
+/** How a value is written in a place of a provider's answer. */
+const encodeAt = (path: TextWalk.Path, ofText: Encode): Encode => {
+  const last = path.at(-1)
+  // The arguments of a call are JSON in a string, or an object, whose fields may have any name.
+  if (last === "arguments") return asJson
+  return textFields.has(last) && !path.includes("input") && !path.includes("arguments") ? ofText : asText
+}
+
 /** The answer as a provider sent it, with values; undefined for a chunk. */
-const restoreNative = ({ text: _, ...native }: Native, redaction: Redaction): Native | undefined =>
+const restoreNative = (
+  { text: _, ...native }: Native,
+  redaction: Redaction,
+  ofText: Encode
+): Native | undefined =>
   native.form === "chunk"
     ? undefined
     : {
       ...native,
-      body: TextWalk.changeBody(
-        native.body,
-        // The arguments of a call are JSON in a string.
-        (text, _, path) => redaction.restore(text, path.at(-1) === "arguments" ? asJson : asText)
-      )
+      body: TextWalk.changeBody(native.body, (text, _, path) => redaction.restore(text, encodeAt(path, ofText)))
     }
 
+/** How values are written in the text of an answer: as JSON if the request asks for JSON. */
+export const encodeOf = ({ format }: Pick<Request, "format">): Encode => format === undefined ? asText : asJson
+
 /** A complete answer with the values in place of their placeholders. */
-export const restoreAnswer = ({ native, ...answer }: Answer, redaction: Redaction): Answer => {
-  const natives = native?.flatMap((one) => restoreNative(one, redaction) ?? []) ?? []
+export const restoreAnswer = (
+  { native, ...answer }: Answer,
+  redaction: Redaction,
+  ofText: Encode
+): Answer => {
+  const natives = native?.flatMap((one) => restoreNative(one, redaction, ofText) ?? []) ?? []
   return {
     ...answer,
-    text: redaction.restore(answer.text),
+    text: redaction.restore(answer.text, ofText),
     ...(answer.thoughts === undefined ? {} : { thoughts: redaction.restore(answer.thoughts) }),
     toolCalls: answer.toolCalls.map((call) => ({ ...call, arguments: redaction.restore(call.arguments, asJson) })),
     ...(natives.length === 0 ? {} : { native: natives })
@@ -51,10 +69,12 @@ interface Channel {
 /** Restores the events of one stream. */
 export class RestoredEvents {
   readonly #redaction: Redaction
+  readonly #ofText: Encode
   #channel: Channel | undefined
 
-  constructor(redaction: Redaction) {
+  constructor(redaction: Redaction, ofText: Encode) {
     this.#redaction = redaction
+    this.#ofText = ofText
   }
 
   /** May be empty: the begin of a placeholder waits for its end. */
@@ -72,7 +92,7 @@ export class RestoredEvents {
       case "tool_call":
         return this.#call(event, out)
       case "native": {
-        const native = restoreNative(event.native, this.#redaction)
+        const native = restoreNative(event.native, this.#redaction, this.#ofText)
         if (native !== undefined) out.push({ ...event, native })
         return
       }
@@ -90,7 +110,8 @@ export class RestoredEvents {
 
   #text(event: TextEvent, out: Array<Event>): void {
     const { type } = event
-    const text = this.#in(type, asText, (text) => ({ type, text, tokens: 0 }), out).push(event.text)
+    const encode = type === "text" ? this.#ofText : asText
+    const text = this.#in(type, encode, (text) => ({ type, text, tokens: 0 }), out).push(event.text)
     if (text !== "") out.push({ ...event, text })
   }
 
@@ -102,7 +123,7 @@ export class RestoredEvents {
   }
 
   /** The pieces of a channel; another one ends. */
-  #in(name: string, encode: typeof asText, rest: Channel["rest"], out: Array<Event>): Restoring {
+  #in(name: string, encode: Encode, rest: Channel["rest"], out: Array<Event>): Restoring {
     if (this.#channel?.name !== name) {
       this.#flush(out)
       this.#channel = { name, rest, restoring: new Restoring(this.#redaction, encode) }

@@ -96,6 +96,19 @@ describe.each(wayNames)("a request through %s", (way) => {
         })
     ))
 
+  it.effect("has its values as JSON in an answer that is JSON", () => {
+    const value = "say \"hi\"\n"
+    const hooks: Hooks = { before: () => Effect.succeed({ action: "redact", values: [{ value }] }) }
+    const formats = [{ type: "json_object" }, { type: "json_schema", schema: { type: "object" } }] as const
+    return run({ models: { a: [{ pieces: ["{\"a\":\"[VAL", "UE_1]\"}"] }] } }, () =>
+      Effect.gen(function*() {
+        for (const format of formats) {
+          const [text] = yield* ways[way](ask(value, { format }))
+          assert.deepStrictEqual(JSON.parse(text), { a: value })
+        }
+      }), hooks)
+  })
+
   it.effect("is rejected with its rule and its path, and calls nothing", () =>
     run({ guard: modes({ sql: "reject" }) }, (jobs) =>
       Effect.gen(function*() {
