@@ -97,7 +97,8 @@ export class RestoredEvents {
         return
       }
       case "handoff":
-        this.#flush(out)
+        // The next deployment continues the text, also within a placeholder.
+        if (this.#channel?.name !== "text") this.#flush(out)
         out.push(event)
         return
       case "finish": {
