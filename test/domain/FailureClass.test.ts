@@ -88,6 +88,7 @@ describe("classify", () => {
       [new InferenceError.AuthenticationFailed({ deployment }), "no ordinary circuit"],
       [new InferenceError.AuthenticationFailed({ deployment, retryAfterMs: 1 }), "no ordinary"],
       [new InferenceError.ContentRefused({ deployment, detail }), "no content"],
+      [new InferenceError.HookFailed({ subject: "request" }), "no none"],
       [new InferenceError.NotSupported({ deployment, path: "tools", detail }), "no ordinary"],
       [new InferenceError.CircuitOpen({ deployment, retryAfterMs: 1 }), "no ordinary"],
       [new InferenceError.NoDeployment({ model: "m", excluded: [] }), "no none"]

@@ -266,6 +266,14 @@ const cases: ReadonlyArray<Case> = [
     headers: { "retry-after": "1" }
   },
   {
+    reason: new InferenceError.HookFailed({ subject: "request" }),
+    status: 503,
+    type: "server_error",
+    code: "input_policy_failed",
+    param: null,
+    headers: { "retry-after": "1" }
+  },
+  {
     reason: new InferenceError.EngineStopped({ deployment }),
     status: 503,
     type: "server_error",

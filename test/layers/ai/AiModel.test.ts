@@ -147,6 +147,7 @@ const failures: ReadonlyArray<
   [new InferenceError.BudgetExceeded(budgetExceeded), "InvalidRequestError", false],
   [new InferenceError.AuthenticationFailed({ deployment: "x#0", status: 401 }), "InternalProviderError", true],
   [new InferenceError.ContentRefused({ deployment: "x#0", detail: "Not this." }), "InvalidRequestError", false],
+  [new InferenceError.HookFailed({ subject: "request" }), "InternalProviderError", true],
   [
     new InferenceError.NotSupported({ deployment: "x#0", path: "logprobs", detail: "It reports none." }),
     "InvalidRequestError",
