@@ -109,10 +109,9 @@ export const withhold = (decision: Decision, fields: Capability): Decision => ({
   missing: [fields]
 })
 
-/** Why fallbacks are not used, if the fields exclude a model. */
-export const unused = (withheld: Withheld | undefined): string | undefined =>
-  withheld &&
-  `deployments of "${withheld.model}" on this machine do not accept fields of the request that Troupe does not know`
+/** Why fallbacks are not used. */
+export const unused = ({ model }: Withheld): string =>
+  `deployments of "${model}" on this machine do not accept fields of the request that Troupe does not know`
 
 /** Why no deployment can take the request, where the fields exclude this fallback model. */
 export const noneLeft = ({ source }: RoutingRequest, { isAccepted, model }: Withheld): InferenceError =>

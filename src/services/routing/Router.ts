@@ -267,6 +267,8 @@ const unusedOf = (parts: Parts, model: Model, { capabilities, route }: RoutingRe
   return results && `the ${results} of another model differ; a request may name fallbacks`
 }
 
+const withheldText = (withheld: FieldPolicy.Withheld | undefined) => withheld && FieldPolicy.unused(withheld)
+
 /** The deployments that come first, and the decision about them. */
 const firstOf = (model: Model, decision: Decision, { decisions, fallbacks }: Fallbacks.Fallbacks) => {
   const own = listed(model, decision)
@@ -288,7 +290,7 @@ const routeOf = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): 
   const found = fallbacksOf(parts, model, inquiry, usesConfigured.success)
   if (Result.isFailure(found)) return Result.fail(found.failure)
   const { cached, refused, withheld } = found.success
-  const fallbacksUnused = FieldPolicy.unused(withheld) ?? unusedOf(parts, model, request, usesConfigured.success)
+  const fallbacksUnused = withheldText(withheld) ?? unusedOf(parts, model, request, usesConfigured.success)
   const own = fallbacksUnused === undefined ? decided : { ...decided, fallbacksUnused }
   const { decision, deployments, fallbacks } = firstOf(model, own, found.success)
   const [first] = deployments
