@@ -179,7 +179,7 @@ describe("/admin/keys", () => {
 
   it("creates, lists, rotates and revokes with an admin key, and with no other", async () => {
     const admin = secretIn((await keys("create", "operator", "--admin")).stdout)
-    const created = await call("", admin, { name: "made/by http", tenant: "t" })
+    const created = await call("", admin, { name: "made by http", tenant: "t" })
     assert.strictEqual(created.status, 201)
     assert.strictEqual(created.headers.get("cache-control"), "no-store")
     const { key, secret } = created.json as { key: { id: string; name: string }; secret: string }

@@ -13,7 +13,6 @@ import type { Source } from "../../domain/Source.ts"
 import { isComplete, withBody } from "../../domain/Source.ts"
 import type { Find } from "./AttackPatterns.ts"
 import * as AttackPatterns from "./AttackPatterns.ts"
-import * as JsonTexts from "./JsonTexts.ts"
 import * as PersonalData from "./PersonalData.ts"
 import type { Match } from "./Redaction.ts"
 import { placeholdersIn, Redaction } from "./Redaction.ts"
@@ -130,11 +129,11 @@ class Pass implements Changes {
 
   readonly text = (inBody: boolean): Change => {
     const change: Change = (text, author, path) => {
-      const json = JsonTexts.jsonOf(text)
+      const json = TextWalk.jsonOf(text)
       const applied = this.#rules[author]
       if (json === undefined) return this.#search(text, { applied, path, inBody })
       const number = this.number(inBody)
-      const encoded = JsonTexts.changeText(
+      const encoded = TextWalk.changeText(
         text,
         json,
         [(inner) => change(inner, author, path), (inner) => number(inner, author, path)],
@@ -192,12 +191,12 @@ class ValuePass implements Changes {
 
   readonly text = (inBody: boolean): Change => {
     const change = (given: string): string => {
-      if (JsonTexts.jsonOf(given) === undefined) return this.#replace(given, this.#values, inBody)
+      if (TextWalk.jsonOf(given) === undefined) return this.#replace(given, this.#values, inBody)
       const text = this.#replace(given, this.#values.filter(([value]) => structure.test(value)), inBody)
-      const json = JsonTexts.jsonOf(text)
+      const json = TextWalk.jsonOf(text)
       if (json === undefined) return this.#replace(text, this.#values, inBody)
       const isHidden = (text: string) => this.#values.some(([value]) => text.includes(value))
-      return JsonTexts.changeText(text, json, [change, (number) => this.#number(number, inBody)], isHidden)
+      return TextWalk.changeText(text, json, [change, (number) => this.#number(number, inBody)], isHidden)
     }
     return change
   }
@@ -236,8 +235,8 @@ const reservedIn = <R extends Guarded>(request: R, fields: ReadonlyArray<keyof R
   const reserved = new Set<string>()
   const collect = (text: string): string => {
     for (const found of placeholdersIn(text)) reserved.add(found)
-    const json = JsonTexts.jsonOf(text)
-    return json === undefined ? text : JsonTexts.changeText(text, json, [collect, (number) => number], () => false)
+    const json = TextWalk.jsonOf(text)
+    return json === undefined ? text : TextWalk.changeText(text, json, [collect, (number) => number], () => false)
   }
   changed(request, fields, { text: () => collect, number: () => (text) => text })
   return reserved

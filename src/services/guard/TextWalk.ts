@@ -6,7 +6,9 @@
  * Bytes in base64, URLs with data and signatures of providers are no texts, and stay as they are. Values that do not change
  * keep their identity.
  */
+import * as Exact from "../../domain/ExactNumber.ts"
 import { ExactNumber } from "../../domain/ExactNumber.ts"
+import { isNestedDeeper, mostLevels } from "../../domain/JsonScan.ts"
 import { mediaTypeOf } from "../../domain/Message.ts"
 
 type Fields = Readonly<Record<string, unknown>>
@@ -243,4 +245,35 @@ export const changeRequest = <R extends object>(
   )
   const changed = new Walk(change, options).request(given, new Set())
   return changed === given ? request : { ...request, ...changed }
+}
+
+const begin = /^\s*[[{]/
+
+/**
+ * The object or list of a text, as the arguments and results of tools; undefined if the text is not its JSON, or is nested too
+ * deeply. Its strings and numbers are changed decoded, so that escapes hide nothing and the text stays JSON.
+ */
+export const jsonOf = (text: string): unknown => {
+  if (!begin.test(text)) return undefined
+  try {
+    const json = Exact.parse(text)
+    return isNestedDeeper(json, mostLevels) ? undefined : json
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * The text with other strings and numbers.
+ *
+ * @param isHidden whether a text has what its parsed JSON does not have: of fields with one name, only the last is read
+ */
+export const changeText = (
+  text: string,
+  json: unknown,
+  [string, number]: readonly [string: (text: string) => string, number: (text: string) => string],
+  isHidden: (text: string) => boolean
+): string => {
+  const changed = changeJson(json, (inner) => string(inner), (inner) => number(inner))
+  return changed !== json || isHidden(text) ? JSON.stringify(changed) : text
 }

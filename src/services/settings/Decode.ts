@@ -21,37 +21,20 @@ import { languageModel } from "../engines/LanguageModelKind.ts"
 import { cachedResponses } from "../routing/DecisionRecord.ts"
 import { admissionProblems } from "./AdmissionSettings.ts"
 import { cacheProblems } from "./CacheSettings.ts"
-import { isChoice } from "./Choices.ts"
 import { redundantEngine, withHint } from "./Hints.ts"
-import {
-  hasSecretFormat,
-  interpolate,
-  isNamedSecret,
-  isSingleReference,
-  referencesIn,
-  withoutQuotes
-} from "./Interpolation.ts"
+import { interpolate, isSingleReference, referencesIn, withoutQuotes } from "./Interpolation.ts"
 import { keyProblems } from "./KeySettings.ts"
 import type { Path, Tree } from "./Overlay.ts"
-import { at, isFromOverlay, isMapping, leaves, mapLeaves, overlay, withoutParts } from "./Overlay.ts"
+import { at, isFromOverlay, isMapping, mapLeaves, overlay, withoutParts } from "./Overlay.ts"
 import { customStrategyProblems, routingProblems } from "./PolicySettings.ts"
 import * as ProxySettings from "./ProxySettings.ts"
 import type { ResolveContext } from "./Resolution.ts"
 import { missingModels, resolve } from "./Resolution.ts"
 import { Source } from "./Schema.ts"
+import { secrets } from "./Secrets.ts"
 import type { Environment, Resolved } from "./Settings.ts"
 import { environments } from "./Settings.ts"
 import { isSecretUrl, problemsOf as storageProblems } from "./StorageSettings.ts"
-
-/** Whether a value is a literal secret. */
-const isLiteralSecret = (path: Path, value: Tree): boolean =>
-  hasSecretFormat(value) || (isNamedSecret(path.at(-1), value) && !isChoice(path))
-
-const secrets = (file: Tree): ReadonlyArray<Problem.Problem> =>
-  leaves(file).filter(([path, value]) => isLiteralSecret(path, value)).map(([path]) => ({
-    path: Problem.formatPath(path),
-    expected: "A secret must not be written in the file. Use ${NAME} to read it from an environment variable"
-  }))
 
 /** An engine kind can require a prefix for the names of its models, and then no other kind can use the prefix. */
 const prefixProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>): string | undefined => {

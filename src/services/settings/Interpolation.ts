@@ -22,12 +22,9 @@ const secretFormats = [
 /** Passwords in a URL, in which a reference is none. */
 const urlPasswords = [/^\w[\w+.-]*:\/\/[^/\s:@]*:[^/\s@]+@/, /^\w[\w+.-]*:\/\/\S*[?&](?:ssl)?password=[^&\s]+/]
 
-/** Names of fields that contain secrets. */
-const secretName =
-  /(?:^key|^token|api[-_]?key|secret|password|passphrase|credentials?|authorization|(?:access|auth|bearer)[-_]?token)$/i
-
 /** The text of a value beside its references; empty for a value that is no text. */
-const literalIn = (value: unknown): string => typeof value === "string" ? value.replaceAll(reference, "").trim() : ""
+export const literalIn = (value: unknown): string =>
+  typeof value === "string" ? value.replaceAll(reference, "").trim() : ""
 
 /** Whether a value has the format of a literal secret. */
 export const hasSecretFormat = (value: unknown): boolean => {
@@ -35,10 +32,6 @@ export const hasSecretFormat = (value: unknown): boolean => {
   return literal !== "" && (secretFormats.some((format) => format.test((value as string).trim())) ||
     urlPasswords.some((format) => format.test(literal)))
 }
-
-/** Whether a value is a literal in a field whose name is that of a secret. */
-export const isNamedSecret = (key: PropertyKey | undefined, value: unknown): boolean =>
-  typeof key === "string" && secretName.test(key) && literalIn(value) !== ""
 
 /** Whether a value is exactly one reference. */
 export const isSingleReference = (value: unknown): boolean => typeof value === "string" && singleReference.test(value)
