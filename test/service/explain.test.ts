@@ -140,7 +140,7 @@ describe("how a request would be routed", () => {
   })
 
   it("is printed by the command line from the running service", async () => {
-    const { stdout } = await invoke(["route", "Hello", "--model", "fake/chain", "--explain", "--url", service.url])
+    const { stdout } = await invoke(["route", "Hello", "--model", "fake/chain", "--explain", "--url", service.admin])
     assert.include(stdout, "Decision of the running service:")
     assert.include(stdout, "fake/chain#0 would answer for fake/chain (strategy quality, policy once).")
     assert.include(stdout, "Attempt plan")
@@ -233,7 +233,7 @@ describe("circuits", () => {
     const { decision, plan } = await json<Explanation>(post("/admin/route", { model: "fake/broken" }))
     assert.deepStrictEqual(plan.lists.ordinary, [])
     assert.include(decision.excluded[0]?.reason, "its circuit is open after")
-    const route = await invoke(["route", "--model", "fake/broken", "--url", service.url])
+    const route = await invoke(["route", "--model", "fake/broken", "--url", service.admin])
     assert.match(route.stdout, /No deployment can answer this request for fake\/broken.* in \d+(\.\d+)? s/s)
   })
 })
