@@ -114,7 +114,7 @@ export const CreateRequest = Schema.Struct({
   presence_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
   frequency_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
   max_output_tokens: Schema.optionalKey(wholeNumber(1, 1_000_000)),
-  /** Of tools that run in the service, of which there are none. */
+  /** For tools that run in the service. The service has none. */
   max_tool_calls: Schema.optionalKey(wholeNumber(1, 1_000_000)),
   top_logprobs: Schema.optionalKey(wholeNumber(0, 20)),
   metadata: Schema.optionalKey(Metadata),

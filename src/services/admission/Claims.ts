@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * A limit of a rate is a counter for each window, of requests at the same time a counter of which nothing is spent, a budget
- * a counter for each measure. Windows of shared limits begin at whole minutes, hours and days of UTC, because the name of a
+ * A rate limit has a counter for each window, and a budget has one for each measure. A limit of parallel requests has one
+ * counter, in which nothing is ever spent. Windows of shared limits begin at whole minutes, hours and days of UTC, because the name of a
  * counter contains the begin.
  */
 import type { Standing } from "../../domain/Inference.ts"
@@ -199,7 +199,7 @@ export const leftOf = (claims: ReadonlyArray<Claim>, states: ReadonlyArray<Count
   return { nano: left.usd, tokens: left.tokens }
 }
 
-/** The enforced limit of which the least is left after the request, relative to its size. */
+/** The enforced limit with the smallest share left after the request. */
 export const standingOf = (
   claims: ReadonlyArray<Claim>,
   usedOf: (counter: string) => number,

@@ -4,7 +4,7 @@
  * **Details**
  *
  * A request reserves an amount in several counters at once, or in none. Its end spends what it has used, and releases the
- * reservation. What is spent and reserved in a counter never exceeds its limit together, whoever reserves. A process that
+ * reservation. The sum of what is spent and reserved in a counter never exceeds its limit, whoever reserves. A process that
  * ends without releasing its reservations loses them.
  *
  * The name of a counter contains the begin of its period, so that a late amount counts where it was reserved. Amounts are

@@ -52,7 +52,7 @@ const timeoutMs = 5_000
 /** How often the ledger is read while the counters are lost, ms. */
 const reloadMs = 1_000
 
-/** Counters of which the last state is known. */
+/** Counters whose last state is known. */
 const mostKnown = 10_000
 
 /** How often a request whose answer may be shorter is tried again: others may have reserved meanwhile. */

@@ -79,7 +79,7 @@ export const byKey = (spentIn: SpentIn): ReadonlyMap<string, SpentIn> => {
 }
 
 /**
- * The states of budgets of which something is spent in the period that runs.
+ * The states of the budgets that were charged in the current period.
  *
  * @param spentIn what was spent in each period
  * @param now ms since 1970

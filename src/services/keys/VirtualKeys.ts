@@ -55,7 +55,7 @@ export class VirtualKeys extends Context.Service<VirtualKeys, {
   }
   /**
    * @param now ms since 1970
-   * @param latest of the caller's connection, of which most requests have the same secret
+   * @param latest the last secret on the caller's connection: most requests on a connection have the same one
    */
   readonly identify: (secret: string | undefined, now: number, latest?: LatestSecret) => Identity | Refusal
   readonly list: Effect.Effect<ReadonlyArray<VirtualKey>>

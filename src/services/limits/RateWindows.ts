@@ -221,7 +221,7 @@ export class Taken {
     this.shadowed = shadowed
   }
 
-  /** The enforced limit of which the least is left, relative to its size. */
+  /** The enforced limit with the smallest share left. */
   standing(measure: Measure, now: number): Standing | undefined {
     let least: Standing | undefined
     for (let at = 0; at < this.#rules.length; at++) {

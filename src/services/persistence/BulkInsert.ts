@@ -4,8 +4,7 @@
  *
  * **Details**
  *
- * Effect's `SqlClient` writes such a statement anew for every number of rows, and a transaction around it is three
- * statements. SQLite runs in this process: a call for each row costs no more than one for all.
+ * Effect's `SqlClient` builds a new statement for each number of rows, and a transaction adds three statements to it. SQLite runs in this process: a call for each row costs no more than one for all.
  *
  * **Gotchas**
  *

@@ -3,9 +3,9 @@
  *
  * **Details**
  *
- * Only providers of the same dialect accept such fields: without this rule, a field would send a prompt to another machine that
- * a deployment on this one could take without the field. A requested model of which the fields exclude such a deployment is
- * refused. A fallback model with deployments on this machine is not used, nor are the configured fallbacks after it. A
+ * Only providers of the same dialect accept such fields: without this rule, a field would send to another machine a prompt that
+ * a deployment on this machine would take without the field. A request is refused if its fields exclude such a deployment of
+ * its model. A fallback model with deployments on this machine is not used, nor are the configured fallbacks after it. A
  * request may list remote deployments of its model, and name fallback models that have no others.
  */
 import { Result } from "effect"
