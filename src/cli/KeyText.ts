@@ -97,7 +97,7 @@ export const keyText = (key: VirtualKey, now: number): string =>
   ].flatMap(([name, value]) => value === undefined ? [] : [`${name!.padEnd(13)}${value}`]).join("\n")
 
 /** The secret alone on its line, so that it can be copied. @param now ms since 1970 */
-export const issuedText = ({ key, secret }: Issued, now: number): string =>
+export const issuedText = ({ endedEarly, key, secret }: Issued, now: number): string =>
   [
     `Key ${key.name} (${key.id}). The secret is shown only now:`,
     "",
@@ -106,5 +106,13 @@ export const issuedText = ({ key, secret }: Issued, now: number): string =>
       ? []
       : key.previousUntil > now
       ? ["", `The secret before it is accepted until ${timeText(key.previousUntil)}.`]
-      : ["", "The secret before it is no longer accepted."])
+      : ["", "The secret before it is no longer accepted."]),
+    ...(endedEarly === undefined
+      ? []
+      : [
+        `Warning: the secret before that one, which was to be accepted until ${
+          timeText(endedEarly)
+        }, is no longer accepted ` +
+        "either: a key has two secrets at most."
+      ])
   ].join("\n")

@@ -38,6 +38,7 @@ interface Keys {
   readonly find: (key: string) => Effect.Effect<VirtualKey, Failure>
   readonly create: (grant: Grant) => Effect.Effect<Issued, Failure>
   readonly rotate: (key: string, overlap: Duration.Duration) => Effect.Effect<Issued, Failure>
+  readonly extend: (key: string, expiresAt: number | undefined) => Effect.Effect<VirtualKey, Failure>
   readonly revoke: (key: string) => Effect.Effect<VirtualKey, Failure>
 }
 
@@ -51,6 +52,11 @@ const ofService = (target: Target, configured: Configured | undefined): Keys => 
     withClient(
       target,
       (client) => client.keys.rotate({ params: { key }, payload: { overlapMs: Duration.toMillis(overlap) } })
+    ),
+  extend: (key: string, expiresAt: number | undefined) =>
+    withClient(
+      target,
+      (client) => client.keys.extend({ params: { key }, payload: { expiresAt: expiresAt ?? null } })
     ),
   revoke: (key: string) => withClient(target, (client) => client.keys.revoke({ params: { key } }))
 })
@@ -173,10 +179,32 @@ const rotate = Command.make(
       yield* printIssued(json, yield* withKeys(target, withRules((keys) => keys.rotate(key, accepted), issuedKey)))
     })
 ).pipe(
-  Command.withDescription("Give a key a new secret, which is shown once"),
+  Command.withDescription("Give a key a new secret, which is shown once; the secret before the last one ends"),
   Command.withExamples([
     { command: "troupe keys rotate app --overlap '1 day'", description: "Accept both secrets for a day" },
     { command: "troupe keys rotate app --now", description: "End the secret before it at once" }
+  ])
+)
+
+const expires = Flag.String("expires").pipe(
+  Flag.withSchema(Schema.NonEmptyString),
+  Flag.withDescription("The end of a day (2028-01-31, UTC), a time (2028-01-31T12:00:00Z), or never")
+)
+
+const extend = Command.make(
+  "extend",
+  { key: idOrName, expires, ...target, json },
+  ({ expires, json, key, ...target }) =>
+    Effect.gen(function*() {
+      const end = expires === "never" ? Result.succeed(undefined) : NewKey.endOf(expires, yield* now)
+      if (Result.isFailure(end)) return yield* new CommandFailed({ message: `${end.failure}.` })
+      yield* printKey(json, yield* withKeys(target, withRules((keys) => keys.extend(key, end.success), itself)))
+    })
+).pipe(
+  Command.withDescription("Change when a key ends; its secret stays"),
+  Command.withExamples([
+    { command: "troupe keys extend ann --expires 2028-01-31", description: "Accept a key until the end of a day" },
+    { command: "troupe keys extend ann --expires never", description: "Accept a key for ever" }
   ])
 )
 
@@ -187,6 +215,6 @@ const revoke = Command.make("revoke", { key: idOrName, ...target, json }, ({ jso
   )).pipe(Command.withDescription("Revoke a key: its next request is rejected"))
 
 export const keys = Command.make("keys").pipe(
-  Command.withDescription("Create, list, show, rotate and revoke the keys of callers"),
-  Command.withSubcommands([create, list, show, rotate, revoke])
+  Command.withDescription("Create, list, show, rotate, extend and revoke the keys of callers"),
+  Command.withSubcommands([create, list, show, rotate, extend, revoke])
 )

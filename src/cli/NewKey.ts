@@ -105,12 +105,18 @@ const repeatedIn = (limits: ReadonlyArray<string>): string | undefined => {
   return limits.find((_, index) => names.indexOf(names[index]!) < index)
 }
 
+/** The end that a text is, or what is wrong with it. @param now ms since 1970 */
+export const endOf = (text: string, now: number): Result.Result<number, string> => {
+  const at = momentOf(text)
+  if (at === undefined) return Result.fail(`--expires ${text}: ${momentExpected}`)
+  return at <= now ? Result.fail(`--expires ${text}: Expected a time in the future`) : Result.succeed(at)
+}
+
 /** What is wrong with flags beyond the fields that they set. */
 const flagProblem = ({ budget, expires, limit }: Flags, now: number): string | undefined => {
   if (Option.isSome(expires)) {
-    const at = momentOf(expires.value)
-    if (at === undefined) return `--expires ${expires.value}: ${momentExpected}`
-    if (at <= now) return `--expires ${expires.value}: Expected a time in the future`
+    const end = endOf(expires.value, now)
+    if (Result.isFailure(end)) return end.failure
   }
   const repeated = repeatedIn(limit)
   if (repeated !== undefined) return `--limit ${repeated}: The limit ${limitOf(repeated)[0]} is given more than once`

@@ -130,10 +130,34 @@ onEachDatabase("virtual keys", (it) => {
         const second = yield* keys.rotate("app", Duration.hours(1))
         assert.strictEqual(yield* whoIs(first.secret), "app")
         assert.strictEqual(yield* whoIs(second.secret), "app")
+        assert.isUndefined(second.endedEarly)
         const third = yield* keys.rotate("app", Duration.zero)
+        assert.strictEqual(third.endedEarly, second.key.previousUntil)
         assert.strictEqual(yield* whoIs(first.secret), "unknown")
         assert.strictEqual(yield* whoIs(second.secret), "expired")
         assert.strictEqual(yield* whoIs(third.secret), "app")
+        assert.isUndefined((yield* keys.rotate("app", Duration.zero)).endedEarly)
+      })
+    ))
+
+  it("that have expired are not rotated, and are accepted again with a later end", (database) =>
+    inProcess(
+      database,
+      Effect.gen(function*() {
+        const keys = yield* VirtualKeys.VirtualKeys
+        const { key, secret } = yield* keys.create({ name: "app", models: ["chat"], expiresAt: 1 })
+        assert.strictEqual(yield* whoIs(secret), "expired")
+        assert.strictEqual(yield* codeOf(keys.rotate("app", Duration.hours(1))), "key_expired")
+        const { expiresAt: _, ...others } = key
+        const later = yield* keys.extend("app", Number.MAX_SAFE_INTEGER)
+        assert.deepStrictEqual(later, { ...others, expiresAt: Number.MAX_SAFE_INTEGER })
+        const forEver = yield* keys.extend("app", undefined)
+        assert.deepStrictEqual(forEver, others)
+        assert.strictEqual(yield* whoIs(secret), "app")
+        assert.strictEqual(yield* codeOf(keys.rotate("app", Duration.zero)), "none")
+        yield* keys.revoke("app")
+        assert.strictEqual(yield* codeOf(keys.extend("app", undefined)), "key_revoked")
+        assert.strictEqual(yield* codeOf(keys.extend("ap", undefined)), "key_not_found")
       })
     ))
 
@@ -161,6 +185,7 @@ onEachDatabase("virtual keys", (it) => {
         assert.strictEqual(yield* whoIs("a-secret-of-the-file"), "team")
         assert.strictEqual(yield* codeOf(keys.revoke("team")), "key_declared")
         assert.strictEqual(yield* codeOf(keys.rotate("settings/team", Duration.zero)), "key_declared")
+        assert.strictEqual(yield* codeOf(keys.extend("team", undefined)), "key_declared")
         assert.strictEqual(yield* codeOf(keys.create({ name: "team" })), "key_exists")
       }),
       { declared: [{ name: "team", secret: "a-secret-of-the-file" }] }

@@ -81,6 +81,40 @@ describe("troupe keys", () => {
     used.push(first, second, third)
   })
 
+  it("says that a second rotation within the overlap ends the secret before the last one", async () => {
+    const first = secretIn((await keys("create", "twice")).stdout)
+    const once = await keys("rotate", "twice")
+    assert.notInclude(once.stdout, "Warning")
+    const second = secretIn(once.stdout)
+    const twice = await keys("rotate", "twice")
+    assert.match(
+      twice.stdout,
+      /^Warning: the secret before that one, which was to be accepted until .*Z, is no longer/m
+    )
+    const third = secretIn(twice.stdout)
+    assert.deepStrictEqual([await statusOf(first), await statusOf(second), await statusOf(third)], [401, 200, 200])
+    used.push(first, second, third)
+    assert.isNumber((JSON.parse((await keys("rotate", "twice", "--json")).stdout) as { endedEarly: number }).endedEarly)
+  })
+
+  it("extends a key that has expired, which cannot be rotated, and keeps its secret", async () => {
+    const end = new Date(Date.now() + 1_500)
+    const secret = secretIn((await keys("create", "brief", "--user", "ann", "--expires", end.toISOString())).stdout)
+    used.push(secret)
+    while (Date.now() <= end.getTime()) await new Promise((resolve) => setTimeout(resolve, 100))
+    assert.strictEqual(await statusOf(secret), 401)
+    const refused = await keys("rotate", "brief")
+    assert.strictEqual(refused.code, 1)
+    assert.match(refused.stderr, /The key brief has expired.* keys extend` or/)
+    const extended = await keys("extend", "brief", "--expires", "2099-01-31")
+    assert.match(extended.stdout, /^expires +2099-02-01T00:00Z$/m)
+    assert.match(extended.stdout, /^user +ann$/m)
+    assert.strictEqual(await statusOf(secret), 200)
+    const forEver = await keys("extend", "brief", "--expires", "never")
+    assert.notMatch(forEver.stdout, /^expires/m)
+    assert.strictEqual(await statusOf(secret), 200)
+  })
+
   it("makes keys that a limit of the configuration names", async () => {
     const secret = secretIn((await keys("create", "limited-1")).stdout)
     used.push(secret)
@@ -146,6 +180,8 @@ describe("troupe keys", () => {
     [["create", "y", "--expires", "2999-02-30"], "--expires 2999-02-30: Expected a day"],
     [["create", "y", "--expires", "2020-01-31"], "--expires 2020-01-31: Expected a time in the future"],
     [["rotate", "shown", "--now", "--overlap", "1 hour"], "Use either --now or --overlap, not both."],
+    [["extend", "shown", "--expires", "2020-01-31"], "--expires 2020-01-31: Expected a time in the future.\n"],
+    [["extend", "shown", "--expires", "soon"], "--expires soon: Expected a day or a time"],
     [["show", "showm"], "Did you mean shown?"],
     [["revoke", "app"], "has been revoked"]
   ])("%j fails with one line", async (args, expected) => {
@@ -209,6 +245,9 @@ describe("/admin/keys", () => {
     ["", { name: "shown" }, 409, "key_exists"],
     ["", { name: "" }, 400, "invalid_value"],
     ["", { name: "n", model: ["a"] }, 400, "invalid_value"],
+    ["/shown/extend", { expiresAt: 1 }, 400, "invalid_value"],
+    ["/shown/extend", {}, 400, "invalid_value"],
+    ["/none/extend", { expiresAt: null }, 404, "key_not_found"],
     ["/none/revoke", {}, 404, "key_not_found"],
     ["/app/rotate", { overlapMs: 1 }, 409, "key_revoked"],
     ["/shown/rotate", { overlapMs: -1 }, 400, "invalid_value"]

@@ -1,5 +1,5 @@
 /** Handlers for an operator: virtual keys. Answers have no secret, except the one that a key has just been given. */
-import { Duration, Effect, Result, Schema } from "effect"
+import { Clock, Duration, Effect, Result, Schema } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
@@ -9,7 +9,7 @@ import * as Problem from "../../domain/Problem.ts"
 import type { Issued, KeyError } from "../../services/keys/VirtualKeys.ts"
 import { VirtualKeys } from "../../services/keys/VirtualKeys.ts"
 import * as AdminGuard from "./AdminGuard.ts"
-import { NewKey, Rotation } from "./AdminSchema.ts"
+import { Extension, NewKey, Rotation } from "./AdminSchema.ts"
 import { TypedApi } from "./Api.ts"
 import { respondError } from "./Dialect.ts"
 import { parse } from "./RequestBody.ts"
@@ -20,6 +20,7 @@ const statuses: Readonly<Record<KeyError["code"], number>> = {
   key_exists: 409,
   key_declared: 409,
   key_revoked: 409,
+  key_expired: 409,
   storage_failed: 503
 }
 
@@ -56,6 +57,15 @@ const bodyAs = <A>(schema: Schema.Decoder<A>) => {
 const newKey = bodyAs(NewKey)
 const rotation = bodyAs(Rotation)
 
+/** The new end of a key; undefined for never. */
+const extension = Effect.gen(function*() {
+  const { expiresAt } = yield* bodyAs(Extension)
+  if (expiresAt !== null && expiresAt <= (yield* Clock.currentTimeMillis)) {
+    return yield* wrong("expiresAt", "Expected a time in the future")
+  }
+  return expiresAt ?? undefined
+})
+
 /** The answer to a call, or why it failed. */
 const answer = <A, R>(
   call: Effect.Effect<A, InferenceError | KeyError, R>,
@@ -73,12 +83,14 @@ export const layer = HttpApiBuilder.group(
     const guarded = yield* AdminGuard.make
     const rotate = (key: string) =>
       Effect.flatMap(rotation, ({ overlapMs }) => keys.rotate(key, Duration.millis(overlapMs)))
+    const extend = (key: string) => Effect.flatMap(extension, (expiresAt) => keys.extend(key, expiresAt))
     const json = HttpServerResponse.jsonUnsafe
     return handlers
       .handleRaw("list", () => guarded(Effect.map(keys.list, (all) => json({ keys: all }))))
       .handleRaw("create", () => guarded(answer(Effect.flatMap(newKey, keys.create), issued(201))))
       .handleRaw("find", ({ params }) => guarded(answer(keys.find(params.key), (key) => json(key))))
       .handleRaw("rotate", ({ params }) => guarded(answer(rotate(params.key), issued(200))))
+      .handleRaw("extend", ({ params }) => guarded(answer(extend(params.key), (key) => json(key))))
       .handleRaw("revoke", ({ params }) => guarded(answer(keys.revoke(params.key), (key) => json(key))))
   })
 )

@@ -135,7 +135,18 @@ export const NewKey = Grant.annotate({ identifier: "NewKey" })
 export const IssuedKey = Schema.Struct({
   key: VirtualKey,
   /** It is not kept, and cannot be shown again. */
-  secret: Schema.String
+  secret: Schema.String,
+  /**
+   * Until when the secret before the last one would have been accepted, ms since 1970: it ends with this rotation. Left out
+   * where there was none.
+   */
+  endedEarly: Schema.optionalKey(Schema.Finite)
+})
+
+/** When a key ends. */
+export const Extension = Schema.Struct({
+  /** ms since 1970, in the future; null for never. */
+  expiresAt: Schema.NullOr(Schema.Finite)
 })
 
 /** How a key is rotated. */

@@ -57,7 +57,7 @@ const unchangeable = [
   error(404, "Unknown key (`key_not_found`)"),
   error(
     409,
-    "A key has the name (`key_exists`), the key is declared in `troupe.yaml` (`key_declared`), or is revoked (`key_revoked`)"
+    "A key has the name (`key_exists`), the key is declared in `troupe.yaml` (`key_declared`), is revoked (`key_revoked`) or has expired (`key_expired`)"
   ),
   unreadable
 ] as const
@@ -87,6 +87,15 @@ const KeyGroup = HttpApiGroup.make("keys").add(
   }).annotateMerge(OpenApi.annotations({
     title: "Give a virtual key a new secret",
     description: "The secret before it is accepted until the overlap ends."
+  })),
+  HttpApiEndpoint.post("extend", "/admin/keys/:key/extend", {
+    params: { key: Schema.String },
+    payload: AdminSchema.Extension,
+    success: VirtualKey,
+    error: unchangeable
+  }).annotateMerge(OpenApi.annotations({
+    title: "Change when a virtual key ends",
+    description: "Its secret stays. An expired key is accepted again."
   })),
   HttpApiEndpoint.post("revoke", "/admin/keys/:key/revoke", {
     params: { key: Schema.String },

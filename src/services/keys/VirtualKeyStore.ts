@@ -44,6 +44,8 @@ export class VirtualKeyStore extends Context.Service<VirtualKeyStore, {
   readonly insert: (stored: StoredKey) => Effect.Effect<boolean, SqlError>
   /** False if the key does not exist or is revoked. */
   readonly rotate: (id: string, rotation: Rotation) => Effect.Effect<boolean, SqlError>
+  /** Writes what the key grants. False if the key does not exist or is revoked. */
+  readonly grant: (stored: StoredKey) => Effect.Effect<boolean, SqlError>
   /** False if the key does not exist or is revoked. @param at ms since 1970 */
   readonly revoke: (id: string, at: number) => Effect.Effect<boolean, SqlError>
   /** Writes when keys were used; the version stays. */
@@ -143,6 +145,9 @@ const make = Effect.gen(function*() {
       change(sql`UPDATE troupe_keys
         SET previous_hash = hash, previous_until = ${previousUntil}, hash = ${hash}, begins = ${begins}
         WHERE id = ${id} AND revoked_at IS NULL RETURNING id`),
+    grant: (stored) =>
+      change(sql`UPDATE troupe_keys SET grants = ${rowOf(stored).grants}
+        WHERE id = ${stored.key.id} AND revoked_at IS NULL RETURNING id`),
     revoke: (id, at) =>
       change(sql`UPDATE troupe_keys SET revoked_at = ${at} WHERE id = ${id} AND revoked_at IS NULL RETURNING id`),
     touch: (uses) =>

@@ -18,12 +18,20 @@ import { nearestName } from "../../domain/NearestName.ts"
 import type { Refusal } from "./KeyIndex.ts"
 import { KeyIndex } from "./KeyIndex.ts"
 import type { Grant, StoredKey, VirtualKey } from "./VirtualKey.ts"
-import { beginningOf, isOwnName, makeId, makeSecret, secretBytes } from "./VirtualKey.ts"
+import { beginningOf, isOwnName, makeId, makeSecret, secretBytes, standingOf } from "./VirtualKey.ts"
 import { VirtualKeyStore } from "./VirtualKeyStore.ts"
 
 /** Why a key could not be changed. */
 export class KeyError extends Schema.TaggedError<KeyError>()("KeyError", {
-  code: Schema.Literals(["key_not_found", "key_name", "key_exists", "key_declared", "key_revoked", "storage_failed"]),
+  code: Schema.Literals([
+    "key_not_found",
+    "key_name",
+    "key_exists",
+    "key_declared",
+    "key_revoked",
+    "key_expired",
+    "storage_failed"
+  ]),
   message: Schema.String
 }) {}
 
@@ -31,6 +39,11 @@ export class KeyError extends Schema.TaggedError<KeyError>()("KeyError", {
 export interface Issued {
   readonly key: VirtualKey
   readonly secret: string
+  /**
+   * Until when the secret before the last one would have been accepted, ms since 1970: a key has two secrets at most, so it
+   * ends with this rotation. Left out where there was none.
+   */
+  readonly endedEarly?: number
 }
 
 /** The latest secret of a connection with its hash. Not its identity: a key that is revoked is refused from then on. */
@@ -63,6 +76,8 @@ export class VirtualKeys extends Context.Service<VirtualKeys, {
   readonly create: (grant: Grant) => Effect.Effect<Issued, KeyError>
   /** @param overlap how long the secret before it is accepted */
   readonly rotate: (idOrName: string, overlap: Duration.Duration) => Effect.Effect<Issued, KeyError>
+  /** Changes when a key ends. @param expiresAt ms since 1970; undefined for never */
+  readonly extend: (idOrName: string, expiresAt: number | undefined) => Effect.Effect<VirtualKey, KeyError>
   readonly revoke: (idOrName: string) => Effect.Effect<VirtualKey, KeyError>
 }>()("troupe/services/keys/VirtualKeys") {}
 
@@ -114,6 +129,13 @@ const isAmbiguous = (name: string) =>
 
 const isRevoked = (key: VirtualKey) =>
   new KeyError({ code: "key_revoked", message: `The key ${key.name} has been revoked. Create another one.` })
+
+const isExpired = (key: VirtualKey) =>
+  new KeyError({
+    code: "key_expired",
+    message: `The key ${key.name} has expired: a new secret would not be accepted. Give it a later end first, with ` +
+      "`troupe keys extend` or POST /admin/keys/{key}/extend."
+  })
 
 /** The keys in memory and the store. */
 class Ring {
@@ -214,11 +236,25 @@ class Ring {
   rotate(idOrName: string, overlap: Duration.Duration): Effect.Effect<Issued, KeyError> {
     return Effect.gen({ self: this }, function*() {
       const { key } = yield* this.#changeable(idOrName)
+      const now = yield* Clock.currentTimeMillis
+      if (standingOf(key, now) === "expired") return yield* isExpired(key)
       const secret = makeSecret(this.#crypto.random(secretBytes))
-      const previousUntil = (yield* Clock.currentTimeMillis) + Duration.toMillis(overlap)
+      const previousUntil = now + Duration.toMillis(overlap)
       const rotation = { hash: this.#crypto.hash(secret), begins: beginningOf(secret), previousUntil }
       if (!(yield* Effect.mapError(this.#store.rotate(key.id, rotation), failed))) return yield* isRevoked(key)
-      return { key: (yield* this.#changed(key.id)).key, secret }
+      const rotated = { key: (yield* this.#changed(key.id)).key, secret }
+      const { previousUntil: endedEarly = 0 } = key
+      return endedEarly > now ? { ...rotated, endedEarly } : rotated
+    })
+  }
+
+  extend(idOrName: string, expiresAt: number | undefined): Effect.Effect<VirtualKey, KeyError> {
+    return Effect.gen({ self: this }, function*() {
+      const stored = yield* this.#changeable(idOrName)
+      const { expiresAt: _, ...key } = stored.key
+      const extended = { ...stored, key: { ...key, ...(expiresAt === undefined ? {} : { expiresAt }) } }
+      if (!(yield* Effect.mapError(this.#store.grant(extended), failed))) return yield* isRevoked(key)
+      return (yield* this.#changed(key.id)).key
     })
   }
 
@@ -274,6 +310,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     find: (idOrName) => Effect.map(ring.find(idOrName), ({ key }) => key),
     create: (grant) => ring.create(grant),
     rotate: (idOrName, overlap) => ring.rotate(idOrName, overlap),
+    extend: (idOrName, expiresAt) => ring.extend(idOrName, expiresAt),
     revoke: (idOrName) => ring.revoke(idOrName)
   })
 })
@@ -288,5 +325,6 @@ export const none = VirtualKeys.of({
   find: (name) => Effect.fail(notFound(name, [])),
   create: () => Effect.fail(failed({ message: "there is none." })),
   rotate: (name) => Effect.fail(notFound(name, [])),
+  extend: (name) => Effect.fail(notFound(name, [])),
   revoke: (name) => Effect.fail(notFound(name, []))
 })
