@@ -39,6 +39,57 @@ describe("Troupe", () => {
     assert.strictEqual(streamed, text)
   })
 
+  it("embeds, tokenizes and counts", async () => {
+    const { deployment, promptTokens, vectors } = await troupe.embed({ model: "tiny-embed", inputs: ["snow", "rain"] })
+    assert.strictEqual(deployment, "tiny-embed#0")
+    assert.isAbove(promptTokens, 0)
+    assert.strictEqual(vectors.length, 2)
+    assert.closeTo(vectors[0]!.reduce((sum, one) => sum + one * one, 0), 1, 1e-3)
+    const { tokens } = await troupe.tokenize({ model: "tiny-chat", input: "Snow is white." })
+    assert.isAbove(tokens.length, 2)
+    const messages = [{ role: "user", content: "What color is snow?" }] as const
+    const counted = await troupe.count({ model: "tiny-chat", input: { messages } })
+    const conversation = await troupe.tokenize({ model: "tiny-chat", input: { messages } })
+    assert.strictEqual(counted.promptTokens, conversation.tokens.length)
+    const error = await thrown(() => troupe.classify({ model: "tiny-chat", inputs: ["good"] }))
+    assert.instanceOf(error, InferenceError.InferenceError)
+    assert.strictEqual(error.reason._tag, "InvalidRequest")
+  })
+
+  it("ranks and classifies", async () => {
+    const other = Troupe.start({ config: { models: { "fake/all": { deployments: [{ engine: "fake" }] } } } })
+    const { scores } = await other.rerank({ model: "fake/all", query: "snow", documents: ["rain", "snow"] })
+    assert.strictEqual(scores.length, 2)
+    const { classifications, deployment } = await other.classify({ model: "fake/all", inputs: ["good", "bad"] })
+    await other.close()
+    assert.strictEqual(classifications.length, 2)
+    assert.strictEqual(deployment, "fake/all#0")
+  })
+
+  it("lists the models with what is known about them", async () => {
+    await troupe.generate(ask("What color is snow?"))
+    const models = await troupe.models()
+    assert.deepStrictEqual(models.map(({ name }) => name), ["tiny-chat", "tiny-embed"])
+    const [chat] = models[0]!.deployments
+    assert.strictEqual(chat!.id, "tiny-chat#0")
+    assert.strictEqual(chat!.engine, "llama")
+    assert.strictEqual(chat!.state, "ready")
+    assert.strictEqual(chat!.contextWindow, 512)
+    assert.include(chat!.capabilities, "generate")
+    assert.deepStrictEqual(chat!.price, { input: 0, output: 0 })
+    assert.deepStrictEqual(JSON.parse(JSON.stringify(models)), models)
+  })
+
+  it("explains how a request would be routed", async () => {
+    const { decision, plan } = await troupe.route({ model: "tiny-chat", prompt: "Hello!", route: { retries: 2 } })
+    assert.deepStrictEqual(decision.candidates.map(({ deployment }) => deployment), ["tiny-chat#0"])
+    assert.strictEqual(plan.retries, 2)
+    assert.strictEqual((await troupe.route()).model, "tiny-chat")
+    const error = await thrown(() => troupe.route({ modle: "tiny-chat" } as object))
+    assert.instanceOf(error, InferenceError.InferenceError)
+    assert.include(error.message, "modle")
+  })
+
   it("throws what is wrong as an InferenceError", async () => {
     const error = await thrown(() => troupe.generate(ask("Hello!", { model: "gpt-9" })))
     assert.instanceOf(error, InferenceError.InferenceError)
@@ -102,6 +153,8 @@ describe("Troupe", () => {
     for (
       const call of [
         () => troupe.generate(ask("Hello!"), given),
+        () => troupe.embed({ model: "tiny-embed", inputs: ["Hello!"] }, given),
+        () => troupe.models(given),
         () => drain(troupe.stream(ask("Hello!"), given))
       ]
     ) {

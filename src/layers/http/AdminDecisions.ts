@@ -1,5 +1,5 @@
 /** Decision records and route explanations for operators. */
-import { Effect, Result, Schema } from "effect"
+import { Effect, Result } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
 import { keptDecisions } from "../../domain/Defaults.ts"
@@ -28,24 +28,13 @@ const notFound = (id: string) =>
 
 const wrong = (path: string, detail: string) => failure(new InvalidRequest({ path, detail }))
 
-const decodeExplanationRequest = Schema.decodeUnknownResult(Explanation.ExplanationRequest, {
-  errors: "all",
-  onExcessProperty: "error"
-})
-
-const requestOf = (json: unknown) =>
-  Result.mapError(decodeExplanationRequest(json), (error) => {
-    const [first, ...others] = Problem.fromSchemaError(error)
-    return wrong(first!.path, Problem.summary(first!, others))
-  })
-
 const explanationRequest = Effect.gen(function*() {
   const { text } = yield* HttpServerRequest.HttpServerRequest
   const body = yield* Effect.mapError(
     text,
     () => wrong("", "The request body ended before it was complete. Send it again.")
   )
-  return yield* Effect.fromResult(Result.flatMap(Result.mapError(parse(body), failure), requestOf))
+  return yield* Effect.fromResult(Result.flatMap(Result.mapError(parse(body), failure), Explanation.requestOf))
 })
 
 export const make = Effect.gen(function*() {

@@ -6,9 +6,11 @@
  *
  * Random choices of a strategy are made again for every request: the next request may get another decision.
  */
-import { Effect, Schema } from "effect"
+import { Effect, Result, Schema } from "effect"
 import { engineCapabilities } from "../../domain/EngineProtocol.ts"
-import { wholeNumber } from "../../domain/Problem.ts"
+import type { InferenceError } from "../../domain/InferenceError.ts"
+import { InvalidRequest, make as failure } from "../../domain/InferenceError.ts"
+import * as Problem from "../../domain/Problem.ts"
 import { RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { RequiredCapability, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import { promptLengthOf } from "../../domain/RoutingRequest.ts"
@@ -27,7 +29,7 @@ export const ExplanationRequest = Schema.Struct({
   prompt: Schema.optionalKey(Schema.String),
   /** Capabilities that the deployment must have. */
   needs: Schema.optionalKey(Schema.Array(Schema.Literals(engineCapabilities))),
-  maxTokens: Schema.optionalKey(wholeNumber(1)),
+  maxTokens: Schema.optionalKey(Problem.wholeNumber(1)),
   tenant: Schema.optionalKey(Schema.String),
   route: Schema.optionalKey(RoutingOptions)
 }).annotate({ identifier: "RouteQuestion" })
@@ -71,6 +73,15 @@ export const Explanation = Schema.Struct({
   })))
 }).annotate({ identifier: "RouteExplanation" })
 export type Explanation = typeof Explanation.Type
+
+const decodeRequest = Schema.decodeUnknownResult(ExplanationRequest, { errors: "all", onExcessProperty: "error" })
+
+/** The request, or an `InvalidRequest` that names every problem. */
+export const requestOf = (json: unknown): Result.Result<ExplanationRequest, InferenceError> =>
+  Result.mapError(decodeRequest(json), (error) => {
+    const [first, ...others] = Problem.fromSchemaError(error)
+    return failure(new InvalidRequest({ path: first!.path, detail: Problem.summary(first!, others) }))
+  })
 
 /** Capabilities of requests that generate no text. */
 const tasks: ReadonlySet<RequiredCapability> = new Set<RequiredCapability>(["embed", "rerank", "classify", "tokenize"])
