@@ -4,6 +4,7 @@ import { circuits, decisions, load, ps, reload, unload } from "./cli/Admin.ts"
 import { cache } from "./cli/Cache.ts"
 import { check } from "./cli/ConfigCheck.ts"
 import { keys } from "./cli/Keys.ts"
+import { launch } from "./cli/Launch.ts"
 import { models } from "./cli/Models.ts"
 import { printJson } from "./cli/Output.ts"
 import { policy } from "./cli/Policy.ts"
@@ -28,6 +29,7 @@ export const troupe = Command.make("troupe").pipe(
   Command.withSubcommands([
     serve,
     run,
+    launch,
     models,
     ps,
     load,
