@@ -174,6 +174,7 @@ export const inspectLimit = (fileBytes: number): Duration.Duration =>
 /** How long the parts of a provider's answer may take, unless configured. */
 export const upstream = {
   connect: Duration.seconds(10),
+  idle: Duration.minutes(1),
   firstByte: Duration.minutes(1),
   firstToken: Duration.minutes(2),
   stall: Duration.minutes(1),

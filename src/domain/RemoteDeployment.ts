@@ -14,6 +14,11 @@ const isPlainUrl = (text: string): boolean => {
 
 const Timeouts = Schema.Struct({
   connect: optional("Time to connect. Default 10 seconds.", SpanOrOff),
+  idle: optional(
+    "How long an unused connection stays open, at most as long as the provider announces. Set it below the time after " +
+      "which a provider closes connections unannounced. Default 1 minute.",
+    SpanOrOff
+  ),
   firstByte: optional("From the request to the headers of a streamed answer. Default 1 minute.", SpanOrOff),
   firstToken: optional(
     "From the request to the first content or thought of a streamed answer. Default 2 minutes.",
@@ -107,7 +112,7 @@ export const RemoteDeployment = Schema.Struct({
       "timeouts has firstByte, firstToken or stall.",
     Schema.Boolean
   ),
-  timeouts: optional("Timeouts of an answer, false for no limit.", Timeouts),
+  timeouts: optional("Timeouts of an answer and of connections, false for no limit.", Timeouts),
   maxResponseBytes: optional("Maximum size of a response body, as 16 MiB or in bytes. Default 16 MiB.", Bytes)
 }).check(Schema.makeFilter(({ baseUrl, key, keys, provider }) => {
   if (key !== undefined && keys !== undefined) return { path: ["keys"], issue: "Expected key or keys, not both" }

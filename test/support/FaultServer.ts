@@ -56,6 +56,8 @@ export interface FaultServer {
   readonly seen: ReadonlyArray<Seen>
   /** All connections since the start. */
   readonly connections: () => number
+  /** Resolves when this connection has been closed. */
+  readonly closed: (index: number) => Promise<void>
   /** Resolves when the client of this request has disconnected before the end of its answer. */
   readonly left: (index: number) => Promise<void>
   /** Resolves when the socket of this request has accepted no bytes for a while. */
@@ -189,8 +191,9 @@ export const startFaultServer = async (
     // A client that disconnects during its request is not an error of this server.
     answer().catch(() => response.destroy())
   })
-  server.on("connection", () => {
-    connections++
+  const closed = makeMarks()
+  server.on("connection", (socket) => {
+    socket.once("close", closed(connections++).resolve)
   })
   server.listen(0, "127.0.0.1")
   await once(server, "listening")
@@ -198,6 +201,7 @@ export const startFaultServer = async (
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     seen,
     connections: () => connections,
+    closed: (index) => closed(index).promise,
     left: (index) => left(index).promise,
     blocked: (index) => blocked(index).promise,
     came: (index) => came(index).promise,

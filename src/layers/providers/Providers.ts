@@ -7,7 +7,7 @@
  */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import type * as Undici from "@effect/platform-node/Undici"
-import { Effect, Layer } from "effect"
+import { Duration, Effect, Layer } from "effect"
 import { anthropic } from "../../dialects/anthropic/Provider.ts"
 import { gemini } from "../../dialects/gemini/Provider.ts"
 import { ollama } from "../../dialects/ollama/Provider.ts"
@@ -16,6 +16,7 @@ import type { Dialect } from "../../dialects/shared/ProviderDialect.ts"
 import { troupe } from "../../dialects/troupe/Provider.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import { isRemote } from "../../domain/Deployment.ts"
+import { orOff } from "../../domain/Fields.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { Provider } from "../../domain/ProviderKind.ts"
 import type { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
@@ -43,19 +44,33 @@ export const dialects: Readonly<Record<Provider, Dialect>> = {
 // Loaded only if a proxy is configured.
 const loadUndici = Effect.promise(() => import("@effect/platform-node/Undici"))
 
+/** The longest time that undici accepts, ms. */
+const longest = 2 ** 31 - 1
+
+/** @internal */
+export const poolOptions = (options: RemoteDeployment) => {
+  const idle = Duration.toMillis(orOff(options.timeouts?.idle, Defaults.upstream.idle, Duration.infinity))
+  return {
+    connections: options.maxConcurrent ?? Defaults.maxConcurrent,
+    keepAliveTimeout: Math.min(idle, longest),
+    // Of what a provider announces.
+    keepAliveMaxTimeout: Math.min(idle, longest),
+    allowH2: false
+  }
+}
+
 /** The deployment's own connections. Redirects are not followed, and no request is sent twice. */
 const dispatcherOf = (options: RemoteDeployment, proxy: string | undefined) => {
-  const connections = options.maxConcurrent ?? Defaults.maxConcurrent
+  const pool = poolOptions(options)
   const limit = limitsOf(options).connect
   // undici's value for no limit.
   const timeout = Number.isFinite(limit) ? limit : 0
   return proxy === undefined
-    ? NodeHttpClient.makeDispatcherOptions({ connections, connect: { timeout }, allowH2: false })
+    ? NodeHttpClient.makeDispatcherOptions({ ...pool, connect: { timeout } })
     : Effect.acquireRelease(
       Effect.map(
         loadUndici,
-        ({ ProxyAgent }): Undici.Dispatcher =>
-          new ProxyAgent({ uri: proxy, connections, connectTimeout: timeout, allowH2: false })
+        ({ ProxyAgent }): Undici.Dispatcher => new ProxyAgent({ ...pool, uri: proxy, connectTimeout: timeout })
       ),
       (dispatcher) => Effect.promise(() => dispatcher.destroy())
     )

@@ -1,10 +1,11 @@
 /** Faults of a provider, and the reason that each is reported with. */
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, vi } from "@effect/vitest"
 import { Deferred, Duration, Effect, Fiber, Logger, Redacted, Scope, Stream, Tracer } from "effect"
 import { TestClock } from "effect/testing"
 import { once } from "node:events"
 import type { AddressInfo } from "node:net"
 import { createServer } from "node:net"
+import { setImmediate } from "node:timers/promises"
 import type { RemoteDeployment } from "../../../src/domain/Deployment.ts"
 import type { Play } from "../../support/FaultServer.ts"
 import type { EngineAt } from "./support.ts"
@@ -500,6 +501,28 @@ for (const [name, engineAt] of drivers) {
         for (let index = 0; index < 20; index++) assert.isUndefined((yield* outcome(engine)).reason)
         // A connection that is still in use when the next request starts has another opened beside it.
         assert.isAtMost(server.connections(), 3)
+      }))
+
+    it.live("keeps an unused connection for a minute, or for `timeouts.idle`", () =>
+      Effect.gen(function*() {
+        const text = JSON.stringify(buffered)
+        const head = `HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(text)}`
+        // The server keeps the connection, and announces no time.
+        const fault = { kind: "stall", after: 1 } as const
+        const server = yield* served(() => ({ raw: true, pieces: [`${head}\r\n\r\n${text}`], fault }))
+        const timers = vi.spyOn(globalThis, "setTimeout")
+        yield* Effect.addFinalizer(() => Effect.sync(() => timers.mockRestore()))
+        const usual = yield* engineAt(server.url, { stream: false })
+        assert.isUndefined((yield* outcome(usual)).reason)
+        const idleTimes = () => timers.mock.calls.filter(([{ name }]) => name === "onParserTimeout").map(([, ms]) => ms)
+        // The connection is idle some turns after the answer.
+        while (idleTimes().length === 0) yield* Effect.promise(() => setImmediate())
+        assert.deepStrictEqual(idleTimes(), [60_000])
+        const short = yield* engineAt(server.url, { stream: false, timeouts: { idle: Duration.millis(20) } })
+        assert.isUndefined((yield* outcome(short)).reason)
+        yield* Effect.promise(() => server.closed(1))
+        assert.isUndefined((yield* outcome(short)).reason)
+        assert.strictEqual(server.connections(), 3)
       }))
 
     it.live("shows no key in an error, a log or a span", () =>
