@@ -24,10 +24,18 @@ export interface Price {
   readonly reasoning?: number | undefined
 }
 
+/** A price with its source. */
+export interface KnownPrice extends Price {
+  /** The month or day on which its source had these figures, as `2026-06`. */
+  readonly asOf?: string | undefined
+  /** Where the figures come from: a URL, or a text. */
+  readonly source?: string | undefined
+}
+
 /** Facts of one deployment that do not change between requests; left out: unknown. */
 export interface DeploymentFacts {
   readonly deployment: string
-  readonly price?: Price | undefined
+  readonly price?: KnownPrice | undefined
   /** From 0 to 1. */
   readonly quality?: number | undefined
   /** Tokens that prompt and answer share. */

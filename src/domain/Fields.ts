@@ -115,7 +115,19 @@ export const traits = {
         "USD per million prompt tokens that its cache stores for an hour. Default cacheWrite.",
         AtLeastNothing
       ),
-      reasoning: optional("USD per million reasoning tokens. Default output.", AtLeastNothing)
+      reasoning: optional("USD per million reasoning tokens. Default output.", AtLeastNothing),
+      asOf: optional(
+        "Month or day on which the source had these prices, as 2026-06. Lists of models show it. Default unknown.",
+        Schema.String.check(
+          Schema.isPattern(/^\d{4}-(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12]\d|3[01]))?$/, {
+            message: "Expected a month or a day, such as 2026-06 or 2026-06-30"
+          })
+        )
+      ),
+      source: optional(
+        "Where the prices come from, such as a URL. Lists of models show it. Default unknown.",
+        Schema.NonEmptyString
+      )
     })
   ),
   quality: optional("Quality of its answers, from 0 to 1. Default unknown.", Share),

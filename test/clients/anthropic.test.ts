@@ -293,7 +293,11 @@ describe("models", () => {
     for await (const model of client.models.list()) ids.push(model.id)
     assert.include(ids, "tiny-chat")
     assert.include(ids, "fake/chain")
-    assert.deepInclude(await client.models.retrieve("tiny-chat"), { type: "model", display_name: "tiny-chat" })
+    assert.deepInclude(await client.models.retrieve("tiny-chat"), {
+      type: "model",
+      display_name: "tiny-chat",
+      max_input_tokens: 512
+    })
     assert.instanceOf(await failure(client.models.retrieve("gone")), Anthropic.NotFoundError)
     const plain = await (await fetch(`${service.url}/v1/models`)).json() as { readonly object: string }
     assert.strictEqual(plain.object, "list")

@@ -151,7 +151,21 @@ describe("models.list", () => {
   })
 
   it("finds a model by its name, and responds 404 for an unknown one", async () => {
-    assert.strictEqual((await client.models.retrieve("tiny-chat")).id, "tiny-chat")
+    const model = await client.models.retrieve("tiny-chat")
+    assert.deepInclude(model as object, {
+      id: "tiny-chat",
+      object: "model",
+      owned_by: "troupe",
+      context_length: 512,
+      input_modalities: ["text"],
+      output_modalities: ["text"],
+      state: "loaded",
+      pricing: { input: 0, output: 0 }
+    })
+    assert.includeMembers((model as { readonly capabilities?: Array<string> }).capabilities!, [
+      "generate",
+      "tokenize"
+    ])
     const error = await client.models.retrieve("fake/none").then(() => undefined, (cause: unknown) => cause)
     assert.instanceOf(error, OpenAI.NotFoundError)
     assert.strictEqual(error.code, "model_not_found")

@@ -41,6 +41,7 @@ export const httpServices = ({
       route: notRouted,
       preview: notRouted,
       noteFailure: () => {},
+      facts: () => [],
       measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
     }),
     Breaker.layer,

@@ -306,8 +306,10 @@ export const Model = Schema.Struct({
   capabilities: Schema.Null,
   deprecated_at: Schema.Null,
   line: Schema.Null,
-  max_input_tokens: Schema.Null,
-  max_tokens: Schema.Null,
+  /** The context window; null if unknown. */
+  max_input_tokens: Schema.NullOr(Schema.Int),
+  /** The configured limit of an answer's tokens; null if only the window limits it. */
+  max_tokens: Schema.NullOr(Schema.Int),
   retires_at: Schema.Null
 }).annotate({ identifier: "AnthropicModel" })
 export type Model = typeof Model.Type

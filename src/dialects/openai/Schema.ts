@@ -1,10 +1,10 @@
 /**
- * Schemas of the OpenAI dialect: `POST /v1/chat/completions`, `GET /v1/models`, and what all its endpoints share.
- * `TaskSchema` has those of the other endpoints.
+ * Schemas of the OpenAI dialect: `POST /v1/chat/completions`, and what all its endpoints share. `TaskSchema` and `Models`
+ * have those of the other endpoints.
  *
  * **Details**
  *
- * Source: OpenAI's API reference, "Chat", "Models" and "Error codes". Comments mark the fields that are not in OpenAI's API.
+ * Source: OpenAI's API reference, "Chat" and "Error codes". Comments mark the fields that are not in OpenAI's API.
  */
 import { Schema } from "effect"
 import { LogitBias, Priority, Tool as InferenceTool } from "../../domain/Inference.ts"
@@ -304,19 +304,6 @@ export const ChatChunk = Schema.Struct({
   /** Not in OpenAI's API: this deployment continues the text of one that failed. */
   troupe: Schema.optionalKey(Schema.Struct({ handoff: Schema.Struct({ deployment: Schema.String }) }))
 }).annotate({ identifier: "ChatChunk" })
-
-export const Model = Schema.Struct({
-  id: Schema.String,
-  object: Schema.Literal("model"),
-  /** Seconds since 1970. */
-  created: Schema.Int,
-  owned_by: Schema.String
-}).annotate({ identifier: "Model" })
-
-export const ModelList = Schema.Struct({
-  object: Schema.Literal("list"),
-  data: Schema.Array(Model)
-})
 
 /** The body of every error. */
 export const ErrorBody = Schema.Struct({

@@ -16,9 +16,9 @@ import * as EncodeError from "../../dialects/anthropic/EncodeError.ts"
 import * as EncodeStream from "../../dialects/anthropic/EncodeStream.ts"
 import * as Schema from "../../dialects/anthropic/Schema.ts"
 import { bearerTokenOf } from "../../dialects/shared/CallerRequest.ts"
-import type { Model } from "../../domain/Deployment.ts"
 import type { CountRequest, Request } from "../../domain/Inference.ts"
 import { InferenceError } from "../../domain/InferenceError.ts"
+import type { ModelCard } from "../../domain/ModelCard.ts"
 import { Inference } from "../../services/inference/Inference.ts"
 import { events } from "./Api.ts"
 import type { Conventions, Dialect, HttpProblem } from "./Dialect.ts"
@@ -141,7 +141,7 @@ const countTokens = ({ inference }: Services): Endpoint.Endpoint<Decoded<CountRe
     })
 })
 
-const modelOf = ({ name }: Model, startedAt: number): Schema.Model => ({
+const modelOf = ({ contextWindow, maxOutput, name }: ModelCard, startedAt: number): Schema.Model => ({
   type: "model",
   id: name,
   display_name: name,
@@ -150,8 +150,8 @@ const modelOf = ({ name }: Model, startedAt: number): Schema.Model => ({
   capabilities: null,
   deprecated_at: null,
   line: null,
-  max_input_tokens: null,
-  max_tokens: null,
+  max_input_tokens: contextWindow ?? null,
+  max_tokens: maxOutput ?? null,
   retires_at: null
 })
 

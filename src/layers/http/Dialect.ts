@@ -10,8 +10,8 @@ import type { Layer, Schema } from "effect"
 import type { HttpRouter } from "effect/http"
 import { HttpServerResponse } from "effect/http"
 import type { HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
-import type { Model } from "../../domain/Deployment.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
+import type { ModelCard } from "../../domain/ModelCard.ts"
 import type { Readiness } from "../../services/health/Readiness.ts"
 import type { Inference } from "../../services/inference/Inference.ts"
 import type { VirtualKeys } from "../../services/keys/VirtualKeys.ts"
@@ -51,8 +51,8 @@ export interface ModelShapes {
   readonly listSchema: Schema.Top
   readonly modelSchema: Schema.Top
   /** @param startedAt when the service started, ms since 1970 */
-  readonly list: (models: ReadonlyArray<Model>, startedAt: number) => unknown
-  readonly model: (model: Model, startedAt: number) => unknown
+  readonly list: (models: ReadonlyArray<ModelCard>, startedAt: number) => unknown
+  readonly model: (model: ModelCard, startedAt: number) => unknown
 }
 
 /** The headers of a request, with names in lower case. */

@@ -274,7 +274,7 @@ const otherRoutes = HttpRouter.use(Effect.fnUntraced(function*(router) {
   yield* router.add("GET", "/", Effect.succeed(HttpServerResponse.text(greeting)))
   yield* router.add("GET", "/api/version", Effect.succeed(respond({ version: apiVersion })))
   yield* router.add("GET", "/api/tags", tags)
-  yield* router.add("GET", "/api/ps", ServiceRoutes.ofWhole(peers, running, unavailable))
+  yield* router.add("GET", "/api/ps", ServiceRoutes.ofWhole(peers, running, Effect.succeed(unavailable)))
   yield* router.add("POST", "/api/pull", guarded(store.pull))
   yield* router.add("DELETE", "/api/delete", guarded(store.remove))
   for (const { method, path } of unsupported) yield* router.add(method, path, respondUnsupported)

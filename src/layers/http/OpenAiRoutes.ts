@@ -15,6 +15,7 @@ import * as EncodeAnswer from "../../dialects/openai/EncodeAnswer.ts"
 import * as EncodeError from "../../dialects/openai/EncodeError.ts"
 import * as EncodeStream from "../../dialects/openai/EncodeStream.ts"
 import * as FieldNames from "../../dialects/openai/FieldNames.ts"
+import * as Models from "../../dialects/openai/Models.ts"
 import * as Schema from "../../dialects/openai/Schema.ts"
 import type { EmbedCall, RerankCall } from "../../dialects/openai/Tasks.ts"
 import * as Tasks from "../../dialects/openai/Tasks.ts"
@@ -22,7 +23,7 @@ import * as TaskSchema from "../../dialects/openai/TaskSchema.ts"
 import { bearerTokenOf } from "../../dialects/shared/CallerRequest.ts"
 import type { ErrorNames } from "../../dialects/shared/FieldNames.ts"
 import * as Defaults from "../../domain/Defaults.ts"
-import type { Deployment, Model } from "../../domain/Deployment.ts"
+import type { Deployment } from "../../domain/Deployment.ts"
 import type {
   Answer,
   AnsweredBy,
@@ -280,13 +281,6 @@ const tokenize = ({ inference }: Services): Endpoint.Endpoint<TokenizeRequest> =
     Effect.map(inference.tokenize(body), (found) => respond(call, Tasks.encodeTokens(found.tokens), found))
 })
 
-const modelOf = ({ name }: Model, startedAt: number): typeof Schema.Model.Type => ({
-  id: name,
-  object: "model",
-  created: Math.floor(startedAt / 1000),
-  owned_by: "troupe"
-})
-
 const conventions: Conventions = {
   encodeProblem,
   idHeaders: (id) => ({ "x-request-id": id }),
@@ -298,10 +292,10 @@ export const dialect: Dialect = {
   group,
   encodeReason: encodeError,
   models: {
-    listSchema: Schema.ModelList,
-    modelSchema: Schema.Model,
-    list: (models, startedAt) => ({ object: "list", data: models.map((model) => modelOf(model, startedAt)) }),
-    model: modelOf
+    listSchema: Models.ModelList,
+    modelSchema: Models.Model,
+    list: Models.encodeList,
+    model: Models.encode
   },
   layer: Endpoint.layer(
     conventions,

@@ -7,13 +7,16 @@ import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApi, HttpApiBuilder, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
 import { identityOf } from "../../dialects/shared/CallerRequest.ts"
+import type { Model } from "../../domain/Deployment.ts"
 import { allowsModel } from "../../domain/Identity.ts"
+import * as ModelCard from "../../domain/ModelCard.ts"
 import { nearestName } from "../../domain/NearestName.ts"
 import * as Text from "../../domain/Text.ts"
 import { Refusals } from "../../services/guard/SecurityEvents.ts"
 import * as Readiness from "../../services/health/Readiness.ts"
-import type { Models } from "../../services/models/Models.ts"
+import { Models } from "../../services/models/Models.ts"
 import { Registry } from "../../services/models/Registry.ts"
+import { Router } from "../../services/routing/Router.ts"
 import * as AdminGuard from "./AdminGuard.ts"
 import * as Api from "./Api.ts"
 import * as Authentication from "./Authentication.ts"
@@ -29,11 +32,16 @@ const models = (dialects: Dialects) => {
   const dialectOf = makeDialectOfClient(dialects)
   return HttpRouter.use(Effect.fnUntraced(function*(router) {
     const registry = yield* Registry
+    const { facts } = yield* Router
+    const actors = yield* Models
+    const peers = yield* PeerProcesses
     const startedAt = yield* Clock.currentTimeMillis
+    const cardOf = (model: Model) =>
+      ModelCard.cardOf(model, facts(model), (deployment) => actors.snapshot(deployment).state)
     const list = Effect.map(HttpServerRequest.HttpServerRequest, ({ headers, source }) => {
       const identity = identityOf(source)
       const models = registry.models().filter(({ name }) => allowsModel(identity, name))
-      return HttpServerResponse.jsonUnsafe(dialectOf(headers).models.list(models, startedAt))
+      return HttpServerResponse.jsonUnsafe(dialectOf(headers).models.list(models.map(cardOf), startedAt))
     })
     const one = Effect.fnUntraced(function*() {
       const { headers, source } = yield* HttpServerRequest.HttpServerRequest
@@ -48,12 +56,12 @@ const models = (dialects: Dialects) => {
         return respondError(encodeReason(forbidden, id), idHeaders(id))
       }
       return Result.match(registry.find(model), {
-        onSuccess: (found) => HttpServerResponse.jsonUnsafe(models.model(found, startedAt)),
+        onSuccess: (found) => HttpServerResponse.jsonUnsafe(models.model(cardOf(found), startedAt)),
         onFailure: ({ reason }) => respondError(encodeReason(reason, id), idHeaders(id))
       })
     })
-    yield* router.add("GET", "/v1/models", list)
-    yield* router.add("GET", "/v1/models/:model", one())
+    yield* router.add("GET", "/v1/models", ofWhole(peers, list, list))
+    yield* router.add("GET", "/v1/models/:model", ofWhole(peers, one(), one()))
   }))
 }
 
@@ -67,7 +75,11 @@ export const health = HttpApiBuilder.group(
     const report = Effect.provideContext(Readiness.makeReport, services)
     const respond = (body: typeof Readiness.Report.Type) =>
       HttpServerResponse.jsonUnsafe(body, { status: body.status === "ready" ? 200 : 503 })
-    const ready = ofWhole(peers, Effect.map(report, respond), respond({ status: "starting", deployments: [] }))
+    const ready = ofWhole(
+      peers,
+      Effect.map(report, respond),
+      Effect.succeed(respond({ status: "starting", deployments: [] }))
+    )
 
     return handlers.handle("live", () => Effect.succeed({ status: "live" as const })).handleRaw("ready", () => ready)
   })
@@ -81,14 +93,14 @@ export const health = HttpApiBuilder.group(
 export const ofWhole = <R>(
   peers: Peers | undefined,
   own: Effect.Effect<HttpServerResponse.HttpServerResponse, never, R>,
-  unavailable: HttpServerResponse.HttpServerResponse
+  unavailable: Effect.Effect<HttpServerResponse.HttpServerResponse, never, R>
 ) =>
   Effect.flatMap(
     HttpServerRequest.HttpServerRequest,
     (request) =>
       peers === undefined || peers.answersWhole(request)
         ? own
-        : Effect.orElseSucceed(peers.passRequest(request), () => unavailable)
+        : Effect.catchTag(peers.passRequest(request), "InferenceError", () => unavailable)
   )
 
 /** For administrators where there are keys, else for programs of this machine. */
@@ -101,11 +113,8 @@ const metrics = HttpRouter.use(Effect.fnUntraced(function*(router) {
   const all = peers?.isFirst === true
     ? Effect.zipWith(own, peers.ask("GET", "/metrics"), WholeService.metrics)
     : own
-  const unavailable = HttpServerResponse.text(
-    "The process that answers for the whole service is being started again.\n",
-    {
-      status: 503
-    }
+  const unavailable = Effect.succeed(
+    HttpServerResponse.text("The process that answers for the whole service is being started again.\n", { status: 503 })
   )
   yield* router.add("GET", "/metrics", guarded(ofWhole(peers, Effect.map(all, respond), unavailable)))
 }))

@@ -4,7 +4,7 @@ import * as Capability from "../../domain/Capability.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, DeploymentOptions, Model } from "../../domain/Deployment.ts"
 import { defaultSlots, isRemote } from "../../domain/Deployment.ts"
-import type { DeploymentFacts } from "../../domain/DeploymentFacts.ts"
+import type { DeploymentFacts, KnownPrice } from "../../domain/DeploymentFacts.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import type { KnownModel } from "../../domain/KnownModels.ts"
 import * as KnownModels from "../../domain/KnownModels.ts"
@@ -20,6 +20,9 @@ const publishedOf = (options: DeploymentOptions): KnownModel | undefined =>
   isRemote(options) && options.baseUrl === undefined
     ? KnownModels.find(options.provider, options.model)
     : undefined
+
+const priceOf = (published: KnownModel | undefined): KnownPrice | undefined =>
+  published && { ...published.price, asOf: published.asOf, source: published.source }
 
 /** Requests that it processes at the same time. */
 const slotsOf = (options: DeploymentOptions): number => {
@@ -58,7 +61,7 @@ export const factsOf = (
   const published = publishedOf(options)
   return {
     deployment: id,
-    price: options.price ?? published?.price ?? (isExternal(options) ? undefined : free),
+    price: options.price ?? priceOf(published) ?? (isExternal(options) ? undefined : free),
     quality: options.quality,
     contextWindow: contextWindow ?? options.contextSize ?? published?.contextWindow,
     capabilities,

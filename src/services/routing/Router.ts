@@ -14,7 +14,7 @@ import { Clock, Context, Duration, Effect, Layer, Random, Result, Stream } from 
 import * as Capability from "../../domain/Capability.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
-import type { CandidateTable, Condition } from "../../domain/DeploymentFacts.ts"
+import type { CandidateTable, Condition, DeploymentFacts } from "../../domain/DeploymentFacts.ts"
 import { prepare } from "../../domain/DeploymentFacts.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import { maxSeed } from "../../domain/Inference.ts"
@@ -49,6 +49,8 @@ export class Router extends Context.Service<Router, {
   readonly route: (request: RoutingRequest) => Result.Result<Route, InferenceError>
   /** What `route` would decide now; the request is not counted. */
   readonly preview: (request: RoutingRequest) => Result.Result<Route, InferenceError>
+  /** The facts of a model's deployments, in their order, as requests are routed by them now. */
+  readonly facts: (model: Model) => ReadonlyArray<DeploymentFacts>
   /** Records a capability that an attempt found missing: later requests that need it go to other deployments. */
   readonly noteFailure: (reason: Reason) => void
   /** Begins to measure an attempt. */
@@ -405,6 +407,7 @@ export const layer = Layer.effect(
     return Router.of({
       route: (request) => route(parts, request),
       preview: (request) => preview(parts, request),
+      facts: (model) => parts.tables.of(model).facts,
       noteFailure: (reason) => {
         if (reason._tag === "NotSupported" && reason.capability !== undefined) {
           parts.tables.refused(reason.deployment, reason.capability)

@@ -65,7 +65,13 @@ const withRoutes = async (
   const services = Layer.mergeAll(
     Layer.succeed(Registry.Registry, Registry.make(modelsOf())),
     Layer.succeed(ResponseCache, noCache),
-    Layer.mock(Router)({ route: notCalled, preview: notCalled, noteFailure: notCalled, measure: notCalled }),
+    Layer.mock(Router)({
+      route: notCalled,
+      preview: notCalled,
+      facts: notCalled,
+      noteFailure: notCalled,
+      measure: notCalled
+    }),
     Layer.mock(DecisionLog)({
       begin: notCalled,
       latest: (limit) => {

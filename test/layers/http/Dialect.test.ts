@@ -21,7 +21,7 @@ const answer: Answer = {
   decision: "dec-1"
 }
 
-const model = { name: "m" } as Model
+const model = { name: "m", deployments: [{ id: "m#0", options: { engine: "fake" } }] } as unknown as Model
 
 const registry = Layer.mock(Registry)({
   models: () => [model],

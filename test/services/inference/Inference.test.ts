@@ -108,6 +108,7 @@ const stage = (
     Router,
     Router.of({
       noteFailure: () => {},
+      facts: () => [],
       route: ({ model }) =>
         Result.map(route, () => ({
           model,

@@ -73,6 +73,7 @@ const stage = (
     Router,
     Router.of({
       noteFailure: () => {},
+      facts: () => [],
       route: ({ model }) =>
         Result.succeed({
           model,

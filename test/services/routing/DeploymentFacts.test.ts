@@ -18,7 +18,13 @@ describe("Facts", () => {
   it("prefers the configuration to a provider's published figures", () => {
     const published = of(remote)
     assert.deepStrictEqual([published.price, published.contextWindow], [
-      { input: 2.5, output: 10, cachedInput: 1.25 },
+      {
+        input: 2.5,
+        output: 10,
+        cachedInput: 1.25,
+        asOf: "2025-06",
+        source: "https://platform.openai.com/docs/models/gpt-4o"
+      },
       128_000
     ])
     const price = { input: 1, output: 1 }
