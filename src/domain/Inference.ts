@@ -32,6 +32,7 @@ import { isNestedDeeper, mostLevels } from "./JsonScan.ts"
 import { Content, imageProblem, problem as contentProblem } from "./Message.ts"
 import type { Nano } from "./Money.ts"
 import { atLeastOne, wholeNumber } from "./Problem.ts"
+import { Reasoning } from "./Reasoning.ts"
 import { RoutingOptions } from "./RoutingOptions.ts"
 import type { Native } from "./Source.ts"
 import { Source } from "./Source.ts"
@@ -154,6 +155,8 @@ export const Request = Schema.Struct({
   toolChoice: Schema.optional(ToolChoice),
   /** Whether an answer may have several tool calls; default true. */
   parallelToolCalls: Schema.optional(Schema.Boolean),
+  /** How much the model reasons before it answers, which a model without reasoning ignores; default as the model does. */
+  reasoning: Schema.optional(Reasoning),
   /** Default any text. */
   format: Schema.optional(Format),
   /** Returns the log-probability of each token and of this many most likely alternatives; default none. */

@@ -6,6 +6,7 @@
  * Engine threads import this module, so it must not import `effect`: see `domain/EngineProtocol`.
  */
 import type { EngineCapability } from "./EngineProtocol.ts"
+import type { Reasoning } from "./Reasoning.ts"
 
 /** A JSON Schema, as callers write it. */
 export type JsonSchema = Readonly<Record<string, unknown>>
@@ -87,6 +88,8 @@ export interface GenerateJob {
   readonly tools?: ReadonlyArray<ToolDefinition> | undefined
   /** Left out, `auto`. */
   readonly toolChoice?: ToolChoice | undefined
+  /** How much the model reasons before it answers; left out, as the model does. */
+  readonly reasoning?: Reasoning | undefined
   /** Left out, any text. */
   readonly format?: OutputFormat | undefined
   /** Report each token's log-probability, and those of this many of the likeliest; left out, none. */

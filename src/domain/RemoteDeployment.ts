@@ -100,6 +100,11 @@ export const RemoteDeployment = Schema.Struct({
     "Capabilities to use. Requests that need another one go to other deployments. Default all that the API has.",
     Schema.Array(Schema.Literals(engineCapabilities))
   ),
+  reasoning: optional(
+    "Whether the model takes an effort or a budget of reasoning, which callers of other dialects ask for. Default by its " +
+      "name, for models known to reason.",
+    Schema.Boolean
+  ),
   maxTokens: optional(
     `Maximum tokens of an answer when the request has no limit. Default the provider's own, for ${
       listed(withField("maxTokens").map(({ provider, value }) => `${provider} ${value.toLocaleString("en")}`))

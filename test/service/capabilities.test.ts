@@ -142,7 +142,7 @@ const rows: ReadonlyArray<Row> = [
     "anthropic",
     "fake/no-more"
   ),
-  row("unknown fields", chat, { messages, reasoning_effort: "low" }, "reasoning_effort", "openai", "fake/no-more"),
+  row("unknown fields", chat, { messages, prediction: {} }, "prediction", "openai", "fake/no-more"),
   row("unknown fields", message, { messages, container: "c" }, "container", "anthropic", "fake/no-more"),
   row("count", `${message}/count_tokens`, { messages }, "model", "anthropic", "fake/no-tokenize"),
   row("embed, by a refusal", "/v1/embeddings", { input: "Hi" }, "model", "learned", "no-learned")

@@ -182,7 +182,8 @@ describe("unknown fields", () => {
   it("reach one of a model with a local deployment only if the request names it, or has more that is remote", async () => {
     const sent = upstream.seen.length
     const { body, status } = await ask("mixed", fields)
-    assert.deepStrictEqual([status, body.error?.param, body.error?.type], [400, "store", "invalid_request_error"])
+    const expected = [400, "a_field_of_tomorrow", "invalid_request_error"]
+    assert.deepStrictEqual([status, body.error?.param, body.error?.type], expected)
     assert.include(body.error?.message, "on this machine")
     assert.strictEqual(upstream.seen.length, sent)
     for (const more of [{ troupe: { deployments: ["mixed#1", "mixed#2"] } }, showing(data)]) {
@@ -193,11 +194,26 @@ describe("unknown fields", () => {
 
   it("are rejected by name if no deployment has the dialect; hints are ignored", async () => {
     for (const model of ["fake/blind", "ollama"]) {
-      const { body, status } = await ask(model, { store: true, reasoning_effort: "low" })
-      assert.deepStrictEqual([status, body.error?.param, body.error?.type], [400, "store", "invalid_request_error"])
-      assert.include(body.error?.message ?? "", "reasoning_effort")
-      const hints = { store: false, service_tier: "auto", metadata: {}, prompt_cache_key: "k" }
-      assert.strictEqual((await ask(model, hints)).status, 200)
+      const { body, status } = await ask(model, { prediction: {}, audio: {} })
+      assert.deepStrictEqual([status, body.error?.param, body.error?.type], [
+        400,
+        "prediction",
+        "invalid_request_error"
+      ])
+      assert.include(body.error?.message ?? "", "audio")
+      const hints = {
+        store: true,
+        metadata: { a: "b" },
+        service_tier: "flex",
+        verbosity: "low",
+        user: "ann",
+        safety_identifier: "ann",
+        prompt_cache_key: "k",
+        repetition_penalty: 1.1,
+        reasoning_effort: "low"
+      }
+      const hinted = await ask(model, hints)
+      assert.strictEqual(hinted.status, 200, JSON.stringify(hinted.body))
     }
   })
 

@@ -16,12 +16,14 @@ import { JsonText } from "../../domain/JsonText.ts"
 import type { Part } from "../../domain/Message.ts"
 import { textOf } from "../../domain/Message.ts"
 import * as Problem from "../../domain/Problem.ts"
+import { budgetOf, ofEffort } from "../../domain/Reasoning.ts"
 import type { Source } from "../../domain/Source.ts"
 import { requiredPaths } from "../../domain/Source.ts"
 import { mostStops, mostTools } from "../openai/Schema.ts"
 import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
 import { cacheOf, callerOf, decodeBody, unknownFieldsOf } from "../shared/CallerRequest.ts"
 import { at, type Fields, isObject, listAt } from "../shared/Json.ts"
+import { ofThinking } from "../shared/ReasoningFields.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import * as FieldNames from "./FieldNames.ts"
 import * as Schema from "./Schema.ts"
@@ -214,6 +216,16 @@ const toolingOf = ({ tool_choice: choice, tools: given = [] }: Schema.MessagesRe
 const formatOf = ({ output_config: output }: Schema.MessagesRequest): Partial<Request> =>
   output?.format === undefined || output.format === null ? {} : { format: output.format }
 
+/** `thinking`; an effort says how much a model thinks that decides itself. */
+const reasoningOf = ({ output_config: output, thinking }: Schema.MessagesRequest): Partial<Request> => {
+  const reasoning = ofThinking(thinking)
+  const effort = ofEffort(output?.effort)
+  if (effort === undefined || (reasoning !== undefined && budgetOf(reasoning) !== undefined)) {
+    return reasoning === undefined ? {} : { reasoning }
+  }
+  return { reasoning: effort }
+}
+
 const callerFieldsOf = (
   { keep_alive, priority, troupe }: Schema.CountTokensRequest,
   caller: CallerIdentity,
@@ -251,6 +263,7 @@ const callOf = (body: Schema.MessagesRequest, source: Source, caller: CallerIden
       ...samplingOf(body),
       ...toolingOf(body),
       ...formatOf(body),
+      ...reasoningOf(body),
       ...callerFieldsOf(body, caller, metadata?.user_id),
       ...cacheOf(caller),
       ...(stop === undefined ? {} : { stop }),

@@ -17,6 +17,7 @@ import { notSupported } from "../shared/ErrorMapping.ts"
 import { type Fields, fieldsOf, isOneOf, textAt } from "../shared/Json.ts"
 import * as JsonSchemaSubset from "../shared/JsonSchemaSubset.ts"
 import type { Call, Dialect, FetchedImages, Target } from "../shared/ProviderDialect.ts"
+import * as Reasoning from "./Reasoning.ts"
 
 const { apiVersion: defaultVersion, maxTokens: defaultMaxTokens } = kinds.anthropic
 
@@ -58,7 +59,7 @@ const subset: JsonSchemaSubset.Subset = {
       : { ...schema, additionalProperties: schema["properties"] === undefined }
 }
 
-const formatOf = (format: OutputFormat | undefined, target: Target): Result.Result<unknown, Reason> => {
+const formatOf = (format: OutputFormat | undefined, target: Target): Result.Result<Fields | undefined, Reason> => {
   if (format === undefined) return Result.succeed(undefined)
   return format.type === "json_schema"
     ? Result.map(
@@ -278,8 +279,10 @@ export const request = (
 ): Result.Result<Call, Reason> =>
   Result.gen(function*() {
     yield* checked(generation, target)
-    const { maxTokens, sampling, stop, tools = [] } = generation
+    const { sampling, stop, tools = [] } = generation
     const { options } = target
+    const { effort, ...limited } = Reasoning.fieldsFor(generation, target, options.maxTokens ?? defaultMaxTokens)
+    const format = yield* formatOf(generation.format, target)
     const turns = yield* Conversation.turnsOf(withPrefix(generation, target), turnOf)
     const definitions = yield* Result.all(tools.map((tool, index) => toolOf(tool, index, target)))
     return {
@@ -287,7 +290,7 @@ export const request = (
       headers: headersOf(undefined, target),
       body: {
         model: options.model,
-        max_tokens: maxTokens ?? options.maxTokens ?? defaultMaxTokens,
+        ...limited,
         system: Conversation.systemOf(generation),
         messages: turns.map(({ parts, role }) => ({ role, content: parts })),
         temperature: sampling.temperature,
@@ -295,7 +298,7 @@ export const request = (
         top_k: sampling.topK,
         stop_sequences: stop.length === 0 ? undefined : stop,
         ...(definitions.length === 0 ? {} : { tools: definitions, tool_choice: choiceOf(generation) }),
-        output_config: yield* formatOf(generation.format, target),
+        output_config: effort === undefined ? format : { ...format, effort },
         metadata: metadataOf(generation),
         stream
       }

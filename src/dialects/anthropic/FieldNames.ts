@@ -1,7 +1,9 @@
 /** The fields of the Anthropic dialect at each place of a body, and what the core calls them. Pure. */
+import { ofEffort } from "../../domain/Reasoning.ts"
 import type { BodyFields, ByType, Place } from "../shared/FieldNames.ts"
 import { always, pathRenamer, placeOf } from "../shared/FieldNames.ts"
 import { isObject, isOneOf, typeOf } from "../shared/Json.ts"
+import { ofThinking } from "../shared/ReasoningFields.ts"
 import * as Schema from "./Schema.ts"
 
 /** The sampling options: the field, and the core's name. */
@@ -20,9 +22,6 @@ const isEmptyList = (value: unknown): boolean => Array.isArray(value) && value.l
 
 const isDirect = (value: unknown): boolean =>
   Array.isArray(value) ? value.every((caller) => caller === "direct") : isObject(value) && value["type"] === "direct"
-
-/** The model decides whether it thinks: one that does not think complies. */
-const mayIgnoreThinking = (thinking: unknown): boolean => isOneOf(["disabled", "adaptive"], typeOf(thinking))
 
 const namesOf = (...names: ReadonlyArray<string>) => ({
   fields: Object.fromEntries(names.map((name) => [name, true]))
@@ -95,7 +94,7 @@ export const messages: BodyFields = placeOf(Schema.MessagesRequest, {
     output_config: placeOf(Schema.OutputConfig, {
       fields: { format: placeOf(namesOf("type", "schema")) },
       without: ["effort"],
-      optional: { effort: (value) => value === "high" },
+      optional: { effort: (value) => ofEffort(value) !== undefined },
       others: ["task_budget"]
     })
   },
@@ -104,7 +103,7 @@ export const messages: BodyFields = placeOf(Schema.MessagesRequest, {
     mcp_servers: isEmptyList,
     service_tier: always,
     speed: (value) => value === "standard",
-    thinking: mayIgnoreThinking
+    thinking: (value) => ofThinking(value) !== undefined
   },
   others: ["cache_control", "container", "context_management", "inference_geo"]
 })

@@ -124,7 +124,7 @@ export type AnyTool = typeof AnyTool.Type
 
 /** Options of the answer's text. */
 export const OutputConfig = Schema.Struct({
-  /** `high` is Anthropic's default; others are for deployments of this dialect. */
+  /** How much the model thinks: `low`, `medium`, `high`, `xhigh` or `max`. */
   effort: nullable(Schema.String),
   /** The answer's text fits the schema. */
   format: nullable(Schema.Struct({
@@ -151,8 +151,11 @@ const prompt = {
   system: Schema.optionalKey(Schema.Union([Schema.String, Schema.Array(TextBlock)])),
   tools: Schema.optionalKey(Schema.Array(AnyTool).check(Schema.isMaxLength(mostTools))),
   tool_choice: Schema.optionalKey(ToolChoice),
-  /** Whether the model thinks, for deployments of this dialect. */
-  thinking: Schema.optionalKey(Schema.Struct({ type: Schema.String })),
+  /** Whether the model thinks, and how much: `enabled` with a budget, `adaptive` or `disabled`. */
+  thinking: Schema.optionalKey(Schema.Struct({
+    type: Schema.String,
+    budget_tokens: nullable(wholeNumber(0, 1_000_000))
+  })),
   output_config: Schema.optionalKey(OutputConfig),
   ...cached,
   /** These three are not in Anthropic's API; they are those of `ChatRequest`. */

@@ -13,6 +13,7 @@ import { notSupported } from "../shared/ErrorMapping.ts"
 import { type Fields, fieldsOf, parse } from "../shared/Json.ts"
 import * as JsonSchemaSubset from "../shared/JsonSchemaSubset.ts"
 import type { Call, Target } from "../shared/ProviderDialect.ts"
+import { fieldsFor } from "./Reasoning.ts"
 
 const maxStops = 5
 
@@ -197,7 +198,11 @@ export const request = (
         // Only some models continue an assistant's last message.
         contents: yield* contentsOf(withContinuePrompt(generation)),
         ...toolsOf(generation.tools ?? [], generation.toolChoice),
-        generationConfig: { ...samplingOf(generation, target), ...yield* formatOf(generation.format, target) }
+        generationConfig: {
+          ...samplingOf(generation, target),
+          ...yield* formatOf(generation.format, target),
+          ...fieldsFor(generation.reasoning, target)
+        }
       }
     }
   })

@@ -14,6 +14,7 @@ import { JsonText } from "../../domain/JsonText.ts"
 import type { Content } from "../../domain/Message.ts"
 import { mediaTypeOf, mediaTypes } from "../../domain/Message.ts"
 import * as Problem from "../../domain/Problem.ts"
+import { ofEffort, ofSwitch } from "../../domain/Reasoning.ts"
 import type { Source } from "../../domain/Source.ts"
 import { mostMessages, toolProblems } from "../openai/DecodeRequest.ts"
 import { mostStops, mostTools } from "../openai/Schema.ts"
@@ -131,6 +132,12 @@ const formatOf = (format: Schema.ChatRequest["format"]): Partial<Request> => {
   return { format: typeof format === "string" ? { type: "json_object" } : { type: "json_schema", schema: format } }
 }
 
+const reasoningOf = (think: Schema.ChatRequest["think"]): Partial<Request> => {
+  if (think === undefined) return {}
+  const reasoning = typeof think === "boolean" ? ofSwitch(think) : ofEffort(think)
+  return reasoning === undefined ? {} : { reasoning }
+}
+
 /** The caller's own request, with the fields of it that Troupe does not know. */
 export const sourceOf = ({ exact, json, text }: Arrived, table: BodyFields): Source => {
   const unknownFields = unknownFieldsOf(json, table)
@@ -176,6 +183,7 @@ const generationOf = (
     request: {
       ...optionsOf(options),
       ...formatOf(format),
+      ...reasoningOf(think),
       ...(logprobs ? { logprobs: top_logprobs } : {}),
       ...callerOf(body, caller),
       ...cacheOf(caller),

@@ -16,6 +16,7 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, FinishReason, OutputFormat, ReportedUsage } from "../../domain/Job.ts"
 import type { Content, Message } from "../../domain/Message.ts"
 import { imageOfTool, textOf } from "../../domain/Message.ts"
+import { effortOf, isOff, within } from "../../domain/Reasoning.ts"
 import * as Source from "../../domain/Source.ts"
 import { chosenOf } from "../openai/DecodeAnswer.ts"
 import { toolsOf } from "../openai/EncodeRequest.ts"
@@ -82,6 +83,24 @@ const optionsOf = (generation: Generation, { options }: Target) => {
   return Object.values(fields).every((value) => value === undefined) ? {} : { options: fields }
 }
 
+/** The families of Ollama's library that think: it refuses `think` for a model that does not. */
+const thinkers =
+  /^(?:.*\/)?(?:gpt-oss|qwen3|qwq|deepseek-(?:r1|v3\.[1-9])|magistral|phi4-(?:mini-)?reasoning|glm-4\.[5-9]|glm-[5-9]|kimi-k2-thinking|minimax-m|nemotron-3|cogito|granite3\.2|exaone-deep|smallthinker|openthinker)/
+
+/** Models that take an effort and cannot be switched off. */
+const graded = /^(?:.*\/)?gpt-oss/
+
+/** Any model accepts that it must not think. */
+const thinkOf = ({ reasoning }: Generation, { options: { model, reasoning: configured } }: Target): Fields => {
+  if (reasoning === undefined) return {}
+  if (graded.test(model)) {
+    const effort = effortOf(reasoning)
+    return effort === undefined ? {} : { think: within(effort, ["low", "medium", "high"]) }
+  }
+  if (isOff(reasoning)) return { think: false }
+  return configured ?? thinkers.test(model) ? { think: true } : {}
+}
+
 const formatOf = (format: OutputFormat) => format.type === "json_object" ? "json" : format.schema
 
 const unsupported = (
@@ -111,6 +130,7 @@ const requestOf: Dialect["generate"]["request"] = (generation, target, stream) =
       stream,
       ...optionsOf(generation, target),
       ...(tools.length === 0 || toolChoice === "none" ? {} : { tools: toolsOf(tools) }),
+      ...thinkOf(generation, target),
       ...(format === undefined ? {} : { format: formatOf(format) }),
       ...(logprobs === undefined ? {} : { logprobs: true, top_logprobs: logprobs })
     }

@@ -12,6 +12,7 @@ import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
 import { cacheOf, callerOf, decodeBody, unknownFieldsOf } from "../shared/CallerRequest.ts"
 import type { BodyFields } from "../shared/FieldNames.ts"
 import type { Fields } from "../shared/Json.ts"
+import { reasoningIn } from "../shared/ReasoningFields.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import * as FieldNames from "./FieldNames.ts"
 import type { AnyTool, ChatMessage, ChatPart, Tool as ToolBody } from "./Schema.ts"
@@ -129,6 +130,13 @@ const addOutput = (output: Mutable<Request>, body: ChatRequest): void => {
   if (body.logprobs === true) output.logprobs = body.top_logprobs ?? 0
 }
 
+/** Adds what fields say that the schema does not have. */
+const addFurther = (request: Mutable<Request>, json: Fields): void => {
+  Object.assign(request, reasoningIn(json))
+  const penalty = json["repetition_penalty"]
+  if (request.repeatPenalty === undefined && FieldNames.isPenalty(penalty)) request.repeatPenalty = penalty
+}
+
 /** The messages; with `continue_final_message`, the last one is the assistant prefix. */
 export const conversationOf = (
   { continue_final_message = false, messages }: Pick<ChatRequest, "continue_final_message" | "messages">
@@ -175,6 +183,7 @@ const requestsOf = (
   addOutput(shared, body)
   if (body.tools !== undefined) Object.assign(shared, toolingOf(body))
   if (body.response_format !== undefined) Object.assign(shared, formatOf(body))
+  if (source.unknownFields !== undefined) addFurther(shared, json)
   Object.assign(shared, callerOf(body, caller), cacheOf(caller))
   if (n === 1) return { requests: [shared] }
   const { n: _, ...single } = exact

@@ -21,6 +21,7 @@ import { notSupported } from "../shared/ErrorMapping.ts"
 import { type Fields, fieldsOf, textAt } from "../shared/Json.ts"
 import type { Dialect, FetchedImages, Target } from "../shared/ProviderDialect.ts"
 import * as FieldNames from "./FieldNames.ts"
+import * as Reasoning from "./Reasoning.ts"
 
 /** What a host's chat completions accept. */
 interface Features {
@@ -31,6 +32,8 @@ interface Features {
   readonly sampling: ReadonlyArray<"topK" | "minP" | "repeatPenalty">
   /** It accepts vLLM's `continue_final_message`; other hosts get a message that requests the continuation. */
   readonly continuesFinalMessage?: boolean
+  /** The fields that say how much to reason. */
+  readonly reasoningFor: (generation: Generation, target: Target) => Fields
   /** It is OpenAI's own API, or Azure's. */
   readonly isOpenAi?: boolean
 }
@@ -42,10 +45,21 @@ export interface Host {
   readonly features: (target: Target) => Features
 }
 
-const openAiFeatures: Features = { maxTokens: "max_completion_tokens", maxStops: 4, sampling: [], isOpenAi: true }
+const openAiFeatures: Features = {
+  maxTokens: "max_completion_tokens",
+  maxStops: 4,
+  sampling: [],
+  reasoningFor: Reasoning.fieldsFor,
+  isOpenAi: true
+}
 
 /** The features that vLLM, llama.cpp and other servers share, with OpenAI's older name of the limit. */
-const commonFeatures: Features = { maxTokens: "max_tokens", maxStops: 16, sampling: ["topK", "minP"] }
+const commonFeatures: Features = {
+  maxTokens: "max_tokens",
+  maxStops: 16,
+  sampling: ["topK", "minP"],
+  reasoningFor: Reasoning.fieldsFor
+}
 
 /** OpenAI's URL, or that of one of its regions: its newer models reject `max_tokens`. */
 const isOpenAiUrl = /^https:\/\/(?:\w+\.)?api\.openai\.com(?:[:/]|$)/i
@@ -82,6 +96,7 @@ export const troupeHost: Host = {
     maxTokens: "max_completion_tokens",
     maxStops: 16,
     sampling: ["topK", "minP", "repeatPenalty"],
+    reasoningFor: ({ reasoning }) => Reasoning.fieldsForTroupe(reasoning),
     continuesFinalMessage: true
   })
 }
@@ -230,6 +245,7 @@ const bodyOf = (
     ...(maxTokens === undefined ? {} : { [features.maxTokens]: maxTokens }),
     ...(stop.length === 0 ? {} : { stop }),
     ...toolingOf(generation),
+    ...features.reasoningFor(generation, target),
     ...formatOf(format),
     ...userOf(generation, target),
     ...(logprobs === undefined ? {} : { logprobs: true, top_logprobs: logprobs }),

@@ -1,6 +1,7 @@
 /** The fields of the OpenAI dialect at each place of a body, and what the core calls them. Pure. */
 import type { BodyFields, ByType, ErrorNames, Place } from "../shared/FieldNames.ts"
 import { always, pathRenamer, placeOf } from "../shared/FieldNames.ts"
+import { understood } from "../shared/ReasoningFields.ts"
 import { ChatMessage, ChatRequest, ImagePart, StreamOptions, TextPart, Tool, ToolCall } from "./Schema.ts"
 import { ClassifyRequest, EmbeddingRequest, RerankRequest, TokenizeRequest } from "./TaskSchema.ts"
 
@@ -124,7 +125,13 @@ const toolChoice: ByType = {
   others: /^(?:allowed_tools|custom)$/
 }
 
-/** A chat completion. A value that is OpenAI's default is optional. */
+/** Whether a value is within the limits of `repeat_penalty`, for which vLLM and SGLang have another name. */
+export const isPenalty = (value: unknown): value is number => typeof value === "number" && value >= 0.01 && value <= 10
+
+/**
+ * A chat completion. A value that is OpenAI's default is optional, and so is what changes no answer or is a hint. Fields of
+ * reasoning are decoded from the body.
+ */
 export const chat: BodyFields = placeOf(ChatRequest, {
   fields: {
     messages: message,
@@ -138,13 +145,15 @@ export const chat: BodyFields = placeOf(ChatRequest, {
   optional: {
     function_call: (value) => value === "none" || value === "auto",
     functions: (value) => Array.isArray(value) && value.length === 0,
-    metadata: (value) => typeof value === "object" && value !== null && Object.keys(value).length === 0,
+    metadata: always,
     modalities: (value) => Array.isArray(value) && value.every((modality) => modality === "text"),
     prompt_cache_key: always,
     prompt_cache_retention: always,
-    service_tier: (value) => value === "auto" || value === "default",
-    store: isFalse,
-    verbosity: (value) => value === "medium"
+    service_tier: always,
+    repetition_penalty: isPenalty,
+    store: always,
+    verbosity: always,
+    ...understood
   },
   others: ["audio", "prediction", "reasoning_effort", "safety_identifier", "user", "web_search_options"]
 })

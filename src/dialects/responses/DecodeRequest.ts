@@ -3,6 +3,7 @@ import { Result } from "effect"
 import type { Request } from "../../domain/Inference.ts"
 import type { InvalidRequest } from "../../domain/InferenceError.ts"
 import * as Problem from "../../domain/Problem.ts"
+import { ofEffort } from "../../domain/Reasoning.ts"
 import type { Source } from "../../domain/Source.ts"
 import * as Text from "../../domain/Text.ts"
 import { mostTools } from "../openai/Schema.ts"
@@ -111,12 +112,18 @@ const named = [
 const optionsOf = (body: Schema.CreateRequest): Partial<Request> =>
   Object.fromEntries(named.flatMap(([field, name]) => body[field] === undefined ? [] : [[name, body[field]]]))
 
+const reasoningOf = ({ reasoning }: Schema.CreateRequest): Pick<Request, "reasoning"> => {
+  const decoded = ofEffort(reasoning?.effort)
+  return decoded === undefined ? {} : { reasoning: decoded }
+}
+
 const requestOf = (body: Schema.CreateRequest, caller: CallerIdentity): Omit<Request, "messages"> => ({
   model: body.model,
   ...optionsOf(body),
   ...Tools.toolingOf(body.tool_choice, body.tools ?? [], body.parallel_tool_calls),
   ...formatOf(body),
   ...logprobsOf(body),
+  ...reasoningOf(body),
   source: sourceOf(body),
   ...callerOf(body, caller),
   ...cacheOf(caller)

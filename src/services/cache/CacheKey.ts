@@ -21,7 +21,7 @@ import { isRemote } from "../../domain/Deployment.ts"
 import * as ExactNumber from "../../domain/ExactNumber.ts"
 import type { Request } from "../../domain/Inference.ts"
 import type { Source } from "../../domain/Source.ts"
-import { bodyWith, dialectOf, isComplete, valueAt } from "../../domain/Source.ts"
+import { bodyWith, dialectOf, isComplete, requiredFields, valueAt } from "../../domain/Source.ts"
 
 type Fields = Readonly<Record<string, unknown>>
 
@@ -50,10 +50,14 @@ export const canonical = (value: unknown): string => {
   return writeObject(value as Fields)
 }
 
-/** The part of the caller's own request that the other fields do not have. */
+const listOrNone = <A>(list: ReadonlyArray<A>): ReadonlyArray<A> | undefined => list.length === 0 ? undefined : list
+
+/** The part of the caller's own request that the other fields do not have. No deployment is sent optional fields. */
 const unknownValues = (source: Source) =>
   isComplete(source)
-    ? source.unknownFields?.map(({ path }) => ({ dialect: source.dialect, path, value: valueAt(source, path) }))
+    ? listOrNone(
+      requiredFields(source).map(({ path }) => ({ dialect: source.dialect, path, value: valueAt(source, path) }))
+    )
     : { dialect: source.dialect, body: source.body }
 
 /** Numbers that the other fields have rounded. */

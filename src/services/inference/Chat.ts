@@ -67,6 +67,7 @@ const generationOf = (request: Request): Mutable<Generation> => {
     generation.toolChoice = request.toolChoice
   }
   if (parallelToolCalls !== undefined) generation.parallelToolCalls = parallelToolCalls
+  if (request.reasoning !== undefined) generation.reasoning = request.reasoning
   if (format !== undefined) generation.format = format
   if (logprobs !== undefined) generation.logprobs = logprobs
   if (source !== undefined) generation.source = source

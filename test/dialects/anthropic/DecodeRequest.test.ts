@@ -105,6 +105,7 @@ describe("DecodeRequest", () => {
         toolChoice: "required",
         parallelToolCalls: false,
         format: { type: "json_schema", schema },
+        reasoning: { effort: "none" },
         priority: "high"
       })
       assert.isTrue(call.stream)
@@ -315,11 +316,12 @@ describe("DecodeRequest", () => {
     const document = { type: "document", source: { type: "file", file_id: "file_1" } }
     const search = { type: "web_search_20250305", name: "web_search" }
     it.each<[path: string, fields: object]>([
-      ["thinking", { thinking: { type: "enabled", budget_tokens: 1024 } }],
+      ["thinking", { thinking: { type: "vast" } }],
+      ["thinking?", { thinking: { type: "enabled", budget_tokens: 1024 } }],
       ["thinking?", { thinking: { type: "adaptive" } }],
       ["thinking?", { thinking: { type: "disabled" } }],
-      ["output_config.effort", { output_config: { effort: "max" } }],
-      ["output_config.effort?", { output_config: { effort: "high" } }],
+      ["output_config.effort", { output_config: { effort: "vast" } }],
+      ["output_config.effort?", { output_config: { effort: "max" } }],
       ["container", { container: "c" }],
       ["context_management", { context_management: { edits: [] } }],
       ["mcp_servers", { mcp_servers: [{}] }],

@@ -174,8 +174,8 @@ describe("DecodeRequest", () => {
       )
       assert.strictEqual(source?.dialect, "openai")
       assert.sameMembers([...found ?? []], [
-        "metadata",
-        "reasoning_effort",
+        "metadata?",
+        "reasoning_effort?",
         "service_tier?",
         "store?",
         "messages.0.name?",

@@ -35,6 +35,7 @@ const values: { readonly [Field in keyof Request]-?: readonly [Request[Field], R
   tools: [[{ name: "a" }], [{ name: "a", description: "It adds." }]],
   parallelToolCalls: [false, true],
   toolChoice: ["none", { name: "a" }],
+  reasoning: [{ effort: "low" }, { budget: 1024 }],
   format: [{ type: "json_object" }, { type: "json_schema", schema: {} }],
   logprobs: [1, 2],
   assistantPrefix: ["The", "The capital"],
