@@ -1,0 +1,157 @@
+/** The `ai` package with `@ai-sdk/anthropic`: local and remote models over Anthropic's Messages. */
+import { createAnthropic } from "@ai-sdk/anthropic"
+import { assert } from "@effect/vitest"
+import { APICallError, generateText, isStepCount, jsonSchema, Output, streamText, tool } from "ai"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import type { ClientService } from "../support/ClientService.ts"
+import { said, startClientService, thought } from "../support/ClientService.ts"
+
+let service: ClientService
+let anthropic: ReturnType<typeof createAnthropic>
+beforeAll(async () => {
+  service = await startClientService()
+  anthropic = createAnthropic({ baseURL: `${service.url}/v1`, apiKey: "none" })
+}, 60_000)
+afterAll(() => service.stop())
+
+const common = { instructions: "You are a helpful assistant.", temperature: 0, maxRetries: 0, maxOutputTokens: 100 }
+
+const object = (properties: Record<string, object>) => ({
+  type: "object" as const,
+  properties,
+  required: Object.keys(properties),
+  additionalProperties: false
+})
+
+const person = jsonSchema<{ readonly name: string; readonly age: number; readonly city: string }>(
+  object({ name: { type: "string" }, age: { type: "integer" }, city: { type: "string" } })
+)
+
+describe("@ai-sdk/anthropic", () => {
+  it("generates a text with usage, and streams the same", async () => {
+    const call = { ...common, model: anthropic("tiny-chat"), prompt: "What color is snow?" }
+    const { finishReason, text, usage } = await generateText(call)
+    assert.include(text, "white")
+    assert.strictEqual(finishReason, "stop")
+    assert.isAbove(usage.inputTokens ?? 0, 0)
+    const stream = streamText(call)
+    let streamed = ""
+    for await (const piece of stream.textStream) streamed += piece
+    assert.strictEqual(streamed, text)
+    assert.strictEqual((await stream.usage).outputTokens, usage.outputTokens)
+  })
+
+  it("runs tools in several steps, buffered and streamed", async () => {
+    for (const stream of [false, true]) {
+      const cities: Array<string> = []
+      const call = {
+        ...common,
+        model: anthropic("tiny-chat"),
+        prompt: "What is the weather in Paris?",
+        tools: {
+          get_weather: tool({
+            description: "Get the weather in a city",
+            inputSchema: jsonSchema<{ readonly city: string }>(object({ city: { type: "string" } })),
+            execute: ({ city }) => {
+              cities.push(city)
+              return "sunny"
+            }
+          })
+        },
+        stopWhen: isStepCount(3)
+      }
+      const text = stream ? await streamText(call).text : (await generateText(call)).text
+      assert.strictEqual(text, "It is sunny in Paris.")
+      assert.deepStrictEqual(cities, ["Paris"])
+    }
+  })
+
+  it("generates an object", async () => {
+    const call = {
+      ...common,
+      model: anthropic("tiny-chat"),
+      prompt: "Extract the name, age and city as JSON: Ruby is 34 years old and lives in Oslo.",
+      output: Output.object({ schema: person })
+    }
+    const { output } = await generateText({
+      ...call,
+      providerOptions: { anthropic: { structuredOutputMode: "outputFormat" } }
+    })
+    assert.deepStrictEqual(output, { name: "Ruby", age: 34, city: "Oslo" })
+    // For models that it does not know, the package forces a tool whose arguments are the object.
+    assert.hasAllKeys((await generateText(call)).output, ["name", "age", "city"])
+  })
+
+  it("gets the reasoning of a model, buffered and streamed, and sends it back", async () => {
+    const call = {
+      model: anthropic("thinker"),
+      maxRetries: 0,
+      maxOutputTokens: 2_048,
+      prompt: "What color is snow?"
+    }
+    const buffered = await generateText(call)
+    const stream = streamText(call)
+    for (const answer of [buffered, { reasoningText: await stream.reasoningText, text: await stream.text }]) {
+      assert.deepInclude(answer, { reasoningText: thought, text: said })
+    }
+    const { prompt, ...rest } = call
+    const next = await generateText({
+      ...rest,
+      messages: [
+        { role: "user", content: prompt },
+        ...buffered.response.messages,
+        { role: "user", content: "Really?" }
+      ]
+    })
+    assert.strictEqual(next.text, said)
+  })
+
+  it("stops the engine when a stream is aborted", async () => {
+    const first = async () => {
+      const controller = new AbortController()
+      const stream = streamText({
+        ...common,
+        model: anthropic("fake/slow"),
+        prompt: "Go",
+        maxOutputTokens: 5_000,
+        abortSignal: controller.signal,
+        onError: () => {}
+      })
+      for await (const piece of stream.textStream) {
+        controller.abort()
+        return piece
+      }
+      return assert.fail("ended")
+    }
+    // The second one waits for the only slot.
+    assert.isNotEmpty(await first())
+    assert.isNotEmpty(await first())
+  })
+
+  it("gets errors with their status, and whether a retry helps", async () => {
+    const failure = (model: string, more: object = {}) =>
+      generateText({ ...common, model: anthropic(model), prompt: "Hi", ...more })
+        .then(() => assert.fail("answered"), (cause: unknown) => cause as APICallError)
+    for (
+      const [model, statusCode, isRetryable] of [
+        ["no-such-model", 404, false],
+        ["limited", 429, true],
+        ["down", 500, true]
+      ] as const
+    ) {
+      const error = await failure(model)
+      assert.isTrue(APICallError.isInstance(error), model)
+      assert.deepInclude(error, { statusCode, isRetryable })
+      assert.strictEqual((error.data as { readonly type: string }).type, "error")
+    }
+    const long = await failure("tiny-chat", { prompt: "word ".repeat(2_000) })
+    assert.deepInclude(long, { statusCode: 400, isRetryable: false })
+  })
+
+  it("retries by itself what fails once", async () => {
+    const from = service.provider.seen.length
+    const { text } = await generateText({ ...common, model: anthropic("shaky"), prompt: "Hi", maxRetries: 1 })
+    assert.strictEqual(text, said)
+    assert.strictEqual(service.provider.seen.length - from, 2)
+  })
+})
