@@ -11,6 +11,9 @@ import * as OpenAiDecodeRequest from "../../src/dialects/openai/DecodeRequest.ts
 import * as OpenAiEncodeError from "../../src/dialects/openai/EncodeError.ts"
 import * as FieldNames from "../../src/dialects/openai/FieldNames.ts"
 import * as Tasks from "../../src/dialects/openai/Tasks.ts"
+import * as Conversations from "../../src/dialects/responses/Conversations.ts"
+import * as ResponsesDecodeRequest from "../../src/dialects/responses/DecodeRequest.ts"
+import * as ResponsesEncodeAnswer from "../../src/dialects/responses/EncodeAnswer.ts"
 import type { InvalidRequest } from "../../src/domain/InferenceError.ts"
 
 const user = { role: "user", content: "Hi" }
@@ -50,6 +53,21 @@ const ollamaMessage = (endpoint: keyof typeof ollama, fields: object): string =>
   const [decode, names, base] = ollama[endpoint]
   const failure = failureOf(decode(arrived(without({ model: "m", ...base, ...fields }))))
   return OllamaEncodeError.fromReason(failure, names).body.error
+}
+
+const responses = {
+  create: [ResponsesDecodeRequest.decode, { model: "m", input: "Hi" }],
+  count: [ResponsesDecodeRequest.decodeCount, { model: "m", input: "Hi" }],
+  compact: [ResponsesDecodeRequest.decodeCompact, { model: "m", input: "Hi" }],
+  conversation: [Conversations.decoderOf("create"), {}],
+  items: [Conversations.decoderOf("addItems"), { items: [user] }],
+  metadata: [Conversations.decoderOf("update"), { metadata: {} }]
+} as const
+
+const responsesMessage = (endpoint: keyof typeof responses, fields: object): string => {
+  const [decode, base] = responses[endpoint]
+  const failure = failureOf(decode(without({ ...base, ...fields })))
+  return ResponsesEncodeAnswer.encodeError(failure).body.error.message
 }
 
 const text = (message: object) => ({ messages: [message] })
@@ -234,6 +252,96 @@ const ofOllama: ReadonlyArray<readonly [endpoint: keyof typeof ollama, fields: o
   ["embeddings", { prompt: undefined }, "prompt: `prompt` is required"]
 ]
 
+const input = (item: unknown) => ({ input: [item] })
+const tool = (name: string) => ({ type: "function", name })
+const allowed = (fields: object) => ({ tools: [tool("a")], tool_choice: { type: "allowed_tools", ...fields } })
+
+const ofResponses: ReadonlyArray<readonly [endpoint: keyof typeof responses, fields: object, message: string]> = [
+  ["create", { model: undefined }, "model: `model` is required"],
+  ["create", { model: "" }, "model: Expected a string that is not empty"],
+  ["create", { input: undefined }, "input: `input` is required"],
+  ["create", { input: 5 }, "input: Expected a string or an array"],
+  ["create", input(5), "input[0]: Expected an object"],
+  [
+    "create",
+    input({ role: "usr", content: "" }),
+    "input[0].role: Expected one of \"user\", \"assistant\", \"system\", \"developer\". Did you mean \"user\"?"
+  ],
+  ["create", input({ role: "user" }), "input[0].content: `content` is required"],
+  ["create", input({ role: "user", content: 5 }), "input[0].content: Expected a string or an array"],
+  [
+    "create",
+    input({ role: "user", content: [{ type: "input_text" }] }),
+    "input[0].content[0].text: `text` is required"
+  ],
+  [
+    "create",
+    input({ type: "function_call", name: "f", arguments: "{}" }),
+    "input[0].call_id: `call_id` is required"
+  ],
+  [
+    "create",
+    input({ type: "compaction", encrypted_content: "x" }),
+    "input[0].encrypted_content: Expected the content of a compaction item of this service"
+  ],
+  ["create", { stream: "yes" }, "stream: Expected a boolean"],
+  ["create", { temperature: 9 }, "temperature: Expected a number from 0 to 2, got 9"],
+  ["create", { top_p: 2 }, "top_p: Expected a number from 0 to 1, got 2"],
+  ["create", { max_output_tokens: 0 }, "max_output_tokens: Expected a whole number from 1 to 1000000, got 0"],
+  ["create", { max_tokens: 5 }, "max_tokens: Unknown field. Did you mean max_output_tokens?"],
+  ["create", { tools: [{ type: "function" }] }, "tools[0].name: `name` is required"],
+  [
+    "create",
+    { tools: [tool("a b")] },
+    "tools[0].name: Expected 1 to 128 letters, digits, underscores, dots or hyphens"
+  ],
+  ["create", { tools: [tool("a"), tool("a")] }, "tools[1].name: Another tool has the same name"],
+  ["create", { tool_choice: "maybe" }, "tool_choice: Expected one of \"auto\", \"none\", \"required\""],
+  ["create", { tool_choice: "required" }, "tool_choice: Allowed only with tools"],
+  ["create", { tools: [tool("a")], tool_choice: tool("b") }, "tool_choice.name: No tool in tools has this name"],
+  ["create", allowed({ tools: [] }), "tool_choice.tools: Expected at least one element"],
+  [
+    "create",
+    allowed({ mode: "x", tools: [tool("a")] }),
+    "tool_choice.mode: Expected one of \"auto\", \"required\""
+  ],
+  [
+    "create",
+    { text: { format: { type: "yaml" } } },
+    "text.format.type: Expected \"text\", \"json_object\" or \"json_schema\""
+  ],
+  [
+    "create",
+    { text: { format: { type: "json_schema" } } },
+    "text.format.name: `name` is required; text.format.schema: `schema` is required"
+  ],
+  ["create", { stream_options: {} }, "stream_options: Allowed only with stream: true"],
+  ["create", { background: true, store: false }, "store: A response in the background is stored"],
+  [
+    "create",
+    { conversation: "c", previous_response_id: "r" },
+    "previous_response_id: Not allowed with conversation"
+  ],
+  ["create", { metadata: { a: 5 } }, "metadata.a: Expected a string"],
+  ["create", { truncation: "x" }, "truncation: Expected one of \"auto\", \"disabled\""],
+  ["create", { top_logprobs: 50 }, "top_logprobs: Expected a whole number from 0 to 20, got 50"],
+  ["create", { max_tool_calls: 0 }, "max_tool_calls: Expected a whole number from 1 to 1000000, got 0"],
+  [
+    "create",
+    { prompt: { id: "p" } },
+    "prompt: Troupe stores no prompt templates. Send `instructions` and `input`"
+  ],
+  ["create", { service_tier: 5 }, "service_tier: Expected a string"],
+  ["count", { input: undefined }, "input: `input` is required"],
+  ["count", { max_output_tokens: 5 }, "max_output_tokens: Unknown field"],
+  ["compact", { model: 5 }, "model: Expected a string"],
+  ["compact", { input: undefined }, "input: `input` is required"],
+  ["conversation", { items: "Hi" }, "items: Expected an array"],
+  ["items", { items: undefined }, "items: `items` is required"],
+  ["items", { items: [{ type: "message", role: "user" }] }, "items[0].content: `content` is required"],
+  ["metadata", { metadata: undefined }, "metadata: `metadata` is required"]
+]
+
 const tasks = {
   embeddings: [Tasks.decodeEmbedding, FieldNames.textErrors],
   rerank: [Tasks.decodeRerank, FieldNames.rerankErrors],
@@ -269,6 +377,10 @@ describe("the message for an invalid body", () => {
     it(`of Ollama's ${endpoint}: ${message}`, () => assert.strictEqual(ollamaMessage(endpoint, fields), message))
   }
 
+  for (const [endpoint, fields, message] of ofResponses) {
+    it(`of Responses, ${endpoint}: ${message}`, () => assert.strictEqual(responsesMessage(endpoint, fields), message))
+  }
+
   for (const [task, fields, message] of ofTasks) {
     it(`of ${task}: ${message}`, () => {
       const [decode, names] = tasks[task]
@@ -283,6 +395,9 @@ describe("the message for an invalid body", () => {
       assert.strictEqual(failureOf(AnthropicDecodeRequest.decode(body)).detail, "The body must be a JSON object")
       for (const [decode] of Object.values(ollama)) {
         assert.strictEqual(failureOf(decode(arrived(body))).detail, "The body must be a JSON object")
+      }
+      for (const [decode] of Object.values(responses)) {
+        assert.strictEqual(failureOf(decode(body)).detail, "The body must be a JSON object")
       }
     }
   })

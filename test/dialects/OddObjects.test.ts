@@ -7,6 +7,8 @@ import * as OllamaRequest from "../../src/dialects/ollama/DecodeRequest.ts"
 import { ollama } from "../../src/dialects/ollama/Provider.ts"
 import * as OpenAiRequest from "../../src/dialects/openai/DecodeRequest.ts"
 import { openAi } from "../../src/dialects/openai/Provider.ts"
+import * as Conversations from "../../src/dialects/responses/Conversations.ts"
+import * as ResponsesRequest from "../../src/dialects/responses/DecodeRequest.ts"
 import type { Generation } from "../../src/domain/Generation.ts"
 
 const odd = { toString: 1, valueOf: { inner: 2 } }
@@ -35,7 +37,36 @@ const requests = {
   "Anthropic's thinking": [
     AnthropicRequest.decode,
     { model: "m", max_tokens: 1, messages: messages("a"), thinking: { type: odd } }
-  ]
+  ],
+  "an item of Responses'": [ResponsesRequest.decode, { model: "m", input: [{ type: odd, role: odd, content: odd }] }],
+  "a part of Responses'": [ResponsesRequest.decode, { model: "m", input: messages([{ type: odd, text: odd }]) }],
+  "a call of Responses'": [
+    ResponsesRequest.decode,
+    { model: "m", input: [{ type: "function_call", call_id: odd, name: odd, arguments: odd }] }
+  ],
+  "a result of Responses'": [
+    ResponsesRequest.decode,
+    { model: "m", input: [{ type: "function_call_output", call_id: "c", output: [{ type: odd }] }] }
+  ],
+  "a tool of Responses'": [
+    ResponsesRequest.decode,
+    { model: "m", input: "a", tools: [{ type: odd, name: odd, format: odd }], tool_choice: { type: odd, name: odd } }
+  ],
+  "Responses' settings": [
+    ResponsesRequest.decode,
+    {
+      model: "m",
+      input: "a",
+      text: { format: { type: odd } },
+      reasoning: { effort: odd },
+      conversation: { id: odd },
+      metadata: { a: odd },
+      include: [odd]
+    }
+  ],
+  "a counted prompt": [ResponsesRequest.decodeCount, { model: "m", input: [{ type: odd }] }],
+  "a compacted prompt": [ResponsesRequest.decodeCompact, { model: odd, input: [{ type: "reasoning", summary: odd }] }],
+  "an item of a conversation": [Conversations.decoderOf("addItems"), { items: [{ type: odd, id: odd, content: odd }] }]
 } as const
 
 describe("an object that is no text in place of a type", () => {

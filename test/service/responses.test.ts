@@ -69,7 +69,9 @@ const json = (answer: { readonly text: string }): Fields => JSON.parse(answer.te
 const create = (fields: Fields, key?: string) => ask("/responses", { model: "up", input: "Hi", ...fields }, key)
 
 const eventsOf = ({ text }: { readonly text: string }): ReadonlyArray<Fields> =>
-  text.split("\n\n").slice(0, -1).map((one) => JSON.parse(one.slice(one.indexOf("data: ") + 6)) as Fields)
+  text.split("\n\ndata: [DONE]\n\n")[0]!.split("\n\n").map((one) =>
+    JSON.parse(one.slice(one.indexOf("data: ") + 6)) as Fields
+  )
 
 const lastOf = (answer: { readonly text: string }): Fields => eventsOf(answer).at(-1)!["response"] as Fields
 

@@ -57,7 +57,8 @@ const named = (choice: Fields): ReadonlyArray<readonly [path: string, name: unkn
     ])
     : [["tool_choice", choice["name"], choice["type"]]]
 
-const modes: ReadonlySet<unknown> = new Set(["auto", "required"])
+/** Left out, as in Open Responses: `auto`. */
+const modes: ReadonlySet<unknown> = new Set(["auto", "required", undefined])
 
 const choiceProblems = (choice: Choice, tools: ReadonlyArray<Fields>): ReadonlyArray<Problem.Problem> => {
   if (choice === undefined || choice === "auto" || choice === "none") return []
@@ -109,7 +110,7 @@ export const toolingOf = (
   const allowed = new Set(named(choice).map(([, name]) => name))
   return {
     tools: all.filter(({ name }) => allowed.has(name)),
-    toolChoice: choice["mode"] as "auto" | "required",
+    toolChoice: (choice["mode"] ?? "auto") as "auto" | "required",
     ...parallel
   }
 }

@@ -57,7 +57,7 @@ const calls = HttpApiGroup.make("responses").add(
     title: "Create a response",
     description:
       "With `stream: true` the answer is a stream of server-sent events, whose last one is `response.completed`, " +
-      "`response.incomplete` or `response.failed`."
+      "`response.incomplete` or `response.failed`, and after it `data: [DONE]`."
   })),
   HttpApiEndpoint.post("inputTokens", "/v1/responses/input_tokens", {
     payload: Schema.CountRequest,
@@ -153,6 +153,11 @@ const save = (
         Effect.as(Effect.logWarning(`${call.id} cannot be stored: ${summaryOf(error)}.`), { ...response, store: false })
     })
 
+/** The last event of every stream, as Open Responses has it. */
+const done = "data: [DONE]\n\n"
+
+const ended = (frames: string): string => frames + done
+
 /** The frames of a response that is stored before they end. */
 const makeFrames = (run: Run, now: () => number) => {
   const frames = new ResponseFrames(run.envelope, now)
@@ -174,12 +179,15 @@ const makeFrames = (run: Run, now: () => number) => {
   }
   const answer: AnswerFrames = {
     events: (some) => frames.events(some),
-    end: () => last ?? frames.end(),
-    refuse: (reason) => last ?? frames.refuse(reason),
-    error: (reason) => last ?? failure(reason),
+    end: () => ended(last ?? frames.end()),
+    refuse: (reason) => {
+      const refused = last ?? frames.refuse(reason)
+      return refused === undefined ? undefined : ended(refused)
+    },
+    error: (reason) => ended(last ?? failure(reason)),
     defect: () => {
       const { body, status } = OpenAiRoutes.dialect.encodeProblem(internalError, run.call.id)
-      return frames.fail(body as Parameters<typeof frames.fail>[0], status)
+      return ended(frames.fail(body as Parameters<typeof frames.fail>[0], status))
     }
   }
   return { answer, hooks: { completed, failed, isBegun: () => frames.isBegun } }
