@@ -122,7 +122,7 @@ describe("a provider of the same dialect", () => {
     assert.deepStrictEqual([response.status, response.headers.get("content-type")], [200, headers["content-type"]])
     const lines = await linesOf(response)
     assert.deepStrictEqual([sent().path, sent().body], ["/api/chat", { model: "llama3.2", ...body }])
-    assert.isTrue(lines.every(({ model, x_mine }) => model === "up" && x_mine === 1))
+    assert.isTrue(lines.every(({ model, x_mine }) => model === "llama3.2" && x_mine === 1))
     assert.deepInclude(lines.at(-1), end)
     assert.match(response.headers.get("x-troupe-decision")!, /^dec-/)
     assert.strictEqual(response.headers.get("x-troupe-deployment"), "up#0")
@@ -131,7 +131,7 @@ describe("a provider of the same dialect", () => {
   it("receives a prompt as it came, also what only it can answer", async () => {
     const body = { prompt: "a = ", suffix: "+ 1", raw: true, context: [1], template: "x", stream: false }
     const response = await send("/api/generate", { model: "up", ...body })
-    assert.deepInclude(await response.json(), { model: "up", response: "Hello [EMAIL_1]!", ...end, x_mine: 1 })
+    assert.deepInclude(await response.json(), { model: "llama3.2", response: "Hello [EMAIL_1]!", ...end, x_mine: 1 })
     assert.deepStrictEqual([sent().path, sent().body], ["/api/generate", { model: "llama3.2", ...body }])
   })
 
@@ -146,7 +146,7 @@ describe("a provider of the same dialect", () => {
   it("receives embeddings as they came", async () => {
     const body = { input: ["a"], truncate: false, dimensions: 2, x_mine: 1 }
     const embedded = await send("/api/embed", { model: "up", ...body })
-    assert.deepStrictEqual(await embedded.json(), { model: "up", embeddings: [[3, 4]], x_mine: 1 })
+    assert.deepStrictEqual(await embedded.json(), { model: "llama3.2", embeddings: [[3, 4]], x_mine: 1 })
     assert.deepStrictEqual(sent().body, { model: "llama3.2", ...body })
     const older = await send("/api/embeddings", { model: "up", prompt: "a" })
     assert.deepStrictEqual(await older.json(), { embedding: [3, 4] })
@@ -173,9 +173,10 @@ describe("a provider of the same dialect", () => {
 
 describe("names of models", () => {
   it("may have a tag, or the tag `latest`", async () => {
-    for (const model of ["tagged:8b", "up:latest", "up"]) {
+    for (const [model, deployment] of [["tagged:8b", "tagged:8b#0"], ["up:latest", "up#0"], ["up", "up#0"]] as const) {
       const response = await send("/api/chat", { model, messages, stream: false })
-      assert.strictEqual(((await response.json()) as Fields)["model"], model)
+      assert.strictEqual(((await response.json()) as Fields)["model"], "llama3.2")
+      assert.strictEqual(response.headers.get("x-troupe-deployment"), deployment)
     }
     const { models } = await (await send("/api/tags", undefined, "ALL_KEY", "GET")).json() as {
       readonly models: ReadonlyArray<{ readonly name: string }>

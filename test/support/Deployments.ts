@@ -38,6 +38,7 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
   responses: responsesOf(),
   cache: Defaults.cache,
   guard: { modes: allRules("off") },
+  answerModel: "served",
   policies: [],
   models: [],
   ...more

@@ -56,5 +56,8 @@ export const httpServices = ({
     Layer.sync(Readiness, () => ({ status })),
     Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
     Layer.succeed(Ledger.Ledger, Ledger.none),
-    Layer.succeed(Settings, { server: { ...defaultServer, port: 0, ...server } } as Settings["Service"])
+    Layer.succeed(
+      Settings,
+      { server: { ...defaultServer, port: 0, ...server }, answerModel: "served" } as Settings["Service"]
+    )
   )

@@ -107,7 +107,8 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
       "responses",
       "cache",
       "ledger",
-      "guard"
+      "guard",
+      "troupe"
     ].map(
       (section) => [section, table({ properties: { [section]: properties[section]! } })] as const
     ),

@@ -20,6 +20,8 @@ export interface Envelope {
   /** The request's id. */
   readonly id: string
   readonly model: string
+  /** The model that a stream names where this deployment answers; undefined, or left out, `model`. */
+  readonly servedModel?: (deployment: string) => string | undefined
   /** False: an answer has only its first tool use. */
   readonly parallelToolUse: boolean
   /** False: reasoning is left out. */

@@ -45,6 +45,8 @@ export const encodeError = (body: Schema.ErrorBody): string => frame(body)
 
 /** Writes a stream's events. */
 export interface FrameEncoder {
+  /** Called before the first events. */
+  readonly begin: (deployment: string) => void
   /** Frames for events; consecutive texts become one frame. */
   readonly events: (events: ReadonlyArray<Event>) => string
   /** The last frame, after the `finish`. */
@@ -178,7 +180,7 @@ const mixed = "The engine mixed up the parts of several tool calls."
 const mixedUp = ({ id }: Envelope): string => encodeError(EncodeError.make(500, mixed, id).body)
 
 /** Passes the provider's events on; their content is not encoded again. */
-const makeNative = (envelope: Envelope, blocks: ReturnType<typeof makeBlocks>) => {
+const makeNative = (envelope: () => Envelope, blocks: ReturnType<typeof makeBlocks>) => {
   const texts = new ChunkEncoder("anthropic", frame)
   let native = false
   return {
@@ -188,21 +190,22 @@ const makeNative = (envelope: Envelope, blocks: ReturnType<typeof makeBlocks>) =
         native = true
         return text
       }
-      const events = nativeEvents(part, envelope)
+      const events = nativeEvents(part, envelope())
       native ||= events.length > 0
       for (const event of events) blocks.note(event)
       return events.map(frame).join("")
     },
     isLeftOut: (event: OwnEvent): boolean => {
       if (event.type === "handoff") native = false
-      return native || (event.type === "tool_call" && event.index > 0 && !envelope.parallelToolUse)
+      return native || (event.type === "tool_call" && event.index > 0 && !envelope().parallelToolUse)
     }
   }
 }
 
-export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
+export const makeFrameEncoder = (given: Envelope): FrameEncoder => {
+  let envelope = given
   const blocks = makeBlocks()
-  const native = makeNative(envelope, blocks)
+  const native = makeNative(() => envelope, blocks)
   let begun = false
   let lost = false
   let tokens = 0
@@ -233,6 +236,10 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
   }
   const writer = { begin, frameOf, isLeftOut: native.isLeftOut, nativeFrames }
   return {
+    begin(deployment) {
+      const model = given.servedModel?.(deployment)
+      if (model !== undefined) envelope = { ...given, model }
+    },
     events(events) {
       for (const event of events) if ("tokens" in event) tokens += event.tokens
       return write(writer, events)

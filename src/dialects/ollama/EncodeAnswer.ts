@@ -3,7 +3,7 @@
  *
  * **Details**
  *
- * The answer of a provider of the same dialect is passed on with the caller's name of the model, and its other fields
+ * The answer of a provider of the same dialect is passed on with the name of the model that answered, and its other fields
  * unchanged. If the provider streamed it, its lines are joined.
  */
 import { Result } from "effect"
@@ -18,6 +18,8 @@ import type * as Schema from "./Schema.ts"
 export interface Envelope {
   /** As the caller wrote it. */
   readonly model: string
+  /** The model that a stream names from here on, where this deployment answers; undefined, or left out, `model`. */
+  readonly servedModel?: (deployment: string) => string | undefined
   /** Where the text is: in a message, or in a field of its own. */
   readonly endpoint: "chat" | "generate"
   /** False: reasoning is left out. */

@@ -4,7 +4,7 @@
  * **Details**
  *
  * A tool call is one line, when its arguments are complete. The lines of a provider of the same dialect are passed on with
- * the caller's name of the model.
+ * the name of the model that answered.
  *
  * **Gotchas**
  *
@@ -28,6 +28,8 @@ export const encodeError = (body: ErrorBody): string => frame(body)
 
 /** Writes the lines of a stream. */
 export interface FrameEncoder {
+  /** Called before the first lines. */
+  readonly begin: (deployment: string) => void
   /** Lines for events; consecutive texts become one line. */
   readonly events: (events: ReadonlyArray<Event>) => string
   /** After the last line: an error if the answer had a malformed call. */
@@ -41,7 +43,7 @@ type FinishEvent = Extract<Event, { readonly type: "finish" }>
 
 /** The lines of one answer. */
 class Lines {
-  readonly #envelope: Envelope
+  #envelope: Envelope
   #firstAt: number | undefined
   #call: ToolCall | undefined
   #callAt = -1
@@ -53,13 +55,22 @@ class Lines {
     this.#envelope = envelope
   }
 
+  /** The lines from here on are of this deployment. */
+  answeredBy(deployment: string): void {
+    const model = this.#envelope.servedModel?.(deployment)
+    if (model !== undefined && model !== this.#envelope.model) this.#envelope = { ...this.#envelope, model }
+  }
+
   begin(): string {
     this.#firstAt ??= this.#envelope.elapsed()
     return ""
   }
 
   isLeftOut(event: OwnEvent): boolean {
-    if (event.type === "handoff") this.#hasNative = false
+    if (event.type === "handoff") {
+      this.#hasNative = false
+      this.answeredBy(event.deployment)
+    }
     return this.#hasNative || this.malformed !== undefined
   }
 
@@ -130,6 +141,7 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
     nativeFrames: (part: Native) => lines.native(part)
   }
   return {
+    begin: (deployment) => lines.answeredBy(deployment),
     events: (events) => write(writer, events),
     end: () =>
       lines.malformed === undefined ? "" : encodeError(EncodeError.make(500, malformedCall(lines.malformed)).body),

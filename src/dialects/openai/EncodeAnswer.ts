@@ -20,6 +20,8 @@ export interface Envelope {
   /** Seconds since 1970. */
   readonly created: number
   readonly model: string
+  /** The model that a stream names from here on, where this deployment answers; undefined, or left out, `model`. */
+  readonly servedModel?: (deployment: string) => string | undefined
   readonly includeUsage: boolean
   /** False: an answer has only its first tool call. */
   readonly parallelToolCalls: boolean

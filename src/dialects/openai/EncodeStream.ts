@@ -27,6 +27,8 @@ export const encodeError = (body: ErrorBody): string => frame(JSON.stringify(bod
 
 /** Writes the frames of a stream. */
 export interface FrameEncoder {
+  /** Called before the events of a choice. */
+  readonly begin: (choice: number, deployment: string) => void
   /** Frames for events of one choice; consecutive texts become one frame. */
   readonly events: (choice: number, events: ReadonlyArray<Event>) => string
   /** The last frames, after all choices have finished. */
@@ -83,13 +85,14 @@ const handoffOf = (deployment: string): string => `,"troupe":{"handoff":{"deploy
 
 /** One choice's frames. */
 const makeChoice = (
-  head: string,
+  headOf: (deployment: string | undefined) => string,
   tail: string,
   parallelToolCalls: boolean,
   nativeOf: (native: Native) => string | undefined
 ) => {
   const chunk = (delta: string, logprobs = "null", reason = "null", more = ""): string =>
     `data: ${head}${delta},"logprobs":${logprobs},"finish_reason":${reason}}${tail}${more}}\n\n`
+  let head = headOf(undefined)
   let begun = false
   let native = false
 
@@ -110,7 +113,10 @@ const makeChoice = (
 
   /** Whether the provider's own chunks have the content, or the answer may have one call only. */
   const isLeftOut = (event: OwnEvent): boolean => {
-    if (event.type === "handoff") native = false
+    if (event.type === "handoff") {
+      native = false
+      head = headOf(event.deployment)
+    }
     return native || (event.type === "tool_call" && event.index > 0 && !parallelToolCalls)
   }
 
@@ -122,7 +128,12 @@ const makeChoice = (
   }
 
   const writer = { begin, frameOf, isLeftOut, nativeFrames }
-  return (events: ReadonlyArray<Event>): string => write(writer, events)
+  return {
+    answeredBy(deployment: string): void {
+      head = headOf(deployment)
+    },
+    events: (events: ReadonlyArray<Event>): string => write(writer, events)
+  }
 }
 
 /** A chunk of usage alone. */
@@ -132,15 +143,34 @@ const isUsage = ({ body: { choices, usage } }: Native): boolean =>
 /** Used with several choices: each may be the answer of another deployment. */
 const noNativeChunk = (): undefined => undefined
 
+/** What the chunks of a stream begin with: its envelope, and the model that answers. */
+class Head {
+  envelope: Envelope
+
+  constructor(envelope: Envelope) {
+    this.envelope = envelope
+  }
+
+  /** @param deployment that answers from here on; undefined, the same one */
+  of(deployment?: string): string {
+    const model = deployment === undefined ? undefined : this.envelope.servedModel?.(deployment)
+    if (model !== undefined && model !== this.envelope.model) this.envelope = { ...this.envelope, model }
+    const { created, id } = this.envelope
+    return `{"id":${JSON.stringify(id)},"object":"chat.completion.chunk","created":${created},` +
+      `"model":${JSON.stringify(this.envelope.model)},"choices":[`
+  }
+}
+
 /** @param count choices of the answer; default 1 */
 export const makeFrameEncoder = (envelope: Envelope, count = 1): FrameEncoder => {
-  const { created, id, includeUsage, model, parallelToolCalls } = envelope
+  const { includeUsage, parallelToolCalls } = envelope
+  const head = new Head(envelope)
   let nativeUsage: string | undefined
-  const texts = new ChunkEncoder("openai", (chunk) => frame(JSON.stringify(withEnvelope(chunk, envelope))))
+  const texts = new ChunkEncoder("openai", (chunk) => frame(JSON.stringify(withEnvelope(chunk, head.envelope))))
   const nativeOf = (native: Native): string | undefined => {
     const text = texts.encode(native)
     if (text !== undefined) return text
-    const chunk = nativeChunk(native, envelope)
+    const chunk = nativeChunk(native, head.envelope)
     if (chunk === undefined) return undefined
     const usage = native.body["usage"] ?? null
     if (usage !== null) {
@@ -149,30 +179,30 @@ export const makeFrameEncoder = (envelope: Envelope, count = 1): FrameEncoder =>
     }
     return frame(JSON.stringify(chunk))
   }
-  const head = `{"id":${JSON.stringify(id)},"object":"chat.completion.chunk","created":${created},` +
-    `"model":${JSON.stringify(model)},"choices":[`
   const tail = includeUsage ? "],\"usage\":null" : "]"
   const choices: Array<ReturnType<typeof makeChoice>> = []
   const usages: Array<TokenUsage> = []
+  const choiceOf = (choice: number) =>
+    choices[choice] ??= makeChoice(
+      (deployment) => `${head.of(deployment)}{"index":${choice},"delta":`,
+      tail,
+      parallelToolCalls,
+      count === 1 ? nativeOf : noNativeChunk
+    )
 
   return {
+    begin: (choice, deployment) => choiceOf(choice).answeredBy(deployment),
     events(choice, events) {
       const last = events.at(-1)
       if (last?.type === "finish") {
         usages.push(last.usage)
         if (last.native !== undefined && count === 1) nativeUsage = nativeOf(last.native)
       }
-      choices[choice] ??= makeChoice(
-        `${head}{"index":${choice},"delta":`,
-        tail,
-        parallelToolCalls,
-        count === 1 ? nativeOf : noNativeChunk
-      )
-      return choices[choice](events)
+      return choiceOf(choice).events(events)
     },
     end() {
       if (!includeUsage) return done
-      return (nativeUsage ?? frame(`${head}],"usage":${JSON.stringify(usageOf(usages))}}`)) + done
+      return (nativeUsage ?? frame(`${head.of()}],"usage":${JSON.stringify(usageOf(usages))}}`)) + done
     },
     refuse({ answer = [] }) {
       const frames = (answer as ReadonlyArray<Native>).flatMap((part) =>

@@ -18,12 +18,16 @@ export interface Envelope {
   /** Seconds since 1970. */
   readonly created: number
   readonly settings: Settings
+  /** The model that an answer of this deployment names; undefined, or left out, the one of the settings. */
+  readonly servedModel?: (deployment: string) => string | undefined
 }
 
 /** What a response is beside its settings. */
 export interface Outcome {
   readonly status: Status
   readonly output: ReadonlyArray<Item>
+  /** The model that has answered; left out, the one of the settings. */
+  readonly model?: string | undefined
   /** Seconds since 1970; left out: the response has not completed. */
   readonly completedAt?: number
   readonly usage?: TokenUsage
@@ -44,7 +48,7 @@ export const usageOf = (
 
 export const responseOf = (
   { created, id, settings }: Envelope,
-  { completedAt, error, incomplete, output, status, usage }: Outcome
+  { completedAt, error, incomplete, model, output, status, usage }: Outcome
 ): Response => ({
   id,
   object: "response",
@@ -55,7 +59,8 @@ export const responseOf = (
   incomplete_details: incomplete === undefined ? null : { reason: incomplete },
   output,
   usage: usage === undefined ? null : usageOf(usage),
-  ...settings
+  ...settings,
+  ...(model === undefined ? {} : { model })
 })
 
 /** The part of ids that the items of one response share. */
@@ -156,6 +161,7 @@ export const outcomeOf = (envelope: Envelope, answer: Answer, now: number): Outc
   const end = endOf(answer.finishReason)
   return {
     ...end,
+    model: envelope.servedModel?.(answer.deployment),
     output: outputOf(envelope, answer),
     usage: answer.usage,
     ...(end.status === "completed" ? { completedAt: now } : {})

@@ -69,6 +69,7 @@ export class ResponseFrames {
   #sequence = 0
   #items = 0
   #begun = false
+  #model: string | undefined
   #outcome: Omit<Outcome, "output"> = { status: "in_progress" }
 
   constructor(envelope: Envelope, now: () => number) {
@@ -79,7 +80,16 @@ export class ResponseFrames {
 
   /** The response as it is now. */
   get response(): Response {
-    return responseOf(this.#envelope, { ...this.#outcome, output: this.#output.filter((item) => item !== undefined) })
+    return responseOf(this.#envelope, {
+      ...this.#outcome,
+      model: this.#model,
+      output: this.#output.filter((item) => item !== undefined)
+    })
+  }
+
+  /** The response from here on is of this deployment. */
+  answeredBy(deployment: string): void {
+    this.#model = this.#envelope.servedModel?.(deployment) ?? this.#model
   }
 
   /** Whether the stream has a frame. */
@@ -159,6 +169,7 @@ export class ResponseFrames {
       case "tool_call":
         return this.#call(event)
       case "handoff":
+        this.answeredBy(event.deployment)
         return ""
       case "finish":
         return this.#finish(event.reason, event.usage)

@@ -25,7 +25,7 @@ import type { Conventions, Dialect, HttpProblem } from "./Dialect.ts"
 import type { Call } from "./Endpoint.ts"
 import * as Endpoint from "./Endpoint.ts"
 import { internalError } from "./EndpointFailure.ts"
-import type { FailureFrames } from "./ServerSentEvents.ts"
+import type { AnswerFrames, FailureFrames } from "./ServerSentEvents.ts"
 import * as ServerSentEvents from "./ServerSentEvents.ts"
 
 const error = (status: number, description: string) =>
@@ -85,9 +85,14 @@ const relocate = (decoded: Decoded<Pick<Request, "source">>) => (error: Inferenc
   })
 }
 
-const envelopeOf = ({ body: { parallelToolUse, request, thinking }, id }: Call<MessagesCall>): Envelope => ({
+/** @param deployment that has answered; left out, a stream names it */
+const envelopeOf = (
+  { body: { parallelToolUse, request, thinking }, id, servedModel }: Call<MessagesCall>,
+  deployment?: string
+): Envelope => ({
   id,
-  model: request.model,
+  model: (deployment === undefined ? undefined : servedModel(deployment)) ?? request.model,
+  servedModel,
   parallelToolUse,
   thinking
 })
@@ -102,21 +107,27 @@ const failureFramesOf = ({ body, id }: Call<MessagesCall>): FailureFrames => ({
 })
 
 const respondStream = ({ inference }: Services, call: Call<MessagesCall>) => {
-  const frames = { ...failureFramesOf(call), ...EncodeStream.makeFrameEncoder(envelopeOf(call)) }
+  const encoder = EncodeStream.makeFrameEncoder(envelopeOf(call))
+  const frames: AnswerFrames = {
+    ...failureFramesOf(call),
+    ...encoder,
+    begin: ({ deployment }) => encoder.begin(deployment)
+  }
   return Effect.mapError(ServerSentEvents.respondOne(inference, call.body.request, call, frames), relocate(call.body))
 }
 
 const respondBuffered = ({ inference }: Services, call: Call<MessagesCall>) => {
-  const envelope = envelopeOf(call)
   return inference.generate(call.body.request).pipe(
     Effect.flatMap((answer) =>
       Effect.map(
-        Effect.fromResult(EncodeAnswer.encodeText(envelope, answer)),
+        Effect.fromResult(EncodeAnswer.encodeText(envelopeOf(call, answer.deployment), answer)),
         (text) => Endpoint.respondText(call, text, Endpoint.completeHeaders(answer))
       )
     ),
     Effect.mapError(relocate(call.body)),
-    Effect.catch(Endpoint.respondRefusal(call, (reason) => EncodeAnswer.encodeRefusal(envelope, reason)))
+    Effect.catch(
+      Endpoint.respondRefusal(call, (reason) => EncodeAnswer.encodeRefusal(envelopeOf(call, reason.deployment), reason))
+    )
   )
 }
 

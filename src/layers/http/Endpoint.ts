@@ -21,6 +21,8 @@ import type { AnsweredBy } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
+import { Registry, ServedNames } from "../../services/models/Registry.ts"
+import { Settings } from "../../services/settings/Settings.ts"
 import * as Authentication from "./Authentication.ts"
 import type { Conventions, ErrorResponse, RequestHeaders } from "./Dialect.ts"
 import * as DirectRoutes from "./DirectRoutes.ts"
@@ -43,6 +45,8 @@ export interface Call<Decoded> {
   readonly response: ServerResponse | undefined
   /** Seconds since 1970. */
   readonly created: number
+  /** The model that an answer of this deployment names; undefined, the one in the request. */
+  readonly servedModel: (deployment: string) => string | undefined
   readonly body: Decoded
 }
 
@@ -196,6 +200,7 @@ interface DialectParts {
   readonly conventions: Conventions
   readonly bodyProblems: ReturnType<typeof RequestBody.problemsOf>
   readonly peers: Peers | undefined
+  readonly servedModel: Call<unknown>["servedModel"]
 }
 
 /** What a request has, however it arrived. */
@@ -324,7 +329,8 @@ class EndpointRequest<Decoded> {
   #answer(body: Decoded): Answered {
     const { hasScope, id, response } = this.#arrival
     const headers = this.#parts.conventions.idHeaders(id)
-    const answered = this.#endpoint.answer({ id, headers, response, created: this.#created, body })
+    const { servedModel } = this.#parts
+    const answered = this.#endpoint.answer({ id, headers, response, created: this.#created, servedModel, body })
     const counted = this.#hops === 0 ? answered : Effect.provideService(answered, Caller.HopCount, this.#hops)
     if (hasScope || this.#endpoint.isScoped?.(body) !== true) return counted
     return Effect.succeed(new Unsent(this.#settled(counted) as Unsent["response"]))
@@ -338,12 +344,31 @@ interface Handlers {
   readonly direct: DirectHandler
 }
 
+const requestedModel = (): undefined => undefined
+
+/** The names of models in answers, as the settings say. */
+const makeServedModel = Effect.gen(function*() {
+  if ((yield* Settings).answerModel === "requested") return requestedModel
+  const names = new ServedNames(yield* Registry)
+  return (deployment: string) => names.nameOf(deployment)
+})
+
+const makeParts = (conventions: Conventions, limits: RequestBody.Limits) =>
+  Effect.gen(function*() {
+    const parts: DialectParts = {
+      conventions,
+      bodyProblems: RequestBody.problemsOf(limits),
+      peers: yield* PeerProcesses,
+      servedModel: yield* makeServedModel
+    }
+    return parts
+  })
+
 /** Makes handlers for the endpoints of a dialect. */
 const make = Effect.fnUntraced(function*(conventions: Conventions) {
   const limits = yield* RequestBody.limits
   const readiness = yield* Readiness
-  const peers = yield* PeerProcesses
-  const parts: DialectParts = { conventions, bodyProblems: RequestBody.problemsOf(limits), peers }
+  const parts = yield* makeParts(conventions, limits)
 
   const respond = <Decoded>(
     endpoint: Endpoint<Decoded>,

@@ -22,7 +22,7 @@ import type { ErrorNames } from "../../dialects/shared/FieldNames.ts"
 import { isObject } from "../../dialects/shared/Json.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import { allowsModel } from "../../domain/Identity.ts"
-import type { Embeddings } from "../../domain/Inference.ts"
+import type { AnsweredBy, Embeddings } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { Inference } from "../../services/inference/Inference.ts"
 import { Models } from "../../services/models/Models.ts"
@@ -84,15 +84,24 @@ const makeParts = ({ registry }: Services) => {
   }
 }
 
+/** The model that an answer names; the one in the request as the caller wrote it. */
+const servedModelOf =
+  ({ body: { model, request }, servedModel }: Call<EmbedCall | GenerationCall>) => (deployment: string) => {
+    const served = servedModel(deployment)
+    return served === request.model ? model : served
+  }
+
 /** @param model as the caller wrote it */
 const envelopeOf = (
   { clock }: Services,
   endpoint: Envelope["endpoint"],
-  { model, thinking }: { readonly model: string; readonly thinking: boolean }
+  { model, thinking }: { readonly model: string; readonly thinking: boolean },
+  servedModel?: Envelope["servedModel"]
 ): Envelope => {
   const begun = clock.monotonicTimeNanosUnsafe()
   return {
     model,
+    ...(servedModel === undefined ? {} : { servedModel }),
     endpoint,
     thinking,
     elapsed: () => Number(clock.monotonicTimeNanosUnsafe() - begun),
@@ -105,18 +114,26 @@ const respondStream = (
   call: Call<GenerationCall>,
   envelope: Envelope,
   names: ErrorNames
-) =>
-  ServerSentEvents.respondOne(inference, call.body.request, call, {
+) => {
+  const encoder = EncodeStream.makeFrameEncoder(envelope)
+  return ServerSentEvents.respondOne(inference, call.body.request, call, {
     contentType: OllamaStore.linesType,
     error: (reason) => EncodeStream.encodeError(EncodeError.fromReason(reason, names).body),
     defect: () => EncodeStream.encodeError(encodeProblem(EndpointFailure.internalError).body),
-    ...EncodeStream.makeFrameEncoder(envelope)
+    ...encoder,
+    begin: ({ deployment }) => encoder.begin(deployment)
   })
+}
+
+const servedBy = (envelope: Envelope, { deployment }: AnsweredBy): Envelope => ({
+  ...envelope,
+  model: envelope.servedModel?.(deployment) ?? envelope.model
+})
 
 const respondBuffered = ({ inference }: Services, call: Call<GenerationCall>, envelope: Envelope) =>
   Effect.flatMap(inference.generate(call.body.request), (answer) =>
     Effect.map(
-      Effect.fromResult(EncodeAnswer.encodeText(envelope, answer)),
+      Effect.fromResult(EncodeAnswer.encodeText(servedBy(envelope, answer), answer)),
       (text) => Endpoint.respondText(call, text, Endpoint.completeHeaders(answer))
     ))
 
@@ -159,7 +176,7 @@ const generation = (
         const envelope = envelopeOf(services, endpoint, { model: call.body.model, thinking: true })
         return respondLoad(services, call as Call<LoadCall>, envelope)
       }
-      const envelope = envelopeOf(services, endpoint, call.body)
+      const envelope = envelopeOf(services, endpoint, call.body, servedModelOf(call))
       return call.body.stream
         ? respondStream(services, call, envelope, names)
         : respondBuffered(services, call, envelope)
@@ -183,7 +200,13 @@ const embedding = (
       return services.inference.embed(call.body.request).pipe(
         Effect.flatMap((found) =>
           Effect.map(
-            Effect.fromResult(encode(call.body, found, elapsed())),
+            Effect.fromResult(
+              encode(
+                { ...call.body, model: servedModelOf(call)(found.deployment) ?? call.body.model },
+                found,
+                elapsed()
+              )
+            ),
             (body) => Endpoint.respondJson(call, body, Endpoint.completeHeaders(found))
           )
         ),

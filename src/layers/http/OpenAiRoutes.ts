@@ -108,10 +108,15 @@ const encodeErrorWith = (names: ErrorNames) => (reason: Reason): EncodeError.Ope
 
 const encodeError = encodeErrorWith(FieldNames.chatErrors)
 
-const envelopeOf = ({ body: { includeUsage, model, parallelToolCalls }, created, id }: Call<ChatCall>): Envelope => ({
+/** @param deployment that has answered; left out, a stream names it */
+const envelopeOf = (
+  { body: { includeUsage, model, parallelToolCalls }, created, id, servedModel }: Call<ChatCall>,
+  deployment?: string
+): Envelope => ({
   id,
   created,
-  model,
+  model: (deployment === undefined ? undefined : servedModel(deployment)) ?? model,
+  servedModel,
   includeUsage,
   parallelToolCalls
 })
@@ -147,6 +152,7 @@ const framesOf = (
   const framesOfChoice = (index: number, { events, ...by }: OpenedAnswer) => {
     if (!isOpened) setHeaders(Endpoint.answerHeaders(by))
     isOpened = true
+    encoder.begin(index, by.deployment)
     return Stream.mapArray(events, (some) => Arr.of(encoder.events(index, some)))
   }
   const choice = (request: Request, index: number) =>
@@ -182,7 +188,12 @@ const respondStream = (services: Services, call: Call<ChatCall>, together: Reque
   const { requests } = call.body
   if (requests.length === 1) {
     const encoder = EncodeStream.makeFrameEncoder(envelopeOf(call))
-    const frames = { ...failureFrames, ...encoder, events: (events: ReadonlyArray<Event>) => encoder.events(0, events) }
+    const frames = {
+      ...failureFrames,
+      ...encoder,
+      begin: ({ deployment }: AnsweredBy) => encoder.begin(0, deployment),
+      events: (events: ReadonlyArray<Event>) => encoder.events(0, events)
+    }
     return ServerSentEvents.respondOne(services.inference, requests[0], call, frames)
   }
   return ServerSentEvents.respond(call, failureFrames, (setHeaders) => framesOf(services, call, together, setHeaders))
@@ -192,7 +203,7 @@ const respondStream = (services: Services, call: Call<ChatCall>, together: Reque
 const respondAnswers = (call: Call<ChatCall>, answers: Arr.NonEmptyReadonlyArray<Answer>) =>
   Endpoint.respondText(
     call,
-    EncodeAnswer.encodeText(envelopeOf(call), answers),
+    EncodeAnswer.encodeText(envelopeOf(call, answers[0].deployment), answers),
     Endpoint.completeHeaders(answers[0], answers.slice(1))
   )
 
@@ -204,7 +215,10 @@ const respondBuffered = ({ inference }: Services, call: Call<ChatCall>, together
     return Effect.map(each(requests), (answers) => respondAnswers(call, answers as [Answer, ...Array<Answer>]))
   }
   return Effect.matchEffect(inference.generate(together ?? requests[0]), {
-    onFailure: Endpoint.respondRefusal(call, (reason) => EncodeAnswer.encodeRefusal(envelopeOf(call), reason)),
+    onFailure: Endpoint.respondRefusal(
+      call,
+      (reason) => EncodeAnswer.encodeRefusal(envelopeOf(call, reason.deployment), reason)
+    ),
     onSuccess: (answer) =>
       // A native answer has all choices.
       requests.length === 1 || answer.native !== undefined
@@ -235,6 +249,16 @@ const chat = (services: Services): Endpoint.Endpoint<ChatCall> => ({
     })
 })
 
+/** A call whose answer names the model that has answered. */
+const named = <C extends { readonly request: { readonly model: string } }>(
+  body: C,
+  { servedModel }: Pick<Call<unknown>, "servedModel">,
+  { deployment }: AnsweredBy
+): C => {
+  const model = servedModel(deployment)
+  return model === undefined ? body : { ...body, request: { ...body.request, model } }
+}
+
 const respond = (call: Endpoint.Responding, body: unknown, by: AnsweredBy) =>
   Endpoint.respondJson(call, body, Endpoint.completeHeaders(by))
 
@@ -245,7 +269,10 @@ const embeddings = ({ inference }: Services): Endpoint.Endpoint<EmbedCall> => ({
   answer: ({ body, ...call }) =>
     inference.embed(body.request).pipe(
       Effect.flatMap((found) =>
-        Effect.map(Effect.fromResult(Tasks.encodeEmbeddings(body, found)), (encoded) => respond(call, encoded, found))
+        Effect.map(
+          Effect.fromResult(Tasks.encodeEmbeddings(named(body, call, found), found)),
+          (encoded) => respond(call, encoded, found)
+        )
       ),
       Effect.mapError((error) => error._tag === "InvalidRequest" ? InferenceError.make(error) : error)
     )
@@ -258,7 +285,7 @@ const rerank = ({ inference }: Services): Endpoint.Endpoint<RerankCall> => ({
   answer: ({ body, ...call }) =>
     Effect.map(
       inference.rerank(body.request),
-      (ranking) => respond(call, Tasks.encodeRerank(call.id, body, ranking), ranking)
+      (ranking) => respond(call, Tasks.encodeRerank(call.id, named(body, call, ranking), ranking), ranking)
     )
 })
 
@@ -269,7 +296,12 @@ const classify = ({ inference }: Services): Endpoint.Endpoint<ClassifyRequest> =
   answer: ({ body, ...call }) =>
     Effect.map(
       inference.classify(body),
-      (found) => respond(call, Tasks.encodeClassifications(call.id, body.model, found), found)
+      (found) =>
+        respond(
+          call,
+          Tasks.encodeClassifications(call.id, call.servedModel(found.deployment) ?? body.model, found),
+          found
+        )
     )
 })
 

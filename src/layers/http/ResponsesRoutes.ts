@@ -178,6 +178,7 @@ const makeFrames = (run: Run, now: () => number) => {
     return frames.fail(body, status)
   }
   const answer: AnswerFrames = {
+    begin: ({ deployment }) => frames.answeredBy(deployment),
     events: (some) => frames.events(some),
     end: () => ended(last ?? frames.end()),
     refuse: (reason) => {
@@ -276,7 +277,12 @@ const create = (services: Services): Endpoint.Endpoint<ResponseCall> => ({
         call,
         dialogue,
         request: { ...request, messages },
-        envelope: { id: call.id, created: call.created, settings: { ...settings, store } }
+        envelope: {
+          id: call.id,
+          created: call.created,
+          settings: { ...settings, store },
+          servedModel: call.servedModel
+        }
       })
     }).pipe(respondState(call.headers))
 })

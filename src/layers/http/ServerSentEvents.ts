@@ -32,6 +32,8 @@ export interface FailureFrames {
 
 /** Encodes one answer as frames. */
 export interface AnswerFrames extends FailureFrames {
+  /** Called before the first events. */
+  readonly begin?: (by: AnsweredBy) => void
   readonly events: (events: ReadonlyArray<Event>) => string
   /** The last frames. */
   readonly end: () => string
@@ -138,6 +140,7 @@ class FrameWriter implements AnswerSink {
   }
 
   begin(by: AnsweredBy): void {
+    this.#frames.begin?.(by)
     this.beginWith(answerHeaders(by))
   }
 
@@ -214,6 +217,7 @@ const framesOfOne = (
 ) => {
   const opened = Effect.map(inference.open(request), ({ events, ...by }) => {
     setHeaders(answerHeaders(by))
+    frames.begin?.(by)
     return Stream.mapArray(events, (some) => Arr.of(frames.events(some)))
   })
   return Stream.unwrap(opened).pipe(

@@ -6,7 +6,8 @@
  * A program that replaces the registry provides both methods: `models` for lists, `find` for requests.
  */
 import { Context, Effect, Layer, Result } from "effect"
-import type { Model } from "../../domain/Deployment.ts"
+import type { Deployment, Model } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { make as makeError, ModelNotFound } from "../../domain/InferenceError.ts"
 import { Settings } from "../settings/Settings.ts"
@@ -32,6 +33,29 @@ export const make = (models: ReadonlyArray<Model>): Registry["Service"] => {
         : Result.succeed(model)
     }
   })
+}
+
+const servedName = ({ model, options }: Deployment): string => isRemote(options) ? options.model : model
+
+/** The name of the model that each deployment serves: that of its provider, or of the local model. */
+export class ServedNames {
+  readonly #registry: Registry["Service"]
+  #models: ReadonlyArray<Model> = []
+  #names = new Map<string, string>()
+
+  constructor(registry: Registry["Service"]) {
+    this.#registry = registry
+  }
+
+  /** Undefined for an answer that no deployment of the registry has generated. */
+  nameOf(deployment: string): string | undefined {
+    const models = this.#registry.models()
+    if (models !== this.#models) {
+      this.#models = models
+      this.#names = new Map(models.flatMap(({ deployments }) => deployments.map((one) => [one.id, servedName(one)])))
+    }
+    return this.#names.get(deployment)
+  }
 }
 
 /** The models of the settings, which are read once. */

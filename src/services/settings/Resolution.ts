@@ -239,6 +239,7 @@ export const resolve = (
   responses: responsesOf(source.responses),
   cache: boundsOf(source.cache),
   guard: guardOf(source.guard),
+  answerModel: source.troupe.model,
   models: modelsOf(source, policies, environment, withNames(source, context))
 })
 

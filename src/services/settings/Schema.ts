@@ -252,6 +252,15 @@ const KeyCooldowns = Schema.Struct({
   rejectedMax: withDefault("Maximum of that.", Span, Duration.millis(longestRefused))
 })
 
+const AnswerSettings = Schema.Struct({
+  model: withDefault(
+    "The model that answers name: served, the one that answered, by its name at its provider; requested, the one in the " +
+      "request.",
+    Schema.Literals(["served", "requested"]),
+    "served"
+  )
+})
+
 const LogLevel = Schema.Literals(["debug", "info", "warn", "error"])
 
 /** The sections of a file, for a schema of its models: in an overlay, models may be incomplete. */
@@ -274,6 +283,7 @@ const sections = <S extends Schema.Top>(model: S) => ({
   responses: optional("How long responses of /v1/responses are stored.", ResponseSettings),
   cache: section(described("Which answers are given again to equal requests.", Cache), {}),
   guard: optional("The policy for prompts.", Guard),
+  troupe: section(described("What answers tell of Troupe.", AnswerSettings), {}),
   policies: optional(
     "How requests are routed and retried, by name. The policy named default applies to all models, and the others " +
       "inherit from it.",

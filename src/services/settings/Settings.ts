@@ -52,6 +52,8 @@ export interface Resolved {
   readonly cache: CacheBounds
   /** The policy for prompts. */
   readonly guard: GuardSettings
+  /** The model that answers name: the one that answered, or the one in the request. */
+  readonly answerModel: "served" | "requested"
   /** `default` first. */
   readonly policies: ReadonlyArray<Policy>
   readonly models: ReadonlyArray<Model>

@@ -274,6 +274,7 @@ describe("a parsed configuration", () => {
         responses: { ttl: Duration.days(30), maxBytes: 2 ** 30 },
         cache: { memoryBytes: 64 * 2 ** 20, compactEntries: 1_000, storedEntries: 100_000 },
         guard: guardOf(),
+        answerModel: "served",
         policies: [RoutingPolicy.defaults],
         models: [{
           name: "chat",

@@ -30,6 +30,7 @@ describe("JSON Schema", () => {
       "responses",
       "cache",
       "guard",
+      "troupe",
       "policies",
       "logLevel",
       "logFormat",
