@@ -141,7 +141,7 @@ export default defineConfig([
   },
   {
     ...shared,
-    input: entries(join(sources, "index.ts")),
+    input: entries(join(sources, "index.ts"), join(sources, "ai-sdk.ts")),
     external: bare,
     plugins: [sourcePlaces],
     output: outputOf("index")

@@ -13,7 +13,7 @@ const isolated = [
   "test/{App,AppParts,Troupe,cli}.test.ts",
   "test/conformance/**/*.test.ts",
   "test/cli/{Models,PullProgress}.test.ts",
-  "test/layers/{engines,persistence}/**/*.test.ts",
+  "test/layers/{aiSdk,engines,persistence}/**/*.test.ts",
   "test/workers/*.test.ts",
   "test/workers/{llama,onnx}/**/*.test.ts",
   "test/workers/grammar/JsonGrammarLlama.test.ts"

@@ -14,10 +14,11 @@
  * ```
  */
 import type { Layer } from "effect"
-import { Cause, Effect, Exit, ManagedRuntime, Stream } from "effect"
+import { Cause, Effect, Exit, ManagedRuntime, Scope, Stream } from "effect"
 import * as App from "./App.ts"
 import type {
   Answer,
+  AnsweredBy,
   Classifications,
   ClassifyRequest,
   Count,
@@ -44,12 +45,22 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+/** An answer whose first event has arrived. */
+export interface Opened extends AnsweredBy {
+  readonly events: AsyncIterable<Event>
+}
+
 /** A running Troupe. Every method rejects with an `InferenceError`, whose `reason` says what went wrong; after `close`, an `Error`. */
 export interface Troupe {
   /** The buffered answer. */
   readonly generate: (request: Request, options?: CallOptions) => Promise<Answer>
   /** The answer as it is generated. Leaving the loop early stops the engine within one token. */
   readonly stream: (request: Request, options?: CallOptions) => AsyncIterable<Event>
+  /**
+   * The answer after its first event, with the deployment that answers. An earlier failure rejects the promise, a later one
+   * ends `events`, which are to be read once, or left by `return`.
+   */
+  readonly open: (request: Request, options?: CallOptions) => Promise<Opened>
   /** A vector of unit length for each text, in order. */
   readonly embed: (request: EmbedRequest, options?: CallOptions) => Promise<Embeddings>
   /** How relevant each document is to the query: a score from 0 to 1 for each, in order. */
@@ -102,8 +113,133 @@ const unwrap = <A>(exit: Exit.Exit<A, unknown>, signal: AbortSignal | undefined)
   throw signal?.aborted === true ? signal.reason : new Error("Troupe was closed.")
 }
 
+/** The events of an opened answer, whose scope ends when they end, are left, or the signal is aborted. */
+class OpenedEvents implements AsyncIterableIterator<Event> {
+  readonly #events: AsyncIterator<Event>
+  readonly #close: () => Promise<unknown>
+  readonly #signal: AbortSignal | undefined
+  readonly #end = () => {
+    this.#signal?.removeEventListener("abort", this.#end)
+    void this.#close()
+  }
+
+  constructor(events: AsyncIterable<Event>, close: () => Promise<unknown>, signal: AbortSignal | undefined) {
+    this.#events = events[Symbol.asyncIterator]()
+    this.#close = close
+    this.#signal = signal
+    signal?.addEventListener("abort", this.#end, { once: true })
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this
+  }
+
+  async next(): Promise<IteratorResult<Event>> {
+    try {
+      const result = await this.#events.next()
+      if (result.done !== true) return result
+      this.#end()
+      this.#signal?.throwIfAborted()
+      return result
+    } catch (error) {
+      this.#end()
+      throw error
+    }
+  }
+
+  async return(): Promise<IteratorResult<Event>> {
+    await this.#events.return?.()
+    this.#signal?.removeEventListener("abort", this.#end)
+    await this.#close()
+    return { done: true, value: undefined }
+  }
+}
+
 /** What a running Troupe has. */
 type Services = Layer.Success<ReturnType<typeof App.layer>>
+
+/** A method of `Inference`. */
+type Method<R, A> = (inference: Inference["Service"], request: R) => Effect.Effect<A, unknown>
+
+class RunningTroupe implements Troupe {
+  readonly #runtime: ManagedRuntime.ManagedRuntime<Services, unknown>
+  #isClosed = false
+
+  constructor(options: SettingsFile.Options | undefined) {
+    this.#runtime = ManagedRuntime.make(App.layer(options))
+  }
+
+  /** Runs a call until its signal is aborted. */
+  async #run<A>(options: CallOptions | undefined, work: Effect.Effect<A, unknown, Services>): Promise<A> {
+    const signal = this.#signalOf(options)
+    return unwrap(await this.#runtime.runPromiseExit(work, signal === undefined ? {} : { signal }), signal)
+  }
+
+  #signalOf(options: CallOptions | undefined): AbortSignal | undefined {
+    if (this.#isClosed) throw new Error("Troupe was closed.")
+    return signalOf(options)
+  }
+
+  #task<R, A>(method: Method<R, A>): (request: R, options?: CallOptions) => Promise<A> {
+    return (request, options) =>
+      this.#run(options, Effect.flatMap(Inference, (inference) => method(inference, request)))
+  }
+
+  /** Events as an iterable that the signal ends. */
+  async #iterable(
+    events: Stream.Stream<Event, unknown, Services>,
+    signal: AbortSignal | undefined
+  ): Promise<AsyncIterable<Event>> {
+    const stream = signal === undefined ? events : Stream.interruptWhen(events, aborted(signal))
+    return Stream.toAsyncIterableWith(stream, await this.#runtime.context())
+  }
+
+  readonly generate = this.#task((inference, request: Request) => inference.generate(request))
+
+  readonly embed = this.#task((inference, request: EmbedRequest) => inference.embed(request))
+
+  readonly rerank = this.#task((inference, request: RerankRequest) => inference.rerank(request))
+
+  readonly classify = this.#task((inference, request: ClassifyRequest) => inference.classify(request))
+
+  readonly tokenize = this.#task((inference, request: TokenizeRequest) => inference.tokenize(request))
+
+  readonly count = this.#task((inference, request: CountRequest) => inference.count(request))
+
+  readonly stream = (request: Request, options?: CallOptions): AsyncIterable<Event> => {
+    const iterate = async function*(this: RunningTroupe) {
+      const signal = this.#signalOf(options)
+      const events = Stream.unwrap(Effect.map(Inference, (inference) => inference.stream(request)))
+      yield* await this.#iterable(events, signal)
+      signal?.throwIfAborted()
+    }
+    return { [Symbol.asyncIterator]: () => iterate.call(this) }
+  }
+
+  readonly open = async (request: Request, options?: CallOptions): Promise<Opened> => {
+    const scope = Scope.makeUnsafe()
+    const close = () => this.#runtime.runPromiseExit(Scope.close(scope, Exit.void))
+    const opened = Effect.flatMap(Inference, (inference) => inference.open(request))
+    try {
+      const { events, ...by } = await this.#run(options, Effect.provideService(opened, Scope.Scope, scope))
+      const signal = signalOf(options)
+      return { ...by, events: new OpenedEvents(await this.#iterable(events, signal), close, signal) }
+    } catch (error) {
+      await close()
+      throw error
+    }
+  }
+
+  readonly models = (options?: CallOptions) => this.#run(options, ModelReport.all)
+
+  readonly route = (request: Explanation.ExplanationRequest = {}, options?: CallOptions) =>
+    this.#run(options, Effect.flatMap(Effect.fromResult(Explanation.requestOf(request)), Explanation.explain))
+
+  readonly close = (): Promise<void> => {
+    this.#isClosed = true
+    return this.#runtime.dispose()
+  }
+}
 
 /**
  * Starts a Troupe. A model is loaded by its first request.
@@ -111,50 +247,4 @@ type Services = Layer.Success<ReturnType<typeof App.layer>>
  * @param options `config`, the configuration as a value, or `file`; default `troupe.yaml` in the current folder, or the
  * embedded `tiny-chat`. A configuration that is wrong makes the first call throw a `SettingsError`.
  */
-export const start = (options?: SettingsFile.Options): Troupe => {
-  const runtime = ManagedRuntime.make(App.layer(options))
-  let closed = false
-  const open = () => {
-    if (closed) throw new Error("Troupe was closed.")
-  }
-  /** Runs a call until its signal is aborted. */
-  const run = async <A>(
-    options: CallOptions | undefined,
-    work: () => Effect.Effect<A, unknown, Services>
-  ): Promise<A> => {
-    open()
-    const signal = signalOf(options)
-    return unwrap(await runtime.runPromiseExit(work(), signal === undefined ? {} : { signal }), signal)
-  }
-  /** A call of a method of `Inference`. */
-  const task =
-    <R, A>(method: (inference: Inference["Service"], request: R) => Effect.Effect<A, unknown>) =>
-    (request: R, options?: CallOptions): Promise<A> =>
-      run(options, () => Effect.flatMap(Inference, (inference) => method(inference, request)))
-  return {
-    generate: task((inference, request: Request) => inference.generate(request)),
-    embed: task((inference, request: EmbedRequest) => inference.embed(request)),
-    rerank: task((inference, request: RerankRequest) => inference.rerank(request)),
-    classify: task((inference, request: ClassifyRequest) => inference.classify(request)),
-    tokenize: task((inference, request: TokenizeRequest) => inference.tokenize(request)),
-    count: task((inference, request: CountRequest) => inference.count(request)),
-    models: (options) => run(options, () => ModelReport.all),
-    route: (request = {}, options) =>
-      run(options, () => Effect.flatMap(Effect.fromResult(Explanation.requestOf(request)), Explanation.explain)),
-    stream: (request, options) => ({
-      async *[Symbol.asyncIterator]() {
-        open()
-        const signal = signalOf(options)
-        const context = await runtime.context()
-        const events = Stream.unwrap(Effect.map(Inference, (inference) => inference.stream(request)))
-        const stream = signal === undefined ? events : Stream.interruptWhen(events, aborted(signal))
-        yield* Stream.toAsyncIterableWith(stream, context)
-        signal?.throwIfAborted()
-      }
-    }),
-    close() {
-      closed = true
-      return runtime.dispose()
-    }
-  }
-}
+export const start = (options?: SettingsFile.Options): Troupe => new RunningTroupe(options)

@@ -3,6 +3,7 @@ import { assert } from "@effect/vitest"
 import { afterAll, describe, it } from "vitest"
 import { InferenceError, Settings, Troupe } from "../src/index.ts"
 import type { Inference } from "../src/index.ts"
+import { until } from "./support/Service.ts"
 
 const troupe = Troupe.start()
 afterAll(() => troupe.close())
@@ -37,6 +38,25 @@ describe("Troupe", () => {
       if (event.type === "text") streamed += event.text
     }
     assert.strictEqual(streamed, text)
+  })
+
+  it("opens an answer: an early failure rejects, and the route is known before the events", async () => {
+    const { attempts, deployment, events } = await troupe.open(ask("What color is snow?"))
+    assert.deepStrictEqual([deployment, attempts], ["tiny-chat#0", 1])
+    let text = ""
+    for await (const event of events) if (event.type === "text") text += event.text
+    assert.strictEqual(text, "Snow is white.")
+    const error = await thrown(() => troupe.open(ask("Hello!", { model: "gpt-9" })))
+    assert.instanceOf(error, InferenceError.InferenceError)
+    const why = new Error("changed my mind")
+    const during = new AbortController()
+    const opened = await troupe.open(ask("Write a story about a fox."), { signal: during.signal })
+    during.abort(why)
+    assert.strictEqual(await thrown(() => drain(opened.events)), why)
+    const left = await troupe.open(ask("Write a story about a fox."))
+    await left.events[Symbol.asyncIterator]().return?.()
+    const idle = async () => (await troupe.models())[0]!.deployments[0]!.running === 0 || undefined
+    assert.isTrue(await until(idle))
   })
 
   it("embeds, tokenizes and counts", async () => {
