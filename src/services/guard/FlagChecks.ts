@@ -4,13 +4,15 @@
  * **Details**
  *
  * One pass over a text tells which searches can find something in it (`KeywordAutomaton`): about 3 µs for 1,000 characters.
- * In most texts none can. A request of at most `mostAtOnce` characters is checked when it comes, and nothing of it is kept.
+ * In most texts none can. A text of JSON is searched as it is, and with a backslash or an exponent in it, its decoded strings and
+ * numbers are searched as well: the rules find the same in every mode. A request of at most `mostAtOnce` characters is checked when it comes, and nothing of it is kept.
  * `LongChecks` checks longer ones between requests, as far as they do not pile up.
  */
 import type { Effect } from "effect"
 import type { Rule } from "../../domain/GuardRule.ts"
 import { attackRules, rules } from "../../domain/GuardRule.ts"
 import type { Message, Request } from "../../domain/Inference.ts"
+import type { Part } from "../../domain/Message.ts"
 import type { Chat } from "../inference/Chat.ts"
 import type { Search } from "./AttackPatterns.ts"
 import * as AttackPatterns from "./AttackPatterns.ts"
@@ -20,6 +22,7 @@ import type { LongText } from "./LongChecks.ts"
 import { LongChecks } from "./LongChecks.ts"
 import * as PersonalData from "./PersonalData.ts"
 import type { Origin, SecurityEvents } from "./SecurityEvents.ts"
+import { hiddenTexts } from "./TextWalk.ts"
 
 /** Characters of a request that are checked when it comes. */
 const mostAtOnce = 4_096
@@ -31,6 +34,12 @@ const searchesOf: Readonly<Record<Rule, ReadonlyArray<Search>>> = {
 
 /** The bit of texts with characters beyond Latin-1; those after it are of keywords. */
 const wideBit = 1
+
+/** Most texts are not JSON: they need no further search. */
+const mayBeJson = /^\s*[[{]/
+
+/** The bit of a rule. */
+export const bitOf = (rule: Rule): number => 1 << rules.indexOf(rule)
 
 /** One search of a rule. */
 interface Prepared {
@@ -51,16 +60,24 @@ export class RuleSearches {
 
   constructor(some: ReadonlyArray<Rule>) {
     const lists: Array<Keywords> = [[]]
-    const bitOf = (list: Keywords): number => 1 << (lists.push(list) - 1)
+    const keywordBit = (list: Keywords): number => 1 << (lists.push(list) - 1)
     this.#searches = some.flatMap((rule) =>
       searchesOf[rule].map(({ find, needs }) => ({
         find,
-        needs: needs.length === 0 ? wideBit : needs.reduce((bits, list) => bits | bitOf(list), 0),
-        rule: 1 << rules.indexOf(rule),
+        needs: needs.length === 0 ? wideBit : needs.reduce((bits, list) => bits | keywordBit(list), 0),
+        rule: bitOf(rule),
         isForAttacks: (attackRules as ReadonlyArray<Rule>).includes(rule)
       }))
     )
     this.#keywords = lists
+  }
+
+  /** The bits of the rules that may find something in a text: no other rule does. */
+  rulesFor(text: string): number {
+    const bits = this.#bitsOf(text)
+    let able = 0
+    for (const { needs, rule } of this.#searches) if ((bits & needs) === needs) able |= rule
+    return able
   }
 
   /**
@@ -97,12 +114,43 @@ export class RuleSearches {
   }
 }
 
+/** Texts of one message, of which those with no image between them are searched together as well. */
+const eachPart = (parts: ReadonlyArray<Part>, use: (text: string) => void): void => {
+  let run: Array<string> = []
+  const end = () => {
+    if (run.length === 1) use(run[0]!)
+    // What is in one of them is also in all of them with line breaks between them, except for what escapes hide.
+    else if (run.length > 1) {
+      for (const text of [run.join("\n"), run.join(""), ...run.flatMap(hiddenTexts)]) {
+        use(text)
+      }
+    }
+    run = []
+  }
+  for (const part of parts) {
+    if (part.type === "text") run.push(part.text)
+    else end()
+  }
+  end()
+}
+
+/** Characters of the texts of messages. */
+const lengthOf = (messages: ReadonlyArray<Message>): number => {
+  let length = 0
+  for (const { content, toolCalls } of messages) {
+    if (typeof content === "string") length += content.length
+    else for (const part of content) if (part.type === "text") length += part.text.length
+    if (toolCalls !== undefined) { for (const call of toolCalls) length += call.arguments.length }
+  }
+  return length
+}
+
 /** Uses the texts of messages, without images. */
 const eachText = (messages: ReadonlyArray<Message>, use: (text: string, isCallers: boolean) => void): void => {
   for (const { content, role, toolCalls } of messages) {
     const isCallers = role === "user" || role === "tool"
     if (typeof content === "string") use(content, isCallers)
-    else for (const part of content) if (part.type === "text") use(part.text, isCallers)
+    else eachPart(content, (text) => use(text, isCallers))
     if (toolCalls !== undefined) { for (const call of toolCalls) use(call.arguments, isCallers) }
   }
 }
@@ -155,15 +203,23 @@ export class FlagChecks {
     }
   }
 
+  /** Checks texts that are no conversation, as those to embed: rules about attacks do not apply to them. */
+  noteData(textsOf: () => ReadonlyArray<string>, origin: Origin): void {
+    try {
+      this.#check(textsOf().map((content) => ({ role: "system", content })), origin)
+    } catch {
+      // As in `note`.
+    }
+  }
+
   #check(messages: ReadonlyArray<Message>, origin: Origin): void {
-    let length = 0
-    eachText(messages, (text) => {
-      length += text.length
-    })
+    const length = lengthOf(messages)
     if (length > mostAtOnce) return this.#defer(messages, origin, length)
     let found = 0
     eachText(messages, (text, isCallers) => {
       found |= this.#searches.rulesIn(text, isCallers)
+      if (!mayBeJson.test(text)) return
+      for (const hidden of hiddenTexts(text)) found |= this.#searches.rulesIn(hidden, isCallers)
     })
     if (found !== 0) this.#record(found, origin)
   }

@@ -13,6 +13,7 @@ import type { Source } from "../../domain/Source.ts"
 import { isComplete, withBody } from "../../domain/Source.ts"
 import type { Find } from "./AttackPatterns.ts"
 import * as AttackPatterns from "./AttackPatterns.ts"
+import { bitOf, RuleSearches } from "./FlagChecks.ts"
 import * as PersonalData from "./PersonalData.ts"
 import type { Match } from "./Redaction.ts"
 import { placeholdersIn, Redaction } from "./Redaction.ts"
@@ -114,6 +115,7 @@ const shortestNumber = 7
 /** One pass over the texts of a request. */
 class Pass implements Changes {
   readonly #modes: RuleModes
+  readonly #searches: RuleSearches
   readonly #rules: RulesOf
   readonly #reserved: () => ReadonlySet<string>
   readonly found = new Set<Rule>()
@@ -121,8 +123,9 @@ class Pass implements Changes {
   redaction: Redaction | undefined
   rejection: Rejection | undefined
 
-  constructor(modes: RuleModes, rules: RulesOf, reserved: () => ReadonlySet<string>) {
+  constructor(modes: RuleModes, searches: RuleSearches, rules: RulesOf, reserved: () => ReadonlySet<string>) {
     this.#modes = modes
+    this.#searches = searches
     this.#rules = rules
     this.#reserved = reserved
   }
@@ -137,7 +140,7 @@ class Pass implements Changes {
         text,
         json,
         [(inner) => change(inner, author, path), (inner) => number(inner, author, path)],
-        (text) => applied.some((rule) => !attacks.has(rule) && finders[rule](text).length > 0)
+        (text) => this.#finds(text, applied)
       )
       // An attack may be in several strings.
       return this.#search(encoded, { applied: applied.filter((rule) => attacks.has(rule)), path, inBody })
@@ -148,9 +151,20 @@ class Pass implements Changes {
   readonly number = (inBody: boolean): Change => (text, author, path) =>
     text.length < shortestNumber ? text : this.#search(text, { applied: this.#rules[author], path, inBody })
 
+  /** The rules that may find something in a text: most find nothing in most. */
+  #able(text: string, applied: ReadonlyArray<Rule>): ReadonlyArray<Rule> {
+    if (applied.length === 0) return applied
+    const able = this.#searches.rulesFor(text)
+    return able === 0 ? [] : applied.filter((rule) => (able & bitOf(rule)) !== 0)
+  }
+
+  #finds(text: string, applied: ReadonlyArray<Rule>): boolean {
+    return this.#able(text, applied).some((rule) => finders[rule](text).length > 0)
+  }
+
   #search(text: string, { applied, inBody, path }: Place): string {
     let matches: Array<Match> | undefined
-    for (const rule of applied) {
+    for (const rule of this.#able(text, applied)) {
       const spans = finders[rule](text)
       if (spans.length === 0) continue
       this.found.add(rule)
@@ -246,12 +260,14 @@ const reservedIn = <R extends Guarded>(request: R, fields: ReadonlyArray<keyof R
 export class InputPolicy {
   readonly #modes: RuleModes
   readonly #enforced: Readonly<Record<Subject, RulesOf>>
+  readonly #searches: RuleSearches
   /** The rules of mode `flag`. */
   readonly flagged: ReadonlyArray<Rule>
 
   constructor(modes: RuleModes) {
     this.#modes = modes
     const enforced = rules.filter((rule) => modes[rule] === "redact" || modes[rule] === "reject")
+    this.#searches = new RuleSearches(enforced)
     const data = enforced.filter((rule) => !attacks.has(rule))
     this.#enforced = { conversation: rulesOf(enforced), data: rulesOf(data) }
     this.flagged = rules.filter((rule) => modes[rule] === "flag")
@@ -269,7 +285,7 @@ export class InputPolicy {
    * @param subject the rules about attacks apply to conversations only
    */
   apply<R extends Guarded>(request: R, fields: ReadonlyArray<keyof R & string>, subject: Subject): Applied<R> {
-    const pass = new Pass(this.#modes, this.#enforced[subject], () => reservedIn(request, fields))
+    const pass = new Pass(this.#modes, this.#searches, this.#enforced[subject], () => reservedIn(request, fields))
     const applied = changed(request, fields, pass)
     const { found, redaction, rejection, replaced } = pass
     return { request: replaced.withoutOriginals(applied), redaction, found, rejection }

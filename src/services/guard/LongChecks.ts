@@ -3,12 +3,13 @@
  *
  * **Details**
  *
- * A slice takes about 50 µs, and one is checked in a turn of the event loop. While `mostQueued` requests or `mostWaiting`
+ * A slice takes about 50 µs, and one is checked in a turn of the event loop; JSON with escapes is parsed in one turn. While `mostQueued` requests or `mostWaiting`
  * characters wait, further requests are not checked; they are counted together as the event `unchecked`, after a check.
  */
 import { Effect } from "effect"
 import type { RuleSearches } from "./FlagChecks.ts"
 import type { Origin } from "./SecurityEvents.ts"
+import { hiddenTexts } from "./TextWalk.ts"
 
 /** Characters that wait for a check. */
 const mostWaiting = 1_048_576
@@ -97,14 +98,16 @@ export class LongChecks {
       // Texts that are shorter than a slice share a turn.
       let left = 0
       for (const { isCallers, text } of texts) {
-        for (let from = 0; from < text.length; from += slice - overlap) {
-          if (left <= 0) {
-            yield* Effect.yieldNow
-            left = slice
+        for (const one of [text, ...hiddenTexts(text)]) {
+          for (let from = 0; from < one.length; from += slice - overlap) {
+            if (left <= 0) {
+              yield* Effect.yieldNow
+              left = slice
+            }
+            const part = one.slice(from, from + slice)
+            rules |= searches.rulesIn(part, isCallers)
+            left -= part.length
           }
-          const part = text.slice(from, from + slice)
-          rules |= searches.rulesIn(part, isCallers)
-          left -= part.length
         }
       }
       if (rules !== 0) found(rules, origin)

@@ -263,6 +263,34 @@ export const jsonOf = (text: string): unknown => {
   }
 }
 
+const stringToken = /"(?:[^"\\]|\\.)*"/g
+
+/** The strings of a text of JSON that have escapes, decoded: also those of fields that are there twice. */
+const escapedStrings = (text: string): ReadonlyArray<string> =>
+  text.includes("\\")
+    ? (text.match(stringToken) ?? []).filter((token) => token.includes("\\")).map((token) =>
+      JSON.parse(token) as string
+    )
+    : []
+
+const exponent = /\d[eE][+-]?\d/
+
+/**
+ * What a search of the text itself would not find, where the text is JSON: strings with escapes, and numbers that have an
+ * exponent, also those of JSON in strings. A text without a backslash and an exponent is not parsed.
+ */
+export const hiddenTexts = (text: string): ReadonlyArray<string> => {
+  if (!begin.test(text) || !(text.includes("\\") || exponent.test(text))) return []
+  const json = jsonOf(text)
+  if (json === undefined) return []
+  const found = [...escapedStrings(text)]
+  changeJson(json, (inner) => inner, (number) => {
+    found.push(number)
+    return number
+  })
+  return found.flatMap((inner) => [inner, ...hiddenTexts(inner)])
+}
+
 /**
  * The text with other strings and numbers.
  *
@@ -275,5 +303,6 @@ export const changeText = (
   isHidden: (text: string) => boolean
 ): string => {
   const changed = changeJson(json, (inner) => string(inner), (inner) => number(inner))
-  return changed !== json || isHidden(text) ? JSON.stringify(changed) : text
+  const isInEscapes = () => escapedStrings(text).some((inner) => isHidden(inner) || hiddenTexts(inner).some(isHidden))
+  return changed !== json || isHidden(text) || isInEscapes() ? JSON.stringify(changed) : text
 }

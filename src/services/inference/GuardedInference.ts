@@ -28,6 +28,7 @@ import type {
   Tokens
 } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
+import { textOf } from "../../domain/Message.ts"
 import { eventsOf } from "../cache/CachedAnswer.ts"
 import { FlagChecks } from "../guard/FlagChecks.ts"
 import { GuardHooks } from "../guard/Hooks.ts"
@@ -194,6 +195,26 @@ const guardedTasks = (guard: RequestGuard, own: TaskOperations): TaskOperations 
   }
 }
 
+/** The other operations whose requests are checked beside them. */
+const flaggedTasks = (checks: FlagChecks, own: TaskOperations): TaskOperations => {
+  const flagged =
+    <R extends AnyRequest, A>(textsOf: (request: R) => ReadonlyArray<string>, operation: (request: R) => Failing<A>) =>
+    (request: R): Failing<A> =>
+      Effect.suspend(() => {
+        checks.noteData(() => textsOf(request), request)
+        return operation(request)
+      })
+  const inputText = ({ input }: CountRequest | TokenizeRequest) =>
+    typeof input === "string" ? [input] : input.messages.map(({ content }) => textOf(content))
+  return {
+    embed: flagged(({ inputs }) => inputs, own.embed),
+    rerank: flagged(({ documents, query }) => [query, ...documents], own.rerank),
+    classify: flagged(({ inputs }) => inputs, own.classify),
+    tokenize: flagged(inputText, own.tokenize),
+    count: flagged(inputText, own.count)
+  }
+}
+
 /** Adds the input policy to the operations. */
 export const make = Effect.fnUntraced(function*(own: Operations) {
   const settings = yield* GuardPolicy
@@ -210,5 +231,5 @@ export const make = Effect.fnUntraced(function*(own: Operations) {
   const checks = new FlagChecks(policy.flagged, events, (checking) => {
     fork(Effect.forkIn(checking, scope))
   })
-  return { ...guarded, ...checks.beside(guarded) }
+  return { ...checks.beside(guarded), ...flaggedTasks(checks, guarded) }
 })

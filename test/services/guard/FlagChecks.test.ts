@@ -46,6 +46,14 @@ describe("checks beside requests", () => {
       }
     }))
 
+  it.effect("find what escapes hide in a long text of JSON", () =>
+    Effect.gen(function*() {
+      const { recorded, started, user } = make()
+      user(JSON.stringify({ a: " ".repeat(30_000), b: "al@example.com" }).replace("@", "\\u0040"))
+      yield* started[0]!
+      assert.deepStrictEqual(recorded, ["email"])
+    }))
+
   it.effect("leave long requests out while too many characters wait, count them together, and start again", () =>
     Effect.gen(function*() {
       const { recorded, started, user } = make()

@@ -266,6 +266,25 @@ describe("the rules", () => {
       })))
 })
 
+it.effect("rules that flag check every operation, and those about attacks conversations only", () =>
+  run({ guard: modes({ email: "flag", sql: "flag" }) }, () =>
+    Effect.gen(function*() {
+      const { classify, embed, rerank, tokenize } = yield* Inference
+      const text = "al@x.de; DROP TABLE x"
+      const calls: ReadonlyArray<Effect.Effect<unknown, unknown>> = [
+        embed({ model: "a", inputs: ["", text] }),
+        classify({ model: "a", inputs: [text] }),
+        rerank({ model: "a", query: "", documents: [text] }),
+        tokenize({ model: "a", input: text })
+      ]
+      for (const [before, call] of calls.entries()) {
+        assert.strictEqual(countOf(yield* Metric.snapshot, "email", "flag") ?? 0, before)
+        yield* Effect.exit(call)
+      }
+      assert.strictEqual(countOf(yield* Metric.snapshot, "email", "flag"), calls.length)
+      assert.isUndefined(countOf(yield* Metric.snapshot, "sql", "flag"))
+    })))
+
 describe("a text that is JSON", () => {
   const redacted = (
     content: string,
@@ -311,6 +330,7 @@ describe("a text that is JSON", () => {
   it.effect("hides no value in a field whose name is there twice, and is redacted as text if it is no JSON", () =>
     Effect.gen(function*() {
       assert.deepStrictEqual(yield* redacted("{\"a\":\"al@x.de\",\"a\":\"b\"}"), ["{\"a\":\"b\"}", undefined])
+      assert.deepStrictEqual(yield* redacted("{\"a\":\"al\\u0040x.de\",\"a\":\"b\"}"), ["{\"a\":\"b\"}", undefined])
       assert.deepStrictEqual(yield* redacted("{\"a\":\"al@x.de\""), ["{\"a\":\"[EMAIL_1]\"", ["EMAIL"]])
       const deep = `${"[".repeat(501)}"al@x.de"${"]".repeat(501)}`
       assert.deepStrictEqual(yield* redacted(deep), [deep.replace("al@x.de", "[EMAIL_1]"), ["EMAIL"]])
