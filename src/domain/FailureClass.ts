@@ -80,6 +80,9 @@ const ofUpstream = ({ kind, retryAfterMs, status }: Of<"UpstreamFailed">): Failu
       return failureClass({ retry: "lastResort", countsAgainstCircuit: true, isShared: true }, retryAfterMs)
     case "empty":
       return failureClass({ retry: "lastResort", countsAgainstCircuit: true }, retryAfterMs)
+    // Models differ: the deployment answers other requests.
+    case "diverged":
+      return failureClass({})
     case "malformed":
     case "too_large":
     case "redirect":

@@ -23,10 +23,33 @@ export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messa
   readonly buffered?: boolean | undefined
 }
 
-/** The user message that asks a model to continue its last message. */
-export const continuePrompt =
-  "Your last message was cut off. Go on exactly where it stops: repeat nothing of it, begin with the " +
-  "very next character, and say nothing else."
+/** UTF-16 code units of the last words of a text. */
+const lastWords = 48
+
+/** Words with fewer code units may be repeated by chance. */
+const fewestUnits = 16
+
+/**
+ * The last words of a text, by whose repetition a continuation is recognized: the whole of a short text.
+ *
+ * @param text without white space at its end
+ */
+export const lastWordsOf = (text: string): string => {
+  if (text.length <= lastWords) return text
+  const tail = text.slice(-lastWords).toWellFormed()
+  const words = tail.slice(tail.search(/\s\S/u) + 1)
+  return words.replaceAll(/\s+/gu, "").length < fewestUnits ? tail.trimStart() : words
+}
+
+/**
+ * The user message that asks a model to continue its last message. One that continues the answer of another model repeats the
+ * last words of it, so that it is certain where its text follows.
+ */
+export const continuePromptOf = ({ assistantPrefix = "", resumed = false }: Generation): string =>
+  "Your last message was cut off. Go on exactly where it stops" + (resumed
+    ? `: begin with its last words, which are between the lines, and continue from there. Do not repeat anything else, and ` +
+      `say nothing else.\n---\n${lastWordsOf(assistantPrefix)}\n---`
+    : ": repeat nothing of it, begin with the very next character, and say nothing else.")
 
 /** Adds the prefix as the last assistant message, which some models continue. */
 export const withAssistantPrefix = <A extends Pick<Generation, "assistantPrefix" | "messages">>(generation: A): A => {
@@ -44,7 +67,7 @@ export const withContinuePrompt = (generation: Generation): Generation => {
   const { messages } = withAssistantPrefix(generation)
   return generation.assistantPrefix === undefined
     ? generation
-    : { ...generation, messages: [...messages, { role: "user", content: continuePrompt }] }
+    : { ...generation, messages: [...messages, { role: "user", content: continuePromptOf(generation) }] }
 }
 
 /** A text, or a conversation without images that the chat template is applied to, to count or tokenize. */

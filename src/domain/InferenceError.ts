@@ -190,9 +190,9 @@ export class UpstreamFailed extends Schema.TaggedError<UpstreamFailed>()("Upstre
   /**
    * `network`: no connection, or it broke before the answer began. `status`: an HTTP error status. `cut`: the answer broke
    * off. `malformed`: not the provider's dialect. `empty`: an answer without content. `too_large`: more than the configured
-   * limit. `redirect`: to another host.
+   * limit. `redirect`: to another host. `diverged`: its text does not follow the answer that it was to continue.
    */
-  kind: Schema.Literals(["network", "status", "cut", "malformed", "empty", "too_large", "redirect"]),
+  kind: Schema.Literals(["network", "status", "cut", "malformed", "empty", "too_large", "redirect", "diverged"]),
   /** The HTTP status, where there was one. */
   status: Schema.optionalKey(Schema.Int),
   /** The wait that the provider requests. */

@@ -29,11 +29,18 @@ export interface ProviderKind {
   readonly apiVersion?: string
   /** The limit of an answer's tokens unless the request has one, for APIs that require it. */
   readonly maxTokens?: number
+  /** Models that read an assistant's last message as the beginning of their answer; left out, none. */
+  readonly prefixModels?: RegExp
   /** It is another instance of Troupe: it passes unknown fields on, and fetches images itself. */
   readonly isTroupe?: boolean
 }
 
 const openAiCapabilities = ["generate", "tools", "format", "logprobs", "embed", "images"] as const
+
+/** Later models reject an assistant's last message. */
+const anthropicPrefixModels = /^claude-(?:2|3|instant|(?:opus|sonnet|haiku)-4(?:-[015])?(?:-20\d{6})?$)/
+
+const allModels = /^/
 
 const bearer = { header: "authorization", prefix: "Bearer " }
 
@@ -61,7 +68,8 @@ export const kinds = {
     canCountTokens: true,
     callerDialect: "anthropic",
     apiVersion: "2023-06-01",
-    maxTokens: 4096
+    maxTokens: 4096,
+    prefixModels: anthropicPrefixModels
   },
   gemini: {
     name: "gcp.gemini",
@@ -75,7 +83,8 @@ export const kinds = {
     baseUrl: "http://127.0.0.1:11434",
     key: bearer,
     capabilities: openAiCapabilities,
-    callerDialect: "ollama"
+    callerDialect: "ollama",
+    prefixModels: allModels
   },
   troupe: {
     name: "troupe",
@@ -83,6 +92,7 @@ export const kinds = {
     key: bearer,
     capabilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize", "images"],
     callerDialect: "openai",
+    prefixModels: allModels,
     isTroupe: true
   }
 } as const satisfies Readonly<Record<string, ProviderKind>>

@@ -5,7 +5,7 @@
 import { Result } from "effect"
 import { numberOf } from "../../domain/ExactNumber.ts"
 import type { Counted, Generation } from "../../domain/Generation.ts"
-import { continuePrompt, withAssistantPrefix, withContinuePrompt } from "../../domain/Generation.ts"
+import { continuePromptOf, withAssistantPrefix, withContinuePrompt } from "../../domain/Generation.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { OutputFormat, ToolDefinition } from "../../domain/Job.ts"
 import type { Content, Message } from "../../domain/Message.ts"
@@ -142,14 +142,11 @@ const checked = (generation: Generation, target: Target): Result.Result<void, Re
     : Result.fail(notSupported(target, `stop[${blank}]`, "its API accepts no stop sequence of white space only."))
 }
 
-/** Models that continue an assistant's last message; later models reject one. */
-const prefillModels = /^claude-(?:2|3|instant|(?:opus|sonnet|haiku)-4(?:-[015])?(?:-20\d{6})?$)/
-
 /** Whether thinking is enabled: Anthropic then rejects an assistant's last message without a thinking block. */
 const thinks = ({ body }: Source.Source): boolean => (textAt(body, "thinking", "type") ?? "disabled") !== "disabled"
 
 const withPrefix = (generation: Generation, { options: { model } }: Target): Generation =>
-  prefillModels.test(model) ? withAssistantPrefix(generation) : withContinuePrompt(generation)
+  kinds.anthropic.prefixModels.test(model) ? withAssistantPrefix(generation) : withContinuePrompt(generation)
 
 const versionOf = ({ options }: Target): string | undefined => options.apiVersion
 
@@ -213,15 +210,16 @@ const acceptedBy = (target: Target, messages: ReadonlyArray<unknown>): ReadonlyA
  * @param prefills whether the model continues an assistant's last message
  */
 const changedMessages = (
-  { assistantPrefix, resumed = false }: Generation,
+  generation: Generation,
   given: ReadonlyArray<unknown>,
   prefills: boolean,
   fetched: FetchedImages | undefined
 ): Fields => {
+  const { assistantPrefix, resumed = false } = generation
   const messages = fetched === undefined ? given : given.map((message) => withImage(message, fetched))
   if (!resumed || assistantPrefix === undefined) return messages === given ? {} : { messages }
   const all = [...withoutPrefix(messages), { role: "assistant", content: assistantPrefix }]
-  return { messages: prefills ? all : [...all, { role: "user", content: continuePrompt }] }
+  return { messages: prefills ? all : [...all, { role: "user", content: continuePromptOf(generation) }] }
 }
 
 /** The caller's body for a provider of the same dialect. */
@@ -254,7 +252,7 @@ export const passThrough: NonNullable<Dialect["generate"]["passThrough"]> = (
   stream,
   fetched
 ) => {
-  const prefills = prefillModels.test(target.options.model) && !thinks(source)
+  const prefills = kinds.anthropic.prefixModels.test(target.options.model) && !thinks(source)
   return Result.succeed({
     path: "/v1/messages",
     headers: headersOf(source, target),

@@ -10,7 +10,7 @@
 import { Result } from "effect"
 import { numberOf } from "../../domain/ExactNumber.ts"
 import type { Generation, Sampling } from "../../domain/Generation.ts"
-import { continuePrompt, withAssistantPrefix, withContinuePrompt } from "../../domain/Generation.ts"
+import { continuePromptOf, withAssistantPrefix, withContinuePrompt } from "../../domain/Generation.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { JsonSchema, OutputFormat, ToolDefinition } from "../../domain/Job.ts"
 import type { Content, ImagePart, ImageSource, Message } from "../../domain/Message.ts"
@@ -289,27 +289,28 @@ const withImages = (messages: ReadonlyArray<unknown>, fetched: FetchedImages): R
 /** The assistant prefix as the last message, and how the host continues it. */
 const continuationOf = (
   messages: ReadonlyArray<unknown>,
-  prefix: string,
+  generation: Generation,
   { continuesFinalMessage = false }: Features
 ): Fields => {
-  const all = [...messages, { role: "assistant", content: prefix }]
+  const all = [...messages, { role: "assistant", content: generation.assistantPrefix }]
   return continuesFinalMessage
     ? { messages: all, continue_final_message: true }
-    : { messages: [...all, { role: "user", content: continuePrompt }], continue_final_message: undefined }
+    : { messages: [...all, { role: "user", content: continuePromptOf(generation) }], continue_final_message: undefined }
 }
 
 /** The caller's messages, if fetched images or an assistant prefix change them. */
 const changedMessages = (
-  { assistantPrefix, resumed = false }: Generation,
+  generation: Generation,
   body: Fields,
   features: Features,
   fetched: FetchedImages | undefined
 ): Fields => {
+  const { assistantPrefix, resumed = false } = generation
   const given = body["messages"] as ReadonlyArray<unknown>
   const messages = fetched === undefined ? given : withImages(given, fetched)
   const isBegun = body["continue_final_message"] === true
   if (assistantPrefix !== undefined && (resumed || (isBegun && features.isOpenAi === true))) {
-    return continuationOf(isBegun ? messages.slice(0, -1) : messages, assistantPrefix, features)
+    return continuationOf(isBegun ? messages.slice(0, -1) : messages, generation, features)
   }
   return messages === given ? {} : { messages }
 }

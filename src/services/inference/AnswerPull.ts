@@ -47,7 +47,6 @@ const pullOf = Effect.fnUntraced(
   function*(
     context: AttemptContext,
     generation: Generation,
-    join: StreamFailover.Join | undefined,
     rest: Rest | undefined
   ) {
     const { content, deadlines, lease, stats } = context
@@ -57,7 +56,7 @@ const pullOf = Effect.fnUntraced(
     const events = Effect.map(pull, (events) => {
       // A buffered answer does not show when its first token was generated.
       if (generation.buffered !== true || events.at(-1)?.type !== "finish") content()
-      return count(stats, join === undefined ? events : join(events))
+      return count(stats, events)
     })
     const ended: EventsPull = Effect.catchCause(events, (cause) => endOf(context, cause))
     return { first: within(deadlines.first, ended), next: within(deadlines.next, ended) }
@@ -72,6 +71,21 @@ const inTurn = (first: EventsPull, next: EventsPull): EventsPull => {
     pull = next
     return current
   })
+}
+
+/** The events that follow what was sent; fails if the text does not. */
+const following = (
+  pull: EventsPull,
+  join: StreamFailover.Join | undefined,
+  { deployment }: AttemptContext
+): EventsPull => {
+  if (join === undefined) return pull
+  const followed: EventsPull = Effect.flatMap(pull, (events) => {
+    const [first, ...others] = join.follow(events)
+    if (join.hasDiverged) return Effect.fail(StreamFailover.diverged(deployment)) as EventsPull
+    return first === undefined ? followed : Effect.succeed([first, ...others])
+  })
+  return followed
 }
 
 /** Keeps the cause of an answer that breaks off. */
@@ -93,23 +107,29 @@ const isUnchanged = ({ assistantPrefix, caller, maxTokens }: Generation, start: 
   (!start.lowPriority || caller?.priority === "low")
 
 /** The generation of an attempt, and how its events follow what was sent; undefined: unchanged. */
-const forAttempt = (generation: Generation, start: Start, sent?: StreamFailover.SentAnswer) =>
+const forAttempt = (
+  generation: Generation,
+  { deployment, start }: AttemptContext,
+  sent?: StreamFailover.SentAnswer
+) =>
   sent === undefined && isUnchanged(generation, start)
     ? [generation, undefined] as const
-    : StreamFailover.next(generation, start, sent)
+    : StreamFailover.next(generation, start, deployment, sent)
 
 /** Waits for the first events of an attempt. */
 export const firstEvents =
   (generation: Generation, state: RequestState, sent?: StreamFailover.SentAnswer, rest?: Rest) =>
   (context: AttemptContext) => {
-    const { deadlines, start, stats } = context
-    const [attempt, join] = forAttempt(generation, start, sent)
-    return Effect.flatMap(pullOf(context, attempt, join, rest), ({ first, next }) =>
+    const { deadlines, stats } = context
+    const [attempt, join] = forAttempt(generation, context, sent)
+    return Effect.flatMap(pullOf(context, attempt, rest), ({ first, next }) => {
+      const pull = following(inTurn(first, next), join, context)
       // A stream that ends without an event has failed.
-      Effect.map(
-        Pull.catchDone(first, () => Effect.never),
-        (events) => inTurn(Effect.succeed(events), recordFailure(stats, state, within(deadlines.total, next)))
-      ))
+      return Effect.map(
+        Pull.catchDone(pull, () => Effect.never),
+        (events) => inTurn(Effect.succeed(events), recordFailure(stats, state, within(deadlines.total, pull)))
+      )
+    })
   }
 
 /** Reads an attempt's answer to its end. */
@@ -117,9 +137,9 @@ export const allEvents =
   (generation: Generation, makeAnswer: () => AnswerBuilder, rest?: Rest) => (context: AttemptContext) =>
     Effect.gen(function*() {
       const answer = makeAnswer()
-      const [attempt, join] = forAttempt(generation, context.start)
-      const { first, next } = yield* pullOf(context, attempt, join, rest)
-      const pull = inTurn(first, next)
+      const [attempt, join] = forAttempt(generation, context)
+      const { first, next } = yield* pullOf(context, attempt, rest)
+      const pull = following(inTurn(first, next), join, context)
       const drained = Effect.whileLoop({
         while: () => true,
         body: () => pull,
@@ -177,7 +197,7 @@ export const passOnRest = (
   rest: Rest
 ): Effect.Effect<void, InferenceError> =>
   Effect.scoped(Effect.flatMap(
-    pullOf(context, generation, undefined, rest),
+    pullOf(context, generation, rest),
     ({ first, next }) => {
       const { deadlines, deployment, stats } = context
       const pull = recordFailure(stats, routed.state, within(deadlines.total, inTurn(first, next)))

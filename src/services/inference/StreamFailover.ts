@@ -4,24 +4,30 @@
  * **Details**
  *
  * Only plain text is continued: no tool call, thought, audio or other content has been sent, the request asks for no format
- * and no log-probabilities, and tokens are left. `AttemptMachine` decides which deployment may continue. The stream has a
- * `handoff` event exactly between the two texts, and the usage at the end counts the tokens of both.
+ * and no log-probabilities, and tokens are left. `AttemptMachine` decides which deployment may continue; its text is held back
+ * until `Continuation` is certain where it follows, else the attempt fails. The stream has a `handoff` event exactly between
+ * the two texts, and the usage at the end counts the tokens of both.
  */
 import type { Cause } from "effect"
 import { Effect, Pull } from "effect"
+import type { Deployment } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
+import { make as makeError, UpstreamFailed } from "../../domain/InferenceError.ts"
+import { providerKindOf } from "../../domain/ProviderKind.ts"
 import { choicesOf } from "../../domain/Source.ts"
+import { languageModel } from "../engines/LanguageModelKind.ts"
 import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
 import type { Start } from "../resilience/AttemptPlan.ts"
+import type { Reading } from "./Continuation.ts"
+import { Continuation, prefixOf } from "./Continuation.ts"
 import type { RequestState } from "./RequestTelemetry.ts"
 import * as RequestTelemetry from "./RequestTelemetry.ts"
 
 type Events = readonly [Event, ...Array<Event>]
-/** How the events of an attempt follow what was sent. */
-export type Join = (events: Events) => Events
 export type EventsPull = Pull.Pull<Events, InferenceError>
 
 /** What the caller has received. */
@@ -34,6 +40,8 @@ export interface SentAnswer {
   hasNative: boolean
   /** Tokens before the last handoff. */
   handedOver: number
+  /** How the text of the latest attempt follows. */
+  join: Join | undefined
 }
 
 export const nothingSent = (): SentAnswer => ({
@@ -41,7 +49,8 @@ export const nothingSent = (): SentAnswer => ({
   tokens: 0,
   isPlain: true,
   hasNative: false,
-  handedOver: 0
+  handedOver: 0,
+  join: undefined
 })
 
 /** The assistant's text so far: the caller's prefix and what was sent. */
@@ -55,43 +64,122 @@ const generationAfter = (
   { assistantPrefix: _, ...generation }: Generation,
   { lowPriority, maxTokens }: Start,
   sent: SentAnswer,
-  soFar: string
+  soFar: string,
+  reading: Reading
 ): Generation => {
-  const prefix = soFar.trimEnd()
+  const prefix = prefixOf(soFar)
+  // A model that may start over needs the tokens of the whole answer.
+  const spent = reading === "instructed" ? 0 : sent.tokens
   return {
     ...generation,
     // The plan may ask for fewer tokens than were sent already.
-    ...(maxTokens === undefined ? {} : { maxTokens: Math.max(1, maxTokens - sent.tokens) }),
+    ...(maxTokens === undefined ? {} : { maxTokens: Math.max(1, maxTokens - spent) }),
     ...(lowPriority ? { caller: { ...generation.caller, priority: "low" as const } } : {}),
     ...(prefix === "" ? {} : { assistantPrefix: prefix }),
     ...(sent.text !== "" || sent.hasNative ? { resumed: true } : {})
   }
 }
 
-/** Removes from the beginning of an answer the white space that was sent already. */
-const withoutRepeated = (space: string): Join => {
-  let left = space
-  const join = (event: Event): Event => {
-    if (event.type !== "text" || left === "") return event
-    const { text } = event
-    let shared = 0
-    while (shared < left.length && text[shared] === left[shared]) shared++
-    left = shared === text.length ? left.slice(shared) : ""
-    return shared === 0 ? event : { ...event, text: text.slice(shared) }
+type TextEvent = Extract<Event, { readonly type: "text" }>
+
+/** How the events of an attempt follow what was sent. */
+export class Join {
+  readonly #continuation: Continuation
+  /** Whether thoughts are left out: the answer has none before. */
+  readonly #isResumed: boolean
+  /** Of the text that is held back. */
+  #heldTokens = 0
+  #heldLength = 0
+  /** Tokens of text that was sent before. */
+  repeatedTokens = 0
+
+  constructor(soFar: string, reading: Reading, isResumed: boolean) {
+    this.#continuation = new Continuation(soFar, reading)
+    this.#isResumed = isResumed
   }
-  return ([first, ...others]) => [join(first), ...others.map(join)]
+
+  /** The text does not follow. */
+  get hasDiverged(): boolean {
+    return this.#continuation.hasDiverged
+  }
+
+  /** The text is the whole answer. */
+  get startsOver(): boolean {
+    return this.#continuation.startsOver
+  }
+
+  /** The events to be passed on now. */
+  follow(events: ReadonlyArray<Event>): ReadonlyArray<Event> {
+    return events.flatMap((event) => {
+      switch (event.type) {
+        case "text":
+          return this.#follow(event)
+        case "thoughts":
+          return this.#isResumed ? [] : event
+        default:
+          return [...this.#end(), event]
+      }
+    })
+  }
+
+  #follow(event: TextEvent): ReadonlyArray<Event> {
+    const wasDeciding = this.#continuation.isDeciding
+    const text = this.#continuation.push(event.text)
+    if (!wasDeciding) return [text === event.text ? event : { ...event, text }]
+    this.#heldTokens += event.tokens
+    this.#heldLength += event.text.length
+    return this.#continuation.isDeciding ? [] : [this.#release(text)]
+  }
+
+  /** Before other content, or the end. */
+  #end(): ReadonlyArray<Event> {
+    const text = this.#continuation.end()
+    return text === "" ? [] : [this.#release(text)]
+  }
+
+  #release(text: string): Event {
+    const share = this.#heldLength === 0 ? 1 : text.length / this.#heldLength
+    const tokens = Math.ceil(this.#heldTokens * share)
+    this.repeatedTokens += this.#heldTokens - tokens
+    this.#heldTokens = 0
+    this.#heldLength = 0
+    return { type: "text", text, tokens }
+  }
+}
+
+/** How a deployment reads the text so far. */
+const readingOf = ({ options }: Deployment, { source }: Generation): Reading => {
+  if (!isRemote(options)) return options.engine === languageModel.name ? "instructed" : "exact"
+  const { prefixModels } = providerKindOf(options.provider)
+  // A model that thinks does not read an assistant's last message.
+  const thinks = (source?.body["thinking"] ?? null) !== null
+  return prefixModels?.test(options.model) === true && !thinks ? "prefix" : "instructed"
 }
 
 /** The generation of the next attempt, and how its events follow what was sent; undefined: unchanged. */
 export const next = (
   generation: Generation,
   start: Start,
+  deployment: Deployment,
   sent = nothingSent()
 ): readonly [Generation, Join | undefined] => {
   const soFar = textSoFar(generation, sent)
-  const space = soFar.slice(soFar.trimEnd().length)
-  return [generationAfter(generation, start, sent, soFar), space === "" ? undefined : withoutRepeated(space)]
+  const isResumed = sent.text !== ""
+  const reading = isResumed ? readingOf(deployment, generation) : "exact"
+  const after = generationAfter(generation, start, sent, soFar, reading)
+  sent.join = soFar === "" ? undefined : new Join(soFar, reading, isResumed)
+  return [after, sent.join]
 }
+
+/** The failure of an attempt whose text does not follow what was sent. */
+export const diverged = ({ id }: Deployment): InferenceError =>
+  makeError(
+    new UpstreamFailed({
+      deployment: id,
+      kind: "diverged",
+      detail: "its text does not follow the interrupted answer."
+    })
+  )
 
 const isForced = ({ toolChoice }: Generation): boolean => toolChoice === "required" || typeof toolChoice === "object"
 
@@ -103,7 +191,17 @@ export const isPossible = (generation: Generation): boolean =>
 const hasTokensLeft = ({ maxTokens = Number.POSITIVE_INFINITY }: Generation, { tokens }: SentAnswer): boolean =>
   tokens < maxTokens
 
-/** Records an event that the caller gets; the usage of `finish` counts the tokens of all deployments. */
+type FinishEvent = Extract<Event, { readonly type: "finish" }>
+
+/** The end of an answer; its usage counts the tokens of the whole text. */
+const withAllTokens = ({ handedOver, join }: SentAnswer, event: FinishEvent): FinishEvent => {
+  const { usage } = event
+  if (handedOver === 0 || join === undefined || join.startsOver) return event
+  const own = Math.max(0, usage.completionTokens - join.repeatedTokens)
+  return { ...event, usage: { ...usage, completionTokens: handedOver + own } }
+}
+
+/** Records an event that the caller gets. */
 const record = (sent: SentAnswer, event: Event): Event => {
   switch (event.type) {
     case "text":
@@ -118,12 +216,8 @@ const record = (sent: SentAnswer, event: Event): Event => {
       sent.isPlain &&= !event.native.hasMore
       sent.hasNative = true
       return event
-    case "finish": {
-      const { usage } = event
-      return sent.handedOver === 0
-        ? event
-        : { ...event, usage: { ...usage, completionTokens: sent.handedOver + usage.completionTokens } }
-    }
+    case "finish":
+      return withAllTokens(sent, event)
     case "handoff":
       return event
   }
