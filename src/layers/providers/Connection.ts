@@ -52,7 +52,10 @@ export const headersOf = (head: Head): Readonly<Record<string, string | undefine
   return texts
 }
 
-/** Receives a response as it arrives: `head`, any number of `data`, then `end` or `error`; `error` may come at any time. */
+/**
+ * Receives a response as it arrives: `head`, any number of `data`, then `end` or `error`; `error` may come at any time. The
+ * dispatcher calls `head` and `data` while it parses: what they throw would break the connection.
+ */
 export interface Receiver {
   readonly head: (head: Head) => void
   readonly data: (piece: Uint8Array) => void
@@ -99,8 +102,6 @@ class Exchange implements Connection, Handler {
   /** Undefined: the response is buffered. */
   #receiver: Receiver | undefined
   readonly #meter: Pick<Meter, "isSent"> | undefined
-  /** `send` has returned. */
-  #isSent = false
   #controller: Controller | undefined
   #head: Head | undefined
   /** The bytes that are received and not read. */
@@ -125,7 +126,6 @@ class Exchange implements Connection, Handler {
     } catch (error) {
       this.#finish(error as Error)
     }
-    this.#isSent = true
   }
 
   onRequestStart(controller: Controller): void {
@@ -219,12 +219,17 @@ class Exchange implements Connection, Handler {
   /** @param error undefined: the response is complete */
   #finish(error: Error | undefined): void {
     if (this.#end !== undefined) return
-    // A dispatcher that is closed fails within `send`.
-    if (!this.#isSent) return queueMicrotask(() => this.#finish(error))
     this.#end = error === undefined ? Cause.done() : Effect.fail(error)
     if (this.#receiver === undefined) this.#wake()
-    else if (error === undefined) this.#receiver.end()
-    else this.#receiver.error(error)
+    else queueMicrotask(() => this.#passEnd(error))
+  }
+
+  /** Deferred: the dispatcher is not parsing, and `open` has returned. */
+  #passEnd(error: Error | undefined): void {
+    const receiver = this.#receiver
+    if (receiver === undefined) this.#wake()
+    else if (error === undefined) receiver.end()
+    else receiver.error(error)
   }
 
   #take(): Uint8Array | undefined {

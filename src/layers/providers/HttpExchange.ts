@@ -151,10 +151,19 @@ class Started implements StartedExchange, Connection.Receiver {
   #detach(head: Connection.Head): void {
     const sent = { connection: this.#connection, held: this.#held }
     this.#connection.detach()
-    this.#receiver.rest(Effect.andThen(
-      endWithScope(this.#begun),
-      tryKeys(this.#parts, this.#begun, this.#held, receive(this.#parts, this.#begun, sent, head))
-    ))
+    this.#later(() =>
+      this.#receiver.rest(Effect.andThen(
+        endWithScope(this.#begun),
+        tryKeys(this.#parts, this.#begun, this.#held, receive(this.#parts, this.#begun, sent, head))
+      ))
+    )
+  }
+
+  /** When the dispatcher is not parsing, unless the exchange is closed before. */
+  #later(run: () => void): void {
+    queueMicrotask(() => {
+      if (!this.#isReleased) run()
+    })
   }
 
   data(piece: Uint8Array): void {
@@ -163,7 +172,7 @@ class Started implements StartedExchange, Connection.Receiver {
     if (this.#bytes > most) {
       this.#connection.detach()
       this.#connection.close()
-      return this.#fail(tooLarge(target, most).reason)
+      return this.#later(() => this.#fail(tooLarge(target, most).reason))
     }
     const isFirst = this.#pieces.push(piece) === 1
     if (this.#flush === undefined) return this.#noteData()

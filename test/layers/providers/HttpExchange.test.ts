@@ -15,6 +15,7 @@ const options: RemoteDeployment = {
   provider: "openai",
   model: "m",
   key: Redacted.make("sk-key"),
+  maxResponseBytes: 1_000,
   timeouts: { stall }
 }
 
@@ -26,8 +27,8 @@ const controller = {
   resume: () => {}
 } as unknown as Undici.Dispatcher.DispatchController
 
-/** A streamed exchange after its first content, and what its receiver got. */
-const streaming = Effect.gen(function*() {
+/** A streamed exchange whose dispatcher is the test, and what its receiver got. */
+const opened = Effect.gen(function*() {
   let handler!: Handler
   const dispatcher = {
     dispatch: (_: unknown, given: Handler) => {
@@ -50,11 +51,47 @@ const streaming = Effect.gen(function*() {
     rest: () => got.push("rest")
   })!
   handler.onRequestStart!(controller, {})
-  handler.onResponseStart!(controller, 200, { "content-type": "text/event-stream" })
-  started.content()
-  got.length = 0
+  const head = (status: number) => handler.onResponseStart!(controller, status, { "content-type": "text/event-stream" })
   const data = (text: string) => handler.onResponseData!(controller, Buffer.from(text))
-  return { data, got, started }
+  return { data, got, handler, head, started }
+})
+
+/** The same after its first content. */
+const streaming = Effect.map(opened, (exchange) => {
+  exchange.head(200)
+  exchange.started.content()
+  return exchange
+})
+
+const endings = {
+  "the end of the answer": ["end", ({ handler }) => handler.onResponseEnd!(controller, {})],
+  "a broken connection": ["UpstreamFailed", ({ handler }) => handler.onResponseError!(controller, new Error("cut"))],
+  "a refusal": ["rest", ({ head }) => head(500)],
+  "a body that is too large": ["UpstreamFailed", ({ data }) => data("x".repeat(1_001))]
+} as const satisfies Record<string, readonly [got: string, arrive: (at: Effect.Success<typeof opened>) => void]>
+
+describe("a receiver", () => {
+  for (const [name, [expected, arrive]] of Object.entries(endings)) {
+    it.effect(`gets ${name} when the dispatcher is not parsing`, () =>
+      Effect.gen(function*() {
+        const exchange = yield* opened
+        if (expected !== "rest") exchange.head(200)
+        arrive(exchange)
+        assert.deepStrictEqual(exchange.got, [])
+        yield* Effect.yieldNow
+        assert.strictEqual(exchange.got.at(-1), expected)
+      }))
+
+    it.effect(`gets nothing of ${name} once it is closed`, () =>
+      Effect.gen(function*() {
+        const exchange = yield* opened
+        if (expected !== "rest") exchange.head(200)
+        arrive(exchange)
+        exchange.started.close()
+        yield* Effect.yieldNow
+        assert.deepStrictEqual(exchange.got, [])
+      }))
+  }
 })
 
 const pieces: Readonly<Record<string, ReadonlyArray<string>>> = {
