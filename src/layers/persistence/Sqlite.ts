@@ -24,6 +24,7 @@ import { dirname } from "node:path"
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite"
 import type { BulkValue } from "../../services/persistence/BulkInsert.ts"
 import * as BulkInsert from "../../services/persistence/BulkInsert.ts"
+import * as OtherCommits from "../../services/persistence/OtherCommits.ts"
 import { sqliteError } from "../../services/persistence/StorageError.ts"
 
 /** Prepared statements that are kept. */
@@ -85,6 +86,15 @@ class SqliteConnection implements Connection {
     if (this.#statements.size >= cachedStatements) this.#statements.delete(this.#statements.keys().next().value!)
     this.#statements.set(sql, statement)
     return statement
+  }
+
+  /** Undefined while a process locks the file. */
+  otherCommits(): number | undefined {
+    try {
+      return this.#prepare("PRAGMA data_version").get()?.["data_version"] as number | undefined
+    } catch {
+      return undefined
+    }
   }
 
   /** Runs a statement. Outside of a transaction it waits for the locks of other processes. */
@@ -217,7 +227,8 @@ const make = Effect.fnUntraced(function*(file: string) {
     releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
     spanAttributes: [["db.system.name", "sqlite"]]
   })
-  return BulkInsert.provide(client, (sql, rows) => acquirers.borrower(() => connection.insertAll(sql, rows)))
+  const inserting = BulkInsert.provide(client, (sql, rows) => acquirers.borrower(() => connection.insertAll(sql, rows)))
+  return OtherCommits.provide(inserting, () => connection.otherCommits())
 })
 
 /**

@@ -12,6 +12,7 @@ import { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Fragment } from "effect/sql/Statement"
 import * as Migrations from "../persistence/Migrations.ts"
+import { LastRead } from "../persistence/OtherCommits.ts"
 import type { StorageError } from "../persistence/StorageError.ts"
 import { Grant } from "./VirtualKey.ts"
 import type { StoredKey } from "./VirtualKey.ts"
@@ -120,22 +121,26 @@ const rowOf = ({ hash, key }: StoredKey) => {
 const make = Effect.gen(function*() {
   yield* Migrations.apply(migrations)
   const sql = yield* SqlClient
-  const version = Effect.map(
-    sql<{ readonly version: number | string }>`SELECT version FROM troupe_keys_version WHERE id = 1`,
-    ([row]) => Number(row?.version ?? 0)
+  const version = new LastRead(
+    sql,
+    Effect.map(
+      sql<{ readonly version: number | string }>`SELECT version FROM troupe_keys_version WHERE id = 1`,
+      ([row]) => Number(row?.version ?? 0)
+    )
   )
   /** A statement that returns the ids that it changes, in a transaction with the next version. */
   const change = (statement: Fragment & Effect.Effect<ReadonlyArray<object>, SqlError>) =>
     sql.withTransaction(Effect.gen(function*() {
+      version.forget()
       // First, so that changes of several processes wait for each other here.
       yield* sql`UPDATE troupe_keys_version SET version = version + 1 WHERE id = 1`
       return (yield* statement).length > 0
     }))
   return VirtualKeyStore.of({
-    version,
+    version: version.current,
     load: Effect.gen(function*() {
       // Before the keys: a change between the two is read again.
-      const at = yield* version
+      const at = yield* version.latest
       const rows = yield* sql<Row>`SELECT * FROM troupe_keys`
       return { version: at, keys: rows.map(storedOf) }
     }),

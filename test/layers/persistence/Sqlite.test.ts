@@ -1,12 +1,13 @@
 /** SQLite files that cannot be used, and how files are opened. */
 import { assert } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer } from "effect"
+import { Context, Deferred, Effect, Fiber, Layer } from "effect"
 import { SqlClient } from "effect/sql/SqlClient"
 import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, it } from "vitest"
 import * as Storage from "../../../src/layers/persistence/Storage.ts"
+import { LastRead } from "../../../src/services/persistence/OtherCommits.ts"
 import * as WriteBehind from "../../../src/services/persistence/WriteBehind.ts"
 
 const root = mkdtempSync(join(tmpdir(), "troupe-sqlite-"))
@@ -84,6 +85,36 @@ describe("an SQLite file", () => {
       assert.lengthOf(yield* other`SELECT id FROM troupe_test`, 1)
     })
     await Effect.runPromise(Effect.scoped(waits))
+  })
+
+  it("is read again only after a commit of another connection", async () => {
+    const folder = newFolder("commits")
+    const open = Effect.flatMap(
+      Layer.build(Layer.fresh(layerIn(folder))),
+      (context) => Effect.succeed(Context.get(context, SqlClient))
+    )
+    const reads = Effect.gen(function*() {
+      const sql = yield* open
+      const other = yield* open
+      yield* sql`CREATE TABLE troupe_test (id INTEGER)`
+      let times = 0
+      const last = new LastRead(
+        sql,
+        Effect.map(sql`SELECT id FROM troupe_test`, (rows) => {
+          times++
+          return rows.length
+        })
+      )
+      const current = Effect.map(last.current, (rows) => [rows, times])
+      assert.deepStrictEqual([yield* current, yield* current], [[0, 1], [0, 1]])
+      yield* other`INSERT INTO troupe_test VALUES (1)`
+      assert.deepStrictEqual([yield* current, yield* current], [[1, 2], [1, 2]])
+      yield* sql`INSERT INTO troupe_test VALUES (2)`
+      assert.deepStrictEqual(yield* current, [1, 2])
+      last.forget()
+      assert.deepStrictEqual(yield* current, [2, 3])
+    })
+    await Effect.runPromise(Effect.scoped(reads))
   })
 
   it("that is full delays rows, and takes them when it can grow", async () => {
