@@ -16,6 +16,7 @@ import type { EngineFailure, Job, JobCommand, JobEvent } from "./Job.ts"
 /** What a loaded engine can do. */
 export const engineCapabilities = [
   "generate",
+  "complete",
   "tools",
   "format",
   "logprobs",
@@ -30,6 +31,7 @@ export type EngineCapability = typeof engineCapabilities[number]
 /** For messages, as "`tiny` does not support tool calls". */
 export const capabilityNames: Readonly<Record<EngineCapability, string>> = {
   generate: "text generation",
+  complete: "text completion without a chat template",
   tools: "tool calls",
   format: "structured output",
   logprobs: "log probabilities",

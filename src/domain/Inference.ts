@@ -91,6 +91,9 @@ export const Format = Schema.Union([
 export const Priority = Schema.Literals(["low", "normal", "high"])
 export type Priority = typeof Priority.Type
 
+/** The largest id of a token. */
+export const maxTokenId = 2 ** 31 - 1
+
 /** The largest seed: seeds are 32-bit unsigned integers. */
 export const maxSeed = 2 ** 32 - 1
 
@@ -120,11 +123,22 @@ export const LogitBias = Schema.Record(Schema.String, Schema.Finite.check(within
   )
 )
 
+/**
+ * Marks a request as a text completion: the text of the first message is the prompt as it is, without a chat template, and
+ * that of a second one follows the gap that the answer fills.
+ */
+export const Completion = Schema.Struct({
+  /** The prompt as ids of the model's tokens; the first message is empty then. Default its text. */
+  tokens: Schema.optional(Schema.Array(wholeNumber(0, maxTokenId)).check(atLeastOne))
+})
+
 /** A chat request. */
 export const Request = Schema.Struct({
   /** A model's name, as `Registry` lists them. */
   model: Schema.NonEmptyString,
   messages: Messages,
+  /** Default a chat. Not with tools, a format or an assistant prefix. */
+  completion: Schema.optional(Completion),
   /** The assistant's text so far, which the answer continues without repeating it; default none. Not with `format`. */
   assistantPrefix: Schema.optional(Schema.NonEmptyString),
   /** 0 is greedy; default 1. */
@@ -171,7 +185,13 @@ export const Request = Schema.Struct({
     assistantPrefix !== undefined && format !== undefined
       ? [{ path: ["assistantPrefix"], issue: "Expected none with a format: JSON cannot be begun by another" }]
       : []
-  )
+  ),
+  Schema.makeFilter(({ assistantPrefix, completion, format, messages, tools }) => {
+    if (completion === undefined) return []
+    if (messages.length > 2) return [{ path: ["messages"], issue: "Expected a prompt and a suffix at most" }]
+    const other = Object.entries({ assistantPrefix, format, tools }).find(([, value]) => value !== undefined)
+    return other === undefined ? [] : [{ path: [other[0]], issue: "Expected none in a text completion" }]
+  })
 )
 export type Request = typeof Request.Type
 

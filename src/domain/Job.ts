@@ -73,6 +73,8 @@ export interface SamplingOptions {
 export interface GenerateJob {
   readonly kind: "generate"
   readonly messages: ReadonlyArray<ChatMessage>
+  /** The first message is the prompt as it is, a second one the text after the gap; left out, a conversation. */
+  readonly completion?: { readonly tokens?: ReadonlyArray<number> | undefined } | undefined
   readonly sampling: SamplingOptions
   /** The most tokens to generate; left out, the context window is the limit. */
   readonly maxTokens?: number | undefined

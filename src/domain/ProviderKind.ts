@@ -35,7 +35,7 @@ export interface ProviderKind {
   readonly isTroupe?: boolean
 }
 
-const openAiCapabilities = ["generate", "tools", "format", "logprobs", "embed", "images"] as const
+const openAiCapabilities = ["generate", "complete", "tools", "format", "logprobs", "embed", "images"] as const
 
 /** Later models reject an assistant's last message. */
 const anthropicPrefixModels = /^claude-(?:2|3|instant|(?:opus|sonnet|haiku)-4(?:-[015])?(?:-20\d{6})?$)/
@@ -90,7 +90,18 @@ export const kinds = {
     name: "troupe",
     exampleUrl: "http://127.0.0.1:3000/v1",
     key: bearer,
-    capabilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize", "images"],
+    capabilities: [
+      "generate",
+      "complete",
+      "tools",
+      "format",
+      "logprobs",
+      "embed",
+      "rerank",
+      "classify",
+      "tokenize",
+      "images"
+    ],
     callerDialect: "openai",
     prefixModels: allModels,
     isTroupe: true

@@ -79,7 +79,10 @@ export const promptTokensOf = ({ promptLength, promptTokens }: RoutingRequest): 
   promptTokens ?? (promptLength === undefined ? 0 : estimateTokens(promptLength))
 
 /** The fields of a request that may require a capability. */
-type CapabilityFields = Pick<Request, "format" | "logprobs" | "messages" | "source" | "toolChoice" | "tools">
+type CapabilityFields = Pick<
+  Request,
+  "completion" | "format" | "logprobs" | "messages" | "source" | "toolChoice" | "tools"
+>
 
 const none: ReadonlyArray<RequiredCapability> = []
 
@@ -110,13 +113,14 @@ const extrasOf = (request: CapabilityFields): ReadonlyArray<RequiredCapability> 
 /** The capabilities that a chat request requires. */
 export const requiredByChat = (request: CapabilityFields): ReadonlyArray<RequiredCapability> => {
   const extras = extrasOf(request)
+  if (request.completion !== undefined) return ["complete", ...extras]
   return extras.length === 0 ? onlyText : ["generate", ...extras]
 }
 
 /** The paths of the fields that require the capability. */
 export const pathsOf = ({ messages }: Pick<Request, "messages">, capability: string): ReadonlyArray<string> => {
   if (capability === "images") return [firstImage(messages) ?? "messages"]
-  return [capability === "generate" || capability === "count" ? "model" : capability]
+  return [capability === "generate" || capability === "complete" || capability === "count" ? "model" : capability]
 }
 
 /** The capabilities that counting the tokens of a conversation requires. */

@@ -36,7 +36,7 @@ import type { Dialect, Provider } from "./ProviderKind.ts"
 import { dialects, kinds } from "./ProviderKind.ts"
 
 /** Endpoints of the OpenAI dialect that have fields of their own. */
-export const tasks = ["embeddings", "rerank", "classify", "tokenize"] as const
+export const tasks = ["completions", "embeddings", "rerank", "classify", "tokenize"] as const
 export type Task = typeof tasks[number]
 
 type Fields = Readonly<Record<string, unknown>>
@@ -56,7 +56,7 @@ export type UnknownField = typeof UnknownField.Type
 /** The caller's request. */
 export const Source = Schema.Struct({
   dialect: Schema.Literals(dialects),
-  /** The endpoint; left out, one that generates. */
+  /** The endpoint; left out, one that chats. */
   task: Schema.optional(Schema.Literals(tasks)),
   /** Parsed JSON, an object. A number that a double does not hold may be an `ExactNumber`. */
   body: Schema.declare(isObject, { expected: "an object" }),
@@ -78,7 +78,7 @@ export type Source = typeof Source.Type
 /** Whether the body is a whole request: a program may give only some fields. */
 export const isComplete = ({ body, dialect }: Source): boolean =>
   Array.isArray(body["messages"]) || body["input"] !== undefined ||
-  (dialect === "ollama" && body["prompt"] !== undefined)
+  (dialect !== "anthropic" && body["prompt"] !== undefined)
 
 /** The unknown fields that no deployment may ignore. */
 export const requiredFields = (source: Source | undefined): ReadonlyArray<UnknownField> =>

@@ -13,7 +13,7 @@ import type { EngineDescription, EngineWorker } from "../domain/EngineProtocol.t
 import type { ChosenLogprob, EngineFailure, GenerateJob, JobResult, TaskJob, TokenLogprob } from "../domain/Job.ts"
 import { refuse } from "../domain/Job.ts"
 import type { Check, FakeSpec, FakeToken } from "./fake/FakeTasks.ts"
-import { answerTask, bytesPerToken, promptOf, tokenize } from "./fake/FakeTasks.ts"
+import { answerTask, bytesPerToken, promptOf, textOfTokens, tokenize } from "./fake/FakeTasks.ts"
 import type { Generation, JobTask } from "./job/JobRunner.ts"
 import { runJob, runTask } from "./job/JobRunner.ts"
 import { serveJobs } from "./job/JobServer.ts"
@@ -34,8 +34,15 @@ const shuffle = (text: string, seed: number): string => {
 const mustCall = ({ toolChoice, tools = [] }: GenerateJob): string | undefined =>
   toolChoice === "required" ? tools[0]?.name : typeof toolChoice === "object" ? toolChoice.name : undefined
 
+/** What the fake engine echoes: the last message, or the prompt of a completion with a mark for its gap. */
+const promptTextOf = ({ completion, messages }: GenerateJob): string => {
+  if (completion?.tokens !== undefined) return textOfTokens(completion.tokens)
+  const texts = messages.map(({ content }) => content)
+  return completion === undefined ? texts.at(-1) ?? "" : texts.join("[gap]")
+}
+
 const replyTo = (job: GenerateJob): string => {
-  const fallback = `fake: ${job.messages.at(-1)?.content ?? ""}`
+  const fallback = `fake: ${promptTextOf(job)}`
   const name = mustCall(job)
   if (spec.reply === undefined && name !== undefined) {
     return `<tool_call>${JSON.stringify({ name, arguments: { fake: fallback } })}</tool_call>`
@@ -111,7 +118,8 @@ const prepare = async (job: GenerateJob): Promise<Generation<FakeToken>> => {
   if (job.format?.type === "json_schema") {
     refuse({ kind: "not_supported", path: "format.type", message: "the fake engine supports json_object only" })
   }
-  const promptTokens = tokenize(promptOf(job.messages) + (job.assistantPrefix ?? "")).length
+  const promptTokens = job.completion?.tokens?.length ??
+    tokenize(promptOf(job.messages) + (job.assistantPrefix ?? "")).length
   const room = spec.contextSize - promptTokens
   if (room <= 0) refuse(overflow(promptTokens))
   if (spec.promptDelayMs > 0) await sleep(spec.promptDelayMs)
@@ -136,7 +144,7 @@ const load = async (): Promise<EngineDescription> => {
     engine: "fake",
     contextWindow: spec.contextSize,
     slots: spec.slots,
-    capabilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
+    capabilities: ["generate", "complete", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
     details: { weights: "none" }
   }
 }

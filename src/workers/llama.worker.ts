@@ -142,8 +142,10 @@ const prepare = async (
   const { checks, description: { capabilities, contextWindow }, prompts } = loaded
   if (!capabilities.includes("generate")) notCapable("generate")
   const prefixTokens = prompts.prefixTokens(checks.fit, job.assistantPrefix ?? "")
-  const conversation = prompts.tokensOf(checks.fit, job.messages, job.toolChoice === "none" ? [] : job.tools)
-  const prompt = [...conversation, ...prefixTokens]
+  const begin = job.completion === undefined
+    ? prompts.tokensOf(checks.fit, job.messages, job.toolChoice === "none" ? [] : job.tools)
+    : prompts.completionOf(checks.fit, job)
+  const prompt = [...begin, ...prefixTokens]
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
   const grammar = await loaded.grammarOf(job)
@@ -154,7 +156,8 @@ const prepare = async (
     promptTokens: prompt.length,
     cachedTokens,
     room,
-    prefixTokens,
+    // The text of a completion goes on from the prompt.
+    prefixTokens: job.completion === undefined ? prefixTokens : prompt,
     tokens: evaluate(loaded, slot, prompt.slice(cachedTokens), job, state, signals),
     logprobOf: () => logprobOf(loaded, job, state),
     decode: decoderOf(loaded, job)

@@ -377,8 +377,36 @@ const prefixTests = ({ capabilities, continuesExactly, question: [prompt, answer
 }
 
 /** The tests of the capabilities of an engine, and of those it lacks. */
+const completionTests = ({ capabilities, long }: Subject, test: Test) => {
+  const complete = (text: string, more: Partial<Generation> = {}) =>
+    ask(text, { completion: {}, maxTokens: 8, ...more })
+
+  test("continues a prompt without a chat template, given as a text or as its tokens", (engine) =>
+    Effect.gen(function*() {
+      const byText = yield* collect(engine.generate(complete(long)))
+      assert.isAtMost(byText.finish.usage.completionTokens, 8)
+      const chat = yield* collect(engine.generate(ask(long, { maxTokens: 1 })))
+      assert.isAtMost(byText.finish.usage.promptTokens, chat.finish.usage.promptTokens)
+      if (!capabilities.includes("tokenize")) return
+      const tokens = yield* engine.tokenize(long)
+      const byTokens = yield* collect(engine.generate(complete("", { completion: { tokens } })))
+      assert.strictEqual(byTokens.finish.usage.promptTokens, tokens.length)
+      if (byText.finish.usage.promptTokens === tokens.length) assert.strictEqual(byTokens.text, byText.text)
+    }))
+
+  test("fills the gap before a suffix, or refuses it by its name", (engine) =>
+    Effect.gen(function*() {
+      const messages = ["def f(", "return 1"].map((content) => ({ role: "user" as const, content }))
+      const exit = yield* Effect.exit(collect(engine.generate(complete("", { messages }))))
+      if (Exit.isSuccess(exit)) return
+      const error = yield* Effect.flip(exit)
+      assert.deepInclude(error.reason, { _tag: "NotSupported", path: "suffix" })
+    }))
+}
+
 const abilityTests = (subject: Subject, test: Test) => {
   const has = (capability: EngineCapability) => subject.capabilities.includes(capability)
+  if (has("complete")) completionTests(subject, test)
   if (has("tools")) toolTests(subject, test)
   if (has("format")) formatTests(subject, test)
   if (has("logprobs")) logprobTests(subject, test)

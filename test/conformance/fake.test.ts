@@ -9,7 +9,7 @@ for (const where of ["thread", "process"] as const) {
     long: "one two three four five six seven eight nine ten eleven twelve",
     nearlyFull: "word ".repeat(110),
     tooLong: "word ".repeat(200),
-    capabilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
+    capabilities: ["generate", "complete", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
     cachesPrompts: false,
     formats: [{ type: "json_object" }],
     continuesExactly: true,

@@ -11,7 +11,7 @@ engineConformance({
     device: "cpu",
     slots: 4
   },
-  capabilities: ["generate", "tools", "format", "logprobs", "tokenize"],
+  capabilities: ["generate", "complete", "tools", "format", "logprobs", "tokenize"],
   cachesPrompts: true,
   continuesExactly: true,
   where: "thread",

@@ -1,6 +1,6 @@
 /**
- * Ollama as a provider: `/api/chat` in lines of JSON, and `/api/embed`; for callers of its own dialect also `/api/generate`
- * and `/api/embeddings`. Pure.
+ * Ollama as a provider: `/api/chat` in lines of JSON, `/api/generate` for text completions, and `/api/embed`; for callers of
+ * its own dialect also `/api/embeddings`. Pure.
  *
  * **Gotchas**
  *
@@ -115,6 +115,26 @@ const unsupported = (
   return Object.keys(sampling.logitBias ?? {}).length > 0
     ? notSupported(target, "logitBias", "its API has no `logit_bias`. Remove it.")
     : undefined
+}
+
+/** A text completion: without a template, or with Ollama's own for a gap. */
+const completionOf: Dialect["generate"]["request"] = (generation, target, stream) => {
+  const { completion, logprobs, messages: [prompt, suffix] } = generation
+  if (completion?.tokens !== undefined) {
+    return Result.fail(notSupported(target, "completion.tokens", "its API has no tokens as a prompt. Send the text."))
+  }
+  const reason = unsupported(generation, target)
+  return reason !== undefined ? Result.fail(reason) : Result.succeed({
+    path: "/api/generate",
+    body: {
+      model: target.options.model,
+      prompt: textOf(prompt!.content),
+      ...(suffix === undefined ? { raw: true } : { suffix: textOf(suffix.content) }),
+      stream,
+      ...optionsOf(generation, target),
+      ...(logprobs === undefined ? {} : { logprobs: true, top_logprobs: logprobs })
+    }
+  })
 }
 
 const requestOf: Dialect["generate"]["request"] = (generation, target, stream) => {
@@ -269,6 +289,7 @@ export const ollama: Dialect = {
   images: "bytes",
   framing: "ndjson",
   generate: { request: requestOf, passThrough: PassThrough.makeRequest(requestOf), events, buffered, usageIn },
+  complete: { request: completionOf, passThrough: PassThrough.makeRequest(completionOf), events, buffered, usageIn },
   embed,
   embedNative,
   failure,

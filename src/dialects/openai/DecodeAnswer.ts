@@ -84,7 +84,7 @@ const inBand = (body: unknown, target: Target): Reason => {
   return inBandReason(body, target, detailsIn(body), status)
 }
 
-const usageOf = (usage: unknown): ReportedUsage | undefined =>
+export const reportedUsage = (usage: unknown): ReportedUsage | undefined =>
   fieldsOf(usage) === undefined ? undefined : {
     promptTokens: countAt(usage, "prompt_tokens"),
     completionTokens: countAt(usage, "completion_tokens"),
@@ -136,10 +136,10 @@ const contentFilters = new Set([
 ])
 
 /** Finish reasons of an answer that the host broke off: OpenRouter and Mistral, DeepSeek, vLLM. */
-const interruptions = new Set(["error", "insufficient_system_resource", "abort"])
+export const interruptions = new Set(["error", "insufficient_system_resource", "abort"])
 
 /** The first choice; further ones are in the native answer only. */
-const ownChoice = (body: unknown): Fields | undefined =>
+export const ownChoice = (body: unknown): Fields | undefined =>
   fieldsOf(listAt(body, "choices").find((choice) => (countAt(choice, "index") ?? 0) === 0))
 
 const refused = ({ deployment }: Target, detail: string): DecodeResult =>
@@ -194,7 +194,7 @@ const stopOf = (
 ): string | undefined => reason === "stop" && given !== undefined && stop.includes(given) ? given : undefined
 
 /** Some hosts send "tool_calls" for text alone, and "stop" for calls. */
-const finishReasonOf = (finish: string, hasCalls: boolean, hasText: boolean): FinishReason => {
+export const finishReasonOf = (finish: string, hasCalls: boolean, hasText: boolean): FinishReason => {
   if (contentFilters.has(finish)) return "content_filter"
   const reason = ownOf(finishes, finish) ?? "stop"
   if (reason === "stop" && hasCalls) return "tool_calls"
@@ -275,7 +275,7 @@ class MessageDecoder {
   }
 
   pushUsage(body: Fields): void {
-    this.usage = usageOf(body["usage"]) ?? this.usage
+    this.usage = reportedUsage(body["usage"]) ?? this.usage
   }
 
   /** The rest of the events, the last of which is the finish. */
@@ -423,7 +423,7 @@ const withNative = (
 }
 
 /** The usage that the body of a buffered answer reports. */
-export const usageIn = (body: unknown): ReportedUsage | undefined => usageOf(at(body, "usage"))
+export const usageIn = (body: unknown): ReportedUsage | undefined => reportedUsage(at(body, "usage"))
 
 /** Decodes a buffered answer. */
 export const buffered = (body: unknown, generation: Generation, target: Target, text?: string): DecodeResult => {

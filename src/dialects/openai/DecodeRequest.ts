@@ -88,11 +88,18 @@ const functionsOf = (tools: ReadonlyArray<AnyTool>): ReadonlyArray<ToolBody> => 
 export const toolsOf = (tools: ReadonlyArray<AnyTool>): ReadonlyArray<Tool> => functionsOf(tools).map(toolOf)
 
 /** The lowest 32 bits of an integer of any size and sign. */
-const seed32 = (seed: bigint): number => Number(BigInt.asUintN(32, seed))
+export const seed32 = (seed: bigint): number => Number(BigInt.asUintN(32, seed))
 
 type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 
-const addSampling = (request: Mutable<Request>, body: ChatRequest, seed: bigint | undefined): void => {
+/** The fields of a body with sampling options. */
+type Sampled = { readonly [Field in typeof FieldNames.sampling[number][0]]?: ChatRequest[Field] }
+
+export const addSampling = (
+  request: Mutable<Omit<Request, "messages">>,
+  body: Sampled,
+  seed: bigint | undefined
+): void => {
   const sampling = request as unknown as Record<string, unknown>
   for (const [field, name] of FieldNames.sampling) {
     // 0 means no limit, as for other servers.
@@ -300,11 +307,16 @@ export const continuationProblems = (
   ]
 }
 
+/** What concerns streams only. */
+export const streamProblems = (
+  { stream, stream_options: options }: Pick<ChatRequest, "stream" | "stream_options">
+): ReadonlyArray<Problem.Problem> =>
+  options !== undefined && stream !== true
+    ? [{ path: "stream_options", expected: "Allowed only with stream: true" }]
+    : noProblems
+
 const optionProblems = (body: ChatRequest): ReadonlyArray<Problem.Problem> => {
-  const problems: Array<Problem.Problem> = []
-  if (body.stream_options !== undefined && body.stream !== true) {
-    problems.push({ path: "stream_options", expected: "Allowed only with stream: true" })
-  }
+  const problems: Array<Problem.Problem> = [...streamProblems(body)]
   if ((body.top_logprobs ?? 0) > 0 && body.logprobs !== true) {
     problems.push({ path: "top_logprobs", expected: "Allowed only with logprobs: true" })
   }
@@ -325,7 +337,7 @@ const shape: Shape<ChatRequest> = {
 }
 
 /** The exact seed of a body that the schema accepts: the schema may have seen a rounded one. */
-const seedOf = (given: unknown): Result.Result<bigint | undefined, InvalidRequest> => {
+export const seedOf = (given: unknown): Result.Result<bigint | undefined, InvalidRequest> => {
   if (given === undefined || given === null) return Result.succeed(undefined)
   const seed = ExactNumber.integerOf(given)
   return seed === undefined || BigInt.asIntN(64, seed) !== seed ?

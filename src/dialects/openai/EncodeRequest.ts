@@ -14,7 +14,7 @@ import { continuePromptOf, withAssistantPrefix, withContinuePrompt } from "../..
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { JsonSchema, OutputFormat, ToolDefinition } from "../../domain/Job.ts"
 import type { Content, ImagePart, ImageSource, Message } from "../../domain/Message.ts"
-import { imageOfTool } from "../../domain/Message.ts"
+import { imageOfTool, textOf } from "../../domain/Message.ts"
 import { kinds } from "../../domain/ProviderKind.ts"
 import * as Source from "../../domain/Source.ts"
 import { notSupported } from "../shared/ErrorMapping.ts"
@@ -40,7 +40,7 @@ interface Features {
 
 /** A host of the dialect. */
 export interface Host {
-  readonly path: (name: "chat/completions" | "embeddings", target: Target) => string
+  readonly path: (name: "chat/completions" | "completions" | "embeddings", target: Target) => string
   readonly headers: (target: Target) => Readonly<Record<string, string>>
   readonly features: (target: Target) => Features
 }
@@ -336,10 +336,64 @@ const passedBody = (
   }))
 }
 
+/** The body of a text completion. */
+const completionBodyOf = (
+  generation: Generation,
+  target: Target,
+  stream: boolean,
+  features: Features
+): Result.Result<Fields, Reason> => {
+  const { completion, logprobs, messages: [prompt, suffix], stop } = generation
+  const reason = unsupported(generation, features, target)
+  if (reason !== undefined) return Result.fail(reason)
+  const maxTokens = generation.maxTokens ?? target.options.maxTokens
+  return Result.succeed({
+    model: target.options.model,
+    prompt: completion?.tokens ?? textOf(prompt!.content),
+    ...(suffix === undefined ? {} : { suffix: textOf(suffix.content) }),
+    ...samplingOf(generation.sampling, features),
+    ...(maxTokens === undefined ? {} : { max_tokens: maxTokens }),
+    ...(stop.length === 0 ? {} : { stop }),
+    ...(logprobs === undefined ? {} : { logprobs }),
+    ...(stream ? { stream, stream_options: { include_usage: true } } : {})
+  })
+}
+
+/** The caller's body of a text completion. */
+const passedCompletion = (
+  { maxTokens }: Generation,
+  source: Source.Source,
+  target: Target,
+  stream: boolean
+): Fields =>
+  Source.bodyWith(source, {
+    model: target.options.model,
+    ...(maxTokens === undefined || numberOf(source.body["max_tokens"]) === maxTokens ? {} : { max_tokens: maxTokens }),
+    ...streamingOf(source.body, stream)
+  })
+
+type Encoders = Required<Pick<Dialect["generate"], "request" | "passThrough">>
+
+/** The encoders of text completions for a host. */
+export const makeCompletions = ({ features, headers, path }: Host): Encoders => {
+  const callOf = (target: Target, body: Fields) => ({
+    path: path("completions", target),
+    headers: headers(target),
+    body
+  })
+  return {
+    request: (generation, target, stream) =>
+      Result.map(
+        completionBodyOf(generation, target, stream, features(target)),
+        (body) => callOf(target, body)
+      ),
+    passThrough: (generation, source, target, stream) =>
+      Result.succeed(callOf(target, passedCompletion(generation, source, target, stream)))
+  }
+}
+
 /** The encoders of chat completions for a host. */
-export const makeRequests = (
-  { features, headers, path }: Host
-): Required<Pick<Dialect["generate"], "request" | "passThrough">> => {
+export const makeRequests = ({ features, headers, path }: Host): Encoders => {
   const callOf = (target: Target, body: Fields | string) => ({
     path: path("chat/completions", target),
     headers: headers(target),

@@ -2,6 +2,7 @@
 import type { BodyFields, ByType, ErrorNames, Place } from "../shared/FieldNames.ts"
 import { always, pathRenamer, placeOf } from "../shared/FieldNames.ts"
 import { understood } from "../shared/ReasoningFields.ts"
+import { CompletionRequest } from "./CompletionSchema.ts"
 import { ChatMessage, ChatRequest, ImagePart, StreamOptions, TextPart, Tool, ToolCall } from "./Schema.ts"
 import { ClassifyRequest, EmbeddingRequest, RerankRequest, TokenizeRequest } from "./TaskSchema.ts"
 
@@ -40,6 +41,19 @@ export const chatErrors: ErrorNames = {
     ...nestedInConversation,
     [/^toolChoice\.name/, "tool_choice.function.name"],
     [/^format\.schema/, "response_format.json_schema.schema"]
+  ])
+}
+
+export const completionErrors: ErrorNames = {
+  prompt: "prompt",
+  rename: pathRenamer({
+    ...Object.fromEntries(sampling.map(([field, name]) => [name, field])),
+    maxTokens: "max_tokens"
+  }, [
+    [/^messages\[0\]\.content/, "prompt"],
+    [/^messages\[1\]\.content/, "suffix"],
+    [/^completion\.tokens/, "prompt"],
+    [/^messages/, "prompt"]
   ])
 }
 
@@ -157,6 +171,18 @@ export const chat: BodyFields = placeOf(ChatRequest, {
   },
   others: ["audio", "prediction", "reasoning_effort", "safety_identifier", "user", "web_search_options"]
 })
+
+/** A text completion. */
+export const completions: BodyFields = {
+  ...placeOf(CompletionRequest, {
+    fields: {
+      stream_options: placeOf(StreamOptions, {
+        optional: { include_obfuscation: always, continuous_usage_stats: isFalse }
+      })
+    }
+  }),
+  aliases: { input: "prompt", messages: "prompt", text: "prompt", max_completion_tokens: "max_tokens" }
+}
 
 export const embeddings: BodyFields = {
   ...placeOf(EmbeddingRequest),

@@ -1,4 +1,4 @@
-/** OpenAI's chat completions and embeddings, at OpenAI, Azure and other hosts of the dialect. Pure. */
+/** OpenAI's chat completions, text completions and embeddings, at OpenAI, Azure and other hosts of the dialect. Pure. */
 import { Result } from "effect"
 import * as Source from "../../domain/Source.ts"
 import { embeddingsOf } from "../shared/Embeddings.ts"
@@ -7,8 +7,9 @@ import { at, countAt, eachOf, fieldsOf, listAt } from "../shared/Json.ts"
 import type { Dialect } from "../shared/ProviderDialect.ts"
 import { taskUsage } from "../shared/TokenCounter.ts"
 import { buffered, errorIn, events, failure, usageIn } from "./DecodeAnswer.ts"
+import * as Texts from "./DecodeTextCompletion.ts"
 import type { Host } from "./EncodeRequest.ts"
-import { azureHost, makeRequests, openAiHost, troupeHost } from "./EncodeRequest.ts"
+import { azureHost, makeCompletions, makeRequests, openAiHost, troupeHost } from "./EncodeRequest.ts"
 
 const embedding = ({ headers, path }: Host): NonNullable<Dialect["embed"]> => ({
   request: (input, target) =>
@@ -51,6 +52,7 @@ const dialectAt = (host: Host) =>
     images: "urls",
     framing: "sse",
     generate: { ...makeRequests(host), events, buffered, usageIn },
+    complete: { ...makeCompletions(host), events: Texts.events, buffered: Texts.buffered, usageIn },
     embed: embedding(host),
     embedNative: nativeEmbedding(host),
     failure,

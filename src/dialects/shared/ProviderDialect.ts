@@ -103,33 +103,38 @@ export interface Task<Input, Output> {
 /** One result an input, in their order. */
 export type Each<A> = ReadonlyArray<Result.Result<A, InferenceError>>
 
+/** The codec of answers that are generated. */
+export interface Generating {
+  /** @param stream whether the answer is to be streamed */
+  readonly request: (generation: Generation, target: Target, stream: boolean) => Result.Result<Call, Reason>
+  /** Passes the request of a caller of the same dialect through. */
+  readonly passThrough?: (
+    generation: Generation,
+    source: Source,
+    target: Target,
+    stream: boolean,
+    fetched: FetchedImages | undefined
+  ) => Result.Result<Call, Reason>
+  readonly events: (generation: Generation, target: Target) => EventDecoder
+  /**
+   * The events of an answer that was not streamed, `finish` the last.
+   *
+   * @param text the JSON that the body was parsed from, for callers of the same dialect
+   */
+  readonly buffered: (body: unknown, generation: Generation, target: Target, text?: string) => DecodeResult
+  /** The usage that the body of an answer reports that was not streamed, also if it is a failure. */
+  readonly usageIn: (body: unknown) => ReportedUsage | undefined
+}
+
 /** The codec of a provider's API. */
 export interface Dialect {
   /** How it takes images by URL. */
   readonly images: ImageTransport
   /** How a stream is cut into frames. */
   readonly framing: "sse" | "ndjson"
-  readonly generate: {
-    /** @param stream whether the answer is to be streamed */
-    readonly request: (generation: Generation, target: Target, stream: boolean) => Result.Result<Call, Reason>
-    /** Passes the request of a caller of the same dialect through. */
-    readonly passThrough?: (
-      generation: Generation,
-      source: Source,
-      target: Target,
-      stream: boolean,
-      fetched: FetchedImages | undefined
-    ) => Result.Result<Call, Reason>
-    readonly events: (generation: Generation, target: Target) => EventDecoder
-    /**
-     * The events of an answer that was not streamed, `finish` the last.
-     *
-     * @param text the JSON that the body was parsed from, for callers of the same dialect
-     */
-    readonly buffered: (body: unknown, generation: Generation, target: Target, text?: string) => DecodeResult
-    /** The usage that the body of an answer reports that was not streamed, also if it is a failure. */
-    readonly usageIn: (body: unknown) => ReportedUsage | undefined
-  }
+  readonly generate: Generating
+  /** For text completions; left out: its API has none. */
+  readonly complete?: Generating
   readonly embed?: Task<ReadonlyArray<string>, Each<Embedding>>
   /** For callers of the same dialect. */
   readonly embedNative?: Task<Source, NativeEmbeddings>

@@ -26,6 +26,7 @@ type Path = UnknownField["path"]
 const tables: Readonly<Record<Exclude<Dialect, "ollama"> | Task, BodyFields>> = {
   openai: OpenAiFieldNames.chat,
   anthropic: AnthropicFieldNames.messages,
+  completions: OpenAiFieldNames.completions,
   embeddings: OpenAiFieldNames.embeddings,
   rerank: OpenAiFieldNames.rerank,
   classify: OpenAiFieldNames.classify,

@@ -88,25 +88,27 @@ const callerFieldsOf = ({ caller = {} }: Generation) => ({
 const tenantHeader = ({ caller: { tenant = "" } = {} }: Generation): Readonly<Record<string, string>> =>
   tenant === "" ? {} : { [Caller.tenantHeader]: tenant }
 
-const generate: Dialect["generate"] = {
-  ...ownDialect.generate,
+/** With the caller's tenant and options. */
+const withCaller = (own: typeof ownDialect["generate"]): Dialect["generate"] => ({
+  ...own,
   request: (generation, target, stream) =>
-    Result.map(ownDialect.generate.request(generation, target, stream), (call) => ({
+    Result.map(own.request(generation, target, stream), (call) => ({
       ...call,
       headers: tenantHeader(generation),
       body: { ...call.body as Fields, ...callerFieldsOf(generation) }
     })),
   passThrough: (generation, { text: _, ...source }, ...rest) =>
-    Result.map(ownDialect.generate.passThrough(generation, source, ...rest), (call) => ({
+    Result.map(own.passThrough(generation, source, ...rest), (call) => ({
       ...call,
       headers: tenantHeader(generation),
       body: { ...call.body as Fields, ...callerFieldsOf(generation) }
     }))
-}
+})
 
 export const troupe: Dialect = {
   ...ownDialect,
-  generate,
+  generate: withCaller(ownDialect.generate),
+  complete: withCaller(ownDialect.complete),
   rerank,
   classify,
   tokenize

@@ -8,6 +8,7 @@
  */
 import { Array as Arr, Effect, Result, Stream } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
+import * as CompletionSchema from "../../dialects/openai/CompletionSchema.ts"
 import type { ChatCall } from "../../dialects/openai/DecodeRequest.ts"
 import * as DecodeRequest from "../../dialects/openai/DecodeRequest.ts"
 import type { Envelope } from "../../dialects/openai/EncodeAnswer.ts"
@@ -39,6 +40,7 @@ import { dialectOf } from "../../domain/Source.ts"
 import { Inference } from "../../services/inference/Inference.ts"
 import { Registry } from "../../services/models/Registry.ts"
 import { error, events, unavailable } from "./Api.ts"
+import { completions } from "./CompletionRoutes.ts"
 import type { Conventions, Dialect, HttpProblem } from "./Dialect.ts"
 import type { Call } from "./Endpoint.ts"
 import * as Endpoint from "./Endpoint.ts"
@@ -71,6 +73,14 @@ const group = HttpApiGroup.make("openai").add(
     description:
       "With `stream: true` the answer is a stream of server-sent events whose data are `ChatChunk`s, and which " +
       "ends with `data: [DONE]`. A failure after the first event is an event that holds an error, and no `[DONE]` follows."
+  })),
+  HttpApiEndpoint.post("completions", "/v1/completions", {
+    payload: CompletionSchema.CompletionRequest,
+    success: [CompletionSchema.Completion, events(CompletionSchema.Completion)],
+    error: errors
+  }).annotateMerge(OpenApi.annotations({
+    title: "Continue a text, without a chat template",
+    description: "With `stream: true` the answer is a stream of server-sent events, which ends with `data: [DONE]`."
   })),
   HttpApiEndpoint.post("embeddings", "/v1/embeddings", {
     payload: TaskSchema.EmbeddingRequest,
@@ -179,10 +189,13 @@ const framesOf = (
   )
 }
 
-const failureFrames: FailureFrames = {
-  error: (reason) => EncodeStream.encodeError(encodeError(reason).body),
+/** @param names of the endpoint's fields */
+const failureFramesWith = (names: ErrorNames): FailureFrames => ({
+  error: (reason) => EncodeStream.encodeError(EncodeError.fromReason(reason, names).body),
   defect: () => EncodeStream.encodeError(encodeProblem(internalError).body)
-}
+})
+
+const failureFrames = failureFramesWith(FieldNames.chatErrors)
 
 const respondStream = (services: Services, call: Call<ChatCall>, together: Request | undefined) => {
   const { requests } = call.body
@@ -335,6 +348,11 @@ export const dialect: Dialect = {
     (handle) =>
       Effect.map(Effect.all({ inference: Inference, registry: Registry }), (services) => ({
         chatCompletions: handle(chat(services)),
+        completions: handle(completions(
+          services.inference,
+          encodeErrorWith(FieldNames.completionErrors),
+          failureFramesWith(FieldNames.completionErrors)
+        )),
         embeddings: handle(embeddings(services)),
         rerank: handle(rerank(services)),
         classify: handle(classify(services)),

@@ -148,11 +148,6 @@ const makeKnownPaths = (api: ReturnType<typeof Api.make>): KnownPaths => {
   }
 }
 
-/** Endpoints of other services that clients use, and what this service has instead. */
-const elsewhere: Readonly<Record<string, string>> = {
-  "/v1/completions": "/v1/chat/completions"
-}
-
 /** A path as it was probably meant: one `/v1` at its beginning. */
 const spellings = (path: string): ReadonlyArray<string> => {
   const plain = path.replace(/\/+$/, "")
@@ -163,8 +158,6 @@ const spellings = (path: string): ReadonlyArray<string> => {
 const missingPath = (path: string, { methodsOf, paths }: KnownPaths): string => {
   const shown = Text.cut(path, Text.longestPath)
   const possible = spellings(path)
-  const foreign = possible.find((one) => Object.hasOwn(elsewhere, one))
-  if (foreign !== undefined) return `Troupe does not serve ${shown}. Use ${elsewhere[foreign]}.`
   const meant = possible.find((one) => methodsOf(one) !== undefined) ?? nearestName(path, paths)
   const hint = meant === undefined ? "" : ` Did you mean ${Text.cut(meant, Text.longestPath)}?`
   return `The path ${shown} does not exist.${hint} GET /openapi.json lists all paths.`

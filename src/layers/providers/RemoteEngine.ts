@@ -45,9 +45,9 @@ import { StreamedAnswer } from "./StreamedAnswer.ts"
 
 /** The capabilities that a generation needs. */
 const neededBy = (
-  { format, logprobs, messages, toolChoice, tools = [] }: Generation
+  { completion, format, logprobs, messages, toolChoice, tools = [] }: Generation
 ): ReadonlyArray<EngineCapability> => [
-  "generate",
+  completion === undefined ? "generate" : "complete",
   ...(tools.length > 0 && toolChoice !== "none" ? ["tools" as const] : []),
   ...(format === undefined ? [] : ["format" as const]),
   ...(logprobs === undefined ? [] : ["logprobs" as const]),
@@ -194,6 +194,11 @@ const retainSlot = (retain: Retain | undefined): Effect.Effect<void, never, Scop
     ? Effect.void
     : Effect.uninterruptible(Effect.flatMap(Effect.scope, (scope) => Scope.addFinalizer(scope, Effect.sync(retain()))))
 
+const makeGenerator = (parts: Parts) => {
+  const generating = makeGenerate(parts)
+  return { generate: generating.generate, start: makeStart(parts, generating) }
+}
+
 const describe = (options: RemoteDeployment): Engine["describe"] => ({
   engine: "remote",
   contextWindow: options.contextSize ?? 0,
@@ -217,8 +222,10 @@ export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, m
     })
 
   const parts: Parts = { dialect, target, exchange, media }
-  const generating = makeGenerate(parts)
-  const start = makeStart(parts, generating)
+  const generator = makeGenerator(parts)
+  const completer = dialect.complete && makeGenerator({ ...parts, dialect: { ...dialect, generate: dialect.complete } })
+  /** A deployment without text completions has not the capability. */
+  const generatorFor = ({ completion }: Generation) => completion === undefined ? generator : completer ?? generator
   const { run, runEach } = makeTasks(dialect, exchange, target, begin)
 
   /** Without the capability the whole task fails, not its inputs. */
@@ -230,11 +237,13 @@ export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, m
   return {
     describe: describe(options),
     generate: (generation, retain, meter) =>
-      Stream.unwrap(Effect.andThen(begin(neededBy(generation), retain), generating.generate(generation, meter))),
+      Stream.unwrap(
+        Effect.andThen(begin(neededBy(generation), retain), generatorFor(generation).generate(generation, meter))
+      ),
     start: (generation, hops, receiver, _, meter) =>
       stopped || neededBy(generation).some((one) => !capabilities.includes(one))
         ? undefined
-        : start(generation, hops, receiver, meter),
+        : generatorFor(generation).start(generation, hops, receiver, meter),
     embed: each("embed", dialect.embed),
     ...(dialect.embedNative === undefined
       ? {}

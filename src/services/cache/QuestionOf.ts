@@ -45,7 +45,8 @@ const sourceWithout = (source: Source, question: string): Source | undefined => 
 
 /** Undefined if the request has no question that can be compared. */
 export const askingOf = (request: Request): Asking | undefined => {
-  const { messages, source } = request
+  const { completion, messages, source } = request
+  if (completion !== undefined) return undefined
   const last = messages.at(-1)
   const found = last?.role === "user" ? emptied(last.content) : undefined
   if (found === undefined || found.text.trim() === "") return undefined

@@ -61,7 +61,7 @@ const describe = Effect.fnUntraced(function*(options: OnnxOptions, files: FileRe
 export const onnx = {
   name,
   options: OnnxOptions,
-  capabilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
+  capabilities: ["generate", "complete", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
   path: "folder",
   format: "onnx",
   isNative: true,

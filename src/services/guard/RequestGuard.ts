@@ -8,10 +8,11 @@ import * as Defaults from "../../domain/Defaults.ts"
 import type { PolicyUse, Rule, RuleModes, UnknownFieldMode } from "../../domain/GuardRule.ts"
 import { meanings } from "../../domain/GuardRule.ts"
 import type { Identity } from "../../domain/Identity.ts"
+import type { Request } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { HookFailed, InvalidRequest, make } from "../../domain/InferenceError.ts"
 import { formatPath } from "../../domain/Problem.ts"
-import { withoutFields } from "../../domain/Source.ts"
+import { requiredPaths, withoutFields } from "../../domain/Source.ts"
 import type { Operation } from "../observability/Metrics.ts"
 import type { GuardSettings } from "../settings/GuardSettings.ts"
 import { allRules } from "../settings/GuardSettings.ts"
@@ -84,6 +85,17 @@ const byHook = (subject: "request" | "answer", message?: string): InferenceError
       detail: message ?? `A hook of this service rejects the ${subject}. Ask the operator of the service.`
     })
   )
+
+/** Whether a request has tokens of a model in place of a text, which no rule and no hook can read. */
+const hasTokens = (request: AnyRequest): boolean => {
+  const { completion, source } = request as AnyRequest & Pick<Request, "completion">
+  return completion?.tokens !== undefined ||
+    source?.task === "embeddings" && requiredPaths(source).includes("input")
+}
+
+const unreadable = make(
+  new InvalidRequest({ detail: "The input policy of this service cannot read tokens. Send the text instead." })
+)
 
 const acceptsNone = "This service accepts no fields that the dialect does not have (guard.unknownFields)."
 
@@ -160,8 +172,9 @@ export class RequestGuard {
   /** The request as it may go on. It has been validated. */
   admit<R extends AnyRequest>(request: R, guarding: Guarding<R>): Effect.Effect<Admitted<R>, InferenceError> {
     return Effect.suspend(() => {
-      const ruled = this.#ruled(request, guarding)
       const { before } = this.#hooks
+      if ((before !== undefined || this.#policy.enforces) && hasTokens(request)) return Effect.fail(unreadable)
+      const ruled = this.#ruled(request, guarding)
       if (before === undefined || Result.isFailure(ruled)) return Effect.fromResult(ruled)
       const admitted = ruled.success
       const call = callOf(admitted.request, guarding)

@@ -51,9 +51,15 @@ const samplingOf = (request: Request): Sampling => {
 
 const noStop: Generation["stop"] = []
 
+/** A completion has no format. */
+const addForm = (generation: Mutable<Generation>, { completion, format }: Request): void => {
+  if (format !== undefined) generation.format = format
+  else if (completion !== undefined) generation.completion = completion
+}
+
 /** The request without its routing, for an engine. */
 const generationOf = (request: Request): Mutable<Generation> => {
-  const { assistantPrefix, format, logprobs, maxTokens, messages, parallelToolCalls, source, stop, tools } = request
+  const { assistantPrefix, logprobs, maxTokens, messages, parallelToolCalls, source, stop, tools } = request
   const caller = callerOf(request)
   const generation: Mutable<Generation> = {
     messages,
@@ -68,9 +74,9 @@ const generationOf = (request: Request): Mutable<Generation> => {
   }
   if (parallelToolCalls !== undefined) generation.parallelToolCalls = parallelToolCalls
   if (request.reasoning !== undefined) generation.reasoning = request.reasoning
-  if (format !== undefined) generation.format = format
   if (logprobs !== undefined) generation.logprobs = logprobs
   if (source !== undefined) generation.source = source
+  addForm(generation, request)
   if (caller !== undefined) generation.caller = caller
   return generation
 }
@@ -107,6 +113,8 @@ class ChatRouting implements RoutingRequest {
   readonly tenant: string | undefined
   readonly route: Request["route"]
   readonly promptLength: number
+  /** Of a prompt that was given as tokens. */
+  readonly promptTokens: number | undefined
   readonly #request: Request
 
   constructor(request: Request) {
@@ -117,6 +125,7 @@ class ChatRouting implements RoutingRequest {
     this.tenant = request.tenant
     this.route = request.route
     this.promptLength = lengthOf(request)
+    this.promptTokens = request.completion?.tokens?.length
     this.#request = request
   }
 

@@ -185,7 +185,8 @@ const isForced = ({ toolChoice }: Generation): boolean => toolChoice === "requir
 
 /** Whether an answer to this request may be continued, as long as it is plain text. */
 export const isPossible = (generation: Generation): boolean =>
-  generation.format === undefined && generation.logprobs === undefined && !isForced(generation) &&
+  generation.completion === undefined && generation.format === undefined && generation.logprobs === undefined &&
+  !isForced(generation) &&
   choicesOf(generation) === 1
 
 const hasTokensLeft = ({ maxTokens = Number.POSITIVE_INFINITY }: Generation, { tokens }: SentAnswer): boolean =>

@@ -44,6 +44,14 @@ export const promptOf = (messages: Extract<Job, { kind: "generate" }>["messages"
 
 const idOf = (token: FakeToken): number => token.reduce((id, byte) => id * 256 + byte, 0)
 
+/** The text of token ids. */
+export const textOfTokens = (ids: ReadonlyArray<number>): string =>
+  Buffer.concat(ids.map((id) => {
+    const bytes = Buffer.alloc(bytesPerToken)
+    bytes.writeUIntBE(id % 2 ** (8 * bytesPerToken), 0, bytesPerToken)
+    return bytes.subarray(bytes.findIndex((byte) => byte !== 0))
+  })).toString("utf8")
+
 const wordsOf = (text: string): Array<string> => text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? []
 
 /** FNV-1a, 32 bits (Fowler, Noll and Vo, public domain). */

@@ -167,7 +167,7 @@ const capabilitiesOf = (
   if (fileInsights.supportsRanking) return ["rerank", "tokenize"]
   const generates = attention?.causal !== false && fileInsights.hasDecoder
   return [
-    ...(generates ? ["generate", "format", "logprobs"] as const : []),
+    ...(generates ? ["generate", "complete", "format", "logprobs"] as const : []),
     ...(generates && supportsTools ? ["tools"] as const : []),
     ...(fileInsights.hasEncoder && fileInsights.hasDecoder ? [] : ["embed"] as const),
     "tokenize"

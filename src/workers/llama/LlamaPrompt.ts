@@ -3,13 +3,14 @@
  * usable template.
  */
 import type { ChatHistoryItem, LlamaModel, Token } from "node-llama-cpp"
-import type { ChatMessage, ToolDefinition } from "../../domain/Job.ts"
+import type { ChatMessage, GenerateJob, ToolDefinition } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
 import { markers } from "../job/ToolCallSyntax.ts"
 import type { ChatTemplate, Piece, Unusable } from "../model/ChatTemplate.ts"
 import { makeChatTemplate } from "../model/ChatTemplate.ts"
 import type { Check } from "../model/TextLimits.ts"
 import { charactersOf, render } from "../model/TextLimits.ts"
+import { begin, completionTokens } from "./LlamaCompletion.ts"
 
 type Library = typeof import("node-llama-cpp")
 
@@ -29,6 +30,8 @@ export interface Prompts {
     messages: ReadonlyArray<ChatMessage>,
     tools?: ReadonlyArray<ToolDefinition>
   ) => Array<Token>
+  /** Tokens of a text completion. */
+  readonly completionOf: (check: Check, job: Pick<GenerateJob, "completion" | "messages">) => Array<Token>
   /** Tokens of an assistant prefix after the prompt, without control tokens. */
   readonly prefixTokens: (check: Check, text: string) => Array<Token>
 }
@@ -55,12 +58,6 @@ const historyOf = (messages: ReadonlyArray<ChatMessage>): Array<ChatHistoryItem>
   ),
   { type: "model", response: [] }
 ]
-
-/** Adds the begin-of-text token if the vocabulary requires it and the template has not written it. */
-const begin = (model: LlamaModel, tokens: Array<Token>): Array<Token> => {
-  const { bos, shouldPrependBosToken } = model.tokens
-  return shouldPrependBosToken && bos !== null && tokens[0] !== bos ? [bos, ...tokens] : tokens
-}
 
 const tokenize = (model: LlamaModel, pieces: ReadonlyArray<Piece>): Array<Token> =>
   pieces.flatMap(({ special, text }, index) =>
@@ -155,6 +152,7 @@ export const makePrompts = (library: Library, model: LlamaModel): Prompts => {
   const callTokens = amongControl(model, markers)
   return {
     callTokens,
+    completionOf: (check, job) => completionTokens(model, tokens.length, check, job),
     prefixTokens(check, text) {
       check(text.length)
       return text === "" ? [] : model.tokenize(text, false, "trimLeadingSpace")

@@ -26,6 +26,32 @@ export const promptOf = (
   tools?: GenerateJob["tools"]
 ): Array<number> => tokenizer.encode(render(template, check, messages, tools))
 
+/** Tokens of a text completion: with the control tokens in its text, and the one that begins a text. */
+const completionOf = (
+  check: Check,
+  tokenizer: OnnxTokenizer,
+  vocabulary: number,
+  { completion, messages: [prompt, suffix] }: GenerateJob
+): ReadonlyArray<number> => {
+  if (suffix !== undefined) {
+    refuse({ kind: "not_supported", path: "suffix", message: "ONNX models cannot fill in the middle. Omit the suffix" })
+  }
+  const text = prompt?.content ?? ""
+  check(text.length)
+  const tokens = completion?.tokens ?? tokenizer.encodePrompt(text)
+  const index = tokens.findIndex((token) => token >= vocabulary)
+  if (tokens.length === 0 || index >= 0) {
+    refuse({
+      kind: "invalid_request",
+      path: index < 0 ? "messages" : `completion.tokens[${index}]`,
+      message: index < 0
+        ? "Expected a prompt that is not empty: the model has no token that begins a text"
+        : `Expected a token id below ${vocabulary}, the size of the model's vocabulary, got ${tokens[index]}`
+    })
+  }
+  return tokens
+}
+
 /** The inputs of one answer. */
 interface Answer {
   readonly decoder: Decoder
@@ -139,10 +165,10 @@ export const prepare = async (
   check(assistantPrefix.length)
   const prefixTokens = assistantPrefix === "" ? [] : tokenizer.encode([{ text: assistantPrefix, special: false }])
   const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens, prefixTokens)
-  const prompt = [
-    ...promptOf(check, tokenizer, template, job.messages, job.toolChoice === "none" ? [] : job.tools),
-    ...prefixTokens
-  ]
+  const begins = job.completion === undefined
+    ? promptOf(check, tokenizer, template, job.messages, job.toolChoice === "none" ? [] : job.tools)
+    : completionOf(check, tokenizer, decoder.vocabulary, job)
+  const prompt = [...begins, ...prefixTokens]
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
   const slot = take(prompt)
@@ -151,7 +177,8 @@ export const prepare = async (
     promptTokens: prompt.length,
     cachedTokens,
     room,
-    prefixTokens,
+    // The text of a completion goes on from the prompt.
+    prefixTokens: job.completion === undefined ? prefixTokens : prompt,
     tokens: evaluate({ decoder, slot, prompt: prompt.slice(cachedTokens), choose, signals }),
     logprobOf,
     decode: (tokens, before) => tokenizer.decode(tokens, before.length === 0)

@@ -95,7 +95,14 @@ const wholeOf = (
 const capabilitiesOf = (work: Work): ReadonlyArray<EngineCapability> =>
   work.kind !== "generate"
     ? [work.kind, "tokenize"]
-    : ["generate", ...(work.template.supportsTools ? ["tools"] as const : []), "format", "logprobs", "tokenize"]
+    : [
+      "generate",
+      "complete",
+      ...(work.template.supportsTools ? ["tools"] as const : []),
+      "format",
+      "logprobs",
+      "tokenize"
+    ]
 
 const uncancelled: JobSignals = { isCancelled: () => false, progress: () => {} }
 

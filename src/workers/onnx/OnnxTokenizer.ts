@@ -31,6 +31,8 @@ export interface OnnxTokenizer {
   readonly longestToken: number
   readonly idOf: (token: string) => number | undefined
   readonly encode: (pieces: ReadonlyArray<Piece>) => Array<number>
+  /** A whole prompt of the caller, in which texts of control tokens are these tokens. */
+  readonly encodePrompt: (text: string) => Array<number>
   readonly encodeInput: (text: string, pair?: string) => ModelInput
   /** The token's bytes, which may be part of a character; empty for a control token, unless it begins a tool call. */
   readonly bytesOf: (token: number) => Uint8Array
@@ -83,6 +85,7 @@ export const makeTokenizer = (tokenizer: Tokenizer, { added_tokens = [], decoder
     longestToken: [...tokenizer.get_vocab(true).keys()].reduce((longest, { length }) => Math.max(longest, length), 1),
     idOf: (token) => tokenizer.token_to_id(token),
     encode: (pieces) => pieces.flatMap((piece) => [...encodePiece(piece)]),
+    encodePrompt: (text) => tokenizer.encode(text).ids,
     encodeInput(text, pair) {
       const { ids, token_type_ids } = tokenizer.encode(defused(text), {
         return_token_type_ids: true,

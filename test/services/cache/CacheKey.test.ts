@@ -21,6 +21,7 @@ const sourceOf = (verbosity: string) => ({
 const values: { readonly [Field in keyof Request]-?: readonly [Request[Field], Request[Field]] } = {
   model: ["chat", "other"],
   messages: [base.messages, [{ role: "user", content: [{ type: "text", text: "Hello" }] }]],
+  completion: [{}, { tokens: [1] }],
   temperature: [0, 0.5],
   topP: [0.1, 0.2],
   seed: [1, 2],

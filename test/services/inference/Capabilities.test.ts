@@ -32,6 +32,7 @@ type Asked = Effect.Effect<{ readonly deployment: string }, InferenceError.Infer
 /** A request that needs the capability, beside those that it needs anyway. */
 const requests: Readonly<Record<EngineCapability, { readonly also?: EngineCapability; readonly ask: Asked }>> = {
   generate: { ask: chat() },
+  complete: { ask: chat({ completion: {} }) },
   tools: { also: "generate", ask: chat({ tools: [{ name: "f" }] }) },
   format: { also: "generate", ask: chat({ format: { type: "json_object" } }) },
   logprobs: { also: "generate", ask: chat({ logprobs: 1 }) },

@@ -1,9 +1,11 @@
 /** The input policy around requests: what is rejected, redacted and restored, in every way to ask. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Metric, Result, Stream } from "effect"
+import { decode as decodeCompletion } from "../../../src/dialects/openai/DecodeCompletion.ts"
 import { decode as decodeChat } from "../../../src/dialects/openai/DecodeRequest.ts"
 import { fromReason } from "../../../src/dialects/openai/EncodeError.ts"
 import { chatErrors } from "../../../src/dialects/openai/FieldNames.ts"
+import { decodeEmbedding } from "../../../src/dialects/openai/Tasks.ts"
 import type { RuleModes } from "../../../src/domain/GuardRule.ts"
 import type { AnsweredBy, AnswerSink, Event, Request } from "../../../src/domain/Inference.ts"
 import type { Hooks } from "../../../src/services/guard/Hooks.ts"
@@ -254,6 +256,27 @@ describe("the rules", () => {
           metadata: { "[EMAIL_2]": ["[EMAIL_1]", 1, null] }
         })
         assert.deepStrictEqual(body.messages[0]!.content[0], { type: "text", text: "al@x.de" })
+      })))
+
+  it.effect("refuse tokens, which they cannot read", () =>
+    run({ guard: modes({ email: "redact" }) }, () =>
+      Effect.gen(function*() {
+        const tokens = yield* Effect.flip(ways.generate(ask("", { completion: { tokens: [1, 2] } })))
+        assert.include(tokens.message, "cannot read tokens")
+        const { request } = Result.getOrThrow(decodeEmbedding({ model: "a", input: [1, 2] }))
+        const embedded = yield* Effect.flip(Inference.use((inference) => inference.embed(request)))
+        assert.include(embedded.message, "cannot read tokens")
+      })))
+
+  it.effect("apply to the prompt and the suffix of a completion, as the caller wrote them", () =>
+    run({ guard: modes({ email: "redact" }) }, (jobs) =>
+      Effect.gen(function*() {
+        const body = { model: "a", prompt: "to al@x.de", suffix: "from bo@x.de" }
+        const { choices: [{ request }] } = Result.getOrThrow(decodeCompletion(body))
+        yield* ways.generate(request)
+        const { messages, source } = jobs[0]!.generation!
+        assert.deepStrictEqual(messages.map(({ content }) => content), ["to [EMAIL_1]", "from [EMAIL_2]"])
+        assert.deepInclude(source!.body, { prompt: "to [EMAIL_1]", suffix: "from [EMAIL_2]" })
       })))
 
   it.effect("about data apply to texts to embed", () =>
