@@ -200,8 +200,43 @@ describe("endpoints without a method in the package", () => {
       results: [
         { index: 1, relevance_score: 1, document: { text: "a red fox" } },
         { index: 2, relevance_score: 0.5, document: { text: "a fox" } }
-      ]
+      ],
+      meta: {
+        api_version: { version: "1" },
+        billed_units: { search_units: 1 },
+        tokens: { input_tokens: 18, output_tokens: 0 }
+      }
     })
+  })
+
+  it("rerank has Cohere's second version, whose errors have its shape", async () => {
+    const call = async (path: string, body: object, method = "POST") => {
+      const response = await fetch(service.url + path, {
+        method,
+        ...(method === "POST" ? { body: JSON.stringify(body) } : {})
+      })
+      return { status: response.status, json: await response.json() as Record<string, unknown> }
+    }
+    const asked = { model: "fake/any", query: "red fox", documents: ["a blue whale", "a red fox"], top_n: 1 }
+    const { json, status } = await call("/v2/rerank", asked)
+    assert.strictEqual(status, 200)
+    assert.deepInclude(json, { results: [{ index: 1, relevance_score: 1 }] })
+    assert.hasAllKeys(json, ["id", "results", "meta"])
+    for (
+      const [body, expected, method] of [
+        [{ ...asked, model: "none" }, 404],
+        [{ ...asked, documents: [] }, 400],
+        [{ ...asked, documents: ["word ".repeat(100)] }, 400],
+        [asked, 405, "GET"]
+      ] as const
+    ) {
+      const refusal = await call("/v2/rerank", body, method)
+      assert.strictEqual(refusal.status, expected)
+      assert.hasAllKeys(refusal.json, ["id", "message"])
+    }
+    const older = await call("/v1/rerank", { ...asked, documents: [] })
+    assert.hasAllKeys(older.json, ["error", "detail", "message"])
+    assert.strictEqual(older.json["detail"], older.json["message"])
   })
 
   it("classify gives labels", async () => {

@@ -193,7 +193,11 @@ export const rerank: BodyFields = {
   ...placeOf(RerankRequest, {
     fields: { documents: placeOf(namesOf("text")) },
     // Cohere's field for documents of several fields.
-    optional: { rank_fields: (value) => Array.isArray(value) && value.length === 0 }
+    optional: {
+      rank_fields: (value) => Array.isArray(value) && value.length === 0,
+      max_chunks_per_doc: always,
+      max_tokens_per_doc: always
+    }
   }),
   aliases: { docs: "documents", passages: "documents", texts: "documents", top_k: "top_n" }
 }

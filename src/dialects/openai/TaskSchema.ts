@@ -53,6 +53,13 @@ export const RerankRequest = Schema.Struct({
 }).annotate({ identifier: "RerankRequest" })
 export type RerankRequest = typeof RerankRequest.Type
 
+/** What Cohere's clients read about the use. A search unit is one query with up to 100 documents. */
+export const RerankMeta = Schema.Struct({
+  api_version: Schema.Struct({ version: Schema.String }),
+  billed_units: Schema.Struct({ search_units: Schema.Int }),
+  tokens: Schema.Struct({ input_tokens: Schema.Int, output_tokens: Schema.Int })
+}).annotate({ identifier: "RerankMeta" })
+
 export const RerankList = Schema.Struct({
   id: Schema.String,
   object: Schema.Literal("list"),
@@ -65,7 +72,10 @@ export const RerankList = Schema.Struct({
     relevance_score: Schema.Finite,
     document: Schema.optionalKey(Schema.Struct({ text: Schema.String }))
   })),
-  usage: Usage
+  /** For clients of Jina's API. */
+  usage: Usage,
+  /** For clients of version 1 of Cohere's API. */
+  meta: RerankMeta
 }).annotate({ identifier: "RerankList" })
 export type RerankList = typeof RerankList.Type
 

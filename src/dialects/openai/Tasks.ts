@@ -9,6 +9,7 @@ import type {
   RerankRequest,
   TokenizeRequest
 } from "../../domain/Inference.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
 import * as Problem from "../../domain/Problem.ts"
 import type { Task } from "../../domain/Source.ts"
@@ -28,6 +29,8 @@ import {
   toolProblems,
   toolsOf
 } from "./DecodeRequest.ts"
+import type { OpenAiError } from "./EncodeError.ts"
+import * as EncodeError from "./EncodeError.ts"
 import * as FieldNames from "./FieldNames.ts"
 import { mostTools } from "./Schema.ts"
 import * as TaskSchema from "./TaskSchema.ts"
@@ -56,7 +59,7 @@ const usageOf = (promptTokens: number) => ({ prompt_tokens: promptTokens, total_
 const noProblems = (): ReadonlyArray<Problem.Problem> => []
 
 /** Rejects unknown fields: they reach no provider of the task. */
-const closed =
+export const closed =
   (table: BodyFields, task: Task) => <A extends { readonly model: string }>(json: unknown) => (body: A): Decoded<A> => {
     const source = sourceOf(json as Fields, json as Fields, table, task)
     return requiredFields(source).length === 0
@@ -163,6 +166,23 @@ export const decodeRerank = (json: unknown, caller: CallerIdentity = {}): Decode
     returnDocuments: body.return_documents ?? false
   }))
 
+const documentsPerUnit = 100
+
+/** @param version of Cohere's API */
+export const rerankMeta = (version: "1" | "2", documents: number, promptTokens: number) => ({
+  api_version: { version },
+  billed_units: { search_units: Math.ceil(documents / documentsPerUnit) },
+  tokens: { input_tokens: promptTokens, output_tokens: 0 }
+})
+
+/** The body of an error, in the names of Jina's and Cohere's APIs too. */
+export const encodeRerankError = (reason: Reason): OpenAiError => {
+  const { body, ...error } = EncodeError.fromReason(reason, FieldNames.rerankErrors)
+  const { message } = body.error
+  const texts = { detail: message, message }
+  return { ...error, body: { ...body, ...texts } }
+}
+
 export const encodeRerank = (
   id: string,
   { request: { documents, model }, returnDocuments, topN }: RerankCall,
@@ -179,7 +199,8 @@ export const encodeRerank = (
     }))
     .sort((one, two) => two.relevance_score - one.relevance_score)
     .slice(0, topN),
-  usage: usageOf(promptTokens)
+  usage: usageOf(promptTokens),
+  meta: rerankMeta("1", documents.length, promptTokens)
 })
 
 const classifyShape: Shape<TaskSchema.ClassifyRequest> = {

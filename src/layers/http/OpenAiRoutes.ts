@@ -293,7 +293,7 @@ const embeddings = ({ inference }: Services): Endpoint.Endpoint<EmbedCall> => ({
 
 const rerank = ({ inference }: Services): Endpoint.Endpoint<RerankCall> => ({
   idPrefix: "rerank-",
-  encodeError: encodeErrorWith(FieldNames.rerankErrors),
+  encodeError: Tasks.encodeRerankError,
   decode: Tasks.decodeRerank,
   answer: ({ body, ...call }) =>
     Effect.map(

@@ -28,6 +28,7 @@ import { TypedApi } from "./Api.ts"
 import * as Authentication from "./Authentication.ts"
 import * as Binding from "./Binding.ts"
 import * as CallerAddress from "./CallerAddress.ts"
+import * as CohereRoutes from "./CohereRoutes.ts"
 import type { Dialects } from "./Dialect.ts"
 import { DirectRoutes } from "./DirectRoutes.ts"
 import * as Endpoint from "./Endpoint.ts"
@@ -44,7 +45,8 @@ export const dialects: Dialects = [
   OpenAiRoutes.dialect,
   AnthropicRoutes.dialect,
   ResponsesRoutes.dialect,
-  OllamaRoutes.dialect
+  OllamaRoutes.dialect,
+  CohereRoutes.dialect
 ]
 
 /** All routes of these dialects and of the service. */
