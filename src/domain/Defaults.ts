@@ -184,6 +184,9 @@ export const upstream = {
 /** Maximum bytes of a provider's response body, unless configured. */
 export const maxResponseBytes = 16 * 2 ** 20
 
+/** Events of one stream that are not JSON and are left out; after one more, the stream has failed. */
+export const skippedEvents = 3
+
 /** Maximum bytes read of an error response; the message is at its start. */
 export const maxRefusalBytes = 64 * 2 ** 10
 

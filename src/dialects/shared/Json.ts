@@ -109,6 +109,17 @@ export const isCut = (text: string): boolean => {
   return true
 }
 
+/** A text of an answer that has begun, in the fields of all dialects. */
+const begunText =
+  /"(?:content|text|partial_json|arguments|thinking|reasoning\w*|response|refusal|input|output_text|delta)"\s*:\s*"[^"]/
+
+/**
+ * Whether a text that is not JSON can be left out of a stream: it is another text, or the beginning of JSON without any of the
+ * answer's text.
+ */
+export const isEmptyNoise = (text: string): boolean =>
+  !begunText.test(text) && (!/^\s*[{[]/.test(text) || (isCut(text) && !/[}\]]\s*$/.test(text)))
+
 /**
  * A code in lower case, such as a finish reason. Undefined for "", "null" and "none", which some providers send while an
  * answer continues.

@@ -3,12 +3,13 @@
  *
  * **Details**
  *
- * A stream that is cut, malformed or empty fails, before and after its first content.
+ * A stream that is cut, malformed or empty fails, before and after its first content. An event between two good ones that is
+ * not JSON and has no text of the answer is left out, a few times.
  */
 import { Result } from "effect"
 import { malformed } from "../../dialects/shared/ErrorMapping.ts"
 import * as FrameDecoder from "../../dialects/shared/FrameDecoder.ts"
-import { parse } from "../../dialects/shared/Json.ts"
+import { isEmptyNoise, parse } from "../../dialects/shared/Json.ts"
 import type { DecodeResult, Dialect, EventDecoder, Frame, Target } from "../../dialects/shared/ProviderDialect.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Generation } from "../../domain/Generation.ts"
@@ -69,6 +70,11 @@ class Reader implements EventReader, FrameDecoder.FrameReceiver {
   #failure: InferenceError.Reason | undefined
   #isOver = false
   #hasThoughts = false
+  /** Whether a frame was decoded. */
+  #hasDecoded = false
+  #skipped = 0
+  /** The failure of the last frame, if the next one does not follow. */
+  #pending: InferenceError.Reason | undefined
 
   constructor(dialect: Dialect, target: Target, generation: Generation, meter: Meter | undefined) {
     this.#target = target
@@ -96,7 +102,7 @@ class Reader implements EventReader, FrameDecoder.FrameReceiver {
     if (!this.#utf8.isComplete()) this.#break(notUtf8)
     this.#read(() => this.#frameDecoder.end())
     if (this.#isOver || this.#failure !== undefined) return
-    const error = this.#errorOf(this.#beginning?.json())
+    const error = this.#pending ?? this.#errorOf(this.#beginning?.json())
     this.#add(error === undefined ? this.#decoder.end() : Result.fail(error))
   }
 
@@ -130,7 +136,10 @@ class Reader implements EventReader, FrameDecoder.FrameReceiver {
     this.#beginning = undefined
     if (this.#isStopped()) return false
     const wasFinished = this.isFinished()
-    this.#add(readable(this.#target, () => this.#decoder.push(frame)))
+    const decoded = readable(this.#target, () => this.#decoder.push(frame))
+    if (Result.isSuccess(decoded)) this.#follow()
+    else if (!wasFinished && this.#skips(decoded.failure, frame)) return true
+    this.#add(decoded)
     if (this.#failure !== undefined && !wasFinished) this.#errorOf(parse(frame.data))
     // What is wrong after the finish reason does not change the answer.
     if (wasFinished && this.#failure !== undefined) this.finish()
@@ -141,9 +150,27 @@ class Reader implements EventReader, FrameDecoder.FrameReceiver {
     if (this.#join !== unchanged || this.#isStopped()) return from
     const run = this.#decoder.run?.(text, from)
     if (run === undefined) return from
+    this.#follow()
     this.#check(run.events)
     this.#events.push(...run.events)
     return run.to
+  }
+
+  /** A frame was decoded: the one before it may be left out. */
+  #follow(): void {
+    this.#hasDecoded = true
+    if (this.#pending === undefined) return
+    this.#pending = undefined
+    this.#skipped++
+    if (this.#meter !== undefined) this.#meter.skippedEvents = this.#skipped
+  }
+
+  /** Whether a frame is left out, if another one follows. */
+  #skips(failure: InferenceError.Reason, { data }: Frame): boolean {
+    const isFew = this.#pending === undefined && this.#skipped < Defaults.skippedEvents
+    if (!isFew || !this.#hasDecoded || parse(data) !== undefined || !isEmptyNoise(data)) return false
+    this.#pending = failure
+    return true
   }
 
   /** The reason of an error that is a body or a frame: the provider has refused the request. */

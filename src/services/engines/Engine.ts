@@ -50,6 +50,8 @@ export interface Meter {
   isSent: boolean
   /** Reads what the provider has reported until now. */
   reporter: { readonly usage?: () => ReportedUsage | undefined } | undefined
+  /** Events of a stream that were not readable and were left out; left out: none. */
+  skippedEvents?: number | undefined
 }
 
 /** The meter of a task with one buffered result, which the fiber of an attempt runs. */

@@ -156,6 +156,7 @@ class Entry {
     callbacks.call(measurementsName, () => this.#sample.end(verdict, this.stats.tokens), undefined)
     const tookMs = now() - this.startedAt
     completeRecord(this.#draft, exit, tookMs)
+    this.#draft.skippedEvents = this.stats.skippedEvents
     const { ticket } = this.#state
     if (ticket !== free) this.#charge(ticket, tookMs)
   }

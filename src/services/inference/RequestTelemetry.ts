@@ -74,7 +74,8 @@ export const makeStats = (server: Server | undefined): AttemptStats => ({
   granted: false,
   done: false,
   isSent: false,
-  reporter: undefined
+  reporter: undefined,
+  skippedEvents: undefined
 })
 
 /** What a provider has reported of an attempt without an answer; tokens that have arrived count, too. */
@@ -264,6 +265,11 @@ export const complete = ({ callbacks, clock, metrics }: Parts, operation: Operat
   if (ticket !== free) ticket.end()
   const outcome: Outcome = { model: record.model, operation, seconds: record.tookMs / 1000, tokens, end }
   callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
+  for (const { skippedEvents } of record.attempts) {
+    if (skippedEvents !== undefined) {
+      callbacks.call(metricsName, () => metrics.skipped?.(record.model, skippedEvents), undefined)
+    }
+  }
 }
 
 /**

@@ -44,6 +44,11 @@ const cacheBypasses = Metric.counter("llm_cache_bypasses_total", {
   incremental: true
 })
 
+const skippedEvents = Metric.counter("llm_stream_events_skipped_total", {
+  description: "Events of providers' streams that were not readable and were left out, by model",
+  incremental: true
+})
+
 const securityEvents = Metric.counter("llm_security_events_total", {
   description: "Matches of the input policy and refused requests, by rule and action",
   incremental: true
@@ -82,6 +87,7 @@ interface ModelSeries {
   readonly errors: Update
   readonly duration: Update
   readonly tokens: Update
+  readonly skipped: Update
 }
 
 /** The series with these attributes. Not `Metric.withAttributes`, which makes a context at every update. */
@@ -103,7 +109,8 @@ const forModel = (context: Context.Context<never>, model: string, operation: Ope
   failed: seriesOf(requests, context, { model, success: "false" }),
   errors: seriesOf(errors, context, { model }),
   duration: seriesOf(duration, context, { model }),
-  tokens: seriesOf(tokens, context, { model })
+  tokens: seriesOf(tokens, context, { model }),
+  skipped: seriesOf(skippedEvents, context, { model })
 })
 
 const memoryUsage = Metric.gauge("llm_memory_usage_bytes", {
@@ -132,6 +139,8 @@ export class Metrics extends Context.Service<Metrics, {
   readonly end: (outcome: Outcome) => Effect.Effect<void> | void
   /** How the response cache took part in a request of a model that has one. */
   readonly cached?: (model: string, use: CacheUse) => void
+  /** Events of streams for a model's request that were left out. */
+  readonly skipped?: (model: string, count: number) => void
   /** The input policy found something in some requests, or they were refused. Rules and actions are few. */
   readonly security?: (rule: string, action: string, count: number) => void
 }>()("troupe/services/observability/Metrics") {}
@@ -170,6 +179,7 @@ export const layer = Layer.effect(
         securitySeries.set(key, known)
         known(count)
       },
+      skipped: (model, count) => of(model, "chat").skipped(count),
       cached: (model, use) => cacheSeriesOf(model, use)(1),
       begin: (model, operation) => of(model, operation).begun(1),
       end({ end, model, operation, seconds, tokens }: Outcome) {

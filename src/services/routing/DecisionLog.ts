@@ -98,6 +98,7 @@ export const addAttempt = (record: Draft, deployment: string, startedMs: number,
     firstTokenMs: undefined,
     tookMs: undefined,
     hedge,
+    skippedEvents: undefined,
     outcome: "running",
     error: undefined
   }

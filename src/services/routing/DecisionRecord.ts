@@ -60,6 +60,8 @@ export const Attempt = Schema.Struct({
   tookMs: Schema.optionalKey(Schema.Finite),
   /** It ran beside the attempt before it, which was slow. */
   hedge: Schema.optionalKey(Schema.Boolean),
+  /** Events of its stream that were not readable and were left out. */
+  skippedEvents: Schema.optionalKey(Schema.Int),
   /** `left`: the caller disconnected, or another attempt was faster. */
   outcome: Schema.Literals(["running", "answered", "failed", "left"]),
   error: Schema.optionalKey(Schema.Struct({ reason: Schema.String, message: Schema.String }))
