@@ -28,8 +28,8 @@ import { Later } from "./Admission.ts"
 import type { Applied } from "./AdmissionRules.ts"
 import type { BudgetClaim, Claim, LimitClaim } from "./Claims.ts"
 import { claimsOf, leftOf, refusalOf, standingOf, unfit } from "./Claims.ts"
-import type { Counters, Outcome } from "./Counters.ts"
-import { CountersLost } from "./Counters.ts"
+import type { Counters, CounterState, Outcome } from "./Counters.ts"
+import { CountersLost, fits } from "./Counters.ts"
 import type { Need } from "./Needs.ts"
 import { needOf } from "./Needs.ts"
 import type { Settlements } from "./Settlements.ts"
@@ -68,6 +68,23 @@ const amountOf = ({ measure }: BudgetClaim, { nano, tokens }: Amount): number =>
 const times = ({ nano, tokens }: Amount, factor: number): Amount => ({ nano: nano * factor, tokens: tokens * factor })
 
 const isMore = (one: Amount, other: Amount): boolean => one.nano > other.nano || one.tokens > other.tokens
+
+/** What a request has reserved and spent, and what is left of its reservation. */
+interface Own {
+  readonly need: Need
+  readonly reserved: Amount
+  readonly spent: Amount
+  readonly left: Amount
+}
+
+/** A refusal of another attempt: what others have reserved, and all that the attempt needs. */
+const withoutOwn = (claim: BudgetClaim, { reserved, spent }: CounterState, own: Own) => {
+  const of = (amount: Amount) => amountOf(claim, amount)
+  return [
+    { ...claim, hold: { ...claim.hold, amount: claim.hold.amount + of(own.left) } },
+    { spent: spent + of(own.spent), reserved: reserved - of(own.reserved) }
+  ] as const
+}
 
 /** An admitted request. */
 class SharedAccount implements Ticket {
@@ -125,6 +142,11 @@ class SharedAccount implements Ticket {
     return { nano: Math.max(0, nano - this.#spent.nano), tokens: Math.max(0, tokens - this.#spent.tokens) }
   }
 
+  /** What the counters have of this request until it ends: nothing of what it has spent. */
+  get #own(): Own {
+    return { need: this.#need, reserved: this.#reserved, spent: this.#spent, left: this.#left }
+  }
+
   again(): undefined | Later<Reason | undefined> {
     const budgets = this.#claims.filter(isBudget)
     const left = this.#left
@@ -133,7 +155,7 @@ class SharedAccount implements Ticket {
       nano: Math.max(0, this.#need.amount.nano - left.nano),
       tokens: Math.max(0, this.#need.amount.tokens - left.tokens)
     }
-    return new Later(Effect.map(this.#accounts.extend(this.#id, budgets, more), (refused) => {
+    return new Later(Effect.map(this.#accounts.extend(this.#id, budgets, more, this.#own), (refused) => {
       if (refused === undefined) {
         this.#reserved = { nano: this.#reserved.nano + more.nano, tokens: this.#reserved.tokens + more.tokens }
       }
@@ -270,12 +292,19 @@ export class SharedAccounts {
   }
 
   /** Reserves more of the budgets, for another attempt. */
-  extend(id: string, budgets: ReadonlyArray<BudgetClaim>, more: Amount): Effect.Effect<Reason | undefined> {
+  extend(
+    id: string,
+    budgets: ReadonlyArray<BudgetClaim>,
+    more: Amount,
+    own: Own
+  ): Effect.Effect<Reason | undefined> {
     const claims = budgets.map((claim) => ({ ...claim, hold: { ...claim.hold, amount: amountOf(claim, more) } }))
     return this.#reserve(id, claims).pipe(
-      Effect.map(({ isReserved, states }) =>
-        isReserved ? undefined : this.#refuse(unfit(claims, states, "enforced")[0])
-      ),
+      Effect.map(({ isReserved, states }) => {
+        if (isReserved) return undefined
+        const at = claims.findIndex(({ hold, rule }, index) => rule.mode === "enforced" && !fits(hold, states[index]!))
+        return this.#refuse(at < 0 ? undefined : withoutOwn(claims[at]!, states[at]!, own), own.need)
+      }),
       Effect.catch((error) => Effect.as(this.#lose(error), this.#refuse(undefined)))
     )
   }

@@ -68,6 +68,9 @@ const isTicket = (decision: Decision): decision is Ticket => !("_tag" in decisio
 
 const nameOf = (decision: Decision): string => isTicket(decision) ? "admitted" : decision._tag
 
+/** The same sentence, whichever counters refuse. */
+const sentenceOf = (decision: Decision): string => isTicket(decision) ? "admitted" : decision.message
+
 /** A message that the counters have handled. */
 interface Handled {
   readonly type: "reserve" | "settle"
@@ -222,7 +225,7 @@ describe("shared accounts", () => {
             const { decision, demand, tokens } = asked.get(id)!
             if (type === "reserve") {
               const expected = model.admit(demand)
-              assert.strictEqual(nameOf(decision!), nameOf(expected), id)
+              assert.strictEqual(sentenceOf(decision!), sentenceOf(expected), id)
               if (isTicket(expected)) tickets.set(id, expected)
             } else {
               const ticket = tickets.get(id)!
@@ -235,6 +238,41 @@ describe("shared accounts", () => {
         }).pipe(Effect.scoped, Effect.provide(TestClock.layer()), Effect.runPromise)),
       { numRuns: 60 }
     ))
+
+  it.effect.each([5, 20, 60])(
+    "refuse another attempt in the words of one process: after %d tokens",
+    (used) =>
+      Effect.gen(function*() {
+        const table = new CounterTable(() => 0)
+        table.join(0)
+        const counters: Counters = {
+          place: "a table",
+          reserve: (id, holds) => Effect.sync(() => table.reserve(0, id, holds)),
+          settle: (id, spends) => Effect.sync(() => table.settle(id, spends))
+        }
+        const budget = { budgets: { all: { period: "day", tokens: 100 } } } as const
+        const shared = yield* sharedOf(counters, budget)
+        const model = accountsOf(budget)
+        const sentences: Array<string | undefined> = []
+        for (
+          const admit of [(demand: Demand) => decide(shared, demand), (demand: Demand) =>
+            Effect.sync(() => model.admit(demand))]
+        ) {
+          const other = yield* admit(demandOf("k1", 20))
+          const ticket = yield* admit(demandOf("k1", 50))
+          assert.isTrue(isTicket(other) && isTicket(ticket))
+          if (!isTicket(ticket)) {
+            return
+          }
+          ticket.charge(usedOf(used))
+          const refused = ticket.again()
+          const reason = refused instanceof Later ? yield* refused.outcome : refused
+          sentences.push(reason?.message)
+        }
+        assert.isDefined(sentences[0])
+        assert.strictEqual(sentences[0], sentences[1])
+      })
+  )
 
   it.effect("reserve nothing for a caller that leaves while it waits", () =>
     Effect.gen(function*() {
