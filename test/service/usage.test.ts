@@ -291,7 +291,11 @@ describe("alerts and rejections", () => {
     ])
     assert.match(output, /Budget budgets\.pool\.usd: 0\.01 \([^)]*\) rejected a request\./)
     assert.match(output, /Limit limits\.few\.\w+: \d+ \([^)]*\) would have rejected a request\./)
+    // Each refusal is logged once, with its setting.
+    assert.lengthOf(output.match(/rejected a request/g)!, 2)
+    assert.notMatch(output, /Refused a request[^\n]*(?:limit|budget)/)
     const metrics = await (await admin("/metrics")).text()
+    assert.match(metrics, /^llm_security_events_total\{rule="budget",action="reject"\} \d+$/m)
     const samples = metrics.split("\n").filter((line) => /^llm_(?:budget_alerts|admission_rejections)_total/.test(line))
     assert.deepStrictEqual(samples.toSorted(), [
       "llm_admission_rejections_total{rule=\"few\",mode=\"shadow\"} 1",

@@ -77,7 +77,8 @@ const renamed = ({ renamePath }: FailedRequest, reason: InferenceError.Reason): 
 /** Failures that are events of security. */
 const refusalOf: { readonly [Tag in InferenceError.Reason["_tag"]]?: Refusal } = {
   Forbidden: "access",
-  LimitExceeded: "limit"
+  LimitExceeded: "limit",
+  BudgetExceeded: "budget"
 }
 
 /** Counts and logs a request that the service refuses. */

@@ -202,7 +202,7 @@ const makeReports = Effect.map(Effect.context(), (context): Omit<Reports, "add">
     rejected: (rejection, mode) => {
       count(rejections, { rule: rejection.rule, mode })
       const entry = log.entry(rejection, mode, clock.currentTimeMillisUnsafe())
-      if (entry !== undefined) run(Effect.logInfo(entry))
+      if (entry !== undefined) run(mode === "enforced" ? Effect.logWarning(entry) : Effect.logInfo(entry))
     }
   }
 })

@@ -30,14 +30,18 @@ export interface SecurityEvents {
   readonly record: (event: string, action: Action, origin: Origin, count?: number) => void
 }
 
-/** What requests are refused for, and what the log says of them. */
+/**
+ * What requests are refused for, and what the log says of them. The admission logs limits and budgets itself, with their setting
+ * and its value: see `RejectionLog`.
+ */
 const refusals = {
   origin: "a web page that may not call the service",
   host: "a host name that is not the service's",
   key: "no valid API key",
   access: "an API key that does not allow it",
   admin: "administration is not allowed",
-  limit: "a limit is reached"
+  limit: undefined,
+  budget: undefined
 } as const
 
 export type Refusal = keyof typeof refusals
@@ -88,9 +92,9 @@ const makeReport = Effect.gen(function*() {
     const omitted = last === undefined || last.omitted === 0 ? "" : ` ${last.omitted} before it were not logged.`
     fork(action === "reject" ? Effect.logWarning(text() + omitted) : Effect.logInfo(text() + omitted))
   }
-  return (event: string, action: Action, count: number, text: () => string): void => {
+  return (event: string, action: Action, count: number, text: (() => string) | undefined): void => {
     callbacks.call("metrics", () => metrics.security?.(event, action, count), undefined)
-    log(event, action, text)
+    if (text !== undefined) log(event, action, text)
   }
 })
 
@@ -109,7 +113,9 @@ const whose = ({ address, identity }: Refused): string =>
 export const layerRefusals = Layer.effect(
   Refusals,
   Effect.map(makeReport, (report) => ({
-    record: (refusal: Refusal, refused: Refused) =>
-      report(refusal, "reject", 1, () => `Refused a request ${whose(refused)}: ${refusals[refusal]}.`)
+    record: (refusal: Refusal, refused: Refused) => {
+      const reason = refusals[refusal]
+      report(refusal, "reject", 1, reason && (() => `Refused a request ${whose(refused)}: ${reason}.`))
+    }
   }))
 )

@@ -49,13 +49,14 @@ describe("security events", () => {
     return Effect.gen(function*() {
       const { record } = yield* SecurityEvents.Refusals
       for (let count = 0; count < 1000; count++) record("key", { address: "public" })
-      record("limit", { identity })
+      for (const refusal of ["access", "limit", "budget"] as const) record(refusal, { identity })
       yield* TestClock.adjust("10 seconds")
       record("key", { address: "private" })
-      assert.lengthOf(counted, 1002)
+      assert.lengthOf(counted, 1004)
+      assert.includeMembers(counted, ["limit reject 1", "budget reject 1"])
       assert.deepStrictEqual(logged, [
         "Warn Refused a request from a public address: no valid API key.",
-        "Warn Refused a request of key k1: a limit is reached.",
+        "Warn Refused a request of key k1: an API key that does not allow it.",
         "Warn Refused a request from a private address: no valid API key. 999 before it were not logged."
       ])
     }).pipe(Effect.provide(Layer.provideMerge(SecurityEvents.layerRefusals, layer)))
