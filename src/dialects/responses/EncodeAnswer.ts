@@ -177,7 +177,7 @@ export const refusalOf = ({ answer = [] }: ContentRefused): string | undefined =
   return text === "" ? undefined : text
 }
 
-const noUsage: TokenUsage = { promptTokens: 0, completionTokens: 0, cachedTokens: 0 }
+export const noUsage: TokenUsage = { promptTokens: 0, completionTokens: 0, cachedTokens: 0 }
 
 /** The outcome of a refusal: a message with it. */
 export const refusedOutcome = ({ id }: Envelope, refusal: string, now: number): Outcome => ({

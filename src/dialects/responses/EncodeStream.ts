@@ -22,6 +22,7 @@ import {
   failureOf,
   itemStatusOf,
   messageItem,
+  noUsage,
   outputId,
   reasoningItem,
   refusalOf,
@@ -100,6 +101,13 @@ export class ResponseFrames {
   /** Frames for events; consecutive texts become one frame. */
   events(events: ReadonlyArray<Event>): string {
     return write(this.#writer, events.filter((event) => event.type !== "native"))
+  }
+
+  /** The frames of a response without output, which a conversation can be continued from. */
+  empty(): string {
+    const begun = this.#begin()
+    this.#outcome = { status: "completed", completedAt: this.#now(), usage: noUsage }
+    return begun + this.end()
   }
 
   /** The last frame, with the whole response. */

@@ -45,5 +45,6 @@ export const unsupported: Readonly<Record<string, string>> = {
   moderation: "Troupe does not moderate by this field; see `guard` in troupe.yaml",
   personality: "Troupe has no personalities",
   prompt: "Troupe stores no prompt templates. Send `instructions` and `input`",
-  prompt_cache_options: "Troupe has no options of prompt caches"
+  prompt_cache_options: "Troupe has no options of prompt caches",
+  stream_id: "Troupe answers the messages of a connection one after the other"
 }

@@ -24,7 +24,7 @@ import { Readiness } from "../../services/health/Readiness.ts"
 import { Registry, ServedNames } from "../../services/models/Registry.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import * as Authentication from "./Authentication.ts"
-import type { Conventions, ErrorResponse, RequestHeaders } from "./Dialect.ts"
+import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
 import * as DirectRoutes from "./DirectRoutes.ts"
 import type { FailedRequest, Failure } from "./EndpointFailure.ts"
 import { errorHeaders, respondFailure, respondProblem, stopping } from "./EndpointFailure.ts"
@@ -195,6 +195,13 @@ type Response = HttpServerResponse.HttpServerResponse
 type Answered = Effect.Effect<Response | Unsent, Failure, Scope.Scope>
 type Responded = Effect.Effect<Response | Unsent, never, Scope.Scope>
 
+/** A message of a WebSocket cannot be passed on, as a request can. */
+const elsewhere: HttpProblem = {
+  status: 501,
+  code: "not_supported",
+  message: "This connection is with a process that runs no local models (server.processes). POST the request instead."
+}
+
 /** What the requests of a dialect share. */
 interface DialectParts {
   readonly conventions: Conventions
@@ -287,8 +294,10 @@ class EndpointRequest<Decoded> {
   #passed(json: unknown, text: string): Answered | undefined {
     const { peers } = this.#parts
     const { headers, response } = this.#arrival
-    if (peers === undefined || response === undefined) return undefined
-    if (!peers.isForFirst(this.#canonical(json), headers)) return undefined
+    if (peers === undefined || !peers.isForFirst(this.#canonical(json), headers)) return undefined
+    if (response === undefined) {
+      return Effect.succeed(respondProblem({ conventions: this.#parts.conventions, id: this.#arrival.id }, elsewhere))
+    }
     return Effect.withFiber((fiber) =>
       peers.pass(response, { text, address: fiber.getRef(Caller.CallerAddress)(fiber.context) })
     )
@@ -337,8 +346,15 @@ class EndpointRequest<Decoded> {
   }
 }
 
+/** A request whose body is a message of a connection, and whose response is written to that connection. */
+export interface Message {
+  readonly headers: RequestHeaders
+  readonly identity: Identity | undefined
+  readonly bytes: Buffer
+}
+
 /** The handlers of an endpoint. */
-interface Handlers {
+export interface Handlers {
   readonly routed: Effect.Effect<Response, never, HttpServerRequest.HttpServerRequest | Scope.Scope>
   /** For a request that starts without the router. */
   readonly direct: DirectHandler
@@ -363,6 +379,24 @@ const makeParts = (conventions: Conventions, limits: RequestBody.Limits) =>
     }
     return parts
   })
+/** Answers a message. The body of the response is to be read in the same scope. */
+export type MessageHandler = (message: Message) => Effect.Effect<Response, never, Scope.Scope>
+
+/** Makes the function that answers a request, however it arrived. */
+const makeRespond = (parts: DialectParts, readiness: Readiness["Service"]) =>
+<Decoded>(
+  endpoint: Endpoint<Decoded>,
+  fiber: Fiber.Fiber<unknown, unknown>,
+  { headers, identity, response, hasScope }: Omit<Arrival, "id">,
+  read: () => Effect.Effect<RequestBody.Text, Failure>
+): Responded => {
+  const id = idOf(endpoint.idPrefix, fiber.getRef(Random.Random))
+  if (readiness.status === "stopping") {
+    return Effect.succeed(respondProblem({ conventions: parts.conventions, id }, stopping))
+  }
+  const created = Math.floor(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() / 1000)
+  return new EndpointRequest(parts, endpoint, { id, headers, identity, response, hasScope }, created).respond(read())
+}
 
 /** Makes handlers for the endpoints of a dialect. */
 const make = Effect.fnUntraced(function*(conventions: Conventions) {
@@ -370,17 +404,7 @@ const make = Effect.fnUntraced(function*(conventions: Conventions) {
   const readiness = yield* Readiness
   const parts = yield* makeParts(conventions, limits)
 
-  const respond = <Decoded>(
-    endpoint: Endpoint<Decoded>,
-    fiber: Fiber.Fiber<unknown, unknown>,
-    { headers, identity, response, hasScope }: Omit<Arrival, "id">,
-    read: () => Effect.Effect<RequestBody.Text, Failure>
-  ): Responded => {
-    const id = idOf(endpoint.idPrefix, fiber.getRef(Random.Random))
-    if (readiness.status === "stopping") return Effect.succeed(respondProblem({ conventions, id }, stopping))
-    const created = Math.floor(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() / 1000)
-    return new EndpointRequest(parts, endpoint, { id, headers, identity, response, hasScope }, created).respond(read())
-  }
+  const respond = makeRespond(parts, readiness)
 
   const routed = <Decoded>(endpoint: Endpoint<Decoded>) =>
     Effect.withFiber<Response | Unsent, never, HttpServerRequest.HttpServerRequest | Scope.Scope>((fiber) => {
@@ -414,11 +438,22 @@ const make = Effect.fnUntraced(function*(conventions: Conventions) {
       )
     })
 
-  return <Decoded>(endpoint: Endpoint<Decoded>): Handlers => ({
+  const ofMessage = <Decoded>(endpoint: Endpoint<Decoded>): MessageHandler => ({ bytes, headers, identity }) =>
+    Effect.withFiber<Response | Unsent, never, Scope.Scope>((fiber) => {
+      const hold = limits.budget.hold()
+      const arrival = { headers, identity, response: undefined, hasScope: true }
+      return Effect.andThen(
+        Effect.addFinalizer(() => Effect.sync(() => hold.release())),
+        respond(endpoint, fiber, arrival, () => RequestBody.ofBytes(bytes, limits, hold))
+      )
+    }) as ReturnType<MessageHandler>
+
+  const handle = <Decoded>(endpoint: Endpoint<Decoded>): Handlers => ({
     routed: routed(endpoint) as Handlers["routed"],
     // A request without a scope uses none: see `isScoped`.
     direct: direct(endpoint) as unknown as DirectHandler
   })
+  return { handle, ofMessage }
 })
 
 /** Method and path of an endpoint, as the description has them. */
@@ -436,11 +471,13 @@ export const layer = <Name extends string, R>(
   conventions: Conventions,
   { endpoints }: { readonly endpoints: Readonly<Record<Name, Route>> },
   handlersOf: (
-    handle: <Decoded>(endpoint: Endpoint<Decoded>) => Handlers
+    handle: <Decoded>(endpoint: Endpoint<Decoded>) => Handlers,
+    ofMessage: <Decoded>(endpoint: Endpoint<Decoded>) => MessageHandler
   ) => Effect.Effect<Readonly<Record<Name, Handlers>>, never, R>
 ) =>
   HttpRouter.use(Effect.fnUntraced(function*(router) {
-    const handlers = yield* handlersOf(yield* make(conventions))
+    const { handle, ofMessage } = yield* make(conventions)
+    const handlers = yield* handlersOf(handle, ofMessage)
     for (const name of Object.keys(endpoints) as Array<Name>) {
       const { method, path } = endpoints[name]
       yield* router.add(method, path, handlers[name].routed)

@@ -155,6 +155,15 @@ const unknownExpectation: HttpProblem = {
   message: "The only supported expectation is Expect: 100-continue. Send the request without Expect."
 }
 
+/** The path of WebSocket connections. */
+const socketPath = "/v1/responses"
+
+const noUpgrade: HttpProblem = {
+  status: 400,
+  code: "upgrade_not_supported",
+  message: `The only supported upgrade is a WebSocket at ${socketPath}. Send the request without Upgrade.`
+}
+
 const wrongTarget = (message: string): HttpProblem => ({ status: 400, code: "invalid_target", message })
 
 /** How often connections are checked for late headers, ms: a quarter of the limit. */
@@ -247,6 +256,21 @@ export const canonicalTarget = (target: string): Result.Result<string, string> =
   return problem === undefined ? Result.succeed(`${encodeSlashes(path)}${query}`) : Result.fail(problem)
 }
 
+/** Whether a request asks for a WebSocket where there is one. Another request for an upgrade is answered as it is. */
+const isSocketRequest = ({ headers, method, url }: IncomingMessage): boolean =>
+  method === "GET" && headers.upgrade?.toLowerCase() === "websocket" && url?.split("?", 1)[0] === socketPath
+
+/** A response on the socket of a request for an upgrade, which Node gives no response. */
+const responseOn = (request: IncomingMessage, socket: Socket): ServerResponse => {
+  const response = new ServerResponse(request)
+  response.shouldKeepAlive = false
+  response.assignSocket(socket)
+  response.on("finish", () => socket.end())
+  return response
+}
+
+const ignoreError = () => {}
+
 /** Responses that close their connections once the server closes: clients would keep idle ones open for seconds. */
 const makeResponse = (state: { readonly isClosing: boolean }) =>
   class extends ServerResponse {
@@ -286,6 +310,7 @@ export class NodeServer extends Server {
       headersTimeout,
       requestTimeout: 0,
       connectionsCheckingInterval: checkInterval(headersTimeout),
+      shouldUpgradeCallback: isSocketRequest,
       ServerResponse: makeResponse(state) as typeof ServerResponse
     })
     this.#state = state
@@ -304,12 +329,33 @@ export class NodeServer extends Server {
   }
 
   override emit(event: string, ...args: Array<unknown>): boolean {
+    if (event === "upgrade") return this.#upgrade(args as [IncomingMessage, Socket, Buffer])
     if (event !== "request" && event !== "checkContinue") return super.emit(event, ...args)
     const [request, response] = args as [IncomingMessage, ServerResponse]
     const started = this.#pacer.offer(() => {
       if (!response.destroyed && this.#isAccepted(request, response)) this.#start(event, request, response)
     })
     if (!started) this.#rejections.offer(() => this.#reject(request, response, overloaded))
+    return true
+  }
+
+  /** Node before 24.9 asks for every upgrade; those that are no WebSocket of the service are refused. */
+  #upgrade(args: [request: IncomingMessage, socket: Socket, head: Buffer]): boolean {
+    const [request, socket] = args
+    socket.on("error", ignoreError)
+    const start = () => {
+      if (socket.destroyed) return
+      const response = responseOn(request, socket)
+      if (!isSocketRequest(request)) return this.#reject(request, response, noUpgrade)
+      if (!this.#isAccepted(request, response)) return
+      response.detachSocket(socket)
+      super.emit("upgrade", ...args)
+    }
+    if (!this.#pacer.offer(start)) {
+      this.#rejections.offer(() => {
+        if (!socket.destroyed) this.#reject(request, responseOn(request, socket), overloaded)
+      })
+    }
     return true
   }
 

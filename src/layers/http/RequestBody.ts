@@ -172,9 +172,7 @@ const isWhole = (message: IncomingMessage): boolean =>
 
 /** Reads a body whose bytes have all arrived. */
 const readWhole = (message: IncomingMessage, limits: Limits, hold: Hold): Read => {
-  const bytes = message.read() as Buffer | null ?? noBytes
-  if (bytes.length > limits.maxBytes) return Effect.fail(tooLarge)
-  return hold.take(bytes.length) ? decode(bytes, hold) : Effect.fail(overloaded)
+  return ofBytes(message.read() as Buffer | null ?? noBytes, limits, hold)
 }
 
 /** Reads a body as it arrives. */
@@ -233,6 +231,12 @@ export const ofWeb = (request: HttpServerRequest.HttpServerRequest, hold: Hold):
     Effect.mapError(({ reason }) => Predicate.isTagged(reason.cause, "MaxBytesError") ? tooLarge : incomplete),
     Effect.flatMap((bytes) => hold.take(bytes.byteLength) ? decode(Buffer.from(bytes), hold) : Effect.fail(overloaded))
   )
+
+/** A body that has arrived otherwise, as in a message of a WebSocket. */
+export const ofBytes = (bytes: Buffer, { maxBytes }: Limits, hold: Hold): Read => {
+  if (bytes.length > maxBytes) return Effect.fail(tooLarge)
+  return hold.take(bytes.length) ? decode(bytes, hold) : Effect.fail(overloaded)
+}
 
 const byteOrderMark = "\ufeff"
 

@@ -8,6 +8,7 @@
  * failure is an `error` event and a `response.failed`. A response is stored before its last event, or the whole of it, is sent.
  */
 import { Clock, Effect, Layer } from "effect"
+import { HttpServerResponse } from "effect/http"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Compaction from "../../dialects/responses/Compaction.ts"
@@ -25,8 +26,8 @@ import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import { Inference } from "../../services/inference/Inference.ts"
 import { summaryOf } from "../../services/persistence/StorageError.ts"
 import * as ResponseRun from "../../services/responses/ResponseRun.ts"
-import type { Dialogue, Responses, StateError } from "../../services/responses/Responses.ts"
-import { ResponseState } from "../../services/responses/Responses.ts"
+import type { Continued, Dialogue, Responses } from "../../services/responses/Responses.ts"
+import { ResponseState, StateError } from "../../services/responses/Responses.ts"
 import { error, events, unavailable } from "./Api.ts"
 import type { Dialect } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
@@ -34,6 +35,8 @@ import type { Call } from "./Endpoint.ts"
 import * as Endpoint from "./Endpoint.ts"
 import { internalError } from "./EndpointFailure.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
+import type { Connection } from "./ResponsesSocket.ts"
+import * as ResponsesSocket from "./ResponsesSocket.ts"
 import type { AnswerFrames } from "./ServerSentEvents.ts"
 import * as ServerSentEvents from "./ServerSentEvents.ts"
 import { noState, respondState } from "./StateFailure.ts"
@@ -59,6 +62,15 @@ const calls = HttpApiGroup.make("responses").add(
       "With `stream: true` the answer is a stream of server-sent events, whose last one is `response.completed`, " +
       "`response.incomplete` or `response.failed`, and after it `data: [DONE]`."
   })),
+  HttpApiEndpoint.get("connect", "/v1/responses", {
+    success: Schema.StreamEvent,
+    error: [error(401, "No valid key"), error(426, "The request is no WebSocket handshake (`upgrade_required`)")]
+  }).annotateMerge(OpenApi.annotations({
+    title: "Connect by WebSocket",
+    description:
+      "Each message of the client is a request with `type: response.create`; the service sends the events of its stream " +
+      "as messages, or `type: error`."
+  })),
   HttpApiEndpoint.post("inputTokens", "/v1/responses/input_tokens", {
     payload: Schema.CountRequest,
     success: Schema.TokenCount,
@@ -77,6 +89,8 @@ const calls = HttpApiGroup.make("responses").add(
 interface Services {
   readonly inference: Inference["Service"]
   readonly state: Responses | undefined
+  /** Of the messages of a WebSocket. */
+  readonly connection?: Connection
 }
 
 const idPrefix = "resp_"
@@ -88,12 +102,42 @@ const noDialogue: Dialogue = { before: [], input: [], chain: [] }
 const needsState = ({ conversation, input, previous }: Prompt): boolean =>
   conversation !== undefined || previous !== undefined || input.some((item) => Items.typeOf(item) === "item_reference")
 
+/** The latest response of the connection, if a request continues it and it is not stored. */
+const unstored = (connection: Connection | undefined, { previous }: Prompt): Connection["latest"] =>
+  previous === undefined || connection?.latest?.id !== previous || connection.latest.isStored
+    ? undefined
+    : connection.latest
+
+/** The conversation of a request that continues the latest response of its connection, which is not stored. */
+const dialogueOfConnection = (
+  latest: NonNullable<Connection["latest"]>,
+  { input }: Prompt,
+  id: string
+): Effect.Effect<Dialogue, StateError> => {
+  const missing = input.find((item) =>
+    item["type"] === "item_reference" && !latest.items.some((known) => known.id === item["id"])
+  )
+  if (missing !== undefined) {
+    return Effect.fail(new StateError({ problem: "item-missing", id: missing["id"] as string }))
+  }
+  return Effect.succeed({
+    before: latest.items,
+    input: input.map((item, index) =>
+      latest.items.find((known) => item["type"] === "item_reference" && known.id === item["id"]) ??
+        Items.stored(item, (prefix) => EncodeAnswer.inputId(prefix, id, index))
+    ),
+    chain: []
+  })
+}
+
 /** The conversation of a request; undefined if it needs stored objects and there are none. */
 const dialogueOf = (
-  { state }: Services,
+  { connection, state }: Services,
   prompt: Prompt,
   id: string
 ): Effect.Effect<Dialogue | undefined, SqlError | StateError> => {
+  const latest = unstored(connection, prompt)
+  if (latest !== undefined) return dialogueOfConnection(latest, prompt, id)
   if (state !== undefined) return state.dialogue(prompt, prompt.input, id)
   return Effect.succeed(
     needsState(prompt) ? undefined : {
@@ -140,18 +184,35 @@ interface Run {
 
 const truncates = ({ envelope }: Run): boolean => envelope.settings.truncation === "auto"
 
+/** Lets the next message of a connection continue a response. */
+const keepLatest = ({ dialogue, services: { connection } }: Run, response: Schema.Response): void => {
+  if (connection === undefined) return
+  const { before, input } = dialogue
+  connection.latest = response.status === "failed" ? undefined : {
+    id: response.id,
+    items: [...before, ...input, ...response.output as ReadonlyArray<Items.Item>],
+    isStored: response.store
+  }
+}
+
+/** What is stored: a response that continues one which is not stored has the whole conversation. */
+const stored = ({ call: { body }, dialogue, services: { connection } }: Run): readonly [Continued, Dialogue] =>
+  unstored(connection, body) === undefined
+    ? [body, dialogue]
+    : [{ ...body, previous: undefined }, { before: [], input: [...dialogue.before, ...dialogue.input], chain: [] }]
+
 /** Stores a response. A database that fails does not fail the request: the response then says that it is not stored. */
-const save = (
-  { call, dialogue, services: { state } }: Run,
-  response: Schema.Response
-): Effect.Effect<Schema.Response> =>
-  state === undefined
+const save = (run: Run, response: Schema.Response): Effect.Effect<Schema.Response> => {
+  const { call, services: { state } } = run
+  const saved = state === undefined
     ? Effect.succeed(response)
-    : Effect.matchEffect(state.save(call.body, dialogue, response), {
+    : Effect.matchEffect(state.save(...stored(run), response), {
       onSuccess: () => Effect.succeed(response),
       onFailure: (error) =>
         Effect.as(Effect.logWarning(`${call.id} cannot be stored: ${summaryOf(error)}.`), { ...response, store: false })
     })
+  return Effect.tap(saved, (response) => Effect.sync(() => keepLatest(run, response)))
+}
 
 /** The last event of every stream, as Open Responses has it. */
 const done = "data: [DONE]\n\n"
@@ -253,8 +314,20 @@ const respondInBackground = (run: Run, state: Responses) => {
   )
 }
 
+/** Without a call of the model: the next message continues the conversation. */
+const respondEmpty = (run: Run) =>
+  Effect.flatMap(seconds, (now) => {
+    const frames = new ResponseFrames(run.envelope, () => now)
+    const text = frames.empty()
+    return Effect.as(
+      save(run, frames.response),
+      HttpServerResponse.text(text, { contentType: "text/event-stream" })
+    )
+  })
+
 const respondRun = (run: Run) => {
-  const { call: { body }, services: { state } } = run
+  const { call: { body }, services: { connection, state } } = run
+  if (connection?.isWarmUp === true) return respondEmpty(run)
   if (body.settings.background && state !== undefined) return respondInBackground(run, state)
   return body.stream ? respondStream(run) : respondBuffered(run)
 }
@@ -356,12 +429,20 @@ export const dialect: Dialect = {
   encodeReason: encodeError,
   models,
   layer: Layer.merge(
-    Endpoint.layer(conventions, calls, (handle) =>
-      Effect.map(services, (services) => ({
-        create: handle(create(services)),
-        inputTokens: handle(inputTokens(services)),
-        compact: handle(compact(services))
-      }))),
+    Endpoint.layer(conventions, calls, (handle, ofMessage) =>
+      Effect.gen(function*() {
+        const found = yield* services
+        const connect = yield* ResponsesSocket.make(
+          conventions,
+          (connection) => ofMessage(create({ ...found, connection }))
+        )
+        return {
+          create: handle(create(found)),
+          connect: { routed: connect, direct: Effect.die("not called") },
+          inputTokens: handle(inputTokens(found)),
+          compact: handle(compact(found))
+        }
+      })),
     StoredRoutes.layer(conventions)
   )
 }

@@ -168,6 +168,7 @@ export const make = (dialects: Dialects) =>
       port: server.port,
       backlog: Defaults.connectionBacklog,
       reusePort: peers !== undefined,
+      websocket: { maxPayload: server.maxBodyBytes },
       gracefulShutdownTimeout: grace + lastResponsesMs
     })
     const handle: Handle = (request, response) => node.handle(request, response)
