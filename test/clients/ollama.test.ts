@@ -28,6 +28,12 @@ models:
           Let me see.
           <tool_call>{"name": "get_weather", "arguments": {"city": "Paris"}}</tool_call>
           <tool_call>{"name": "get_weather", "arguments": {"city": "Oslo"}}</tool_call>
+  fake/gap:
+    preload: false
+    deployments: [{ engine: fake }]
+  fake/loads:
+    preload: false
+    deployments: [{ engine: fake, loadDelayMs: 300 }]
   fake/slow:
     preload: false
     deployments:
@@ -201,16 +207,43 @@ describe("generate", () => {
     assert.strictEqual(parts.map(({ response }) => response).join(""), "7 + 5 = 12.")
   })
 
+  it("continues a raw prompt without a chat template", async () => {
+    const prompt = "<|im_start|>user\nWhat is 7 + 5?<|im_end|>\n<|im_start|>assistant\n"
+    const { prompt_eval_count, response } = await client.generate({ ...call, prompt, raw: true })
+    assert.strictEqual(response, "7 + 5 = 12.")
+    const { prompt_eval_count: inChat } = await client.generate({
+      model: "tiny-chat",
+      prompt: "What is 7 + 5?",
+      options: greedy
+    })
+    assert.strictEqual(prompt_eval_count, inChat)
+  })
+
+  it("fills the gap before a suffix where the engine can", async () => {
+    const { response } = await client.generate({ model: "fake/gap", prompt: "begin", suffix: "end", options: greedy })
+    assert.strictEqual(response, "fake: begin[gap]end")
+    const { message, status_code } = await failure(client.generate({ model: "tiny-chat", prompt: "a", suffix: "}" }))
+    assert.strictEqual(status_code, 400)
+    assert.match(message, /^suffix: .*filling in the middle/)
+  })
+
   it("refuses what no deployment has, by its name", async () => {
-    for (
-      const [name, more] of [["suffix", { suffix: "}" }], ["raw", { raw: true }], ["template", {
-        template: "x"
-      }]] as const
-    ) {
+    for (const [name, more] of [["template", { template: "x" }], ["suffix", { suffix: "}" }]] as const) {
       const { message, status_code } = await failure(client.generate({ ...call, ...more }))
       assert.strictEqual(status_code, 400)
       assert.strictEqual(message, `${name}: No deployment of "tiny-chat" accepts this field. Remove it.`)
     }
+  })
+
+  it("says how long the model loaded, which is no time of the prompt", async () => {
+    const model = "fake/loads"
+    const first = await collect(await client.generate({ model, prompt: "Hi", stream: true }))
+    const { load_duration: loading, prompt_eval_duration: reading, total_duration: total } = first.at(-1)!
+    assert.isAtLeast(loading, 250_000_000)
+    assert.isAtMost(loading + reading, total)
+    const again = await client.generate({ model, prompt: "Hi" })
+    assert.strictEqual(again.load_duration, 0)
+    assert.strictEqual(again.eval_duration, again.total_duration)
   })
 })
 
@@ -231,6 +264,8 @@ describe("models", () => {
       "fake/cut:latest",
       "fake/broken:latest",
       "fake/caller:latest",
+      "fake/gap:latest",
+      "fake/loads:latest",
       "fake/slow:latest"
     ])
     assert.deepInclude(tiny!.details, { format: "gguf", family: "llama", quantization_level: "Q8_0" })

@@ -65,7 +65,14 @@ const read = (dialect: Dialect, body: string) => {
   return reader.take()
 }
 
-const ollamaEnvelope = { model: "m", endpoint: "chat", thinking: true, elapsed: () => 1, now: () => "" } as const
+const ollamaEnvelope = {
+  model: "m",
+  endpoint: "chat",
+  thinking: true,
+  elapsed: () => 1,
+  loaded: () => 0,
+  now: () => ""
+} as const
 
 /** The frames of a stream for callers of the provider's dialect. */
 const callers: ReadonlyArray<readonly [subject: typeof subjects[number], encode: (body: string) => string]> = [

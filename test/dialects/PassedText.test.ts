@@ -177,7 +177,14 @@ describe("an answer for a caller of the same dialect", () => {
 
   it("has the JSON of the decoded and encoded one: Ollama", () => {
     const given = generationOf({ source: { dialect: "ollama", body: { messages: [] } } })
-    const own = { model: "our \"model\"", endpoint: "chat", thinking: true, elapsed: () => 1, now: () => "" } as const
+    const own = {
+      model: "our \"model\"",
+      endpoint: "chat",
+      thinking: true,
+      elapsed: () => 1,
+      loaded: () => 0,
+      now: () => ""
+    } as const
     fc.assert(
       fc.property(ollamaText, (text) => {
         const body = parse(text)

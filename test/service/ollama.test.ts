@@ -1,10 +1,13 @@
 /** Ollama's API over the service: providers of the same dialect, keys, limits, the input policy, the cache, and the store. */
 import { assert } from "@effect/vitest"
+import { readFileSync } from "node:fs"
 import { request as httpRequest } from "node:http"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import type { FaultServer } from "../support/FaultServer.ts"
 import { startFaultServer } from "../support/FaultServer.ts"
+import type { ModelServer } from "../support/ModelServer.ts"
+import { startModelServer } from "../support/ModelServer.ts"
 import type { Service } from "../support/Service.ts"
 import { startService, temporaryFolder } from "../support/Service.ts"
 
@@ -15,6 +18,7 @@ const secrets = {
   ONE_KEY: "a-key-of-one-model-only",
   ADMIN_KEY: "a-key-of-an-operator"
 }
+const tinyChat = new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url)
 const email = "ada@example.com"
 const end = {
   done: true,
@@ -57,10 +61,12 @@ const answerOf = (path: string, { model, stream = true }: Fields) => {
 }
 
 let upstream: FaultServer
+let hub: ModelServer
 let service: Service
 let folder: ReturnType<typeof temporaryFolder>
 beforeAll(async () => {
   folder = temporaryFolder()
+  hub = await startModelServer({ "tiny-Q8_0.gguf": readFileSync(tinyChat), "README.md": Buffer.from("A model.") })
   upstream = await startFaultServer((_, { body, path }) => answerOf(path, body as Fields))
   const remote = (model: string, more = "") =>
     `{ deployments: [{ provider: ollama, model: ${model}, baseUrl: "${upstream.url}"${more} }] }`
@@ -83,11 +89,12 @@ models:
   fake/a: { deployments: [{ engine: fake, reply: aaabbbccc }] }
   fake/cached: { deployments: [{ engine: fake, reply: kept }], cache: {} }
 `,
-    secrets
+    { ...secrets, HF_ENDPOINT: hub.url }
   )
 }, 60_000)
 afterAll(async () => {
   await service.stop()
+  await hub.close()
   await upstream.close()
   folder[Symbol.dispose]()
 })
@@ -294,6 +301,27 @@ describe("administration", () => {
       assert.include(text, "Sources are hf:org/repo")
     }
     assert.strictEqual((await administer("POST", "/api/pull", {})).status, 400)
+  })
+
+  it("pulls from Hugging Face with progress, serves nothing of it by itself, and deletes it", async () => {
+    const source = "hf.co/org/model:Q8_0"
+    const { status, text } = await administer("POST", "/api/pull", { model: source })
+    assert.strictEqual(status, 200)
+    const lines = text.trimEnd().split("\n").map((line) => JSON.parse(line) as Fields)
+    const size = readFileSync(tinyChat).length
+    assert.isTrue(lines.some(({ completed, total }) => total === size && completed === size), text)
+    assert.deepStrictEqual(lines.at(-1), { status: "success" })
+    assert.includeMembers(hub.seen.map(({ path }) => path.split("?")[0]!), [
+      "/api/models/org/model/tree/main",
+      "/org/model/resolve/main/tiny-Q8_0.gguf"
+    ])
+    const again = await administer("POST", "/api/pull", { model: source, stream: false })
+    assert.deepStrictEqual([again.status, JSON.parse(again.text)], [200, { status: "success" }])
+    const missing = await administer("POST", "/api/pull", { model: "hf.co/org/model:Q4_K_M" })
+    assert.include(missing.text, "Q4_K_M")
+    const removed = await administer("DELETE", "/api/delete", { model: "tiny-Q8_0" })
+    assert.strictEqual(removed.status, 200, removed.text)
+    assert.strictEqual((await administer("DELETE", "/api/delete", { model: "tiny-Q8_0" })).status, 404)
   })
 
   it("deletes what the store has only", async () => {

@@ -1,5 +1,5 @@
 /** The services of the HTTP layer over a given `Inference`: no model, key or record, and a router that is not asked. */
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Stream } from "effect"
 import { none as noCache, ResponseCache } from "../../src/services/cache/ResponseCache.ts"
 import { none, Providers } from "../../src/services/engines/Providers.ts"
 import * as Breaker from "../../src/services/health/Breaker.ts"
@@ -49,6 +49,7 @@ export const httpServices = ({
     Layer.mock(Models)({
       tryLease: () => undefined,
       snapshot: () => ({ queued: 0, state: "ready" }),
+      events: Stream.empty,
       stop: Effect.void,
       stopLoads: Effect.void
     }),

@@ -22,7 +22,7 @@ import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
 import { cacheOf, callerOf, decodeBody, unknownFieldsOf } from "../shared/CallerRequest.ts"
 import type { BodyFields } from "../shared/FieldNames.ts"
 import type { Fields } from "../shared/Json.ts"
-import { at, isObject, listAt } from "../shared/Json.ts"
+import { at, isEmpty, isObject, listAt } from "../shared/Json.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import * as FieldNames from "./FieldNames.ts"
 import * as Schema from "./Schema.ts"
@@ -169,7 +169,7 @@ const loadOf = (body: Body, { caller, nameOf }: Arrived): LoadCall => {
 
 const generationOf = (
   body: Body,
-  conversation: Pick<Request, "assistantPrefix" | "messages" | "tools">,
+  conversation: Pick<Request, "assistantPrefix" | "completion" | "messages" | "tools">,
   arrived: Arrived,
   table: BodyFields
 ): GenerationCall => {
@@ -290,11 +290,25 @@ export const decodeChat = (arrived: Arrived): Decoded<AnyCall> =>
     return generationOf(body, conversation, arrived, FieldNames.chat)
   })
 
+/**
+ * Whether a prompt is a text completion: without a template, or with a gap. One with images, a format, a template or earlier
+ * tokens is for deployments of the dialect only.
+ */
+const isCompletion = ({ context, format, images, raw, suffix, system, template }: Schema.GenerateRequest): boolean => {
+  const hasGap = !isEmpty(suffix) && isEmpty(system)
+  return (raw === true || hasGap) && [context, format, images, template].every(isEmpty)
+}
+
 /** Decodes a parsed body of `POST /api/generate`. */
 export const decodeGenerate = (arrived: Arrived): Decoded<AnyCall> =>
   Result.map(decodeBody(arrived.json, generateShape), (body) => {
     const { images = [], prompt = "", system = "" } = body
     if (prompt === "" && images.length === 0) return loadOf(body, arrived)
+    if (isCompletion(body)) {
+      const texts = [prompt, ...((body.suffix ?? "") === "" ? [] : [body.suffix!])]
+      const messages = texts.map((content): Message => ({ role: "user", content }))
+      return generationOf(body, { messages, completion: {} }, arrived, FieldNames.completion)
+    }
     const messages: ReadonlyArray<Message> = [
       ...(system === "" ? [] : [{ role: "system" as const, content: system }]),
       { role: "user", content: contentOf(prompt, images) }

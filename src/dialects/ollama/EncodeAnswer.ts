@@ -26,6 +26,8 @@ export interface Envelope {
   readonly thinking: boolean
   /** Nanoseconds since the request. */
   readonly elapsed: () => number
+  /** Nanoseconds from the request until the model was loaded; 0 if it was before. */
+  readonly loaded: () => number
   /** The time of day, RFC 3339. */
   readonly now: () => string
 }
@@ -79,20 +81,21 @@ export const lineOf = (
  * @param firstAt when the first content came, nanoseconds since the request; undefined if that is not known
  */
 export const endOf = (
-  { elapsed }: Envelope,
+  { elapsed, loaded }: Envelope,
   reason: FinishReason,
   { completionTokens, promptTokens }: TokenUsage,
   firstAt: number | undefined
 ): Fields => {
   const total = elapsed()
+  const load = Math.min(loaded(), firstAt ?? total)
   return {
     done_reason: doneReasons[reason],
     total_duration: total,
-    load_duration: 0,
+    load_duration: load,
     prompt_eval_count: promptTokens,
-    ...(firstAt === undefined ? {} : { prompt_eval_duration: firstAt }),
+    ...(firstAt === undefined ? {} : { prompt_eval_duration: firstAt - load }),
     eval_count: completionTokens,
-    eval_duration: total - (firstAt ?? 0)
+    eval_duration: total - (firstAt ?? load)
   }
 }
 

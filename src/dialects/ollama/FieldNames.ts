@@ -78,6 +78,14 @@ export const generate: BodyFields = placeOf(Schema.GenerateRequest, {
   others: ["height", "steps", "width"]
 })
 
+/** A prompt without a template, or one with a gap. */
+export const completion: BodyFields = {
+  ...generate,
+  fields: { ...generate.fields, suffix: undefined, raw: undefined },
+  // Ollama ignores the system prompt of a raw prompt too.
+  optional: { ...generate.optional as object, system: always }
+}
+
 export const embed: BodyFields = {
   ...placeOf(Schema.EmbedRequest, { fields: { options }, without: ["truncate"], optional: { truncate: always } }),
   aliases: { prompt: "input", text: "input", texts: "input" }

@@ -6,7 +6,7 @@
  * Before the first content every failure is an ordinary error response, also for a stream (`ServerSentEvents`). A later
  * failure is a line with an error, after which no line has `done`. `pull` and `delete` are administration.
  */
-import { Clock, DateTime, Effect, Layer } from "effect"
+import { Clock, DateTime, Effect, Layer, Result, Stream } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { AnyCall, Arrived, GenerationCall, LoadCall } from "../../dialects/ollama/DecodeRequest.ts"
 import * as DecodeRequest from "../../dialects/ollama/DecodeRequest.ts"
@@ -60,7 +60,46 @@ interface Services {
   readonly models: Models["Service"]
   readonly registry: Registry["Service"]
   readonly clock: Clock.Clock
+  readonly loads: Loads
 }
+
+/** When the engines of deployments became ready last. */
+class Loads {
+  readonly #clock: Clock.Clock
+  /** Monotonic nanoseconds by deployment. */
+  readonly #readyAt = new Map<string, bigint>()
+
+  constructor(clock: Clock.Clock) {
+    this.#clock = clock
+  }
+
+  /** A deployment has become ready. */
+  note(deployment: string): void {
+    this.#readyAt.set(deployment, this.#clock.monotonicTimeNanosUnsafe())
+  }
+
+  /** Nanoseconds until the model was loaded by the first of its deployments; 0 if it was before. */
+  after(registry: Registry["Service"], name: string, begun: bigint): number {
+    const model = registry.find(name)
+    if (Result.isFailure(model)) return 0
+    const times = model.success.deployments.flatMap(({ id }) => this.#readyAt.get(id) ?? [])
+    return times.reduce(
+      (least, at) => Math.min(least, Math.max(0, Number(at - begun))),
+      times.length === 0 ? 0 : Infinity
+    )
+  }
+}
+
+/** Follows the loads from now on. */
+const makeLoads = Effect.gen(function*() {
+  const loads = new Loads(yield* Clock.Clock)
+  const { events } = yield* Models
+  yield* Effect.forkScoped(Stream.runForEach(events, ({ deployment, state }) =>
+    Effect.sync(() => {
+      if (state === "ready") loads.note(deployment)
+    })))
+  return loads
+})
 
 const idPrefix = "ollama-"
 
@@ -93,7 +132,7 @@ const servedModelOf =
 
 /** @param model as the caller wrote it */
 const envelopeOf = (
-  { clock }: Services,
+  { clock, loads, registry }: Services,
   endpoint: Envelope["endpoint"],
   { model, thinking }: { readonly model: string; readonly thinking: boolean },
   servedModel?: Envelope["servedModel"]
@@ -105,6 +144,7 @@ const envelopeOf = (
     endpoint,
     thinking,
     elapsed: () => Number(clock.monotonicTimeNanosUnsafe() - begun),
+    loaded: () => loads.after(registry, OllamaModels.nameIn(registry, model), begun),
     now: () => DateTime.formatIso(DateTime.makeUnsafe(clock.currentTimeMillisUnsafe()))
   }
 }
@@ -242,7 +282,8 @@ const inferenceRoutes = Endpoint.layer(
         inference: yield* Inference,
         models: yield* Models,
         registry: yield* Registry,
-        clock: yield* Clock.Clock
+        clock: yield* Clock.Clock,
+        loads: yield* makeLoads
       }
       const { decodeChat, decodeGenerate } = DecodeRequest
       return {

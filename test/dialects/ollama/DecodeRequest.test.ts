@@ -186,6 +186,18 @@ describe("a prompt", () => {
     ])
     assert.deepStrictEqual(needed({ suffix: "", template: "", context: [], raw: false }), [])
   })
+
+  it("is a text completion without a template, or with a suffix", () => {
+    const completed = (body: object) => {
+      const { request } = generate({ prompt: "Hi", ...body })
+      return [request.completion, request.messages.map(({ content }) => content), requiredPaths(request.source)]
+    }
+    assert.deepStrictEqual(completed({ raw: true, system: "x" }), [{}, ["Hi"], []])
+    assert.deepStrictEqual(completed({ suffix: "x" }), [{}, ["Hi", "x"], []])
+    assert.deepStrictEqual(completed({ suffix: "x", raw: true }), [{}, ["Hi", "x"], []])
+    assert.deepStrictEqual(completed({ raw: true, format: "json" }), [undefined, ["Hi"], ["raw"]])
+    assert.deepStrictEqual(completed({ suffix: "x", system: "y" }), [undefined, ["y", "Hi"], ["suffix"]])
+  })
 })
 
 describe("a request without messages or a prompt", () => {

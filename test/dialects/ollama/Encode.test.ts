@@ -15,6 +15,7 @@ const envelopeOf = (over: Partial<Envelope> = {}): Envelope => {
     endpoint: "chat",
     thinking: true,
     elapsed: () => ++now * 1_000,
+    loaded: () => 0,
     now: () => created_at,
     ...over
   }
