@@ -14,6 +14,7 @@ const isolated = [
   "test/conformance/**/*.test.ts",
   "test/cli/{Models,PullProgress}.test.ts",
   "test/layers/{aiSdk,engines,persistence}/**/*.test.ts",
+  "test/layers/http/{NodeListener,WebHandler}.test.ts",
   "test/workers/*.test.ts",
   "test/workers/{llama,onnx}/**/*.test.ts",
   "test/workers/grammar/JsonGrammarLlama.test.ts"

@@ -11,7 +11,7 @@
  * await Effect.runPromise(program.pipe(Effect.provide(App.layer())))
  * ```
  */
-import { Effect, Layer, Random } from "effect"
+import { Effect, Layer, Option, Random } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import * as AppParts from "./AppParts.ts"
@@ -25,6 +25,7 @@ import * as Engines from "./layers/engines/Engines.ts"
 import * as ModelFiles from "./layers/engines/ModelFiles.ts"
 import * as Webhook from "./layers/guard/Webhook.ts"
 import * as Server from "./layers/http/Server.ts"
+import * as WebHandler from "./layers/http/WebHandler.ts"
 import * as VirtualKeys from "./layers/keys/VirtualKeys.ts"
 import * as Memory from "./layers/models/Memory.ts"
 import * as Storage from "./layers/persistence/Storage.ts"
@@ -325,6 +326,20 @@ export const settings = (options: SettingsFile.Options = {}) =>
 const isolated = <A, E, R>(layer: Layer.Layer<A, E, R>): Layer.Layer<A, E, R> =>
   Layer.fromBuildMemo((_, scope) => Layer.buildWithMemoMap(layer, Layer.makeMemoMapUnsafe(), scope))
 
+/** The runtime of these options, over what stores its state. */
+const embedded = <R, A, E>(all: Options<R>, state: Layer.Layer<A, E, Settings>) => {
+  const own = problemsOf(all, [...settingNames, "languageModels", "services"])
+  const { languageModels = {}, services: replaced = {}, ...options }: Options<R> = own.length === 0 ? all : {}
+  const problems = [...own, ...serviceProblems(replaced)]
+  return isolated(
+    runtimeWith(problems.length === 0 ? replaced : {}).pipe(
+      Layer.provide(LanguageModels.layer(languageModels)),
+      Layer.provideMerge(state),
+      Layer.provide(Layer.effect(Settings, loadSettings(options, problems)))
+    )
+  )
+}
+
 /**
  * The runtime with every part and its settings, for embedding: engines run on threads of this process.
  *
@@ -332,17 +347,7 @@ const isolated = <A, E, R>(layer: Layer.Layer<A, E, R>): Layer.Layer<A, E, R> =>
  *
  * @param options where the settings come from; default `troupe.yaml` in the current folder, or the embedded model
  */
-export const layer = <R = never>(all: Options<R> = {}) => {
-  const own = problemsOf(all, [...settingNames, "languageModels", "services"])
-  const { languageModels = {}, services: replaced = {}, ...options }: Options<R> = own.length === 0 ? all : {}
-  const problems = [...own, ...serviceProblems(replaced)]
-  return isolated(
-    runtimeWith(problems.length === 0 ? replaced : {}).pipe(
-      Layer.provide(LanguageModels.layer(languageModels)),
-      Layer.provide(Layer.effect(Settings, loadSettings(options, problems)))
-    )
-  )
-}
+export const layer = <R = never>(options: Options<R> = {}) => embedded(options, Layer.empty)
 
 /** Loads the models, so that a service that reports to be ready can answer. */
 const preload = Layer.effectDiscard(Effect.gen(function*() {
@@ -417,11 +422,54 @@ export const ledger = Ledger.layer
 /** Responses and conversations in the database. Requires `Settings` and `SqlClient`. */
 const responses = Responses.layer
 
+/** What a service stores and counts, in its database and in Redis. Requires only `Settings`. */
+const state = Layer.mergeAll(keys, ledger, responses, answers, counters).pipe(Layer.provideMerge(storage))
+
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
 export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
   Layer.provideMerge(Layer.provide(Server.layer, Layer.merge(SecurityEvents.layerRefusals, store))),
   Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
-  Layer.provideMerge(Layer.mergeAll(keys, ledger, responses)),
-  Layer.provide(Layer.merge(answers, counters)),
+  Layer.provideMerge(state)
+)
+
+/** Whether the settings say where state is kept. */
+const keepsState = ({ redis, storage }: Settings["Service"]): boolean =>
+  redis !== undefined || storage.type !== "memory"
+
+/**
+ * As `layer`, with the state of a service where the settings have `storage` or `redis`: the ledger, the shared counters, stored
+ * answers and responses.
+ *
+ * @param options as those of `layer`
+ */
+export const hosted = <R = never>(options: Options<R> = {}) =>
+  embedded(
+    options,
+    Layer.unwrap(Effect.map(Settings, (settings): Layer.Layer<never, Layer.Error<typeof state>, Settings> =>
+      keepsState(settings) ? state : Layer.empty))
+  )
+
+/** State in memory, without a ledger, which grows. */
+const stateInMemory = Layer.mergeAll(keys, responses, Layer.succeed(Ledger.Ledger, Ledger.none)).pipe(
   Layer.provideMerge(storage)
+)
+
+/** The state of `hosted` if it keeps any. */
+const stateOfWeb: typeof stateInMemory = Layer.unwrap(
+  Effect.map(
+    Effect.serviceOption(Ledger.Ledger),
+    (found) =>
+      Option.isSome(found)
+        ? Layer.effectContext(Effect.context()) as unknown as typeof stateInMemory
+        : stateInMemory
+  )
+)
+
+/** Takes requests at once: a model is loaded by its first request. */
+const ready = Layer.sync(Readiness.Readiness, () => Readiness.Readiness.of({ status: "ready" }))
+
+/** The HTTP interface of `hosted` as a function of web requests, for a server of the program's own. */
+export const web = WebHandler.layer.pipe(
+  Layer.provide(Layer.mergeAll(SecurityEvents.layerRefusals, store, ready)),
+  Layer.provide(stateOfWeb)
 )

@@ -13,8 +13,7 @@
  * await troupe.close()
  * ```
  */
-import type { Layer } from "effect"
-import { Cause, Effect, Exit, ManagedRuntime, Scope, Stream } from "effect"
+import { Cause, Context, Effect, Exit, Layer, ManagedRuntime, Scope, Stream } from "effect"
 import * as App from "./App.ts"
 import type {
   Answer,
@@ -34,6 +33,8 @@ import type {
 } from "./domain/Inference.ts"
 import * as InferenceError from "./domain/InferenceError.ts"
 import * as Problem from "./domain/Problem.ts"
+import * as NodeListener from "./layers/http/NodeListener.ts"
+import * as WebHandler from "./layers/http/WebHandler.ts"
 import type * as SettingsFile from "./layers/settings/SettingsFile.ts"
 import { Inference } from "./services/inference/Inference.ts"
 import * as Explanation from "./services/routing/Explanation.ts"
@@ -78,6 +79,13 @@ export interface Troupe {
     request?: Explanation.ExplanationRequest,
     options?: CallOptions
   ) => Promise<Explanation.Explanation>
+  /**
+   * The HTTP interface of `troupe serve`, all dialects: a function for servers that pass web requests on, as Hono's and Next's.
+   * An aborted request, or a response whose body is cancelled, stops the engine within one token. After `close`, 503.
+   */
+  readonly handler: (request: globalThis.Request) => Promise<Response>
+  /** `handler` for servers on Node's `http`, as Express and Fastify. It needs the body of the request as it arrives. */
+  readonly listener: NodeListener.Listener
   /** Stops running calls, unloads the models, ends the threads. */
   readonly close: () => Promise<void>
 }
@@ -156,7 +164,7 @@ class OpenedEvents implements AsyncIterableIterator<Event> {
 }
 
 /** What a running Troupe has. */
-type Services = Layer.Success<ReturnType<typeof App.layer>>
+type Services = Layer.Success<ReturnType<typeof App.hosted>>
 
 /** A method of `Inference`. */
 type Method<R, A> = (inference: Inference["Service"], request: R) => Effect.Effect<A, unknown>
@@ -164,9 +172,11 @@ type Method<R, A> = (inference: Inference["Service"], request: R) => Effect.Effe
 class RunningTroupe implements Troupe {
   readonly #runtime: ManagedRuntime.ManagedRuntime<Services, unknown>
   #isClosed = false
+  /** Built by the first request. */
+  #web: Promise<WebHandler.WebHandler["Service"]> | undefined
 
   constructor(options: SettingsFile.Options | undefined) {
-    this.#runtime = ManagedRuntime.make(App.layer(options))
+    this.#runtime = ManagedRuntime.make(App.hosted(options))
   }
 
   /** Runs a call until its signal is aborted. */
@@ -234,6 +244,15 @@ class RunningTroupe implements Troupe {
 
   readonly route = (request: Explanation.ExplanationRequest = {}, options?: CallOptions) =>
     this.#run(options, Effect.flatMap(Effect.fromResult(Explanation.requestOf(request)), Explanation.explain))
+
+  readonly handler = async (request: globalThis.Request): Promise<Response> => {
+    if (this.#isClosed) return WebHandler.closed(request)
+    const built = Layer.buildWithMemoMap(App.web, Layer.makeMemoMapUnsafe(), this.#runtime.scope)
+    this.#web ??= this.#runtime.runPromise(Effect.map(built, (context) => Context.get(context, WebHandler.WebHandler)))
+    return (await this.#web).handle(request)
+  }
+
+  readonly listener = NodeListener.make(this.handler)
 
   readonly close = (): Promise<void> => {
     this.#isClosed = true

@@ -12,6 +12,7 @@ const expected: Record<string, ReadonlyArray<string>> = {
   "ai-sdk-fallback.ts": ["The provider failed: AI_APICallError: Cannot connect to API", "tiny-chat: Snow is white."],
   "ai-sdk.ts": ["The weather in Paris?", "tiny-chat#0: tool-calls, 0 USD", "It is sunny in Paris."],
   "embedded-configuration.ts": ["fake/parrot: success, with tokens", "Hello, too!"],
+  "handler.ts": ["handler: Snow is white.", "listener: Snow is white."],
   "inference.ts": ["The capital of Japan is Tokyo.", "Once upon a time, a sad fox named Hugo"],
   "language-model-deployment.ts": [
     "parrot#0: You said: What day comes after Friday?",

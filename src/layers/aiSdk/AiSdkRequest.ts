@@ -3,8 +3,7 @@
  *
  * **Details**
  *
- * Options that the AI SDK does not have are in `providerOptions.troupe`, with the names and limits of Troupe's requests. An
- * effort of reasoning is passed to deployments of the OpenAI dialect, and ignored by those without such an option.
+ * Options that the AI SDK does not have are in `providerOptions.troupe`, with the names and limits of Troupe's requests.
  */
 import type {
   LanguageModelV4CallOptions,
@@ -26,6 +25,7 @@ export type Options = Partial<
     | "minP"
     | "parallelToolCalls"
     | "priority"
+    | "reasoning"
     | "repeatPenalty"
     | "route"
     | "source"
@@ -64,15 +64,8 @@ const formatOf = ({ responseFormat }: LanguageModelV4CallOptions): Pick<Request,
   }
 }
 
-/** The effort as the OpenAI dialect has it: a field that deployments without it ignore. */
-const reasoningOf = ({ reasoning }: LanguageModelV4CallOptions): Pick<Request, "source"> =>
-  reasoning === undefined || reasoning === "provider-default" ? {} : {
-    source: {
-      dialect: "openai",
-      body: { reasoning_effort: reasoning },
-      unknownFields: [{ path: ["reasoning_effort"], optional: true }]
-    }
-  }
+const reasoningOf = ({ reasoning }: LanguageModelV4CallOptions): Pick<Request, "reasoning"> =>
+  reasoning === undefined || reasoning === "provider-default" ? {} : { reasoning: { effort: reasoning } }
 
 const samplingOf = (call: LanguageModelV4CallOptions): Partial<Request> => ({
   maxTokens: call.maxOutputTokens,
@@ -95,9 +88,9 @@ const warningsOf = ({ tools = [] }: LanguageModelV4CallOptions): Array<SharedV4W
 /** Options of one call come before those of the model. Throws an `UnsupportedFunctionalityError`. */
 export const toRequest = (model: string, options: Options, call: LanguageModelV4CallOptions): Converted => ({
   request: {
-    ...reasoningOf(call),
     ...options,
     ...call.providerOptions?.["troupe"] as Options | undefined,
+    ...reasoningOf(call),
     ...samplingOf(call),
     ...toolsOf(call),
     ...formatOf(call),

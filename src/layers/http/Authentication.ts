@@ -133,6 +133,22 @@ export class Authentication {
     return undefined
   }
 
+  /**
+   * As `refusalOf`, of a request that a program passes on. Without keys the program decides who may call.
+   *
+   * @param headers with names in lower case
+   */
+  refusalOfPassed(request: object, path: string, headers: Headers): Reason | undefined {
+    if (!this.isRequired || isOpen(path) || guarded.has(path)) return undefined
+    const found = this.identify(headers)
+    if (typeof found === "string") {
+      this.note("key", { headers, address: undefined })
+      return new Unauthenticated({ problem: found })
+    }
+    setIdentity(request, found)
+    return undefined
+  }
+
   /** Counts and logs a request that is refused, with the id of its key if it has one, and never with its address. */
   note(refusal: RefusalKind, { address, headers }: RefusedRequest): void {
     const found = this.isRequired ? this.identify(headers) : "missing"

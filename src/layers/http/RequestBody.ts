@@ -7,7 +7,7 @@
  * and parsing together. Requests that do not come from Node, as those of a web handler, are read through that adapter.
  * A body that has arrived with its headers is read at once, without listeners.
  */
-import { Duration, Effect, Predicate, Result } from "effect"
+import { Duration, Effect, Result } from "effect"
 import type { HttpServerRequest } from "effect/http"
 import { isUtf8 } from "node:buffer"
 import type { IncomingMessage, ServerResponse } from "node:http"
@@ -228,7 +228,7 @@ export const ofNode = (message: IncomingMessage, response: ServerResponse, limit
 /** Reads the body of a request that does not come from Node. */
 export const ofWeb = (request: HttpServerRequest.HttpServerRequest, hold: Hold): Read =>
   request.arrayBuffer.pipe(
-    Effect.mapError(({ reason }) => Predicate.isTagged(reason.cause, "MaxBytesError") ? tooLarge : incomplete),
+    Effect.mapError(({ reason }) => "reason" in reason && reason.reason === "BodyTooLarge" ? tooLarge : incomplete),
     Effect.flatMap((bytes) => hold.take(bytes.byteLength) ? decode(Buffer.from(bytes), hold) : Effect.fail(overloaded))
   )
 

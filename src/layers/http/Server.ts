@@ -50,7 +50,7 @@ export const dialects: Dialects = [
 ]
 
 /** All routes of these dialects and of the service. */
-const routesOf = ([first, ...others]: Dialects, serviceRoutes: ReturnType<typeof ServiceRoutes.make>["layer"]) =>
+export const routesOf = ([first, ...others]: Dialects, serviceRoutes: ReturnType<typeof ServiceRoutes.make>["layer"]) =>
   Layer.mergeAll(
     first.layer,
     ...others.map(({ layer }) => layer),
@@ -61,7 +61,7 @@ const routesOf = ([first, ...others]: Dialects, serviceRoutes: ReturnType<typeof
   )
 
 /** The limits of one body and of the bodies of all requests. */
-const layerLimits = (server: Resolved["server"]) =>
+export const layerLimits = (server: Resolved["server"]) =>
   Layer.merge(
     Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(server.maxBodyBytes)),
     Layer.sync(
@@ -71,7 +71,7 @@ const layerLimits = (server: Resolved["server"]) =>
   )
 
 /** Every name: spans have no values of queries. */
-const noQueryValues = Layer.succeed(UrlParams.CurrentRedactedNames, [/^/])
+export const noQueryValues = Layer.succeed(UrlParams.CurrentRedactedNames, [/^/])
 
 /** An access log costs 56 µs a request, more than the request itself; failures are logged where they happen. */
 const serving = { routerConfig: ServiceRoutes.routerConfig, disableLogger: true, disableListenLog: true }

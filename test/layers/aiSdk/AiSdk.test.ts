@@ -92,6 +92,7 @@ beforeAll(async () => {
             model: "thinker",
             baseUrl,
             key: "test",
+            reasoning: true,
             price: { input: 1, output: 10, cachedInput: 0.5 }
           }]
         }
