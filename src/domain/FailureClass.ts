@@ -98,11 +98,11 @@ const classes: { readonly [T in Tag]: (reason: Of<T>) => FailureClass } = {
   InvalidRequest: () => mistake,
   ModelNotFound: () => mistake,
   // A prompt that is shorter than the window fits with a shorter answer; otherwise a larger window is needed.
-  ContextLengthExceeded: ({ contextWindow = 0, promptTokens = 0 }) =>
+  ContextLengthExceeded: ({ contextWindow = 0, promptTokens = 0, withAnswer = false }) =>
     failureClass({
       next: "context",
       isCallerMistake: true,
-      ...(promptTokens < contextWindow ? { adjust: "shorter" } : {})
+      ...(withAnswer || promptTokens < contextWindow ? { adjust: "shorter" } : {})
     }),
   QueueFull: ({ retryAfterMs }) => failureClass({}, retryAfterMs),
   // The memory of the whole machine is short.

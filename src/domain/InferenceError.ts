@@ -65,7 +65,9 @@ export class ContextLengthExceeded extends Schema.TaggedError<ContextLengthExcee
   promptTokens: Schema.optionalKey(Schema.Int),
   contextWindow: Schema.optionalKey(Schema.Int),
   /** `promptTokens` is a lower bound: a prompt that cannot fit is not counted to its end. */
-  atLeast: Schema.optionalKey(Schema.Boolean)
+  atLeast: Schema.optionalKey(Schema.Boolean),
+  /** `promptTokens` includes the answer that was asked for: the provider states only the sum. */
+  withAnswer: Schema.optionalKey(Schema.Literal(true))
 }) {
   override get message(): string {
     return ReasonMessage.contextLengthExceeded(this)

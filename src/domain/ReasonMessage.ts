@@ -28,10 +28,14 @@ export const modelNotFound = ({ available, model }: Fields<InferenceError.ModelN
 }
 
 export const contextLengthExceeded = (
-  { atLeast, contextWindow, model, promptTokens }: Fields<InferenceError.ContextLengthExceeded>
+  { atLeast, contextWindow, model, promptTokens, withAnswer }: Fields<InferenceError.ContextLengthExceeded>
 ): string => {
   if (promptTokens === undefined || contextWindow === undefined) {
     return `The prompt is longer than the context window of "${model}". Shorten the prompt.`
+  }
+  if (withAnswer === true) {
+    return `Prompt and answer have ${promptTokens} tokens together, and the context window of "${model}" is ` +
+      `${contextWindow} tokens. Shorten the prompt or ask for a shorter answer.`
   }
   return `The prompt has ${atLeast === true ? "at least " : ""}${promptTokens} tokens, and the context window of ` +
     `"${model}" is ${contextWindow} tokens for prompt and answer together. Shorten the prompt.`

@@ -41,6 +41,8 @@ export interface Policy {
    * its time to first token), for at most this share of requests.
    */
   readonly hedge?: { readonly afterMs?: number | undefined; readonly share: number } | undefined
+  /** HTTP statuses that are retried once at the same deployment before the next, not `retries` times. */
+  readonly retryOnce: ReadonlyArray<number>
   /** The factor of `maxTokens` in a retry if prompt and answer together exceed the context window. */
   readonly shorterBy: number
   /** Whether another deployment continues an answer that breaks off. */
@@ -63,6 +65,7 @@ export const defaults: Policy = {
   backoff: { initialMs: 250, factor: 2, capMs: 10_000 },
   maxWaitMs: 10_000,
   timeouts: { loadMs: Duration.toMillis(Defaults.loadTimeout) },
+  retryOnce: [500],
   shorterBy: 0.7,
   continue: false
 }

@@ -130,6 +130,11 @@ export const reasonOf = (
       return new InferenceError.ContentRefused({ deployment, detail })
     case "quota":
       return new InferenceError.AuthenticationFailed({ deployment, status, quota: true })
+    case "rate":
+      return new InferenceError.RateLimited({ deployment, ...optionally(retryAfterMs) })
+    case "overloaded":
+      // 429 concerns the key; any other status is no better than Anthropic's own for this.
+      return reasonOfStatus({ ...refusal, status: status === 429 ? 429 : 529 }, target, undefined, detail, retryAfterMs)
     case undefined:
       return reasonOfStatus(refusal, target, details.path, detail, retryAfterMs)
   }

@@ -13,10 +13,15 @@ export interface ContextFigures {
   readonly contextWindow: number
   /** `promptTokens` is a lower bound. */
   readonly atLeast?: boolean
+  /** `promptTokens` includes the answer that was asked for. */
+  readonly withAnswer?: true
 }
 
-/** The prompt exceeds the context window, a content policy rejects it, or the quota is used up. */
-export type Meaning = "context" | "content" | "quota"
+/**
+ * The prompt exceeds the context window, a content policy rejects it, the quota is used up, too many requests were sent, or the
+ * provider has no capacity.
+ */
+export type Meaning = "context" | "content" | "quota" | "rate" | "overloaded"
 
 const codes: Readonly<Record<Meaning, ReadonlySet<string>>> = {
   context: new Set([
@@ -51,6 +56,38 @@ const codes: Readonly<Record<Meaning, ReadonlySet<string>>> = {
     "insufficient_quota",
     "insufficient_user_quota",
     "payment_required"
+  ]),
+  rate: new Set([
+    "limit_burst_rate",
+    "limit_requests",
+    "rate_limit",
+    "rate_limit_error",
+    "rate_limit_exceeded",
+    "rate_limit_reached_error",
+    "rate_limited",
+    "ratelimiterror",
+    "ratelimitexceeded",
+    "ratelimitreached",
+    "resource_exhausted",
+    "throttling",
+    "throttling.ratequota",
+    "throttlingexception",
+    "too_many_requests",
+    "toomanyrequestsexception",
+    "userratelimitexceeded"
+  ]),
+  overloaded: new Set([
+    "capacity_exceeded",
+    "engine_overloaded",
+    "engine_overloaded_error",
+    "model_overloaded",
+    "overloaded",
+    "overloaded_error",
+    "server_is_overloaded",
+    "server_overloaded",
+    "service_overloaded",
+    "slow_down",
+    "system_overloaded"
   ])
 }
 
@@ -59,7 +96,12 @@ const codes: Readonly<Record<Meaning, ReadonlySet<string>>> = {
  * text are bounded, because a message may be as long as an answer.
  */
 const unfit: ReadonlyArray<RegExp> = [
-  // OpenAI, vLLM, DeepSeek, OpenRouter.
+  // OpenAI, DeepSeek, OpenRouter, SGLang: the sum, and its parts.
+  /context length (?:is|of) (?<window>\d+) tokens.{0,200}?(?:requested|total of)(?: about)? \d+ tokens ?[(:] ?(?<prompt>\d+) (?:in the messages|of text input|in your prompt|tokens from the input)/is,
+  /context length is (?<window>\d+) tokens.{0,200}?requested(?: about)? (?<total>\d+) tokens/is,
+  // vLLM.
+  /context length is (?<window>\d+) tokens.{0,200}?prompt contains (?<least>at least )?(?<prompt>\d+) input tokens/is,
+  // OpenAI.
   /context length is (?<window>\d+) tokens.{0,200}?(?:requested|resulted in|has|total of at least)(?: about)? (?<prompt>\d+)(?!\d| output)/is,
   /passed (?<prompt>\d+) input tokens .{0,200}?context length is only (?<window>\d+) tokens/is,
   /configured limit of (?<window>\d+) tokens.{0,100}?resulted in (?<prompt>\d+)/is,
@@ -74,13 +116,13 @@ const unfit: ReadonlyArray<RegExp> = [
   // Mistral, xAI, Cerebras, Moonshot, GitHub, watsonx.
   /prompt contains (?<prompt>\d+) tokens.{0,100}?with (?<window>\d+) maximum context length/is,
   /maximum prompt length is (?<window>\d+) but the request contains (?<prompt>\d+)/i,
-  /current length is (?<prompt>\d+) while limit is (?<window>\d+)/i,
-  /model token limit: (?<window>\d+) \(requested: (?<prompt>\d+)/i,
+  /current length is (?<total>\d+) while limit is (?<window>\d+)/i,
+  /model token limit: (?<window>\d+) \(requested: (?<total>\d+)/i,
   /prompt token count of (?<prompt>\d+) exceeds the limit of (?<window>\d+)/i,
   /input tokens (?<prompt>\d+) cannot exceed the total tokens limit (?<window>\d+)/i,
   // SGLang, vLLM, llama.cpp, LM Studio, TGI.
   /input \((?<prompt>\d+) tokens\) is longer than the model's context length \((?<window>\d+)/i,
-  /maximum context length of (?<window>\d+) tokens.{0,100}?total of (?<prompt>\d+)/is,
+  /maximum context length of (?<window>\d+) tokens.{0,100}?total of (?<total>\d+)/is,
   /prompt \(length (?<prompt>\d+)\) is longer than the maximum model length of (?<window>\d+)/i,
   /request \((?<prompt>\d+) tokens\) exceeds the available context size \((?<window>\d+)/i,
   /keep the first (?<prompt>\d+) tokens.{0,200}?context length of only (?<window>\d+)/is,
@@ -124,22 +166,28 @@ const byWords = (status: number, text: string): Meaning | undefined => {
 /** The meaning of an error beyond its status, if it has one. */
 export const meaningOf = ({ codes: given, message, status }: ProviderError): Meaning | undefined => {
   const lower = given.flatMap((code) => code === undefined ? [] : [code.toLowerCase()])
-  for (const meaning of ["quota", "content", "context"] as const) {
+  for (const meaning of ["quota", "content", "context", "rate", "overloaded"] as const) {
     if (lower.some((code) => codes[meaning].has(code))) return meaning
   }
   return status === 402 ? "quota" : byWords(status, message.slice(0, mostRead))
+}
+
+type Groups = Readonly<Record<string, string | undefined>>
+
+/** Undefined without both counts. */
+const figuresIn = ({ least, total, window, prompt = total }: Groups): ContextFigures | undefined => {
+  const figures = { promptTokens: Number(prompt), contextWindow: Number(window) }
+  if (!Number.isSafeInteger(figures.promptTokens) || !Number.isSafeInteger(figures.contextWindow)) return undefined
+  if (total !== undefined) return { ...figures, withAnswer: true }
+  return least === undefined ? figures : { ...figures, atLeast: true }
 }
 
 /** The token counts in a message about a prompt that is too long. */
 export const figuresOf = (message: string): ContextFigures | undefined => {
   const text = message.slice(0, mostRead)
   for (const words of unfit) {
-    const { least, prompt, window } = words.exec(text)?.groups ?? {}
-    if (prompt === undefined || window === undefined) continue
-    const figures = { promptTokens: Number(prompt), contextWindow: Number(window) }
-    if (Number.isSafeInteger(figures.promptTokens) && Number.isSafeInteger(figures.contextWindow)) {
-      return least === undefined ? figures : { ...figures, atLeast: true }
-    }
+    const figures = figuresIn(words.exec(text)?.groups ?? {})
+    if (figures !== undefined) return figures
   }
   return undefined
 }

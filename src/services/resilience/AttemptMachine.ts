@@ -7,7 +7,7 @@
  * provider refuses. `begin` starts the first attempt; `next` answers each event with actions. `FailureClass.classify`
  * decides what a failure means, and the policy what is allowed:
  *
- * - A transient failure is retried at the same deployment after a backoff, `retries` times.
+ * - A transient failure is retried at the same deployment after a backoff, `retries` times; a status of `retryOnce` once.
  * - Otherwise the next free deployment is tried at once, regardless of `Retry-After`.
  * - If none is free, the request waits for one that is free within `maxWaitMs`.
  *
@@ -28,6 +28,7 @@ import type { FailureClass } from "../../domain/FailureClass.ts"
 import { classify, isRefusal } from "../../domain/FailureClass.ts"
 import type { Attempt, ContextLengthExceeded, Reason } from "../../domain/InferenceError.ts"
 import { NoDeployment } from "../../domain/InferenceError.ts"
+import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { Action, Event, Input, Plan, Start, State, Step, Target, Tried, View } from "./AttemptPlan.ts"
 
 /** The plan of one request. */
@@ -172,18 +173,42 @@ export const begin = (plan: Plan, view: View): Step => {
     : { ...step, actions: [...step.actions, { type: "await-hedge", attempt: 1, afterMs: plan.hedgeAfterMs }] }
 }
 
+/** Whether a shorter answer may fit: the prompt alone does. */
+const mayFit = (reason: Reason, maxTokens: number): boolean =>
+  reason._tag !== "ContextLengthExceeded" || reason.withAnswer !== true ||
+  (reason.promptTokens ?? 0) - maxTokens < (reason.contextWindow ?? 0)
+
 /** Retries with a shorter answer at the same deployment, if the caller asked for more than one token. */
-const shorten = (state: State, deployment: string, { adjust }: FailureClass): Step | undefined => {
+const shorten = (
+  state: State,
+  deployment: string,
+  { adjust }: FailureClass,
+  { reason }: Failure
+): Step | undefined => {
   const { maxTokens, plan: { policy } } = state
   if (
-    adjust !== "shorter" || maxTokens === undefined || maxTokens < 2 || state.tried[deployment]!.tries > policy.retries
+    adjust !== "shorter" || maxTokens === undefined || maxTokens < 2 || !mayFit(reason, maxTokens) ||
+    state.tried[deployment]!.tries > policy.retries
   ) return undefined
   return start({ ...state, maxTokens: Math.max(1, Math.floor(maxTokens * policy.shorterBy)) }, deployment)
 }
 
-const retry = (state: State, deployment: string, failure: FailureClass, view: View): Step | undefined => {
+/** Retries at the same deployment before the next one. */
+const retriesOf = ({ retries, retryOnce }: Policy, reason: Reason): number =>
+  reason._tag === "UpstreamFailed" && reason.kind === "status" && retryOnce.includes(reason.status ?? 0)
+    ? Math.min(1, retries)
+    : retries
+
+const retry = (
+  state: State,
+  deployment: string,
+  failure: FailureClass,
+  { reason }: Failure,
+  view: View
+): Step | undefined => {
   const { backoffMs, tries } = state.tried[deployment]!
-  if (failure.retry !== "backoff" || backoffMs === undefined || tries > state.plan.policy.retries) return undefined
+  const retries = retriesOf(state.plan.policy, reason)
+  if (failure.retry !== "backoff" || backoffMs === undefined || tries > retries) return undefined
   if ((failure.retryAfterMs ?? 0) > backoffMs || !isInTime(state, view, backoffMs)) return undefined
   return start(state, deployment, { afterMs: backoffMs })
 }
@@ -241,11 +266,17 @@ const applyFailure = (
 }
 
 /** The next attempt, in the order of the file's header. */
-const recover = (state: State, deployment: string, failure: FailureClass, view: View): Step | undefined => {
+const recover = (
+  state: State,
+  deployment: string,
+  failure: FailureClass,
+  event: Failure,
+  view: View
+): Step | undefined => {
   if (!isInTime(state, view, 0)) return undefined
   const again = view.closedFor(deployment) > 0
     ? undefined
-    : shorten(state, deployment, failure) ?? retry(state, deployment, failure, view)
+    : shorten(state, deployment, failure, event) ?? retry(state, deployment, failure, event, view)
   return again ?? tryNext(state, view) ?? wait(state, view)
 }
 
@@ -291,7 +322,7 @@ const failed = (state: State, event: Extract<Event, { type: "failed" }>, view: V
   const known = applyFailure(noted, deployment, event, failure, view.now)
   // The other attempt may still answer.
   if (known.running.length > 0) return { state: known, actions: [] }
-  return recover(known, deployment, failure, view) ?? fail(known, reported(known.failures, reason))
+  return recover(known, deployment, failure, event, view) ?? fail(known, reported(known.failures, reason))
 }
 
 const cut = (state: State, event: Extract<Event, { type: "cut" }>, view: View): Step => {

@@ -104,6 +104,10 @@ export const PolicySettings = Schema.Struct({
       share: described("Maximum share of requests that are hedged.", Share)
     })
   ),
+  retryOnce: optional(
+    "HTTP statuses of providers that are retried once at the same deployment before the next, not retries times. Default [500].",
+    Schema.Array(wholeNumber(400, 599))
+  ),
   shorterBy: optional(
     "Factor for maxTokens when prompt and answer do not fit the context window. Default 0.7.",
     Schema.Finite.check(Schema.isBetween({ minimum: 0.01, maximum: 0.99 }))
@@ -186,12 +190,13 @@ const timeoutsOf = (
   })
 
 const resolve = (name: string, settings: PolicySettings, base: RoutingPolicy.Policy): RoutingPolicy.Policy => {
-  const { backoff, hedge, maxAttempts, maxWait, retries, shorterBy, timeouts } = settings
+  const { backoff, hedge, maxAttempts, maxWait, retries, retryOnce, shorterBy, timeouts } = settings
   return {
     ...base,
     ...defined({
       retries,
       maxAttempts,
+      retryOnce,
       shorterBy,
       continue: settings.continue,
       maxWaitMs: maxWait === false ? 0 : ms(maxWait)

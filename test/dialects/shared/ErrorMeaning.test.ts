@@ -14,7 +14,9 @@ import { retryAfterOf } from "../../../src/domain/RetryAfter.ts"
 import { engineAt, json, outcome, served, textOf } from "../../layers/providers/support.ts"
 import { frameOf, generationOf, plain, targetOf } from "../../support/Dialects.ts"
 
-type Figures = readonly [prompt: number, window: number]
+/** What is known of the figure of the prompt. */
+type Exactness = { readonly withAnswer: true } | { readonly atLeast: true }
+type Figures = readonly [prompt: number, window: number, exactness?: Exactness]
 
 /** Messages, and the token counts that they contain. */
 const tooLong: Readonly<Record<string, readonly [message: string, figures?: Figures]>> = {
@@ -29,23 +31,26 @@ const tooLong: Readonly<Record<string, readonly [message: string, figures?: Figu
   "OpenAI, responses": ["Your input exceeds the context window of this model. Please adjust your input and try again."],
   OpenRouter: [
     "This endpoint's maximum context length is 1000 tokens. However, you requested about 2000 tokens (1900 of text input, 100 in the output).",
-    [2000, 1000]
+    [1900, 1000]
   ],
   DeepSeek: [
     "This model's maximum context length is 65536 tokens. However, you requested 70000 tokens (69000 in the messages, 1000 in the completion).",
-    [70000, 65536]
+    [69000, 65536]
   ],
   Groq: ["Please reduce the length of the messages or completion."],
   Cerebras: ["Please reduce the length of the messages or completion. Current length is 9000 while limit is 8192", [
     9000,
-    8192
+    8192,
+    { withAnswer: true }
   ]],
   Mistral: ["Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length", [
     40000,
     32768
   ]],
   xAI: ["This model's maximum prompt length is 131072 but the request contains 140000 tokens.", [140000, 131072]],
-  Moonshot: ["Invalid request: Your request exceeded model token limit: 8192 (requested: 9000)", [9000, 8192]],
+  Moonshot: ["Invalid request: Your request exceeded model token limit: 8192 (requested: 9000)", [9000, 8192, {
+    withAnswer: true
+  }]],
   Fireworks: ["The prompt is too long: 150000, model maximum context length: 131071", [150000, 131071]],
   DashScope: ["<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 30720]"],
   MiniMax: ["invalid params, context window exceeds limit (2013)"],
@@ -69,13 +74,13 @@ const tooLong: Readonly<Record<string, readonly [message: string, figures?: Figu
   "Ollama, embed": ["the input length exceeds the context length"],
   vLLM: [
     "This model's maximum context length is 51200 tokens. However, you requested 12054 output tokens and your prompt contains at least 40000 input tokens, for a total of at least 52054 tokens.",
-    [52054, 51200]
+    [40000, 51200, { atLeast: true }]
   ],
   "vLLM, older": ["The decoder prompt (length 5000) is longer than the maximum model length of 4096.", [5000, 4096]],
   SGLang: ["The input (5000 tokens) is longer than the model's context length (4096 tokens).", [5000, 4096]],
   "SGLang, with max_tokens": [
     "Requested token count exceeds the model's maximum context length of 4096 tokens. You requested a total of 5000 tokens",
-    [5000, 4096]
+    [5000, 4096, { withAnswer: true }]
   ],
   "llama.cpp": ["request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it", [
     5000,
@@ -141,7 +146,7 @@ for (const [host, dialect, bodyOf] of hosts) {
         const expected = {
           _tag: "ContextLengthExceeded",
           model: "x",
-          ...(figures === undefined ? {} : { promptTokens: figures[0], contextWindow: figures[1] })
+          ...(figures === undefined ? {} : { promptTokens: figures[0], contextWindow: figures[1], ...figures[2] })
         }
         for (const status of [400, 413, 422]) assert.deepStrictEqual(failed(dialect, status, bodyOf(message)), expected)
         assert.strictEqual(failed(dialect, 429, bodyOf(message))["_tag"], "RateLimited")

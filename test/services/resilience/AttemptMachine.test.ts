@@ -68,6 +68,16 @@ describe("Attempts", () => {
       assert.strictEqual(next, 0)
     })
 
+    it("is retried once for a status of `retryOnce` before the next one, and as often as others where there is none", () => {
+      const status = (deployment: string) =>
+        new InferenceError.UpstreamFailed({ deployment, kind: "status", status: 500, detail })
+      const deployments = { a: script(fails(status)), b: script(answers) }
+      assert.deepStrictEqual(called(run(plan(both), { deployments })), ["a", "a", "b"])
+      assert.deepStrictEqual(called(run(plan(both, { retries: 0 }), { deployments })), ["a", "b"])
+      assert.deepStrictEqual(called(run(plan(both, { retryOnce: [] }), { deployments })), ["a", "a", "a", "b"])
+      assert.deepStrictEqual(called(run(plan({ ordinary: [a] }), { deployments })), ["a", "a", "a"])
+    })
+
     it("is not retried if a retry cannot help", () => {
       const log = run(plan(both), { deployments: { a: script(fails(failed)), b: script(answers) } })
       assert.deepStrictEqual(called(log), ["a", "b"])
@@ -188,6 +198,17 @@ describe("Attempts", () => {
         deployments: { a: script(fails(tooLong(60, 100)), fails(tooLong(60, 100)), answers) }
       })
       assert.deepStrictEqual(starts(log).map(({ maxTokens }) => maxTokens), [100, 70, 49])
+    })
+
+    it("is retried with a shorter answer where only the sum of prompt and answer is known, if the prompt fits alone", () => {
+      const sum = (promptTokens: number) => () =>
+        new InferenceError.ContextLengthExceeded({ model: "m", promptTokens, contextWindow: 1000, withAnswer: true })
+      const limits = (promptTokens: number) =>
+        starts(run(plan({ ordinary: [a] }, {}, { maxTokens: 100 }), {
+          deployments: { a: script(fails(sum(promptTokens)), answers) }
+        })).map(({ maxTokens }) => maxTokens)
+      assert.deepStrictEqual(limits(1050), [100, 70])
+      assert.deepStrictEqual(limits(1100), [100])
     })
 
     it("moves to a larger window, by its own list and then by known windows", () => {

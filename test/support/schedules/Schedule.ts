@@ -149,6 +149,7 @@ const policyOf = (random: Random): Policy => ({
   ...(random.chance(0.3)
     ? { hedge: { share: random.pick([0.1, 0.5, 1]), ...(random.chance(0.7) ? { afterMs: random.upTo(300) } : {}) } }
     : {}),
+  retryOnce: [500],
   shorterBy: random.pick([0.5, 0.7])
 })
 
