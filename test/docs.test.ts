@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { describe, expect, it } from "vitest"
 import { fileJsonSchema } from "../src/services/settings/Schema.ts"
+import * as ApiTables from "./support/ApiTables.ts"
 import { invoke } from "./support/CommandLine.ts"
 import { temporaryFolder } from "./support/Service.ts"
 import { tablesOf, withTables } from "./support/SettingsTables.ts"
@@ -59,6 +60,19 @@ describe("docs/configuration.md", () => {
 })
 
 describe("docs/api.md", () => {
+  it("has the fields of every endpoint: update it with `npx vitest run test/docs.test.ts -u`", async () => {
+    const text = read("docs/api.md")
+    assert.sameMembers([...ApiTables.tablesIn(text)], [...ApiTables.fieldsByEndpoint.keys()])
+    await expect(ApiTables.withFields(text)).toMatchFileSnapshot("../docs/api.md")
+    assert.deepStrictEqual(ApiTables.incompleteRows(read("docs/api.md")), [])
+  })
+
+  it("names every endpoint with its method", () => {
+    const text = read("docs/api.md").replaceAll("`", "")
+    const missing = ApiTables.endpoints.filter((endpoint) => !text.includes(endpoint))
+    assert.deepStrictEqual(missing, [])
+  })
+
   it("has every code of an error", () => {
     const sources = [
       "src/dialects/openai/EncodeError.ts",
