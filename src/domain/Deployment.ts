@@ -54,6 +54,8 @@ export interface Deployment {
 /** A name that requests select, and its deployments. */
 export interface Model {
   readonly name: string
+  /** Further names that select it; left out, none. */
+  readonly aliases?: ReadonlyArray<string>
   readonly deployments: readonly [Deployment, ...Array<Deployment>]
   /** If left out, the policy `default` without fallbacks. */
   readonly routing?: Routing

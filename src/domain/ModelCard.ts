@@ -28,6 +28,8 @@ export const outputModalities = ["text", "embeddings", "scores"] as const
 
 export interface ModelCard {
   readonly name: string
+  /** The model's own name, if `name` is an alias of it. */
+  readonly aliasOf?: string
   /** The provider of a remote model, as OpenTelemetry names it; `troupe` for a model on this machine. */
   readonly owner: string
   /** Tokens that prompt and answer share; undefined: unknown. */

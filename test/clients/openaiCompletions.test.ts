@@ -255,7 +255,7 @@ describe("a streamed completion", () => {
 })
 
 describe("a provider of the dialect", () => {
-  it("is sent the caller's body, and its answer is passed on with Troupe's id and the caller's model", async () => {
+  it("is sent the caller's body, and its answer is passed on with Troupe's id", async () => {
     const from = provider.seen.length
     const answer = await client.completions.create({
       model: "instruct",
@@ -275,7 +275,7 @@ describe("a provider of the dialect", () => {
     }])
     assert.match(answer.id, /^cmpl-/)
     assert.notStrictEqual(answer.id, "cmpl-theirs")
-    assert.deepInclude(answer, { model: "instruct", system_fingerprint: "fp_1", usage })
+    assert.deepInclude(answer, { model: "instruct-theirs", system_fingerprint: "fp_1", usage })
     assert.deepInclude(answer.choices[0] as object, { text: " Paris.", finish_reason: "stop", matched: 7 })
   })
 
@@ -284,7 +284,9 @@ describe("a provider of the dialect", () => {
     const { events, reasons, texts, usage: total } = await streamed({ model: "instruct", prompt: ["a", "b"] })
     assert.deepStrictEqual([texts, reasons], [[" Paris.", " Paris."], ["stop", "stop"]])
     assert.deepInclude(total, { prompt_tokens: 6, completion_tokens: 4, total_tokens: 10 })
-    assert.isTrue(events.slice(0, -1).every((event) => event.system_fingerprint === "fp_1"))
+    assert.isTrue(
+      events.slice(0, -1).every((event) => event.system_fingerprint === "fp_1" && event.model === "instruct-theirs")
+    )
     const prompts = sent(from).map(({ body }) => (body as { readonly prompt: unknown }).prompt)
     assert.sameMembers(prompts, ["a", "b"])
   })

@@ -20,7 +20,10 @@ export interface Envelope {
   readonly id: string
   /** Seconds since 1970. */
   readonly created: number
+  /** In the request. */
   readonly model: string
+  /** The name of the model that a deployment serves, for answers; undefined: that of the request. */
+  readonly servedModel: (deployment: string) => string | undefined
   readonly includeUsage: boolean
   /** Choices of each prompt. */
   readonly n: number
@@ -96,7 +99,7 @@ const nativeFields = ([only, ...others]: ReadonlyArray<Answer>): Fields => {
 
 /** @param answers one per choice */
 export const encodeAnswers = (
-  { created, echoes, id, model, n }: Envelope,
+  { created, echoes, id, model, n, servedModel }: Envelope,
   answers: ReadonlyArray<Answer>
 ): Completion => {
   const usage = sumOf(answers.map((answer) => answer.usage), n)
@@ -106,7 +109,7 @@ export const encodeAnswers = (
     id,
     object: "text_completion",
     created,
-    model,
+    model: (answers[0] && servedModel(answers[0].deployment)) ?? model,
     choices: answers.map((answer, index) => choiceOf(answer, index, echoes[index] ?? "")),
     usage: (fieldsOf(native["usage"]) ?? usage) as Usage
   }
@@ -127,9 +130,17 @@ export class FrameEncoder {
   readonly #envelope: Envelope
   readonly #choices: Array<ChoiceState | undefined> = []
   readonly #usages: Array<TokenUsage> = []
+  /** The model that answers. */
+  #model: string
 
   constructor(envelope: Envelope) {
     this.#envelope = envelope
+    this.#model = envelope.model
+  }
+
+  /** @param deployment that answers the next choice */
+  begin(deployment: string): void {
+    this.#model = this.#envelope.servedModel(deployment) ?? this.#model
   }
 
   /** Frames for events of one choice. */
@@ -150,8 +161,15 @@ export class FrameEncoder {
   }
 
   #head(choices: ReadonlyArray<Choice | Fields>) {
-    const { created, id, includeUsage, model } = this.#envelope
-    return { id, object: "text_completion", created, model, choices, ...(includeUsage ? { usage: null } : {}) }
+    const { created, id, includeUsage } = this.#envelope
+    return {
+      id,
+      object: "text_completion",
+      created,
+      model: this.#model,
+      choices,
+      ...(includeUsage ? { usage: null } : {})
+    }
   }
 
   #text(state: ChoiceState, index: number, text: string, logprobs: Choice["logprobs"] = null): string {

@@ -20,6 +20,8 @@ const Pricing = Schema.Struct({
 
 export const Model = Schema.Struct({
   id: Schema.String,
+  /** Not in OpenAI's API: the model's own name, if `id` is an alias. */
+  alias_of: Schema.optionalKey(Schema.String),
   object: Schema.Literal("model"),
   /** Seconds since 1970. */
   created: Schema.Int,
@@ -62,6 +64,7 @@ const pricingOf = (price: KnownPrice): Model["pricing"] => ({
 /** @param startedAt when the service started, ms since 1970 */
 export const encode = (card: ModelCard, startedAt: number): Model => ({
   id: card.name,
+  ...(card.aliasOf === undefined ? {} : { alias_of: card.aliasOf }),
   object: "model",
   created: Math.floor(startedAt / 1000),
   owned_by: card.owner,

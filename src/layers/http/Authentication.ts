@@ -195,12 +195,20 @@ interface Named {
   readonly troupe?: { readonly fallbacks?: ReadonlyArray<string> } | null
 }
 
-/** Why the key does not allow the models that a body names; `undefined` if it does. The operator's own fallbacks are allowed. */
-export const modelRefusal = (identity: Identity | undefined, body: unknown): Forbidden | undefined => {
+/**
+ * Why the key does not allow the models that a body names; `undefined` if it does. The operator's own fallbacks are allowed.
+ *
+ * @param nameOf the own name of the model that a name or an alias selects
+ */
+export const modelRefusal = (
+  identity: Identity | undefined,
+  body: unknown,
+  nameOf: (name: string) => string
+): Forbidden | undefined => {
   if (identity?.models === undefined) return undefined
   const { model, troupe } = body as Named
   const named = [model, ...troupe?.fallbacks ?? []].filter((name) => typeof name === "string")
-  const wrong = named.find((name) => name !== cachedResponses && !allowsModel(identity, name))
+  const wrong = named.find((name) => name !== cachedResponses && !allowsModel(identity, nameOf(name)))
   return wrong === undefined ? undefined : notAllowed(identity, wrong)
 }
 

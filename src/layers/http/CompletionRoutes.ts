@@ -23,10 +23,13 @@ import * as ServerSentEvents from "./ServerSentEvents.ts"
 
 type Service = Inference["Service"]
 
-const envelopeOf = ({ body: { choices, includeUsage, model, n }, created, id }: Call<CompletionCall>): Envelope => ({
+const envelopeOf = (
+  { body: { choices, includeUsage, model, n }, created, id, servedModel }: Call<CompletionCall>
+): Envelope => ({
   id,
   created,
   model,
+  servedModel,
   includeUsage,
   n,
   echoes: choices.map(({ echo }) => echo)
@@ -56,6 +59,7 @@ const framesOf = (
   const framesOfChoice = ({ request }: CompletionChoice, index: number) =>
     Stream.unwrap(Effect.map(inference.open(request), ({ events, ...by }) => {
       if (!isOpened) setHeaders(Endpoint.answerHeaders(by))
+      encoder.begin(by.deployment)
       isOpened = true
       return Stream.mapArray(events, (some) => Arr.of(encoder.events(index, some)))
     }))
@@ -71,6 +75,7 @@ const respondStream = (inference: Service, call: Call<CompletionCall>, failures:
   }
   return ServerSentEvents.respondOne(inference, choices[0].request, call, {
     ...failures,
+    begin: ({ deployment }) => encoder.begin(deployment),
     events: (events: ReadonlyArray<Event>) => encoder.events(0, events),
     end: () => encoder.end(),
     refuse: () => undefined

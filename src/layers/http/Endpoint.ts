@@ -21,7 +21,7 @@ import type { AnsweredBy } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
-import { Registry, ServedNames } from "../../services/models/Registry.ts"
+import { namesIn, Registry, ServedNames } from "../../services/models/Registry.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import * as Authentication from "./Authentication.ts"
 import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
@@ -207,6 +207,8 @@ interface DialectParts {
   readonly conventions: Conventions
   readonly bodyProblems: ReturnType<typeof RequestBody.problemsOf>
   readonly peers: Peers | undefined
+  /** The own name of the model that a name or an alias selects. */
+  readonly nameOf: (name: string) => string
   readonly servedModel: Call<unknown>["servedModel"]
 }
 
@@ -327,7 +329,7 @@ class EndpointRequest<Decoded> {
     const passed = joined === json ? RequestBody.passedText(text) : undefined
     const body = this.#endpoint.decode(joined, caller, exact ?? joined, passed)
     if (identity === undefined || Result.isFailure(body)) return body
-    const forbidden = Authentication.modelRefusal(identity, this.#canonical(joined))
+    const forbidden = Authentication.modelRefusal(identity, this.#canonical(joined), this.#parts.nameOf)
     return forbidden === undefined ? body : Result.fail(InferenceError.make(forbidden))
   }
 
@@ -375,6 +377,7 @@ const makeParts = (conventions: Conventions, limits: RequestBody.Limits) =>
       conventions,
       bodyProblems: RequestBody.problemsOf(limits),
       peers: yield* PeerProcesses,
+      nameOf: namesIn(yield* Registry),
       servedModel: yield* makeServedModel
     }
     return parts

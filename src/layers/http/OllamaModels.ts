@@ -5,7 +5,7 @@
  *
  * A model is described by its first deployment. What is configured of a provider is not shown.
  */
-import { Clock, DateTime, Duration, Effect, Option } from "effect"
+import { Clock, DateTime, Duration, Effect, Option, Result } from "effect"
 import { createHash } from "node:crypto"
 import type { Details, ListedModel, RunningModel, ShownModel } from "../../dialects/ollama/Schema.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
@@ -28,8 +28,7 @@ export const taggedName = (name: string): string =>
 
 /** The registry's name of the model that a client names; the name itself if there is none. */
 export const nameIn = (registry: Registry["Service"], name: string): string => {
-  const models = registry.models()
-  const has = (one: string) => models.some((model) => model.name === one)
+  const has = (one: string) => Result.isSuccess(registry.find(one))
   const plain = name.endsWith(latest) ? name.slice(0, -latest.length) : name + latest
   return !has(name) && has(plain) ? plain : name
 }

@@ -15,7 +15,7 @@ import * as Text from "../../domain/Text.ts"
 import { Refusals } from "../../services/guard/SecurityEvents.ts"
 import * as Readiness from "../../services/health/Readiness.ts"
 import { Models } from "../../services/models/Models.ts"
-import { Registry } from "../../services/models/Registry.ts"
+import { namesIn, Registry } from "../../services/models/Registry.ts"
 import { Router } from "../../services/routing/Router.ts"
 import * as AdminGuard from "./AdminGuard.ts"
 import * as Api from "./Api.ts"
@@ -36,12 +36,17 @@ const models = (dialects: Dialects) => {
     const actors = yield* Models
     const peers = yield* PeerProcesses
     const startedAt = yield* Clock.currentTimeMillis
+    const nameOf = namesIn(registry)
     const cardOf = (model: Model) =>
       ModelCard.cardOf(model, facts(model), (deployment) => actors.snapshot(deployment).state)
+    const cardsOf = (model: Model) => {
+      const card = cardOf(model)
+      return [card, ...(model.aliases ?? []).map((alias) => ({ ...card, name: alias, aliasOf: model.name }))]
+    }
     const list = Effect.map(HttpServerRequest.HttpServerRequest, ({ headers, source }) => {
       const identity = identityOf(source)
       const models = registry.models().filter(({ name }) => allowsModel(identity, name))
-      return HttpServerResponse.jsonUnsafe(dialectOf(headers).models.list(models.map(cardOf), startedAt))
+      return HttpServerResponse.jsonUnsafe(dialectOf(headers).models.list(models.flatMap(cardsOf), startedAt))
     })
     const one = Effect.fnUntraced(function*() {
       const { headers, source } = yield* HttpServerRequest.HttpServerRequest
@@ -49,14 +54,17 @@ const models = (dialects: Dialects) => {
       const { encodeReason, idHeaders, models } = dialectOf(headers)
       const id = yield* Endpoint.makeId("req_")
       const identity = identityOf(source)
-      const forbidden = Authentication.modelRefusal(identity, { model })
+      const forbidden = Authentication.modelRefusal(identity, { model }, nameOf)
       if (forbidden !== undefined) {
         const refusals = yield* Refusals
         refusals.record("access", { identity })
         return respondError(encodeReason(forbidden, id), idHeaders(id))
       }
       return Result.match(registry.find(model), {
-        onSuccess: (found) => HttpServerResponse.jsonUnsafe(models.model(cardOf(found), startedAt)),
+        onSuccess: (found) =>
+          HttpServerResponse.jsonUnsafe(
+            models.model(cardsOf(found).find(({ name }) => name === model) ?? cardOf(found), startedAt)
+          ),
         onFailure: ({ reason }) => respondError(encodeReason(reason, id), idHeaders(id))
       })
     })

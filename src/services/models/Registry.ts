@@ -16,14 +16,14 @@ import { Settings } from "../settings/Settings.ts"
 export class Registry extends Context.Service<Registry, {
   /** All models, in configured order. */
   readonly models: () => ReadonlyArray<Model>
-  /** The model of this name, or `ModelNotFound` with the names of the available models. */
+  /** The model of this name or alias, or `ModelNotFound` with the names of the available models. */
   readonly find: (name: string) => Result.Result<Model, InferenceError>
 }>()("troupe/services/models/Registry") {}
 
 /** @param models in configured order, each with a name of its own */
 export const make = (models: ReadonlyArray<Model>): Registry["Service"] => {
-  const byName = new Map(models.map((model) => [model.name, model]))
-  const available = [...byName.keys()]
+  const byName = new Map(models.flatMap((model) => [model.name, ...model.aliases ?? []].map((name) => [name, model])))
+  const available = models.map(({ name }) => name)
   return Registry.of({
     models: () => models,
     find: (name) => {
@@ -57,6 +57,10 @@ export class ServedNames {
     return this.#names.get(deployment)
   }
 }
+
+/** The own name of the model that a name or an alias selects; the name itself if there is none. */
+export const namesIn = ({ find }: Registry["Service"]) => (name: string): string =>
+  Result.match(find(name), { onFailure: () => name, onSuccess: (model) => model.name })
 
 /** The models of the settings, which are read once. */
 export const layer: Layer.Layer<Registry, never, Settings> = Layer.effect(

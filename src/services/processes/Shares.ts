@@ -40,7 +40,7 @@ export const modelsOfFirst = (models: ReadonlyArray<Model>): ReadonlySet<string>
     before = found.size
     for (const model of models) if (reaches(model)) found.add(model.name)
   }
-  return found
+  return new Set(models.flatMap(({ aliases = [], name }) => found.has(name) ? [name, ...aliases] : []))
 }
 
 /** The models that every process serves. */

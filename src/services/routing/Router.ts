@@ -336,7 +336,7 @@ const preview = (parts: Parts, request: RoutingRequest): Outcome<Route> => {
     moment: {
       now: parts.now(),
       seed: Math.floor(parts.random() * (maxSeed + 1)),
-      turn: turnOf(parts, request.model)
+      turn: turnOf(parts, model.success.name)
     },
     prefix: prefixOf(model.success, policy.success, request),
     fields: fieldsOf(request),

@@ -78,6 +78,23 @@ const nameProblems = ({ models }: Source): ReadonlyArray<Problem.KeyedProblem> =
       return expected === undefined ? [] : [{ path: ["models", name, "deployments"], expected }]
     })
 
+/** A name selects one model. */
+const aliasProblems = ({ models = {} }: Source): ReadonlyArray<Problem.KeyedProblem> => {
+  const owners = new Map(Object.keys(models).map((name) => [name, name]))
+  return Object.entries(models).flatMap(([name, { aliases = [] }]) =>
+    aliases.flatMap((alias, index) => {
+      const owner = owners.get(alias)
+      if (owner === undefined) owners.set(alias, name)
+      return owner === undefined
+        ? []
+        : [{
+          path: ["models", name, "aliases", index],
+          expected: `Expected a name that the model ${owner} does not have`
+        }]
+    })
+  )
+}
+
 const decodeSource = Schema.decodeUnknownResult(Source, { errors: "all", onExcessProperty: "error" })
 
 /**
@@ -241,6 +258,7 @@ const inspect = (base: Tree, over: Tree, environment: Environment, context: Reso
       ...(context.customStrategies === true ? [] : customStrategyProblems(source)),
       ...storageProblems(source),
       ...keyProblems(source.keys),
+      ...aliasProblems(source),
       // An invalid limit has lost its fields here.
       ...admissionProblems(source).filter(({ path }) => !undecoded.some((one) => isWithin(one.path, path))),
       ...cacheProblems(source.models ?? {}, namesIn(raw, "models")),

@@ -114,6 +114,7 @@ const modelOf = (
   return {
     name,
     deployments: [toDeployment(first, 0), ...others.map((options, index) => toDeployment(options, index + 1))],
+    ...(settings.aliases === undefined ? {} : { aliases: settings.aliases }),
     ...(isRouted(settings) ? { routing: routingOf(settings, policies) } : {}),
     ...(cache === undefined ? {} : { cache })
   }

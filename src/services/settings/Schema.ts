@@ -185,7 +185,11 @@ const ModelSettings = Schema.Struct({
   ),
   ...modelFields,
   ...routingFields,
-  cache: optional("Earlier answers of the model. Default as the section cache says.", ModelCache)
+  cache: optional("Earlier answers of the model. Default as the section cache says.", ModelCache),
+  aliases: optional(
+    "Further names of the model in requests. Keys, limits, budgets and usage have its own name. Default none.",
+    Schema.Array(Schema.NonEmptyString)
+  )
 })
 
 const Memory = Schema.Struct({

@@ -90,6 +90,22 @@ describe("a parsed configuration", () => {
     })
   })
 
+  describe("aliases", () => {
+    it("are names that no model and no other alias has", () => {
+      const found = problems({
+        models: {
+          "fake/a": { aliases: ["x", "fake/b", "x"], deployments: [fake] },
+          "fake/b": { aliases: ["x"], deployments: [fake] }
+        }
+      })
+      assert.deepStrictEqual(found, [
+        { path: "models.fake/a.aliases[1]", expected: "Expected a name that the model fake/b does not have" },
+        { path: "models.fake/a.aliases[2]", expected: "Expected a name that the model fake/a does not have" },
+        { path: "models.fake/b.aliases[0]", expected: "Expected a name that the model fake/a does not have" }
+      ])
+    })
+  })
+
   describe("limits and budgets", () => {
     it("have the endpoints that exist", () => {
       const rule = { endpoints: ["chat", "embedings"] }
