@@ -2,15 +2,20 @@
 import type { Caller } from "./Caller.ts"
 import type { GenerateJob, SamplingOptions, TokenizeJob } from "./Job.ts"
 import type { Message } from "./Message.ts"
+import type { Reasoning } from "./Reasoning.ts"
 import type { Native, Source } from "./Source.ts"
 
 /** The options that the caller set; the engine applies its defaults to the rest. */
 export type Sampling = { readonly [Option in keyof SamplingOptions]?: SamplingOptions[Option] | undefined }
 
 /** One generation. */
-export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messages" | "owner" | "sampling"> {
+export interface Generation
+  extends Omit<GenerateJob, "kind" | "window" | "messages" | "owner" | "sampling" | "thinking">
+{
   readonly messages: ReadonlyArray<Message>
   readonly sampling: Sampling
+  /** How much the model reasons before it answers; default as the model does. */
+  readonly reasoning?: Reasoning | undefined
   /** The caller's own request; default none. */
   readonly source?: Source | undefined
   /** `assistantPrefix` includes text of an earlier attempt, which `source` lacks; default false. */

@@ -6,7 +6,6 @@
  * Engine threads import this module, so it must not import `effect`: see `domain/EngineProtocol`.
  */
 import type { EngineCapability } from "./EngineProtocol.ts"
-import type { Reasoning } from "./Reasoning.ts"
 
 /** A JSON Schema, as callers write it. */
 export type JsonSchema = Readonly<Record<string, unknown>>
@@ -69,6 +68,15 @@ export interface SamplingOptions {
   readonly logitBias?: Readonly<Record<string, number>> | undefined
 }
 
+/** How much a model reasons, for its chat template. */
+export interface Thinking {
+  readonly on: boolean
+  /** Left out, the model decides. */
+  readonly effort?: "low" | "medium" | "high" | undefined
+  /** Tokens; left out, the model decides. */
+  readonly budget?: number | undefined
+}
+
 /** One generation. */
 export interface GenerateJob {
   readonly kind: "generate"
@@ -91,7 +99,7 @@ export interface GenerateJob {
   /** Left out, `auto`. */
   readonly toolChoice?: ToolChoice | undefined
   /** How much the model reasons before it answers; left out, as the model does. */
-  readonly reasoning?: Reasoning | undefined
+  readonly thinking?: Thinking | undefined
   /** Left out, any text. */
   readonly format?: OutputFormat | undefined
   /** Report each token's log-probability, and those of this many of the likeliest; left out, none. */
@@ -223,7 +231,7 @@ export type EngineFailure =
   | { readonly kind: "failed"; readonly message: string }
 
 /**
- * The events of a job, in order: any number of `progress`, `tokens` and `tool_call`, then exactly one of the others.
+ * The events of a job, in order: any number of `progress`, `thoughts`, `tokens` and `tool_call`, then exactly one of the others.
  * After the last event the slot is free again.
  */
 export type JobEvent =
@@ -246,6 +254,13 @@ export type JobEvent =
     readonly name?: string
     /** The next piece of the arguments' JSON. */
     readonly arguments: string
+    /** How many tokens were generated since the event before. */
+    readonly count: number
+  }
+  | {
+    readonly type: "thoughts"
+    /** The model's reasoning: complete characters, at least one. */
+    readonly text: string
     /** How many tokens were generated since the event before. */
     readonly count: number
   }
@@ -277,6 +292,7 @@ export const failureFrom = (cause: unknown, kind: "load_failed" | "crashed" | "f
 const terminal: Readonly<Record<JobEvent["type"], boolean>> = {
   progress: false,
   tokens: false,
+  thoughts: false,
   tool_call: false,
   result: true,
   finished: true,

@@ -17,6 +17,8 @@ import { answerTask, bytesPerToken, promptOf, textOfTokens, tokenize } from "./f
 import type { Generation, JobTask } from "./job/JobRunner.ts"
 import { runJob, runTask } from "./job/JobRunner.ts"
 import { serveJobs } from "./job/JobServer.ts"
+import type { Thoughts } from "./job/ThoughtSyntax.ts"
+import { mayThink, styleOf } from "./job/ThoughtSyntax.ts"
 import { makeRandom } from "./model/Sampler.ts"
 import { countCheck } from "./model/TextLimits.ts"
 
@@ -114,6 +116,12 @@ const chosenOf = (token: FakeToken, top: number): ChosenLogprob => {
   }
 }
 
+/** The thoughts of the reply, if the deployment names their markers. */
+const thoughtsOf = (job: GenerateJob): Thoughts | undefined => {
+  const style = styleOf("", spec.reasoning)
+  return style && { style, begins: mayThink(job) ? "before" : "text" }
+}
+
 const prepare = async (job: GenerateJob): Promise<Generation<FakeToken>> => {
   if (job.format?.type === "json_schema") {
     refuse({ kind: "not_supported", path: "format.type", message: "the fake engine supports json_object only" })
@@ -127,6 +135,7 @@ const prepare = async (job: GenerateJob): Promise<Generation<FakeToken>> => {
   const { logprobs } = job
   return {
     promptTokens,
+    thoughts: thoughtsOf(job),
     cachedTokens: 0,
     room,
     tokens: generate(job, (token) => {

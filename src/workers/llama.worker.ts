@@ -126,12 +126,17 @@ const logprobOf = (
   { answer, probabilities }: State
 ): ChosenLogprob => logprobsOf(textOf, answer.at(-1)!, answer.slice(-5, -1), probabilities ?? new Map(), logprobs)
 
-/** Decodes tokens. Control tokens have no text, except those that begin a tool call if the job has tools. */
-const decoderOf = ({ model, prompts: { callTokens } }: Loaded, { tools = [] }: GenerateJob) =>
-  tools.length === 0 || callTokens.size === 0
+/**
+ * Decodes tokens. Control tokens have no text, except those that mark thoughts, and those that begin a tool call if the job
+ * has tools.
+ */
+const decoderOf = ({ model, prompts: { callTokens, thoughtTokens } }: Loaded, { tools = [] }: GenerateJob) => {
+  const calls = tools.length === 0 ? thoughtTokens : callTokens
+  return calls.size === 0 && thoughtTokens.size === 0
     ? (tokens: Array<Token>, before: ReadonlyArray<Token>) => model.detokenize(tokens, false, before)
     : (tokens: Array<Token>, before: ReadonlyArray<Token>) =>
-      model.detokenize(tokens, tokens.some((token) => callTokens.has(token)), before)
+      model.detokenize(tokens, tokens.some((token) => calls.has(token) || thoughtTokens.has(token)), before)
+}
 
 const prepare = async (
   loaded: Loaded,
@@ -142,9 +147,9 @@ const prepare = async (
   const { checks, description: { capabilities, contextWindow }, prompts } = loaded
   if (!capabilities.includes("generate")) notCapable("generate")
   const prefixTokens = prompts.prefixTokens(checks.fit, job.assistantPrefix ?? "")
-  const begin = job.completion === undefined
-    ? prompts.tokensOf(checks.fit, job.messages, job.toolChoice === "none" ? [] : job.tools)
-    : prompts.completionOf(checks.fit, job)
+  const { thoughts, tokens: begin } = job.completion === undefined
+    ? prompts.promptOf(checks.fit, job)
+    : { tokens: prompts.completionOf(checks.fit, job) }
   const prompt = [...begin, ...prefixTokens]
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
@@ -158,6 +163,7 @@ const prepare = async (
     room,
     // The text of a completion goes on from the prompt.
     prefixTokens: job.completion === undefined ? prefixTokens : prompt,
+    thoughts,
     tokens: evaluate(loaded, slot, prompt.slice(cachedTokens), job, state, signals),
     logprobOf: () => logprobOf(loaded, job, state),
     decode: decoderOf(loaded, job)

@@ -1,6 +1,7 @@
 /** A provider's reasoning, and the end user's id, between callers and providers of every dialect. */
 import Anthropic from "@anthropic-ai/sdk"
 import { assert } from "@effect/vitest"
+import { Ollama } from "ollama"
 import OpenAI from "openai"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import type { FaultServer } from "../support/FaultServer.ts"
@@ -132,6 +133,10 @@ beforeAll(async () => {
 circuits: { failures: 1000 }
 policies: { default: { retries: 0 } }
 models:${models.join("")}
+  fake/thinker:
+    deployments: [{ engine: fake, reply: "<think>Hm. Hello?</think>Hi there", reasoning: { start: <think>, end: </think> } }]
+  fake/plain:
+    deployments: [{ engine: fake, reply: "<think>Hm.</think>Hi" }]
 `,
     { K: "key" }
   )
@@ -255,5 +260,84 @@ describe("the end user's id reaches the provider", () => {
     answering = "anthropic"
     await askOpenAi("anthropic", false, { user: "u".repeat(257) })
     assert.notProperty(sentLast(), "metadata")
+  })
+})
+
+const askResponses = async (model: string, stream: boolean, more: object = {}): Promise<Said> => {
+  const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+  const body = { model, input: "Hello!", ...more }
+  let thoughts = ""
+  if (stream) {
+    for await (const event of await client.responses.create({ ...body, stream })) {
+      if (event.type === "response.reasoning_text.delta") thoughts += event.delta
+    }
+  }
+  const { output, output_text: text } = await client.responses.create(body)
+  const said = output.flatMap((item) => item.type === "reasoning" ? item.content ?? [] : []).map(({ text }) => text)
+    .join("")
+  return { thoughts: stream ? thoughts : said, text }
+}
+
+const askOllama = async (model: string, stream: boolean, more: object = {}): Promise<Said> => {
+  const client = new Ollama({ host: service.url })
+  const body = { model, messages, ...more }
+  if (!stream) {
+    const { message } = await client.chat({ ...body, stream })
+    return { thoughts: message.thinking ?? "", text: message.content }
+  }
+  let thoughts = ""
+  let text = ""
+  for await (const { message } of await client.chat({ ...body, stream })) {
+    thoughts += message.thinking ?? ""
+    text += message.content
+  }
+  return { thoughts, text }
+}
+
+describe("the thoughts of a model on this machine", () => {
+  const greedy = { temperature: 0 }
+  const all = { ...callers, Responses: askResponses, Ollama: askOllama }
+  const optionsOf = (caller: string) => caller === "Ollama" ? { options: greedy } : greedy
+
+  for (const [caller, ask] of Object.entries(all)) {
+    for (const stream of [false, true]) {
+      const how = stream ? "streamed" : "buffered"
+      it(`reach ${caller}'s callers apart from the text, ${how}`, async () => {
+        assert.deepStrictEqual(
+          await ask("fake/thinker", stream, optionsOf(caller)),
+          { thoughts: "Hm. Hello?", text: "Hi there" }
+        )
+      })
+
+      it(`are text where its markers are not known, to ${caller}'s callers, ${how}`, async () => {
+        assert.deepStrictEqual(
+          await ask("fake/plain", stream, optionsOf(caller)),
+          { thoughts: "", text: "<think>Hm.</think>Hi" }
+        )
+      })
+    }
+  }
+
+  it("are counted in the usage of every dialect", async () => {
+    const openAi = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+    const { usage } = await openAi.chat.completions.create({ model: "fake/thinker", messages, ...greedy })
+    const counted = usage!.completion_tokens_details!.reasoning_tokens!
+    assert.isAbove(counted, 2)
+    assert.isBelow(counted, usage!.completion_tokens)
+    const { usage: ofResponse } = await openAi.responses.create({ model: "fake/thinker", input: "Hello!", ...greedy })
+    assert.strictEqual(ofResponse!.output_tokens_details.reasoning_tokens, counted)
+  })
+
+  it("end with `length` where the limit is within them", async () => {
+    const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+    const { choices: [choice] } = await client.chat.completions.create({
+      model: "fake/thinker",
+      messages,
+      max_completion_tokens: 4,
+      ...greedy
+    })
+    assert.strictEqual(choice!.finish_reason, "length")
+    assert.strictEqual(choice!.message.content ?? "", "")
+    assert.strictEqual(reasoningOf(choice!.message), "Hm. H")
   })
 })

@@ -22,7 +22,7 @@ interface Watched {
 
 const creditOf = (job: Job): number => job.kind === "generate" ? job.window : Number.POSITIVE_INFINITY
 
-const tokensOf = (event: JobEvent): number => event.type === "tokens" || event.type === "tool_call" ? event.count : 0
+const tokensOf = (event: JobEvent): number => "count" in event ? event.count : 0
 
 /** Checks per `stallAfter`. */
 const checks = 4

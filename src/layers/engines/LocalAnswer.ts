@@ -24,6 +24,8 @@ export const contentOf = (event: JobEvent): Event | undefined => {
       const { count, logprobs, text } = event
       return { type: "text", text, tokens: count, ...(logprobs === undefined ? {} : { logprobs }) }
     }
+    case "thoughts":
+      return { type: "thoughts", text: event.text, tokens: event.count }
     case "tool_call": {
       const { count, ...call } = event
       return { ...call, tokens: count }

@@ -13,8 +13,19 @@ import type { Countable, Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import { maxSeed } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import type { Each, EngineFailure, GenerateJob, JobEvent, JobResult, TaskJob, TokenizeJob } from "../../domain/Job.ts"
+import type {
+  Each,
+  EngineFailure,
+  GenerateJob,
+  JobEvent,
+  JobResult,
+  TaskJob,
+  Thinking,
+  TokenizeJob
+} from "../../domain/Job.ts"
 import { firstImage, texts } from "../../domain/Message.ts"
+import type { Reasoning } from "../../domain/Reasoning.ts"
+import { budgetOf, effortOf, isOff, within } from "../../domain/Reasoning.ts"
 import { requiredPaths } from "../../domain/Source.ts"
 import type { Engine, Retain } from "../../services/engines/Engine.ts"
 import { contentOf, failureOf, LocalAnswer, TokenGrants } from "./LocalAnswer.ts"
@@ -40,6 +51,20 @@ const ownerOf = ({ caller }: Generation): Pick<GenerateJob, "owner"> => {
   return tenant === "" ? {} : { owner: hash("sha256", tenant, "base64url").slice(0, ownerLength) }
 }
 
+/** The efforts that chat templates have. */
+const templateEfforts = ["low", "medium", "high"] as const
+
+const thinkingOf = (reasoning: Reasoning): Thinking => {
+  if (isOff(reasoning)) return { on: false }
+  const effort = effortOf(reasoning)
+  const budget = budgetOf(reasoning)
+  return {
+    on: true,
+    ...(effort === undefined ? {} : { effort: within(effort, templateEfforts) }),
+    ...(budget === undefined ? {} : { budget })
+  }
+}
+
 /** The job of a generation: temperature and `topP` default to 1. */
 const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
   const {
@@ -48,6 +73,7 @@ const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
     resumed: ___,
     sampling: { seed = randomSeed, temperature = 1, topP = 1, ...sampling },
     source: ____,
+    reasoning,
     caller: _____,
     buffered: ______,
     ...fields
@@ -57,6 +83,7 @@ const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
     ...fields,
     sampling: { ...sampling, temperature, topP, seed },
     messages: texts(messages),
+    ...(reasoning === undefined ? {} : { thinking: thinkingOf(reasoning) }),
     kind: "generate",
     window: Defaults.streamWindow
   }

@@ -10,7 +10,7 @@ import type { Effect } from "effect"
 import { Schema } from "effect"
 import type { EngineDeployment } from "../../domain/Deployment.ts"
 import type { EngineCapability, EngineSpec } from "../../domain/EngineProtocol.ts"
-import { Count, optional, traits } from "../../domain/Fields.ts"
+import { Count, described, optional, traits } from "../../domain/Fields.ts"
 import type { MemoryEstimate } from "../models/MemoryEstimate.ts"
 import type { FileReader, ModelFileError } from "./ModelFiles.ts"
 
@@ -64,7 +64,18 @@ export interface EngineKind<Options extends EngineDeployment = EngineDeployment>
 export const threadOptions = {
   ...traits,
   slots: optional("Concurrent requests of one engine thread. Default 4.", Count),
-  replicas: optional("Engine threads, each with its own context. Default 1.", Count)
+  replicas: optional("Engine threads, each with its own context. Default 1.", Count),
+  reasoning: optional(
+    "Markers around the thoughts at the beginning of an answer, which become its reasoning; false: all is text. Default those " +
+      "that the model's chat template has, such as <think>.",
+    Schema.Union([
+      Schema.Literal(false),
+      Schema.Struct({
+        start: described("Text before the thoughts.", Schema.NonEmptyString),
+        end: described("Text after the thoughts.", Schema.NonEmptyString)
+      })
+    ])
+  )
 }
 
 export const contextSize = optional(

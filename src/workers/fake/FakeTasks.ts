@@ -1,5 +1,6 @@
 /** Tasks of the fake engine: vectors, scores, labels and tokens, computed from the text's bytes and words. */
 import type { Classification, Each, Embedding, EngineFailure, Job, JobResult, TaskJob } from "../../domain/Job.ts"
+import type { Pair } from "../job/ThoughtSyntax.ts"
 
 /** The fault of a fake engine. */
 type FakeFault = {
@@ -25,6 +26,8 @@ export type FakeSpec = {
   /** The answer; left out, the engine echoes the last message. */
   readonly reply?: string | undefined
   readonly fault?: FakeFault | undefined
+  /** The markers of thoughts in `reply`; left out or false, it has none. */
+  readonly reasoning?: Pair | false | undefined
 }
 
 export type FakeToken = Uint8Array

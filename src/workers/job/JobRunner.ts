@@ -3,7 +3,7 @@
  *
  * **Details**
  *
- * Every engine passes its tokens to `runJob`, which joins characters, finds stop sequences and tool calls, counts tokens,
+ * Every engine passes its tokens to `runJob`, which joins characters, finds stop sequences, thoughts and tool calls, counts tokens,
  * respects the consumer's window, and stops within one token of a cancellation. Engines differ only in how they compute
  * tokens.
  */
@@ -18,12 +18,11 @@ import type {
   JobResult
 } from "../../domain/Job.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
-import { makeStopMatcher } from "../../domain/StopMatcher.ts"
+import { AnswerWriter } from "./AnswerWriter.ts"
 import type { Sender } from "./JobSender.ts"
 import { makeSender } from "./JobSender.ts"
 import { makeTextJoiner } from "./TextJoiner.ts"
-import type { Part } from "./ToolCalls.ts"
-import { makeToolCallReader } from "./ToolCalls.ts"
+import type { Thoughts } from "./ThoughtSyntax.ts"
 
 /** The connection of one job with its host. */
 export interface JobChannel {
@@ -60,6 +59,8 @@ export interface Generation<Token> {
   /** Of the token yielded last, if the job requests log-probabilities. */
   readonly logprobOf?: (() => ChosenLogprob) | undefined
   readonly decode: (tokens: Array<Token>, before: ReadonlyArray<Token>) => string
+  /** How the model marks thoughts, and where its answer begins; left out, its answers have none. */
+  readonly thoughts?: Thoughts | undefined
   /** Tokens of the assistant prefix, which the answer continues; left out, none. */
   readonly prefixTokens?: ReadonlyArray<Token> | undefined
 }
@@ -99,72 +100,6 @@ const cancelled: JobEvent = { type: "cancelled" }
 const progress: JobEvent = { type: "progress" }
 
 /**
- * Keeps the log-probabilities of tokens until the first of their characters are sent. The other characters may follow in a
- * later part, or never if a stop sequence begins within the token.
- */
-const makeLogprobBuffer = () => {
-  const waiting: Array<{ readonly logprob: ChosenLogprob; readonly begin: number }> = []
-  let received = 0
-  let sent = 0
-  return {
-    add(logprob: ChosenLogprob, characters: number) {
-      waiting.push({ logprob, begin: received })
-      received += characters
-    },
-    take(characters: number): Array<ChosenLogprob> {
-      sent += characters
-      const later = waiting.findIndex(({ begin }) => begin >= sent)
-      return waiting.splice(0, later < 0 ? waiting.length : later).map(({ logprob }) => logprob)
-    }
-  }
-}
-
-/** Finds tool calls, if the job has tools. */
-const readerOf = ({ assistantPrefix = "", messages, sampling, toolChoice, tools = [] }: GenerateJob) =>
-  tools.length === 0 || toolChoice === "none" ? undefined : makeToolCallReader(
-    tools.map(({ name }) => name),
-    // Different at every turn of a conversation, and equal for equal seeds.
-    (index) => `call_${sampling.seed.toString(36)}_${messages.length}_${index}`,
-    assistantPrefix.trim() === ""
-  )
-
-/** Passes text to the sender, with tool calls separated and log-probabilities added. */
-const makeAnswerWriter = (job: GenerateJob, sender: Sender) => {
-  const reader = readerOf(job)
-  const buffer = job.logprobs === undefined ? undefined : makeLogprobBuffer()
-  const state = { called: false }
-  const send = (part: Part) => {
-    if (part.type === "tool_call") state.called = true
-    // A tool call's characters are not sent as text, so that tokens cannot be assigned to text after one.
-    sender.send(part, part.type === "tool_call" || state.called ? undefined : buffer?.take(part.text.length))
-  }
-  return {
-    state,
-    buffer,
-    write: (text: string): void => {
-      if (reader !== undefined) reader.push(text).forEach(send)
-      else if (text !== "") send({ type: "text", text })
-    },
-    end: () => reader?.flush().forEach(send)
-  }
-}
-
-/** A stop matcher that keeps the sequence it found. */
-const makeStops = (job: GenerateJob) => {
-  const matcher = makeStopMatcher(job.stop, job.assistantPrefix)
-  const found: { stop?: string } = {}
-  return {
-    found,
-    flush: matcher.flush,
-    push(text: string) {
-      const cut = matcher.push(text)
-      if (cut.sequence !== undefined) found.stop = cut.sequence
-      return cut
-    }
-  }
-}
-
-/**
  * Requests the next token before the current one is used, if it is certain to be needed: the engine then computes while
  * the current token is decoded.
  */
@@ -197,42 +132,38 @@ const makeIsNextNeeded = ({ logprobs, stop }: GenerateJob, limit: number, consum
 /** Reads tokens to their end through joiner and stop matcher. When it returns or throws, all text has been passed on. */
 const stream = async <Token>(
   job: GenerateJob,
-  { cachedTokens, decode, prefixTokens, logprobOf, promptTokens, room, tokens }: Generation<Token>,
+  { cachedTokens, decode, prefixTokens, logprobOf, promptTokens, room, thoughts, tokens }: Generation<Token>,
   consumer: Consumer,
   sender: Sender
 ): Promise<JobEvent> => {
   const joiner = makeTextJoiner(decode, prefixTokens)
-  const stops = makeStops(job)
-  const { buffer, end, state, write } = makeAnswerWriter(job, sender)
+  const writer = new AnswerWriter(job, thoughts, sender)
   const limit = Math.min(job.maxTokens ?? room, room)
   const finished = (reason: FinishReason): JobEvent => ({
     type: "finished",
-    reason: reason === "stop" && state.called ? "tool_calls" : reason,
-    usage: { promptTokens, completionTokens: sender.counted.tokens, cachedTokens },
-    ...stops.found
+    reason: reason === "stop" && writer.hasCalled ? "tool_calls" : reason,
+    usage: {
+      promptTokens,
+      completionTokens: sender.counted.tokens,
+      cachedTokens,
+      ...(writer.thoughtTokens === undefined ? {} : { reasoningTokens: writer.thoughtTokens })
+    },
+    ...(writer.stop === undefined ? {} : { stop: writer.stop })
   })
   /** Adds a token; true if a stop sequence is complete. */
   const accept = (token: Token): boolean => {
     sender.count()
     const piece = joiner.push(token)
-    if (logprobOf !== undefined) buffer?.add(logprobOf(), piece.length)
-    const { stopped, text } = stops.push(piece)
-    write(text)
-    return stopped
+    return writer.push(piece, job.logprobs === undefined ? undefined : logprobOf?.())
   }
   const canContinue = () => sender.counted.tokens < limit && consumer.room(sender.unsent)
-  const flush = (): boolean => {
-    const { stopped, text } = stops.push(joiner.flush())
-    write(stopped ? text : text + stops.flush())
-    end()
-    return stopped
-  }
+  const flush = (): boolean => writer.flush(joiner.flush())
 
   try {
     for await (const token of readAhead(tokens, makeIsNextNeeded(job, limit, consumer, sender))) {
       if (consumer.isCancelled()) break
       if (accept(token)) {
-        end()
+        writer.end()
         return finished("stop")
       }
       if (!await canContinue()) break

@@ -8,7 +8,7 @@
  */
 import type { ChosenLogprob, JobEvent } from "../../domain/Job.ts"
 import type { JobChannel } from "./JobRunner.ts"
-import type { Part } from "./ToolCalls.ts"
+import type { Part as AnswerPart } from "./ToolCalls.ts"
 
 /** How long a part may wait for more: less than a frame of a display, and longer than a small model needs for some tokens. */
 const delayMs = 15
@@ -18,28 +18,30 @@ const mostCharactersPending = 100
 /** Tokens without a part to send, as within an incomplete tool call, after which progress is reported. */
 const silentTokens = 8
 
+type Part = AnswerPart | { readonly type: "thoughts"; readonly text: string }
+
 /** Parts that wait to be sent as one. */
 interface Pending {
   part: Part
   logprobs: Array<ChosenLogprob> | undefined
 }
 
-const lengthOf = (part: Part): number => part.type === "text" ? part.text.length : part.arguments.length
+const lengthOf = (part: Part): number => part.type === "tool_call" ? part.arguments.length : part.text.length
 
 /** Both as one part, if the second continues the first. */
 const join = (first: Part, second: Part): Part | undefined => {
-  if (first.type === "text") {
-    return second.type === "text" ? { type: "text", text: first.text + second.text } : undefined
+  if (first.type !== "tool_call") {
+    return second.type === first.type ? { type: first.type, text: first.text + second.text } : undefined
   }
   return second.type === "tool_call" && second.index === first.index
     ? { ...first, arguments: first.arguments + second.arguments }
     : undefined
 }
 
-const eventOf = ({ logprobs, part }: Pending, count: number): JobEvent =>
-  part.type === "tool_call"
-    ? { ...part, count }
-    : { type: "tokens", text: part.text, count, ...(logprobs === undefined ? {} : { logprobs }) }
+const eventOf = ({ logprobs, part }: Pending, count: number): JobEvent => {
+  if (part.type !== "text") return { ...part, count }
+  return { type: "tokens", text: part.text, count, ...(logprobs === undefined ? {} : { logprobs }) }
+}
 
 /**
  * @param spend called with the number of tokens that are sent

@@ -4,6 +4,7 @@ import { setImmediate } from "node:timers/promises"
 import type { EngineCapability, EngineDescription } from "../../domain/EngineProtocol.ts"
 import { batchOf, largestDefaultWindow, promptPiece, promptsPerBatch } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
+import type { Pair } from "../job/ThoughtSyntax.ts"
 import { checkFile } from "../model/ModelCheck.ts"
 import { countCheck, fitCheck } from "../model/TextLimits.ts"
 import { makeBatches } from "./LlamaBatches.ts"
@@ -37,6 +38,8 @@ export type LlamaSpec = {
   readonly kvCacheType?: "f32" | "f16" | "q8_0" | "q5_1" | "q5_0" | "q4_1" | "q4_0" | undefined
   /** Jobs of all owners share the computation of common prompt beginnings; left out, false. */
   readonly sharePrefixes?: boolean | undefined
+  /** The markers of thoughts, or false for none; left out, those of the chat template. */
+  readonly reasoning?: Pair | false | undefined
 }
 
 type Library = typeof import("node-llama-cpp")
@@ -203,7 +206,7 @@ const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
   const answers = new Answers(llama, model, context)
   const contextLock = makeContextLock()
   const longestToken = longestOf(model.fileInfo.metadata.tokenizer.ggml.tokens)
-  const prompts = makePrompts(library, model)
+  const prompts = makePrompts(library, model, spec.reasoning)
   const cacheGranularity = spec.flashAttention === false && llama.gpu === false ? 1 : promptPiece
   return {
     library,

@@ -5,11 +5,13 @@
 import type { ChatHistoryItem, LlamaModel, Token } from "node-llama-cpp"
 import type { ChatMessage, GenerateJob, ToolDefinition } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
+import type { Pair, Thoughts, ThoughtStyle } from "../job/ThoughtSyntax.ts"
+import { markersOf, styleOf } from "../job/ThoughtSyntax.ts"
 import { markers } from "../job/ToolCallSyntax.ts"
 import type { ChatTemplate, Piece, Unusable } from "../model/ChatTemplate.ts"
 import { makeChatTemplate } from "../model/ChatTemplate.ts"
 import type { Check } from "../model/TextLimits.ts"
-import { charactersOf, render } from "../model/TextLimits.ts"
+import { charactersOf, render, renderJob } from "../model/TextLimits.ts"
 import { begin, completionTokens } from "./LlamaCompletion.ts"
 
 type Library = typeof import("node-llama-cpp")
@@ -22,7 +24,9 @@ export interface Prompts {
   readonly endTokens: ReadonlySet<Token>
   /** Control tokens that begin a tool call. */
   readonly callTokens: ReadonlySet<Token>
-  /** All other control tokens that do not end an answer. */
+  /** Control tokens that mark thoughts. */
+  readonly thoughtTokens: ReadonlySet<Token>
+  /** All control tokens but those of calls that do not end an answer. */
   readonly otherTokens: ReadonlyArray<Token>
   /** Throws an `EngineFailure` for a conversation that is too long or that the template rejects. */
   readonly tokensOf: (
@@ -30,6 +34,11 @@ export interface Prompts {
     messages: ReadonlyArray<ChatMessage>,
     tools?: ReadonlyArray<ToolDefinition>
   ) => Array<Token>
+  /** The prompt of a job without its assistant prefix, and how its answer begins. Throws as `tokensOf` does. */
+  readonly promptOf: (
+    check: Check,
+    job: GenerateJob
+  ) => { readonly tokens: Array<Token>; readonly thoughts?: Thoughts | undefined }
   /** Tokens of a text completion. */
   readonly completionOf: (check: Check, job: Pick<GenerateJob, "completion" | "messages">) => Array<Token>
   /** Tokens of an assistant prefix after the prompt, without control tokens. */
@@ -37,7 +46,7 @@ export interface Prompts {
 }
 
 /** The parts that depend on the template. */
-type Templated = Pick<Prompts, "supportsTools" | "endTokens" | "tokensOf">
+type Templated = Pick<Prompts, "supportsTools" | "endTokens" | "promptOf" | "tokensOf">
 
 /** The token type of ordinary text in a GGUF file. */
 const ordinary = 1
@@ -72,11 +81,20 @@ const amongControl = (model: LlamaModel, texts: ReadonlyArray<string>): Readonly
     )
   )
 
-const withTemplate = (model: LlamaModel, template: ChatTemplate): Templated => ({
-  supportsTools: template.supportsTools,
-  endTokens: amongControl(model, [template.turnEnd.trimStart()]),
-  tokensOf: (check, messages, tools) => begin(model, tokenize(model, render(template, check, messages, tools)))
-})
+const toolsOf = ({ toolChoice, tools = [] }: GenerateJob) => toolChoice === "none" ? [] : tools
+
+const withTemplate = (model: LlamaModel, template: ChatTemplate, style: ThoughtStyle | undefined): Templated => {
+  const tokensOf = (pieces: ReadonlyArray<Piece>) => begin(model, tokenize(model, pieces))
+  return {
+    supportsTools: template.supportsTools,
+    endTokens: amongControl(model, [template.turnEnd.trimStart()]),
+    tokensOf: (check, messages, tools) => tokensOf(render(template, check, messages, tools)),
+    promptOf: (check, job) => {
+      const { pieces, thoughts } = renderJob(template, style, check, job, toolsOf(job))
+      return { tokens: tokensOf(pieces), thoughts }
+    }
+  }
+}
 
 /**
  * The library's format for a model of this name and architecture, or else its general one.
@@ -99,25 +117,27 @@ const withoutTemplate = (library: Library, model: LlamaModel): Templated => {
   const { stopGenerationTriggers } = wrapper.generateContextState({
     chatHistory: historyOf([{ role: "user", content: "Hello" }])
   })
+  const tokensOf: Prompts["tokensOf"] = (check, messages, tools = []) => {
+    if (tools.length > 0) {
+      refuse({
+        kind: "not_supported",
+        path: "tools",
+        message: "the model's file has no chat template",
+        capability: "tools"
+      })
+    }
+    check(charactersOf(messages))
+    const { contextText } = wrapper.generateContextState({ chatHistory: historyOf(messages) })
+    return contextText.tokenize(model.tokenizer)
+  }
   return {
     supportsTools: false,
     endTokens: new Set(
       stopGenerationTriggers.map((trigger) => trigger.tokenize(model.tokenizer)[0])
         .filter((token): token is Token => token !== undefined && model.isSpecialToken(token))
     ),
-    tokensOf(check, messages, tools = []) {
-      if (tools.length > 0) {
-        refuse({
-          kind: "not_supported",
-          path: "tools",
-          message: "the model's file has no chat template",
-          capability: "tools"
-        })
-      }
-      check(charactersOf(messages))
-      const { contextText } = wrapper.generateContextState({ chatHistory: historyOf(messages) })
-      return contextText.tokenize(model.tokenizer)
-    }
+    tokensOf,
+    promptOf: (check, job) => ({ tokens: tokensOf(check, job.messages, toolsOf(job)) })
   }
 }
 
@@ -134,7 +154,12 @@ const templateOf = (model: LlamaModel, control: ReadonlyArray<string>): ChatTemp
   })
 }
 
-const formatOf = (library: Library, model: LlamaModel, template: ChatTemplate | Unusable) =>
+const formatOf = (
+  library: Library,
+  model: LlamaModel,
+  template: ChatTemplate | Unusable,
+  style: ThoughtStyle | undefined
+) =>
   "problem" in template
     ? {
       ...withoutTemplate(library, model),
@@ -143,21 +168,24 @@ const formatOf = (library: Library, model: LlamaModel, template: ChatTemplate | 
         "without tools."
       ]
     }
-    : { ...withTemplate(model, template), warnings: [] }
+    : { ...withTemplate(model, template, style), warnings: [] }
 
-export const makePrompts = (library: Library, model: LlamaModel): Prompts => {
+/** @param reasoning the markers of thoughts, or false for none; default those of the chat template */
+export const makePrompts = (library: Library, model: LlamaModel, reasoning?: Pair | false): Prompts => {
   const { ggml: { tokens } } = model.fileInfo.metadata.tokenizer
   const controlTokens = controlTokensOf(model)
   const template = templateOf(model, controlTokens.map((id) => tokens[id]!))
+  const style = "problem" in template ? undefined : styleOf(template.source, reasoning)
   const callTokens = amongControl(model, markers)
   return {
     callTokens,
+    thoughtTokens: amongControl(model, markersOf(style)),
     completionOf: (check, job) => completionTokens(model, tokens.length, check, job),
     prefixTokens(check, text) {
       check(text.length)
       return text === "" ? [] : model.tokenize(text, false, "trimLeadingSpace")
     },
     otherTokens: controlTokens.filter((token) => !model.isEogToken(token) && !callTokens.has(token)),
-    ...formatOf(library, model, template)
+    ...formatOf(library, model, template, style)
   }
 }

@@ -18,7 +18,7 @@
  * const pieces = template?.render([{ role: "user", content: "Hello </s>" }])
  * ```
  */
-import type { ChatMessage, ToolDefinition } from "../../domain/Job.ts"
+import type { ChatMessage, Thinking, ToolDefinition } from "../../domain/Job.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
 import { parseJinja } from "./Jinja.ts"
 import { OverBudget } from "./JinjaValues.ts"
@@ -38,8 +38,13 @@ export interface ChatTemplate {
   /** The prompt up to the assistant's answer. Throws `invalid_request` if the template rejects the messages. */
   readonly render: (
     messages: ReadonlyArray<ChatMessage>,
-    tools?: ReadonlyArray<ToolDefinition>
+    tools?: ReadonlyArray<ToolDefinition>,
+    thinking?: Thinking
   ) => ReadonlyArray<Piece>
+  /** The template itself, in Jinja. */
+  readonly source: string
+  /** Whether the prompt tells a model not to think. */
+  readonly hasThinkingSwitch: boolean
 }
 
 /** The parts of a template. */
@@ -167,18 +172,56 @@ const refuseBudget = (name: string, { message }: OverBudget, kind: "load_failed"
   )
 }
 
-type Print = (messages: ReadonlyArray<Value>, tools: ReadonlyArray<Value>, goOn: boolean) => string
+type Print = (
+  messages: ReadonlyArray<Value>,
+  tools: ReadonlyArray<Value>,
+  goOn: boolean,
+  thinking?: Thinking
+) => string
+
+/** The variables by which templates are told how much to think: those of Qwen, DeepSeek, gpt-oss and Seed-OSS. */
+const variablesOf = ({ budget, effort, on }: Thinking): Readonly<Record<string, Value>> => {
+  if (!on) return { enable_thinking: false, thinking: false, thinking_budget: 0 }
+  return {
+    enable_thinking: true,
+    thinking: true,
+    ...(effort === undefined ? {} : { reasoning_effort: effort }),
+    ...(budget === undefined ? {} : { thinking_budget: budget })
+  }
+}
 
 const printerOf = ({ bos, eos, source }: ChatTemplateOptions): Print => {
   const template = parseJinja(source)
-  return (messages, tools, goOn) =>
+  return (messages, tools, goOn, thinking) =>
     template.render({
+      ...(thinking === undefined ? {} : variablesOf(thinking)),
       messages,
       ...(tools.length === 0 ? {} : { tools }),
       add_generation_prompt: goOn,
       bos_token: bos ?? "",
       eos_token: eos ?? ""
     })
+}
+
+/** Whether the prompt of a question differs if the model must not think. */
+const hasSwitch = (print: Print): boolean => {
+  try {
+    const prompt = (on: boolean) => print(conversationOf([question]), [], true, { on })
+    return prompt(true) !== prompt(false)
+  } catch (cause) {
+    if (cause instanceof OverBudget) throw cause
+    return false
+  }
+}
+
+/** A template may reject a value of a variable: it is rendered without, then. */
+const printHinted = (printWith: (thinking?: Thinking) => string, thinking: Thinking): string => {
+  try {
+    return printWith(thinking)
+  } catch (cause) {
+    if (cause instanceof OverBudget) throw cause
+    return printWith()
+  }
 }
 
 /** Renders a first question, its answer and a tool, to detect the template's features. */
@@ -196,6 +239,7 @@ const tryOut = (print: Print) => {
   const end = answered.lastIndexOf(answer.content)
   return {
     asked,
+    hasThinkingSwitch: hasSwitch(print),
     turnEnd: end < 0 ? "" : answered.slice(end + answer.content.length),
     supportsTools: attempt([question], [probeTool], true).includes(probeTool.name)
   }
@@ -224,24 +268,32 @@ const open = (options: ChatTemplateOptions): Opened | Unusable => {
 export const makeChatTemplate = (options: ChatTemplateOptions): ChatTemplate | Unusable => {
   const opened = open(options)
   if ("problem" in opened) return opened
-  const { supportsTools, print, turnEnd } = opened
+  const { hasThinkingSwitch, print, supportsTools, turnEnd } = opened
   const controlToken = finderOf(options.control)
   const everyControlToken = new RegExp(controlToken, "g")
 
-  const render = (messages: ReadonlyArray<ChatMessage>, tools: ReadonlyArray<ToolDefinition>): ReadonlyArray<Piece> => {
+  const render = (
+    messages: ReadonlyArray<ChatMessage>,
+    tools: ReadonlyArray<ToolDefinition>,
+    thinking: Thinking | undefined
+  ): ReadonlyArray<Piece> => {
     const mark = markFor(JSON.stringify([messages, tools]))
     const marked = (values: ReadonlyArray<Value>) =>
       mapStrings(values, (text) => text.replaceAll(everyControlToken, `${mark}$&`)) as ReadonlyArray<Value>
-    const prompt = print(marked(conversationOf(messages)), marked(toolsOf(tools)), true)
+    const printWith = (thinking?: Thinking) =>
+      print(marked(conversationOf(messages)), marked(toolsOf(tools)), true, thinking)
+    const prompt = thinking === undefined ? printWith() : printHinted(printWith, thinking)
     if (prompt.trim() === "") throw new Error("it renders no text")
     return cut(prompt, mark, controlToken)
   }
   return {
     supportsTools,
     turnEnd,
-    render(messages, tools = []) {
+    hasThinkingSwitch,
+    source: options.source,
+    render(messages, tools = [], thinking) {
       try {
-        return render(messages, tools)
+        return render(messages, tools, thinking)
       } catch (cause) {
         if (cause instanceof OverBudget) return refuseBudget(options.name, cause, "invalid_request")
         return refuse({

@@ -4,6 +4,8 @@
  */
 import type { ChatMessage, GenerateJob } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
+import type { Thoughts, ThoughtStyle } from "../job/ThoughtSyntax.ts"
+import { begin, planOf } from "../job/ThoughtSyntax.ts"
 import type { ChatTemplate, Piece } from "./ChatTemplate.ts"
 
 /** Throws for a text with too many characters. */
@@ -48,7 +50,8 @@ export const render = (
   template: ChatTemplate,
   check: Check,
   messages: ReadonlyArray<ChatMessage>,
-  tools: GenerateJob["tools"] = []
+  tools: GenerateJob["tools"] = [],
+  thinking?: GenerateJob["thinking"]
 ): ReadonlyArray<Piece> => {
   if (tools.length > 0 && !template.supportsTools) {
     refuse({
@@ -59,7 +62,20 @@ export const render = (
     })
   }
   check(charactersOf(messages))
-  const pieces = template.render(messages, tools)
+  const pieces = template.render(messages, tools, thinking)
   check(lengthOf(pieces))
   return pieces
+}
+
+/** The prompt of a job, and how its answer begins: with thoughts or with its text. */
+export const renderJob = (
+  template: ChatTemplate,
+  style: ThoughtStyle | undefined,
+  check: Check,
+  job: GenerateJob,
+  tools: GenerateJob["tools"]
+): { readonly pieces: ReadonlyArray<Piece>; readonly thoughts?: Thoughts } => {
+  if (style === undefined) return { pieces: render(template, check, job.messages, tools, job.thinking) }
+  const { thinking, thinks } = planOf(style, job)
+  return begin(style, render(template, check, job.messages, tools, thinking), thinks, template.hasThinkingSwitch)
 }

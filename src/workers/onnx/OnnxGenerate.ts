@@ -10,7 +10,7 @@ import type { ChatTemplate } from "../model/ChatTemplate.ts"
 import type { Likelihood } from "../model/Sampler.ts"
 import { likelihoods, makeSampler } from "../model/Sampler.ts"
 import type { Check } from "../model/TextLimits.ts"
-import { fitCheck, render } from "../model/TextLimits.ts"
+import { fitCheck, render, renderJob } from "../model/TextLimits.ts"
 import type { Cache, Decoder } from "./OnnxDecoder.ts"
 import type { Loaded } from "./OnnxLoad.ts"
 import type { Slot } from "./OnnxSlots.ts"
@@ -159,15 +159,19 @@ export const prepare = async (
   take: (prompt: ReadonlyArray<number>) => Slot
 ): Promise<Generation<number>> => {
   if (work.kind !== "generate") return notCapable("generate")
-  const { decoder, endTokens, template } = work
+  const { decoder, endTokens, style, template } = work
   const { assistantPrefix = "" } = job
   const check = fitCheck(contextWindow, tokenizer.longestToken)
   check(assistantPrefix.length)
   const prefixTokens = assistantPrefix === "" ? [] : tokenizer.encode([{ text: assistantPrefix, special: false }])
   const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens, prefixTokens)
-  const begins = job.completion === undefined
-    ? promptOf(check, tokenizer, template, job.messages, job.toolChoice === "none" ? [] : job.tools)
-    : completionOf(check, tokenizer, decoder.vocabulary, job)
+  const tools = job.toolChoice === "none" ? [] : job.tools
+  const { pieces, thoughts } = job.completion === undefined
+    ? renderJob(template, style, check, job, tools)
+    : { pieces: undefined }
+  const begins = pieces === undefined
+    ? completionOf(check, tokenizer, decoder.vocabulary, job)
+    : tokenizer.encode(pieces)
   const prompt = [...begins, ...prefixTokens]
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
@@ -179,6 +183,7 @@ export const prepare = async (
     room,
     // The text of a completion goes on from the prompt.
     prefixTokens: job.completion === undefined ? prefixTokens : prompt,
+    thoughts,
     tokens: evaluate({ decoder, slot, prompt: prompt.slice(cachedTokens), choose, signals }),
     logprobOf,
     decode: (tokens, before) => tokenizer.decode(tokens, before.length === 0)

@@ -3,6 +3,8 @@ import { basename, join } from "node:path"
 import type { EngineCapability, EngineDescription } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
 import type { JobSignals } from "../job/JobRunner.ts"
+import type { ThoughtStyle } from "../job/ThoughtSyntax.ts"
+import { markersOf, styleOf } from "../job/ThoughtSyntax.ts"
 import type { ChatTemplate } from "../model/ChatTemplate.ts"
 import { checkFirstOutput } from "../model/ModelCheck.ts"
 import type { Decoder } from "./OnnxDecoder.ts"
@@ -61,6 +63,8 @@ export type Work =
     readonly kind: "generate"
     readonly decoder: Decoder
     readonly template: ChatTemplate
+    /** How the model marks thoughts; undefined if it does not. */
+    readonly style: ThoughtStyle | undefined
     readonly endTokens: ReadonlySet<number>
     /** The slots that no job uses. */
     readonly free: Array<Slot>
@@ -75,11 +79,16 @@ interface Parts {
   readonly contextWindow: number
 }
 
-const generatorOf = ({ folder, library, session, tokenizer }: Parts, slots: number): Work => {
+const generatorOf = (
+  { folder, library, session, tokenizer }: Parts,
+  { reasoning, slots }: OnnxSpec
+): Work => {
   const template = templateOf(folder, tokenizer)
   const decoder = makeDecoder(library, session)
   const endTokens = endTokensOf(folder, tokenizer, template)
-  return { kind: "generate", decoder, template, endTokens, free: makeSlots(decoder, slots) }
+  const style = styleOf(template.source, reasoning)
+  tokenizer.show(markersOf(style))
+  return { kind: "generate", decoder, template, style, endTokens, free: makeSlots(decoder, slots) }
 }
 
 const wholeOf = (
@@ -131,7 +140,7 @@ export const load = async (spec: OnnxSpec) => {
   const architecture = architectureOf(folder)
   const parts: Parts = { folder, tokenizer, library, session, contextWindow }
   const kind = kindOf(session, architecture, labelCount(session, folder))
-  const work = kind === "generate" ? generatorOf(parts, spec.slots) : wholeOf(kind, parts)
+  const work = kind === "generate" ? generatorOf(parts, spec) : wholeOf(kind, parts)
   await check(work, tokenizer).catch(async (cause: unknown) => {
     await session.release()
     throw cause

@@ -16,6 +16,7 @@ import { setImmediate as turn } from "node:timers/promises"
 import type { InferenceSession, Tensor } from "onnxruntime-node"
 import { refuse } from "../../domain/Job.ts"
 import { flushEvents } from "../job/JobServer.ts"
+import type { Pair } from "../job/ThoughtSyntax.ts"
 import { checkFile } from "../model/ModelCheck.ts"
 
 /** The device of an ONNX model. */
@@ -37,6 +38,8 @@ export type OnnxSpec = {
   readonly threads: number
   /** Jobs of all owners share the computation of common prompt beginnings; left out, false. */
   readonly sharePrefixes?: boolean | undefined
+  /** The markers of thoughts, or false for none; left out, those of the chat template. */
+  readonly reasoning?: Pair | false | undefined
 }
 
 export type Library = typeof import("onnxruntime-node")

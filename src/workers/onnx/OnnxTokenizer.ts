@@ -34,6 +34,8 @@ export interface OnnxTokenizer {
   /** A whole prompt of the caller, in which texts of control tokens are these tokens. */
   readonly encodePrompt: (text: string) => Array<number>
   readonly encodeInput: (text: string, pair?: string) => ModelInput
+  /** Gives these control tokens their text, as those that begin a tool call have. */
+  readonly show: (control: ReadonlyArray<string>) => void
   /** The token's bytes, which may be part of a character; empty for a control token, unless it begins a tool call. */
   readonly bytesOf: (token: number) => Uint8Array
   /** The text of `tokens`; `first` means that they begin the answer. */
@@ -66,6 +68,7 @@ export const makeTokenizer = (tokenizer: Tokenizer, { added_tokens = [], decoder
   // A vocabulary with a space before each word puts an extra one before the first word.
   const dropsFirstSpace = !decoderText.includes(`"ByteLevel"`)
   const known: Array<Uint8Array | undefined> = []
+  const shown = new Set(markers)
 
   const encodeText = (text: string) => tokenizer.encode(text, { add_special_tokens: false }).ids
   /** Tokenizes the first character separately, so that the text of a control token stays ordinary text. */
@@ -78,7 +81,7 @@ export const makeTokenizer = (tokenizer: Tokenizer, { added_tokens = [], decoder
   const bytesOf = (token: number): Uint8Array => {
     const found = added.get(token)
     if (found === undefined) return bytesOfText(tokenizer.id_to_token(token) ?? "")
-    return found.special && !markers.includes(found.content) ? new Uint8Array() : Buffer.from(found.content)
+    return found.special && !shown.has(found.content) ? new Uint8Array() : Buffer.from(found.content)
   }
   return {
     control,
@@ -93,6 +96,7 @@ export const makeTokenizer = (tokenizer: Tokenizer, { added_tokens = [], decoder
       })
       return { ids, types: token_type_ids }
     },
+    show: (control) => control.forEach((text) => shown.add(text)),
     bytesOf: (token) => known[token] ??= bytesOf(token),
     decode(tokens, first) {
       const text = Buffer.concat(tokens.map((token) => known[token] ??= bytesOf(token))).toString("utf8")

@@ -8,6 +8,7 @@ import { isTerminal } from "../../../src/domain/Job.ts"
 import type { JobSignals, JobTask } from "../../../src/workers/job/JobRunner.ts"
 import { runJob } from "../../../src/workers/job/JobRunner.ts"
 import { serveJobs } from "../../../src/workers/job/JobServer.ts"
+import type { Thoughts } from "../../../src/workers/job/ThoughtSyntax.ts"
 import { until } from "../../support/Service.ts"
 
 const jobOf = (options: Partial<GenerateJob> = {}): GenerateJob => ({
@@ -40,7 +41,7 @@ const serve = (job: GenerateJob, run: (task: JobTask<GenerateJob>) => Promise<vo
 }
 
 /** Runs a job over tokens of one character each; `produced` counts the requested tokens. */
-const start = (text: string | ReadonlyArray<string>, job: GenerateJob, room = 1000) => {
+const start = (text: string | ReadonlyArray<string>, job: GenerateJob, room = 1000, thoughts?: Thoughts) => {
   const state = { produced: 0, released: 0, last: "" }
   async function* tokens() {
     for (const token of text) {
@@ -56,6 +57,7 @@ const start = (text: string | ReadonlyArray<string>, job: GenerateJob, room = 10
       promptTokens: 3,
       cachedTokens: 0,
       room,
+      thoughts,
       tokens: tokens(),
       logprobOf: () => ({ token: state.last, bytes: [], logprob: -1, top: [] }),
       decode: (some: Array<string>) => some.join("")
@@ -305,5 +307,87 @@ describe("runJob", () => {
     const { ended, events } = serve(jobOf(), (task) => runJob(task, fail, () => {}))
     await ended
     assert.deepStrictEqual(events, [{ type: "failed", failure: { kind: "failed", message: "no luck" } }])
+  })
+})
+
+describe("thoughts", () => {
+  const style = { type: "pair", pair: { start: "<t>", end: "</t>" } } as const
+  const before: Thoughts = { style, begins: "before" }
+  const channels: Thoughts = { style: { type: "channels" }, begins: "before" }
+
+  const run = async (text: string, options: Partial<GenerateJob> = {}, thoughts = before) => {
+    const { ended, events } = start(text, jobOf(options), 1000, thoughts)
+    await ended
+    const joined = (type: "thoughts" | "tokens") =>
+      events.map((event) => event.type === type ? event.text : "").join("")
+    const last = events.at(-1)
+    if (last?.type !== "finished") throw new Error(JSON.stringify(last))
+    const sent = events.reduce((sum, event) => sum + ("count" in event ? event.count : 0), 0)
+    const logprobs = events.flatMap((event) => event.type === "tokens" ? event.logprobs ?? [] : [])
+    return { thoughts: joined("thoughts"), text: joined("tokens"), last, sent, events, logprobs }
+  }
+
+  it("are events of their own, before those of the text, and their tokens are counted", async () => {
+    const { events, last, text, thoughts } = await run("<t>Hm.</t>Hi")
+    assert.deepStrictEqual([thoughts, text], ["Hm.", "Hi"])
+    const types = events.map(({ type }) => type).filter((type) => type !== "progress")
+    assert.deepStrictEqual([...new Set(types)], ["thoughts", "tokens", "finished"])
+    assert.deepStrictEqual(last, {
+      type: "finished",
+      reason: "stop",
+      usage: { promptTokens: 3, completionTokens: 12, cachedTokens: 0, reasoningTokens: 8 }
+    })
+  })
+
+  it("are counted as none in an answer without", async () => {
+    const { last, text, thoughts } = await run("Hi")
+    assert.deepStrictEqual([thoughts, text, last.usage.reasoningTokens], ["", "Hi", 0])
+  })
+
+  it("end by the limit of tokens with `length`", async () => {
+    const { last, text, thoughts } = await run("<t>Hm.</t>Hi", { maxTokens: 5 })
+    assert.deepStrictEqual([thoughts, text, last.reason], ["Hm", "", "length"])
+    assert.deepInclude(last.usage, { completionTokens: 5, reasoningTokens: 3 })
+  })
+
+  it("do not end at a stop sequence, as the text does", async () => {
+    const { last, text, thoughts } = await run("<t>a. b</t>c. d", { stop: [". "] })
+    assert.deepStrictEqual([thoughts, text, last.reason, last.stop], ["a. b", "c", "stop", ". "])
+  })
+
+  it("have no log-probabilities, and those of the text are its own", async () => {
+    const { logprobs, text } = await run("<t>Hm.</t>\nHello", { logprobs: 0 })
+    assert.strictEqual(text, "Hello")
+    assert.strictEqual(logprobs.map(({ token }) => token).join(""), text)
+  })
+
+  it("come before tool calls", async () => {
+    const call = "<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":1}}</tool_call>"
+    const { events, last, text, thoughts } = await run(`<t>{"name":"f"} or not?</t>${call}`, { tools: [{ name: "f" }] })
+    assert.deepStrictEqual([thoughts, text, last.reason], ["{\"name\":\"f\"} or not?", "", "tool_calls"])
+    const args = events.map((event) => event.type === "tool_call" ? event.arguments : "").join("")
+    assert.strictEqual(args, "{\"a\":1}")
+  })
+
+  it("are in a channel, as calls are, and a stop sequence ends the text alone", async () => {
+    const message = (header: string, body: string) => `<|start|>assistant<|channel|>${header}<|message|>${body}<|end|>`
+    const answer = (message("analysis", "Look. Up.") + message("commentary", "I look.") +
+      message("commentary to=functions.f <|constrain|>json", "{\"a\":\". \"}")).slice("<|start|>assistant".length)
+    const found = await run(answer, { stop: [". "], tools: [{ name: "f" }] }, channels)
+    assert.deepStrictEqual([found.thoughts, found.text, found.last.reason], ["Look. Up.", "I look.", "tool_calls"])
+    const calls = found.events.filter((event) => event.type === "tool_call")
+    assert.deepInclude(calls[0], { index: 0, id: "call_0_1_0", name: "f" })
+    assert.strictEqual(calls.map((event) => event.arguments).join(""), "{\"a\":\". \"}")
+  })
+
+  it("count against the window of the consumer", async () => {
+    const { ended, events, send } = start(`<t>${"x".repeat(50)}</t>Hi`, jobOf({ window: 20 }), 1000, before)
+    const sent = () => events.reduce((sum, event) => sum + ("count" in event ? event.count : 0), 0)
+    await until(() => sent() >= 20 ? true : undefined)
+    await turns(300)
+    assert.isAtMost(sent(), 21)
+    send({ type: "grant", tokens: 1000 })
+    await ended
+    assert.strictEqual(sent(), 50 + 3 + 4 + 2)
   })
 })
