@@ -40,6 +40,9 @@ import type * as Schema from "./Schema.ts"
 const frame = (event: Schema.StreamEvent | Fields): string =>
   `event: ${String(event.type)}\ndata: ${JSON.stringify(event)}\n\n`
 
+/** The frame of a stream that waits. */
+export const ping = frame({ type: "ping" })
+
 /** An error in the middle of a stream, which then ends without `message_stop`. */
 export const encodeError = (body: Schema.ErrorBody): string => frame(body)
 

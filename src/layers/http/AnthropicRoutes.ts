@@ -103,7 +103,8 @@ interface Services {
 
 const failureFramesOf = ({ body, id }: Call<MessagesCall>): FailureFrames => ({
   error: (reason) => EncodeStream.encodeError(encodeError(DecodeRequest.relocate(reason, body), id).body),
-  defect: () => EncodeStream.encodeError(encodeProblem(internalError, id).body)
+  defect: () => EncodeStream.encodeError(encodeProblem(internalError, id).body),
+  keepAlive: EncodeStream.ping
 })
 
 const respondStream = ({ inference }: Services, call: Call<MessagesCall>) => {

@@ -39,6 +39,15 @@ export interface Options {
   readonly makeId: () => string
   /** Where `POST` requests of a path start without the router. */
   readonly directRoutes: ReadonlyMap<string, DirectRoute>
+  /** The streams that are kept alive; undefined: none is. */
+  readonly streams: OpenStreams | undefined
+}
+
+/** See `KeptStreams`. */
+export interface OpenStreams {
+  /** Time without a frame after which a stream is kept alive, ms. */
+  readonly afterMs: number
+  readonly remove: (stream: never) => void
 }
 
 /** Node's message and its response, with the bytes that the request holds until its response. */
@@ -271,9 +280,17 @@ const responseOn = (request: IncomingMessage, socket: Socket): ServerResponse =>
 
 const ignoreError = () => {}
 
+/** The open streams of the server of a response; undefined for a response of another server, and if none is kept alive. */
+export const streamsOf = (response: ServerResponse): OpenStreams | undefined =>
+  (response as { readonly streams?: OpenStreams }).streams
+
 /** Responses that close their connections once the server closes: clients would keep idle ones open for seconds. */
-const makeResponse = (state: { readonly isClosing: boolean }) =>
+const makeResponse = (state: { readonly isClosing: boolean }, streams: OpenStreams | undefined) =>
   class extends ServerResponse {
+    get streams(): OpenStreams | undefined {
+      return streams
+    }
+
     override writeHead(...args: Array<never>): this {
       if (state.isClosing) this.shouldKeepAlive = false
       return super.writeHead(...args as unknown as [status: number])
@@ -311,7 +328,7 @@ export class NodeServer extends Server {
       requestTimeout: 0,
       connectionsCheckingInterval: checkInterval(headersTimeout),
       shouldUpgradeCallback: isSocketRequest,
-      ServerResponse: makeResponse(state) as typeof ServerResponse
+      ServerResponse: makeResponse(state, options.streams) as typeof ServerResponse
     })
     this.#state = state
     this.#options = options

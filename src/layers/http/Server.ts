@@ -38,6 +38,7 @@ import * as OllamaRoutes from "./OllamaRoutes.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
 import { PeerProcesses, Peers } from "./Peers.ts"
 import * as ResponsesRoutes from "./ResponsesRoutes.ts"
+import { KeptStreams } from "./ServerSentEvents.ts"
 import * as ServiceRoutes from "./ServiceRoutes.ts"
 
 /** A dialect that is added here has routes, a description, its own errors and its own model list. */
@@ -127,6 +128,10 @@ const listenForProcesses = Effect.fnUntraced(
   }
 )
 
+/** Undefined if streams are not kept alive. */
+const streamsOf = ({ streamKeepAlive }: Resolved["server"]): KeptStreams | undefined =>
+  streamKeepAlive === false ? undefined : new KeptStreams(Duration.toMillis(streamKeepAlive))
+
 /**
  * The server with these dialects.
  *
@@ -146,7 +151,8 @@ export const make = (dialects: Dialects) =>
     const serviceRoutes = ServiceRoutes.make(dialects)
     const directRoutes = new Map<string, DirectRoute>()
     const authentication = yield* authenticated
-    const node = new NodeServer({ settings: server, ...serviceRoutes, authentication, makeId, directRoutes })
+    const streams = streamsOf(server)
+    const node = new NodeServer({ settings: server, ...serviceRoutes, authentication, makeId, directRoutes, streams })
     const peers = yield* makePeers
     const stopping = yield* Deferred.make<void>()
     // Forked before the server starts, so that it ends after it.

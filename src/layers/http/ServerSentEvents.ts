@@ -6,11 +6,15 @@
  * The status is chosen when the first content is there: until then every failure is an ordinary error response. Afterwards a
  * failure is a frame in the stream, which then has no terminator. A refusal that a provider sent as an answer is the end of
  * that answer, also after reasoning or other choices: its frames are those that the provider sent.
+ *
+ * A stream that has had no frame for `server.streamKeepAlive` gets one without content. If that is its first one, the status is
+ * sent with it, and a later failure is a frame.
  */
-import { Array as Arr, Cause, Channel, Effect, Option, Pull, Stream } from "effect"
+import { Array as Arr, Cause, Channel, Duration, Effect, Fiber, Option, Pull, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import type { ServerResponse } from "node:http"
 import * as Caller from "../../domain/Caller.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { AnsweredBy, AnswerSink, Event, Request } from "../../domain/Inference.ts"
 import type { ContentRefused, InferenceError, Reason } from "../../domain/InferenceError.ts"
@@ -19,6 +23,8 @@ import type { Inference } from "../../services/inference/Inference.ts"
 import type { Responding, RoutingHeaders } from "./Endpoint.ts"
 import { answerHeaders, writeHead, written } from "./Endpoint.ts"
 import { errorHeaders, logName } from "./EndpointFailure.ts"
+import type { OpenStreams } from "./NodeServer.ts"
+import { streamsOf } from "./NodeServer.ts"
 
 const encoder = new TextEncoder()
 
@@ -28,7 +34,18 @@ export interface FailureFrames {
   readonly contentType?: string
   readonly error: (reason: Reason) => string
   readonly defect: () => string
+  /** The frame without content; default a comment of server-sent events, and none in frames of another type. */
+  readonly keepAlive?: string
 }
+
+/** Of a response that is not Node's, ms. */
+const usualKeepAliveMs = Duration.toMillis(Defaults.streamKeepAlive)
+
+const keepAliveComment = ": keep-alive\n\n"
+
+/** Undefined if the type of the frames has no room for one. */
+const keepAliveFrame = ({ contentType, keepAlive }: FailureFrames): string | undefined =>
+  keepAlive ?? (contentType === undefined ? keepAliveComment : undefined)
 
 /** Encodes one answer as frames. */
 export interface AnswerFrames extends FailureFrames {
@@ -46,6 +63,29 @@ const caching = { "cache-control": "no-cache" }
 const headersOf = (contentType: string) => ["content-type", contentType, "cache-control", "no-cache"]
 const eventStreamHeaders = headersOf(eventStream)
 
+type Frames = Arr.NonEmptyReadonlyArray<string>
+
+/**
+ * A pull that gives a frame without content where none comes for a while. It goes on in a fiber of the scope, which ends when
+ * the client leaves.
+ *
+ * @param frame the one without content
+ * @param afterMs time without a frame until it is given
+ */
+const keptPull = Effect.fnUntraced(function*<E>(pull: Pull.Pull<Frames, E>, frame: string, afterMs: number) {
+  const scope = yield* Effect.scope
+  let running: Fiber.Fiber<Frames, E | Cause.Done> | undefined
+  const kept: Pull.Pull<Frames, E> = Effect.gen(function*() {
+    running ??= yield* Effect.forkIn(pull, scope, { startImmediately: true })
+    const ended = running.pollUnsafe() ??
+      Option.getOrUndefined(yield* Effect.timeoutOption(Fiber.await(running), afterMs))
+    if (ended === undefined) return Arr.of(frame)
+    running = undefined
+    return yield* ended
+  })
+  return kept
+})
+
 type BytesPull = Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>>
 
 /**
@@ -53,7 +93,7 @@ type BytesPull = Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>>
  *   that sets the headers of the response, to be called before the first frames
  */
 export const respond = Effect.fnUntraced(function*(
-  { headers: idHeaders, id }: Pick<Responding, "headers" | "id">,
+  { headers: idHeaders, id, response }: Responding,
   failureFrames: FailureFrames,
   framesOf: (setHeaders: (headers: RoutingHeaders) => void) => Stream.Stream<string, InferenceError>
 ) {
@@ -65,7 +105,10 @@ export const respond = Effect.fnUntraced(function*(
   const pullFrames = yield* Channel.toPullScoped(Stream.toChannel(frames), yield* Effect.scope)
   const hops = yield* Caller.HopCount
   // The body is pulled after the handler has ended, without the services that were provided to it; a failover needs `HopCount`.
-  const pull = hops === 0 ? pullFrames : Effect.provideService(pullFrames, Caller.HopCount, hops)
+  const own = hops === 0 ? pullFrames : Effect.provideService(pullFrames, Caller.HopCount, hops)
+  const afterMs = response === undefined ? usualKeepAliveMs : streamsOf(response)?.afterMs
+  const frame = keepAliveFrame(failureFrames)
+  const pull = afterMs === undefined || frame === undefined ? own : yield* keptPull(own, frame, afterMs)
   let first: ReadonlyArray<string> | undefined = yield* Pull.catchDone(pull, () => Effect.succeed([]))
   let isOver = false
   const encode = (texts: ReadonlyArray<string>) => Arr.of(encoder.encode(texts.join("")))
@@ -124,19 +167,85 @@ const manyCharacters = 16 * 1024
 
 const flush = (writer: FrameWriter): void => writer.flush()
 
+/** The longest time between two looks at the open streams, ms. */
+const longestTick = 1_000
+
+/** The streams of a server that have not ended. One timer looks at all of them: a request sets none. */
+export class KeptStreams implements OpenStreams {
+  readonly afterMs: number
+  readonly #all: Array<FrameWriter> = []
+  readonly #tickMs: number
+  /** Looks without a frame after which a stream is kept alive. */
+  readonly #most: number
+  #timer: NodeJS.Timeout | undefined
+
+  /** @param afterMs time without a frame after which a stream is kept alive */
+  constructor(afterMs: number) {
+    this.afterMs = afterMs
+    this.#tickMs = Math.min(longestTick, Math.ceil(afterMs / 4))
+    this.#most = Math.ceil(afterMs / this.#tickMs)
+  }
+
+  add(stream: FrameWriter): void {
+    stream.place = this.#all.push(stream) - 1
+    this.#timer ??= setInterval(() => this.#look(), this.#tickMs).unref()
+  }
+
+  remove(stream: FrameWriter): void {
+    if (this.#all[stream.place] !== stream) return
+    const last = this.#all.pop()!
+    if (last === stream) return
+    this.#all[stream.place] = last
+    last.place = stream.place
+  }
+
+  #look(): void {
+    if (this.#all.length === 0) {
+      clearInterval(this.#timer)
+      this.#timer = undefined
+    }
+    // From the last one: one that has ended is replaced by the last one.
+    for (let index = this.#all.length - 1; index >= 0; index--) {
+      const stream = this.#all[index]!
+      if (stream.isOver) this.remove(stream)
+      else if (++stream.looks > this.#most) stream.keepAlive()
+    }
+  }
+}
+
 /** Writes the frames of one answer to Node's response: those of one turn of the event loop in one write. */
 class FrameWriter implements AnswerSink {
   readonly #response: ServerResponse
   readonly #call: Pick<Responding, "headers" | "id">
   readonly #frames: AnswerFrames
+  readonly #streams: KeptStreams | undefined
   #waiting = ""
   /** The ids of the request in log entries, once the response has begun. */
   name: string | undefined
+  /** The index among the open streams. */
+  place = 0
+  /** Looks at the open streams since the last frame. */
+  looks = 0
 
   constructor(response: ServerResponse, call: Pick<Responding, "headers" | "id">, frames: AnswerFrames) {
     this.#response = response
     this.#call = call
     this.#frames = frames
+    this.#streams = keepAliveFrame(frames) === undefined ? undefined : streamsOf(response) as KeptStreams | undefined
+    this.#streams?.add(this)
+  }
+
+  /** Whether nothing more can be written. */
+  get isOver(): boolean {
+    return this.#response.destroyed || this.#response.writableEnded
+  }
+
+  /** Writes a frame without content, unless the reader has not taken the last one. */
+  keepAlive(): void {
+    if (this.#response.writableLength > 0) return
+    if (this.name === undefined) this.beginWith({})
+    this.looks = 1
+    this.#response.write(keepAliveFrame(this.#frames)!)
   }
 
   begin(by: AnsweredBy): void {
@@ -146,7 +255,9 @@ class FrameWriter implements AnswerSink {
 
   beginWith(headers: RoutingHeaders): void {
     const { contentType } = this.#frames
+    const hasHead = this.name !== undefined
     this.name = logName(this.#call.id, headers)
+    if (hasHead) return
     const fixed = contentType === undefined ? eventStreamHeaders : headersOf(contentType)
     writeHead(this.#response, fixed, headers, this.#call.headers)
   }
@@ -163,6 +274,11 @@ class FrameWriter implements AnswerSink {
     if (this.#waiting.length > manyCharacters) this.flush()
   }
 
+  /** Another writer responds. */
+  leave(): void {
+    this.#streams?.remove(this)
+  }
+
   whenDrained(callback: () => void): void {
     this.#response.once("drain", callback)
   }
@@ -171,13 +287,15 @@ class FrameWriter implements AnswerSink {
   flush(): void {
     const text = this.#waiting
     this.#waiting = ""
-    const { destroyed, writableEnded } = this.#response
-    if (text !== "" && !destroyed && !writableEnded) this.#response.write(text)
+    if (text === "" || this.isOver) return
+    this.looks = 0
+    this.#response.write(text)
   }
 
   end(text: string): HttpServerResponse.HttpServerResponse {
     const last = this.#waiting + text
     this.#waiting = ""
+    this.#streams?.remove(this)
     this.#response.end(last)
     return written
   }
@@ -198,7 +316,10 @@ const writeOne = (
       if (isCancellation(cause)) return Effect.failCause(cause)
       const refusal = refusalOf(frames, cause)
       if (writer.name === undefined) {
-        if (refusal === undefined) return Effect.failCause(cause)
+        if (refusal === undefined) {
+          writer.leave()
+          return Effect.failCause(cause)
+        }
         writer.beginWith(refusal.headers)
       }
       return refusal === undefined

@@ -99,6 +99,12 @@ const Server = Schema.Struct({
     Span,
     Duration.seconds(30)
   ),
+  streamKeepAlive: withDefault(
+    "How long a stream may be without a frame, before the answer too; then it gets a comment, or a ping event in Anthropic's " +
+      "API. False for never.",
+    SpanOrOff,
+    Defaults.streamKeepAlive
+  ),
   maxConnections: withDefault("Maximum number of open connections; further ones are closed.", positive, 16_384),
   admin: withDefault(
     "Where administration (/admin) listens. Without a token, the port of the models answers only GET requests to /admin, " +

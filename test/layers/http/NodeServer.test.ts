@@ -22,7 +22,8 @@ const parts = {
     refusals: { record: () => {} }
   }),
   makeId: () => "req_1",
-  directRoutes: new Map()
+  directRoutes: new Map(),
+  streams: undefined
 }
 
 describe("NodeServer", () => {

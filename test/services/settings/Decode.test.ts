@@ -208,6 +208,7 @@ describe("a parsed configuration", () => {
         maxBodyBytes: 10 * 1024 * 1024,
         headersTimeout: Duration.seconds(15),
         bodyTimeout: Duration.seconds(30),
+        streamKeepAlive: Duration.seconds(15),
         maxConnections: 16_384,
         admin: {},
         trustedProxies: []
