@@ -154,6 +154,18 @@ const assembleParts = (replaced: Partial<Services>) =>
  */
 export const core = Layer.fresh(assembleParts({}))
 
+/**
+ * As `core`, with services in place of Troupe's own; `metrics`, `providers` and `responseCache` are parts.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const app = App.coreWith({ router }).pipe(Layer.provide(App.llama), Layer.provide(App.settings({ file: "troupe.yaml" })))
+ * ```
+ */
+export const coreWith = (replaced: Partial<Omit<Services, "metrics" | "providers" | "responseCache">>) =>
+  Layer.fresh(assembleParts(replaced))
+
 /** The engine for GGUF files (llama.cpp). A part of `core`. */
 export const llama = Engines.layerKind(LlamaKind.llama)
 

@@ -1,6 +1,6 @@
 /** An application composed from parts: each takes effect when it is added alone, and the rest works without it. */
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import { Context, Effect, Exit, Layer, Metric, Stream } from "effect"
+import { Context, Effect, Exit, Layer, Metric, Result, Stream } from "effect"
 import type { Response } from "effect/ai"
 import { LanguageModel } from "effect/ai"
 import { createServer } from "node:http"
@@ -8,6 +8,9 @@ import type { AddressInfo } from "node:net"
 import * as App from "../src/App.ts"
 import * as LanguageModels from "../src/layers/ai/LanguageModels.ts"
 import { Inference } from "../src/services/inference/Inference.ts"
+import * as Explanation from "../src/services/routing/Explanation.ts"
+import type { Route } from "../src/services/routing/Route.ts"
+import { Router } from "../src/services/routing/Router.ts"
 import type { Settings } from "../src/services/settings/Settings.ts"
 
 const fakeConfig = (reply: string): App.Config => ({
@@ -278,4 +281,44 @@ describe("applications in one program", () => {
         assert.strictEqual(one, two)
       }
     }))
+})
+
+describe("a replaced router", () => {
+  /** The last deployment goes first. */
+  const router = Layer.effect(
+    Router,
+    Effect.map(Router, (own) => {
+      const byId = (route: Route): Route => ({
+        ...route,
+        deployments: route.deployments.toSorted((one, other) => other.id.localeCompare(one.id))
+      })
+      return Router.of({
+        ...own,
+        route: (request) => Result.map(own.route(request), byId),
+        preview: (request) => Result.map(own.preview(request), byId)
+      })
+    })
+  ).pipe(Layer.provide(App.services.router))
+  const config: App.Config = {
+    models: { "fake/a": { deployments: [{ engine: "fake", reply: "first" }, { engine: "fake", reply: "second" }] } }
+  }
+  const apps = {
+    "of App.layer": App.layer({ config, services: { router } }),
+    "of App.coreWith": App.coreWith({ router }).pipe(Layer.provide(App.fake), configured(config))
+  }
+
+  for (const [name, app] of Object.entries(apps)) {
+    it.live(`${name} routes every request and every explanation`, () =>
+      Effect.gen(function*() {
+        const inference = yield* Inference
+        assert.strictEqual(yield* textOf("fake/a"), "second")
+        const request = { model: "fake/a", messages: [{ role: "user", content: "Hello!" }], temperature: 0 } as const
+        const events = yield* Stream.runCollect(inference.stream(request))
+        assert.strictEqual(events.map((event) => event.type === "text" ? event.text : "").join(""), "second")
+        const { deployment } = yield* inference.embed({ model: "fake/a", inputs: ["Hello!"] })
+        assert.strictEqual(deployment, "fake/a#1")
+        const { plan } = yield* Explanation.explain({ model: "fake/a" })
+        assert.deepStrictEqual(plan.lists.ordinary, ["fake/a#1", "fake/a#0"])
+      }).pipe(Effect.provide(app)))
+  }
 })

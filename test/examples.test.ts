@@ -25,6 +25,12 @@ const expected: Record<string, ReadonlyArray<string>> = {
   "parts-providers.ts": ["remote#0: Snow is white."],
   "parts-strategy.ts": ["fake/chat#1: I am wide."],
   "plain.ts": ["7 + 5 = 12.", "Snow is white.", "ModelNotFound The model \"no-such-model\" does not exist."],
+  "replaced-router.ts": [
+    "route: fake/chat#0, fake/chat#1",
+    "I am small.",
+    "route: fake/chat#1, fake/chat#0",
+    "I am large."
+  ],
   "retrieval.ts": [
     "login details. Use the link on the login page",
     "parcel? Orders are shipped",
