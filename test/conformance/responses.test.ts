@@ -1,7 +1,7 @@
 /** Stored responses and conversations, on each database. */
 import { assert } from "@effect/vitest"
 import type { Scope } from "effect"
-import { Deferred, Effect, Exit, Result } from "effect"
+import { Deferred, Effect, Exit, Result, Stream } from "effect"
 import { SqlClient } from "effect/sql/SqlClient"
 import { TestClock } from "effect/testing"
 import type { Response } from "../../src/dialects/responses/Schema.ts"
@@ -194,6 +194,46 @@ onEachDatabase("stored responses", (declare) => {
       assert.strictEqual((yield* responses.cancel("a", idOf("one")))["status"], "completed")
       yield* answer(responses, "three")
       assert.strictEqual(yield* problemOf(responses.cancel("a", idOf("three"))), "not-in-background")
+    })
+  )
+
+  test(
+    "keep the events of a stream, for their owner, until they are deleted",
+    Effect.gen(function*() {
+      const responses = yield* makeWith()
+      const dialogue = yield* answer(responses, "one", of(), { background: true, status: "queued", output: [] })
+      const [first, second, third] = [1, 2, 3].map((number) => `event: e${number}\ndata: ${number}\n\n`)
+      yield* responses.begin(idOf("one"), first!, 0)
+      yield* responses.startStream(of(), dialogue, idOf("one"), (frames) =>
+        Effect.sync(() => {
+          frames.add(second!, 1)
+          frames.add(third!, 2)
+          return responseOf("one", { background: true })
+        }))
+      yield* untilStatus(responses, "one", "completed")
+      const eventsOf = (after: number, name = "one", owner = "a") =>
+        Effect.flatMap(responses.events(owner, idOf(name), after), (events) => Stream.mkString(events))
+      assert.strictEqual(yield* eventsOf(-1), `${first}${second}${third}`)
+      assert.strictEqual(yield* eventsOf(0), `${second}${third}`)
+      assert.strictEqual(yield* eventsOf(1), third)
+      assert.strictEqual(yield* eventsOf(2), "")
+      assert.strictEqual(yield* problemOf(eventsOf(-1, "one", "b")), "response-missing")
+      yield* answer(responses, "two")
+      assert.strictEqual(yield* problemOf(eventsOf(-1, "two")), "not-streamed")
+      yield* responses.remove("a", idOf("one"))
+      assert.strictEqual(yield* problemOf(eventsOf(-1)), "response-missing")
+    })
+  )
+
+  test(
+    "end the events of a stream whose process is gone",
+    Effect.gen(function*() {
+      const responses = yield* makeWith()
+      yield* answer(responses, "one", of(), { background: true, status: "queued", output: [] })
+      yield* responses.begin(idOf("one"), "event: e\ndata: 1\n\n", 0)
+      yield* TestClock.adjust(120_000)
+      const text = yield* Stream.mkString(yield* responses.events("a", idOf("one"), 0))
+      assert.match(text, /^event: response\.failed\ndata: \{"type":"response\.failed","sequence_number":1,/)
     })
   )
 

@@ -229,9 +229,6 @@ const promptProblems = (body: Schema.CountRequest): ReadonlyArray<Problem.Proble
 const optionProblems = (
   { background = false, store = true, stream = false, stream_options }: Schema.CreateRequest
 ): ReadonlyArray<Problem.Problem> => [
-  ...(background && stream
-    ? [{ path: "stream", expected: "Troupe does not stream responses in the background" }]
-    : []),
   ...(background && !store ? [{ path: "store", expected: "A response in the background is stored" }] : []),
   ...(stream_options !== undefined && !stream
     ? [{ path: "stream_options", expected: "Allowed only with stream: true" }]

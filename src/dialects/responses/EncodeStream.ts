@@ -103,6 +103,22 @@ export class ResponseFrames {
     return write(this.#writer, events.filter((event) => event.type !== "native"))
   }
 
+  /** The sequence number of the last event. */
+  get last(): number {
+    return this.#sequence - 1
+  }
+
+  /** The first frames of a response in the background, before the model is called. */
+  queue(): string {
+    this.#begun = true
+    this.#outcome = { status: "queued" }
+    const queued = this.response
+    this.#outcome = { status: "in_progress" }
+    return this.#frame("response.created", { response: queued }) +
+      this.#frame("response.queued", { response: queued }) +
+      this.#frame("response.in_progress", { response: this.response })
+  }
+
   /** The frames of a response without output, which a conversation can be continued from. */
   empty(): string {
     const begun = this.#begin()

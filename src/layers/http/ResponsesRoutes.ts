@@ -7,7 +7,7 @@
  * Before the first content every failure is an ordinary error response, also for a stream (`ServerSentEvents`). A later
  * failure is an `error` event and a `response.failed`. A response is stored before its last event, or the whole of it, is sent.
  */
-import { Clock, Effect, Layer } from "effect"
+import { Clock, Effect, Layer, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
 import type { SqlError } from "effect/sql/SqlError"
@@ -25,11 +25,12 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import { Inference } from "../../services/inference/Inference.ts"
 import { summaryOf } from "../../services/persistence/StorageError.ts"
+import type { UnwrittenFrames } from "../../services/responses/FrameLog.ts"
 import * as ResponseRun from "../../services/responses/ResponseRun.ts"
 import type { Continued, Dialogue, Responses } from "../../services/responses/Responses.ts"
 import { ResponseState, StateError } from "../../services/responses/Responses.ts"
 import { error, events, unavailable } from "./Api.ts"
-import type { Dialect } from "./Dialect.ts"
+import type { Dialect, ErrorResponse } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
 import type { Call } from "./Endpoint.ts"
 import * as Endpoint from "./Endpoint.ts"
@@ -214,10 +215,7 @@ const save = (run: Run, response: Schema.Response): Effect.Effect<Schema.Respons
   return Effect.tap(saved, (response) => Effect.sync(() => keepLatest(run, response)))
 }
 
-/** The last event of every stream, as Open Responses has it. */
-const done = "data: [DONE]\n\n"
-
-const ended = (frames: string): string => frames + done
+const ended = (frames: string): string => frames + StoredRoutes.done
 
 /** The frames of a response that is stored before they end. */
 const makeFrames = (run: Run, now: () => number) => {
@@ -304,6 +302,59 @@ const outcomeOf = (run: Run): Effect.Effect<Outcome> =>
     )
   )
 
+/** The response in the background that a stream ends with. */
+const streamedOutcome = (
+  run: Run,
+  frames: ResponseFrames,
+  unwritten: UnwrittenFrames
+): Effect.Effect<Schema.Response> => {
+  let isBegun = false
+  const add = (text: string) => unwritten.add(text, frames.last)
+  const failed = ({ body, status }: Pick<ErrorResponse, "status" | "body">) =>
+    Effect.sync(() => add(frames.fail(body as Parameters<typeof frames.fail>[0], status)))
+  const opened = ResponseRun.opened(run.services.inference, truncates(run), run.request, () => isBegun)
+  return opened.pipe(
+    Effect.flatMap(({ events }) =>
+      Stream.runForEachArray(events, (some) =>
+        Effect.sync(() => {
+          isBegun = true
+          add(frames.events(some))
+        }))
+    ),
+    Effect.andThen(Effect.sync(() => add(frames.end()))),
+    Effect.scoped,
+    Effect.catch(({ reason }) => {
+      const refused = reason._tag === "ContentRefused" ? frames.refuse(reason) : undefined
+      if (refused !== undefined) return Effect.sync(() => add(refused))
+      return Effect.andThen(
+        Effect.logWarning(`${run.call.id}: ${ReasonMessage.recorded(reason)}`),
+        failed(encodeError(reason))
+      )
+    }),
+    Effect.catchDefect((defect) =>
+      Effect.andThen(
+        Effect.logError(`${run.call.id} failed with a defect.`, defect),
+        failed(OpenAiRoutes.dialect.encodeProblem(internalError, run.call.id))
+      )
+    ),
+    Effect.map(() => frames.response)
+  )
+}
+
+/** A stream of the events of a response in the background: it goes on without the client. */
+const respondStreamInBackground = (run: Run, state: Responses) => {
+  const { call, dialogue, envelope } = run
+  return Effect.gen(function*() {
+    const clock = yield* Clock.Clock
+    const frames = new ResponseFrames(envelope, () => secondsOf(clock.currentTimeMillisUnsafe()))
+    const first = frames.queue()
+    yield* state.save(call.body, dialogue, EncodeAnswer.responseOf(envelope, { status: "queued", output: [] }))
+    yield* state.begin(call.id, first, frames.last)
+    yield* state.startStream(call.body, dialogue, call.id, (unwritten) => streamedOutcome(run, frames, unwritten))
+    return StoredRoutes.respondEvents(yield* state.events(call.body.owner, call.id, -1), call.headers)
+  })
+}
+
 const respondInBackground = (run: Run, state: Responses) => {
   const { call, dialogue, envelope } = run
   const queued = EncodeAnswer.responseOf(envelope, { status: "queued", output: [] })
@@ -328,7 +379,9 @@ const respondEmpty = (run: Run) =>
 const respondRun = (run: Run) => {
   const { call: { body }, services: { connection, state } } = run
   if (connection?.isWarmUp === true) return respondEmpty(run)
-  if (body.settings.background && state !== undefined) return respondInBackground(run, state)
+  if (body.settings.background && state !== undefined) {
+    return body.stream ? respondStreamInBackground(run, state) : respondInBackground(run, state)
+  }
   return body.stream ? respondStream(run) : respondBuffered(run)
 }
 

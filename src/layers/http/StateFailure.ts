@@ -33,6 +33,12 @@ const problems: Readonly<Record<StateError["problem"], Problem>> = {
     param: null,
     message: (id) => `Response '${id}' was not created with background: true, and cannot be cancelled.`
   },
+  "not-streamed": {
+    status: 400,
+    code: null,
+    param: "stream",
+    message: (id) => `Response '${id}' was not created with background: true and stream: true, and cannot be streamed.`
+  },
   "previous-missing": {
     status: 400,
     code: "previous_response_not_found",

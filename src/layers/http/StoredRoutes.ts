@@ -5,7 +5,7 @@
  *
  * An object of another tenant is not found. Without a database, nothing is.
  */
-import { Effect, Schema as S } from "effect"
+import { Effect, Schema as S, Stream } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiEndpoint, OpenApi } from "effect/http-api"
 import type { SqlError } from "effect/sql/SqlError"
@@ -19,9 +19,10 @@ import * as Schema from "../../dialects/responses/Schema.ts"
 import { identityOf } from "../../dialects/shared/CallerRequest.ts"
 import type { Fields } from "../../dialects/shared/Json.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
+import { summaryOf } from "../../services/persistence/StorageError.ts"
 import type { Responses } from "../../services/responses/Responses.ts"
 import { ResponseState, StateError } from "../../services/responses/Responses.ts"
-import { error } from "./Api.ts"
+import { error, events } from "./Api.ts"
 import type { Conventions } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
 import * as Endpoint from "./Endpoint.ts"
@@ -46,9 +47,10 @@ const page = {
 const endpoints = {
   retrieve: HttpApiEndpoint.get("retrieve", "/v1/responses/:response", {
     params: ofResponse,
-    success: Schema.Response,
+    query: { stream: S.optionalKey(S.Literals(["true", "false"])), starting_after: S.optionalKey(S.String) },
+    success: [Schema.Response, events(Schema.StreamEvent)],
     error: unknown
-  }).annotateMerge(title("Get a stored response")),
+  }).annotateMerge(title("Get a stored response, or the events of one that is streamed in the background")),
   remove: HttpApiEndpoint.delete("remove", "/v1/responses/:response", {
     params: ofResponse,
     success: Schema.Deleted,
@@ -122,6 +124,8 @@ interface Stored {
   /** Parameters of the path. */
   readonly params: Readonly<Record<string, string | undefined>>
   readonly query: URLSearchParams
+  /** Of the response. */
+  readonly headers: Readonly<Record<string, string>>
 }
 
 type Failure = InferenceError.InferenceError | SqlError | StateError
@@ -134,16 +138,44 @@ const pageOf = ({ query }: Stored) =>
 const listed = (request: Stored, items: Effect.Effect<ReadonlyArray<Item>, Failure>) =>
   Effect.zipWith(pageOf(request), items, (page, all) => Conversations.listOf(all, page))
 
-const retrieve = (request: Stored): Effect.Effect<unknown, Failure> =>
-  request.query.get("stream") === "true"
-    ? Effect.fail(InferenceError.make(
+/** The last event of every stream, as Open Responses has it. */
+export const done = "data: [DONE]\n\n"
+
+/** Server-sent events of a stored response. */
+export const respondEvents = (
+  events: Stream.Stream<string, SqlError>,
+  headers: Readonly<Record<string, string>>
+): HttpServerResponse.HttpServerResponse =>
+  HttpServerResponse.stream(
+    Stream.encodeText(Stream.concat(events, Stream.succeed(done))).pipe(
+      Stream.tapError((error) => Effect.logWarning(`The events of a response cannot be read: ${summaryOf(error)}.`))
+    ),
+    { contentType: "text/event-stream; charset=utf-8", headers: { "cache-control": "no-cache", ...headers } }
+  )
+
+/** The number of the event after which a stream begins. */
+const startOf = ({ query }: Stored): Effect.Effect<number, InferenceError.InferenceError> => {
+  const after = query.get("starting_after") ?? "-1"
+  return /^-1$|^\d{1,9}$/.test(after)
+    ? Effect.succeed(Number(after))
+    : Effect.fail(InferenceError.make(
       new InferenceError.InvalidRequest({
-        path: "stream",
-        detail: "Troupe does not stream stored responses",
+        path: "starting_after",
+        detail: "Expected the sequence_number of an event",
         inBody: true
       })
     ))
-    : request.state.response(request.owner, id(request, "response"))
+}
+
+const retrieve = (request: Stored): Effect.Effect<unknown, Failure> => {
+  const { headers, owner, query, state } = request
+  const response = id(request, "response")
+  if (query.get("stream") !== "true") return state.response(owner, response)
+  return Effect.flatMap(
+    startOf(request),
+    (after) => Effect.map(state.events(owner, response, after), (events) => respondEvents(events, headers))
+  )
+}
 
 const remove = (request: Stored): Effect.Effect<unknown, Failure> => {
   const response = id(request, "response")
@@ -223,8 +255,11 @@ const read = (
       const owner = ownerOf(identity === undefined ? { key: keyOf(headers), headers } : { headers, identity })
       const query = new URL(url, "http://localhost").searchParams
       return yield* Effect.map(
-        answer({ state, owner, params, query }),
-        (body) => HttpServerResponse.jsonUnsafe(body, { headers: request })
+        answer({ state, owner, params, query, headers: request }),
+        (body) =>
+          HttpServerResponse.isHttpServerResponse(body)
+            ? body
+            : HttpServerResponse.jsonUnsafe(body, { headers: request })
       ).pipe(
         respondState(request),
         Effect.catch(({ reason }) => Effect.succeed(respondError(EncodeAnswer.encodeError(reason), request)))

@@ -68,6 +68,10 @@ export const streaming = (inference: Operations, truncates: boolean, hooks: Hook
   }
 }
 
+/** An answer whose events are read in the scope. */
+export const opened = (inference: Operations, truncates: boolean, request: Request, isBegun: () => boolean) =>
+  truncates ? fitting(request, inference.open, isBegun) : inference.open(request)
+
 /** A complete answer. */
 export const generate = (
   inference: Operations,

@@ -53,6 +53,13 @@ export const migrations = Migrations.make("responses", [
           PRIMARY KEY (conversation, position)
         )`
       ], { discard: true })
+  },
+  {
+    name: "events",
+    run: (sql) =>
+      sql`CREATE TABLE troupe_responses_events (
+        response TEXT NOT NULL, last BIGINT NOT NULL, frames TEXT NOT NULL, PRIMARY KEY (response, last)
+      )`
   }
 ])
 

@@ -11,6 +11,7 @@ import { Clock, Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import type { ConversationStore } from "./ConversationStore.ts"
+import type { FrameLog } from "./FrameLog.ts"
 
 /** Rows that are deleted at a time. */
 const batch = 100
@@ -28,12 +29,14 @@ interface Sums {
 export class Retention {
   readonly #sql: SqlClient
   readonly #conversations: ConversationStore
+  readonly #frames: FrameLog
   readonly #most: number
   #untilTrim = 0
 
   /** @param most bytes of all responses and conversations */
-  constructor(sql: SqlClient, conversations: ConversationStore, most: number) {
+  constructor(sql: SqlClient, conversations: ConversationStore, frames: FrameLog, most: number) {
     this.#sql = sql
+    this.#frames = frames
     this.#conversations = conversations
     this.#most = most
   }
@@ -72,7 +75,11 @@ export class Retention {
     const sql = this.#sql
     const some = sql<Ending>`SELECT id, bytes FROM troupe_responses WHERE expires_at <= ${until}
       ORDER BY expires_at LIMIT ${batch}`
-    return this.#deleteUntil(bytes, some, (ids) => sql`DELETE FROM troupe_responses WHERE ${sql.in("id", ids)}`)
+    return this.#deleteUntil(
+      bytes,
+      some,
+      (ids) => Effect.andThen(this.#frames.remove(ids), sql`DELETE FROM troupe_responses WHERE ${sql.in("id", ids)}`)
+    )
   }
 
   #deleteConversations(until: number, bytes: number): Effect.Effect<number, SqlError> {
