@@ -187,6 +187,54 @@ describe("tools", () => {
   })
 })
 
+describe("custom tools", () => {
+  const code = {
+    type: "custom" as const,
+    name: "code",
+    description: "Takes a code of three digits",
+    format: { type: "grammar" as const, syntax: "regex" as const, definition: "[0-9]{3}" }
+  }
+  const call = { model, input: "Send a code.", tools: [code], tool_choice: { type: "custom" as const, name: "code" } }
+
+  it("are called with a text that their grammar accepts, and get its result", async () => {
+    const asked = await client.responses.create({ ...call, temperature: 0 })
+    const [item] = asked.output
+    if (item?.type !== "custom_tool_call") return assert.fail(JSON.stringify(item))
+    assert.match(item.input, /^[0-9]{3}$/)
+    const output = { type: "custom_tool_call_output" as const, call_id: item.call_id, output: "accepted" }
+    const answered = await client.responses.create({
+      model,
+      tools: [code],
+      tool_choice: "none",
+      previous_response_id: asked.id,
+      input: [output],
+      temperature: 0
+    })
+    assert.strictEqual(answered.status, "completed")
+    const { data } = await client.responses.inputItems.list(answered.id, { order: "asc" })
+    assert.deepStrictEqual(data.map(({ type }) => type), ["message", "custom_tool_call", "custom_tool_call_output"])
+  })
+
+  it("are streamed", async () => {
+    const events = await eventsOf(await client.responses.create({ ...call, temperature: 0, stream: true }))
+    const pieces = events.flatMap((event) =>
+      event.type === "response.custom_tool_call_input.delta" ? [event.delta] : []
+    )
+    const done = events.find((event) => event.type === "response.custom_tool_call_input.done")
+    assert.deepInclude(done, { input: pieces.join("") })
+    assert.match(pieces.join(""), /^[0-9]{3}$/)
+  })
+})
+
+describe("files", () => {
+  it("that are texts are parts of the prompt", async () => {
+    const file_data = `data:text/plain;base64,${Buffer.from("What is the capital of Japan?").toString("base64")}`
+    const content = [{ type: "input_file" as const, file_data }]
+    const response = await client.responses.create({ model, input: [{ role: "user", content }], temperature: 0 })
+    assert.include(response.output_text, "Tokyo")
+  })
+})
+
 describe("stored responses", () => {
   it("are retrieved, listed and deleted", async () => {
     const created = await client.responses.create({ model, input: "What color is snow?", temperature: 0 })

@@ -7,6 +7,7 @@ import { logprobsOf } from "../openai/EncodeAnswer.ts"
 import * as OpenAiErrors from "../openai/EncodeError.ts"
 import type { Fields } from "../shared/Json.ts"
 import { at, listAt, textAt } from "../shared/Json.ts"
+import * as CustomTools from "./CustomTools.ts"
 import * as FieldNames from "./FieldNames.ts"
 import type { Item } from "./Items.ts"
 import type { Response, ResponseError, Settings, Status, Usage } from "./Schema.ts"
@@ -84,7 +85,7 @@ export const ownerOfItem = (id: string): string | undefined => itemId.exec(id)?.
 export const isId = (prefix: string, text: string): boolean =>
   text.startsWith(`${prefix}_`) && new RegExp(`^[0-9a-z]{${idLength}}$`).test(text.slice(prefix.length + 1))
 
-type ItemStatus = "completed" | "in_progress" | "incomplete"
+export type ItemStatus = "completed" | "in_progress" | "incomplete"
 
 /** A text in the output, with the log probabilities of its tokens. */
 export const textPart = (text: string, logprobs: ReadonlyArray<ChosenLogprob> = []): Fields => ({
@@ -121,6 +122,21 @@ export const callItem = (id: string, status: ItemStatus, call: ToolCall): Item =
   arguments: call.arguments
 })
 
+/** A call of a custom tool. */
+export const customCallItem = (
+  id: string,
+  status: ItemStatus,
+  call: Omit<ToolCall, "arguments">,
+  input: string
+): Item => ({
+  id,
+  type: "custom_tool_call",
+  status,
+  call_id: call.id,
+  name: call.name,
+  input
+})
+
 /** Whether reasoning is returned as a summary. */
 export const wantsSummary = ({ settings: { reasoning } }: Envelope): boolean => reasoning.summary !== null
 
@@ -145,9 +161,14 @@ export const outputOf = (envelope: Envelope, answer: Answer): ReadonlyArray<Item
     const status = itemStatusOf(finishReason, calls.length === 0)
     output.push(messageItem(outputId("msg", id, output.length), status, [textPart(text, logprobs)]))
   }
+  const custom = CustomTools.namesOf(settings.tools)
   for (const [index, call] of calls.entries()) {
     const status = itemStatusOf(finishReason, index === calls.length - 1)
-    output.push(callItem(outputId("fc", id, output.length), status, call))
+    output.push(
+      custom.has(call.name)
+        ? customCallItem(outputId("ctc", id, output.length), status, call, CustomTools.inputIn(call.arguments))
+        : callItem(outputId("fc", id, output.length), status, call)
+    )
   }
   return output
 }

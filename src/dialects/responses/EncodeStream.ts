@@ -15,9 +15,12 @@ import type { ErrorBody } from "../openai/Schema.ts"
 import type { OwnEvent } from "../shared/FrameBatch.ts"
 import { write } from "../shared/FrameBatch.ts"
 import type { Fields } from "../shared/Json.ts"
-import type { Envelope, Outcome } from "./EncodeAnswer.ts"
+import * as CustomTools from "./CustomTools.ts"
+import { InputReader } from "./CustomTools.ts"
+import type { Envelope, ItemStatus, Outcome } from "./EncodeAnswer.ts"
 import {
   callItem,
+  customCallItem,
   endOf,
   failureOf,
   itemStatusOf,
@@ -55,12 +58,26 @@ interface OpenThoughts extends Open {
 interface OpenCall extends Open {
   readonly callId: string
   readonly name: string
+  /** Of a custom tool, whose input `text` is. */
+  readonly input: InputReader | undefined
 }
+
+/** The beginning of the names of the events of a call. */
+const typeOfCall = ({ input }: OpenCall): string =>
+  input === undefined ? "response.function_call_arguments" : "response.custom_tool_call_input"
+
+/** @param text the arguments */
+const itemOfCall = ({ callId, id, input, name }: OpenCall, status: ItemStatus, text: string): Item =>
+  input === undefined
+    ? callItem(id, status, { id: callId, name, arguments: text })
+    : customCallItem(id, status, { id: callId, name }, CustomTools.inputIn(text))
 
 /** Encodes one answer. */
 export class ResponseFrames {
   readonly #envelope: Envelope
   readonly #asSummary: boolean
+  /** Names of custom tools. */
+  readonly #custom: ReadonlySet<unknown>
   /** Seconds since 1970. */
   readonly #now: () => number
   readonly #output: Array<Item> = []
@@ -76,6 +93,7 @@ export class ResponseFrames {
   constructor(envelope: Envelope, now: () => number) {
     this.#envelope = envelope
     this.#asSummary = wantsSummary(envelope)
+    this.#custom = CustomTools.namesOf(envelope.settings.tools)
     this.#now = now
   }
 
@@ -272,19 +290,22 @@ export class ResponseFrames {
     let open = this.#calls.get(call)
     if (open === undefined) {
       out = this.#close()
-      const { id, index } = this.#next("fc")
-      open = { id, index, text: "", callId: callId ?? "", name: name ?? "" }
+      const isCustom = this.#custom.has(name)
+      const { id, index } = this.#next(isCustom ? "ctc" : "fc")
+      const input = isCustom ? new InputReader() : undefined
+      open = { id, index, text: "", callId: callId ?? "", name: name ?? "", input }
       this.#calls.set(call, open)
       out += this.#frame("response.output_item.added", {
         output_index: index,
-        item: callItem(id, "in_progress", { id: open.callId, name: open.name, arguments: "" })
+        item: itemOfCall(open, "in_progress", "")
       })
     }
     open.text += delta
-    return delta === "" ? out : out + this.#frame("response.function_call_arguments.delta", {
+    const piece = open.input === undefined ? delta : open.input.push(delta)
+    return piece === "" ? out : out + this.#frame(`${typeOfCall(open)}.delta`, {
       item_id: open.id,
       output_index: open.index,
-      delta
+      delta: piece
     })
   }
 
@@ -319,14 +340,15 @@ export class ResponseFrames {
 
   #closeCalls(reason: FinishReason): string {
     let out = ""
-    for (const { callId, id, index, name, text } of this.#calls.values()) {
+    for (const open of this.#calls.values()) {
+      const { id, index, input, name, text } = open
       const status = itemStatusOf(reason, index === this.#items - 1)
-      out += this.#frame("response.function_call_arguments.done", {
-        item_id: id,
-        output_index: index,
-        name,
-        arguments: text
-      }) + this.#done(index, callItem(id, status, { id: callId, name, arguments: text }))
+      const place = { item_id: id, output_index: index }
+      const done = input === undefined ? { name, arguments: text } : { input: CustomTools.inputIn(text) }
+      const rest = input === undefined ? "" : input.restOf(CustomTools.inputIn(text))
+      if (rest !== "") out += this.#frame(`${typeOfCall(open)}.delta`, { ...place, delta: rest })
+      out += this.#frame(`${typeOfCall(open)}.done`, { ...place, ...done }) +
+        this.#done(index, itemOfCall(open, status, text))
     }
     this.#calls.clear()
     return out

@@ -15,6 +15,8 @@ import { imageSourceOf } from "../openai/DecodeRequest.ts"
 import type { Fields } from "../shared/Json.ts"
 import { isObject, listOf, textAt } from "../shared/Json.ts"
 import { isReadable, summaryOf } from "./Compaction.ts"
+import * as CustomTools from "./CustomTools.ts"
+import * as Files from "./Files.ts"
 
 /** An item in its stored form. */
 export interface Item extends Fields {
@@ -36,7 +38,8 @@ const partSchemas = {
   input_text: Schema.Struct({ text: Schema.String }),
   output_text: Schema.Struct({ text: Schema.String }),
   refusal: Schema.Struct({ refusal: Schema.String }),
-  input_image: Schema.Struct({ image_url: Schema.String, detail: nullable(ImageDetail) })
+  input_image: Schema.Struct({ image_url: Schema.String, detail: nullable(ImageDetail) }),
+  input_file: Schema.Struct({ file_data: nullable(Schema.String), filename: nullable(Schema.String) })
 } as const
 
 const Texts = nullable(Schema.Array(Schema.Struct({ type: Schema.String, text: Schema.String })))
@@ -57,6 +60,14 @@ const itemSchemas = {
     arguments: Schema.String
   }),
   function_call_output: Schema.Struct({ id, status, call_id: Schema.NonEmptyString, output: PartsOrText }),
+  custom_tool_call: Schema.Struct({
+    id,
+    status,
+    call_id: Schema.NonEmptyString,
+    name: Schema.NonEmptyString,
+    input: Schema.String
+  }),
+  custom_tool_call_output: Schema.Struct({ id, status, call_id: Schema.NonEmptyString, output: PartsOrText }),
   reasoning: Schema.Struct({
     id,
     status,
@@ -108,7 +119,8 @@ const partProblems = (part: unknown, path: string, known: ReadonlyArray<string>)
   if (type === "input_image" && isObject(part) && textAt(part, "file_id") !== undefined) {
     return [{ path: `${path}.file_id`, expected: "Troupe stores no files. Send the image as image_url" }]
   }
-  return decodedProblems(decode, part, path)
+  const wrong = decodedProblems(decode, part, path)
+  return wrong.length === 0 && type === "input_file" ? Files.problemsOf(part as Fields, path) : wrong
 }
 
 const contentProblems = (
@@ -121,13 +133,16 @@ const contentProblems = (
 /** An item without a type is a message. */
 export const typeOf = (item: Fields): unknown => item["type"] ?? "message"
 
+/** Items with the result of a tool. */
+const outputs: ReadonlySet<unknown> = new Set(["function_call_output", "custom_tool_call_output"])
+
 const itemProblems = (item: Fields, path: string): ReadonlyArray<Problem.Problem> => {
   const type = typeOf(item)
   const decode = typeof type === "string" ? items.get(type) : undefined
   if (decode === undefined) return [unsupported(path, type, items.keys())]
   const wrong = decodedProblems(decode, item, path)
   if (wrong.length > 0) return wrong
-  if (type === "function_call_output") return contentProblems(item["output"], `${path}.output`, inputParts)
+  if (outputs.has(type)) return contentProblems(item["output"], `${path}.output`, inputParts)
   if (type === "compaction" && !isReadable(item["encrypted_content"] as string)) {
     return [{
       path: `${path}.encrypted_content`,
@@ -156,6 +171,8 @@ const storedPart = (part: Fields): Fields => {
   switch (part["type"]) {
     case "input_image":
       return { type: "input_image", detail: part["detail"] ?? "auto", file_id: null, image_url: part["image_url"] }
+    case "input_file":
+      return { type: "input_file", filename: part["filename"] ?? null, file_data: part["file_data"] }
     case "output_text":
       return { type: "output_text", text: part["text"], annotations: listOf(part["annotations"]), logprobs: [] }
     case "refusal":
@@ -170,41 +187,51 @@ const storedContent = (content: unknown, textType: "input_text" | "output_text")
     ? [storedPart({ type: textType, text: content })]
     : listOf(content).map((part) => storedPart(part as Fields))
 
-/** What the stored form of an item has beside its id and type. */
-const storedFields = (item: Fields): Fields => {
-  const status = item["status"] ?? "completed"
-  switch (typeOf(item)) {
-    case "message": {
-      const { content, role } = item
-      return { status, role, content: storedContent(content, role === "assistant" ? "output_text" : "input_text") }
-    }
-    case "function_call":
-      return { status, call_id: item["call_id"], name: item["name"], arguments: item["arguments"] }
-    case "function_call_output": {
-      const { output } = item
-      return {
-        status,
-        call_id: item["call_id"],
-        output: typeof output === "string" ? output : storedContent(output, "input_text")
-      }
-    }
-    case "reasoning": {
-      const { content, encrypted_content, summary } = item
-      return {
-        summary: listOf(summary),
-        ...(Array.isArray(content) ? { content } : {}),
-        ...(typeof encrypted_content === "string" ? { encrypted_content } : {})
-      }
-    }
-    default:
-      return { encrypted_content: item["encrypted_content"] }
+const statusOf = (item: Fields) => item["status"] ?? "completed"
+
+const storedOutput = (item: Fields): Fields => {
+  const { call_id, output } = item
+  return {
+    status: statusOf(item),
+    call_id,
+    output: typeof output === "string" ? output : storedContent(output, "input_text")
   }
+}
+
+/** What the stored form of an item has beside its id and type, by the type. */
+const storedFields: Readonly<Record<string, (item: Fields) => Fields>> = {
+  message: (item) => {
+    const { content, role } = item
+    return {
+      status: statusOf(item),
+      role,
+      content: storedContent(content, role === "assistant" ? "output_text" : "input_text")
+    }
+  },
+  function_call: (item) => {
+    const { arguments: text, call_id, name } = item
+    return { status: statusOf(item), call_id, name, arguments: text }
+  },
+  custom_tool_call: (item) => {
+    const { call_id, input, name } = item
+    return { status: statusOf(item), call_id, name, input }
+  },
+  function_call_output: storedOutput,
+  custom_tool_call_output: storedOutput,
+  reasoning: ({ content, encrypted_content, summary }) => ({
+    summary: listOf(summary),
+    ...(Array.isArray(content) ? { content } : {}),
+    ...(typeof encrypted_content === "string" ? { encrypted_content } : {})
+  }),
+  compaction: ({ encrypted_content }) => ({ encrypted_content })
 }
 
 const prefixes: Readonly<Record<string, string>> = {
   message: "msg",
   function_call: "fc",
   function_call_output: "fco",
+  custom_tool_call: "ctc",
+  custom_tool_call_output: "ctco",
   reasoning: "rs",
   compaction: "cmp"
 }
@@ -219,11 +246,12 @@ export const prefixOf = (type: string): string => prefixes[type] ?? "item"
  */
 export const stored = (item: Fields, idOf: (prefix: string) => string): Item => {
   const type = typeOf(item) as string
-  return { id: idOf(prefixOf(type)), type, ...storedFields(item) }
+  return { id: idOf(prefixOf(type)), type, ...storedFields[type]!(item) }
 }
 
 const partOf = (part: Fields): Part => {
   if (part["type"] === "refusal") return { type: "text", text: part["refusal"] as string }
+  if (part["type"] === "input_file") return { type: "text", text: Files.textOf(part) }
   if (part["type"] !== "input_image") return { type: "text", text: part["text"] as string }
   return {
     type: "image",
@@ -255,6 +283,10 @@ class Messages {
       case "function_call":
         this.#addCall(item)
         return
+      case "custom_tool_call":
+        this.#addCall({ ...item, arguments: CustomTools.argumentsOf(item["input"] as string) })
+        return
+      case "custom_tool_call_output":
       case "function_call_output":
         this.#push({ role: "tool", content: contentOf(item["output"]), toolCallId: item["call_id"] as string })
         return
@@ -296,8 +328,8 @@ export const messagesOf = (items: ReadonlyArray<Item>): ReadonlyArray<Message> =
 export const orphanOf = (items: ReadonlyArray<Item>): number | undefined => {
   const called = new Set<unknown>()
   for (const [index, { call_id, type }] of items.entries()) {
-    if (type === "function_call") called.add(call_id)
-    if (type === "function_call_output" && !called.has(call_id)) return index
+    if (type === "function_call" || type === "custom_tool_call") called.add(call_id)
+    if (outputs.has(type) && !called.has(call_id)) return index
   }
   return undefined
 }

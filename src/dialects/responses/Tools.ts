@@ -1,5 +1,5 @@
 /**
- * Tools of the Responses dialect: functions, and which of them an answer may call. Pure.
+ * Tools of the Responses dialect: functions and custom tools, and which of them an answer may call. Pure.
  *
  * **Details**
  *
@@ -11,6 +11,7 @@ import { JsonObject, Tool as InferenceTool } from "../../domain/Inference.ts"
 import * as Problem from "../../domain/Problem.ts"
 import type { Fields } from "../shared/Json.ts"
 import { isObject, listOf, textAt } from "../shared/Json.ts"
+import * as CustomTools from "./CustomTools.ts"
 
 const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
 
@@ -22,16 +23,22 @@ const FunctionTool = Schema.Struct({
   strict: nullable(Schema.Boolean)
 })
 
-const decodeTool = Problem.decoderOf(FunctionTool)
+const decoders = new Map<unknown, (tool: unknown) => Result.Result<unknown, Schema.SchemaError>>([
+  ["function", Problem.decoderOf(FunctionTool)],
+  ["custom", Problem.decoderOf(CustomTools.CustomTool)]
+])
 
-const onlyFunctions = (type: unknown): string =>
-  typeof type === "string" && type !== "function"
-    ? `Troupe does not have the tool ${JSON.stringify(type.slice(0, 100))}. Expected "function"`
-    : "Expected \"function\""
+const expectedType = "Expected \"function\" or \"custom\""
+
+const unknownType = (type: unknown): string =>
+  typeof type === "string" && !decoders.has(type)
+    ? `Troupe does not have the tool ${JSON.stringify(type.slice(0, 100))}. ${expectedType}`
+    : expectedType
 
 const oneProblem = (tool: Fields, path: string): ReadonlyArray<Problem.Problem> => {
-  if (tool["type"] !== "function") return [{ path: `${path}.type`, expected: onlyFunctions(tool["type"]) }]
-  const decoded = decodeTool(tool)
+  const decode = decoders.get(tool["type"])
+  if (decode === undefined) return [{ path: `${path}.type`, expected: unknownType(tool["type"]) }]
+  const decoded = decode(tool)
   return Result.isSuccess(decoded)
     ? []
     : Problem.fromSchemaError(decoded.failure).map((problem) => ({ ...problem, path: `${path}.${problem.path}` }))
@@ -70,8 +77,8 @@ const choiceProblems = (choice: Choice, tools: ReadonlyArray<Fields>): ReadonlyA
   const all = named(choice)
   if (all.length === 0) return [{ path: "tool_choice.tools", expected: "Expected at least one element" }]
   return all.flatMap(([path, name, type]) => {
-    if (type !== "function") return [{ path: `${path}.type`, expected: onlyFunctions(type) }]
-    return tools.some((tool) => tool["name"] === name)
+    if (!decoders.has(type)) return [{ path: `${path}.type`, expected: unknownType(type) }]
+    return tools.some((tool) => tool["name"] === name && tool["type"] === type)
       ? []
       : [{ path: `${path}.name`, expected: "No tool in tools has this name" }]
   })
@@ -83,11 +90,15 @@ export const problemsOf = (choice: Choice, tools: ReadonlyArray<Fields>): Readon
   return problems.length > 0 ? problems : [...repeated(tools), ...choiceProblems(choice, tools)]
 }
 
-const toolOf = ({ description, name, parameters }: Fields): Tool => ({
-  name: name as string,
-  ...(typeof description === "string" ? { description } : {}),
-  ...(isObject(parameters) ? { parameters } : {})
-})
+const toolOf = (tool: Fields): Tool => {
+  if (tool["type"] === "custom") return CustomTools.functionOf(tool)
+  const { description, name, parameters } = tool
+  return {
+    name: name as string,
+    ...(typeof description === "string" ? { description } : {}),
+    ...(isObject(parameters) ? { parameters } : {})
+  }
+}
 
 type Tooling = Pick<Request, "parallelToolCalls" | "toolChoice" | "tools">
 
@@ -117,10 +128,8 @@ export const toolingOf = (
 
 /** The tools as a response has them. */
 export const echoed = (tools: ReadonlyArray<Fields>): ReadonlyArray<Fields> =>
-  tools.map(({ description = null, name, parameters = null, strict = null }) => ({
-    type: "function",
-    name,
-    description,
-    parameters,
-    strict
-  }))
+  tools.map((tool) => {
+    if (tool["type"] === "custom") return CustomTools.echoed(tool)
+    const { description = null, name, parameters = null, strict = null } = tool
+    return { type: "function", name, description, parameters, strict }
+  })
