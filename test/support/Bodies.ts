@@ -292,3 +292,78 @@ export const anthropicMessages: Arb<Fields> = all(
 
 /** Bodies of `count_tokens`. */
 export const anthropicCount = anthropicPrompt
+
+// --- Responses
+
+const inputPart = fc.oneof(
+  fc.record({ type: one("input_text"), text }),
+  all(
+    fc.record({
+      type: one("input_image"),
+      image_url: base64.map((data) => `data:image/png;base64,iVBORw0KGgo${data}`)
+    }),
+    some({ detail: fc.constantFrom("auto", "low", "high", "original") })
+  ),
+  fc.record({ type: one("input_file"), filename: word, file_data: one("SGVsbG8=") })
+)
+
+const responsesItems: Arb<ReadonlyArray<Fields>> = fc.oneof(
+  fc.record({ role: fc.constantFrom("user", "system", "developer"), content: text }).map((item) => [item]),
+  fc.array(inputPart, { minLength: 1, maxLength: 3 }).map((content) => [{ type: "message", role: "user", content }]),
+  text.map((content) => [{ role: "assistant", content }]),
+  fc.tuple(word, toolName, fc.json({ maxDepth: 1 }), text).map(([call_id, name, json, output]) => [
+    { type: "function_call", call_id, name, arguments: json },
+    { type: "function_call_output", call_id, output }
+  ]),
+  fc.tuple(word, toolName, text, text).map(([call_id, name, input, output]) => [
+    { type: "custom_tool_call", call_id, name, input },
+    { type: "custom_tool_call_output", call_id, output }
+  ])
+)
+
+const responsesTools = fc.uniqueArray(toolName, { minLength: 1, maxLength: 3 }).chain((names) =>
+  all(
+    fc.record({
+      tools: fc.tuple(...names.map((name) =>
+        fc.oneof(
+          all(fc.record({ type: one("function"), name: one(name), parameters: schema }), some({ description: text })),
+          all(
+            fc.record({ type: one("custom"), name: one(name) }),
+            some({ format: one({ type: "grammar", syntax: "regex", definition: "[a-z]+" }) })
+          )
+        )
+      ))
+    }),
+    some({ tool_choice: fc.constantFrom("auto", "none", "required"), parallel_tool_calls: fc.boolean() })
+  )
+)
+
+/** Bodies of responses. */
+export const responses: Arb<Fields> = all(
+  fc.record({
+    model: one("m"),
+    input: fc.oneof(text, fc.array(responsesItems, { minLength: 1, maxLength: 4 }).map((items) => items.flat()))
+  }),
+  some(nullables({
+    instructions: text,
+    temperature: fc.constantFrom(0, 0.5, 1, 2),
+    top_p: fc.constantFrom(0.1, 1),
+    presence_penalty: fc.constantFrom(-2, 0, 1.5),
+    frequency_penalty: fc.constantFrom(0, 0.5),
+    max_output_tokens: fc.integer({ min: 1, max: 10_000 }),
+    top_logprobs: fc.nat(20),
+    reasoning: fc.constantFrom({}, { effort: "none" }, { effort: "minimal" }, { effort: "high", summary: "auto" }),
+    text: fc.constantFrom({ verbosity: "low" }, { format: { type: "json_object" } }, {
+      format: { type: "json_schema", name: "a", schema: { type: "object" } }
+    }),
+    service_tier: fc.constantFrom("auto", "default", "flex", "priority"),
+    prompt_cache_key: word,
+    prompt_cache_retention: one("24h"),
+    safety_identifier: text,
+    user: text,
+    store: fc.boolean(),
+    truncation: fc.constantFrom("auto", "disabled"),
+    metadata: fc.dictionary(word, text, { maxKeys: 3 })
+  })),
+  fc.oneof(one({}), responsesTools)
+)

@@ -145,8 +145,16 @@ const unsupportedImage = (messages: ReadonlyArray<Message>): string | undefined 
   return undefined
 }
 
+/** By the reference of `FunctionDeclaration`; callers' APIs accept names that begin with a digit or a hyphen, too. */
+const toolName = /^[A-Za-z_]/
+
 const checked = (generation: Generation, target: Target): Result.Result<void, Reason> => {
-  const { messages, stop } = generation
+  const { messages, stop, tools = [] } = generation
+  const misnamed = tools.findIndex(({ name }) => !toolName.test(name))
+  if (misnamed >= 0) {
+    const detail = "its API accepts names of functions that begin with a letter or an underscore."
+    return Result.fail(notSupported(target, `tools[${misnamed}].name`, detail))
+  }
   if (stop.length > maxStops) {
     return Result.fail(notSupported(target, "stop", `its API accepts at most ${maxStops} stop sequences.`))
   }
