@@ -124,7 +124,7 @@ const checkFiles = Effect.fnUntraced(function*(settings: Resolved) {
 })
 
 const windowAsText = ({ trainedWindow, window }: Facts): string =>
-  window === null ? "" : `${window} of ${trainedWindow ?? "?"} tokens`
+  window === null ? "" : `${window}${trainedWindow === null ? "" : ` of ${trainedWindow}`} tokens`
 
 const printFacts = ({ memory }: Resolved, { facts, verdicts }: Looked) => {
   const where = memory.budgetBytes === undefined ? "on this machine now" : "of the budget"

@@ -96,8 +96,9 @@ export const respondError = ({ body, headers, status }: ErrorResponse, more: Rea
 export const makeDialectOfClient = (dialects: Dialects) => (headers: Readonly<Record<string, unknown>>): Dialect =>
   dialects.find(({ clientHeader }) => clientHeader !== undefined && headers[clientHeader] !== undefined) ?? dialects[0]
 
-/** Selects a dialect by the path of a request. */
-export const makeDialectOf = (dialects: Dialects): (path: string) => Dialect => {
+/** Selects a dialect by the path of a request, and at a path that is of no dialect by the header of its client. */
+export const makeDialectOf = (dialects: Dialects) => {
+  const dialectOfClient = makeDialectOfClient(dialects)
   const paths = dialects.map((dialect) => ({
     dialect,
     parents: [
@@ -107,5 +108,6 @@ export const makeDialectOf = (dialects: Dialects): (path: string) => Dialect => 
   }))
   const isUnder = (path: string, parent: string): boolean =>
     path.startsWith(parent) && /^(?:$|[/?%])/.test(path.slice(parent.length))
-  return (path) => paths.find(({ parents }) => parents.some((parent) => isUnder(path, parent)))?.dialect ?? dialects[0]
+  return (path: string, headers: Readonly<Record<string, unknown>>): Dialect =>
+    paths.find(({ parents }) => parents.some((parent) => isUnder(path, parent)))?.dialect ?? dialectOfClient(headers)
 }

@@ -31,9 +31,8 @@ export interface Options {
   /** The allowed methods of a path, as `GET, POST`; undefined for a path that does not exist. */
   readonly methodsOf: (path: string) => string | undefined
   /** The dialect that encodes errors at a path. */
-  readonly dialectOf: (path: string) => Dialect
   /** Selects the dialect of a request by its path and its headers. */
-  readonly dialectFor: (path: string, headers: IncomingMessage["headers"]) => Dialect
+  readonly dialectOf: (path: string, headers: IncomingMessage["headers"]) => Dialect
   readonly authentication: Authentication
   /** Makes the id of a response. */
   readonly makeId: () => string
@@ -392,7 +391,7 @@ export class NodeServer extends Server {
     if (response.destroyed) return
     const { dialectOf, makeId } = this.#options
     const id = makeId()
-    writeError(request, response, dialectOf(request.url ?? "").encodeProblem(problem, id), id)
+    writeError(request, response, dialectOf(request.url ?? "", request.headers).encodeProblem(problem, id), id)
   }
 
   /** Answers a request that no handler may have, and returns false. */
@@ -411,13 +410,13 @@ export class NodeServer extends Server {
   }
 
   #isAuthenticated(request: IncomingMessage, response: ServerResponse): boolean {
-    const { authentication, dialectFor, makeId } = this.#options
+    const { authentication, dialectOf, makeId } = this.#options
     const { knownHost, state } = authentication
     if (!state.areRequired && request.headers.host === knownHost) return true
     const reason = authentication.refusalOf(request)
     if (reason === undefined) return true
     const id = makeId()
-    const { encodeReason, idHeaders } = dialectFor(request.url!, request.headers)
+    const { encodeReason, idHeaders } = dialectOf(request.url!, request.headers)
     const error = encodeReason(reason, id)
     writeError(request, response, { ...error, headers: { ...error.headers, ...idHeaders(id) } }, id)
     return false

@@ -20,7 +20,7 @@ import { Router } from "../../services/routing/Router.ts"
 import * as AdminGuard from "./AdminGuard.ts"
 import * as Api from "./Api.ts"
 import * as Authentication from "./Authentication.ts"
-import type { Dialect, Dialects, HttpProblem } from "./Dialect.ts"
+import type { Dialects, HttpProblem } from "./Dialect.ts"
 import { makeDialectOf, makeDialectOfClient, respondError } from "./Dialect.ts"
 import * as Endpoint from "./Endpoint.ts"
 import type { Peers } from "./Peers.ts"
@@ -184,10 +184,10 @@ const problemOf = (method: string, path: string, known: KnownPaths): HttpProblem
     }
 }
 
-const notFound = (dialectOf: (path: string) => Dialect, known: KnownPaths) =>
-  Effect.zipWith(HttpServerRequest.HttpServerRequest, Endpoint.makeId("req_"), ({ method, url }, id) => {
+const notFound = (dialectOf: ReturnType<typeof makeDialectOf>, known: KnownPaths) =>
+  Effect.zipWith(HttpServerRequest.HttpServerRequest, Endpoint.makeId("req_"), ({ headers, method, url }, id) => {
     const path = url.split("?")[0]!
-    const { encodeProblem, idHeaders } = dialectOf(path)
+    const { encodeProblem, idHeaders } = dialectOf(path, headers)
     return respondError(encodeProblem(problemOf(method, path, known), id), idHeaders(id))
   })
 
@@ -195,7 +195,6 @@ const notFound = (dialectOf: (path: string) => Dialect, known: KnownPaths) =>
 export const make = (dialects: Dialects) => {
   const api = Api.make(dialects)
   const dialectOf = makeDialectOf(dialects)
-  const dialectOfClient = makeDialectOfClient(dialects)
   const known = makeKnownPaths(api)
   const layer = Layer.mergeAll(
     models(dialects),
@@ -204,7 +203,5 @@ export const make = (dialects: Dialects) => {
     metrics,
     HttpRouter.add("*", "/*", notFound(dialectOf, known))
   )
-  const dialectFor = (url: string, headers: Readonly<Record<string, unknown>>) =>
-    /^\/v1\/models(?:$|[/?])/.test(url) ? dialectOfClient(headers) : dialectOf(url)
-  return { dialectFor, dialectOf, layer, methodsOf: known.methodsOf }
+  return { dialectOf, layer, methodsOf: known.methodsOf }
 }

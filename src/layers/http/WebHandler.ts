@@ -41,7 +41,7 @@ export class WebHandler extends Context.Service<WebHandler, {
 
 interface Options {
   readonly settings: Resolved["server"]
-  readonly routes: Pick<ReturnType<typeof ServiceRoutes.make>, "dialectFor" | "dialectOf" | "methodsOf">
+  readonly routes: Pick<ReturnType<typeof ServiceRoutes.make>, "dialectOf" | "methodsOf">
   readonly authentication: Authentication.Authentication
   /** Makes the id of a response. */
   readonly makeId: () => string
@@ -68,7 +68,10 @@ const dialectOf = makeDialectOf(dialects)
 
 /** The response of a program whose handler is closed. */
 export const closed = (request: Request): Response =>
-  respond(dialectOf(new URL(request.url).pathname).encodeProblem(stopping, "req_closed"), "req_closed")
+  respond(
+    dialectOf(new URL(request.url).pathname, Object.fromEntries(request.headers)).encodeProblem(stopping, "req_closed"),
+    "req_closed"
+  )
 
 /** What a request that passes is answered with. */
 interface Admitted {
@@ -99,16 +102,16 @@ class Handler {
   /** The request in the form that the router accepts, or the response to one that no handler may have. */
   #admit(request: Request): Admitted | Response {
     const { host, origin, pathname, search } = new URL(request.url)
+    const headers = headersOf(request, host)
     const target = canonicalTarget(pathname + search)
     if (Result.isFailure(target)) {
-      return this.#reject(pathname, { status: 400, code: "invalid_target", message: target.failure })
+      return this.#reject(pathname, headers, { status: 400, code: "invalid_target", message: target.failure })
     }
     const isSame = target.success === pathname + search && request.method !== "HEAD"
     const canonical = isSame ? request : new Request(`${origin}${target.success}`, bodiless(request))
-    const headers = headersOf(request, host)
     const path = target.success.split("?", 1)[0]!
     const answer = this.#answerPage(path, request.method, headers)
-    if (answer._tag === "Refuse") return this.#reject(path, answer.problem)
+    if (answer._tag === "Refuse") return this.#reject(path, headers, answer.problem)
     if (answer._tag === "Empty") return new Response(null, { status: 204, headers: answer.headers })
     return this.#refuse(canonical, path, headers) ?? { request: canonical, headers: answer.headers }
   }
@@ -130,15 +133,15 @@ class Handler {
     const reason = authentication.refusalOfPassed(request, path, headers)
     if (reason === undefined) return undefined
     const id = makeId()
-    const { encodeReason, idHeaders } = routes.dialectFor(path, headers)
+    const { encodeReason, idHeaders } = routes.dialectOf(path, headers)
     const error = encodeReason(reason, id)
     return respond({ ...error, headers: { ...error.headers, ...idHeaders(id) } }, id)
   }
 
-  #reject(path: string, problem: HttpProblem): Response {
+  #reject(path: string, headers: Record<string, string>, problem: HttpProblem): Response {
     const { makeId, routes } = this.#options
     const id = makeId()
-    return respond(routes.dialectOf(path).encodeProblem(problem, id), id)
+    return respond(routes.dialectOf(path, headers).encodeProblem(problem, id), id)
   }
 }
 

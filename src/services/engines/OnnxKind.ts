@@ -54,7 +54,9 @@ const describe = Effect.fnUntraced(function*(options: OnnxOptions, files: FileRe
   })
   return {
     ...estimate,
-    ...(shape.trainedWindow === undefined ? {} : { window: contextSizeOf(shape, options.contextSize) })
+    ...(shape.trainedWindow === undefined
+      ? {}
+      : { window: contextSizeOf(shape, options.contextSize), trainedWindow: shape.trainedWindow })
   }
 })
 

@@ -115,10 +115,17 @@ describe("a dialect added to the server's list", () => {
           ["POST", "/", 405, ollama],
           ["POST", "/api/chat/more", 404, ollama],
           ["POST", "/api/nothing", 404, ollama],
-          ["GET", "/api", 404, ollama]
+          ["GET", "/api", 404, ollama],
+          ["POST", "/v1/models", 405, openAi],
+          ["POST", "/v1/models", 405, anthropic],
+          ["POST", "/v1/mesages", 404, anthropic],
+          ["GET", "/other", 404, anthropic],
+          ["GET", "/other?a=%", 400, anthropic]
         ] as const
       ) {
-        const response = await fetch(url + path, { method })
+        // At a path that is of no dialect.
+        const headers: Record<string, string> = check === anthropic ? { "anthropic-version": "2023-06-01" } : {}
+        const response = await fetch(url + path, { method, headers })
         assert.strictEqual(response.status, status, `${method} ${path}`)
         check(await response.json() as never)
       }
@@ -159,14 +166,22 @@ describe("the dialect of a path", () => {
 
   it("is that of the endpoint at the path or above", () => {
     for (const path of ["/v1/messages", "/v1/messages?beta=true", "/v1/messages/count_tokens", "/v1/messages/%"]) {
-      assert.strictEqual(dialectOf(path), anthropic)
+      assert.strictEqual(dialectOf(path, {}), anthropic)
     }
-    for (const path of ["/", "/?a=b", "/api/chat"]) assert.strictEqual(dialectOf(path), ollama)
+    for (const path of ["/", "/?a=b", "/api/chat"]) assert.strictEqual(dialectOf(path, {}), ollama)
+  })
+
+  it("is that of the client, and not at the endpoints of another dialect", () => {
+    const headers = { "anthropic-version": "2023-06-01" }
+    assert.strictEqual(dialectOf("/other", headers), anthropic)
+    assert.strictEqual(dialectOf("/v1/models", headers), anthropic)
+    assert.strictEqual(dialectOf("/v1/chat/completions", headers), openAi)
+    assert.strictEqual(dialectOf("/api/chat", headers), ollama)
   })
 
   it("is the first dialect for other paths", () => {
     for (const path of ["/v1/chat/completions", "/v1/messages2", "/other", ""]) {
-      assert.strictEqual(dialectOf(path), openAi)
+      assert.strictEqual(dialectOf(path, {}), openAi)
     }
   })
 })
