@@ -6,13 +6,15 @@ import { answerParent } from "./Child.ts"
 
 export interface PipeQuestion {
   readonly upstreamPort: number
+  /** Shared with other processes; 0 for any free one. Default a free one of its own. */
+  readonly sharedPort?: number
 }
 
 export interface PipeAnswer {
   readonly port: number
 }
 
-answerParent<PipeQuestion, PipeAnswer>(async ({ upstreamPort }) => {
+answerParent<PipeQuestion, PipeAnswer>(async ({ sharedPort, upstreamPort }) => {
   const agent = new Agent({ keepAlive: true })
   const server = createServer((request, response) => {
     const { headers, method, url } = request
@@ -27,7 +29,8 @@ answerParent<PipeQuestion, PipeAnswer>(async ({ upstreamPort }) => {
     })
     request.pipe(asked)
   })
-  server.listen(0, "127.0.0.1", 4_096)
+  const isShared = sharedPort !== undefined
+  server.listen({ port: sharedPort ?? 0, host: "127.0.0.1", backlog: 4_096, reusePort: isShared })
   await once(server, "listening")
   return { port: (server.address() as AddressInfo).port }
 })
