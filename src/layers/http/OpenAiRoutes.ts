@@ -38,7 +38,7 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { dialectOf } from "../../domain/Source.ts"
 import { Inference } from "../../services/inference/Inference.ts"
-import { Registry } from "../../services/models/Registry.ts"
+import { deploymentOfWildcard, Registry } from "../../services/models/Registry.ts"
 import { error, events, unavailable } from "./Api.ts"
 import { completions } from "./CompletionRoutes.ts"
 import type { Conventions, Dialect, HttpProblem } from "./Dialect.ts"
@@ -138,9 +138,13 @@ interface Services {
 
 const isOpenAi = ({ options }: Deployment): boolean => dialectOf(options) === "openai"
 
+const isOpenAiWildcard = (deployment: Deployment | undefined): boolean =>
+  deployment !== undefined && isOpenAi(deployment)
+
 /** Whether the deployment of this id returns all choices of one request. */
 const returnsAllChoices = (registry: Registry["Service"], id: string): boolean =>
-  registry.models().some(({ deployments }) => deployments.some((one) => one.id === id && isOpenAi(one)))
+  registry.models().some(({ deployments }) => deployments.some((one) => one.id === id && isOpenAi(one))) ||
+  isOpenAiWildcard(deploymentOfWildcard(registry, id))
 
 /**
  * Frames until the last event. The first pull fails if the request fails before any content.

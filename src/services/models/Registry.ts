@@ -11,6 +11,7 @@ import { isRemote } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { make as makeError, ModelNotFound } from "../../domain/InferenceError.ts"
 import { Settings } from "../settings/Settings.ts"
+import { isWildcard, Wildcards } from "./Wildcards.ts"
 
 /** The configured models, by name. */
 export class Registry extends Context.Service<Registry, {
@@ -24,13 +25,13 @@ export class Registry extends Context.Service<Registry, {
 export const make = (models: ReadonlyArray<Model>): Registry["Service"] => {
   const byName = new Map(models.flatMap((model) => [model.name, ...model.aliases ?? []].map((name) => [name, model])))
   const available = models.map(({ name }) => name)
+  const wildcards = new Wildcards(models)
   return Registry.of({
     models: () => models,
     find: (name) => {
       const model = byName.get(name)
-      return model === undefined
-        ? Result.fail(makeError(new ModelNotFound({ model: name, available })))
-        : Result.succeed(model)
+      if (model !== undefined) return Result.succeed(model)
+      return wildcards.find(name) ?? Result.fail(makeError(new ModelNotFound({ model: name, available })))
     }
   })
 }
@@ -54,13 +55,25 @@ export class ServedNames {
       this.#models = models
       this.#names = new Map(models.flatMap(({ deployments }) => deployments.map((one) => [one.id, servedName(one)])))
     }
-    return this.#names.get(deployment)
+    return this.#names.get(deployment) ?? this.#ofWildcard(deployment)
+  }
+
+  #ofWildcard(id: string): string | undefined {
+    const found = deploymentOfWildcard(this.#registry, id)
+    return found && servedName(found)
   }
 }
 
+/** The deployment of a wildcard's model, which `models` does not list; undefined if there is none. */
+export const deploymentOfWildcard = ({ find, models }: Registry["Service"], id: string): Deployment | undefined => {
+  if (!models().some(({ name }) => isWildcard(name))) return undefined
+  const model = find(id.slice(0, id.lastIndexOf("#")))
+  return Result.isSuccess(model) ? model.success.deployments.find((one) => one.id === id) : undefined
+}
+
 /** The own name of the model that a name or an alias selects; the name itself if there is none. */
-export const namesIn = ({ find }: Registry["Service"]) => (name: string): string =>
-  Result.match(find(name), { onFailure: () => name, onSuccess: (model) => model.name })
+export const namesIn = ({ models }: Registry["Service"]) => (name: string): string =>
+  models().find(({ aliases }) => aliases?.includes(name) === true)?.name ?? name
 
 /** The models of the settings, which are read once. */
 export const layer: Layer.Layer<Registry, never, Settings> = Layer.effect(

@@ -9,10 +9,11 @@
  * (`SupervisedCounters`), or in Redis or Postgres. Keys and usage are in the database, which cannot be in memory.
  */
 import * as Defaults from "../../domain/Defaults.ts"
-import type { Deployment, Model } from "../../domain/Deployment.ts"
+import type { Deployment, DeploymentOptions, Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import * as Problem from "../../domain/Problem.ts"
 import { routingOf } from "../../domain/RoutingPolicy.ts"
+import { isWildcard } from "../models/Wildcards.ts"
 import type { Resolved } from "../settings/Settings.ts"
 
 /** The process that loads local models and answers administration. */
@@ -46,7 +47,7 @@ export const modelsOfFirst = (models: ReadonlyArray<Model>): ReadonlySet<string>
 /** The models that every process serves. */
 const sharedModels = (models: ReadonlyArray<Model>): ReadonlyArray<Model> => {
   const own = modelsOfFirst(models)
-  return models.filter(({ name }) => !own.has(name))
+  return models.filter(({ name }) => !own.has(name) && !isWildcard(name))
 }
 
 /** The concurrency of each deployment that several processes call, by its id. */
@@ -83,6 +84,12 @@ export const problemsOf = ({ models, server, storage }: Resolved, count: number)
   )
 ]
 
+/** The part of a wildcard's concurrency: its models are not known before they are requested, and so not leased. */
+const sharedOptions = (options: DeploymentOptions, index: number, count: number): DeploymentOptions =>
+  isRemote(options)
+    ? { ...options, maxConcurrent: Math.max(1, shareOf(options.maxConcurrent ?? Defaults.maxConcurrent, index, count)) }
+    : options
+
 /**
  * The settings of one process: its part of the connections, of the memory of bodies, and of the queues of shared models. Only
  * the first loads local models.
@@ -95,7 +102,11 @@ export const settingsOf = (settings: Resolved, index: number, count: number): Re
   const divided = (deployment: Deployment): Deployment =>
     own.has(deployment.model)
       ? { ...deployment, preload: deployment.preload && index === first }
-      : { ...deployment, queueLimit: shareOf(deployment.queueLimit, index, count) }
+      : {
+        ...deployment,
+        queueLimit: shareOf(deployment.queueLimit, index, count),
+        options: isWildcard(deployment.model) ? sharedOptions(deployment.options, index, count) : deployment.options
+      }
   return {
     ...settings,
     server: {

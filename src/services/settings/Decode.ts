@@ -13,6 +13,7 @@
  */
 import { Result, Schema } from "effect"
 import type { DeploymentOptions } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import * as Problem from "../../domain/Problem.ts"
 import * as Text from "../../domain/Text.ts"
 import type { EngineKind } from "../engines/EngineKind.ts"
@@ -77,6 +78,30 @@ const nameProblems = ({ models }: Source): ReadonlyArray<Problem.KeyedProblem> =
       const expected = nameProblem(name, deployments.filter((options) => !isPlaceholder(options)))
       return expected === undefined ? [] : [{ path: ["models", name, "deployments"], expected }]
     })
+
+const wildcardExpected =
+  "Expected remote deployments whose model has one *, such as { provider: openai, model: \"*\" }: the name is a wildcard"
+
+/** A wildcard is a prefix with `*` at its end, and its deployments say where the rest of a name goes. */
+const wildcardProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>): string | undefined => {
+  if (name.indexOf("*") !== name.length - 1 || name === "*") {
+    return "Expected one * at the end of the name of a wildcard, after a prefix such as openai/"
+  }
+  return deployments.every((options) => isRemote(options) && options.model.split("*").length === 2)
+    ? undefined
+    : wildcardExpected
+}
+
+const wildcardProblems = ({ models = {} }: Source): ReadonlyArray<Problem.KeyedProblem> =>
+  Object.entries(models).filter(([name]) => name.includes("*")).flatMap(([name, { aliases, deployments }]) => {
+    const expected = wildcardProblem(name, deployments.filter((options) => !isPlaceholder(options)))
+    return [
+      ...(expected === undefined ? [] : [{ path: ["models", name], expected }]),
+      ...(aliases === undefined
+        ? []
+        : [{ path: ["models", name, "aliases"], expected: "Expected no aliases: the name is a wildcard" }])
+    ]
+  })
 
 /** A name selects one model. */
 const aliasProblems = ({ models = {} }: Source): ReadonlyArray<Problem.KeyedProblem> => {
@@ -259,6 +284,7 @@ const inspect = (base: Tree, over: Tree, environment: Environment, context: Reso
       ...storageProblems(source),
       ...keyProblems(source.keys),
       ...aliasProblems(source),
+      ...wildcardProblems(source),
       // An invalid limit has lost its fields here.
       ...admissionProblems(source).filter(({ path }) => !undecoded.some((one) => isWithin(one.path, path))),
       ...cacheProblems(source.models ?? {}, namesIn(raw, "models")),

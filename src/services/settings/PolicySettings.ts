@@ -10,6 +10,7 @@ import { customName, placeholder } from "../../domain/SelectionOptions.ts"
 import type { Name } from "../../domain/Strategies.ts"
 import { names as strategies } from "../../domain/Strategies.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
+import { isWildcard } from "../models/Wildcards.ts"
 import { cachedResponses } from "../routing/DecisionRecord.ts"
 
 /** The limit is that of a request. */
@@ -251,6 +252,10 @@ const policyProblem = (
     ? []
     : [{ path: ["models", model, "policy"], expected: `Unknown policy. Available policies: ${listed(policies)}` }]
 
+/** Whether a wildcard serves the name. */
+const isOfWildcard = (models: ReadonlyArray<string>, name: string): boolean =>
+  models.some((one) => isWildcard(one) && name.length >= one.length && name.startsWith(one.slice(0, -1)))
+
 const fallbackProblems = (
   model: string,
   settings: RoutingSettings,
@@ -263,7 +268,7 @@ const fallbackProblems = (
       const isLast = list === "fallbacks" && index === names.length - 1
       const expected = name === cachedResponses
         ? isLast ? undefined : CachedResponses.onlyLast
-        : others.includes(name)
+        : others.includes(name) || isOfWildcard(others, name)
         ? undefined
         : `Expected the name of another model. Available models: ${listed(others)}`
       return expected === undefined ? [] : [{ path: ["models", model, list, index], expected }]

@@ -106,6 +106,34 @@ describe("a parsed configuration", () => {
     })
   })
 
+  describe("wildcards", () => {
+    const openai = { provider: "openai", model: "*" }
+
+    it("have one * at their end, and in the model of each deployment, which is remote", () => {
+      const { models: [model] } = resolved({ models: { "openai/*": { deployments: [openai] } } })
+      assert.strictEqual(model?.name, "openai/*")
+      assert.deepStrictEqual(
+        problems({
+          models: {
+            "a*b": { deployments: [openai] },
+            "b/*": { deployments: [{ ...openai, model: "gpt" }] },
+            "c/*": { deployments: [openai], aliases: ["c"] },
+            "fake/*": { deployments: [fake] }
+          }
+        }).map(({ path }) => path),
+        ["models.a*b", "models.b/*", "models.c/*.aliases", "models.fake/*"]
+      )
+    })
+
+    it("serve the fallbacks of other models", () => {
+      const models = (fallback: string) => ({
+        models: { "openai/*": { deployments: [openai] }, "fake/a": { deployments: [fake], fallbacks: [fallback] } }
+      })
+      assert.strictEqual(resolved(models("openai/gpt-4o")).models.length, 2)
+      assert.deepStrictEqual(paths(models("openai")), ["models.fake/a.fallbacks[0]"])
+    })
+  })
+
   describe("limits and budgets", () => {
     it("have the endpoints that exist", () => {
       const rule = { endpoints: ["chat", "embedings"] }

@@ -1,0 +1,91 @@
+/**
+ * Models by a wildcard: `openai/*` serves `openai/gpt-x` with the deployment's `model`, in which `gpt-x` takes the place of
+ * `*`.
+ *
+ * **Details**
+ *
+ * Each name that is requested becomes a model with deployments of its own, as `openai/gpt-x#0`: with its own circuit, queue,
+ * measurements and published price. Of several wildcards the one with the longest prefix serves a name, and a model that is
+ * configured by its name comes before all of them.
+ *
+ * **Gotchas**
+ *
+ * The provider is not asked which models it has: a name that it does not know fails there. A model stays as long as the
+ * process, so that a wildcard has a limit of names.
+ */
+import { Result } from "effect"
+import type { Deployment, Model } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
+import type { InferenceError } from "../../domain/InferenceError.ts"
+import { InvalidRequest, make } from "../../domain/InferenceError.ts"
+
+/** The most names of all wildcards together. */
+export const mostNames = 500
+
+/** Characters of a name that a wildcard serves. */
+export const longestName = 256
+
+/** A name with such a part could leave the path of a provider's URL. */
+const climbs = /(?:^|\/)\.{1,2}(?:\/|$)/
+
+/** Whether a model is a wildcard. */
+export const isWildcard = (name: string): boolean => name.endsWith("*")
+
+const prefixOf = ({ name }: Model): string => name.slice(0, -1)
+
+const deploymentOf = (
+  name: string,
+  rest: string,
+  { options, ...deployment }: Deployment,
+  index: number
+): Deployment => ({
+  ...deployment,
+  id: `${name}#${index}`,
+  model: name,
+  options: isRemote(options) ? { ...options, model: options.model.replace("*", () => rest) } : options
+})
+
+const modelOf = (wildcard: Model, name: string): Model => {
+  const rest = name.slice(prefixOf(wildcard).length)
+  const [first, ...others] = wildcard.deployments
+  return {
+    ...wildcard,
+    name,
+    deployments: [
+      deploymentOf(name, rest, first, 0),
+      ...others.map((one, index) => deploymentOf(name, rest, one, index + 1))
+    ]
+  }
+}
+
+const full = make(
+  new InvalidRequest({
+    path: "model",
+    detail: `The wildcards of this service serve ${mostNames} different names, and have served as many. ` +
+      "Configure the model by its name, or restart the service."
+  })
+)
+
+/** The models that wildcards serve. */
+export class Wildcards {
+  readonly #wildcards: ReadonlyArray<Model>
+  readonly #made = new Map<string, Model>()
+
+  constructor(models: ReadonlyArray<Model>) {
+    this.#wildcards = models.filter(({ name }) => isWildcard(name))
+      .toSorted((one, other) => other.name.length - one.name.length)
+  }
+
+  /** The model of a name; undefined if no wildcard serves it. */
+  find(name: string): Result.Result<Model, InferenceError> | undefined {
+    const known = this.#made.get(name)
+    if (known !== undefined) return Result.succeed(known)
+    if (name.length > longestName || climbs.test(name)) return undefined
+    const wildcard = this.#wildcards.find((one) => name.length >= one.name.length && name.startsWith(prefixOf(one)))
+    if (wildcard === undefined) return undefined
+    if (this.#made.size >= mostNames) return Result.fail(full)
+    const model = modelOf(wildcard, name)
+    this.#made.set(name, model)
+    return Result.succeed(model)
+  }
+}
