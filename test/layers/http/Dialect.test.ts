@@ -98,6 +98,7 @@ describe("a dialect added to the server's list", () => {
         assert.hasAllKeys(body, ["type", "error", "request_id"])
         assert.strictEqual(body["type"], "error")
       }
+      const cohere = (body: Readonly<Record<string, unknown>>) => assert.hasAllKeys(body, ["id", "message"])
       const ollama = (body: Readonly<Record<string, unknown>>) => {
         assert.hasAllKeys(body, ["error"])
         assert.isString(body["error"])
@@ -106,7 +107,9 @@ describe("a dialect added to the server's list", () => {
         const [method, path, status, check] of [
           ["GET", "/v1/chat/completions", 405, openAi],
           ["POST", "/v1/chat/completions/more", 404, openAi],
-          ["GET", "/v1/responses", 405, openAi],
+          ["GET", "/v1/responses", 426, openAi],
+          ["PUT", "/v1/responses", 405, openAi],
+          ["GET", "/v2/rerank", 405, cohere],
           ["POST", "/other", 404, openAi],
           ["POST", "/apix", 404, openAi],
           ["GET", "/v1/messages", 405, anthropic],
