@@ -59,6 +59,13 @@ beforeAll(async () => {
         deployments: [{ engine: "llama", file: new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url).pathname }]
       },
       "fake/any": { deployments: [{ engine: "fake" }] },
+      "fake/thinks": {
+        deployments: [{
+          engine: "fake",
+          reply: "<think>Hm.</think>Yes.",
+          reasoning: { start: "<think>", end: "</think>" }
+        }]
+      },
       instruct: remote("instruct-theirs"),
       behind: remote("instruct-theirs", { provider: "troupe" }),
       lama: remote("lama", { provider: "ollama", baseUrl: provider.url }),
@@ -195,6 +202,16 @@ describe("completions.create on the fake engine", () => {
   it("fills the gap before a suffix", async () => {
     const { choices } = await create({ prompt: "begin", suffix: "end" })
     assert.strictEqual(choices[0]?.text, "fake: begin[gap]end")
+  })
+
+  it("has the thoughts of a model in its text, which no template has asked for", async () => {
+    const { choices } = await client.completions.create({
+      model: "fake/thinks",
+      prompt: "?",
+      temperature: 0,
+      max_tokens: 100
+    })
+    assert.strictEqual(choices[0]?.text, "<think>Hm.</think>Yes.")
   })
 
   it("ends at a stop sequence, and at 16 tokens by default", async () => {
