@@ -110,6 +110,8 @@ const codex: Agent = {
       values: {
         model,
         model_provider: id,
+        // A tool that runs at the provider.
+        web_search: "disabled",
         ...(window === undefined ? {} : { model_context_window: window }),
         [`model_providers.${id}`]: {
           name: "Troupe",

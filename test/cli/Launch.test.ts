@@ -101,6 +101,7 @@ describe("troupe launch", () => {
     assert.deepStrictEqual(toml(launched.file(".codex/troupe.config.toml")), {
       model: "coder",
       model_provider: "troupe",
+      web_search: "disabled",
       model_context_window: 65_536,
       model_providers: {
         troupe: { name: "Troupe", base_url: `${url}/v1`, wire_api: "responses", env_key: "TROUPE_API_KEY" }

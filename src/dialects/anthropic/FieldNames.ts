@@ -23,6 +23,13 @@ const isEmptyList = (value: unknown): boolean => Array.isArray(value) && value.l
 const isDirect = (value: unknown): boolean =>
   Array.isArray(value) ? value.every((caller) => caller === "direct") : isObject(value) && value["type"] === "direct"
 
+/** Edits that take old thoughts and results of tools out of a prompt: a model without them gets the whole prompt. */
+const onlyClears = (value: unknown): boolean => {
+  const edits = isObject(value) ? value["edits"] : undefined
+  return Array.isArray(edits) && edits.length > 0 &&
+    edits.every((edit) => isObject(edit) && /^clear_(?:thinking|tool_uses)_\d+$/.test(String(edit["type"])))
+}
+
 const namesOf = (...names: ReadonlyArray<string>) => ({
   fields: Object.fromEntries(names.map((name) => [name, true]))
 })
@@ -100,10 +107,11 @@ export const messages: BodyFields = placeOf(Schema.MessagesRequest, {
   },
   without: ["service_tier", "thinking"],
   optional: {
+    context_management: onlyClears,
     mcp_servers: isEmptyList,
     service_tier: always,
     speed: (value) => value === "standard",
     thinking: (value) => ofThinking(value) !== undefined
   },
-  others: ["cache_control", "container", "context_management", "inference_geo"]
+  others: ["cache_control", "container", "inference_geo"]
 })
