@@ -245,10 +245,14 @@ class RunningTroupe implements Troupe {
   readonly route = (request: Explanation.ExplanationRequest = {}, options?: CallOptions) =>
     this.#run(options, Effect.flatMap(Effect.fromResult(Explanation.requestOf(request)), Explanation.explain))
 
+  #buildWeb(): Promise<WebHandler.WebHandler["Service"]> {
+    const built = Layer.buildWithMemoMap(App.web, Layer.makeMemoMapUnsafe(), this.#runtime.scope)
+    return this.#runtime.runPromise(Effect.map(built, (context) => Context.get(context, WebHandler.WebHandler)))
+  }
+
   readonly handler = async (request: globalThis.Request): Promise<Response> => {
     if (this.#isClosed) return WebHandler.closed(request)
-    const built = Layer.buildWithMemoMap(App.web, Layer.makeMemoMapUnsafe(), this.#runtime.scope)
-    this.#web ??= this.#runtime.runPromise(Effect.map(built, (context) => Context.get(context, WebHandler.WebHandler)))
+    this.#web ??= this.#buildWeb()
     return (await this.#web).handle(request)
   }
 
