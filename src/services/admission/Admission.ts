@@ -27,6 +27,8 @@ export interface Demand {
   readonly operation: Operation
   /** Those that may answer. None if the answer is kept or shared: it costs nothing. */
   readonly deployments: ReadonlyArray<Deployment>
+  /** The context windows that loaded engines or model files have, tokens, by deployment; they replace the configured ones. */
+  readonly windows?: ReadonlyMap<string, number> | undefined
   /** Tokens of the prompt, estimated. */
   readonly promptTokens: number
   /** The most tokens that the prompt can have. */

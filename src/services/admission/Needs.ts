@@ -91,13 +91,12 @@ const unpriced = (
   })
 }
 
-/** An answer of a local deployment is not longer than the context window that it is configured with. */
-const usualFor = (deployments: ReadonlyArray<Deployment>): number =>
-  deployments.reduce(
-    (most, { options }) =>
-      Math.max(most, isRemote(options) ? usualMost : Math.min(usualMost, options.contextSize ?? usualMost)),
-    1
-  )
+/** An answer of a local deployment is not longer than its context window. */
+const usualFor = ({ deployments, windows }: Demand): number =>
+  deployments.reduce((most, { id, options }) => {
+    const window = isRemote(options) ? usualMost : windows?.get(id) ?? options.contextSize ?? usualMost
+    return Math.max(most, Math.min(usualMost, window))
+  }, 1)
 
 /** Whether limits or budgets count the tokens of a request. */
 const isCounted = ({ deployments, operation }: Demand, { budgets, limits }: Applied): boolean =>
@@ -122,7 +121,7 @@ export const needOf = (
   const price = priceFor(parts, deployments, budgets, subject)
   if (price instanceof BudgetExceeded) return price
   const isOpen = generates && maxTokens === undefined
-  const usual = isOpen ? usualFor(deployments) : 0
+  const usual = isOpen ? usualFor(demand) : 0
   const fitting = (left: Amount) => affordable(left, price, promptTokens, choices)
   const isSet = isOpen && budgets.length > 0
   const needWith = (most: number): Need => ({

@@ -76,10 +76,9 @@ const admit = (
   { admission, callbacks }: Parts,
   operation: Operation,
   request: AttemptRequest,
-  model: string,
+  { contextWindows, model, policy }: Route,
   routing: Pick<RoutingRequest, "promptLength">,
-  deployments: ReadonlyArray<Deployment>,
-  hedges: boolean
+  deployments: ReadonlyArray<Deployment>
 ): ReturnType<Admitting["admit"]> => {
   if (request.identity === undefined && !admission.isForAll) return free
   const demand: Demand = {
@@ -88,12 +87,13 @@ const admit = (
     model,
     operation,
     deployments,
+    windows: contextWindows,
     promptTokens: estimateTokens(routing.promptLength ?? 0),
     mostPromptTokens: () => mostPromptTokens(request),
     choices: choicesOf(request),
     maxTokens: request.maxTokens,
     generates: operation === "chat",
-    hedges
+    hedges: policy.hedge !== undefined
   }
   return callbacks.call("admission", () => admission.admit(demand), free)
 }
@@ -137,8 +137,7 @@ const makeBegin = (parts: Parts) => {
     }
     // A request that no deployment can answer counts in no limit.
     if (cannotAnswer(route)) return beginAdmitted(parts, fiber, operation, request, routing, route, attributes, free)
-    const hedges = route.policy.hedge !== undefined
-    const admitted = admit(parts, operation, request, route.model, routing, payableOf(route), hedges)
+    const admitted = admit(parts, operation, request, route, routing, payableOf(route))
     if (!(admitted instanceof Later)) {
       return beginAdmitted(parts, fiber, operation, request, routing, route, attributes, admitted)
     }
@@ -159,10 +158,10 @@ const makeBeginAnswered = (parts: Parts) =>
   request: AttemptRequest,
   attributes: () => Record<string, unknown>
 ): Begun<AttemptRequest> => {
-  const ticket = admit(parts, "chat", request, model.name, {}, [], false)
+  const route = answeredRoute(model)
+  const ticket = admit(parts, "chat", request, route, {}, [])
   if (ticket instanceof Later) throw new Error("A request without deployments is admitted at once.")
   if ("_tag" in ticket) return { error: makeError(ticket) }
-  const route = answeredRoute(model)
   const state = RequestTelemetry.begin(parts, fiber, "chat", route, attributes, ticket)
   return { routed: { request, route, state }, state }
 }

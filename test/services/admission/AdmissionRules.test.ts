@@ -179,4 +179,15 @@ describe("a request that is too large", () => {
     assert.include(messageOf(admit(limited(611), { deployments: [small] })), "may use 612 tokens")
     assert.include(messageOf(admit(limited(1000), { deployments: [small, large] })), "may use 4196 tokens")
   })
+
+  it("counts an answer that it does not limit up to the window that the engine or the file has", () => {
+    const windows = new Map([["m#0", 512]])
+    for (const deployment of [local(), local(8192)]) {
+      const deployments = [deployment]
+      assert.strictEqual(messageOf(admit(limited(612), { deployments, windows })), "admitted")
+      assert.include(messageOf(admit(limited(611), { deployments, windows })), "may use 612 tokens")
+    }
+    const remote = { id: "m#0", model: "m", options: { engine: "remote" } } as Deployment
+    assert.include(messageOf(admit(limited(611), { deployments: [remote], windows })), "may use 4196 tokens")
+  })
 })
