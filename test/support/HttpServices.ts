@@ -49,6 +49,7 @@ export const httpServices = ({
     Layer.mock(Models)({
       tryLease: () => undefined,
       snapshot: () => ({ queued: 0, state: "ready" }),
+      loading: () => Effect.undefined,
       events: Stream.empty,
       stop: Effect.void,
       stopLoads: Effect.void

@@ -21,6 +21,7 @@ import type { AnsweredBy } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
+import { Models } from "../../services/models/Models.ts"
 import { namesIn, Registry, ServedNames } from "../../services/models/Registry.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import * as Authentication from "./Authentication.ts"
@@ -210,6 +211,7 @@ interface DialectParts {
   /** The own name of the model that a name or an alias selects. */
   readonly nameOf: (name: string) => string
   readonly servedModel: Call<unknown>["servedModel"]
+  readonly loadingOf: FailedRequest["loadingOf"]
 }
 
 /** What a request has, however it arrived. */
@@ -377,6 +379,7 @@ const makeParts = (conventions: Conventions, limits: RequestBody.Limits) =>
       conventions,
       bodyProblems: RequestBody.problemsOf(limits),
       peers: yield* PeerProcesses,
+      loadingOf: (yield* Models).loading,
       nameOf: namesIn(yield* Registry),
       servedModel: yield* makeServedModel
     }

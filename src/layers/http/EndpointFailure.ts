@@ -13,6 +13,7 @@ import type * as InferenceError from "../../domain/InferenceError.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import type { Refusal } from "../../services/guard/SecurityEvents.ts"
 import { Refusals } from "../../services/guard/SecurityEvents.ts"
+import type { Models } from "../../services/models/Models.ts"
 import type { Conventions, ErrorResponse, HttpProblem } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
 import * as LimitHeaders from "./LimitHeaders.ts"
@@ -60,6 +61,7 @@ export interface FailedRequest {
   /** Renames paths in the text of an error; undefined if they are those of the body. */
   readonly renamePath: ((text: string) => string) | undefined
   readonly identity: Identity | undefined
+  readonly loadingOf: Models["Service"]["loading"]
 }
 
 /** The response to a problem of the HTTP interface itself. */
@@ -87,6 +89,27 @@ const noteRefusal = ({ identity }: FailedRequest, { _tag }: InferenceError.Reaso
   return refusal === undefined ? Effect.void : Effect.map(Refusals, ({ record }) => record(refusal, { identity }))
 }
 
+/** Statuses that tell a client to come back; 529 is Anthropic's for 503. */
+const laterStatuses: ReadonlySet<number> = new Set([429, 503, 529])
+
+/** The error with the state of the engine that cannot answer now: in the object of the error, or beside its text. */
+const withLoading = (
+  { loadingOf }: FailedRequest,
+  reason: InferenceError.Reason,
+  response: ErrorResponse
+): Effect.Effect<ErrorResponse> => {
+  if (!laterStatuses.has(response.status) || !("deployment" in reason)) return Effect.succeed(response)
+  return Effect.map(loadingOf(reason.deployment), (loading) => {
+    if (loading === undefined) return response
+    const body = response.body as { readonly error?: unknown }
+    const { error } = body
+    return {
+      ...response,
+      body: typeof error === "object" ? { ...body, error: { ...error, loading } } : { ...body, loading }
+    }
+  })
+}
+
 const respondReason = (
   request: FailedRequest,
   failed: InferenceError.Reason,
@@ -98,7 +121,10 @@ const respondReason = (
   const log = error.status >= 500
     ? Effect.logWarning(`${logName(id, headers)}: ${ReasonMessage.recorded(reason)}`)
     : noteRefusal(request, reason)
-  return Effect.as(log, respondError(error, { ...headers, ...conventions.idHeaders(id) }))
+  return Effect.map(
+    Effect.andThen(log, withLoading(request, reason, error)),
+    (told) => respondError(told, { ...headers, ...conventions.idHeaders(id) })
+  )
 }
 
 /** The response to a failure; a cancelled request has none. */

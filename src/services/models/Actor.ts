@@ -130,6 +130,10 @@ export interface Actor {
   lastFailure: string | undefined
   /** It failed and has not been loaded since. */
   failed: boolean
+  /** When the last load began, monotonic ms. */
+  loadBegan: number | undefined
+  /** Duration of the last load that ended well, ms. */
+  lastLoadMs: number | undefined
   /** The last restart failed: callers are refused until then, ms. */
   downUntil: number
   unloadTimer: { readonly at: number; fiber: Fiber.Fiber<unknown, unknown> | undefined } | undefined
@@ -158,6 +162,8 @@ export const make = (deployment: Deployment, now: number, lease?: SlotLease): Ac
     keepAlive: deployment.idleUnload,
     lastFailure: undefined,
     failed: false,
+    loadBegan: undefined,
+    lastLoadMs: undefined,
     downUntil: 0,
     unloadTimer: undefined
   }
@@ -201,6 +207,28 @@ export const stateOf = (actor: Actor): State => {
 /** The part of a status that is in memory; without an actor a deployment is cold. */
 export const snapshotOf = (actor: Actor | undefined): Pick<Status, "queued" | "state"> =>
   actor === undefined ? { queued: 0, state: "cold" } : { queued: actor.mailbox.size, state: stateOf(actor) }
+
+/** The state of an engine that cannot take a request now. */
+export interface Loading {
+  readonly state: Exclude<State, "cold" | "ready">
+  /** From 0 to 1: the time since the load began over that of the load before; null if there was none, or nothing loads. */
+  readonly progress: number | null
+}
+
+/** An estimate does not reach the end before the load does. */
+const mostProgress = 0.99
+
+const progressOf = ({ lastLoadMs, loadBegan }: Actor, now: number): number | null =>
+  lastLoadMs === undefined || loadBegan === undefined
+    ? null
+    : Math.min(mostProgress, Math.round(100 * (now - loadBegan) / Math.max(1, lastLoadMs)) / 100)
+
+/** @param now monotonic ms; undefined if the deployment is ready, or nothing has asked for it */
+export const loadingOf = (actor: Actor | undefined, now: number): Loading | undefined => {
+  const state = actor === undefined ? "cold" : stateOf(actor)
+  if (state === "ready" || state === "cold") return undefined
+  return { state, progress: state === "loading" ? progressOf(actor!, now) : null }
+}
 
 /** Jobs that hold a slot. */
 export const runningOf = (actor: Actor): number => instancesOf(actor).reduce((sum, { running }) => sum + running, 0)

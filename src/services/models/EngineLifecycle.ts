@@ -129,10 +129,12 @@ const runEngine = Effect.fnUntraced(
     if (instance.state === "draining") return yield* Effect.never
     if (context.stopping) return yield* stoppedError(instance.actor)
     const started = yield* Time.now
+    instance.actor.loadBegan = started
     const engine = yield* startInTime(engines, deployment)
     const readyAt = yield* Time.now
     instance.readyAt = readyAt
     instance.loadMs = readyAt - started
+    instance.actor.lastLoadMs = instance.loadMs
     instance.engine = engine
     yield* Effect.logDebug(`Loaded ${deployment.id} in ${instance.loadMs} ms.`)
     serve(context, instance)
