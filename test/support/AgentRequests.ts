@@ -244,9 +244,14 @@ const codex = (body: Record<string, unknown>): AgentRequest => ({ path: "/v1/res
 export const codexCli = {
   "a first question": codex({ ...codexMain, input: codexQuestion }),
   "results of tools": codex({ ...codexMain, input: codexTurns }),
-  "a tool with a grammar, and one of the provider": codex({
+  "a tool of the provider": codex({
     ...codexMain,
-    tools: [...codexMain.tools, applyPatch, { type: "web_search", external_web_access: false }],
+    tools: [...codexMain.tools, { type: "web_search", external_web_access: false }],
+    input: codexQuestion
+  }),
+  "a tool with a grammar, and its results": codex({
+    ...codexMain,
+    tools: [...codexMain.tools, applyPatch],
     input: [
       ...codexTurns,
       { type: "custom_tool_call", name: "apply_patch", input: "*** Begin Patch\n*** End Patch\n", call_id: "call_2" },
