@@ -87,6 +87,7 @@ describe("@ai-sdk/anthropic", () => {
       model: anthropic("thinker"),
       maxRetries: 0,
       maxOutputTokens: 2_048,
+      providerOptions: { anthropic: { thinking: { type: "enabled" as const, budgetTokens: 1_024 } } },
       prompt: "What color is snow?"
     }
     const buffered = await generateText(call)
