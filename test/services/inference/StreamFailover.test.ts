@@ -266,6 +266,8 @@ describe("an answer whose deployment fails in the middle", () => {
   })
   const unsound: ReadonlyArray<readonly [why: string, request: Partial<Request>, ...said: ReadonlyArray<Event>]> = [
     ["a tool call has begun", { tools: [{ name: "f" }] }, text("x"), call],
+    ["the model has reasoned before", {}, { type: "thoughts", text: "Hm", tokens: 1 }, text("x")],
+    ["the model reasons within its text", {}, text("x"), { type: "thoughts", text: "Hm", tokens: 1 }],
     ["its provider has sent more than text", {}, native(true), text("x")],
     ["its provider has sent more than text, and no text", {}, native(true)],
     ["its text is JSON", { format: { type: "json_object" } }, text("{")],
