@@ -16,11 +16,16 @@ const messages = [{ role: "user", content: "Hello" }]
 const callers = {
   openai: { path: "/v1/chat/completions", body: { messages } },
   anthropic: { path: "/v1/messages", body: { messages, max_tokens: 100 } },
+  completions: { path: "/v1/completions", body: { prompt: "Hello" } },
   responses: { path: "/v1/responses", body: { input: "Hello" } },
   "ollama chat": { path: "/api/chat", body: { messages } },
   "ollama generate": { path: "/api/generate", body: { prompt: "Hello" } }
 } as const
 const dialects = Object.keys(callers) as ReadonlyArray<keyof typeof callers>
+
+/** Few providers continue a text. */
+const providersOf = (dialect: keyof typeof callers): ReadonlyArray<typeof providers[number]> =>
+  dialect === "completions" ? ["ollama"] : providers
 
 let upstream: FaultServer
 let served: Service
@@ -105,14 +110,14 @@ for (const dialect of dialects) {
   describe.concurrent(`an answer of the dialect ${dialect}`, () => {
     for (const stream of [false, true]) {
       const how = stream ? "streamed" : "whole"
-      for (const provider of providers) {
+      for (const provider of providersOf(dialect)) {
         it(`names the model of ${provider} that answers after a failure, ${how}`, async () => {
           assert.deepStrictEqual(await ask(served, dialect, `ask-${provider}`, stream), ["stand-in"])
         })
       }
 
       it(`names the model in the request where the settings say so, ${how}`, async () => {
-        for (const model of ["ask-openai", "ask-anthropic", "fake/falls-back"]) {
+        for (const model of [...providersOf(dialect).map((provider) => `ask-${provider}`), "fake/falls-back"]) {
           assert.deepStrictEqual(await ask(requested, dialect, model, stream), [model])
         }
       })
@@ -123,10 +128,13 @@ for (const dialect of dialects) {
       })
     }
 
-    it("names the deployment that continues a stream, where the dialect names it after the start", async () => {
-      const names = await ask(served, dialect, "fake/hands-over", true)
-      assert.deepStrictEqual(names, dialect === "anthropic" ? ["fake/hands-over"] : ["fake/hands-over", "stand-in"])
-    })
+    it.skipIf(dialect === "completions")(
+      "names the deployment that continues a stream, where the dialect names it after the start",
+      async () => {
+        const names = await ask(served, dialect, "fake/hands-over", true)
+        assert.deepStrictEqual(names, dialect === "anthropic" ? ["fake/hands-over"] : ["fake/hands-over", "stand-in"])
+      }
+    )
   })
 }
 

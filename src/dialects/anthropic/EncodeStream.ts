@@ -238,17 +238,19 @@ export const makeFrameEncoder = (given: Envelope): FrameEncoder => {
     return frames
   }
   const writer = { begin, frameOf, isLeftOut: native.isLeftOut, nativeFrames }
+  const nameModel = (deployment: string): void => {
+    const model = given.servedModel?.(deployment)
+    if (model !== undefined) envelope = { ...given, model }
+  }
   return {
-    begin(deployment) {
-      const model = given.servedModel?.(deployment)
-      if (model !== undefined) envelope = { ...given, model }
-    },
+    begin: nameModel,
     events(events) {
       for (const event of events) if ("tokens" in event) tokens += event.tokens
       return write(writer, events)
     },
     end,
-    refuse({ answer, detail }) {
+    refuse({ answer, deployment, detail }) {
+      nameModel(deployment)
       const out = ((answer ?? []) as ReadonlyArray<Native>).map(nativeFrames).join("")
       const usage = { ...noUsage, completionTokens: tokens }
       return (out === "" ? begin() + close(refusal(detail), usage) : out) + end()

@@ -204,7 +204,8 @@ export const makeFrameEncoder = (envelope: Envelope, count = 1): FrameEncoder =>
       if (!includeUsage) return done
       return (nativeUsage ?? frame(`${head.of()}],"usage":${JSON.stringify(usageOf(usages))}}`)) + done
     },
-    refuse({ answer = [] }) {
+    refuse({ answer = [], deployment }) {
+      head.of(deployment)
       const frames = (answer as ReadonlyArray<Native>).flatMap((part) =>
         includeUsage || !isUsage(part) ? nativeOf(part) ?? [] : []
       )

@@ -257,6 +257,17 @@ describe("EncodeStream", () => {
     }
   })
 
+  it("names the model that has answered, or refused", () => {
+    const served = { ...envelope, servedModel: (deployment: string) => `model of ${deployment}` }
+    const named = (frames: string) =>
+      (parse(frames)[0] as { readonly message: { readonly model: string } }).message.model
+    const answered = EncodeStream.makeFrameEncoder(served)
+    answered.begin("m#0")
+    assert.strictEqual(named(answered.events([{ type: "text", text: "I", tokens: 1 }])), "model of m#0")
+    const refused = new InferenceError.ContentRefused({ deployment: "m#1", detail: "Not this." })
+    assert.strictEqual(named(EncodeStream.makeFrameEncoder(served).refuse(refused)), "model of m#1")
+  })
+
   it("leaves out handoffs, which clients of the dialect do not know", () => {
     const texts: ReadonlyArray<Event> = ["a", "b"].map((text) => ({ type: "text", text, tokens: 1 }))
     const handoff: Event = { type: "handoff", deployment: "b#0" }
