@@ -195,9 +195,15 @@ export class Continuation {
   }
 
   #decideRepetition(best: Repetition): string {
-    const held = this.#held
-    const isCertain = !this.#sent.goesOnWith(held) && !this.#isSeparate(held) && !isAmbiguous(best, this.#repetitions)
+    const isCertain = this.#isBegin(best) && !isAmbiguous(best, this.#repetitions)
     return isCertain ? this.#follow(best) : this.#diverge()
+  }
+
+  /** Whether the text does not go on before it repeats something. Models that think begin with line breaks. */
+  #isBegin({ length }: Repetition): boolean {
+    const held = this.#held
+    if (this.#sent.goesOnWith(held)) return false
+    return !this.#isSeparate(held) || (held.startsWith("\n") && length >= fewestOfStart)
   }
 
   /** Whether white space is before the text that the text so far does not begin with: the text may repeat itself. */

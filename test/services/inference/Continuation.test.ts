@@ -66,6 +66,14 @@ describe("a text that continues what was sent", () => {
       "the capital ofJapan",
       "It is known that the capital of Japan"
     ],
+    [
+      "starts over after line breaks",
+      "instructed",
+      "The capital of Japan is a city",
+      "\n\nThe capital of Japan is a city in the east.",
+      "The capital of Japan is a city in the east."
+    ],
+    ["may start over or repeat a short text after line breaks", "instructed", "Hello", "\nHello world"],
     ["goes on after a space", "instructed", "The capital", " of Japan", "The capital of Japan"],
     ["goes on with a comma", "instructed", "Hello", ", world", "Hello, world"],
     ["repeats one word", "instructed", "The quick brown", "brown fox"],
