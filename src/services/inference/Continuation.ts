@@ -9,8 +9,8 @@
  *
  * `exact`: the engine generates after the sent text itself, so that its text follows. `prefix`: the provider reads the
  * text as the beginning of its answer, unless the text begins again. `instructed`: the model was asked to repeat the last
- * words (`Generation.lastWordsOf`) and go on; its text follows if it repeats them, if it starts over, or if only a continuation begins
- * like that.
+ * words (`Generation.lastWordsOf`) and go on; its text follows if it repeats them, if it starts over, or if only a
+ * continuation begins like that.
  */
 
 /** How the next deployment reads the text so far. */

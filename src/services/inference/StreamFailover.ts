@@ -10,6 +10,7 @@
  */
 import type { Cause } from "effect"
 import { Effect, Pull } from "effect"
+import { textAt } from "../../dialects/shared/Json.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
@@ -151,8 +152,8 @@ export class Join {
 const readingOf = ({ options }: Deployment, { source }: Generation): Reading => {
   if (!isRemote(options)) return options.engine === languageModel.name ? "instructed" : "exact"
   const { prefixModels } = providerKindOf(options.provider)
-  // A model that thinks does not read an assistant's last message.
-  const thinks = (source?.body["thinking"] ?? null) !== null
+  // A model of Anthropic's that thinks does not read an assistant's last message.
+  const thinks = (textAt(source?.body, "thinking", "type") ?? "disabled") !== "disabled"
   return prefixModels?.test(options.model) === true && !thinks ? "prefix" : "instructed"
 }
 
