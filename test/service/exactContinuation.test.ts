@@ -177,7 +177,7 @@ describe("a stand-in whose text does not follow", () => {
       readonly attempts: ReadonlyArray<{ readonly deployment: string; readonly error?: { readonly message: string } }>
     }
     assert.strictEqual(attempts[1]?.deployment, `${model}#1`)
-    assert.match(attempts[1].error!.message, /does not follow the interrupted answer/)
+    assert.match(attempts[1]!.error!.message, /does not follow the interrupted answer/)
     const { circuits } = await (await fetch(`${service.url}/admin/circuits`)).json() as {
       readonly circuits: ReadonlyArray<{ readonly deployment: string; readonly phase: string }>
     }
