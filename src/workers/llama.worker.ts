@@ -96,7 +96,7 @@ async function* evaluate(
   state: State,
   signals: JobSignals
 ): AsyncGenerator<Token, void, undefined> {
-  const { contextLock, model, prompts } = loaded
+  const { contextLock, prompts } = loaded
   let answer: Answer | undefined
   try {
     const rest = await evaluatePrompt(loaded, slot, prompt, signals)
@@ -104,7 +104,7 @@ async function* evaluate(
     answer = new Answer(loaded.answers, slot.sequence, optionsOf(loaded, job, state), job.logprobs !== undefined)
     for (let tokens = rest;;) {
       const token = await answer.after(tokens)
-      if (model.isEogToken(token) || prompts.endTokens.has(token)) return
+      if (prompts.isEnd(token)) return
       state.probabilities = answer.probabilities
       state.answer.push(token)
       yield token

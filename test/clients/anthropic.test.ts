@@ -62,11 +62,11 @@ describe("messages.create", () => {
   it("answers with exact usage", async () => {
     const { data, request_id, response } = await client.messages.create(asked("What is 7 + 5?")).withResponse()
     const { id, usage, ...message } = data
-    assert.deepStrictEqual(message, {
+    assert.deepStrictEqual<object>(message, {
       type: "message",
       role: "assistant",
       model: "tiny-chat",
-      content: [{ type: "text", text: "7 + 5 = 12.", citations: null }],
+      content: [{ type: "text", text: "7 + 5 = 12." }],
       container: null,
       diagnostics: null,
       stop_reason: "end_turn",
@@ -312,9 +312,9 @@ describe("errors", () => {
       assert.instanceOf(missing, Anthropic.NotFoundError)
       assert.strictEqual(missing.type, "not_found_error")
       assert.match(missing.requestID!, /^req_/)
-      const thinking = await refused({ thinking: { type: "enabled", budget_tokens: 1024 } })
-      assert.instanceOf(thinking, Anthropic.BadRequestError)
-      assert.match(thinking.apiMessage!, /^thinking/)
+      const container = await refused({ container: "c" })
+      assert.instanceOf(container, Anthropic.BadRequestError)
+      assert.match(container.apiMessage!, /^container/)
       const overflow = await refused({ messages: [{ role: "user", content: "a ".repeat(700) }] })
       assert.instanceOf(overflow, Anthropic.BadRequestError)
       assert.match(overflow.apiMessage!, /^prompt is too long: \d+ tokens > 512 maximum$/)

@@ -119,6 +119,7 @@ const framing = (provider: string, path: string, frames: ReadonlyArray<Fields>) 
 beforeAll(async () => {
   const json = { "content-type": "application/json" }
   upstream = await startFaultServer((_, { body, path }) => {
+    if (path.startsWith("/broken")) return { status: 500, headers: json, pieces: ["{}"] }
     if (answering === undefined) return { status: 500, headers: json, pieces: ["{\"error\":{\"message\":\"down\"}}"] }
     const [provider, { frames, buffered }] = providers[answering]!
     const isStreamed = (body as Fields)["stream"] === true || path.includes(":stream")
@@ -131,8 +132,16 @@ beforeAll(async () => {
   service = await startService(
     `
 circuits: { failures: 1000 }
-policies: { default: { retries: 0 } }
+policies: { default: { retries: 0 }, patient: { retries: 3 } }
 models:${models.join("")}
+  signed:
+    policy: patient
+    fallbacks: [another]
+    deployments: [{ provider: anthropic, model: up, baseUrl: "${upstream.url}/broken", key: "\${K}" }]
+  another:
+    deployments: [{ provider: anthropic, model: up, baseUrl: "${upstream.url}/other", key: "\${K}" }]
+  unsigned:
+    deployments: [{ provider: openai, model: up, baseUrl: "${upstream.url}", key: "\${K}" }]
   fake/thinker:
     deployments: [{ engine: fake, reply: "<think>Hm. Hello?</think>Hi there", reasoning: { start: <think>, end: </think> } }]
   fake/plain:
@@ -339,5 +348,58 @@ describe("the thoughts of a model on this machine", () => {
     assert.strictEqual(choice!.finish_reason, "length")
     assert.strictEqual(choice!.message.content ?? "", "")
     assert.strictEqual(reasoningOf(choice!.message), "Hm. H")
+  })
+})
+
+describe("signed reasoning of an earlier answer", () => {
+  const signed = { type: "thinking", thinking: "Hm.", signature: "s" }
+  const redacted = { type: "redacted_thinking", data: "x" }
+  const use = { type: "tool_use", id: "t", name: "f", input: {} }
+  const conversation = [
+    { role: "user", content: "Hello!" },
+    { role: "assistant", content: [signed, redacted, { type: "text", text: "I look." }, use] },
+    { role: "user", content: [{ type: "tool_result", tool_use_id: "t", content: "1" }] }
+  ]
+  const ask = async (model: string) => {
+    const sent = upstream.seen.length
+    const response = await fetch(`${service.url}/v1/messages`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({
+        model,
+        max_tokens: 3000,
+        thinking: { type: "enabled", budget_tokens: 2000 },
+        tools: [{ name: "f", input_schema: { type: "object" } }],
+        messages: conversation
+      })
+    })
+    assert.strictEqual(response.status, 200, await response.text())
+    const decision = await fetch(`${service.admin}/admin/decisions/${response.headers.get("x-troupe-decision")}`)
+    const { attempts } = await decision.json() as { readonly attempts: ReadonlyArray<Fields> }
+    return { bodies: upstream.seen.slice(sent).map(({ body }) => body as Fields), attempts }
+  }
+
+  it("goes to the provider that made it, and to no other that takes over, which the decision record says", async () => {
+    answering = "anthropic"
+    const { attempts, bodies } = await ask("signed")
+    const [first, last] = [bodies[0]!, bodies.at(-1)!]
+    assert.deepStrictEqual(first["messages"], conversation)
+    assert.deepStrictEqual(first["thinking"], { type: "enabled", budget_tokens: 2000 })
+    assert.deepStrictEqual(last["messages"], [
+      conversation[0],
+      { role: "assistant", content: [{ type: "text", text: "I look." }, use] },
+      conversation[2]
+    ])
+    // Without thoughts before the call, it must not think.
+    assert.notProperty(last, "thinking")
+    assert.notProperty(attempts[0], "reasoningDropped")
+    assert.propertyVal(attempts.at(-1), "reasoningDropped", true)
+  })
+
+  it("does not go to a provider of another dialect, which the decision record says", async () => {
+    answering = "openai"
+    const { attempts, bodies } = await ask("unsigned")
+    assert.notInclude(JSON.stringify(bodies), "Hm.")
+    assert.propertyVal(attempts[0], "reasoningDropped", true)
   })
 })

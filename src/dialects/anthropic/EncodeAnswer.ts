@@ -83,7 +83,7 @@ export const messageOf = (
   usage: { ...usageOf(usage), cache_creation: null, inference_geo: null, service_tier: "standard", speed: null }
 })
 
-export const textBlock = (text: string): Schema.Block => ({ type: "text", text, citations: null })
+export const textBlock = (text: string): Schema.Block => ({ type: "text", text })
 
 /** Reasoning of a provider of another dialect has no signature. */
 export const thinkingBlock = (thinking: string): Schema.Block => ({ type: "thinking", thinking, signature: "" })

@@ -224,7 +224,7 @@ const Usage = Schema.Struct({
 export type Usage = typeof Usage.Type
 
 const Block = Schema.Union([
-  Schema.Struct({ type: Schema.Literal("text"), text: Schema.String, citations: Schema.Null }),
+  Schema.Struct({ type: Schema.Literal("text"), text: Schema.String }),
   /** The signature is empty if the provider has another dialect. */
   Schema.Struct({ type: Schema.Literal("thinking"), thinking: Schema.String, signature: Schema.String }),
   Schema.Struct({

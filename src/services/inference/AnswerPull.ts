@@ -7,6 +7,7 @@ import type { Generation } from "../../domain/Generation.ts"
 import type { AnswerSink, Event, OpenedAnswer } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { EngineFailed, make } from "../../domain/InferenceError.ts"
+import * as SignedReasoning from "../../domain/SignedReasoning.ts"
 import * as Time from "../../domain/Time.ts"
 import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
 import type { Start } from "../resilience/AttemptPlan.ts"
@@ -50,7 +51,8 @@ const pullOf = Effect.fnUntraced(
     rest: Rest | undefined
   ) {
     const { content, deadlines, lease, stats } = context
-    const stream = rest ?? (yield* lease).generate(generation, undefined, stats)
+    const given = context.dropsReasoning ? SignedReasoning.withoutIt(generation) : generation
+    const stream = rest ?? (yield* lease).generate(given, undefined, stats)
     // Not `Stream.toPull`, which synchronizes concurrent pulls.
     const pull = yield* Channel.toPullScoped(Stream.toChannel(stream), yield* Effect.scope)
     const events = Effect.map(pull, (events) => {

@@ -12,6 +12,8 @@ import type { Embedding } from "../../domain/Job.ts"
 import type { LatencySample, Verdict } from "../../domain/Measurement.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
+import * as SignedReasoning from "../../domain/SignedReasoning.ts"
+import type { Source } from "../../domain/Source.ts"
 import type { Ticket } from "../admission/Admission.ts"
 import { free } from "../admission/Admission.ts"
 import type { Engine, EventReceiver, StartedAnswer } from "../engines/Engine.ts"
@@ -50,6 +52,8 @@ export interface AttemptContext {
   readonly admit: Effect.Effect<void, InferenceError, Scope.Scope>
   /** Called when the first content has arrived. */
   readonly content: () => void
+  /** The deployment must not get the signed reasoning of earlier answers. */
+  readonly dropsReasoning: boolean
   /** A time limit or another attempt ended it, not the caller. */
   superseded: boolean
 }
@@ -121,6 +125,18 @@ class Entry {
     this.startedAt = now()
     this.#draft = addAttempt(state.record, id, this.startedAt - state.startedAt, hedge || undefined)
     this.#sample = callbacks.call(measurementsName, () => router.measure(id, route), noSample)
+  }
+
+  /** Whether signed reasoning of the request must not go to the deployment; the record says so. */
+  dropsReasoning({ request, route }: RoutedRequest<Caller & { readonly source?: Source | undefined }>): boolean {
+    const { source } = request
+    if (source?.unknownFields === undefined) return false
+    const all = [...route.deployments, ...Object.values(route.fallbacks).flat()]
+    const earlier = this.#state.record.attempts.slice(0, this.#state.record.attempts.indexOf(this.#draft))
+    const tried = earlier.flatMap(({ deployment }) => all.find(({ id }) => id === deployment) ?? [])
+    const isLost = SignedReasoning.isLost(source, this.#deployment, tried)
+    if (isLost) this.#draft.reasoningDropped = true
+    return isLost
   }
 
   granted(): void {
@@ -243,6 +259,7 @@ export const make = (parts: Parts) => {
         stats,
         admit,
         content,
+        dropsReasoning: entry.dropsReasoning(routed),
         superseded: false
       }
       return context
@@ -330,6 +347,7 @@ export class DirectAttempt {
       stats: this.stats,
       admit: Effect.void,
       content: () => this.content(),
+      dropsReasoning: false,
       superseded: false
     }
   }
@@ -370,6 +388,8 @@ export const makeDirect = (parts: Parts) => {
     }
     const entry = new Entry(parts, routed, deployment, stats, false)
     state.stats = entry.stats
+    // Only the record changes: a deployment of another dialect does not get such reasoning.
+    entry.dropsReasoning(routed)
     entry.granted()
     const attempt = new DirectAttempt(deployment, answer, entry, call!, slot)
     const { timeouts } = route.policy

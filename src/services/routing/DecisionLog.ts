@@ -100,7 +100,8 @@ export const addAttempt = (record: Draft, deployment: string, startedMs: number,
     hedge,
     skippedEvents: undefined,
     outcome: "running",
-    error: undefined
+    error: undefined,
+    reasoningDropped: undefined
   }
   // The first one without room for others: most requests have one.
   if (record.attempts.length === 0) record.attempts = [attempt]

@@ -64,7 +64,9 @@ export const Attempt = Schema.Struct({
   skippedEvents: Schema.optionalKey(Schema.Int),
   /** `left`: the caller disconnected, or another attempt was faster. */
   outcome: Schema.Literals(["running", "answered", "failed", "left"]),
-  error: Schema.optionalKey(Schema.Struct({ reason: Schema.String, message: Schema.String }))
+  error: Schema.optionalKey(Schema.Struct({ reason: Schema.String, message: Schema.String })),
+  /** The deployment did not get signed or encrypted reasoning of earlier answers, which another provider made. */
+  reasoningDropped: Schema.optionalKey(Schema.Boolean)
 })
 export type Attempt = typeof Attempt.Type
 

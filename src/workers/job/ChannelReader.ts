@@ -75,6 +75,7 @@ export class ChannelReader implements ThoughtReader {
     this.#take(this.#rest.length)
     if (this.#isFirst && this.#body === undefined) this.#write({ type: "text" }, this.#header)
     this.#header = ""
+    this.#endCall()
     return this.#parts
   }
 

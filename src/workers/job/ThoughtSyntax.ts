@@ -39,6 +39,11 @@ export const channelMarkers = [
   "<|return|>"
 ] as const
 
+/** Those that end an answer in channels: others end one of its messages. */
+export const channelEnds: ReadonlyArray<string> = ["<|return|>", "<|call|>"]
+
+export const channelMessageEnd = "<|end|>"
+
 /**
  * The style of a model.
  *

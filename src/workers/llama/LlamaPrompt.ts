@@ -6,7 +6,7 @@ import type { ChatHistoryItem, LlamaModel, Token } from "node-llama-cpp"
 import type { ChatMessage, GenerateJob, ToolDefinition } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
 import type { Pair, Thoughts, ThoughtStyle } from "../job/ThoughtSyntax.ts"
-import { markersOf, styleOf } from "../job/ThoughtSyntax.ts"
+import { channelEnds, channelMessageEnd, markersOf, styleOf } from "../job/ThoughtSyntax.ts"
 import { markers } from "../job/ToolCallSyntax.ts"
 import type { ChatTemplate, Piece, Unusable } from "../model/ChatTemplate.ts"
 import { makeChatTemplate } from "../model/ChatTemplate.ts"
@@ -20,8 +20,8 @@ export interface Prompts {
   readonly supportsTools: boolean
   /** For the operator: problems of the chat template. */
   readonly warnings: ReadonlyArray<string>
-  /** Tokens that end an answer, besides those of the vocabulary. */
-  readonly endTokens: ReadonlySet<Token>
+  /** Whether a token ends an answer. */
+  readonly isEnd: (token: Token) => boolean
   /** Control tokens that begin a tool call. */
   readonly callTokens: ReadonlySet<Token>
   /** Control tokens that mark thoughts. */
@@ -46,7 +46,10 @@ export interface Prompts {
 }
 
 /** The parts that depend on the template. */
-type Templated = Pick<Prompts, "supportsTools" | "endTokens" | "promptOf" | "tokensOf">
+type Templated = Pick<Prompts, "supportsTools" | "promptOf" | "tokensOf"> & {
+  /** Tokens that end an answer, besides those of the vocabulary. */
+  readonly endTokens: ReadonlySet<Token>
+}
 
 /** The token type of ordinary text in a GGUF file. */
 const ordinary = 1
@@ -87,7 +90,7 @@ const withTemplate = (model: LlamaModel, template: ChatTemplate, style: ThoughtS
   const tokensOf = (pieces: ReadonlyArray<Piece>) => begin(model, tokenize(model, pieces))
   return {
     supportsTools: template.supportsTools,
-    endTokens: amongControl(model, [template.turnEnd.trimStart()]),
+    endTokens: amongControl(model, style?.type === "channels" ? channelEnds : [template.turnEnd.trimStart()]),
     tokensOf: (check, messages, tools) => tokensOf(render(template, check, messages, tools)),
     promptOf: (check, job) => {
       const { pieces, thoughts } = renderJob(template, style, check, job, toolsOf(job))
@@ -177,7 +180,11 @@ export const makePrompts = (library: Library, model: LlamaModel, reasoning?: Pai
   const template = templateOf(model, controlTokens.map((id) => tokens[id]!))
   const style = "problem" in template ? undefined : styleOf(template.source, reasoning)
   const callTokens = amongControl(model, markers)
+  const { endTokens, ...format } = formatOf(library, model, template, style)
+  // The vocabulary may say that the end of a message ends the answer.
+  const goingOn = style?.type === "channels" ? amongControl(model, [channelMessageEnd]) : undefined
   return {
+    isEnd: (token) => endTokens.has(token) || (model.isEogToken(token) && goingOn?.has(token) !== true),
     callTokens,
     thoughtTokens: amongControl(model, markersOf(style)),
     completionOf: (check, job) => completionTokens(model, tokens.length, check, job),
@@ -186,6 +193,6 @@ export const makePrompts = (library: Library, model: LlamaModel, reasoning?: Pai
       return text === "" ? [] : model.tokenize(text, false, "trimLeadingSpace")
     },
     otherTokens: controlTokens.filter((token) => !model.isEogToken(token) && !callTokens.has(token)),
-    ...formatOf(library, model, template, style)
+    ...format
   }
 }

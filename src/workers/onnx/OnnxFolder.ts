@@ -3,6 +3,8 @@ import { readFile } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { largestDefaultWindow } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
+import type { ThoughtStyle } from "../job/ThoughtSyntax.ts"
+import { channelEnds } from "../job/ThoughtSyntax.ts"
 import type { ChatTemplate } from "../model/ChatTemplate.ts"
 import { makeChatTemplate } from "../model/ChatTemplate.ts"
 import type { OnnxSpec } from "./OnnxRuntime.ts"
@@ -127,8 +129,12 @@ export const templateOf = (folder: Folder, { control }: OnnxTokenizer): ChatTemp
 export const endTokensOf = (
   { config, generation, tokenizerConfig }: Folder,
   tokenizer: OnnxTokenizer,
-  template: ChatTemplate
+  template: ChatTemplate,
+  style: ThoughtStyle | undefined
 ): ReadonlySet<number> => {
+  if (style?.type === "channels") {
+    return new Set(channelEnds.map(tokenizer.idOf).filter((id) => id !== undefined))
+  }
   const named = [generation["eos_token_id"], config["eos_token_id"]].flat()
   const turnEnd = tokenizer.control.find((text) => template.turnEnd.trimStart().startsWith(text))
   const texts = [tokenOf(tokenizerConfig["eos_token"]), turnEnd].filter((text) => text !== undefined)

@@ -85,9 +85,9 @@ const generatorOf = (
 ): Work => {
   const template = templateOf(folder, tokenizer)
   const decoder = makeDecoder(library, session)
-  const endTokens = endTokensOf(folder, tokenizer, template)
   const style = styleOf(template.source, reasoning)
   tokenizer.show(markersOf(style))
+  const endTokens = endTokensOf(folder, tokenizer, template, style)
   return { kind: "generate", decoder, template, style, endTokens, free: makeSlots(decoder, slots) }
 }
 

@@ -222,7 +222,7 @@ describe("EncodeStream", () => {
     if (start?.type !== "message_start") return
     assert.deepInclude(start.message, { id: "msg_1", content: [], stop_reason: null, model: "tiny-chat" })
     assert.deepStrictEqual(events, [
-      { type: "content_block_start", index: 0, content_block: { type: "text", text: "", citations: null } },
+      { type: "content_block_start", index: 0, content_block: { type: "text", text: "" } },
       { type: "content_block_delta", index: 0, delta: { type: "text_delta", text: "abc" } },
       { type: "content_block_stop", index: 0 },
       {

@@ -93,6 +93,7 @@ const rows: ReadonlyArray<Row> = [
     "",
     ["f {}"]
   ],
+  [channels, "before", "<|channel|>commentary to=functions.f<|message|>", "", "", ["f {}"]],
   [channels, "before", "<|channel|>commentary to=python code<|message|>1 + 1<|call|>", "1 + 1", ""]
 ]
 
