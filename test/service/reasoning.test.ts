@@ -403,3 +403,23 @@ describe("signed reasoning of an earlier answer", () => {
     assert.propertyVal(attempts[0], "reasoningDropped", true)
   })
 })
+
+describe("the effort that a response echoes", () => {
+  it.each([
+    ["fake/thinker", "high"],
+    ["fake/plain", "none"],
+    ["unsigned", "high"]
+  ])("of %s is %s", async (model, expected) => {
+    answering = "openai"
+    const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+    const body = { model, input: "Hello!", reasoning: { effort: "high" } } as const
+    assert.strictEqual((await client.responses.create(body)).reasoning?.effort, expected)
+    const efforts: Array<unknown> = []
+    for await (const event of await client.responses.create({ ...body, stream: true })) {
+      if (event.type === "response.completed") efforts.push(event.response.reasoning?.effort)
+    }
+    assert.deepStrictEqual(efforts, [expected])
+    const { reasoning } = await client.responses.create({ model, input: "Hello!" })
+    assert.isNull(reasoning?.effort)
+  })
+})

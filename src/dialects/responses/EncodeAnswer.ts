@@ -21,6 +21,8 @@ export interface Envelope {
   readonly settings: Settings
   /** The model that an answer of this deployment names; undefined, or left out, the one of the settings. */
   readonly servedModel?: (deployment: string) => string | undefined
+  /** Whether an answer of this deployment counts the tokens of reasoning if its model reasons; left out, it may not. */
+  readonly countsReasoning?: (deployment: string) => boolean
 }
 
 /** What a response is beside its settings. */
@@ -32,6 +34,8 @@ export interface Outcome {
   /** Seconds since 1970; left out: the response has not completed. */
   readonly completedAt?: number
   readonly usage?: TokenUsage
+  /** The effort that had an effect, where it is not that of the settings. */
+  readonly effort?: "none" | undefined
   readonly error?: ResponseError
   /** Why it is incomplete. */
   readonly incomplete?: string
@@ -49,7 +53,7 @@ export const usageOf = (
 
 export const responseOf = (
   { created, id, settings }: Envelope,
-  { completedAt, error, incomplete, model, output, status, usage }: Outcome
+  { completedAt, effort, error, incomplete, model, output, status, usage }: Outcome
 ): Response => ({
   id,
   object: "response",
@@ -61,8 +65,19 @@ export const responseOf = (
   output,
   usage: usage === undefined ? null : usageOf(usage),
   ...settings,
+  ...(effort === undefined ? {} : { reasoning: { ...settings.reasoning, effort } }),
   ...(model === undefined ? {} : { model })
 })
+
+/** `none` for an answer of a model that does not reason, where the caller has asked for an effort. */
+export const effortOf = (
+  { countsReasoning, settings: { reasoning } }: Envelope,
+  deployment: string,
+  { reasoningTokens }: TokenUsage
+): Outcome["effort"] =>
+  reasoning.effort !== null && reasoningTokens === undefined && countsReasoning?.(deployment) === true
+    ? "none"
+    : undefined
 
 /** The part of ids that the items of one response share. */
 const bareId = (id: string): string => id.slice(id.indexOf("_") + 1)
@@ -185,6 +200,7 @@ export const outcomeOf = (envelope: Envelope, answer: Answer, now: number): Outc
     model: envelope.servedModel?.(answer.deployment),
     output: outputOf(envelope, answer),
     usage: answer.usage,
+    effort: effortOf(envelope, answer.deployment, answer.usage),
     ...(end.status === "completed" ? { completedAt: now } : {})
   }
 }

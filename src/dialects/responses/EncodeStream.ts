@@ -21,6 +21,7 @@ import type { Envelope, ItemStatus, Outcome } from "./EncodeAnswer.ts"
 import {
   callItem,
   customCallItem,
+  effortOf,
   endOf,
   failureOf,
   itemStatusOf,
@@ -88,6 +89,7 @@ export class ResponseFrames {
   #items = 0
   #begun = false
   #model: string | undefined
+  #deployment = ""
   #outcome: Omit<Outcome, "output"> = { status: "in_progress" }
 
   constructor(envelope: Envelope, now: () => number) {
@@ -108,6 +110,7 @@ export class ResponseFrames {
 
   /** The response from here on is of this deployment. */
   answeredBy(deployment: string): void {
+    this.#deployment = deployment
     this.#model = this.#envelope.servedModel?.(deployment) ?? this.#model
   }
 
@@ -364,7 +367,8 @@ export class ResponseFrames {
       this.#output.some(({ type }) => type === "message")
     const out = (hasContent ? "" : this.#close() + this.#beginText()) + this.#closeAll(reason)
     const end = endOf(reason)
-    this.#outcome = { ...end, usage, ...(end.status === "completed" ? { completedAt: this.#now() } : {}) }
+    const effort = effortOf(this.#envelope, this.#deployment, usage)
+    this.#outcome = { ...end, usage, effort, ...(end.status === "completed" ? { completedAt: this.#now() } : {}) }
     return out
   }
 }

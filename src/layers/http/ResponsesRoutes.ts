@@ -19,11 +19,14 @@ import * as EncodeAnswer from "../../dialects/responses/EncodeAnswer.ts"
 import { ResponseFrames } from "../../dialects/responses/EncodeStream.ts"
 import * as Items from "../../dialects/responses/Items.ts"
 import * as Schema from "../../dialects/responses/Schema.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import type { CountRequest, Message, Request } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
+import { languageModel } from "../../services/engines/LanguageModelKind.ts"
 import { Inference } from "../../services/inference/Inference.ts"
+import { Registry } from "../../services/models/Registry.ts"
 import { summaryOf } from "../../services/persistence/StorageError.ts"
 import type { UnwrittenFrames } from "../../services/responses/FrameLog.ts"
 import * as ResponseRun from "../../services/responses/ResponseRun.ts"
@@ -90,6 +93,7 @@ const calls = HttpApiGroup.make("responses").add(
 interface Services {
   readonly inference: Inference["Service"]
   readonly state: Responses | undefined
+  readonly registry: Registry["Service"]
   /** Of the messages of a WebSocket. */
   readonly connection?: Connection
 }
@@ -385,6 +389,14 @@ const respondRun = (run: Run) => {
   return body.stream ? respondStream(run) : respondBuffered(run)
 }
 
+/** Whether an engine of this service generates the deployment's answers. */
+const isLocal = ({ registry }: Services, deployment: string): boolean =>
+  registry.models().some(({ deployments }) =>
+    deployments.some(({ id, options }) =>
+      id === deployment && !isRemote(options) && options.engine !== languageModel.name
+    )
+  )
+
 const create = (services: Services): Endpoint.Endpoint<ResponseCall> => ({
   idPrefix,
   encodeError,
@@ -407,7 +419,8 @@ const create = (services: Services): Endpoint.Endpoint<ResponseCall> => ({
           id: call.id,
           created: call.created,
           settings: { ...settings, store },
-          servedModel: call.servedModel
+          servedModel: call.servedModel,
+          countsReasoning: (deployment) => isLocal(services, deployment)
         }
       })
     }).pipe(respondState(call.headers))
@@ -474,7 +487,10 @@ const compact = (services: Services): Endpoint.Endpoint<PromptCall> => ({
 const { encodeProblem, idHeaders, keyOf, models } = OpenAiRoutes.dialect
 const conventions = { encodeProblem, idHeaders, keyOf }
 
-const services = Effect.map(Effect.all({ inference: Inference, state: ResponseState }), (found): Services => found)
+const services = Effect.map(
+  Effect.all({ inference: Inference, registry: Registry, state: ResponseState }),
+  (found): Services => found
+)
 
 export const dialect: Dialect = {
   ...conventions,
