@@ -10,6 +10,7 @@ import type { Event } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason } from "../../domain/Job.ts"
 import * as JsonText from "../../domain/JsonText.ts"
+import { estimateTokens } from "../../domain/RoutingRequest.ts"
 import type { EventReceiver, Meter, StartedAnswer } from "../../services/engines/Engine.ts"
 import type { BodyReceiver, HttpExchange, ResponseBody, StartedExchange } from "./HttpExchange.ts"
 
@@ -114,6 +115,17 @@ export const decodeBuffered =
     return decoded
   }
 
+const isCutShort = (reason: InferenceError.Reason): boolean =>
+  reason._tag === "UpstreamTimeout" || (reason._tag === "UpstreamFailed" && reason.kind === "cut")
+
+/** Reports what has arrived of an answer that was cut, for its charge, where the answer itself does not say. @param bytes of its body */
+export const reportCut = (meter: Meter | undefined, reason: InferenceError.Reason, bytes: number): void => {
+  if (meter === undefined || bytes === 0 || !isCutShort(reason)) return
+  const reported = meter.reporter?.usage?.()
+  if (reported?.promptTokens !== undefined || reported?.completionTokens !== undefined) return
+  meter.reporter = { usage: () => ({ completionTokens: estimateTokens(bytes) }) }
+}
+
 /** What an answer is decoded with. */
 export interface Parts {
   readonly dialect: Dialect
@@ -177,6 +189,7 @@ export class BufferedAnswer implements BodyReceiver, StartedAnswer {
   }
 
   failed(reason: InferenceError.Reason): void {
+    reportCut(this.#parts.meter, reason, this.#body.length)
     this.#receiver.failed(InferenceError.make(this.#parts.exchange.clean(reason)))
   }
 

@@ -35,7 +35,7 @@ import { bodyWith, dialectOf, isComplete, requiredPaths } from "../../domain/Sou
 import type { Engine, EventReceiver, Meter, Retain, StartedAnswer } from "../../services/engines/Engine.ts"
 import { capabilitiesOf } from "../../services/engines/EngineKinds.ts"
 import { eventsOf } from "./AnswerEvents.ts"
-import { BufferedAnswer, decodeBuffered } from "./BufferedAnswer.ts"
+import { BufferedAnswer, decodeBuffered, reportCut } from "./BufferedAnswer.ts"
 import { makeEventReader } from "./EventReader.ts"
 import type { HttpExchange, ResponseBody } from "./HttpExchange.ts"
 import type { ImageFetcher } from "./ImageFetcher.ts"
@@ -141,7 +141,14 @@ const makeGenerate = (parts: Parts) => {
   }
 
   const finish = (body: ResponseBody, generation: Generation, meter: Meter | undefined) =>
-    Effect.map(exchange.finish(body, decodeBuffered(dialect, target, generation, meter)), Stream.fromIterable)
+    Effect.suspend(() => {
+      let received = 0
+      const pull = Effect.tap(body.pull, ({ length }) => Effect.sync(() => void (received += length)))
+      return exchange.finish({ ...body, pull }, decodeBuffered(dialect, target, generation, meter)).pipe(
+        Effect.tapError(({ reason }) => Effect.sync(() => reportCut(meter, reason, received))),
+        Effect.map(Stream.fromIterable)
+      )
+    })
 
   const streamed = (body: ResponseBody, generation: Generation, meter: Meter | undefined) =>
     eventsOf({ ...body, clean: exchange.clean }, makeEventReader(dialect, target, generation, meter))

@@ -115,6 +115,17 @@ describe("a request that was sent, and has no answer", () => {
       [prompt]
     ))
 
+  it.live.each([["cut", true], ["cut", false], ["stall", true], ["stall", false]] as const)(
+    "is charged an estimate of what has arrived of a buffered answer: %s, with a stream asked for: %s",
+    ([end, stream]) =>
+      assertCharges(buffered, {
+        options: { stream },
+        scripts: [[
+          body(`{"choices":[{"index":0,"message":{"role":"assistant","content":"${"word ".repeat(67)}`, { end })
+        ]]
+      }, [{ promptTokens: undefined, completionTokens: 100, cachedTokens: 0, isEstimated: true }])
+  )
+
   it.live("costs nothing where the provider answers with an error, also in the body of a success", () =>
     Effect.gen(function*() {
       const error = { error: { message: "No.", type: "server_error" } }
