@@ -174,6 +174,18 @@ describe("a connection", () => {
   })
 })
 
+describe("an idle connection", () => {
+  it("is closed when the service stops, which does not wait for it", async () => {
+    const stopping = await startService("models:\n  fake/fake: { deployments: [{ engine: fake, reply: hi }] }\n")
+    const socket = new WebSocket(`${stopping.url.replace("http", "ws")}/v1/responses`)
+    await once(socket, "open")
+    const closed = once(socket, "close") as Promise<[code: number]>
+    const [{ code }, [closeCode]] = await Promise.all([stopping.stop(), closed])
+    assert.strictEqual(closeCode, 1001)
+    assert.strictEqual(code, 0)
+  }, 60_000)
+})
+
 describe("the handshake", () => {
   const closed = async (url: string, headers: Record<string, string>) => {
     const socket = new WebSocket(url, { headers })

@@ -267,7 +267,7 @@ describe("fields with a counterpart in the other dialect", () => {
     type: "message",
     role: "assistant",
     model: "claude",
-    content: [{ type: "text", text: "Hi", citations: null }],
+    content: [{ type: "text", text: "Hi" }],
     stop_reason: "end_turn",
     stop_sequence: null,
     usage: { input_tokens: 3, output_tokens: 2, cache_creation_input_tokens: 100, cache_read_input_tokens: 20 },
