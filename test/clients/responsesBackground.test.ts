@@ -17,6 +17,7 @@ storage: { type: sqlite, folder: ${JSON.stringify(folder)} }
 models:
   tiny-chat: { deployments: [{ engine: llama, file: ${tinyChat} }] }
   fake/endless: { deployments: [{ engine: fake, reply: "${"word ".repeat(2000)}", tokenDelayMs: 300, slots: 1 }] }
+  fake/failing: { deployments: [{ engine: fake, reply: hi, fault: { kind: error } }] }
   fake/broken: { deployments: [{ engine: fake, reply: "one two three", fault: { kind: error, afterTokens: 2 } }] }
 `
 
@@ -109,6 +110,15 @@ describe("a response that is streamed in the background", () => {
     assert.strictEqual((await client.responses.cancel(queued.id)).status, "cancelled")
     assert.strictEqual((await client.responses.retrieve(queued.id)).status, "cancelled")
   }, 60_000)
+
+  it("has the name of the model that answered", async () => {
+    const fallbacks = { troupe: { fallbacks: ["tiny-chat"] } }
+    const body = { ...question, ...fallbacks, model: "fake/failing", stream: true } as const
+    const last = (await eventsOf(await client.responses.create(body))).at(-1)!
+    if (last.type !== "response.completed") return assert.fail(JSON.stringify(last))
+    assert.strictEqual(last.response.model, "tiny-chat")
+    assert.strictEqual((await client.responses.retrieve(last.response.id)).model, "tiny-chat")
+  })
 
   it("ends with its failure", async () => {
     const body = { model: "fake/broken", input: "Hi", background: true, stream: true } as const

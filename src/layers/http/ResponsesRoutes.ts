@@ -318,13 +318,14 @@ const streamedOutcome = (
     Effect.sync(() => add(frames.fail(body as Parameters<typeof frames.fail>[0], status)))
   const opened = ResponseRun.opened(run.services.inference, truncates(run), run.request, () => isBegun)
   return opened.pipe(
-    Effect.flatMap(({ events }) =>
-      Stream.runForEachArray(events, (some) =>
+    Effect.flatMap(({ deployment, events }) => {
+      frames.answeredBy(deployment)
+      return Stream.runForEachArray(events, (some) =>
         Effect.sync(() => {
           isBegun = true
           add(frames.events(some))
         }))
-    ),
+    }),
     Effect.andThen(Effect.sync(() => add(frames.end()))),
     Effect.scoped,
     Effect.catch(({ reason }) => {
