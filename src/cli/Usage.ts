@@ -2,10 +2,12 @@
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Money from "../domain/Money.ts"
+import * as SettingsFile from "../layers/settings/SettingsFile.ts"
 import type { BudgetState } from "../services/budgets/BudgetReport.ts"
 import type { Group, UsageSum } from "../services/ledger/Usage.ts"
 import { fieldsOf, toCsv } from "../services/ledger/Usage.ts"
-import { withClient } from "./Client.ts"
+import { NoService, withClient } from "./Client.ts"
+import type { Target } from "./Flags.ts"
 import { CommandFailed, json, target } from "./Flags.ts"
 import { printCsv, printJson, table } from "./Output.ts"
 
@@ -64,6 +66,29 @@ const given = (flags: Readonly<Record<keyof typeof selection, Option.Option<stri
     Object.entries(flags).flatMap(([name, value]) => Option.isSome(value) ? [[name, value.value]] : [])
   )
 
+/** Where the ledger is, for a service that does not run; nothing for one that has settings of its own. */
+const ledgerOf = ({ config, url }: Target) =>
+  Option.isSome(url)
+    ? Effect.succeed("")
+    : SettingsFile.load({ file: Option.getOrUndefined(config), secretsMayBeUnset: true, defaultStorage: "sqlite" })
+      .pipe(
+        Effect.map(({ storage }) =>
+          storage.type === "sqlite"
+            ? ` The ledger is in ${storage.folder}: a service that is started with this configuration answers from it.`
+            : ""
+        ),
+        Effect.orElseSucceed(() => "")
+      )
+
+/** Asks the running service; without one, says where the ledger is. */
+const orLedger = (target: Target) => <A, E, R>(asked: Effect.Effect<A, E | NoService, R>) =>
+  Effect.catchIf(
+    asked,
+    (error): error is NoService => error instanceof NoService,
+    ({ message }) =>
+      Effect.flatMap(ledgerOf(target), (ledger) => Effect.fail(new NoService({ message: message + ledger })))
+  )
+
 export const usage = Command.make(
   "usage",
   { ...selection, csv, ...target, json },
@@ -73,7 +98,7 @@ export const usage = Command.make(
       const { by, usage } = yield* withClient(
         { config, url },
         (client) => client.usage.usage({ query: { ...given(flags), format: "json" } })
-      )
+      ).pipe(orLedger({ config, url }))
       if (json) return yield* printJson(usage)
       yield* csv ? printCsv(toCsv(by, usage)) : printUsage(by, usage)
     })
@@ -97,7 +122,7 @@ const budgetRow = (
 
 export const budgets = Command.make("budgets", { ...target, json }, ({ json, ...target }) =>
   Effect.gen(function*() {
-    const { budgets } = yield* withClient(target, (client) => client.usage.budgets({}))
+    const { budgets } = yield* orLedger(target)(withClient(target, (client) => client.usage.budgets({})))
     if (json) return yield* printJson(budgets)
     const head = ["BUDGET", "OF", "PERIOD", "SPENT", "MOST", "LEFT", "MODE"]
     yield* Console.log(
