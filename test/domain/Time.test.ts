@@ -181,8 +181,10 @@ describe("monotonic time", () => {
       .filter((file) => dates.test(readFileSync(root + file, "utf8").replaceAll(/\/\*\*[^]*?\*\//g, "")))
     assert.deepStrictEqual(readers.toSorted(), [
       "cli/Keys.ts",
+      "cli/Launch.ts",
       "domain/Time.ts",
       "layers/cache/ResponseCache.ts",
+      "layers/http/AdminKeys.ts",
       "layers/http/AdminUsage.ts",
       "layers/http/Authentication.ts",
       "layers/http/Endpoint.ts",
