@@ -2,6 +2,7 @@
 import { assert } from "@effect/vitest"
 import OpenAI from "openai"
 import { afterAll, beforeAll, describe, it } from "vitest"
+import { mostNames } from "../../src/services/models/Wildcards.ts"
 import type { FaultServer, Play, Seen } from "../support/FaultServer.ts"
 import { startFaultServer } from "../support/FaultServer.ts"
 import type { Service } from "../support/Service.ts"
@@ -113,6 +114,16 @@ describe("a wildcard", () => {
     assert.strictEqual(await ask(mini, "openai/gpt-x"), 403)
     assert.deepStrictEqual([await ask(all, "openai/a-nano"), await ask(all, "openai/a-nano")], [200, 429])
     assert.strictEqual(await ask(all, "openai/gpt-x"), 200)
+  })
+
+  it("is not used up by names that no deployment is called for", async () => {
+    const names = Array.from({ length: mostNames }, (_, index) => index)
+    const described = await Promise.all(names.map((index) => statusOf(all.models.retrieve(`openai/seen-${index}`))))
+    const limited = await Promise.all(
+      names.map((index) => statusOf(all.chat.completions.create({ model: `openai/${index}-nano`, messages })))
+    )
+    assert.deepStrictEqual([[...new Set(described)], [...new Set(limited)]], [[200], [429]])
+    assert.strictEqual(await statusOf(all.chat.completions.create({ model: "openai/new", messages })), 200)
   })
 
   it("passes on that the provider does not know a model, and serves no other names", async () => {

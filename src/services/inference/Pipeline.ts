@@ -110,6 +110,11 @@ const beginAdmitted = <R extends AttemptRequest>(
   ticket: Ticket | Reason
 ): Begun<R> => {
   if ("_tag" in ticket) return { error: makeError(ticket) }
+  const refused = parts.router.call?.(route, payableOf(route))
+  if (refused !== undefined) {
+    ticket.end()
+    return { error: refused }
+  }
   if (ticket !== free) fiber.getRef(TicketReceiver)?.(ticket)
   const state = RequestTelemetry.begin(parts, fiber, operation, route, attributes, ticket)
   if (!cannotAnswer(route)) return { routed: { request: limited(request, ticket), route, state }, state }

@@ -3,7 +3,7 @@
  *
  * **Details**
  *
- * A program that replaces the registry provides both methods: `models` for lists, `find` for requests.
+ * A program that replaces the registry provides `models` for lists and `find` for requests.
  */
 import { Context, Effect, Layer, Result } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
@@ -19,6 +19,11 @@ export class Registry extends Context.Service<Registry, {
   readonly models: () => ReadonlyArray<Model>
   /** The model of this name or alias, or `ModelNotFound` with the names of the available models. */
   readonly find: (name: string) => Result.Result<Model, InferenceError>
+  /**
+   * Counts a model that is called, by its own name; why it cannot be, or undefined. Left out: there are no models that only
+   * their first call makes, as those of wildcards.
+   */
+  readonly call?: ((name: string) => InferenceError | undefined) | undefined
 }>()("troupe/services/models/Registry") {}
 
 /** @param models in configured order, each with a name of its own */
@@ -29,10 +34,12 @@ export const make = (models: ReadonlyArray<Model>): Registry["Service"] => {
   return Registry.of({
     models: () => models,
     find: (name) => {
-      const model = byName.get(name)
-      if (model !== undefined) return Result.succeed(model)
-      return wildcards.find(name) ?? Result.fail(makeError(new ModelNotFound({ model: name, available })))
-    }
+      const model = byName.get(name) ?? wildcards.find(name)
+      return model === undefined
+        ? Result.fail(makeError(new ModelNotFound({ model: name, available })))
+        : Result.succeed(model)
+    },
+    call: wildcards.isEmpty ? undefined : (name) => byName.has(name) ? undefined : wildcards.call(name)
   })
 }
 

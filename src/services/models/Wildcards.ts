@@ -10,16 +10,16 @@
  *
  * **Gotchas**
  *
- * The provider is not asked which models it has: a name that it does not know fails there. A model stays as long as the
- * process, so that a wildcard has a limit of names.
+ * The provider is not asked which models it has: a name that it does not know fails there. A model that is called stays as
+ * long as the process, with what is measured of it, so that wildcards have a limit of names. A name that is only looked up does
+ * not count.
  */
-import { Result } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make } from "../../domain/InferenceError.ts"
 
-/** The most names of all wildcards together. */
+/** The most names of all wildcards together that are called, and of those that are only looked up. */
 export const mostNames = 500
 
 /** Characters of a name that a wildcard serves. */
@@ -69,23 +69,43 @@ const full = make(
 /** The models that wildcards serve. */
 export class Wildcards {
   readonly #wildcards: ReadonlyArray<Model>
-  readonly #made = new Map<string, Model>()
+  readonly #called = new Map<string, Model>()
+  /** Looked up only; the oldest is made again. */
+  readonly #seen = new Map<string, Model>()
 
   constructor(models: ReadonlyArray<Model>) {
     this.#wildcards = models.filter(({ name }) => isWildcard(name))
       .toSorted((one, other) => other.name.length - one.name.length)
   }
 
+  get isEmpty(): boolean {
+    return this.#wildcards.length === 0
+  }
+
   /** The model of a name; undefined if no wildcard serves it. */
-  find(name: string): Result.Result<Model, InferenceError> | undefined {
-    const known = this.#made.get(name)
-    if (known !== undefined) return Result.succeed(known)
+  find(name: string): Model | undefined {
+    const known = this.#called.get(name) ?? this.#seen.get(name)
+    if (known !== undefined) return known
     if (name.length > longestName || climbs.test(name)) return undefined
     const wildcard = this.#wildcards.find((one) => name.length >= one.name.length && name.startsWith(prefixOf(one)))
     if (wildcard === undefined) return undefined
-    if (this.#made.size >= mostNames) return Result.fail(full)
     const model = modelOf(wildcard, name)
-    this.#made.set(name, model)
-    return Result.succeed(model)
+    for (const oldest of this.#seen.keys()) {
+      if (this.#seen.size < mostNames) break
+      this.#seen.delete(oldest)
+    }
+    this.#seen.set(name, model)
+    return model
+  }
+
+  /** Counts a name that is called; why it cannot be, or undefined. */
+  call(name: string): InferenceError | undefined {
+    if (this.#called.has(name)) return undefined
+    const model = this.find(name)
+    if (model === undefined) return undefined
+    if (this.#called.size >= mostNames) return full
+    this.#seen.delete(name)
+    this.#called.set(name, model)
+    return undefined
   }
 }

@@ -49,6 +49,12 @@ export class Router extends Context.Service<Router, {
   readonly route: (request: RoutingRequest) => Result.Result<Route, InferenceError>
   /** What `route` would decide now; the request is not counted. */
   readonly preview: (request: RoutingRequest) => Result.Result<Route, InferenceError>
+  /**
+   * Counts the models that a route calls; why one of them cannot be called, or undefined. Left out: all can be.
+   *
+   * @param deployments those that may answer
+   */
+  readonly call?: ((route: Route, deployments: ReadonlyArray<Deployment>) => InferenceError | undefined) | undefined
   /** The facts of a model's deployments, in their order, as requests are routed by them now. */
   readonly facts: (model: Model) => ReadonlyArray<DeploymentFacts>
   /** Records a capability that an attempt found missing: later requests that need it go to other deployments. */
@@ -74,7 +80,7 @@ interface Parts {
   readonly now: () => number
   readonly random: () => number
   /** Requests routed so far, by model: `round-robin` counts for each model alone. */
-  readonly turns: Map<string, number>
+  readonly turns: WeakMap<Model, number>
 }
 
 /**
@@ -323,37 +329,52 @@ const requestPolicy = (parts: Parts, model: Model, { route }: RoutingRequest): O
   return unknown === undefined ? Result.succeed(policy.success) : Result.fail(invalidOption(unknown))
 }
 
-const turnOf = ({ turns }: Parts, name: string): number => turns.get(name) ?? 0
+const turnOf = ({ turns }: Parts, model: Model): number => turns.get(model) ?? 0
 
 /** If only circuits exclude deployments, half-open ones let several calls through at a time. */
-const preview = (parts: Parts, request: RoutingRequest): Outcome<Route> => {
-  const model = parts.registry.find(request.model)
-  if (Result.isFailure(model)) return Result.fail(model.failure)
-  const policy = requestPolicy(parts, model.success, request)
+const routeTo = (parts: Parts, model: Model, request: RoutingRequest): Outcome<Route> => {
+  const policy = requestPolicy(parts, model, request)
   if (Result.isFailure(policy)) return Result.fail(policy.failure)
   const inquiry: Inquiry = {
     request,
     moment: {
       now: parts.now(),
       seed: Math.floor(parts.random() * (maxSeed + 1)),
-      turn: turnOf(parts, model.success.name)
+      turn: turnOf(parts, model)
     },
-    prefix: prefixOf(model.success, policy.success, request),
+    prefix: prefixOf(model, policy.success, request),
     fields: fieldsOf(request),
     alone: false
   }
-  const found = routeOf(parts, model.success, policy.success, inquiry)
+  const found = routeOf(parts, model, policy.success, inquiry)
   return Result.isFailure(found) || found.success.deployments.length > 0 ||
       found.success.decision.retryAfterMs === undefined
     ? found
-    : routeOf(parts, model.success, policy.success, { ...inquiry, alone: true })
+    : routeOf(parts, model, policy.success, { ...inquiry, alone: true })
+}
+
+const preview = (parts: Parts, request: RoutingRequest): Outcome<Route> => {
+  const model = parts.registry.find(request.model)
+  return Result.isFailure(model) ? Result.fail(model.failure) : routeTo(parts, model.success, request)
 }
 
 const route = (parts: Parts, request: RoutingRequest): Outcome<Route> => {
-  const found = preview(parts, request)
-  if (Result.isSuccess(found)) parts.turns.set(found.success.model, turnOf(parts, found.success.model) + 1)
+  const model = parts.registry.find(request.model)
+  if (Result.isFailure(model)) return Result.fail(model.failure)
+  const found = routeTo(parts, model.success, request)
+  if (Result.isSuccess(found)) parts.turns.set(model.success, turnOf(parts, model.success) + 1)
   return found
 }
+
+/** Undefined if no model has to be counted. */
+const makeCall = ({ call }: Registry["Service"]): Router["Service"]["call"] =>
+  call && (({ model }, deployments) => {
+    for (const name of new Set([model, ...deployments.map((one) => one.model)])) {
+      const refused = call(name)
+      if (refused !== undefined) return refused
+    }
+    return undefined
+  })
 
 /** Follows the loads and ends of engines: their capabilities, context windows and caches. */
 const watch = ({ models: { events }, prefixes, tables }: Parts) =>
@@ -401,12 +422,13 @@ export const layer = Layer.effect(
       callbacks: yield* GuardedCallbacks.make,
       now,
       random: () => random.nextDoubleUnsafe(),
-      turns: new Map()
+      turns: new WeakMap()
     }
     yield* watch(parts)
     return Router.of({
       route: (request) => route(parts, request),
       preview: (request) => preview(parts, request),
+      call: makeCall(registry),
       facts: (model) => parts.tables.of(model).facts,
       noteFailure: (reason) => {
         if (reason._tag === "NotSupported" && reason.capability !== undefined) {

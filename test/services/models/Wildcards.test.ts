@@ -55,12 +55,21 @@ describe("a wildcard", () => {
     assert.strictEqual(new Registry.ServedNames(one).nameOf("openai/gpt-x#0"), "gpt-x")
   })
 
-  it("serves a limited number of names", () => {
+  it("serves a limited number of names that are called", () => {
     const one = registry()
-    for (let index = 0; index < mostNames; index++) found(`openai/${index}`, one)
-    const { reason } = Result.getOrThrow(Result.flip(one.find("openai/more")))
-    assert.deepInclude(reason, { _tag: "InvalidRequest", path: "model" })
+    for (let index = 0; index < mostNames; index++) assert.isUndefined(one.call?.(`openai/${index}`))
+    assert.deepInclude(one.call?.("openai/more")?.reason, { _tag: "InvalidRequest", path: "model" })
+    for (const name of ["openai/0", "openai/own"]) assert.isUndefined(one.call?.(name), name)
     assert.strictEqual(upstreamOf(found("openai/0", one)), "0")
+  })
+
+  it("does not count names that are only looked up, and keeps the model of one that is called", () => {
+    const one = registry()
+    const called = found("openai/called", one)
+    assert.isUndefined(one.call?.("openai/called"))
+    for (let index = 0; index < 3 * mostNames; index++) found(`openai/${index}`, one)
+    assert.isUndefined(one.call?.("openai/more"))
+    assert.strictEqual(found("openai/called", one), called)
   })
 
   it("has its concurrency divided among processes, where that of other models is leased", () => {
