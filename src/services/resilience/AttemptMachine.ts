@@ -47,15 +47,12 @@ export const makePlan = ({ lists, lowPriority, maxTokens, model, now, policy, sl
 
 /**
  * The targets of the list in use, without windows that are known to be too small. A prompt that was too long may also go to
- * an ordinary deployment with a larger window.
+ * an ordinary deployment.
  */
 export const targetsOf = ({ list, plan: { lists }, tooSmall }: State): ReadonlyArray<Target> => {
   if (tooSmall === 0 && list !== "context") return lists[list]
-  const isLarger = ({ contextWindow = 0 }: Target) => contextWindow > tooSmall
-  return [
-    ...lists[list].filter((target) => target.contextWindow === undefined || isLarger(target)),
-    ...(list === "context" ? lists.ordinary.filter(isLarger) : [])
-  ]
+  const targets = list === "context" ? [...lists.context, ...lists.ordinary] : lists[list]
+  return targets.filter(({ contextWindow }) => contextWindow === undefined || contextWindow > tooSmall)
 }
 
 /** The first deployment that has not been tried and may be called now. */

@@ -234,7 +234,7 @@ describe("Attempts", () => {
     const windows = (known: number | undefined) => ({
       ordinary: [
         target("a", { contextWindow: known }),
-        ...[100, 200, 300].map((contextWindow) => target(`ordinary ${contextWindow}`, { contextWindow }))
+        ...[100, 200, 300, undefined].map((contextWindow) => target(`ordinary ${contextWindow}`, { contextWindow }))
       ],
       context: [100, 200, 300, undefined].map((contextWindow) => target(`context ${contextWindow}`, { contextWindow })),
       content: [100, 200, 300, undefined].map((contextWindow) => target(`content ${contextWindow}`, { contextWindow }))
@@ -247,10 +247,10 @@ describe("Attempts", () => {
       const deployments = { ...Object.fromEntries(others), a: script(fails(reason)) }
       return called(run(plan(lists, { maxAttempts: 20 }), { deployments })).slice(1)
     }
-    const larger = (than: number) => [
-      ...[100, 200, 300, undefined].filter((window = 1_000) => window > than).map((window) => `context ${window}`),
-      ...[100, 200, 300].filter((window) => window > than).map((window) => `ordinary ${window}`)
-    ]
+    const larger = (than: number) =>
+      ["context", "ordinary"].flatMap((list) =>
+        [100, 200, 300, undefined].filter((window = 1_000) => window > than).map((window) => `${list} ${window}`)
+      )
 
     it.each([
       ["the reported window, not the configured one", 100, tooLong(250, 200), 200],
@@ -263,7 +263,9 @@ describe("Attempts", () => {
     })
 
     it("fails the request if no window is larger", () => {
-      const log = run(plan(both), { deployments: { a: script(fails(tooLong(200, 100))), b: script(answers) } })
+      const log = run(plan({ ordinary: [a, target("b", { contextWindow: 100 })] }), {
+        deployments: { a: script(fails(tooLong(200, 100))), b: script(answers) }
+      })
       assert.strictEqual(failureOf(log).reason._tag, "ContextLengthExceeded")
       assert.deepStrictEqual(called(log), ["a"])
     })
