@@ -212,6 +212,21 @@ describe("the handshake", () => {
     }
   })
 
+  it.each(["/v1/responses", "/nowhere"])("is refused at %s behind a request that is not answered yet", async (path) => {
+    const { host, hostname, port } = new URL(service.url)
+    const socket = connect(Number(port), hostname)
+    const headers = `Host: ${host}\r\nAuthorization: Bearer ${keys.ADA}\r\n`
+    const handshake =
+      "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    socket.write(
+      `GET /v1/models HTTP/1.1\r\n${headers}\r\n` +
+        `GET ${path} HTTP/1.1\r\n${headers}Connection: Upgrade, close\r\n${handshake}\r\n`
+    )
+    const statuses = (await socket.toArray()).join("").match(/(?<=HTTP\/1\.1 )\d+/g)
+    assert.deepStrictEqual(statuses, ["200", path === "/nowhere" ? "404" : "400"])
+    assert.strictEqual((await fetch(`${service.url}/health/live`)).status, 200)
+  })
+
   it("is told to a request without it", async () => {
     const answer = await fetch(`${service.url}/v1/responses`, { headers: { authorization: `Bearer ${keys.ADA}` } })
     assert.strictEqual(answer.status, 426)

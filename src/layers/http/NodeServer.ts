@@ -268,6 +268,14 @@ export const canonicalTarget = (target: string): Result.Result<string, string> =
 const isSocketRequest = ({ headers, method, url }: IncomingMessage): boolean =>
   method === "GET" && headers.upgrade?.toLowerCase() === "websocket" && url?.split("?", 1)[0] === socketPath
 
+/** The response that a connection sends; undefined if it has sent all of them. */
+const unfinished = (socket: Socket): ServerResponse | undefined =>
+  (socket as { readonly _httpMessage?: ServerResponse | null })._httpMessage ?? undefined
+
+/** Behind a request that is not answered yet, it is none: the connection belongs to the response of that one. */
+const startsSocket = (request: IncomingMessage): boolean =>
+  isSocketRequest(request) && unfinished(request.socket) === undefined
+
 /** A response on the socket of a request for an upgrade, which Node gives no response. */
 const responseOn = (request: IncomingMessage, socket: Socket): ServerResponse => {
   const response = new ServerResponse(request)
@@ -326,7 +334,7 @@ export class NodeServer extends Server {
       headersTimeout,
       requestTimeout: 0,
       connectionsCheckingInterval: checkInterval(headersTimeout),
-      shouldUpgradeCallback: isSocketRequest,
+      shouldUpgradeCallback: startsSocket,
       ServerResponse: makeResponse(state, options.streams) as typeof ServerResponse
     })
     this.#state = state
@@ -360,7 +368,9 @@ export class NodeServer extends Server {
     const [request, socket] = args
     socket.on("error", ignoreError)
     const start = () => {
-      if (socket.destroyed) return
+      if (!socket.writable) return
+      const earlier = unfinished(socket)
+      if (earlier !== undefined) return void earlier.once("close", start)
       const response = responseOn(request, socket)
       if (!isSocketRequest(request)) return this.#reject(request, response, noUpgrade)
       if (!this.#isAccepted(request, response)) return
@@ -369,7 +379,9 @@ export class NodeServer extends Server {
     }
     if (!this.#pacer.offer(start)) {
       this.#rejections.offer(() => {
-        if (!socket.destroyed) this.#reject(request, responseOn(request, socket), overloaded)
+        if (!socket.writable) return
+        if (unfinished(socket) === undefined) this.#reject(request, responseOn(request, socket), overloaded)
+        else socket.destroy()
       })
     }
     return true

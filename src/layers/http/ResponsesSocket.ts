@@ -54,6 +54,14 @@ const noUpgrade: HttpProblem = {
   headers: { upgrade: "websocket" }
 }
 
+const lateUpgrade: HttpProblem = {
+  status: 400,
+  code: "upgrade_not_supported",
+  message:
+    "No WebSocket begins on a connection with earlier requests that are not answered yet, or on a server without " +
+    "upgrades. Open another connection, or POST the request."
+}
+
 const wrongMessage: HttpProblem = {
   status: 400,
   code: "invalid_message",
@@ -205,8 +213,12 @@ export const make = Effect.fnUntraced(
     return Effect.gen(function*() {
       const request = yield* HttpServerRequest.HttpServerRequest
       const id = yield* Endpoint.makeId("req_")
-      const refused = respondError(encodeProblem(noUpgrade, id), idHeaders(id))
-      if (request.headers["upgrade"] === undefined) return refused
+      if (request.headers["upgrade"]?.toLowerCase() !== "websocket") {
+        return respondError(encodeProblem(noUpgrade, id), idHeaders(id))
+      }
+      if ((request.source as { readonly upgrade?: boolean }).upgrade !== true) {
+        return respondError(encodeProblem(lateUpgrade, id), idHeaders(id))
+      }
       const connection: Connection = { latest: undefined, isWarmUp: false }
       const parts: Parts = { authentication, readiness, connection, request, handler: handlerOf(connection) }
       const opened = Effect.gen(function*() {
