@@ -5,7 +5,7 @@
  *
  * An object of another tenant is not found. Without a database, nothing is.
  */
-import { Effect, Schema as S, Stream } from "effect"
+import { Effect, Record, Schema as S, Stream } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiEndpoint, OpenApi } from "effect/http-api"
 import type { SqlError } from "effect/sql/SqlError"
@@ -34,7 +34,18 @@ const unknown = [
   error(503, "The database cannot be used (`storage_failed`)")
 ] as const
 
-const title = (text: string) => OpenApi.annotations({ title: text })
+/** What an endpoint reads of a request, and answers. */
+interface Shape {
+  readonly params?: S.Struct.Fields
+  readonly query?: S.Struct.Fields
+  readonly payload?: S.Top
+  readonly success: S.Top | ReadonlyArray<S.Top>
+}
+
+const endpoint =
+  (method: "DELETE" | "GET" | "POST", path: HttpRouter.PathInput, title: string, shape: Shape) => (name: string) =>
+    HttpApiEndpoint.make(method)(name, path, { ...shape, error: unknown }).annotateMerge(OpenApi.annotations({ title }))
+
 const ofResponse = { response: S.String }
 const ofConversation = { conversation: S.String }
 const ofItem = { conversation: S.String, item: S.String }
@@ -44,73 +55,67 @@ const page = {
   after: S.optionalKey(S.String)
 }
 
-const endpoints = {
-  retrieve: HttpApiEndpoint.get("retrieve", "/v1/responses/:response", {
+const endpoints = Record.map({
+  retrieve: endpoint(
+    "GET",
+    "/v1/responses/:response",
+    "Get a stored response, or the events of one that is streamed in the background",
+    {
+      params: ofResponse,
+      query: { stream: S.optionalKey(S.Literals(["true", "false"])), starting_after: S.optionalKey(S.String) },
+      success: [Schema.Response, events(Schema.StreamEvent)]
+    }
+  ),
+  remove: endpoint("DELETE", "/v1/responses/:response", "Delete a stored response", {
     params: ofResponse,
-    query: { stream: S.optionalKey(S.Literals(["true", "false"])), starting_after: S.optionalKey(S.String) },
-    success: [Schema.Response, events(Schema.StreamEvent)],
-    error: unknown
-  }).annotateMerge(title("Get a stored response, or the events of one that is streamed in the background")),
-  remove: HttpApiEndpoint.delete("remove", "/v1/responses/:response", {
+    success: Schema.Deleted
+  }),
+  cancel: endpoint("POST", "/v1/responses/:response/cancel", "Cancel a response that is generated in the background", {
     params: ofResponse,
-    success: Schema.Deleted,
-    error: unknown
-  }).annotateMerge(title("Delete a stored response")),
-  cancel: HttpApiEndpoint.post("cancel", "/v1/responses/:response/cancel", {
-    params: ofResponse,
-    success: Schema.Response,
-    error: unknown
-  }).annotateMerge(title("Cancel a response that is generated in the background")),
-  inputItems: HttpApiEndpoint.get("inputItems", "/v1/responses/:response/input_items", {
-    params: ofResponse,
-    query: page,
-    success: Schema.ItemList,
-    error: unknown
-  }).annotateMerge(title("List the items of a response's request, with those of the conversation before")),
-  newConversation: HttpApiEndpoint.post("newConversation", "/v1/conversations", {
+    success: Schema.Response
+  }),
+  inputItems: endpoint(
+    "GET",
+    "/v1/responses/:response/input_items",
+    "List the items of a response's request, with those of the conversation before",
+    { params: ofResponse, query: page, success: Schema.ItemList }
+  ),
+  newConversation: endpoint("POST", "/v1/conversations", "Create a conversation", {
     payload: Schema.NewConversation,
-    success: Schema.Conversation,
-    error: unknown
-  }).annotateMerge(title("Create a conversation")),
-  conversation: HttpApiEndpoint.get("conversation", "/v1/conversations/:conversation", {
+    success: Schema.Conversation
+  }),
+  conversation: endpoint("GET", "/v1/conversations/:conversation", "Get a conversation", {
     params: ofConversation,
-    success: Schema.Conversation,
-    error: unknown
-  }).annotateMerge(title("Get a conversation")),
-  updateConversation: HttpApiEndpoint.post("updateConversation", "/v1/conversations/:conversation", {
+    success: Schema.Conversation
+  }),
+  updateConversation: endpoint("POST", "/v1/conversations/:conversation", "Replace the metadata of a conversation", {
     params: ofConversation,
     payload: Schema.ConversationUpdate,
-    success: Schema.Conversation,
-    error: unknown
-  }).annotateMerge(title("Replace the metadata of a conversation")),
-  removeConversation: HttpApiEndpoint.delete("removeConversation", "/v1/conversations/:conversation", {
+    success: Schema.Conversation
+  }),
+  removeConversation: endpoint("DELETE", "/v1/conversations/:conversation", "Delete a conversation with its items", {
     params: ofConversation,
-    success: Schema.Deleted,
-    error: unknown
-  }).annotateMerge(title("Delete a conversation with its items")),
-  items: HttpApiEndpoint.get("items", "/v1/conversations/:conversation/items", {
+    success: Schema.Deleted
+  }),
+  items: endpoint("GET", "/v1/conversations/:conversation/items", "List the items of a conversation", {
     params: ofConversation,
     query: page,
-    success: Schema.ItemList,
-    error: unknown
-  }).annotateMerge(title("List the items of a conversation")),
-  addItems: HttpApiEndpoint.post("addItems", "/v1/conversations/:conversation/items", {
+    success: Schema.ItemList
+  }),
+  addItems: endpoint("POST", "/v1/conversations/:conversation/items", "Add items to a conversation", {
     params: ofConversation,
     payload: Schema.NewItems,
-    success: Schema.ItemList,
-    error: unknown
-  }).annotateMerge(title("Add items to a conversation")),
-  item: HttpApiEndpoint.get("item", "/v1/conversations/:conversation/items/:item", {
+    success: Schema.ItemList
+  }),
+  item: endpoint("GET", "/v1/conversations/:conversation/items/:item", "Get an item of a conversation", {
     params: ofItem,
-    success: S.Record(S.String, S.Unknown),
-    error: unknown
-  }).annotateMerge(title("Get an item of a conversation")),
-  removeItem: HttpApiEndpoint.delete("removeItem", "/v1/conversations/:conversation/items/:item", {
+    success: S.Record(S.String, S.Unknown)
+  }),
+  removeItem: endpoint("DELETE", "/v1/conversations/:conversation/items/:item", "Delete an item of a conversation", {
     params: ofItem,
-    success: Schema.Conversation,
-    error: unknown
-  }).annotateMerge(title("Delete an item of a conversation"))
-} as const
+    success: Schema.Conversation
+  })
+}, (make, name) => make(name))
 
 type StoredEndpoint = typeof endpoints[keyof typeof endpoints]
 
