@@ -43,6 +43,8 @@ export interface FilePart {
 export interface AgentSettings {
   /** By name; `$NAME` is the value of another variable. */
   readonly environment: Readonly<Record<string, string>>
+  /** Variables of the environment that the files set too. */
+  readonly variablesInFiles?: ReadonlyArray<string>
   readonly files: ReadonlyArray<FilePart>
   /** Commands that start the agent, or that store its settings. */
   readonly commands: ReadonlyArray<string>
@@ -86,12 +88,14 @@ const claudeCode: Agent = {
       ANTHROPIC_DEFAULT_HAIKU_MODEL: model
     }
     const token = keyIn("ANTHROPIC_AUTH_TOKEN", access)
+    const written = keyVariable === undefined ? { ...variables, ...token } : variables
     return {
       environment: { ...variables, ...token },
+      variablesInFiles: Object.keys(written),
       files: [{
         path: join(folder, "settings.json"),
         format: "json",
-        values: { env: keyVariable === undefined ? { ...variables, ...token } : variables }
+        values: { env: written }
       }],
       commands: ["claude"],
       notes: ["ANTHROPIC_API_KEY must not be set: Claude Code would send it besides the token."]

@@ -20,13 +20,16 @@ const ListedModel = Schema.Struct({
   id: Schema.String,
   context_window: Schema.optional(Schema.NullOr(Schema.Finite)),
   context_length: Schema.optional(Schema.NullOr(Schema.Finite)),
-  max_model_len: Schema.optional(Schema.NullOr(Schema.Finite))
+  max_model_len: Schema.optional(Schema.NullOr(Schema.Finite)),
+  output_modalities: Schema.optional(Schema.Array(Schema.String))
 })
 const ModelList = Schema.Struct({ data: Schema.Array(ListedModel) })
 
 interface Found {
   readonly model: string
   readonly window: number | undefined
+  /** False for a model that is known to have other answers, such as embeddings. */
+  readonly generatesText: boolean
 }
 
 interface Service {
@@ -37,7 +40,8 @@ interface Service {
 
 const foundOf = (listed: typeof ListedModel.Type): Found => ({
   model: listed.id,
-  window: listed.context_window ?? listed.context_length ?? listed.max_model_len ?? undefined
+  window: listed.context_window ?? listed.context_length ?? listed.max_model_len ?? undefined,
+  generatesText: listed.output_modalities?.includes("text") ?? true
 })
 
 const notTroupe = (url: string) => failed(`The server at ${url} does not list models at /v1/models. Check --url.`)
@@ -82,7 +86,7 @@ const serviceOf = Effect.fnUntraced(function*(at: Target, variable: string) {
   const url = urlOf(host, port)
   const models = yield* listModels(url, variable)
   if (models !== undefined) return { url, models, isRunning: true } satisfies Service
-  const configured = settings.models.map(({ name }): Found => ({ model: name, window: undefined }))
+  const configured = settings.models.map(({ name }): Found => ({ model: name, window: undefined, generatesText: true }))
   return { url, models: configured, isRunning: false } satisfies Service
 })
 
@@ -93,17 +97,40 @@ const agentOf = (name: string): Effect.Effect<Agent, CommandFailed> => {
   return Effect.fail(failed(`There are no settings for "${name}". Agents: ${names}.`))
 }
 
-const modelOf = ({ models, url }: Service, name: string | undefined): Effect.Effect<Found, CommandFailed> => {
-  const found = name === undefined ? models[0] : models.find(({ model }) => model === name)
-  if (found !== undefined) return Effect.succeed(found)
-  const names = models.map(({ model }) => model).join(", ")
-  return Effect.fail(
-    failed(
-      models.length === 0
-        ? `The service at ${url} has no models.`
-        : `The service at ${url} has no model "${name}". Available: ${names}.`
-    )
-  )
+const namesOf = (models: ReadonlyArray<Found>): string => models.map(({ model }) => model).join(", ") || "none"
+
+/** A model such as `openai/*` stands for every name that begins so. */
+const isWildcard = ({ model }: Found): boolean => model.endsWith("*")
+
+/** The model of that name, or the one of the wildcard that serves it. */
+const named = (models: ReadonlyArray<Found>, name: string): Found | undefined => {
+  const found = models.find(({ model }) => model === name)
+  if (found !== undefined) return found
+  const wildcard = models.find((one) => isWildcard(one) && name.startsWith(one.model.slice(0, -1)))
+  return wildcard && { ...wildcard, model: name, window: undefined }
+}
+
+const isUsable = (found: Found): boolean => found.generatesText && !isWildcard(found)
+
+/** Why no model is chosen. */
+const modelProblem = ({ models, url }: Service, name: string | undefined, found: Found | undefined): string => {
+  if (models.length === 0) return `The service at ${url} has no models.`
+  if (found === undefined) return `The service at ${url} has no model "${name}". Available: ${namesOf(models)}.`
+  if (found.generatesText) {
+    return `"${found.model}" stands for every model of its provider. Name one: --model ${found.model.slice(0, -1)}NAME.`
+  }
+  const others = models.filter(({ generatesText }) => generatesText)
+  return `The model "${found.model}" generates no text, as agents need. Models that do: ${namesOf(others)}.`
+}
+
+const modelOf = (service: Service, name: string | undefined): Effect.Effect<Found, CommandFailed> => {
+  const { models } = service
+  const found = name === undefined
+    ? models.find(isUsable) ?? models.find(isWildcard) ?? models[0]
+    : named(models, name)
+  return found !== undefined && isUsable(found)
+    ? Effect.succeed(found)
+    : Effect.fail(failed(modelProblem(service, name, found)))
 }
 
 const folders: Folders = {
@@ -198,9 +225,8 @@ interface Output {
 }
 
 const outputText = ({ access, agent, notes, settings, written }: Output): string => {
-  // Variables of a written file are not needed in the environment, except for the key.
-  const isWritten = written !== undefined && settings.files.length > 0
-  const variables = Object.entries(settings.environment).filter(([, value]) => !isWritten || value.startsWith("$"))
+  const inFiles: ReadonlyArray<string> = written === undefined ? [] : settings.variablesInFiles ?? []
+  const variables = Object.entries(settings.environment).filter(([name]) => !inFiles.includes(name))
   const files = written === undefined
     ? settings.files.flatMap((file) => paragraph(file.path, [alone(file).trimEnd()]))
     : paragraph("Files", written.map(writtenText))
@@ -236,7 +262,7 @@ const options = {
     Argument.optional
   ),
   model: Flag.String("model").pipe(
-    Flag.withDescription("Model that the agent uses (default: the first model of the service)"),
+    Flag.withDescription("Model that the agent uses (default: the first of the service that generates text)"),
     Flag.optional
   ),
   contextWindow: Flag.Int("context-window").pipe(

@@ -12,7 +12,7 @@ import { temporaryFolder } from "../support/Service.ts"
 
 const key = "sk-troupe-secret"
 
-/** Lists two models, to those who have the key if it needs one. */
+/** Lists its models, to those who have the key if it needs one. */
 const server = createServer((request, response) => {
   const needsKey = request.url!.startsWith("/keyed")
   if (needsKey && request.headers.authorization !== `Bearer ${key}`) {
@@ -23,8 +23,22 @@ const server = createServer((request, response) => {
     response.end("<html>")
     return
   }
+  const vectors = { id: "vectors", object: "model", created: 1, owned_by: "troupe", output_modalities: ["embeddings"] }
+  if (request.url === "/vectors/v1/models") {
+    response.end(JSON.stringify({ object: "list", data: [vectors] }))
+    return
+  }
   const data = [
-    { id: "coder", object: "model", created: 1, owned_by: "troupe", context_window: 65_536 },
+    vectors,
+    { id: "openai/*", object: "model", created: 1, owned_by: "openai", output_modalities: ["text"] },
+    {
+      id: "coder",
+      object: "model",
+      created: 1,
+      owned_by: "troupe",
+      context_window: 65_536,
+      output_modalities: ["text"]
+    },
     { id: "org/small", object: "model", created: 1, owned_by: "troupe" }
   ]
   response.setHeader("content-type", "application/json").end(JSON.stringify({ object: "list", data }))
@@ -94,6 +108,17 @@ describe("troupe launch", () => {
     assert.include(launched.stdout, `export ANTHROPIC_BASE_URL='${url}'`)
     assert.include(launched.stdout, "export ANTHROPIC_AUTH_TOKEN='none'")
     assert.deepStrictEqual(launched.names("."), [])
+  })
+
+  it.each(agents)("says which variables $name needs that its files do not contain", async ({ name, settings }) => {
+    const access = { url, model: "coder", keyVariable: undefined, window: undefined }
+    const { environment, files } = settings(access, { home: "/home", variable: () => undefined })
+    const contents = JSON.stringify(files.map(({ values }) => values))
+    using launched = await launch([name, "--write"])
+    for (const [variable, value] of Object.entries(environment)) {
+      const isExported = launched.stdout.includes(`export ${variable}='${value}'`)
+      assert.strictEqual(isExported, !contents.includes(`"${variable}":"${value}"`), variable)
+    }
   })
 
   it("writes a profile of Codex that speaks the Responses API", async () => {
@@ -184,6 +209,11 @@ describe("troupe launch", () => {
     })
   })
 
+  it("writes a model that a wildcard serves", async () => {
+    using launched = await launch(["codex", "--write", "--model", "openai/gpt-x"], withKey)
+    assert.deepInclude(toml(launched.file(".codex/troupe.config.toml")), { model: "openai/gpt-x" })
+  })
+
   it("writes a provider of Crush", async () => {
     using launched = await launch(["crush", "--write"], withKey)
     const { models, providers } = json(launched.file(".config/crush/crush.json")) as Record<
@@ -244,13 +274,27 @@ describe("a file that exists", () => {
 describe("an invalid launch", () => {
   it.each([
     [["vim"], /There are no settings for "vim"\. Agents: claude-code, codex/],
-    [["codex", "--model", "none"], /has no model "none"\. Available: coder, org\/small\./],
+    [["codex", "--model", "none"], /has no model "none"\. Available: vectors, openai\/\*, coder, org\/small\./],
+    [
+      ["codex", "--model", "vectors"],
+      /The model "vectors" generates no text, as agents need\. Models that do: openai\/\*, coder, org\/small\./
+    ],
+    [
+      ["codex", "--model", "openai/*"],
+      /"openai\/\*" stands for every model of its provider\. Name one: --model openai\/NAME\./
+    ],
     [["codex", "--key-variable", "sk-1234"], /name of an environment variable, not a key/],
     [["codex", "--url", "http://127.0.0.1:9"], /No service is running at http:\/\/127\.0\.0\.1:9\. Check --url\./]
   ])("%j fails with what to do", async (args, message) => {
     using launched = await launch(args)
     assert.strictEqual(launched.code, 1)
     assert.match(launched.stderr, message)
+  })
+
+  it("tells that no model of the service generates text", async () => {
+    using launched = await launch(["codex", "--url", `${url}/vectors`])
+    assert.strictEqual(launched.code, 1)
+    assert.match(launched.stderr, /The model "vectors" generates no text, as agents need\. Models that do: none\./)
   })
 
   it("tells that the service needs a key, and which variable has it", async () => {
