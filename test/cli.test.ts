@@ -452,6 +452,7 @@ models:
         "logLevel",
         "logFormat",
         "models",
+        "troupe",
         "environments"
       ]
     )

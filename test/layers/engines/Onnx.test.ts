@@ -253,7 +253,7 @@ describe("onnx, text generation", () => {
       Effect.sync(() => {
         assert.deepStrictEqual(
           [...describe.capabilities].sort(),
-          ["format", "generate", "logprobs", "tokenize", "tools"]
+          ["complete", "format", "generate", "logprobs", "tokenize", "tools"]
         )
         assert.strictEqual(describe.contextWindow, 512)
         assert.strictEqual(describe.details["device"], "cpu")
