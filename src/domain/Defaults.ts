@@ -38,6 +38,9 @@ export const breaker = {
 /** A stream without a frame for this time gets one without content. Proxies often close connections after 30 or 60 s. */
 export const streamKeepAlive = Duration.seconds(15)
 
+/** Between two events that tell a caller who asks where its request waits. */
+export const waitEvents = Duration.seconds(1)
+
 /** The first wait of a circuit that opens because its host cannot be reached; each further one is twice as long. */
 export const unreachableFor = Duration.seconds(1)
 

@@ -23,6 +23,8 @@ import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
 import { Models } from "../../services/models/Models.ts"
 import { namesIn, Registry, ServedNames } from "../../services/models/Registry.ts"
+import type { Waits } from "../../services/models/Waits.ts"
+import { RequestWaits } from "../../services/models/Waits.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import * as Authentication from "./Authentication.ts"
 import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
@@ -35,6 +37,7 @@ import { NodeExchange, Unsent } from "./NodeServer.ts"
 import type { Peers } from "./Peers.ts"
 import { PeerProcesses } from "./Peers.ts"
 import * as RequestBody from "./RequestBody.ts"
+import * as WaitEvents from "./WaitEvents.ts"
 
 /** One request. */
 export interface Call<Decoded> {
@@ -48,6 +51,8 @@ export interface Call<Decoded> {
   readonly created: number
   /** The model that an answer of this deployment names; undefined, the one in the request. */
   readonly servedModel: (deployment: string) => string | undefined
+  /** Where the request waits, if its caller asks to see it. */
+  readonly waits?: Waits | undefined
   readonly body: Decoded
 }
 
@@ -124,7 +129,7 @@ export const completeHeaders = (first: AnsweredBy, others: ReadonlyArray<Answere
 }
 
 /** What a response belongs to. */
-export type Responding = Pick<Call<unknown>, "headers" | "id" | "response">
+export type Responding = Pick<Call<unknown>, "headers" | "id" | "response" | "waits">
 
 /** The response was written to Node's. */
 export const written = HttpServerResponse.empty()
@@ -233,6 +238,7 @@ class EndpointRequest<Decoded> {
   readonly #arrival: Arrival
   readonly #created: number
   #hops = 0
+  #waits: Waits | undefined
   /** Names headers in place of the fields that they stand for. */
   #renamePath: FailedRequest["renamePath"]
 
@@ -307,6 +313,19 @@ class EndpointRequest<Decoded> {
     )
   }
 
+  /** Reads what headers alone say; returns what is wrong with them. */
+  #readHeaders(): InferenceError.InvalidRequest | undefined {
+    const { headers } = this.#arrival
+    const hops = hopsOf(headers)
+    if (Result.isFailure(hops)) return hops.failure
+    this.#hops = hops.success
+    if (headers[WaitEvents.header] === undefined) return undefined
+    const waits = WaitEvents.ofHeaders(headers)
+    if (Result.isFailure(waits)) return waits.failure
+    this.#waits = waits.success
+    return undefined
+  }
+
   /**
    * Decodes a body with the routing options of the headers. This is the only place that reads the caller's key.
    *
@@ -315,9 +334,8 @@ class EndpointRequest<Decoded> {
    */
   #decode(json: unknown, exact: unknown, text: string): Result.Result<Decoded, Failure> {
     const { headers, identity } = this.#arrival
-    const hops = hopsOf(headers)
-    if (Result.isFailure(hops)) return Result.fail(hops.failure)
-    this.#hops = hops.success
+    const refused = this.#readHeaders()
+    if (refused !== undefined) return Result.fail(refused)
     let joined = json
     if (hasRoutingOptions(json, headers)) {
       const result = RoutingOptions.join(json, headers)
@@ -343,8 +361,10 @@ class EndpointRequest<Decoded> {
     const { hasScope, id, response } = this.#arrival
     const headers = this.#parts.conventions.idHeaders(id)
     const { servedModel } = this.#parts
-    const answered = this.#endpoint.answer({ id, headers, response, created: this.#created, servedModel, body })
-    const counted = this.#hops === 0 ? answered : Effect.provideService(answered, Caller.HopCount, this.#hops)
+    const waits = this.#waits
+    const answered = this.#endpoint.answer({ id, headers, response, created: this.#created, servedModel, waits, body })
+    const seen = waits === undefined ? answered : Effect.provideService(answered, RequestWaits, waits)
+    const counted = this.#hops === 0 ? seen : Effect.provideService(seen, Caller.HopCount, this.#hops)
     if (hasScope || this.#endpoint.isScoped?.(body) !== true) return counted
     return Effect.succeed(new Unsent(this.#settled(counted) as Unsent["response"]))
   }

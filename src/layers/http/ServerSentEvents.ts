@@ -8,7 +8,7 @@
  * that answer, also after reasoning or other choices: its frames are those that the provider sent.
  *
  * A stream that has had no frame for `server.streamKeepAlive` gets one without content. If that is its first one, the status is
- * sent with it, and a later failure is a frame.
+ * sent with it, and a later failure is a frame. The events of `WaitEvents`, which a caller asks for, do the same.
  */
 import { Array as Arr, Cause, Channel, Duration, Effect, Fiber, Option, Pull, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
@@ -20,11 +20,14 @@ import type { AnsweredBy, AnswerSink, Event, Request } from "../../domain/Infere
 import type { ContentRefused, InferenceError, Reason } from "../../domain/InferenceError.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import type { Inference } from "../../services/inference/Inference.ts"
+import type { Waits } from "../../services/models/Waits.ts"
+import { RequestWaits } from "../../services/models/Waits.ts"
 import type { Responding, RoutingHeaders } from "./Endpoint.ts"
 import { answerHeaders, writeHead, written } from "./Endpoint.ts"
 import { errorHeaders, logName } from "./EndpointFailure.ts"
 import type { OpenStreams } from "./NodeServer.ts"
 import { streamsOf } from "./NodeServer.ts"
+import * as WaitEvents from "./WaitEvents.ts"
 
 const encoder = new TextEncoder()
 
@@ -65,23 +68,53 @@ const eventStreamHeaders = headersOf(eventStream)
 
 type Frames = Arr.NonEmptyReadonlyArray<string>
 
+/** What is sent while no frame comes. */
+interface Quiet {
+  /** The frame without content. */
+  readonly frame: string | undefined
+  /** Time without a frame until it is given; undefined: never. */
+  readonly afterMs: number | undefined
+  readonly waits: Waits | undefined
+}
+
+/** Gives the frames for a quiet time, of which it is told piece by piece. */
+const makeQuietFrames = ({ afterMs = Number.POSITIVE_INFINITY, frame, waits }: Quiet) => {
+  let quietMs = 0
+  return {
+    tickMs: waits === undefined ? afterMs : WaitEvents.intervalMs,
+    restart: () => {
+      quietMs = 0
+    },
+    after: (ms: number): string | undefined => {
+      quietMs += ms
+      const found = (waits && WaitEvents.next(waits)) ?? (quietMs >= afterMs ? frame : undefined)
+      if (found !== undefined) quietMs = 0
+      return found
+    }
+  }
+}
+
 /**
- * A pull that gives a frame without content where none comes for a while. It goes on in a fiber of the scope, which ends when
- * the client leaves.
- *
- * @param frame the one without content
- * @param afterMs time without a frame until it is given
+ * A pull that gives other frames where none comes for a while. It goes on in a fiber of the scope, which ends when the client
+ * leaves.
  */
-const keptPull = Effect.fnUntraced(function*<E>(pull: Pull.Pull<Frames, E>, frame: string, afterMs: number) {
+const keptPull = Effect.fnUntraced(function*<E>(pull: Pull.Pull<Frames, E>, quiet: Quiet) {
   const scope = yield* Effect.scope
+  const { after, restart, tickMs } = makeQuietFrames(quiet)
   let running: Fiber.Fiber<Frames, E | Cause.Done> | undefined
   const kept: Pull.Pull<Frames, E> = Effect.gen(function*() {
     running ??= yield* Effect.forkIn(pull, scope, { startImmediately: true })
-    const ended = running.pollUnsafe() ??
-      Option.getOrUndefined(yield* Effect.timeoutOption(Fiber.await(running), afterMs))
-    if (ended === undefined) return Arr.of(frame)
-    running = undefined
-    return yield* ended
+    for (;;) {
+      const ended = running.pollUnsafe() ??
+        Option.getOrUndefined(yield* Effect.timeoutOption(Fiber.await(running), tickMs))
+      if (ended !== undefined) {
+        running = undefined
+        restart()
+        return yield* ended
+      }
+      const frame = after(tickMs)
+      if (frame !== undefined) return Arr.of(frame)
+    }
   })
   return kept
 })
@@ -93,22 +126,25 @@ type BytesPull = Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>>
  *   that sets the headers of the response, to be called before the first frames
  */
 export const respond = Effect.fnUntraced(function*(
-  { headers: idHeaders, id, response }: Responding,
+  { headers: idHeaders, id, response, waits }: Responding,
   failureFrames: FailureFrames,
   framesOf: (setHeaders: (headers: RoutingHeaders) => void) => Stream.Stream<string, InferenceError>
 ) {
   let headers: RoutingHeaders = {}
   const frames = framesOf((found) => {
     headers = found
+    waits?.end()
   })
   // Not `Stream.toPull`, which guards each pull against concurrent ones.
   const pullFrames = yield* Channel.toPullScoped(Stream.toChannel(frames), yield* Effect.scope)
   const hops = yield* Caller.HopCount
-  // The body is pulled after the handler has ended, without the services that were provided to it; a failover needs `HopCount`.
-  const own = hops === 0 ? pullFrames : Effect.provideService(pullFrames, Caller.HopCount, hops)
-  const afterMs = response === undefined ? usualKeepAliveMs : streamsOf(response)?.afterMs
+  // The body is pulled after the handler has ended, without the services that were provided to it; a failover needs these.
+  const counted = hops === 0 ? pullFrames : Effect.provideService(pullFrames, Caller.HopCount, hops)
+  const own = waits === undefined ? counted : Effect.provideService(counted, RequestWaits, waits)
   const frame = keepAliveFrame(failureFrames)
-  const pull = afterMs === undefined || frame === undefined ? own : yield* keptPull(own, frame, afterMs)
+  const afterMs = response === undefined ? usualKeepAliveMs : streamsOf(response)?.afterMs
+  const isKept = frame !== undefined && (afterMs !== undefined || waits !== undefined)
+  const pull = isKept ? yield* keptPull(own, { frame, afterMs, waits }) : own
   let first: ReadonlyArray<string> | undefined = yield* Pull.catchDone(pull, () => Effect.succeed([]))
   let isOver = false
   const encode = (texts: ReadonlyArray<string>) => Arr.of(encoder.encode(texts.join("")))
@@ -216,7 +252,7 @@ export class KeptStreams implements OpenStreams {
 /** Writes the frames of one answer to Node's response: those of one turn of the event loop in one write. */
 class FrameWriter implements AnswerSink {
   readonly #response: ServerResponse
-  readonly #call: Pick<Responding, "headers" | "id">
+  readonly #call: Pick<Responding, "headers" | "id" | "waits">
   readonly #frames: AnswerFrames
   readonly #streams: KeptStreams | undefined
   #waiting = ""
@@ -227,7 +263,7 @@ class FrameWriter implements AnswerSink {
   /** Looks at the open streams since the last frame. */
   looks = 0
 
-  constructor(response: ServerResponse, call: Pick<Responding, "headers" | "id">, frames: AnswerFrames) {
+  constructor(response: ServerResponse, call: Pick<Responding, "headers" | "id" | "waits">, frames: AnswerFrames) {
     this.#response = response
     this.#call = call
     this.#frames = frames
@@ -240,15 +276,20 @@ class FrameWriter implements AnswerSink {
     return this.#response.destroyed || this.#response.writableEnded
   }
 
-  /** Writes a frame without content, unless the reader has not taken the last one. */
   keepAlive(): void {
-    if (this.#response.writableLength > 0) return
+    this.writeQuiet(keepAliveFrame(this.#frames)!)
+  }
+
+  /** Writes a frame without content, unless the reader has not taken the last one. */
+  writeQuiet(frame: string): void {
+    if (this.#response.writableLength > 0 || this.isOver) return
     if (this.name === undefined) this.beginWith({})
     this.looks = 1
-    this.#response.write(keepAliveFrame(this.#frames)!)
+    this.#response.write(frame)
   }
 
   begin(by: AnsweredBy): void {
+    this.#call.waits?.end()
     this.#frames.begin?.(by)
     this.beginWith(answerHeaders(by))
   }
@@ -305,12 +346,17 @@ class FrameWriter implements AnswerSink {
 const writeOne = (
   inference: Inference["Service"],
   request: Request,
-  call: Pick<Responding, "headers" | "id">,
+  call: Pick<Responding, "headers" | "id" | "waits">,
   frames: AnswerFrames,
   response: ServerResponse
 ) => {
   const writer = new FrameWriter(response, call, frames)
-  return Effect.matchCauseEffect(inference.deliver(request, writer), {
+  const { waits } = call
+  const answered = inference.deliver(request, writer)
+  const delivered = waits === undefined || keepAliveFrame(frames) === undefined
+    ? answered
+    : WaitEvents.during(waits, (event) => writer.writeQuiet(event), answered)
+  return Effect.matchCauseEffect(delivered, {
     onSuccess: () => Effect.succeed(writer.end(frames.end())),
     onFailure: (cause) => {
       if (isCancellation(cause)) return Effect.failCause(cause)

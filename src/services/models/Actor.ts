@@ -130,7 +130,7 @@ export interface Actor {
   lastFailure: string | undefined
   /** It failed and has not been loaded since. */
   failed: boolean
-  /** When the last load began, monotonic ms. */
+  /** When the current load began, monotonic ms; undefined while nothing loads. */
   loadBegan: number | undefined
   /** Duration of the last load that ended well, ms. */
   lastLoadMs: number | undefined

@@ -130,7 +130,13 @@ const runEngine = Effect.fnUntraced(
     if (context.stopping) return yield* stoppedError(instance.actor)
     const started = yield* Time.now
     instance.actor.loadBegan = started
-    const engine = yield* startInTime(engines, deployment)
+    const engine = yield* Effect.ensuring(
+      startInTime(engines, deployment),
+      Effect.sync(() => {
+        // The load after this one may wait for memory, or until a restart is due.
+        if (instance.actor.loadBegan === started) instance.actor.loadBegan = undefined
+      })
+    )
     const readyAt = yield* Time.now
     instance.readyAt = readyAt
     instance.loadMs = readyAt - started

@@ -13,6 +13,7 @@ import type { EngineInstance } from "./Actor.ts"
 import * as Actor from "./Actor.ts"
 import type { ActorContext } from "./EngineLifecycle.ts"
 import * as EngineLifecycle from "./EngineLifecycle.ts"
+import { progressOf, RequestWaits } from "./Waits.ts"
 
 /** Monotonic ms. */
 const now = ({ clock }: ActorContext): number => Time.nowOf(clock)
@@ -106,6 +107,7 @@ const waitForSlot = (
     const waiting = Actor.enqueue(actor, standing, fiber.getRef(CallerAddress)(fiber.context), now(context))
     Actor.dispatch(actor, now(context))
     EngineLifecycle.ensureInstance(context, actor)
+    fiber.getRef(RequestWaits)?.add(() => progressOf(actor, waiting, now(context)))
     return Effect.onInterrupt(
       restore(Deferred.await(waiting.value.slot)),
       () => leave(context, actor, waiting, movedOn)

@@ -80,6 +80,18 @@ const moveToEnd = <V>(map: Map<string, V>, key: string): void => {
   map.set(key, value)
 }
 
+const sum = (counts: ReadonlyArray<number>): number => counts.reduce((total, count) => total + count, 0)
+
+/**
+ * Callers of other lists that are taken before a caller, where lists take turns.
+ *
+ * @param counts callers of each list, in the order of the turns
+ * @param own the caller's list
+ * @param before callers of its list that are before it
+ */
+const takenBefore = (counts: ReadonlyArray<number>, own: number, before: number): number =>
+  sum(counts.map((count, list) => list === own ? 0 : Math.min(count, list < own ? before + 1 : before)))
+
 export class Mailbox<A> {
   readonly #options: Options
   /** In the order of their turns. */
@@ -124,6 +136,35 @@ export class Mailbox<A> {
     moveToEnd(tenants, best.tenant)
     moveToEnd(this.#addresses, address)
     return best
+  }
+
+  /**
+   * The place of a caller, if nobody comes or leaves and no priority rises: the next one has 1. Undefined if it does not wait.
+   * Callers of a higher priority go first, and the turns of the others count as they are now.
+   */
+  positionOf(waiting: Waiting<A>, now: number): number | undefined {
+    const address = addressOf(waiting)
+    const tenants = this.#addresses.get(address)
+    const callers = tenants?.get(waiting.tenant)
+    const index = callers?.indexOf(waiting) ?? -1
+    if (tenants === undefined || callers === undefined || index < 0) return undefined
+    const rank = this.#rankOf(waiting, now)
+    let higher = 0
+    const equalIn = (some: ReadonlyArray<Waiting<A>>): number => {
+      let equal = 0
+      for (const other of some) {
+        const its = this.#rankOf(other, now)
+        if (its > rank) higher++
+        else if (its === rank) equal++
+      }
+      return equal
+    }
+    const counts = [...this.#addresses.values()].map((all) => [...all.values()].map(equalIn))
+    const ownAddress = [...this.#addresses.keys()].indexOf(address)
+    const ownTenant = [...tenants.keys()].indexOf(waiting.tenant)
+    const ofTenant = callers.slice(0, index).filter((other) => this.#rankOf(other, now) === rank).length
+    const ofAddress = ofTenant + takenBefore(counts[ownAddress]!, ownTenant, ofTenant)
+    return 1 + higher + ofAddress + takenBefore(counts.map((all) => sum(all)), ownAddress, ofAddress)
   }
 
   /** Removes a caller; false if it does not wait. */

@@ -65,6 +65,22 @@ describe("the events of an engine instance", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
+  it.effect("leave a load that has not begun without progress: one that waits for its restart", () => {
+    const setup = scriptedEngines({ load: () => Effect.sleep("1 second") })
+    const loading = Models.use((models) => models.loading(deployment().id))
+    return Effect.gen(function*() {
+      const caller = yield* hold(deployment())
+      yield* settle
+      yield* TestClock.adjust("1 second")
+      yield* setup.engines[0]!.crash("Exit code 134.")
+      yield* TestClock.adjust("50 millis")
+      assert.deepStrictEqual(yield* loading, { state: "loading", progress: null })
+      yield* TestClock.adjust("300 millis")
+      assert.deepStrictEqual(yield* loading, { state: "loading", progress: 0.25 })
+      yield* Fiber.interrupt(caller)
+    }).pipe(Effect.provide(setup.layer))
+  })
+
   it.effect("of crashes are logged once each, with what happens next", () => {
     const setup = scriptedEngines()
     const lines: Array<string> = []

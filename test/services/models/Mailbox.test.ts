@@ -228,6 +228,46 @@ describe("Mailbox", () => {
     )
   })
 
+  it("knows the place of each caller: all differ, and callers of one priority are served in their order", () => {
+    const callers = fc.array(
+      fc.record({
+        address: fc.constantFrom(...addresses),
+        tenant: fc.constantFrom(...tenants),
+        priority: fc.constantFrom("low" as const, "normal" as const, "high" as const)
+      }),
+      { maxLength: 30 }
+    )
+    fc.assert(fc.property(callers, fc.boolean(), fc.nat(10), (all, isOnePriority, served) => {
+      const queue = new Mailbox<Caller>({ limit: 100, ageing })
+      const offered = all.map((one, name) => ({
+        ...one,
+        ...(isOnePriority ? { priority: "normal" as const } : {}),
+        since: name,
+        value: { name }
+      }))
+      for (const one of offered) queue.offer(one)
+      const now = offered.length
+      const gone = Array.from({ length: served }, () => queue.next(now))
+      const left = offered.filter((one) => !gone.includes(one))
+      for (const one of gone) if (one !== undefined) assert.isUndefined(queue.positionOf(one, now))
+      const places = new Map(left.map((one) => [queue.positionOf(one, now), one.value.name]))
+      const inOrder = left.map((_, index) => places.get(index + 1))
+      assert.notInclude(inOrder, undefined)
+      const order = drain(queue, now)
+      assert.strictEqual(inOrder[0], order[0]?.value.name)
+      if (isOnePriority) assert.deepStrictEqual(inOrder, order.map(({ value }) => value.name))
+    }))
+  })
+
+  it("places a caller ahead once its priority has risen", () => {
+    const queue = new Mailbox<Caller>({ limit: 100, ageing })
+    const [high, low] = [waiting("a", 0, 0, "high"), waiting("b", 1, 0, "low")]
+    queue.offer(low)
+    queue.offer(high)
+    assert.deepStrictEqual([queue.positionOf(high, 0), queue.positionOf(low, 0)], [1, 2])
+    assert.deepStrictEqual([queue.positionOf(high, 2 * ageing), queue.positionOf(low, 2 * ageing)], [2, 1])
+  })
+
   it("accepts another address if one has filled it with tenants of one caller each", () => {
     const queue = new Mailbox<Caller>({ limit: 8, ageing })
     for (let name = 0; name < 8; name++) queue.offer({ ...waiting(`made up ${name}`, name), address: "192.0.2.1" })
