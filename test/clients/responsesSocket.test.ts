@@ -174,6 +174,70 @@ describe("a connection", () => {
   })
 })
 
+describe("messages that wait", () => {
+  it("hold memory for requests, and get an error in their turn where there is no room", async () => {
+    const small = await startService(`
+server: { maxRequestMemory: 1 MiB }
+models:
+  fake/fast: { deployments: [{ engine: fake, reply: hi }] }
+  fake/slow: { deployments: [{ engine: fake, reply: "${"slow ".repeat(500)}", tokenDelayMs: 100, slots: 1 }] }
+`)
+    const textOf = (fields: object, padding = "") =>
+      JSON.stringify({ model: "fake/fast", input: "Hi", ...fields }) + padding
+    const post = (text: string, signal?: AbortSignal) =>
+      fetch(`${small.url}/v1/responses`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: text,
+        ...(signal === undefined ? {} : { signal })
+      })
+    const padding = " ".repeat(400_000)
+    const untilLarge = async (status: number) => {
+      while ((await post(textOf({}, padding))).status !== status) {
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
+    }
+    const connect = async () => {
+      const socket = new WebSocket(`${small.url.replace("http", "ws")}/v1/responses`)
+      const results: Array<unknown> = []
+      socket.on("message", (data: Buffer) => {
+        const { error, type } = JSON.parse(data.toString())
+        if (type === "error" || type === "response.completed" || type === "response.incomplete") {
+          results.push(error?.code ?? type)
+        }
+      })
+      await once(socket, "open")
+      const type = "response.create"
+      // It waits for the slot.
+      socket.send(textOf({ type, model: "fake/slow", max_output_tokens: 1 }))
+      for (let index = 0; index < 4; index++) socket.send(textOf({ type }, padding))
+      const ponged = once(socket, "pong")
+      socket.ping()
+      await ponged
+      await untilLarge(503)
+      return { socket, results }
+    }
+    const slot = new AbortController()
+    await post(textOf({ model: "fake/slow", stream: true }), slot.signal)
+    const left = await connect()
+    left.socket.close()
+    await untilLarge(200)
+
+    const { results, socket } = await connect()
+    slot.abort()
+    while (results.length < 5) await once(socket, "message")
+    assert.deepStrictEqual(results, [
+      "response.incomplete",
+      "response.completed",
+      "response.completed",
+      "overloaded",
+      "overloaded"
+    ])
+    await untilLarge(200)
+    await small.stop()
+  }, 60_000)
+})
+
 describe("an idle connection", () => {
   it("is closed when the service stops, which does not wait for it", async () => {
     const stopping = await startService("models:\n  fake/fake: { deployments: [{ engine: fake, reply: hi }] }\n")

@@ -22,11 +22,13 @@ import { isObject, parse } from "../../dialects/shared/Json.ts"
 import type { Identity } from "../../domain/Identity.ts"
 import { Unauthenticated } from "../../domain/InferenceError.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
+import type { ByteBudget } from "../../services/limits/RequestLimits.ts"
 import * as Authentication from "./Authentication.ts"
 import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
 import * as Endpoint from "./Endpoint.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
+import * as RequestBody from "./RequestBody.ts"
 
 /** The response that the next message can continue. */
 interface Latest {
@@ -96,12 +98,19 @@ const dataOf = (text: string): { readonly events: ReadonlyArray<string>; readonl
   return { events, rest }
 }
 
+/** A message that waits, with the bytes that it holds; undefined for one that the memory for requests had no room for. */
+type Waiting = { readonly text: string; readonly bytes: number } | undefined
+
 interface Parts {
   readonly authentication: Authentication.Authentication
   readonly readiness: Readiness["Service"]
   readonly handler: Endpoint.MessageHandler
   readonly connection: Connection
   readonly request: HttpServerRequest.HttpServerRequest
+  /** Of the bodies of all requests. */
+  readonly budget: ByteBudget
+  /** Of a message that it had no room for. */
+  readonly overloaded: HttpProblem
 }
 
 /** One connection. */
@@ -110,6 +119,8 @@ class ResponsesSocket {
   readonly #writer: Writer
   readonly #secret = { secret: undefined, hash: "" }
   #isAnswering = false
+  /** Bytes of the messages that wait. */
+  #held = 0
 
   constructor(parts: Parts, writer: Writer) {
     this.#parts = parts
@@ -118,31 +129,55 @@ class ResponsesSocket {
 
   /** Answers the messages until the connection ends. */
   readonly run = Effect.fnUntraced(function*(this: ResponsesSocket, { pull }: Reader) {
-    const messages = yield* Queue.dropping<string>(mostWaiting)
+    const messages = yield* Queue.dropping<Waiting>(mostWaiting)
     const reading = Effect.forever(
       Effect.flatMap(
         pull,
         (data) => Effect.forEach(data, (one) => this.#offer(messages, textOf(one)), { discard: true })
       )
     )
-    const answering = Effect.forever(Effect.flatMap(Queue.take(messages), (text) => this.#answer(text)))
+    const answering = Effect.forever(Effect.flatMap(Queue.take(messages), (waiting) => this.#next(waiting)))
     const untilStopped = Effect.repeat(Effect.sync(() => this.#isStopped), {
       schedule: Schedule.spaced(Duration.millis(250)),
       until: (isStopped: boolean) => isStopped
     })
     const stopping = Effect.andThen(untilStopped, Effect.andThen(this.#writer.write(stopped), Effect.never))
-    return yield* Effect.raceAllFirst([reading, answering, stopping])
+    return yield* Effect.ensuring(
+      Effect.raceAllFirst([reading, answering, stopping]),
+      Effect.sync(() => this.#release(this.#held))
+    )
   })
 
   get #isStopped(): boolean {
     return this.#parts.readiness.status === "stopping" && !this.#isAnswering
   }
 
-  #offer(messages: Queue.Queue<string>, text: string) {
-    return Effect.flatMap(
-      Queue.offer(messages, text),
-      (isTaken) => isTaken ? Effect.void : this.#writer.write(tooManyMessages)
+  #offer(messages: Queue.Queue<Waiting>, text: string) {
+    return Effect.suspend(() =>
+      Effect.flatMap(
+        Queue.offer(messages, this.#hold(text)),
+        (isTaken) => isTaken ? Effect.void : this.#writer.write(tooManyMessages)
+      )
     )
+  }
+
+  #hold(text: string): Waiting {
+    const bytes = Buffer.byteLength(text)
+    if (!this.#parts.budget.take(bytes)) return undefined
+    this.#held += bytes
+    return { text, bytes }
+  }
+
+  #release(bytes: number): void {
+    this.#parts.budget.giveBack(bytes)
+    this.#held -= bytes
+  }
+
+  /** The handler of a message holds its bytes itself. */
+  #next(waiting: Waiting) {
+    if (waiting === undefined) return this.#writer.write(errorEvent(encodeProblem(this.#parts.overloaded, "")))
+    this.#release(waiting.bytes)
+    return this.#answer(waiting.text)
   }
 
   #answer(text: string) {
@@ -210,6 +245,9 @@ export const make = Effect.fnUntraced(
   function*({ idHeaders }: Conventions, handlerOf: (connection: Connection) => Endpoint.MessageHandler) {
     const authentication = yield* Authentication.make
     const readiness = yield* Readiness
+    const limits = yield* RequestBody.limits
+    const { overloaded } = RequestBody.problemsOf(limits)
+    const shared = { authentication, readiness, budget: limits.budget, overloaded }
     return Effect.gen(function*() {
       const request = yield* HttpServerRequest.HttpServerRequest
       const id = yield* Endpoint.makeId("req_")
@@ -220,7 +258,7 @@ export const make = Effect.fnUntraced(
         return respondError(encodeProblem(lateUpgrade, id), idHeaders(id))
       }
       const connection: Connection = { latest: undefined, isWarmUp: false }
-      const parts: Parts = { authentication, readiness, connection, request, handler: handlerOf(connection) }
+      const parts: Parts = { ...shared, connection, request, handler: handlerOf(connection) }
       const opened = Effect.gen(function*() {
         const socket = yield* request.upgrade
         const writer = yield* socket.writer
