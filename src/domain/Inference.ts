@@ -29,7 +29,7 @@ import { Identity } from "./Identity.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
 import { isNestedDeeper, mostLevels } from "./JsonScan.ts"
-import { Content, imageProblem, problem as contentProblem } from "./Message.ts"
+import { Content, imageProblem, problem as contentProblem, SignedReasoning } from "./Message.ts"
 import type { Nano } from "./Money.ts"
 import { atLeastOne, wholeNumber } from "./Problem.ts"
 import { Reasoning } from "./Reasoning.ts"
@@ -54,6 +54,8 @@ export const Message = Schema.Struct({
   role: Schema.Literals(["system", "user", "assistant", "tool"]),
   /** A text, or parts; images in `user` and `tool` messages only. */
   content: Content,
+  /** Of an `assistant` message: `reasoning` of its answer. Only `anthropic` deployments get it; default none. */
+  reasoning: Schema.optional(Schema.Array(SignedReasoning)),
   /** The tool calls of an `assistant` message. */
   toolCalls: Schema.optional(Schema.Array(ToolCall)),
   /** The id of the call whose result a `tool` message has. */
@@ -284,6 +286,8 @@ export type Event =
     readonly text: string
     /** Tokens generated since the event before. */
     readonly tokens: number
+    /** The text of the events before, as its provider has signed it, or encrypted reasoning; `text` is empty then. */
+    readonly signed?: SignedReasoning
   }
   /**
    * Another deployment has failed, and this one continues the text from here on. Only with `continue` in the policy.
@@ -369,6 +373,8 @@ export interface Answer extends AnsweredBy {
   readonly text: string
   /** The model's reasoning, where the provider sends it. */
   readonly thoughts?: string
+  /** The reasoning as its provider has signed it: it belongs into the assistant's message of the next request. */
+  readonly reasoning?: ReadonlyArray<SignedReasoning>
   readonly toolCalls: ReadonlyArray<JobToolCall>
   /** Of all tokens of the text, if the request has `logprobs`. */
   readonly logprobs?: ReadonlyArray<ChosenLogprob>

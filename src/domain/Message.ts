@@ -103,9 +103,17 @@ export type Part = typeof Part.Type
 export const Content = Schema.Union([Schema.String, Schema.Array(Part)])
 export type Content = typeof Content.Type
 
+/** Reasoning that its provider has signed, or encrypted: the provider needs it back unchanged, at least between calls of tools. */
+export const SignedReasoning = Schema.Union([
+  Schema.Struct({ type: Schema.Literal("thinking"), thinking: Schema.String, signature: Schema.NonEmptyString }),
+  Schema.Struct({ type: Schema.Literal("redacted_thinking"), data: Schema.NonEmptyString })
+])
+export type SignedReasoning = typeof SignedReasoning.Type
+
 /** One message of a conversation, with its images. */
 export interface Message extends Omit<ChatMessage, "content"> {
   readonly content: Content
+  readonly reasoning?: ReadonlyArray<SignedReasoning> | undefined
 }
 
 /** The texts joined, without the images between them. */
@@ -151,11 +159,14 @@ export const privateImage = (messages: ReadonlyArray<Message>): string | undefin
   return undefined
 }
 
-const isText = (message: Message): message is ChatMessage => typeof message.content === "string"
+const isPlain = (message: Message): message is ChatMessage =>
+  typeof message.content === "string" && message.reasoning === undefined
 
-/** The messages without images, for engines that accept none; the same list where all are plain texts. */
+/** The messages without images and signed reasoning, for local engines; the same list where all are plain texts. */
 export const texts = (messages: ReadonlyArray<Message>): ReadonlyArray<ChatMessage> =>
-  messages.every(isText) ? messages : messages.map((message) => ({ ...message, content: textOf(message.content) }))
+  messages.every(isPlain)
+    ? messages
+    : messages.map(({ reasoning: _, ...message }) => ({ ...message, content: textOf(message.content) }))
 
 const countImages = (messages: ReadonlyArray<Message>): number =>
   messages.reduce(

@@ -169,7 +169,9 @@ describe("reasoning", () => {
     it.effect(`of ${name} counts as the first content: ${JSON.stringify(thought)}`, () =>
       Effect.gen(function*() {
         const target = targetOf()
-        const reader = makeEventReader(dialect, target, generation)
+        // A caller without a body of a dialect would get encrypted reasoning, to send it back.
+        const source = { dialect: name === "anthropic" ? "openai" as const : "anthropic" as const, body: {} }
+        const reader = makeEventReader(dialect, target, { ...generation, source })
         const pieces = [other, thought].map((data) =>
           Buffer.from(dialect.framing === "sse" ? `data: ${JSON.stringify(data)}\n\n` : `${JSON.stringify(data)}\n`)
         )

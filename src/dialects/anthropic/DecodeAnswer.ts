@@ -93,10 +93,45 @@ interface OpenCall {
 
 const fail = (what: string, target: Target): DecodeResult => Result.fail(malformed(target, what))
 
+/** Decodes reasoning. A caller's body of a dialect has its own way to keep it; callers without one get it signed. */
+class ReasoningDecoder {
+  readonly #count: (text: string) => number
+  readonly #isSigned: boolean
+  /** The text of the block, if it is kept. */
+  #text = ""
+
+  constructor({ source }: Generation, count: (text: string) => number) {
+    this.#count = count
+    this.#isSigned = source === undefined
+  }
+
+  /** The begin of a block that is neither text nor a call of the caller's tools, or all of it in a buffered answer. */
+  start(content: unknown): ReadonlyArray<Event> {
+    this.#text = ""
+    const data = textAt(content, "type") === "redacted_thinking" ? textAt(content, "data") ?? "" : ""
+    if (this.#isSigned && data !== "") {
+      return [{ type: "thoughts", text: "", tokens: 0, signed: { type: "redacted_thinking", data } }]
+    }
+    // A call of the provider's own tools is progress, as reasoning is.
+    return [this.piece(textAt(content, "thinking") ?? ""), ...this.sign(textAt(content, "signature"))]
+  }
+
+  piece(text: string): Event {
+    if (this.#isSigned) this.#text += text
+    return { type: "thoughts", text, tokens: this.#count(text) }
+  }
+
+  sign(signature = ""): ReadonlyArray<Event> {
+    if (!this.#isSigned || signature === "") return []
+    const signed = { type: "thinking", thinking: this.#text, signature } as const
+    return [{ type: "thoughts", text: "", tokens: 0, signed }]
+  }
+}
+
 /** Decodes a delta of a block: text, reasoning, or arguments of a call. */
 const makeDelta = (
   text: (text: string) => DecodeResult,
-  thoughts: (text: string) => DecodeResult,
+  reasoning: ReasoningDecoder,
   argumentsOf: (block: number, part: unknown) => DecodeResult,
   target: Target
 ) =>
@@ -106,7 +141,8 @@ const makeDelta = (
     const piece = textAt(data, "delta", "text")
     return piece === undefined ? fail("a text delta without text", target) : text(piece)
   }
-  if (type === "thinking_delta") return thoughts(textAt(data, "delta", "thinking") ?? "")
+  if (type === "thinking_delta") return emit(reasoning.piece(textAt(data, "delta", "thinking") ?? ""))
+  if (type === "signature_delta") return Result.succeed(reasoning.sign(textAt(data, "delta", "signature")))
   return type === "input_json_delta"
     ? argumentsOf(countAt(data, "index") ?? -1, at(data, "delta", "partial_json"))
     : emit()
@@ -125,7 +161,7 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
     hasText = true
     return emit({ type: "text", text, tokens: count(text) })
   }
-  const thoughts = (text: string): DecodeResult => emit({ type: "thoughts", text, tokens: count(text) })
+  const reasoning = new ReasoningDecoder(generation, count)
   const piece = (index: number, text: string): DecodeResult =>
     text === "" ? emit() : emit({ type: "tool_call", index, arguments: text, tokens: count(text) })
   const start = (data: Fields): DecodeResult => {
@@ -136,10 +172,7 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
     }
     calls.set(block, undefined)
     if (textAt(content, "type") === "text") return text(textAt(content, "text") ?? "")
-    if (textAt(content, "type") !== "tool_use") {
-      // A call of the provider's own tools is progress, as reasoning is.
-      return thoughts(textAt(content, "thinking") ?? "")
-    }
+    if (textAt(content, "type") !== "tool_use") return Result.succeed(reasoning.start(content))
     const id = idOf(textAt(content, "id"))
     const name = textAt(content, "name") ?? ""
     if (name === "") return fail("a tool call without a name", target)
@@ -163,7 +196,7 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
     const call = calls.get(countAt(data, "index") ?? -1)
     return call === undefined || call.hasPieces ? emit() : piece(call.index, argumentsText(call.input) || "{}")
   }
-  const delta = makeDelta(text, thoughts, argumentsOf, target)
+  const delta = makeDelta(text, reasoning, argumentsOf, target)
   return { start, delta, stop, hasCalls: () => callCount > 0, hasContent: () => callCount > 0 || hasText }
 }
 

@@ -91,7 +91,7 @@ const resultOf = (id: string, content: Content): Fields => ({
 })
 
 const turnOf = (message: Message, path: string): Result.Result<Conversation.Turn<Fields>, Reason> => {
-  const { content, role, toolCallId, toolCalls = [] } = message
+  const { content, reasoning = [], role, toolCallId, toolCalls = [] } = message
   if (role === "tool") {
     return toolCallId === undefined
       ? Result.fail(Conversation.invalid(`${path}.toolCallId`, "Expected the id of a call in an earlier message"))
@@ -103,7 +103,7 @@ const turnOf = (message: Message, path: string): Result.Result<Conversation.Turn
       (input): Fields => ({ type: "tool_use", id: idOf(id), name, input })
     )
   )
-  return Result.map(Result.all(calls), (parts) => ({ role, parts: [...blocksOf(content), ...parts] }))
+  return Result.map(Result.all(calls), (parts) => ({ role, parts: [...reasoning, ...blocksOf(content), ...parts] }))
 }
 
 const toolOf = (

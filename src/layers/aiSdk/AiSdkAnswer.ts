@@ -17,6 +17,7 @@ import type {
 import type { Price } from "../../domain/DeploymentFacts.ts"
 import type { Answer, AnsweredBy, Event } from "../../domain/Inference.ts"
 import type { FinishReason, TokenUsage } from "../../domain/Job.ts"
+import type { SignedReasoning } from "../../domain/Message.ts"
 import * as Money from "../../domain/Money.ts"
 
 const unified = {
@@ -111,17 +112,32 @@ export const modelOf = ({ deployment }: Pick<AnsweredBy, "deployment">, requeste
 
 const inputOf = (json: string): string => json === "" ? "{}" : json
 
+/** What the prompt of the next step has of signed reasoning, named as `@ai-sdk/anthropic` names it. */
+const signatureOf = (signed: SignedReasoning): SharedV4ProviderMetadata => ({
+  troupe: signed.type === "thinking" ? { signature: signed.signature } : { redactedData: signed.data }
+})
+
+const reasoningOf = ({ reasoning, thoughts = "" }: Answer): Array<LanguageModelV4Content> =>
+  reasoning?.map((signed) => ({
+    type: "reasoning",
+    text: signed.type === "thinking" ? signed.thinking : "",
+    providerMetadata: signatureOf(signed)
+  })) ?? (thoughts === "" ? [] : [{ type: "reasoning", text: thoughts }])
+
 /** The content of a buffered answer. */
-export const contentOf = ({ text, thoughts, toolCalls }: Answer): Array<LanguageModelV4Content> => [
-  ...(thoughts === undefined || thoughts === "" ? [] : [{ type: "reasoning", text: thoughts } as const]),
-  ...(text === "" ? [] : [{ type: "text", text } as const]),
-  ...toolCalls.map((call) => ({
-    type: "tool-call",
-    toolCallId: call.id,
-    toolName: call.name,
-    input: inputOf(call.arguments)
-  } as const))
-]
+export const contentOf = (answer: Answer): Array<LanguageModelV4Content> => {
+  const { text, toolCalls } = answer
+  return [
+    ...reasoningOf(answer),
+    ...(text === "" ? [] : [{ type: "text", text } as const]),
+    ...toolCalls.map((call) => ({
+      type: "tool-call",
+      toolCallId: call.id,
+      toolName: call.name,
+      input: inputOf(call.arguments)
+    } as const))
+  ]
+}
 
 type Call = { readonly index: number; readonly id: string; readonly name: string; input: string }
 
@@ -141,7 +157,7 @@ export class PartEncoder {
   add(event: Event): ReadonlyArray<LanguageModelV4StreamPart> {
     this.#parts = []
     if (event.type === "text") this.#addText("text", event.text)
-    else if (event.type === "thoughts") this.#addText("reasoning", event.text)
+    else if (event.type === "thoughts") this.#addThoughts(event)
     else if (event.type === "tool_call") this.#addCall(event)
     else if (event.type === "handoff") this.#handoffs.push(event.deployment)
     return this.#parts
@@ -155,15 +171,27 @@ export class PartEncoder {
     return this.#parts
   }
 
+  #addThoughts({ signed, text }: Extract<Event, { type: "thoughts" }>): void {
+    this.#addText("reasoning", text)
+    if (signed === undefined) return
+    // Of encrypted reasoning, and of reasoning that the provider leaves out, there is the signature alone.
+    if (this.#run?.kind !== "reasoning") this.#begin("reasoning")
+    this.#endRun(signatureOf(signed))
+  }
+
   #addText(kind: "reasoning" | "text", delta: string): void {
     if (delta === "") return
+    const id = this.#run?.kind === kind ? this.#run.id : this.#begin(kind)
+    this.#parts.push({ type: `${kind}-delta`, id, delta })
+  }
+
+  #begin(kind: "reasoning" | "text"): string {
     this.#endCall()
-    if (this.#run?.kind !== kind) {
-      this.#endRun()
-      this.#run = { kind, id: `${kind}-${this.#runs++}` }
-      this.#parts.push({ type: `${kind}-start`, id: this.#run.id })
-    }
-    this.#parts.push({ type: `${kind}-delta`, id: this.#run.id, delta })
+    this.#endRun()
+    const id = `${kind}-${this.#runs++}`
+    this.#run = { kind, id }
+    this.#parts.push({ type: `${kind}-start`, id })
+    return id
   }
 
   #addCall(event: Extract<Event, { type: "tool_call" }>): void {
@@ -182,8 +210,14 @@ export class PartEncoder {
     }
   }
 
-  #endRun(): void {
-    if (this.#run !== undefined) this.#parts.push({ type: `${this.#run.kind}-end`, id: this.#run.id })
+  #endRun(providerMetadata?: SharedV4ProviderMetadata): void {
+    if (this.#run !== undefined) {
+      this.#parts.push({
+        type: `${this.#run.kind}-end`,
+        id: this.#run.id,
+        ...(providerMetadata === undefined ? {} : { providerMetadata })
+      })
+    }
     this.#run = undefined
   }
 

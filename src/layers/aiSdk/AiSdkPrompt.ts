@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * Images become images, and files of text become text; other files are rejected. Reasoning of earlier answers and what a
- * provider has executed itself are left out.
+ * Images become images, and files of text become text; other files are rejected. Of earlier answers' reasoning, only that
+ * with a signature in `providerOptions.troupe` is kept. What a provider has executed itself is left out.
  */
 import type {
   LanguageModelV4FilePart,
@@ -15,7 +15,7 @@ import type {
 } from "@ai-sdk/provider"
 import { UnsupportedFunctionalityError } from "@ai-sdk/provider"
 import type { Message } from "../../domain/Inference.ts"
-import type { Content, MediaType, Part } from "../../domain/Message.ts"
+import type { Content, MediaType, Part, SignedReasoning } from "../../domain/Message.ts"
 import { mediaTypeOf, mediaTypes, textOf } from "../../domain/Message.ts"
 
 type File = Pick<LanguageModelV4FilePart, "data" | "mediaType">
@@ -78,6 +78,15 @@ const resultMessage = ({ output, toolCallId }: LanguageModelV4ToolResultPart): M
 
 type Assistant = Extract<LanguageModelV4Message, { role: "assistant" }>
 
+type ReasoningPart = Extract<Assistant["content"][number], { type: "reasoning" }>
+
+/** By `providerMetadata` of the answer, which the AI SDK keeps in the part. */
+const signedOf = ({ providerOptions, text }: ReasoningPart): SignedReasoning | undefined => {
+  const { redactedData, signature } = providerOptions?.["troupe"] ?? {}
+  if (typeof signature === "string") return { type: "thinking", thinking: text, signature }
+  return typeof redactedData === "string" ? { type: "redacted_thinking", data: redactedData } : undefined
+}
+
 const assistantMessage = ({ content }: Assistant): Message => {
   const file = content.find((part) => part.type === "file")
   if (file !== undefined) throw unsupported(file)
@@ -87,7 +96,13 @@ const assistantMessage = ({ content }: Assistant): Message => {
       : []
   )
   const text = content.map((part) => part.type === "text" ? part.text : "").join("")
-  return { role: "assistant", content: text, ...(toolCalls.length === 0 ? {} : { toolCalls }) }
+  const reasoning = content.flatMap((part) => part.type === "reasoning" ? signedOf(part) ?? [] : [])
+  return {
+    role: "assistant",
+    content: text,
+    ...(reasoning.length === 0 ? {} : { reasoning }),
+    ...(toolCalls.length === 0 ? {} : { toolCalls })
+  }
 }
 
 const messagesOf = (message: LanguageModelV4Message): ReadonlyArray<Message> => {

@@ -81,8 +81,9 @@ export const makeCheck = (target: Target, { assistantPrefix, stop }: Generation)
   }
 }
 
-/** Encrypted reasoning is progress without a text to pass on. */
-export const isEncrypted = (event: Event): boolean => event.type === "thoughts" && event.text === ""
+/** Encrypted reasoning that the caller does not need is progress without a text to pass on. */
+export const isEncrypted = (event: Event): boolean =>
+  event.type === "thoughts" && event.text === "" && event.signed === undefined
 
 /** The stop matcher of an answer without an assistant prefix. */
 export const unchanged = (events: ReadonlyArray<Event>) => events

@@ -59,7 +59,7 @@ export const sizeOf = (event: Event): number => {
     case "text":
       return 64 + 2 * event.text.length + (event.logprobs === undefined ? 0 : 200 * event.logprobs.length)
     case "thoughts":
-      return 64 + 2 * event.text.length
+      return 64 + 2 * event.text.length + (event.signed === undefined ? 0 : 2 * JSON.stringify(event.signed).length)
     case "tool_call":
       return 64 + 2 * event.arguments.length
     case "native":

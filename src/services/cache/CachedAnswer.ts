@@ -11,6 +11,7 @@ import { isUsageAlone, withCachedUsage } from "../../dialects/shared/CachedUsage
 import * as ExactNumber from "../../domain/ExactNumber.ts"
 import type { Answer, AnsweredBy, Event } from "../../domain/Inference.ts"
 import type { TokenUsage } from "../../domain/Job.ts"
+import type { SignedReasoning } from "../../domain/Message.ts"
 
 /** An answer that is kept. */
 export interface CachedAnswer {
@@ -36,9 +37,12 @@ export const cachedUsage = (
   cachedTokens: usage.promptTokens
 })
 
+const isSigned = (event: Event): boolean => event.type === "thoughts" && event.signed !== undefined
+
 const joined = (one: Event | undefined, two: Event): Event | undefined => {
-  if (one?.type === "thoughts" && two.type === "thoughts") return { ...two, text: one.text + two.text }
-  return one?.type === "text" && two.type === "text" && one.logprobs === undefined && two.logprobs === undefined
+  if (one === undefined || isSigned(one) || isSigned(two)) return undefined
+  if (one.type === "thoughts" && two.type === "thoughts") return { ...two, text: one.text + two.text }
+  return one.type === "text" && two.type === "text" && one.logprobs === undefined && two.logprobs === undefined
     ? { ...two, text: one.text + two.text }
     : undefined
 }
@@ -72,9 +76,25 @@ export const replayOf = (events: Iterable<Event>): ReadonlyArray<Event> => {
   return kept
 }
 
+const thoughtsOf = (
+  thoughts: string | undefined,
+  reasoning: ReadonlyArray<SignedReasoning> | undefined
+): ReadonlyArray<Event> => {
+  if (reasoning === undefined) return thoughts === undefined ? [] : [{ type: "thoughts", text: thoughts, tokens: 0 }]
+  return reasoning.flatMap((signed): ReadonlyArray<Event> => [
+    ...(signed.type === "thinking" && signed.thinking !== ""
+      ? [{ type: "thoughts" as const, text: signed.thinking, tokens: 0 }]
+      : []),
+    { type: "thoughts", text: "", tokens: 0, signed }
+  ])
+}
+
 /** The events of a buffered answer. */
 export const eventsOf = (
-  { finishReason, logprobs, native = [], stop, text, thoughts, toolCalls, usage }: Omit<Answer, keyof AnsweredBy>
+  { finishReason, logprobs, native = [], reasoning, stop, text, thoughts, toolCalls, usage }: Omit<
+    Answer,
+    keyof AnsweredBy
+  >
 ): ReadonlyArray<Event> => {
   const last = native.at(-1)
   const ofUsage = last !== undefined && isUsageAlone(last) ? last : undefined
@@ -88,7 +108,7 @@ export const eventsOf = (
       content: true,
       tokens: 0 as const
     })),
-    ...(thoughts === undefined ? [] : [{ type: "thoughts" as const, text: thoughts, tokens: 0 }]),
+    ...thoughtsOf(thoughts, reasoning),
     ...(text === "" && logprobs === undefined
       ? []
       : [{ type: "text" as const, text, tokens: 0, ...(logprobs === undefined ? {} : { logprobs }) }]),

@@ -4,6 +4,7 @@ import type { Generation } from "../../domain/Generation.ts"
 import type { Answer, AnsweredBy, AnswerSink, Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, ToolCall } from "../../domain/Job.ts"
+import type { SignedReasoning } from "../../domain/Message.ts"
 import type { Native } from "../../domain/Source.ts"
 import type { EventReceiver } from "../engines/Engine.ts"
 import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
@@ -30,6 +31,7 @@ export type Response = Omit<Answer, keyof AnsweredBy>
 export class AnswerBuilder {
   #text = ""
   #thoughts = ""
+  #reasoning: Array<SignedReasoning> | undefined
   #finish: FinishEvent | undefined
   #logprobs: Array<ChosenLogprob> | undefined
   #native: Array<Native> | undefined
@@ -45,7 +47,7 @@ export class AnswerBuilder {
         if (event.logprobs !== undefined) (this.#logprobs ??= []).push(...event.logprobs)
         return
       case "thoughts":
-        this.#thoughts += event.text
+        this.#addThoughts(event)
         return
       case "tool_call":
         this.#toolCalls[event.index] = callWith(this.#toolCalls[event.index], event)
@@ -54,6 +56,11 @@ export class AnswerBuilder {
         this.#finish = event
         if (event.native !== undefined) this.#addNative(event.native)
     }
+  }
+
+  #addThoughts({ signed, text }: Extract<Event, { type: "thoughts" }>): void {
+    this.#thoughts += text
+    if (signed !== undefined) (this.#reasoning ??= []).push(signed)
   }
 
   #addNative(native: Native): void {
@@ -69,6 +76,7 @@ export class AnswerBuilder {
       usage
     }
     if (this.#thoughts !== "") response.thoughts = this.#thoughts
+    if (this.#reasoning !== undefined) response.reasoning = this.#reasoning
     if (this.#logprobs !== undefined && this.#logprobs.length > 0) response.logprobs = this.#logprobs
     if (stop !== undefined) response.stop = stop
     if (this.#native !== undefined) response.native = this.#native

@@ -7,6 +7,7 @@
  * chunks. Fields that Troupe does not model are lost with them. A whole answer of a provider is restored as it is.
  */
 import type { Answer, Event, Request } from "../../domain/Inference.ts"
+import type { SignedReasoning } from "../../domain/Message.ts"
 import type { Native } from "../../domain/Source.ts"
 import type { Encode, Redaction } from "../guard/Redaction.ts"
 import { asJson, asText, Restoring } from "../guard/Redaction.ts"
@@ -39,6 +40,9 @@ const restoreNative = (
 /** How values are written in the text of an answer: as JSON if the request asks for JSON. */
 export const encodeOf = ({ format }: Pick<Request, "format">): Encode => format === undefined ? asText : asJson
 
+const restoreSigned = (signed: SignedReasoning, redaction: Redaction): SignedReasoning =>
+  signed.type === "thinking" ? { ...signed, thinking: redaction.restore(signed.thinking) } : signed
+
 /** A complete answer with the values in place of their placeholders. */
 export const restoreAnswer = (
   { native, ...answer }: Answer,
@@ -50,6 +54,9 @@ export const restoreAnswer = (
     ...answer,
     text: redaction.restore(answer.text, ofText),
     ...(answer.thoughts === undefined ? {} : { thoughts: redaction.restore(answer.thoughts) }),
+    ...(answer.reasoning === undefined
+      ? {}
+      : { reasoning: answer.reasoning.map((signed) => restoreSigned(signed, redaction)) }),
     toolCalls: answer.toolCalls.map((call) => ({ ...call, arguments: redaction.restore(call.arguments, asJson) })),
     ...(natives.length === 0 ? {} : { native: natives })
   }
@@ -110,6 +117,11 @@ export class RestoredEvents {
   }
 
   #text(event: TextEvent, out: Array<Event>): void {
+    if (event.type === "thoughts" && event.signed !== undefined) {
+      this.#flush(out)
+      out.push({ ...event, signed: restoreSigned(event.signed, this.#redaction) })
+      return
+    }
     const { type } = event
     const encode = type === "text" ? this.#ofText : asText
     const text = this.#in(type, encode, (text) => ({ type, text, tokens: 0 }), out).push(event.text)

@@ -140,7 +140,8 @@ describe("an answer for a caller of the same dialect", () => {
     fc.assert(fc.property(blocks, (content) => {
       const frames = eventsOf(content).map(frameOf)
       const own = (events: ReadonlyArray<Event>) => events.filter(({ type }) => type !== "native")
-      const other = Result.getOrThrow(decode(anthropic, frames, generationOf(), target))
+      const generation = generationOf({ source: { dialect: "openai", body: {} } })
+      const other = Result.getOrThrow(decode(anthropic, frames, generation, target))
       assert.deepStrictEqual(own(Result.getOrThrow(streamed(eventsOf(content)))), other)
     }))
   })
