@@ -23,11 +23,15 @@ const asSetting = (path: string, value: string): ReadonlyArray<string> => {
     : [name, value]
 }
 
+/** Names in one line; other lists as they are written in `troupe.yaml`. */
+const listText = (list: ReadonlyArray<unknown>): string =>
+  list.every((item) => typeof item === "string") ? list.join(", ") : `[${list.join(", ")}]`
+
 /** One row for each setting. */
 const rows = (value: unknown, path = ""): ReadonlyArray<ReadonlyArray<string>> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
     ? Object.entries(value).flatMap(([key, inner]) => rows(inner, path === "" ? key : `${path}.${key}`))
-    : [asSetting(path, Array.isArray(value) ? value.join(", ") : String(value))]
+    : [asSetting(path, Array.isArray(value) ? listText(value) : String(value))]
 
 /** The policy of this name, else the routing of the model of this name. */
 const find = (settings: Resolved, name: string): Effect.Effect<object, CommandFailed> => {
