@@ -90,12 +90,15 @@ const requestOf = (text: string): { readonly body: Fields; readonly isWarmUp: bo
   return { body: { ...body, stream: true }, isWarmUp: generate === false }
 }
 
-/** Takes the data of complete events out of a text of server-sent events, and returns what is left. */
-const dataOf = (text: string): { readonly events: ReadonlyArray<string>; readonly rest: string } => {
+/** Takes the data of complete events out of a text of server-sent events, without comments, and returns what is left. */
+export const dataOf = (text: string): { readonly events: ReadonlyArray<string>; readonly rest: string } => {
   const frames = text.split("\n\n")
   const rest = frames.pop()!
-  const events = frames.map((frame) => frame.slice(frame.indexOf("data: ") + 6)).filter((data) => data !== "[DONE]")
-  return { events, rest }
+  const data = frames.flatMap((frame) => {
+    const start = frame.indexOf("data: ")
+    return start < 0 ? [] : [frame.slice(start + 6)]
+  })
+  return { events: data.filter((one) => one !== "[DONE]"), rest }
 }
 
 /** A message that waits, with the bytes that it holds; undefined for one that the memory for requests had no room for. */
