@@ -17,9 +17,21 @@ const costText = ({ attempts, costUsd, unpriced }: UsageSum): string => {
   return unpriced === 0 || attempts === unpriced ? known : `${known} + ${unpriced} unknown`
 }
 
-const printUsage = (by: ReadonlyArray<Group>, usage: ReadonlyArray<UsageSum>) =>
+const nothing = "Nothing was used that matches."
+
+/** A filter that only requests with a key match needs no word about the others. */
+const nothingText = ({ key, user }: Readonly<Record<string, string>>): string =>
+  key === undefined && user === undefined
+    ? `${nothing} Requests without a key are recorded only with \`ledger: { anonymous: true }\` in the configuration.`
+    : nothing
+
+const printUsage = (
+  by: ReadonlyArray<Group>,
+  usage: ReadonlyArray<UsageSum>,
+  filters: Readonly<Record<string, string>>
+) =>
   Console.log(
-    usage.length === 0 ? "Nothing was used that matches." : table([
+    usage.length === 0 ? nothingText(filters) : table([
       [
         ...fieldsOf(by).map((name) => name === "keyName" ? "NAME" : name.toUpperCase()),
         "ATTEMPTS",
@@ -100,7 +112,7 @@ export const usage = Command.make(
         (client) => client.usage.usage({ query: { ...given(flags), format: "json" } })
       ).pipe(orLedger({ config, url }))
       if (json) return yield* printJson(usage)
-      yield* csv ? printCsv(toCsv(by, usage)) : printUsage(by, usage)
+      yield* csv ? printCsv(toCsv(by, usage)) : printUsage(by, usage, given(flags))
     })
 ).pipe(
   Command.withDescription("Show what was used, by whom and for how much, from the ledger of a running service"),

@@ -256,7 +256,10 @@ describe("the report of usage", () => {
       assert.deepStrictEqual([code, stdout], [1, ""], value)
       assert.include(stderr, said)
     }
-    assert.include((await run("--model", "gemini", "--key", "bob")).stdout, "Nothing was used")
+    const { stdout: ofKey } = await run("--model", "gemini", "--key", "bob")
+    assert.include(ofKey, "Nothing was used")
+    assert.notInclude(ofKey, "anonymous")
+    assert.include((await run("--to", "2020-01-01")).stdout, "`ledger: { anonymous: true }`")
     const wrong = await run("--from", "2026-13-01")
     assert.deepStrictEqual(wrong.code, 1)
     assert.match(wrong.stderr, /2027-01-31/)
