@@ -50,17 +50,29 @@ const sharedModels = (models: ReadonlyArray<Model>): ReadonlyArray<Model> => {
   return models.filter(({ name }) => !own.has(name) && !isWildcard(name))
 }
 
+/** The wildcards that every process serves. */
+const dividedWildcards = (models: ReadonlyArray<Model>): ReadonlyArray<Model> => {
+  const own = modelsOfFirst(models)
+  return models.filter(({ name }) => isWildcard(name) && !own.has(name))
+}
+
+const maxConcurrentOf = (
+  { maxConcurrent = Defaults.maxConcurrent }: { readonly maxConcurrent?: number | undefined }
+): number => maxConcurrent
+
 /** The concurrency of each deployment that several processes call, by its id. */
 export const leasedLimits = (models: ReadonlyArray<Model>): ReadonlyMap<string, number> =>
   new Map(
     sharedModels(models).flatMap(({ deployments }) =>
-      deployments.flatMap(({ id, options }) =>
-        isRemote(options) ? [[id, options.maxConcurrent ?? Defaults.maxConcurrent] as const] : []
-      )
+      deployments.flatMap(({ id, options }) => isRemote(options) ? [[id, maxConcurrentOf(options)] as const] : [])
     )
   )
 
-const least = (path: ReadonlyArray<string>, limit: number | undefined, count: number): ReadonlyArray<Problem.Problem> =>
+const least = (
+  path: ReadonlyArray<number | string>,
+  limit: number | undefined,
+  count: number
+): ReadonlyArray<Problem.Problem> =>
   limit === undefined || limit >= count
     ? []
     : [{
@@ -79,15 +91,22 @@ export const problemsOf = ({ models, server, storage }: Resolved, count: number)
     }]
     : []),
   ...least(["server", "maxConnections"], server.maxConnections, count),
-  ...sharedModels(models).flatMap(({ deployments: [{ queueLimit }], name }) =>
+  ...[...sharedModels(models), ...dividedWildcards(models)].flatMap(({ deployments: [{ queueLimit }], name }) =>
     least(["models", name, "queueLimit"], queueLimit, count)
+  ),
+  ...dividedWildcards(models).flatMap(({ deployments, name }) =>
+    deployments.flatMap(({ options }, index) =>
+      isRemote(options)
+        ? least(["models", name, "deployments", index, "maxConcurrent"], maxConcurrentOf(options), count)
+        : []
+    )
   )
 ]
 
 /** The part of a wildcard's concurrency: its models are not known before they are requested, and so not leased. */
 const sharedOptions = (options: DeploymentOptions, index: number, count: number): DeploymentOptions =>
   isRemote(options)
-    ? { ...options, maxConcurrent: Math.max(1, shareOf(options.maxConcurrent ?? Defaults.maxConcurrent, index, count)) }
+    ? { ...options, maxConcurrent: shareOf(maxConcurrentOf(options), index, count) }
     : options
 
 /**

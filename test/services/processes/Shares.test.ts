@@ -3,6 +3,7 @@ import fc from "fast-check"
 import type { Model } from "../../../src/domain/Deployment.ts"
 import { defaults } from "../../../src/domain/RoutingPolicy.ts"
 import * as Shares from "../../../src/services/processes/Shares.ts"
+import { modelWith } from "../../../src/services/settings/Resolution.ts"
 import { deployment, settings as settingsInMemory } from "../../support/Deployments.ts"
 
 const settings = (given: Parameters<typeof settingsInMemory>[0] = {}) =>
@@ -70,5 +71,12 @@ describe("Shares", () => {
       expected: "Expected at least 3, 1 for each of the 3 processes (server.processes)"
     }])
     assert.deepStrictEqual(Shares.problemsOf(settings({ models }), 3), [])
+    const wildcard = (maxConcurrent: number) =>
+      modelWith("open/*", { engine: "remote", provider: "openai", model: "*", maxConcurrent })
+    assert.deepStrictEqual(Shares.problemsOf(settings({ models: [...models, wildcard(2)] }), 3), [{
+      path: "models.open/*.deployments[0].maxConcurrent",
+      expected: "Expected at least 3, 1 for each of the 3 processes (server.processes)"
+    }])
+    assert.deepStrictEqual(Shares.problemsOf(settings({ models: [...models, wildcard(3)] }), 3), [])
   })
 })
