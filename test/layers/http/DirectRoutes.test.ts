@@ -298,7 +298,7 @@ const conversationsOf = (path: string): Record<string, readonly [way: string, st
     "two lengths": ["", 400, said(ask(["Content-Length", "5"], close))],
     "a length and chunks": ["", 400, said(ask(chunked, close))],
     "odd headers": ["direct", 200, said(ask(["__proto__", "1"], ["constructor", "2"], ["Cookie", "a=1"], close))],
-    "an upgrade": ["", 200, said(ask(["Connection", "Upgrade"], ["Upgrade", "h2c"], close))],
+    "an upgrade": ["direct", 200, said(ask(["Connection", "Upgrade"], ["Upgrade", "h2c"], close))],
     "two requests in one packet": ["direct", 200, said(ask() + ask(close))],
     "a failure and an answer in one packet": ["direct", 400, said(post(path, "{", json) + ask(close))],
     "a stream and an answer in one packet": [
