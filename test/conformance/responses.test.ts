@@ -6,7 +6,8 @@ import { SqlClient } from "effect/sql/SqlClient"
 import { TestClock } from "effect/testing"
 import type { Response } from "../../src/dialects/responses/Schema.ts"
 import * as Migrations from "../../src/services/persistence/Migrations.ts"
-import type { Dialogue, Limits } from "../../src/services/responses/Responses.ts"
+import type { Dialogue } from "../../src/services/responses/Dialogues.ts"
+import type { Limits } from "../../src/services/responses/Responses.ts"
 import { Responses } from "../../src/services/responses/Responses.ts"
 import { migrations } from "../../src/services/responses/ResponseStore.ts"
 import { onEachDatabase } from "./databases.ts"
@@ -44,7 +45,7 @@ const of = (previous?: string, conversation?: string, owner = "a") => ({
 /** Answers a request with one item. */
 const answer = Effect.fnUntraced(
   function*(responses: Responses, name: string, continued = of(), more: object = {}) {
-    const dialogue: Dialogue = yield* responses.dialogue(continued, [user(name)], idOf(name))
+    const dialogue: Dialogue = yield* responses.dialogues.of(continued, [user(name)], idOf(name))
     yield* responses.save(continued, dialogue, responseOf(name, more))
     return dialogue
   }
@@ -153,15 +154,18 @@ onEachDatabase("stored responses", (declare) => {
       const responses = yield* makeWith()
       yield* answer(responses, "one")
       const reference = (id: string) => [{ type: "item_reference", id }]
-      const found = yield* responses.dialogue(of(), reference(`msg_${"one".padEnd(22, "0")}0`), idOf("two"))
+      const found = yield* responses.dialogues.of(of(), reference(`msg_${"one".padEnd(22, "0")}0`), idOf("two"))
       assert.strictEqual(found.input[0]?.["role"], "assistant")
-      const other = responses.dialogue(
+      const other = responses.dialogues.of(
         of(undefined, undefined, "b"),
         reference(`msg_${"one".padEnd(22, "0")}0`),
         idOf("two")
       )
       assert.strictEqual(yield* problemOf(other), "item-missing")
-      assert.strictEqual(yield* problemOf(responses.dialogue(of(), reference("msg_1"), idOf("two"))), "item-missing")
+      assert.strictEqual(
+        yield* problemOf(responses.dialogues.of(of(), reference("msg_1"), idOf("two"))),
+        "item-missing"
+      )
     })
   )
 
@@ -173,7 +177,7 @@ onEachDatabase("stored responses", (declare) => {
       const dialogue = yield* answer(responses, "one", of(), background)
       assert.strictEqual(yield* problemOf(answer(responses, "next", of("one"))), "previous-unfinished")
       const isGenerated = yield* Deferred.make<void>()
-      yield* responses.start(
+      yield* responses.background.start(
         of(),
         dialogue,
         idOf("one"),
@@ -185,15 +189,15 @@ onEachDatabase("stored responses", (declare) => {
       yield* answer(responses, "two", of(), background)
       const interrupted = yield* Deferred.make<void>()
       const generated = Effect.onInterrupt(Effect.never, () => Deferred.done(interrupted, Exit.void))
-      yield* responses.start(of(), dialogue, idOf("two"), generated)
+      yield* responses.background.start(of(), dialogue, idOf("two"), generated)
       yield* untilStatus(responses, "two", "in_progress")
-      assert.strictEqual((yield* responses.cancel("a", idOf("two")))["status"], "cancelled")
+      assert.strictEqual((yield* responses.background.cancel("a", idOf("two")))["status"], "cancelled")
       yield* Effect.repeat(Effect.andThen(untilStatus(responses, "two", "cancelled"), Deferred.isDone(interrupted)), {
         until: (isDone) => isDone
       })
-      assert.strictEqual((yield* responses.cancel("a", idOf("one")))["status"], "completed")
+      assert.strictEqual((yield* responses.background.cancel("a", idOf("one")))["status"], "completed")
       yield* answer(responses, "three")
-      assert.strictEqual(yield* problemOf(responses.cancel("a", idOf("three"))), "not-in-background")
+      assert.strictEqual(yield* problemOf(responses.background.cancel("a", idOf("three"))), "not-in-background")
     })
   )
 
@@ -203,8 +207,8 @@ onEachDatabase("stored responses", (declare) => {
       const responses = yield* makeWith()
       const dialogue = yield* answer(responses, "one", of(), { background: true, status: "queued", output: [] })
       const [first, second, third] = [1, 2, 3].map((number) => `event: e${number}\ndata: ${number}\n\n`)
-      yield* responses.begin(idOf("one"), first!, 0)
-      yield* responses.startStream(of(), dialogue, idOf("one"), (frames) =>
+      yield* responses.background.begin(idOf("one"), first!, 0)
+      yield* responses.background.startStream(of(), dialogue, idOf("one"), (frames) =>
         Effect.sync(() => {
           frames.add(second!, 1)
           frames.add(third!, 2)
@@ -212,7 +216,7 @@ onEachDatabase("stored responses", (declare) => {
         }))
       yield* untilStatus(responses, "one", "completed")
       const eventsOf = (after: number, name = "one", owner = "a") =>
-        Effect.flatMap(responses.events(owner, idOf(name), after), (events) => Stream.mkString(events))
+        Effect.flatMap(responses.background.events(owner, idOf(name), after), (events) => Stream.mkString(events))
       assert.strictEqual(yield* eventsOf(-1), `${first}${second}${third}`)
       assert.strictEqual(yield* eventsOf(0), `${second}${third}`)
       assert.strictEqual(yield* eventsOf(1), third)
@@ -230,9 +234,9 @@ onEachDatabase("stored responses", (declare) => {
     Effect.gen(function*() {
       const responses = yield* makeWith()
       yield* answer(responses, "one", of(), { background: true, status: "queued", output: [] })
-      yield* responses.begin(idOf("one"), "event: e\ndata: 1\n\n", 0)
+      yield* responses.background.begin(idOf("one"), "event: e\ndata: 1\n\n", 0)
       yield* TestClock.adjust(120_000)
-      const text = yield* Stream.mkString(yield* responses.events("a", idOf("one"), 0))
+      const text = yield* Stream.mkString(yield* responses.background.events("a", idOf("one"), 0))
       assert.match(text, /^event: response\.failed\ndata: \{"type":"response\.failed","sequence_number":1,/)
     })
   )
@@ -257,18 +261,18 @@ onEachDatabase("stored responses", (declare) => {
       yield* responses.newConversation(id, "a", { topic: "x" }, [])
       yield* answer(responses, "one", of(undefined, id))
       yield* answer(responses, "two", of(undefined, id), { store: false })
-      const items = yield* responses.itemsOf("a", id)
+      const items = yield* responses.dialogues.itemsOf("a", id)
       assert.strictEqual(items.length, 4)
       assert.strictEqual(yield* problemOf(responses.response("a", idOf("two"))), "response-missing")
-      assert.strictEqual(yield* problemOf(responses.itemsOf("b", id)), "conversation-missing")
+      assert.strictEqual(yield* problemOf(responses.dialogues.itemsOf("b", id)), "conversation-missing")
       assert.strictEqual(yield* problemOf(answer(responses, "three", of(undefined, id, "b"))), "conversation-missing")
       assert.isTrue(yield* responses.conversations.removeItem(id, items[0]!.id))
       yield* TestClock.adjust(29 * day)
       yield* answer(responses, "four", of(undefined, id))
       yield* TestClock.adjust(29 * day)
-      assert.strictEqual((yield* responses.itemsOf("a", id)).length, 5)
+      assert.strictEqual((yield* responses.dialogues.itemsOf("a", id)).length, 5)
       yield* responses.conversations.remove([id])
-      assert.strictEqual(yield* problemOf(responses.itemsOf("a", id)), "conversation-missing")
+      assert.strictEqual(yield* problemOf(responses.dialogues.itemsOf("a", id)), "conversation-missing")
     })
   )
 })

@@ -208,6 +208,8 @@ describe("monotonic time", () => {
       "services/keys/VirtualKeys.ts",
       "services/models/Models.ts",
       "services/persistence/Migrations.ts",
+      "services/responses/BackgroundResponses.ts",
+      "services/responses/Dialogues.ts",
       "services/responses/Responses.ts",
       "services/responses/Retention.ts"
     ])

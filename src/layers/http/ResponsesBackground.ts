@@ -90,9 +90,14 @@ export const respondStream = (run: Run, state: Responses) => {
     const frames = new ResponseFrames(envelope, () => secondsOf(clock.currentTimeMillisUnsafe()))
     const first = frames.queue()
     yield* state.save(call.body, dialogue, EncodeAnswer.responseOf(envelope, { status: "queued", output: [] }))
-    yield* state.begin(call.id, first, frames.last)
-    yield* state.startStream(call.body, dialogue, call.id, (unwritten) => streamedOutcome(run, frames, unwritten))
-    return StoredRoutes.respondEvents(yield* state.events(call.body.owner, call.id, -1), call.headers)
+    yield* state.background.begin(call.id, first, frames.last)
+    yield* state.background.startStream(
+      call.body,
+      dialogue,
+      call.id,
+      (unwritten) => streamedOutcome(run, frames, unwritten)
+    )
+    return StoredRoutes.respondEvents(yield* state.background.events(call.body.owner, call.id, -1), call.headers)
   })
 }
 
@@ -102,7 +107,7 @@ export const respondQueued = (run: Run, state: Responses) => {
   const queued = EncodeAnswer.responseOf(envelope, { status: "queued", output: [] })
   const generated = Effect.map(outcomeOf(run), (outcome) => EncodeAnswer.responseOf(envelope, outcome))
   return state.save(call.body, dialogue, queued).pipe(
-    Effect.andThen(state.start(call.body, dialogue, call.id, generated)),
+    Effect.andThen(state.background.start(call.body, dialogue, call.id, generated)),
     Effect.map(() => Endpoint.respondJson(call, queued, {}))
   )
 }

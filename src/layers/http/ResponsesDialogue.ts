@@ -9,8 +9,9 @@ import * as EncodeAnswer from "../../dialects/responses/EncodeAnswer.ts"
 import * as Items from "../../dialects/responses/Items.ts"
 import type { Message } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
-import type { Dialogue, Responses } from "../../services/responses/Responses.ts"
-import { StateError } from "../../services/responses/Responses.ts"
+import type { Dialogue } from "../../services/responses/Dialogues.ts"
+import { StateError } from "../../services/responses/Dialogues.ts"
+import type { Responses } from "../../services/responses/Responses.ts"
 import type { Connection } from "./ResponsesSocket.ts"
 
 /** Where the conversation before a request is kept. */
@@ -59,7 +60,7 @@ export const dialogueOf = (
 ): Effect.Effect<Dialogue | undefined, SqlError | StateError> => {
   const latest = unstored(connection, prompt)
   if (latest !== undefined) return dialogueOfConnection(latest, prompt, id)
-  if (state !== undefined) return state.dialogue(prompt, prompt.input, id)
+  if (state !== undefined) return state.dialogues.of(prompt, prompt.input, id)
   return Effect.succeed(
     needsState(prompt) ? undefined : {
       before: [],

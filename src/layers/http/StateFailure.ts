@@ -6,7 +6,7 @@ import * as EncodeError from "../../dialects/openai/EncodeError.ts"
 import { InferenceError } from "../../domain/InferenceError.ts"
 import * as Text from "../../domain/Text.ts"
 import { summaryOf } from "../../services/persistence/StorageError.ts"
-import { StateError } from "../../services/responses/Responses.ts"
+import { StateError } from "../../services/responses/Dialogues.ts"
 import { respondError } from "./Dialect.ts"
 
 interface Problem {

@@ -20,8 +20,9 @@ import { identityOf } from "../../dialects/shared/CallerRequest.ts"
 import type { Fields } from "../../dialects/shared/Json.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { summaryOf } from "../../services/persistence/StorageError.ts"
+import { StateError } from "../../services/responses/Dialogues.ts"
 import type { Responses } from "../../services/responses/Responses.ts"
-import { ResponseState, StateError } from "../../services/responses/Responses.ts"
+import { ResponseState } from "../../services/responses/Responses.ts"
 import { error, events } from "./Api.ts"
 import type { Conventions } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
@@ -178,7 +179,7 @@ const retrieve = (request: Stored): Effect.Effect<unknown, Failure> => {
   if (query.get("stream") !== "true") return state.response(owner, response)
   return Effect.flatMap(
     startOf(request),
-    (after) => Effect.map(state.events(owner, response, after), (events) => respondEvents(events, headers))
+    (after) => Effect.map(state.background.events(owner, response, after), (events) => respondEvents(events, headers))
   )
 }
 
@@ -189,7 +190,7 @@ const remove = (request: Stored): Effect.Effect<unknown, Failure> => {
 
 const conversation = (request: Stored) =>
   Effect.map(
-    request.state.conversation(request.owner, id(request, "conversation")),
+    request.state.dialogues.conversation(request.owner, id(request, "conversation")),
     (found) => Conversations.conversationOf(found.id, found.createdAt, found.metadata)
   )
 
@@ -201,7 +202,7 @@ const removeConversation = (request: Stored): Effect.Effect<unknown, Failure> =>
       deleted: true
     }))
 
-const itemsOf = (request: Stored) => request.state.itemsOf(request.owner, id(request, "conversation"))
+const itemsOf = (request: Stored) => request.state.dialogues.itemsOf(request.owner, id(request, "conversation"))
 
 const noItem = (request: Stored) => Effect.fail(new StateError({ problem: "item-missing", id: id(request, "item") }))
 
@@ -223,7 +224,7 @@ const reads = {
   retrieve,
   remove,
   cancel: (request: Stored): Effect.Effect<unknown, Failure> =>
-    request.state.cancel(request.owner, id(request, "response")),
+    request.state.background.cancel(request.owner, id(request, "response")),
   inputItems: (request: Stored): Effect.Effect<unknown, Failure> =>
     listed(request, request.state.inputOf(request.owner, id(request, "response"))),
   conversation,
@@ -291,17 +292,20 @@ const updated = (
   of: string
 ): Answered =>
   Effect.flatMap(
-    state.conversation(owner, of),
+    state.dialogues.conversation(owner, of),
     ({ createdAt, id }) =>
       Effect.as(state.conversations.describe(id, metadata), Conversations.conversationOf(id, createdAt, metadata))
   )
 
 const added = (state: Responses, { body, id }: Endpoint.Call<ConversationCall>, of: string): Answered => {
   const items = storedItems(body, id)
-  return Effect.flatMap(state.conversation(body.owner, of), (found) =>
-    Effect.as(state.addItems(found.id, items), {
-      ...Conversations.listOf(items, { order: "asc", limit: Math.max(1, items.length), after: undefined })
-    }))
+  return Effect.flatMap(
+    state.dialogues.conversation(body.owner, of),
+    (found) =>
+      Effect.as(state.addItems(found.id, items), {
+        ...Conversations.listOf(items, { order: "asc", limit: Math.max(1, items.length), after: undefined })
+      })
+  )
 }
 
 /** A request with a body about a conversation. */

@@ -2,6 +2,8 @@
 import { Array as Arr, Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
+import type { Item } from "../../dialects/responses/Items.ts"
+import { listOf } from "../../dialects/shared/Json.ts"
 import * as Migrations from "../persistence/Migrations.ts"
 
 /** JSON objects, which the dialect understands. */
@@ -21,6 +23,16 @@ export interface StoredResponse {
   /** When the process that generates it was last seen, ms since 1970. */
   readonly seenAt: number
 }
+
+/** The items of its request and of its answer. */
+export const itemsOf = ({ body, input }: StoredResponse): ReadonlyArray<Item> =>
+  [...input, ...listOf(body["output"])] as ReadonlyArray<Item>
+
+/** Whether its generation goes on. */
+export const isRunning = ({ status }: StoredResponse): boolean => status === "queued" || status === "in_progress"
+
+/** Its body, as callers get it. */
+export const bodyOf = ({ body, status }: StoredResponse): Json => ({ ...body, status })
 
 /** A response to store, in the name of its owner. */
 export interface NewResponse extends Omit<StoredResponse, "seenAt"> {
