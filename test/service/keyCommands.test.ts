@@ -245,6 +245,7 @@ describe("/admin/keys", () => {
     ["", { name: "shown" }, 409, "key_exists"],
     ["", { name: "" }, 400, "invalid_value"],
     ["", { name: "n", model: ["a"] }, 400, "invalid_value"],
+    ["", { name: "n", expiresAt: 1 }, 400, "invalid_value"],
     ["/shown/extend", { expiresAt: 1 }, 400, "invalid_value"],
     ["/shown/extend", {}, 400, "invalid_value"],
     ["/none/extend", { expiresAt: null }, 404, "key_not_found"],

@@ -54,17 +54,22 @@ const bodyAs = <A>(schema: Schema.Decoder<A>) => {
   })
 }
 
-const newKey = bodyAs(NewKey)
 const rotation = bodyAs(Rotation)
 
+/** Why a key cannot end then, if it cannot. A time in seconds is long ago. */
+const endProblem = (expiresAt: number | null | undefined) =>
+  Effect.flatMap(Clock.currentTimeMillis, (now) =>
+    expiresAt === undefined || expiresAt === null || expiresAt > now
+      ? Effect.void
+      : Effect.fail(wrong("expiresAt", "Expected a time in the future, ms since 1970")))
+
+const newKey = Effect.tap(bodyAs(NewKey), ({ expiresAt }) => endProblem(expiresAt))
+
 /** The new end of a key; undefined for never. */
-const extension = Effect.gen(function*() {
-  const { expiresAt } = yield* bodyAs(Extension)
-  if (expiresAt !== null && expiresAt <= (yield* Clock.currentTimeMillis)) {
-    return yield* wrong("expiresAt", "Expected a time in the future")
-  }
-  return expiresAt ?? undefined
-})
+const extension = Effect.map(
+  Effect.tap(bodyAs(Extension), ({ expiresAt }) => endProblem(expiresAt)),
+  ({ expiresAt }) => expiresAt ?? undefined
+)
 
 /** The answer to a call, or why it failed. */
 const answer = <A, R>(
