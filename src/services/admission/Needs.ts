@@ -13,6 +13,9 @@ import { describe } from "./Subject.ts"
 /** The most tokens of an answer whose request does not say, under a budget. */
 const usualMost = 4_096
 
+/** Bytes of the field that sets `max_tokens`, the longest of all dialects; they count as tokens of the prompt. */
+const fieldBytes = `,"options":{"num_predict":${usualMost}}`.length
+
 /** What a request reserves. */
 export interface Need {
   /** When the request began, ms since 1970: what it uses counts in the periods of this time. */
@@ -24,7 +27,7 @@ export interface Need {
   readonly maxTokens: number | undefined
   /** The need with a shorter answer, so that it fits into what is left; undefined if the answer's length is given. */
   readonly within: ((left: Amount) => Need) | undefined
-  /** The longest answer that fits into what is left, tokens; left out: it has none. */
+  /** The longest answer that fits into what is left if the request sets it, tokens; left out: it has none. */
   readonly fitting?: ((left: Amount) => number) | undefined
 }
 
@@ -122,7 +125,7 @@ export const needOf = (
   if (price instanceof BudgetExceeded) return price
   const isOpen = generates && maxTokens === undefined
   const usual = isOpen ? usualFor(demand) : 0
-  const fitting = (left: Amount) => affordable(left, price, promptTokens, choices)
+  const fitting = (left: Amount, more = 0) => affordable(left, price, promptTokens + more, choices)
   const isSet = isOpen && budgets.length > 0
   const needWith = (most: number): Need => ({
     at,
@@ -130,7 +133,7 @@ export const needOf = (
     amount: { nano: Money.mostOf(price, promptTokens, most * choices), tokens: promptTokens + most * choices },
     maxTokens: isSet ? most : undefined,
     within: isSet ? (left) => needWith(Math.max(1, Math.min(usual, fitting(left)))) : undefined,
-    fitting: generates ? fitting : undefined
+    fitting: generates ? (left) => fitting(left, isOpen ? fieldBytes : 0) : undefined
   })
   return needWith(generates ? maxTokens ?? usual : 0)
 }

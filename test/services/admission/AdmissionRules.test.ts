@@ -6,6 +6,7 @@ import type { Demand, Ticket } from "../../../src/services/admission/Admission.t
 import type { Grant } from "../../../src/services/admission/AdmissionRules.ts"
 import { AdmissionRules } from "../../../src/services/admission/AdmissionRules.ts"
 import { rulesOf as keyRulesOf } from "../../../src/services/admission/KeyRules.ts"
+import { mostPromptTokens } from "../../../src/services/admission/Subject.ts"
 import type { Amount, Overspent, Reservation } from "../../../src/services/budgets/BudgetBook.ts"
 import { BudgetBook } from "../../../src/services/budgets/BudgetBook.ts"
 import type { VirtualKey } from "../../../src/services/keys/VirtualKey.ts"
@@ -157,10 +158,32 @@ describe("a request that is too large", () => {
 
   it("hears which max_tokens fits into a limit of tokens", () => {
     assert.include(messageOf(admit(limited(1000))), "may use 4196 tokens")
-    assert.include(messageOf(admit(limited(1000))), "Set max_tokens to at most 900.")
-    assert.include(messageOf(admit(limited(1000), { choices: 2 })), "Set max_tokens to at most 450.")
+    assert.include(messageOf(admit(limited(1000), { maxTokens: 2000 })), "Set max_tokens to at most 900.")
+    assert.include(messageOf(admit(limited(1000), { choices: 2, maxTokens: 2000 })), "Set max_tokens to at most 450.")
     assert.strictEqual(messageOf(admit(limited(1000), { maxTokens: 900 })), "admitted")
     assert.include(messageOf(admit(limited(50))), "Shorten the prompt.")
+  })
+
+  const fields: ReadonlyArray<readonly [field: string, fields: (most: number) => object]> = [
+    ["max_tokens", (most) => ({ max_tokens: most })],
+    ["max_completion_tokens", (most) => ({ max_completion_tokens: most })],
+    ["max_output_tokens", (most) => ({ max_output_tokens: most })],
+    ["num_predict", (most) => ({ options: { num_predict: most } })]
+  ]
+  it.each(fields)("hears a length that fits with the field that it adds, %s", (_, fieldsOf) => {
+    const demandOf = (body: object): Partial<Demand> => ({
+      mostPromptTokens: () => mostPromptTokens({ source: { dialect: "openai", body: { ...body }, isChecked: true } })
+    })
+    const body = { model: "m", input: "Hi" }
+    for (const limit of [50, 100, 101, 110, 400, 1_000, 4_000]) {
+      const message = messageOf(admit(limited(limit), demandOf(body)))
+      const most = Number(/at most (\d+)/.exec(message)?.[1])
+      if (Number.isNaN(most)) assert.include(message, "Shorten the prompt")
+      else {
+        const again = admit(limited(limit), { ...demandOf({ ...body, ...fieldsOf(most) }), maxTokens: most })
+        assert.strictEqual(messageOf(again), "admitted")
+      }
+    }
   })
 
   it("hears which max_tokens fits into a budget, and has an answer that fits if it does not say", () => {
