@@ -170,7 +170,7 @@ describe("reasoning", () => {
       Effect.gen(function*() {
         const target = targetOf()
         // A caller without a body of a dialect would get encrypted reasoning, to send it back.
-        const source = { dialect: name === "anthropic" ? "openai" as const : "anthropic" as const, body: {} }
+        const source = { dialect: "anthropic" as const, body: {} }
         const reader = makeEventReader(dialect, target, { ...generation, source })
         const pieces = [other, thought].map((data) =>
           Buffer.from(dialect.framing === "sse" ? `data: ${JSON.stringify(data)}\n\n` : `${JSON.stringify(data)}\n`)
