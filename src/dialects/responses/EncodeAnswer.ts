@@ -10,6 +10,7 @@ import { at, listAt, textAt } from "../shared/Json.ts"
 import * as CustomTools from "./CustomTools.ts"
 import * as FieldNames from "./FieldNames.ts"
 import type { Item } from "./Items.ts"
+import * as Items from "./Items.ts"
 import type { Response, ResponseError, Settings, Status, Usage } from "./Schema.ts"
 
 /** What the parts of an answer share, and the options of its request. */
@@ -86,7 +87,16 @@ const bareId = (id: string): string => id.slice(id.indexOf("_") + 1)
 export const outputId = (prefix: string, id: string, index: number): string => `${prefix}_${bareId(id)}${index}`
 
 /** The id of an input item. */
-export const inputId = (prefix: string, id: string, index: number): string => `${prefix}_${bareId(id)}i${index}`
+const inputId = (prefix: string, id: string, index: number): string => `${prefix}_${bareId(id)}i${index}`
+
+/**
+ * The stored form of a checked item of a request, which is no reference.
+ *
+ * @param id of the response or the conversation
+ * @param index of the item in the request
+ */
+export const storedInput = (item: Fields, id: string, index: number): Item =>
+  Items.stored(item, (prefix) => inputId(prefix, id, index))
 
 /** Letters and digits of an id. */
 const idLength = 22

@@ -46,7 +46,7 @@ const dialogueOfConnection = (
     before: latest.items,
     input: input.map((item, index) =>
       latest.items.find((known) => item["type"] === "item_reference" && known.id === item["id"]) ??
-        Items.stored(item, (prefix) => EncodeAnswer.inputId(prefix, id, index))
+        EncodeAnswer.storedInput(item, id, index)
     ),
     chain: []
   })
@@ -65,7 +65,7 @@ export const dialogueOf = (
     needsState(prompt) ? undefined : {
       before: [],
       chain: [],
-      input: prompt.input.map((item, index) => Items.stored(item, (prefix) => EncodeAnswer.inputId(prefix, id, index)))
+      input: prompt.input.map((item, index) => EncodeAnswer.storedInput(item, id, index))
     }
   )
 }

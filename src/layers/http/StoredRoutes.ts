@@ -14,7 +14,6 @@ import * as Conversations from "../../dialects/responses/Conversations.ts"
 import { ownerOf } from "../../dialects/responses/DecodeRequest.ts"
 import * as EncodeAnswer from "../../dialects/responses/EncodeAnswer.ts"
 import type { Item } from "../../dialects/responses/Items.ts"
-import * as Items from "../../dialects/responses/Items.ts"
 import * as Schema from "../../dialects/responses/Schema.ts"
 import { identityOf } from "../../dialects/shared/CallerRequest.ts"
 import type { Fields } from "../../dialects/shared/Json.ts"
@@ -278,7 +277,7 @@ type Answered = Effect.Effect<Fields, Failure>
 
 /** Items in their stored form. */
 const storedItems = ({ items }: ConversationCall, callId: string): ReadonlyArray<Item> =>
-  items.map((one, index) => Items.stored(one, (prefix) => EncodeAnswer.inputId(prefix, callId, index)))
+  items.map((one, index) => EncodeAnswer.storedInput(one, callId, index))
 
 const created = (state: Responses, { body, id }: Endpoint.Call<ConversationCall>): Answered =>
   Effect.map(

@@ -2,7 +2,6 @@
 import { Clock, Effect, Schema } from "effect"
 import * as EncodeAnswer from "../../dialects/responses/EncodeAnswer.ts"
 import type { Item } from "../../dialects/responses/Items.ts"
-import * as Items from "../../dialects/responses/Items.ts"
 import type { Fields } from "../../dialects/shared/Json.ts"
 import type { ConversationStore } from "./ConversationStore.ts"
 import type { ResponseStore } from "./ResponseStore.ts"
@@ -123,7 +122,7 @@ export class Dialogues {
         items.push(
           item["type"] === "item_reference"
             ? yield* this.#referenced(owner, before, item["id"] as string)
-            : Items.stored(item, (prefix) => EncodeAnswer.inputId(prefix, id, index))
+            : EncodeAnswer.storedInput(item, id, index)
         )
       }
       return items
