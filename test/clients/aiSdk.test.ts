@@ -1,8 +1,9 @@
 /** The `ai` package with `@ai-sdk/openai`, whose default is the Responses API, and a real model. */
 import { createOpenAI } from "@ai-sdk/openai"
 import { assert } from "@effect/vitest"
-import { APICallError, generateText, isStepCount, jsonSchema, Output, streamText, tool } from "ai"
+import { APICallError, generateText, streamText } from "ai"
 import { afterAll, beforeAll, describe, it } from "vitest"
+import { answersOfTool, common, extraction, ruby, sunny, weather } from "../support/AiSdkCalls.ts"
 import type { Service } from "../support/Service.ts"
 import { startService } from "../support/Service.ts"
 
@@ -14,28 +15,10 @@ beforeAll(async () => {
 }, 60_000)
 afterAll(() => service.stop())
 
-const common = { instructions: "You are a helpful assistant.", temperature: 0, maxRetries: 0 }
-
 const responseIdOf = (metadata: Awaited<ReturnType<typeof generateText>>["providerMetadata"]): string => {
   const { openai: { responseId } = {} } = metadata ?? {}
   return responseId as string
 }
-
-const weather = (cities: Array<string>) => ({
-  get_weather: tool({
-    description: "Get the weather in a city",
-    inputSchema: jsonSchema<{ readonly city: string }>({
-      type: "object",
-      properties: { city: { type: "string" } },
-      required: ["city"],
-      additionalProperties: false
-    }),
-    execute: ({ city }) => {
-      cities.push(city)
-      return "sunny"
-    }
-  })
-})
 
 describe("the ai package", () => {
   it("generates a text, with usage and the id of the response", async () => {
@@ -59,29 +42,14 @@ describe("the ai package", () => {
   })
 
   it("runs tools in several steps, whose items it refers to", async () => {
-    for (const stream of [false, true]) {
-      const cities: Array<string> = []
-      const call = {
-        ...common,
-        model: openai("tiny-chat"),
-        prompt: "What is the weather in Paris?",
-        tools: weather(cities),
-        stopWhen: isStepCount(3)
-      }
-      const text = stream ? await streamText(call).text : (await generateText(call)).text
-      assert.strictEqual(text, "It is sunny in Paris.")
-      assert.deepStrictEqual(cities, ["Paris"])
-    }
+    assert.deepStrictEqual(await answersOfTool(openai("tiny-chat")), sunny)
   })
 
   it("runs tools without stored responses", async () => {
     const cities: Array<string> = []
     const { text } = await generateText({
-      ...common,
+      ...weather(cities),
       model: openai("tiny-chat"),
-      prompt: "What is the weather in Paris?",
-      tools: weather(cities),
-      stopWhen: isStepCount(3),
       providerOptions: { openai: { store: false } }
     })
     assert.strictEqual(text, "It is sunny in Paris.")
@@ -101,20 +69,8 @@ describe("the ai package", () => {
   })
 
   it("generates an object", async () => {
-    const { output } = await generateText({
-      ...common,
-      model: openai("tiny-chat"),
-      prompt: "Extract the name, age and city as JSON: Ruby is 34 years old and lives in Oslo.",
-      output: Output.object({
-        schema: jsonSchema<{ readonly name: string; readonly age: number; readonly city: string }>({
-          type: "object",
-          properties: { name: { type: "string" }, age: { type: "integer" }, city: { type: "string" } },
-          required: ["name", "age", "city"],
-          additionalProperties: false
-        })
-      })
-    })
-    assert.deepStrictEqual(output, { name: "Ruby", age: 34, city: "Oslo" })
+    const { output } = await generateText({ ...extraction, model: openai("tiny-chat") })
+    assert.deepStrictEqual(output, ruby)
   })
 
   it("gets errors with their status", async () => {

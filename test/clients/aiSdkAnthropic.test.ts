@@ -1,8 +1,9 @@
 /** The `ai` package with `@ai-sdk/anthropic`: local and remote models over Anthropic's Messages. */
 import { createAnthropic } from "@ai-sdk/anthropic"
 import { assert } from "@effect/vitest"
-import { APICallError, generateText, isStepCount, jsonSchema, Output, streamText, tool } from "ai"
+import { APICallError, generateText, streamText } from "ai"
 import { afterAll, beforeAll, describe, it } from "vitest"
+import { abortTwice, answersOfTool, common, extraction, ruby, sunny } from "../support/AiSdkCalls.ts"
 import type { ClientService } from "../support/ClientService.ts"
 import { said, startClientService, thought } from "../support/ClientService.ts"
 
@@ -14,22 +15,11 @@ beforeAll(async () => {
 }, 60_000)
 afterAll(() => service.stop())
 
-const common = { instructions: "You are a helpful assistant.", temperature: 0, maxRetries: 0, maxOutputTokens: 100 }
-
-const object = (properties: Record<string, object>) => ({
-  type: "object" as const,
-  properties,
-  required: Object.keys(properties),
-  additionalProperties: false
-})
-
-const person = jsonSchema<{ readonly name: string; readonly age: number; readonly city: string }>(
-  object({ name: { type: "string" }, age: { type: "integer" }, city: { type: "string" } })
-)
+const bounded = { ...common, maxOutputTokens: 100 }
 
 describe("@ai-sdk/anthropic", () => {
   it("generates a text with usage, and streams the same", async () => {
-    const call = { ...common, model: anthropic("tiny-chat"), prompt: "What color is snow?" }
+    const call = { ...bounded, model: anthropic("tiny-chat"), prompt: "What color is snow?" }
     const { finishReason, text, usage } = await generateText(call)
     assert.include(text, "white")
     assert.strictEqual(finishReason, "stop")
@@ -42,42 +32,16 @@ describe("@ai-sdk/anthropic", () => {
   })
 
   it("runs tools in several steps, buffered and streamed", async () => {
-    for (const stream of [false, true]) {
-      const cities: Array<string> = []
-      const call = {
-        ...common,
-        model: anthropic("tiny-chat"),
-        prompt: "What is the weather in Paris?",
-        tools: {
-          get_weather: tool({
-            description: "Get the weather in a city",
-            inputSchema: jsonSchema<{ readonly city: string }>(object({ city: { type: "string" } })),
-            execute: ({ city }) => {
-              cities.push(city)
-              return "sunny"
-            }
-          })
-        },
-        stopWhen: isStepCount(3)
-      }
-      const text = stream ? await streamText(call).text : (await generateText(call)).text
-      assert.strictEqual(text, "It is sunny in Paris.")
-      assert.deepStrictEqual(cities, ["Paris"])
-    }
+    assert.deepStrictEqual(await answersOfTool(anthropic("tiny-chat"), { maxOutputTokens: 100 }), sunny)
   })
 
   it("generates an object", async () => {
-    const call = {
-      ...common,
-      model: anthropic("tiny-chat"),
-      prompt: "Extract the name, age and city as JSON: Ruby is 34 years old and lives in Oslo.",
-      output: Output.object({ schema: person })
-    }
+    const call = { ...extraction, model: anthropic("tiny-chat"), maxOutputTokens: 100 }
     const { output } = await generateText({
       ...call,
       providerOptions: { anthropic: { structuredOutputMode: "outputFormat" } }
     })
-    assert.deepStrictEqual(output, { name: "Ruby", age: 34, city: "Oslo" })
+    assert.deepStrictEqual(output, ruby)
     // For models that it does not know, the package forces a tool whose arguments are the object.
     assert.hasAllKeys((await generateText(call)).output, ["name", "age", "city"])
   })
@@ -108,30 +72,12 @@ describe("@ai-sdk/anthropic", () => {
   })
 
   it("stops the engine when a stream is aborted", async () => {
-    const first = async () => {
-      const controller = new AbortController()
-      const stream = streamText({
-        ...common,
-        model: anthropic("fake/slow"),
-        prompt: "Go",
-        maxOutputTokens: 5_000,
-        abortSignal: controller.signal,
-        onError: () => {}
-      })
-      for await (const piece of stream.textStream) {
-        controller.abort()
-        return piece
-      }
-      return assert.fail("ended")
-    }
-    // The second one waits for the only slot.
-    assert.isNotEmpty(await first())
-    assert.isNotEmpty(await first())
+    for (const piece of await abortTwice(anthropic("fake/slow"))) assert.isNotEmpty(piece)
   })
 
   it("gets errors with their status, and whether a retry helps", async () => {
     const failure = (model: string, more: object = {}) =>
-      generateText({ ...common, model: anthropic(model), prompt: "Hi", ...more })
+      generateText({ ...bounded, model: anthropic(model), prompt: "Hi", ...more })
         .then(() => assert.fail("answered"), (cause: unknown) => cause as APICallError)
     for (
       const [model, statusCode, isRetryable] of [
@@ -151,7 +97,7 @@ describe("@ai-sdk/anthropic", () => {
 
   it("retries by itself what fails once", async () => {
     const from = service.provider.seen.length
-    const { text } = await generateText({ ...common, model: anthropic("shaky"), prompt: "Hi", maxRetries: 1 })
+    const { text } = await generateText({ ...bounded, model: anthropic("shaky"), prompt: "Hi", maxRetries: 1 })
     assert.strictEqual(text, said)
     assert.strictEqual(service.provider.seen.length - from, 2)
   })

@@ -1,19 +1,9 @@
 /** The `ai` package with `@ai-sdk/openai-compatible`, which OpenCode uses: local and remote models, and embeddings. */
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible"
 import { assert } from "@effect/vitest"
-import {
-  APICallError,
-  cosineSimilarity,
-  embed,
-  embedMany,
-  generateText,
-  isStepCount,
-  jsonSchema,
-  Output,
-  streamText,
-  tool
-} from "ai"
+import { APICallError, cosineSimilarity, embed, embedMany, generateText, streamText } from "ai"
 import { afterAll, beforeAll, describe, it } from "vitest"
+import { abortTwice, answersOfTool, common, extraction, ruby, sunny } from "../support/AiSdkCalls.ts"
 import type { ClientService } from "../support/ClientService.ts"
 import { said, startClientService, thought } from "../support/ClientService.ts"
 
@@ -30,19 +20,6 @@ beforeAll(async () => {
   })
 }, 60_000)
 afterAll(() => service.stop())
-
-const common = { instructions: "You are a helpful assistant.", temperature: 0, maxRetries: 0 }
-
-const object = (properties: Record<string, object>) => ({
-  type: "object" as const,
-  properties,
-  required: Object.keys(properties),
-  additionalProperties: false
-})
-
-const person = jsonSchema<{ readonly name: string; readonly age: number; readonly city: string }>(
-  object({ name: { type: "string" }, age: { type: "integer" }, city: { type: "string" } })
-)
 
 describe("@ai-sdk/openai-compatible", () => {
   it("generates a text with usage, and streams the same", async () => {
@@ -62,39 +39,13 @@ describe("@ai-sdk/openai-compatible", () => {
   })
 
   it("runs tools in several steps, buffered and streamed", async () => {
-    for (const stream of [false, true]) {
-      const cities: Array<string> = []
-      const call = {
-        ...common,
-        model: troupe("tiny-chat"),
-        prompt: "What is the weather in Paris?",
-        tools: {
-          get_weather: tool({
-            description: "Get the weather in a city",
-            inputSchema: jsonSchema<{ readonly city: string }>(object({ city: { type: "string" } })),
-            execute: ({ city }) => {
-              cities.push(city)
-              return "sunny"
-            }
-          })
-        },
-        stopWhen: isStepCount(3)
-      }
-      const text = stream ? await streamText(call).text : (await generateText(call)).text
-      assert.strictEqual(text, "It is sunny in Paris.")
-      assert.deepStrictEqual(cities, ["Paris"])
-    }
+    assert.deepStrictEqual(await answersOfTool(troupe("tiny-chat")), sunny)
   })
 
   it("generates an object, buffered and streamed", async () => {
-    const call = {
-      ...common,
-      model: troupe("tiny-chat"),
-      prompt: "Extract the name, age and city as JSON: Ruby is 34 years old and lives in Oslo.",
-      output: Output.object({ schema: person })
-    }
+    const call = { ...extraction, model: troupe("tiny-chat") }
     for (const output of [(await generateText(call)).output, await streamText(call).output]) {
-      assert.deepStrictEqual(output, { name: "Ruby", age: 34, city: "Oslo" })
+      assert.deepStrictEqual(output, ruby)
     }
   })
 
@@ -121,24 +72,7 @@ describe("@ai-sdk/openai-compatible", () => {
   })
 
   it("stops the engine when a stream is aborted", async () => {
-    const first = async () => {
-      const controller = new AbortController()
-      const stream = streamText({
-        ...common,
-        model: troupe("fake/slow"),
-        prompt: "Go",
-        abortSignal: controller.signal,
-        onError: () => {}
-      })
-      for await (const piece of stream.textStream) {
-        controller.abort()
-        return piece
-      }
-      return assert.fail("ended")
-    }
-    // The second one waits for the only slot.
-    assert.isNotEmpty(await first())
-    assert.isNotEmpty(await first())
+    for (const piece of await abortTwice(troupe("fake/slow"))) assert.isNotEmpty(piece)
   })
 
   it("gets errors with their status, and whether a retry helps", async () => {

@@ -1,17 +1,6 @@
 /** `troupe/ai-sdk` with the `ai` package itself: on the embedded models, the fake engine and a provider's recorded answers. */
 import { assert } from "@effect/vitest"
-import {
-  APICallError,
-  embedMany,
-  generateText,
-  isStepCount,
-  jsonSchema,
-  Output,
-  rerank,
-  streamText,
-  tool,
-  wrapLanguageModel
-} from "ai"
+import { APICallError, embedMany, generateText, rerank, streamText, wrapLanguageModel } from "ai"
 import { once } from "node:events"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import { createServer } from "node:http"
@@ -20,6 +9,7 @@ import { Readable } from "node:stream"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import { createTroupe, fallback } from "../../../src/ai-sdk.ts"
 import { InferenceError, Troupe } from "../../../src/index.ts"
+import { answersOfTool, extraction, ruby, sunny } from "../../support/AiSdkCalls.ts"
 import { until } from "../../support/Service.ts"
 
 /** Answers as an OpenAI-compatible provider with reasoning, and the bodies that it received. */
@@ -113,22 +103,6 @@ const thrown = (work: PromiseLike<unknown>): Promise<unknown> =>
 
 const metadataOf = (metadata: Awaited<ReturnType<typeof generateText>>["providerMetadata"]) => metadata!["troupe"]!
 
-const weather = (cities: Array<string>) => ({
-  get_weather: tool({
-    description: "Get the weather in a city",
-    inputSchema: jsonSchema<{ readonly city: string }>({
-      type: "object",
-      properties: { city: { type: "string" } },
-      required: ["city"],
-      additionalProperties: false
-    }),
-    execute: ({ city }) => {
-      cities.push(city)
-      return "sunny"
-    }
-  })
-})
-
 describe("a language model", () => {
   it("generates a text with usage, route and cost", async () => {
     const { finishReason, providerMetadata, response, text, usage } = await generateText({
@@ -159,39 +133,13 @@ describe("a language model", () => {
   })
 
   it("runs tools in several steps", async () => {
-    for (const stream of [false, true]) {
-      const cities: Array<string> = []
-      const call = {
-        ...common,
-        model: models("tiny-chat"),
-        instructions: "You are a helpful assistant.",
-        prompt: "What is the weather in Paris?",
-        tools: weather(cities),
-        stopWhen: isStepCount(3)
-      }
-      const text = stream ? await streamText(call).text : (await generateText(call)).text
-      assert.strictEqual(text, "It is sunny in Paris.")
-      assert.deepStrictEqual(cities, ["Paris"])
-    }
+    assert.deepStrictEqual(await answersOfTool(models("tiny-chat")), sunny)
   })
 
   it("generates an object, streamed and buffered", async () => {
-    const call = {
-      ...common,
-      model: models("tiny-chat"),
-      prompt: "Extract the name, age and city as JSON: Ruby is 34 years old and lives in Oslo.",
-      output: Output.object({
-        schema: jsonSchema<{ readonly name: string; readonly age: number; readonly city: string }>({
-          type: "object",
-          properties: { name: { type: "string" }, age: { type: "integer" }, city: { type: "string" } },
-          required: ["name", "age", "city"],
-          additionalProperties: false
-        })
-      })
-    }
-    const expected = { name: "Ruby", age: 34, city: "Oslo" }
-    assert.deepStrictEqual((await generateText(call)).output, expected)
-    assert.deepStrictEqual(await streamText(call).output, expected)
+    const call = { ...extraction, model: models("tiny-chat") }
+    assert.deepStrictEqual((await generateText(call)).output, ruby)
+    assert.deepStrictEqual(await streamText(call).output, ruby)
   })
 
   it("has reasoning apart from the text, passes its effort on, and computes the cost", async () => {

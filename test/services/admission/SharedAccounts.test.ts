@@ -115,6 +115,17 @@ class LateCounters implements Counters {
   }
 }
 
+/** Counters that answer at once. */
+const countersInTable = (): Counters => {
+  const table = new CounterTable(() => 0)
+  table.join(0)
+  return {
+    place: "a table",
+    reserve: (id, holds) => Effect.sync(() => table.reserve(0, id, holds)),
+    settle: (id, spends) => Effect.sync(() => table.settle(id, spends))
+  }
+}
+
 const sharedOf = (
   counters: Counters,
   settings: Parameters<typeof admissionOf>[0],
@@ -243,13 +254,7 @@ describe("shared accounts", () => {
     "refuse another attempt in the words of one process: after %d tokens",
     (used) =>
       Effect.gen(function*() {
-        const table = new CounterTable(() => 0)
-        table.join(0)
-        const counters: Counters = {
-          place: "a table",
-          reserve: (id, holds) => Effect.sync(() => table.reserve(0, id, holds)),
-          settle: (id, spends) => Effect.sync(() => table.settle(id, spends))
-        }
+        const counters = countersInTable()
         const budget = { budgets: { all: { period: "day", tokens: 100 } } } as const
         const shared = yield* sharedOf(counters, budget)
         const model = accountsOf(budget)
@@ -294,13 +299,7 @@ describe("shared accounts", () => {
 
   it.effect("shorten an answer without a limit to what others have left, and reserve for a hedge only if there is room", () =>
     Effect.gen(function*() {
-      const table = new CounterTable(() => 0)
-      table.join(0)
-      const counters: Counters = {
-        place: "a table",
-        reserve: (id, holds) => Effect.sync(() => table.reserve(0, id, holds)),
-        settle: (id, spends) => Effect.sync(() => table.settle(id, spends))
-      }
+      const counters = countersInTable()
       const budget = { budgets: { all: { period: "day", tokens: 200 } } } as const
       const [one, two] = [yield* sharedOf(counters, budget, "p0"), yield* sharedOf(counters, budget, "p1")]
       const first = yield* decide(one, demandOf("k1", 40, { hedges: true }))
