@@ -128,8 +128,19 @@ export const ActionName = Schema.String.annotate({ description: `One of ${action
 /** Virtual keys, newest first; those of the configuration last. */
 export const Keys = Schema.Struct({ keys: Schema.Array(VirtualKey) })
 
+/** A time that calendars have, ms since 1970. */
+const Moment = Schema.Int.check(
+  Schema.isBetween({ minimum: 0, maximum: 8_640_000_000_000_000 }, {
+    message: "Expected whole milliseconds since 1970, at most 8640000000000000"
+  })
+)
+
 /** What a new key may do. */
-export const NewKey = Grant.annotate({ identifier: "NewKey" })
+export const NewKey = Schema.Struct({
+  ...Grant.fields,
+  /** Left out, never. */
+  expiresAt: Schema.optionalKey(Moment)
+}).annotate({ identifier: "NewKey" })
 
 /** A key and its new secret. */
 export const IssuedKey = Schema.Struct({
@@ -146,7 +157,7 @@ export const IssuedKey = Schema.Struct({
 /** When a key ends. */
 export const Extension = Schema.Struct({
   /** ms since 1970, in the future; null for never. */
-  expiresAt: Schema.NullOr(Schema.Finite)
+  expiresAt: Schema.NullOr(Moment)
 })
 
 /** How a key is rotated. */
