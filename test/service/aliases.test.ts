@@ -16,6 +16,7 @@ limits:
 models:
   fake/a: { aliases: [gpt-4o, "claude:latest"], deployments: [{ engine: fake, reply: from a }] }
   fake/b: { aliases: [other], deployments: [{ engine: fake, reply: from b }] }
+  fake/c: { aliases: [kept], cache: { when: always }, deployments: [{ engine: fake, reply: from c }] }
 `
 
 let service: Service
@@ -46,6 +47,20 @@ const send = (path: string, body: object) =>
   })
 
 describe("an alias", () => {
+  it("has the cached answers of its model", async () => {
+    const cached: Array<string | null> = []
+    for (const [index, model] of ["fake/c", "kept", "fake/c"].entries()) {
+      const response = await fetch(`${service.url}/v1/chat/completions`, {
+        method: "POST",
+        headers: { authorization: `Bearer ${secrets.ADMIN_KEY}`, "content-type": "application/json" },
+        body: JSON.stringify({ model, messages: [{ role: "user", content: "Cached?" }], stream: index === 2 })
+      })
+      cached.push(response.headers.get("x-troupe-cache"))
+      await response.text()
+    }
+    assert.deepStrictEqual(cached, ["miss", "hit", "hit"])
+  })
+
   it("selects its model in every dialect", async () => {
     assert.strictEqual(await answerOf(one, "gpt-4o"), "from a")
     assert.strictEqual(
@@ -94,6 +109,6 @@ describe("an alias", () => {
       headers: { authorization: `Bearer ${secrets.ADMIN_KEY}` }
     })
     const { usage } = await response.json() as { readonly usage: ReadonlyArray<{ readonly model: string }> }
-    assert.sameMembers(usage.map(({ model }) => model), ["fake/a", "fake/b"])
+    assert.sameMembers(usage.map(({ model }) => model), ["fake/a", "fake/b", "fake/c"])
   })
 })

@@ -72,7 +72,9 @@ export class CacheLookup {
     const plan = CachePolicy.planOf(request, settings)
     const weights = plan && this.#weightsFor(request, model)
     if (plan === undefined || weights === undefined) return undefined
-    const asked = this.#parts.cache.hash(CacheKey.identify(request, model))
+    // An alias has the answers of its model.
+    const named = request.model === model.name ? request : { ...request, model: model.name }
+    const asked = this.#parts.cache.hash(CacheKey.identify(named, model))
     const { byDeployment } = this.#weightsOf(model)
     return {
       ...plan,

@@ -193,7 +193,7 @@ const ModelSettings = Schema.Struct({
   ...routingFields,
   cache: optional("Earlier answers of the model. Default as the section cache says.", ModelCache),
   aliases: optional(
-    "Further names of the model in requests. Keys, limits, budgets and usage have its own name. Default none.",
+    "Further names of the model in requests. Keys, limits, budgets, usage and the cache have its own name. Default none.",
     Schema.Array(Schema.NonEmptyString)
   )
 })
