@@ -20,7 +20,8 @@ const replies: ReadonlyArray<readonly [path: RegExp, body: object]> = [
     choices: [{ index: 0, message: { role: "assistant", content: "remote" }, finish_reason: "stop" }],
     usage
   }],
-  [/embeds\/embeddings$/, { data: [{ index: 0, embedding: [1, 0] }], usage }],
+  [/more\/completions$/, { choices: [{ index: 0, text: "remote", finish_reason: "stop" }], usage }],
+  [/more\/embeddings$/, { data: [{ index: 0, embedding: [1, 0] }], usage }],
   [/count_tokens$/, { input_tokens: 7 }],
   [/messages$/, {
     id: "msg_1",
@@ -60,7 +61,7 @@ beforeAll(async () => {
     `  anthropic-format: { deployments: [${chatOnly(anthropic)}, ${anthropic}] }`,
     `  anthropic-no-format: { deployments: [${chatOnly(anthropic)}, ${chatOnly(anthropic)}] }`,
     `  fake/no-more: { deployments: [${fake()}, ${fake()}] }`,
-    `  learned: { deployments: [${openAi}, ${openAi.replace(upstream.url, `${upstream.url}/embeds`)}] }`,
+    `  learned: { deployments: [${openAi}, ${openAi.replace(upstream.url, `${upstream.url}/more`)}] }`,
     `  no-learned: { deployments: [${openAi}, ${openAi}] }`
   ]
   service = await startService(`models:\n${models.join("\n")}\n`)
@@ -145,7 +146,8 @@ const rows: ReadonlyArray<Row> = [
   row("unknown fields", chat, { messages, prediction: {} }, "prediction", "openai", "fake/no-more"),
   row("unknown fields", message, { messages, container: "c" }, "container", "anthropic", "fake/no-more"),
   row("count", `${message}/count_tokens`, { messages }, "model", "anthropic", "fake/no-tokenize"),
-  row("embed, by a refusal", "/v1/embeddings", { input: "Hi" }, "model", "learned", "no-learned")
+  row("embed, by a refusal", "/v1/embeddings", { input: "Hi" }, "model", "learned", "no-learned"),
+  row("complete, by a refusal", "/v1/completions", { prompt: "Hi" }, "model", "learned", "no-learned")
 ]
 
 const post = async (path: string, body: object) => {

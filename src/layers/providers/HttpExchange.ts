@@ -70,18 +70,25 @@ export interface HttpExchange {
    * Sends the call at once; undefined if no key is usable now, or the receiver could not follow.
    *
    * @param hops instances of this service that the request has passed
+   * @param capability as for `read`
    */
   readonly start: (
     call: Call,
     wanted: Media,
     hops: number,
     receiver: BodyReceiver,
-    meter?: Meter
+    meter?: Meter,
+    capability?: Capability
   ) => StartedExchange | undefined
-  /** Sends the call and waits for the headers of a success. The end of the scope ends the exchange. */
+  /**
+   * Sends the call and waits for the headers of a success. The end of the scope ends the exchange.
+   *
+   * @param capability as for `read`
+   */
   readonly open: (
     call: Call,
     wanted: Media,
+    capability?: Capability,
     meter?: Meter
   ) => Effect.Effect<ResponseBody, InferenceError.InferenceError, Scope.Scope>
   /** Reads a body completely and decodes its JSON. */
@@ -307,11 +314,11 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   const finish = makeFinish(options)
 
   return {
-    start: (call, wanted, hops, receiver, meter) => {
+    start: (call, wanted, hops, receiver, meter, capability) => {
       const taken = keys.take(target.deployment, noneTried)
       if (Result.isFailure(taken)) return undefined
       const held = taken.success
-      const begun = begin(call, wanted, undefined, meter)
+      const begun = begin(call, wanted, capability, meter)
       try {
         return new Started(parts, begun, held, hops, receiver)
       } catch (defect) {
@@ -320,7 +327,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
         throw defect
       }
     },
-    open: (call, wanted, meter) => openFor(call, wanted, undefined, meter),
+    open: openFor,
     finish,
     read: (call, decode, capability, meter) =>
       Effect.flatMap(openFor(call, "json", capability, meter), (body) => finish(body, decode)),

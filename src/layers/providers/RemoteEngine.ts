@@ -99,6 +99,8 @@ interface Parts {
   readonly target: Target
   readonly exchange: HttpExchange
   readonly media: ImageFetcher
+  /** The only purpose of the endpoint, if it has one. */
+  readonly capability?: EngineCapability
 }
 
 const makeFromResult = ({ clean }: HttpExchange) => <A>(result: Result.Result<A, InferenceError.Reason>) =>
@@ -126,7 +128,7 @@ const makeIsStreamed = ({ target: { options } }: Parts) => {
 }
 
 const makeGenerate = (parts: Parts) => {
-  const { dialect, exchange, media, target } = parts
+  const { capability, dialect, exchange, media, target } = parts
   const transport = imageTransportOf(dialect, target)
   const fromResult = makeFromResult(exchange)
   const isStreamed = makeIsStreamed(parts)
@@ -162,7 +164,7 @@ const makeGenerate = (parts: Parts) => {
     return Effect.flatMap(
       Effect.flatMap(
         callOf(generation, stream),
-        (call) => exchange.open(call, stream ? dialect.framing : "json", meter)
+        (call) => exchange.open(call, stream ? dialect.framing : "json", capability, meter)
       ),
       (body) => eventsIn(body, generation, meter)
     )
@@ -172,7 +174,7 @@ const makeGenerate = (parts: Parts) => {
 
 /** See `Engine.start`. */
 const makeStart = (parts: Parts, { eventsIn, isStreamed }: ReturnType<typeof makeGenerate>) => {
-  const { dialect, exchange, target } = parts
+  const { capability, dialect, exchange, target } = parts
   return (
     generation: Generation,
     hops: number,
@@ -188,7 +190,7 @@ const makeStart = (parts: Parts, { eventsIn, isStreamed }: ReturnType<typeof mak
       receiver,
       (body) => eventsIn(body, generation, meter)
     )
-    const started = exchange.start(call.success, stream ? dialect.framing : "json", hops, answer, meter)
+    const started = exchange.start(call.success, stream ? dialect.framing : "json", hops, answer, meter, capability)
     if (started === undefined) return undefined
     answer.follow(started)
     return answer
@@ -230,7 +232,8 @@ export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, m
 
   const parts: Parts = { dialect, target, exchange, media }
   const generator = makeGenerator(parts)
-  const completer = dialect.complete && makeGenerator({ ...parts, dialect: { ...dialect, generate: dialect.complete } })
+  const completer = dialect.complete &&
+    makeGenerator({ ...parts, dialect: { ...dialect, generate: dialect.complete }, capability: "complete" })
   /** A deployment without text completions has not the capability. */
   const generatorFor = ({ completion }: Generation) => completion === undefined ? generator : completer ?? generator
   const { run, runEach } = makeTasks(dialect, exchange, target, begin)

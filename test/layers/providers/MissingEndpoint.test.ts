@@ -1,12 +1,13 @@
 /** Operation × provider × refusal: whether the operation is missing, or the model or the provider is wrong. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Stream } from "effect"
 import type { Capability } from "../../../src/domain/Capability.ts"
 import type { RemoteDeployment } from "../../../src/domain/Deployment.ts"
 import { classify } from "../../../src/domain/FailureClass.ts"
 import type { InferenceError } from "../../../src/domain/InferenceError.ts"
 import type { Engine } from "../../../src/services/engines/Engine.ts"
-import { engineAt, json, served } from "./support.ts"
+import { startedEngine } from "../../support/StartedEngine.ts"
+import { engineAt, generation, json, served } from "./support.ts"
 
 const model = "chat-1"
 
@@ -19,7 +20,11 @@ interface Operation {
 const embed = ({ embed }: Engine) => embed(["x"])
 const input = { messages: [{ role: "user", content: "x" }] } as const
 
+const completion = (engine: Engine) => Stream.runDrain(engine.generate({ ...generation, completion: {} }))
+
 const operations: ReadonlyArray<Operation> = [
+  { provider: "openai", capability: "complete", ask: completion },
+  { provider: "openai", capability: "complete", ask: (engine) => completion(startedEngine(engine)) },
   { provider: "openai", capability: "embed", ask: embed },
   {
     provider: "openai",
