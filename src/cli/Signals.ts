@@ -3,10 +3,13 @@
  *
  * **Gotchas**
  *
- * `npm start` forwards each signal to the service, so that a supervisor can stop it through npm. A terminal sends Ctrl-C
- * both to npm and to the service, so one Ctrl-C arrives twice within a moment.
+ * `npm start` and `npm run troupe` forward each signal to the service, so that a supervisor can stop it through npm. A
+ * terminal sends Ctrl-C both to npm and to the service, so one Ctrl-C arrives twice within a moment.
  */
 import { unlinkSync } from "node:fs"
+
+/** The scripts of this repository that run the command line. */
+const scripts = new Set<string | undefined>(["start", "troupe"])
 
 /** How long after a signal npm may forward it, ms; a second Ctrl-C takes longer. */
 const forwarding = 500
@@ -17,7 +20,7 @@ const forwarding = 500
  * @param script that npm runs, from `npm_lifecycle_event`
  */
 export const endsImmediately = (firstAtMs: number | undefined, nowMs: number, script: string | undefined): boolean =>
-  firstAtMs !== undefined && (script !== "start" || nowMs - firstAtMs >= forwarding)
+  firstAtMs !== undefined && (!scripts.has(script) || nowMs - firstAtMs >= forwarding)
 
 /** Files to remove when a second signal ends the process, since finalizers do not run then. */
 export const temporaryFiles = new Set<string>()
@@ -63,6 +66,6 @@ export const listen = (): () => number | undefined => {
       firstAt ??= now
     })
   }
-  if (process.env["npm_lifecycle_event"] === "start") stopWithShell(() => firstAt !== undefined)
+  if (scripts.has(process.env["npm_lifecycle_event"])) stopWithShell(() => firstAt !== undefined)
   return () => exitCode
 }
