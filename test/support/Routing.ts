@@ -37,6 +37,8 @@ import * as Deployments from "./Deployments.ts"
 export interface Part {
   /** The answer, one event per piece; default the deployment's id. */
   readonly pieces?: ReadonlyArray<string>
+  /** Events before the pieces; default none. */
+  readonly events?: ReadonlyArray<Event>
   /** Delay before the first piece, and before each other piece. */
   readonly firstMs?: number
   readonly gapMs?: number
@@ -91,7 +93,7 @@ export interface Setting {
 
 const usageOf = (completionTokens: number) => ({ promptTokens: 3, completionTokens, cachedTokens: 0 })
 
-const answer = (id: string, { fails, firstMs = 0, gapMs = 0, pieces = [id] }: Part) => {
+const answer = (id: string, { events = [], fails, firstMs = 0, gapMs = 0, pieces = [id] }: Part) => {
   const sent = fails === undefined ? pieces : pieces.slice(0, fails.after ?? 0)
   const waits = Stream.fromIterable(sent.map((text, index) => ({ text, ms: index === 0 ? firstMs : gapMs })))
   const texts = Stream.mapEffect(
@@ -104,7 +106,7 @@ const answer = (id: string, { fails, firstMs = 0, gapMs = 0, pieces = [id] }: Pa
     : Stream.fromEffect(
       Effect.andThen(sent.length === 0 ? Effect.sleep(firstMs) : Effect.void, InferenceError.make(fails.reason))
     )
-  return Stream.concat(texts, end)
+  return Stream.concat(Stream.concat(Stream.fromIterable(events), texts), end)
 }
 
 const makeEngine = (world: World, id: string, part: Part, caller: Caller): Engine => {

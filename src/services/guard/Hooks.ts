@@ -26,6 +26,7 @@
  */
 import type { Effect } from "effect"
 import { Context } from "effect"
+import type { Answer } from "../../domain/Inference.ts"
 import type { Operation } from "../observability/Metrics.ts"
 
 /** A text of a request. */
@@ -49,7 +50,12 @@ export interface GuardedCall {
 /** An answer that a hook sees, with its request. */
 export interface GuardedAnswer extends GuardedCall {
   readonly deployment: string
+  /** The text. */
   readonly answer: string
+  /** The model's reasoning; left out where there is none. */
+  readonly thoughts?: string
+  /** Left out where there are none. */
+  readonly toolCalls?: ReadonlyArray<Pick<Answer["toolCalls"][number], "arguments" | "name">>
 }
 
 /** What a hook decides. */

@@ -8,7 +8,7 @@ import * as Defaults from "../../domain/Defaults.ts"
 import type { PolicyUse, Rule, RuleModes, UnknownFieldMode } from "../../domain/GuardRule.ts"
 import { meanings } from "../../domain/GuardRule.ts"
 import type { Identity } from "../../domain/Identity.ts"
-import type { Request } from "../../domain/Inference.ts"
+import type { Answer, Request } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { HookFailed, InvalidRequest, make } from "../../domain/InferenceError.ts"
 import { formatPath } from "../../domain/Problem.ts"
@@ -17,7 +17,7 @@ import type { Operation } from "../observability/Metrics.ts"
 import type { GuardSettings } from "../settings/GuardSettings.ts"
 import { allRules } from "../settings/GuardSettings.ts"
 import { Settings } from "../settings/Settings.ts"
-import type { GuardedCall, GuardedText, Hooks, Verdict } from "./Hooks.ts"
+import type { GuardedAnswer, GuardedCall, GuardedText, Hooks, Verdict } from "./Hooks.ts"
 import { labelOf } from "./Hooks.ts"
 import type { Guarded, InputPolicy, Rejection, Subject } from "./InputPolicy.ts"
 import { redactValues } from "./InputPolicy.ts"
@@ -144,6 +144,20 @@ const withoutText = new Set<unknown>(["role", "id", "toolCallId", "type", "media
 const isText = (path: TextWalk.Path, last: string | number | undefined): boolean =>
   path.length > 0 && !withoutText.has(last) && (path[0] !== "messages" || path.length > 2)
 
+/** What of an answer is text that its model has generated. */
+type GivenAnswer = Pick<Answer, "deployment" | "text" | "thoughts" | "toolCalls">
+
+const seenOf = (
+  { deployment, text, thoughts, toolCalls }: GivenAnswer
+): Omit<GuardedAnswer, keyof GuardedCall> => ({
+  deployment,
+  answer: text,
+  ...(thoughts === undefined ? {} : { thoughts }),
+  ...(toolCalls.length === 0
+    ? {}
+    : { toolCalls: toolCalls.map((call) => ({ name: call.name, arguments: call.arguments })) })
+})
+
 /** Guards the requests of an application. */
 export class RequestGuard {
   readonly #settings: GuardSettings
@@ -189,14 +203,13 @@ export class RequestGuard {
   allow<R extends AnyRequest>(
     request: R,
     guarding: Guarding<R>,
-    answer: { readonly deployment: string; readonly text: string }
+    answer: GivenAnswer
   ): Effect.Effect<void, InferenceError> {
     const { after } = this.#hooks
     if (after === undefined) return Effect.void
     return Effect.suspend(() => {
       const call = callOf(request, guarding)
-      const seen = { ...call, deployment: answer.deployment, answer: answer.text }
-      return Effect.flatMap(this.#ask(call, after(seen), "answer"), (verdict) => {
+      return Effect.flatMap(this.#ask(call, after({ ...call, ...seenOf(answer) }), "answer"), (verdict) => {
         const { action } = verdict
         if (action === "allow") return Effect.void
         this.#events.record("hook", action === "flag" ? "flag" : "reject", request)

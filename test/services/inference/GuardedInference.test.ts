@@ -182,6 +182,42 @@ describe.each(wayNames)("a request through %s", (way) => {
       }), hooks)
   })
 
+  it.effect("is answered when the hook after it has seen reasoning and tool calls, too", () => {
+    const seen: Array<unknown> = []
+    const hooks: Hooks = {
+      after: ({ answer, thoughts, toolCalls }) => {
+        seen.push({ answer, thoughts, toolCalls })
+        return Effect.succeed({ action: JSON.stringify([thoughts, toolCalls]).includes("secret") ? "reject" : "allow" })
+      }
+    }
+    const thinking = (text: string) => ({ events: [{ type: "thoughts", text, tokens: 1 }] as const })
+    const calling = (city: string) => ({
+      events: [{
+        type: "tool_call",
+        index: 0,
+        id: "t",
+        name: "weather",
+        arguments: JSON.stringify({ city }),
+        tokens: 1
+      }] as const
+    })
+    const models = { a: [thinking("secret"), thinking("open"), calling("secret"), calling("Oslo")] }
+    return run({ models }, () =>
+      Effect.gen(function*() {
+        for (const [index, isAllowed] of [false, true, false, true].entries()) {
+          const exit = yield* Effect.exit(ways[way](ask("Hello", { route: { deployments: [`a#${index}`] } })))
+          assert.strictEqual(Exit.isSuccess(exit), isAllowed)
+        }
+        const weather = (city: string) => [{ name: "weather", arguments: JSON.stringify({ city }) }]
+        assert.deepStrictEqual(seen, [
+          { answer: "a#0", thoughts: "secret", toolCalls: undefined },
+          { answer: "a#1", thoughts: "open", toolCalls: undefined },
+          { answer: "a#2", thoughts: undefined, toolCalls: weather("secret") },
+          { answer: "a#3", thoughts: undefined, toolCalls: weather("Oslo") }
+        ])
+      }), hooks)
+  })
+
   it.effect.each([["reject", true], ["allow", false]] as const)(
     "whose hook fails is as the hooks say: %s",
     ([onFailure, fails]) =>
