@@ -58,9 +58,9 @@ export const RemoteDeployment = Schema.Struct({
   // The description is inside the check: a schema with a custom check loses its own.
   baseUrl: Schema.optionalKey(
     described(
-      `Base URL of the API, with its path. Required for ${listed(withoutUrl)}. Default the provider's own, ${
-        listed(localUrls.map(({ provider, value }) => `${value} for ${provider}`))
-      }.`,
+      `Base URL of the API: with its path, such as /v1, for openai and troupe; without it for anthropic, gemini and ollama. Required for ${
+        listed(withoutUrl)
+      }. Default the provider's own, ${listed(localUrls.map(({ provider, value }) => `${value} for ${provider}`))}.`,
       Schema.String
     ).check(
       Schema.makeFilter((text: string) =>
