@@ -120,7 +120,7 @@ const configOf = (upstream: string, folder: string): SettingsFile.Config => ({
     shadow: { by: ["user"], period: "day", tokens: 9, mode: "shadow" }
   },
   keys: {
-    team: { key: keys.virtual, user, budgets: [{ period: "day", tokens: 3_000 }] },
+    team: { key: keys.virtual, user, budgets: [{ period: "day", tokens: 9_000 }] },
     narrow: { key: keys.narrow, models: ["none"] },
     few: { key: keys.few, limits: { requestsPerHour: 1 } },
     operator: { key: keys.admin, admin: true }
