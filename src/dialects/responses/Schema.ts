@@ -118,7 +118,7 @@ export const CreateRequest = Schema.Struct({
   max_tool_calls: Schema.optionalKey(wholeNumber(1, 1_000_000)),
   top_logprobs: Schema.optionalKey(wholeNumber(0, 20)),
   metadata: Schema.optionalKey(Metadata),
-  /** What a client tells of itself, as Codex does; it has no effect. */
+  /** Information about the client, which Codex sends; it has no effect. */
   client_metadata: Schema.optionalKey(Schema.Record(Schema.String, Schema.Unknown)),
   service_tier: Schema.optionalKey(Schema.String),
   prompt_cache_key: Schema.optionalKey(Schema.String),

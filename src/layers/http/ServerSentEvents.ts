@@ -77,7 +77,7 @@ interface Quiet {
   readonly waits: Waits | undefined
 }
 
-/** Gives the frames for a quiet time, of which it is told piece by piece. */
+/** Gives the frames that keep a quiet stream alive. The quiet time is reported in pieces. */
 const makeQuietFrames = ({ afterMs = Number.POSITIVE_INFINITY, frame, waits }: Quiet) => {
   let quietMs = 0
   return {

@@ -114,7 +114,7 @@ export class RuleSearches {
   }
 }
 
-/** Texts of one message, of which those with no image between them are searched together as well. */
+/** Texts of one message. Adjacent texts without an image between them are also searched as one. */
 const eachPart = (parts: ReadonlyArray<Part>, use: (text: string) => void): void => {
   let run: Array<string> = []
   const end = () => {
