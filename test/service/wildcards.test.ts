@@ -126,6 +126,17 @@ describe("a wildcard", () => {
     assert.strictEqual(await statusOf(all.chat.completions.create({ model: "openai/new", messages })), 200)
   })
 
+  it("is refused as it is written, as a model and as a fallback", async () => {
+    const before = provider.seen.length
+    const fallback = { model: "tuned/gpt", messages, troupe: { fallbacks: ["openai/*"] } }
+    for (const body of [{ model: "openai/*", messages }, fallback]) {
+      const refused: unknown = await all.chat.completions.create(body).catch((error: unknown) => error)
+      assert.instanceOf(refused, OpenAI.BadRequestError)
+      assert.include(refused.message, "write the name of one in place of `*`")
+    }
+    assert.strictEqual(provider.seen.length, before)
+  })
+
   it("passes on that the provider does not know a model, and serves no other names", async () => {
     assert.strictEqual(await statusOf(all.chat.completions.create({ model: "openai/none", messages })), 502)
     assert.strictEqual(await statusOf(all.chat.completions.create({ model: "other/gpt", messages })), 404)

@@ -66,6 +66,12 @@ const full = make(
   })
 )
 
+/** What to write in place of a wildcard: a part of two sentences. */
+export const nameInstead = (wildcard: string): string =>
+  `\`${wildcard}\` stands for many models: write the name of one in place of \`*\``
+
+const unspecific = (name: string) => make(new InvalidRequest({ path: "model", detail: `${nameInstead(name)}.` }))
+
 /** The models that wildcards serve. */
 export class Wildcards {
   readonly #wildcards: ReadonlyArray<Model>
@@ -101,6 +107,7 @@ export class Wildcards {
   /** Counts a name that is called; why it cannot be, or undefined. */
   call(name: string): InferenceError | undefined {
     if (this.#called.has(name)) return undefined
+    if (name.includes("*")) return unspecific(name)
     const model = this.find(name)
     if (model === undefined) return undefined
     if (this.#called.size >= mostNames) return full

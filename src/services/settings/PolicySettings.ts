@@ -10,7 +10,7 @@ import { customName, placeholder } from "../../domain/SelectionOptions.ts"
 import type { Name } from "../../domain/Strategies.ts"
 import { names as strategies } from "../../domain/Strategies.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
-import { isWildcard } from "../models/Wildcards.ts"
+import { isWildcard, nameInstead } from "../models/Wildcards.ts"
 import { cachedResponses } from "../routing/DecisionRecord.ts"
 
 /** The limit is that of a request. */
@@ -268,6 +268,8 @@ const fallbackProblems = (
       const isLast = list === "fallbacks" && index === names.length - 1
       const expected = name === cachedResponses
         ? isLast ? undefined : CachedResponses.onlyLast
+        : name.includes("*") && isOfWildcard(models, name)
+        ? nameInstead(name)
         : others.includes(name) || isOfWildcard(others, name)
         ? undefined
         : `Expected the name of another model. Available models: ${listed(others)}`

@@ -63,6 +63,14 @@ describe("a wildcard", () => {
     assert.strictEqual(upstreamOf(found("openai/0", one)), "0")
   })
 
+  it.each(["openai/*", "openai/ft-*", "openai/gpt-*"])("cannot be called as %s", (name) => {
+    assert.deepInclude(registry().call?.(name)?.reason, {
+      _tag: "InvalidRequest",
+      path: "model",
+      detail: `\`${name}\` stands for many models: write the name of one in place of \`*\`.`
+    })
+  })
+
   it("does not count names that are only looked up, and keeps the model of one that is called", () => {
     const one = registry()
     const called = found("openai/called", one)

@@ -131,6 +131,12 @@ describe("a parsed configuration", () => {
       })
       assert.strictEqual(resolved(models("openai/gpt-4o")).models.length, 2)
       assert.deepStrictEqual(paths(models("openai")), ["models.fake/a.fallbacks[0]"])
+      for (const name of ["openai/*", "openai/gpt-*"]) {
+        assert.deepStrictEqual(problems(models(name)), [{
+          path: "models.fake/a.fallbacks[0]",
+          expected: `\`${name}\` stands for many models: write the name of one in place of \`*\``
+        }])
+      }
     })
   })
 
