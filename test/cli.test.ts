@@ -288,6 +288,35 @@ describe("config", () => {
     ])
   })
 
+  it("says that the service would not listen without keys, as serve does", async () => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    const storage = `storage: { type: sqlite, folder: "${folder.path}" }`
+    const check = (text: string, env: Record<string, string> = {}) => {
+      writeFileSync(file, text)
+      return invoke(["config", "check", "--config", file], { env })
+    }
+    const open = "server: { host: 0.0.0.0 }\n"
+    const refused = await check(`${open}storage: { type: memory }`)
+    assert.strictEqual(refused.code, 1)
+    assert.match(
+      refused.stderr,
+      /server\.host: The service has no keys, and other machines .* \(line 1, column \d+\)\n$/
+    )
+    assert.include((await check("storage: { type: memory }", { HOST: "::" })).stderr, "HOST: The service has no keys")
+    const unknown = await check(`${open}${storage}`)
+    assert.strictEqual(unknown.code, 0)
+    assert.match(unknown.stderr, /^Warning: server\.host: Without a key in its database the service does not start\. /)
+    assert.strictEqual((await invoke(["keys", "create", "app", "--config", file])).code, 0)
+    assert.deepInclude(await check(`${open}${storage}`), { code: 0, stderr: "" })
+    for (
+      const text of [
+        `${open}storage: { type: memory }\nkeys: { app: { key: "\${APP}" } }`,
+        "server: { host: 0.0.0.0, allowAnonymous: true }\nstorage: { type: memory }"
+      ]
+    ) assert.deepInclude(await check(text, { APP: "a-key-of-the-app-1234" }), { code: 0, stderr: "" })
+  })
+
   const weights = fileURLToPath(new URL("../models/tiny-chat-q8_0.gguf", import.meta.url))
   const checkOf = async (text: string, env: Record<string, string> = {}) => {
     using folder = temporaryFolder()

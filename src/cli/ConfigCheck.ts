@@ -1,6 +1,6 @@
 /**
- * `troupe config check`: checks the configuration of every environment and the headers of its model files. Starts no
- * engine.
+ * `troupe config check`: checks the configuration of every environment, the headers of its model files, and what would stop
+ * the service. Starts no engine.
  */
 import { Console, Effect, Layer, Option, Result } from "effect"
 import { Command } from "effect/cli"
@@ -14,13 +14,13 @@ import { alternativesOf, pathOf } from "../services/engines/EngineKinds.ts"
 import { ModelFiles } from "../services/engines/ModelFiles.ts"
 import type { Verdict } from "../services/models/MemoryForecast.ts"
 import * as MemoryForecast from "../services/models/MemoryForecast.ts"
-import * as Shares from "../services/processes/Shares.ts"
 import { isReference } from "../services/settings/Resolution.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { Settings, SettingsError } from "../services/settings/Settings.ts"
 import { warningsOf } from "../services/settings/Warnings.ts"
-import { config, json, portProblem, processCount } from "./Flags.ts"
+import { config, json } from "./Flags.ts"
 import { bytesText, printJson, table } from "./Output.ts"
+import * as StartCheck from "./StartCheck.ts"
 
 /** One of the files that a deployment can be loaded from. */
 interface Candidate {
@@ -143,12 +143,6 @@ const printFacts = ({ memory }: Resolved, { facts, verdicts }: Looked) => {
   return rows.length === 0 ? Effect.void : Console.log(`\n${table([["MODEL", "WINDOW", "MEMORY", "SOURCE"], ...rows])}`)
 }
 
-/** What several processes cannot share. */
-const shareProblems = (settings: Resolved): ReadonlyArray<Problem> => {
-  const count = processCount(settings.server.processes)
-  return count === 1 ? [] : Shares.problemsOf(settings, count)
-}
-
 /** Reads the configuration as the service does. The valid part of a file with problems is checked too. */
 const lookAt = Effect.fnUntraced(function*(file: string | undefined) {
   const { isEmpty, problems, settings, source, text } = yield* SettingsFile.inspect({
@@ -159,18 +153,14 @@ const lookAt = Effect.fnUntraced(function*(file: string | undefined) {
   const checked = settings === undefined ? undefined : yield* checkFiles(settings).pipe(
     Effect.provide(Layer.merge(App.memory, Layer.provide(App.store, Layer.succeed(Settings, settings))))
   )
-  const port = portProblem()
-  const all = SettingsFile.located(text, [
-    ...(port === undefined ? [] : [{ path: "PORT", expected: port }]),
-    ...problems,
-    ...(settings === undefined ? [] : shareProblems(settings)),
-    ...(checked?.problems ?? [])
-  ])
+  const start = yield* StartCheck.find(settings)
+  const all = SettingsFile.located(text, [...problems, ...start.problems, ...(checked?.problems ?? [])])
   if (settings === undefined || checked === undefined || all.length > 0) {
     return yield* new SettingsError({ source, problems: all })
   }
   const empty = isEmpty ? [{ path: "", expected: `${source} is empty. The defaults apply` }] : []
-  return { settings, checked, warnings: [...empty, ...SettingsFile.located(text, warningsOf(settings))] }
+  const found = SettingsFile.located(text, [...start.warnings, ...warningsOf(settings)])
+  return { settings, checked, warnings: [...empty, ...found] }
 })
 
 export const check = Command.make(

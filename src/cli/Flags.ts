@@ -61,13 +61,16 @@ const portFromEnvironment = Effect.suspend(() => {
   return Effect.succeed(text === "" ? undefined : Number(text))
 })
 
+/** The address that the service listens on: HOST, or that of the settings. */
+export const hostOf = (server: Resolved["server"]): string => bareHost(process.env["HOST"] || server.host)
+
 /** Where the service listens: flags first, then HOST and PORT, then the settings. */
 export const addressOf = Effect.fnUntraced(function*(
   server: Resolved["server"],
   flags: { readonly host?: string | undefined; readonly port?: number | undefined } = {}
 ) {
   return {
-    host: bareHost(flags.host ?? (process.env["HOST"] || server.host)),
+    host: flags.host === undefined ? hostOf(server) : bareHost(flags.host),
     port: flags.port ?? (yield* portFromEnvironment) ?? server.port
   }
 })

@@ -39,7 +39,9 @@ export const make = (models: ReadonlyArray<Model>): Registry["Service"] => {
         ? Result.fail(makeError(new ModelNotFound({ model: name, available })))
         : Result.succeed(model)
     },
-    call: wildcards.isEmpty ? undefined : (name) => byName.has(name) && !isWildcard(name) ? undefined : wildcards.call(name)
+    call: wildcards.isEmpty
+      ? undefined
+      : (name) => byName.has(name) && !isWildcard(name) ? undefined : wildcards.call(name)
   })
 }
 
