@@ -48,6 +48,7 @@ import * as Breaker from "./services/health/Breaker.ts"
 import * as Readiness from "./services/health/Readiness.ts"
 import * as Inference from "./services/inference/Inference.ts"
 import * as Ledger from "./services/ledger/Ledger.ts"
+import * as Deployments from "./services/models/Deployments.ts"
 import * as MemoryPressure from "./services/models/MemoryPressure.ts"
 import * as Models from "./services/models/Models.ts"
 import * as Registry from "./services/models/Registry.ts"
@@ -110,6 +111,7 @@ const assemble = (all: Services) =>
     ),
     Layer.provide(AppParts.partOr(Ledger.Ledger, Ledger.none)),
     Layer.provideMerge(all.breaker),
+    Layer.provideMerge(Deployments.layer),
     Layer.provideMerge(Layer.mergeAll(all.registry, all.models)),
     Layer.provide(Layer.merge(all.engines, all.memory)),
     Layer.provideMerge(all.providers),

@@ -48,6 +48,7 @@ export const httpServices = ({
     DecisionLog.layer,
     Layer.mock(Models)({
       tryLease: () => undefined,
+      renew: () => {},
       snapshot: () => ({ queued: 0, state: "ready" }),
       loading: () => Effect.undefined,
       events: Stream.empty,

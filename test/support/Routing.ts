@@ -169,6 +169,7 @@ export const world = (setting: Setting): World => {
   })
   const actors = Layer.mock(Models)({
     tryLease: () => undefined,
+    renew: () => {},
     snapshot: () => ({ queued: 0, state: "ready" }),
     events: Stream.fromIterable(events),
     lease: ({ id }, caller) => Effect.as(queue, disguise(makeEngine(made, id, parts.get(id)!, caller))),

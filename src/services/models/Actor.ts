@@ -64,7 +64,7 @@ export interface EngineInstance {
   readonly actor: Actor
   readonly version: number
   /** As requested. */
-  readonly deployment: Deployment
+  deployment: Deployment
   /** The deployment, or the variant of it, that was granted memory. */
   granted: Deployment
   state: "loading" | "ready" | "draining" | "gone"
@@ -74,6 +74,8 @@ export interface EngineInstance {
   running: number
   /** Gets no new jobs, because another model waits for its memory. */
   paused: boolean
+  /** It is loaded beside the current one, and takes over when its configuration applies. */
+  held: boolean
   /** The first load continues without waiting callers: the request that began it went to another deployment. */
   detached: boolean
   /** Engine threads, each with the engine's slots. */
@@ -179,6 +181,7 @@ export const makeInstance = (actor: Actor, deployment: Deployment): EngineInstan
   engine: undefined,
   running: 0,
   paused: false,
+  held: false,
   detached: false,
   replicas: isRemote(deployment.options) ? 1 : deployment.options.replicas ?? 1,
   bytes: 0,

@@ -76,10 +76,14 @@ const describedBy = ({ engine }: EngineInstance) =>
     ? {}
     : { capabilities: engine.describe.capabilities, contextWindow: engine.describe.contextWindow }
 
-/** The engine is ready, for the first time or after a restart: it gets jobs, in place of the instance before. */
-const serve = (context: ActorContext, instance: EngineInstance) => {
+/**
+ * The engine is ready, for the first time or after a restart: it gets jobs, in place of the instance before. One that is
+ * held gets them later.
+ */
+export const serve = (context: ActorContext, instance: EngineInstance) => {
   const { actor } = instance
   if (instance.state === "draining") return
+  if (instance.held) return Actor.resolve(instance.waiters, Effect.void)
   instance.state = "ready"
   instance.detached = false
   context.emit({ deployment: actor.id, state: "ready", ...describedBy(instance) })

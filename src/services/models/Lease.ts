@@ -1,5 +1,5 @@
 /** The operations of callers: lease a slot for one job, load, replace, unload. */
-import { Deferred, Effect, Equal, Fiber, Scope } from "effect"
+import { Deferred, Duration, Effect, Equal, Fiber, PubSub, Scope } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import { CallerAddress } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
@@ -249,25 +249,86 @@ const leaveReplacement = (
       : Effect.asVoid(Fiber.await(context.fork(EngineLifecycle.drain(context, instance))))
   })
 
-/** See `Models.replace`. */
-export const replace = (context: ActorContext, deployment: Deployment): Effect.Effect<void, InferenceError> =>
+/** Begins to load an instance that takes over when it is ready, or is held when it is. */
+const beginSuccessor = (context: ActorContext, actor: Actor.Actor, deployment: Deployment, held: boolean) => {
+  const superseded = Actor.successorOf(actor)
+  const next = Actor.makeInstance(actor, deployment)
+  const waiter = Deferred.makeUnsafe<void, InferenceError>()
+  next.held = held
+  next.waiters.add(waiter)
+  actor.others.add(next)
+  if (superseded !== undefined) supersede(context, superseded, next)
+  EngineLifecycle.begin(context, next)
+  return { next, waiter }
+}
+
+const loadBeside = (context: ActorContext, deployment: Deployment, held: boolean) =>
   Effect.uninterruptibleMask((restore) =>
     Effect.suspend(() => {
       const actor = actorOf(context, deployment)
       if (context.stopping) return Effect.fail(EngineLifecycle.stoppedError(actor))
-      const superseded = Actor.successorOf(actor)
-      const next = Actor.makeInstance(actor, deployment)
-      const waiter = Deferred.makeUnsafe<void, InferenceError>()
-      next.waiters.add(waiter)
-      actor.others.add(next)
-      if (superseded !== undefined) supersede(context, superseded, next)
-      EngineLifecycle.begin(context, next)
-      return Effect.onInterrupt(
-        restore(Deferred.await(waiter)),
-        () => leaveReplacement(context, actor, waiter)
+      const { next, waiter } = beginSuccessor(context, actor, deployment, held)
+      return Effect.as(
+        Effect.onInterrupt(restore(Deferred.await(waiter)), () => leaveReplacement(context, actor, waiter)),
+        next
       )
     })
   )
+
+/** See `Models.replace`. */
+export const replace = (context: ActorContext, deployment: Deployment): Effect.Effect<void, InferenceError> =>
+  Effect.asVoid(loadBeside(context, deployment, false))
+
+/** An engine that is loaded beside the current one of its deployment, which still gets the jobs. */
+export interface Prepared {
+  /** It gets the jobs from now on; the engine before drains. */
+  readonly commit: () => void
+  /** Unloads it. */
+  readonly cancel: Effect.Effect<void>
+}
+
+/** See `Models.prepare`. */
+export const prepare = (context: ActorContext, deployment: Deployment): Effect.Effect<Prepared, InferenceError> =>
+  Effect.map(loadBeside(context, deployment, true), (instance) => ({
+    commit: () => {
+      instance.held = false
+      // One that has crashed meanwhile takes over when it has restarted.
+      if (instance.engine !== undefined) EngineLifecycle.serve(context, instance)
+    },
+    cancel: Effect.suspend(() => Effect.asVoid(Fiber.await(context.fork(EngineLifecycle.drain(context, instance)))))
+  }))
+
+/** See `Models.renew`. */
+export const renew = (context: ActorContext, deployment: Deployment): void => {
+  const { id, idleUnload } = deployment
+  context.replaced.set(id, deployment)
+  const actor = context.actors.get(id)
+  if (actor === undefined) return
+  actor.deployment = deployment
+  actor.keepAlive = idleUnload
+  if (actor.instance !== undefined) actor.instance.deployment = deployment
+  EngineLifecycle.scheduleUnload(context, actor)
+}
+
+/** Callers that still wait for it are served; it is unloaded as soon as it is unused, and again after a late caller. */
+const retiredOf = (deployment: Deployment): Deployment => ({ ...deployment, pinned: false, idleUnload: Duration.zero })
+
+/** See `Models.retire`. The effect ends when nothing of it is left. */
+export const retire = (
+  context: ActorContext,
+  deployment: Deployment,
+  events: PubSub.PubSub<Actor.ActorEvent>
+): Effect.Effect<void> => {
+  const { id } = deployment
+  renew(context, retiredOf(deployment))
+  const successor = context.actors.get(id) && Actor.successorOf(context.actors.get(id)!)
+  if (successor !== undefined) context.fork(EngineLifecycle.drain(context, successor))
+  const isOver = () => ["cold", "failed"].includes(Actor.snapshotOf(context.actors.get(id)).state)
+  return Effect.scoped(Effect.gen(function*() {
+    const subscription = yield* PubSub.subscribe(events)
+    while (!isOver()) yield* PubSub.take(subscription)
+  }))
+}
 
 /** See `Models.unload`. */
 export const unload = (context: ActorContext, { id }: Deployment): Effect.Effect<void> =>

@@ -65,6 +65,18 @@ export class Models extends Context.Service<Models, {
    * another deployment the earlier call fails with `EngineStopped`.
    */
   readonly replace: (deployment: Deployment) => Effect.Effect<void, InferenceError>
+  /**
+   * Loads the engine of a changed deployment beside the current one of its id, which gets the jobs until `commit`. Fails as
+   * `replace` does, and then nothing has changed.
+   */
+  readonly prepare: (deployment: Deployment) => Effect.Effect<Lease.Prepared, InferenceError>
+  /** Gives a deployment other limits, idle time or traits; its engine continues. */
+  readonly renew: (deployment: Deployment) => void
+  /**
+   * Ends a deployment that no new request gets, beginning at once: the effect waits until its requests, those that wait for a
+   * slot included, have ended and it is unloaded.
+   */
+  readonly retire: (deployment: Deployment) => Effect.Effect<void>
   /** Unloads models that are unused, not pinned, and idle for at least this long. Returns their number. */
   readonly unloadIdle: (idleFor: Duration.Duration) => Effect.Effect<number>
   /** Events from now on. A subscriber that falls behind by 1,024 events misses the oldest. */
@@ -182,6 +194,9 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
     load: (deployment) => Lease.load(context, deployment),
     unload: (deployment) => Lease.unload(context, deployment),
     replace: (deployment) => Lease.replace(context, deployment),
+    prepare: (deployment) => Lease.prepare(context, deployment),
+    renew: (deployment) => Lease.renew(context, deployment),
+    retire: (deployment) => Lease.retire(context, deployment, events),
     unloadIdle: (idleFor) => Effect.suspend(() => Fiber.join(fork(unloadIdle(context, idleFor)))),
     events: Stream.fromPubSub(events),
     stopLoads: Effect.sync(() => EngineLifecycle.stopLoads(context)),

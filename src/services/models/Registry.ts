@@ -1,9 +1,10 @@
 /**
- * The configured models by name. Reads are synchronous and see one immutable snapshot.
+ * The configured models by name. Reads are synchronous and see one immutable table, which is replaced as a whole.
  *
  * **Details**
  *
- * A program that replaces the registry provides `models` for lists and `find` for requests.
+ * A program that replaces the registry provides `models` for lists and `find` for requests. Without `replace` its models
+ * do not change while it runs.
  */
 import { Context, Effect, Layer, Result } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
@@ -24,26 +25,65 @@ export class Registry extends Context.Service<Registry, {
    * their first call makes, as those of wildcards.
    */
   readonly call?: ((name: string) => InferenceError | undefined) | undefined
+  /** Replaces all models in one step. A model or deployment that stays the same object keeps its measurements. */
+  readonly replace?: ((models: ReadonlyArray<Model>) => void) | undefined
+  /** Calls a listener after each `replace`. */
+  readonly onReplace?: ((listener: (models: ReadonlyArray<Model>) => void) => void) | undefined
 }>()("troupe/services/models/Registry") {}
 
-/** @param models in configured order, each with a name of its own */
-export const make = (models: ReadonlyArray<Model>): Registry["Service"] => {
-  const byName = new Map(models.flatMap((model) => [model.name, ...model.aliases ?? []].map((name) => [name, model])))
-  const available = models.map(({ name }) => name)
-  const wildcards = new Wildcards(models)
-  return Registry.of({
-    models: () => models,
-    find: (name) => {
-      const model = byName.get(name) ?? wildcards.find(name)
-      return model === undefined
-        ? Result.fail(makeError(new ModelNotFound({ model: name, available })))
-        : Result.succeed(model)
-    },
-    call: wildcards.isEmpty
-      ? undefined
-      : (name) => byName.has(name) && !isWildcard(name) ? undefined : wildcards.call(name)
-  })
+/** The models at one time. */
+interface Table {
+  readonly models: ReadonlyArray<Model>
+  readonly byName: ReadonlyMap<string, Model>
+  readonly available: ReadonlyArray<string>
+  readonly wildcards: Wildcards
 }
+
+const tableOf = (models: ReadonlyArray<Model>, before?: Wildcards): Table => ({
+  models,
+  byName: new Map(models.flatMap((model) => [model.name, ...model.aliases ?? []].map((name) => [name, model]))),
+  available: models.map(({ name }) => name),
+  wildcards: before?.isOf(models) === true ? before : new Wildcards(models)
+})
+
+class Replaceable {
+  #table: Table
+  readonly #listeners: Array<(models: ReadonlyArray<Model>) => void> = []
+  readonly #call = (name: string): InferenceError | undefined => {
+    const { byName, wildcards } = this.#table
+    return byName.has(name) && !isWildcard(name) ? undefined : wildcards.call(name)
+  }
+
+  constructor(models: ReadonlyArray<Model>) {
+    this.#table = tableOf(models)
+  }
+
+  get call(): Registry["Service"]["call"] {
+    return this.#table.wildcards.isEmpty ? undefined : this.#call
+  }
+
+  readonly models = (): ReadonlyArray<Model> => this.#table.models
+
+  readonly find = (name: string): Result.Result<Model, InferenceError> => {
+    const { available, byName, wildcards } = this.#table
+    const model = byName.get(name) ?? wildcards.find(name)
+    return model === undefined
+      ? Result.fail(makeError(new ModelNotFound({ model: name, available })))
+      : Result.succeed(model)
+  }
+
+  readonly replace = (models: ReadonlyArray<Model>): void => {
+    this.#table = tableOf(models, this.#table.wildcards)
+    for (const listener of this.#listeners) listener(models)
+  }
+
+  readonly onReplace = (listener: (models: ReadonlyArray<Model>) => void): void => {
+    this.#listeners.push(listener)
+  }
+}
+
+/** @param models in configured order, each with a name of its own */
+export const make = (models: ReadonlyArray<Model>): Registry["Service"] => Registry.of(new Replaceable(models))
 
 const servedName = ({ model, options }: Deployment): string => isRemote(options) ? options.model : model
 
@@ -84,7 +124,7 @@ export const deploymentOfWildcard = ({ find, models }: Registry["Service"], id: 
 export const namesIn = ({ models }: Registry["Service"]) => (name: string): string =>
   models().find(({ aliases }) => aliases?.includes(name) === true)?.name ?? name
 
-/** The models of the settings, which are read once. */
+/** The models of the settings, until they are replaced. */
 export const layer: Layer.Layer<Registry, never, Settings> = Layer.effect(
   Registry,
   Effect.map(Settings, ({ models }) => make(models))

@@ -84,6 +84,13 @@ export class Wildcards {
       .toSorted((one, other) => other.name.length - one.name.length)
   }
 
+  /** Whether these models have the same wildcards: the called names stay then. */
+  isOf(models: ReadonlyArray<Model>): boolean {
+    const own = new Set(this.#wildcards)
+    const given = models.filter(({ name }) => isWildcard(name))
+    return given.length === own.size && given.every((model) => own.has(model))
+  }
+
   get isEmpty(): boolean {
     return this.#wildcards.length === 0
   }

@@ -366,15 +366,15 @@ const route = (parts: Parts, request: RoutingRequest): Outcome<Route> => {
   return found
 }
 
-/** Undefined if no model has to be counted. */
-const makeCall = ({ call }: Registry["Service"]): Router["Service"]["call"] =>
-  call && (({ model }, deployments) => {
+/** Counts the models of a route; why one of them cannot be called. */
+const makeCall =
+  (registry: Registry["Service"]): NonNullable<Router["Service"]["call"]> => ({ model }, deployments) => {
     for (const name of new Set([model, ...deployments.map((one) => one.model)])) {
-      const refused = call(name)
+      const refused = registry.call?.(name)
       if (refused !== undefined) return refused
     }
     return undefined
-  })
+  }
 
 /** Follows the loads and ends of engines: their capabilities, context windows and caches. */
 const watch = ({ models: { events }, prefixes, tables }: Parts) =>
@@ -425,10 +425,14 @@ export const layer = Layer.effect(
       turns: new WeakMap()
     }
     yield* watch(parts)
+    const call = makeCall(registry)
     return Router.of({
       route: (request) => route(parts, request),
       preview: (request) => preview(parts, request),
-      call: makeCall(registry),
+      // Undefined while no model has to be counted.
+      get call() {
+        return registry.call && call
+      },
       facts: (model) => parts.tables.of(model).facts,
       noteFailure: (reason) => {
         if (reason._tag === "NotSupported" && reason.capability !== undefined) {

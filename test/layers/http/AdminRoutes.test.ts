@@ -97,6 +97,7 @@ const withRoutes = async (
         Effect.succeed({ deployment: id, state: "ready", running: 1, queued: 2, memoryBytes: 3 } as const),
       snapshot: notCalled,
       tryLease: notCalled,
+      renew: notCalled,
       events
     }),
     Layer.succeed(

@@ -56,6 +56,7 @@ describe("the upkeep of the cache", () => {
         Effect.provide(Layer.mergeAll(
           Layer.mock(Models)({
             tryLease: () => undefined,
+            renew: () => {},
             snapshot: () => ({ queued: 0, state: "ready" }),
             events: Stream.fromPubSub(events)
           }),
@@ -96,6 +97,7 @@ describe("the upkeep of the cache", () => {
         Effect.provide(Layer.mergeAll(
           Layer.mock(Models)({
             tryLease: () => undefined,
+            renew: () => {},
             snapshot: () => ({ queued: 0, state: "ready" }),
             events: Stream.fromPubSub(events)
           }),

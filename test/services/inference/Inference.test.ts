@@ -91,6 +91,7 @@ const stage = (
   })
   const models = Layer.mock(Models)({
     tryLease: () => undefined,
+    renew: () => {},
     snapshot: () => ({ queued: 0, state: "ready" }),
     lease: () =>
       Effect.andThen(

@@ -96,6 +96,7 @@ const stage = () => {
   const layer = MemoryPressure.layer.pipe(Layer.provideMerge(Layer.mergeAll(
     Layer.mock(Models)({
       tryLease: () => undefined,
+      renew: () => {},
       snapshot: () => ({ queued: 0, state: "ready" }),
       unloadIdle: (idleFor) => Effect.sync(() => unloads.push(Duration.toMillis(idleFor)))
     }),

@@ -25,6 +25,7 @@ describe("the sampler", () => {
     })
     const models = Layer.mock(Models)({
       tryLease: () => undefined,
+      renew: () => {},
       snapshot: () => ({ queued: 0, state: "ready" }),
       statuses: Effect.sync(() => statuses)
     })

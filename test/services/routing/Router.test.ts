@@ -36,6 +36,7 @@ const settingsOf = (file: object): Resolved => Result.getOrThrow(decode(file, co
 const actorsWith = (events: ReadonlyArray<ActorEvent>) =>
   Layer.mock(Models)({
     tryLease: () => undefined,
+    renew: () => {},
     snapshot: () => ({ queued: 0, state: "ready" }),
     events: Stream.fromIterable(events),
     status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 })
