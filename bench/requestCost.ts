@@ -12,8 +12,7 @@
  * The young generation of the service is so large that no collection runs between two readings of its heap. The pauses are
  * those of a second service, with the usual young generation.
  *
- * `--check` repeats a measurement until it is within its limit, for at most a minute. With `--brief` too, pauses are counted
- * for a third of the time.
+ * `--check` repeats a measurement until it is within its limit, for at most a minute.
  *
  * **Gotchas**
  *
@@ -52,16 +51,14 @@ const repeatedMs = 60_000
 /** How long requests run between two readings, ms. */
 const measuredMs = 300
 
-const { values: { brief, check } } = parseArgs({
-  options: { brief: { type: "boolean", default: false }, check: { type: "boolean", default: false } }
-})
+const { values: { check } } = parseArgs({ options: { check: { type: "boolean", default: false } } })
 
 /** How long pauses are counted, ms. */
-const pausesMs = brief ? 1_000 : 3_000
+const pausesMs = 3_000
 
 /** How long requests run before the first measurement, ms; a part of it with `--check`. */
 const warmUpMs = 15_000
-const checkedWarmUpMs = warmUpMs / (brief ? 30 : 10)
+const checkedWarmUpMs = warmUpMs / 10
 
 const key = "bench-key"
 const words = Array.from({ length: 20 }, (_, index) => `word${index} `)

@@ -68,7 +68,7 @@ const readUntil = async (response: Response, isThere: (text: string) => boolean)
 
 const countOf = (text: string, piece: string): number => text.split(piece).length - 1
 
-describe.each(cases)("a stream of $name", (dialect) => {
+describe.concurrent.each(cases)("a stream of $name", (dialect) => {
   it("is kept alive before its first content", async () => {
     const response = await ask(dialect, "fake/silent")
     assert.strictEqual(response.status, 200)

@@ -306,7 +306,7 @@ const leaks = (found: Readonly<Record<string, string>>, secrets: ReadonlyArray<s
     })
   )
 
-describe.each([[false], [true]])("with a tracer: %s", (isTraced) => {
+describe.concurrent.each([[false], [true]])("with a tracer: %s", (isTraced) => {
   it("no output of the service has a key, a text or a name of a caller", { timeout: 60_000 }, async () => {
     const upstream = await startFaultServer((_, { body }) => {
       const { model, stream } = body as { readonly model: string; readonly stream?: boolean }

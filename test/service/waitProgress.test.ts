@@ -6,13 +6,33 @@ import { afterAll, beforeAll, describe, it } from "vitest"
 import type { Service } from "../support/Service.ts"
 import { startService, until } from "../support/Service.ts"
 
+const messages = [{ role: "user" as const, content: "Hello" }]
+
+/** The request of each dialect. */
+const dialects = {
+  chat: { path: "/v1/chat/completions", body: { messages } },
+  "several choices": { path: "/v1/chat/completions", body: { messages, n: 2 } },
+  completions: { path: "/v1/completions", body: { prompt: "Hello" } },
+  Responses: { path: "/v1/responses", body: { input: "Hello" } },
+  Messages: { path: "/v1/messages", body: { messages, max_tokens: 5 } }
+}
+const cases = Object.entries(dialects).map(([name, dialect], index) => ({
+  name,
+  loading: `fake/loads-${index}`,
+  ...dialect
+}))
+
 /** A load or a slot that is held ends when the test says so, by a caller who leaves. */
 const yaml = `
 server: { streamKeepAlive: false, shutdownGrace: false }
 models:
-  fake/loads:
+${
+  cases.map(({ loading }) =>
+    `  ${loading}:
     preload: false
-    deployments: [{ engine: fake, loadDelayMs: 1000000 }]
+    deployments: [{ engine: fake, loadDelayMs: 1000000 }]`
+  ).join("\n")
+}
   fake/refused:
     preload: false
     queueLimit: 1
@@ -27,18 +47,6 @@ beforeAll(async () => {
   service = await startService(yaml)
 }, 60_000)
 afterAll(() => service.stop())
-
-const messages = [{ role: "user" as const, content: "Hello" }]
-
-/** The request of each dialect. */
-const dialects = {
-  chat: { path: "/v1/chat/completions", body: { messages } },
-  "several choices": { path: "/v1/chat/completions", body: { messages, n: 2 } },
-  completions: { path: "/v1/completions", body: { prompt: "Hello" } },
-  Responses: { path: "/v1/responses", body: { input: "Hello" } },
-  Messages: { path: "/v1/messages", body: { messages, max_tokens: 5 } }
-}
-const cases = Object.entries(dialects).map(([name, dialect]) => ({ name, ...dialect }))
 
 interface Asked {
   readonly path: string
@@ -106,10 +114,10 @@ const holdSlot = async () => {
   }
 }
 
-describe.each(cases)("a stream of $name that asks", (dialect) => {
+describe.concurrent.each(cases)("a stream of $name that asks", (dialect) => {
   it("is told of the load, with status 200 and nothing else", async () => {
     const controller = new AbortController()
-    const response = await ask(dialect, "fake/loads", { progress: "true", signal: controller.signal })
+    const response = await ask(dialect, dialect.loading, { progress: "true", signal: controller.signal })
     assert.strictEqual(response.status, 200)
     assert.match(response.headers.get("content-type")!, /^text\/event-stream/)
     const events = eventsIn(await readUntil(response, (text) => text.split("\n\n").length === 3))
@@ -117,15 +125,15 @@ describe.each(cases)("a stream of $name that asks", (dialect) => {
     const { position: _, waitedMs: __, ...rest } = first
     assert.deepStrictEqual(rest, {
       type: "troupe.progress",
-      model: "fake/loads",
-      deployment: "fake/loads#0",
+      model: dialect.loading,
+      deployment: `${dialect.loading}#0`,
       state: "loading",
       progress: null
     })
     assert.strictEqual(first.position, 1)
     assert.isAbove(second.waitedMs, first.waitedMs)
     controller.abort()
-    await isQueued("fake/loads#0", 0)
+    await isQueued(`${dialect.loading}#0`, 0)
   })
 })
 

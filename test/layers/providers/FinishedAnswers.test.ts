@@ -28,7 +28,7 @@ const endings = (provider: Provider): Readonly<Record<string, Play>> => {
   }
 }
 
-describe("after its finish reason, an answer", () => {
+describe.concurrent("after its finish reason, an answer", () => {
   for (const provider of ["openai", "anthropic"] as const) {
     for (const [ending, play] of Object.entries(endings(provider))) {
       for (const form of ["stream", "receiver"] as const) {
@@ -47,7 +47,7 @@ describe("after its finish reason, an answer", () => {
   }
 })
 
-describe("before its finish reason, an answer", () => {
+describe.concurrent("before its finish reason, an answer", () => {
   for (const provider of ["openai", "anthropic"] as const) {
     for (const form of ["stream", "receiver"] as const) {
       it.live(`of ${provider} fails if its connection is cut, as a ${form}`, () =>
