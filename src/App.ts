@@ -433,8 +433,14 @@ export const keys = Layer.provide(VirtualKeys.layer, storage)
 /** The ledger in the database. Requires `SqlClient`, which `storage` provides. A part of `layer` and of `core`. */
 export const ledger = Ledger.layer
 
-/** Responses and conversations in the database. Requires `Settings` and `SqlClient`. */
-const responses = Responses.layer
+/** Responses and conversations, in the database or in Redis. */
+const responses: Layer.Layer<never, StorageError | Layer.Error<typeof Responses.layer>, Settings | SqlClient> = Layer
+  .unwrap(
+    Effect.map(Settings, ({ redis, responses: { store } }): typeof responses =>
+      store === "redis" && redis !== undefined
+        ? Layer.provide(Responses.layerRedis(redis.prefix), Storage.layerRedis)
+        : Responses.layer)
+  )
 
 /** What a service stores and counts, in its database and in Redis. Requires only `Settings`. */
 const state = Layer.mergeAll(keys, ledger, responses, answers, counters).pipe(Layer.provideMerge(storage))

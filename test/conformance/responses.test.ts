@@ -1,24 +1,31 @@
-/** Stored responses and conversations, on each database. */
+/** Stored responses and conversations, on each database and on Redis. */
 import { assert } from "@effect/vitest"
 import type { Scope } from "effect"
-import { Deferred, Effect, Exit, Result, Stream } from "effect"
+import { Context, Deferred, Effect, Exit, Layer, Result, Stream } from "effect"
+import { Redis } from "effect/persistence/Redis"
 import { SqlClient } from "effect/sql/SqlClient"
 import { TestClock } from "effect/testing"
 import type { Response } from "../../src/dialects/responses/Schema.ts"
 import * as Migrations from "../../src/services/persistence/Migrations.ts"
 import type { Dialogue } from "../../src/services/responses/Dialogues.ts"
+import * as RedisTables from "../../src/services/responses/RedisTables.ts"
 import type { Limits } from "../../src/services/responses/Responses.ts"
 import { Responses } from "../../src/services/responses/Responses.ts"
 import { migrations } from "../../src/services/responses/ResponseStore.ts"
-import { onEachDatabase } from "./databases.ts"
+import * as SqlTables from "../../src/services/responses/SqlTables.ts"
+import type { Tables } from "../../src/services/responses/Tables.ts"
+import type { RedisKeys } from "./databases.ts"
+import { onEachDatabase, onRedis } from "./databases.ts"
 
 const day = 86_400_000
 const limits: Limits = { keptMs: 30 * day, mostBytes: 1e9, mostContextBytes: 1e6 }
 
+/** What a test stores in. */
+class Store extends Context.Service<Store, Tables>()("test/conformance/responses/Store") {}
+
 const makeWith = (more: Partial<Limits> = {}) =>
   Effect.gen(function*() {
-    yield* Migrations.apply(migrations)
-    return new Responses(yield* SqlClient, { ...limits, ...more }, yield* Effect.scope)
+    return new Responses(yield* Store, { ...limits, ...more }, yield* Effect.scope)
   })
 
 const idOf = (name: string): string => `resp_${name.padEnd(22, "0")}`
@@ -66,16 +73,9 @@ const untilStatus = (responses: Responses, name: string, status: string) =>
 
 const idsOf = ({ before, input }: Dialogue) => [...before, ...input].map(({ id }) => id.replace(/0{3,}(i?\d)$/, "$1"))
 
-onEachDatabase("stored responses", (declare) => {
-  const test = (
-    name: string,
-    run: Effect.Effect<unknown, unknown, Scope.Scope | SqlClient>
-  ) =>
-    declare(
-      name,
-      (database) => Effect.provide(Effect.scoped(run), [database.layer(), TestClock.layer()])
-    )
+type Declare = (name: string, run: Effect.Effect<unknown, unknown, Scope.Scope | Store>) => void
 
+const suite = (test: Declare) => {
   test(
     "continue the conversation of the responses before, of the same owner only",
     Effect.gen(function*() {
@@ -275,4 +275,68 @@ onEachDatabase("stored responses", (declare) => {
       assert.strictEqual(yield* problemOf(responses.dialogues.itemsOf("a", id)), "conversation-missing")
     })
   )
+}
+
+const inDatabase = Layer.effect(
+  Store,
+  Effect.andThen(Migrations.apply(migrations), Effect.map(SqlClient, SqlTables.make))
+)
+
+onEachDatabase(
+  "stored responses",
+  (declare) =>
+    suite((name, run) =>
+      declare(
+        name,
+        (database) =>
+          Effect.provide(Effect.scoped(run), [Layer.provide(inDatabase, database.layer()), TestClock.layer()])
+      )
+    )
+)
+
+onRedis("stored responses", (declare) => {
+  const inRedis = ({ layer, location }: RedisKeys) =>
+    Layer.provideMerge(Layer.effect(Store, RedisTables.make(location.prefix, limits.keptMs)), layer())
+
+  suite((name, run) =>
+    declare(name, (redis) => Effect.provide(Effect.scoped(run), [inRedis(redis), TestClock.layer()]))
+  )
+
+  declare("are shared by all clients, and survive each of them", (redis) =>
+    Effect.gen(function*() {
+      const on = <A, E>(run: Effect.Effect<A, E, Scope.Scope | Store | Redis>) =>
+        Effect.provide(Effect.scoped(run), [inRedis(redis)])
+      yield* on(Effect.flatMap(makeWith(), (responses) => answer(responses, "one")))
+      const two = yield* on(Effect.flatMap(makeWith(), (responses) => answer(responses, "two", of("one"))))
+      assert.deepStrictEqual(idsOf(two), ["msg_onei0", "msg_one0", "msg_twoi0"])
+    }))
+
+  declare("have keys that Redis deletes, and are taken off the sum when they are deleted", (redis) =>
+    Effect.provide(
+      Effect.scoped(Effect.gen(function*() {
+        const responses = yield* makeWith()
+        const id = `conv_${"c".padEnd(22, "0")}`
+        yield* responses.newConversation(id, "a", {}, [])
+        yield* answer(responses, "one", of(undefined, id), { background: true, status: "queued" })
+        yield* responses.background.begin(idOf("one"), "event: e\ndata: 1\n\n", 0)
+        yield* responses.conversations.add(id, [{ id: "msg_1\n\"", type: "message" }], limits.keptMs)
+        const { send } = yield* Redis
+        const keys = yield* send<ReadonlyArray<string>>("KEYS", `${redis.location.prefix}responses:*`)
+        assert.strictEqual(keys.length, 10)
+        for (const key of keys) {
+          const left = yield* send<number>("PTTL", key)
+          assert.isAbove(left, 29 * day, key)
+          assert.isAtMost(left, 31 * day, key)
+        }
+        yield* responses.remove("a", idOf("one"))
+        yield* responses.conversations.remove([id])
+        const { kept } = yield* Store
+        assert.deepStrictEqual(yield* Effect.forEach(kept, ({ bytes }) => bytes), [0, 0])
+        assert.deepStrictEqual(
+          (yield* send<ReadonlyArray<string>>("KEYS", `${redis.location.prefix}responses:*`)).toSorted(),
+          [`${redis.location.prefix}responses:conversations:bytes`, `${redis.location.prefix}responses:responses:bytes`]
+        )
+      })),
+      [inRedis(redis), TestClock.layer()]
+    ))
 })

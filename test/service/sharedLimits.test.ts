@@ -1,4 +1,7 @@
-/** Limits and budgets over several processes of a service, and over several services: 200 requests at once never overspend. */
+/**
+ * What several processes of a service share, and several services: limits and budgets, which 200 requests at once never
+ * overspend, and stored responses.
+ */
 import { assert } from "@effect/vitest"
 import { once } from "node:events"
 import { createServer, request as httpRequest } from "node:http"
@@ -40,7 +43,12 @@ const startProvider = async () => {
   }
 }
 
-const secrets = { MONEY: "a-key-with-a-budget", RATE: "a-key-with-a-limit-of-requests", PROVIDER: "the-provider's-key" }
+const secrets = {
+  MONEY: "a-key-with-a-budget",
+  RATE: "a-key-with-a-limit-of-requests",
+  STATE: "a-key-without-limits",
+  PROVIDER: "the-provider's-key"
+}
 
 /** A token of an answer costs a thousandth of a USD: the budget is enough for 25 requests. */
 const yamlOf = (provider: { readonly url: string }, more: string) => `
@@ -48,6 +56,7 @@ ${more}
 keys:
   money: { key: "\${MONEY}", limits: { requestsPerDay: 100000 }, budgets: [{ period: total, usd: 0.1 }] }
   rate: { key: "\${RATE}", limits: { requestsPerDay: 30 } }
+  state: { key: "\${STATE}" }
 models:
   m:
     deployments:
@@ -94,6 +103,41 @@ const expectExact = async (services: ReadonlyArray<Service>, provider: { readonl
   assert.include(limited.find(({ status }) => status === 429)!.text, "limit of 30 requests per day is reached")
 }
 
+interface Body {
+  readonly id: string
+  readonly status: string
+  readonly store: boolean
+  readonly data: ReadonlyArray<unknown>
+  readonly error: { readonly message: string }
+}
+
+const fetchJson = async ({ url }: Service, method: string, path: string, body?: object) => {
+  const response = await fetch(`${url}/v1/${path}`, {
+    method,
+    headers: { "content-type": "application/json", authorization: `Bearer ${secrets.STATE}` },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) })
+  })
+  return { status: response.status, body: await response.json() as Body }
+}
+
+/** What one service stores, the other has. */
+const expectShared = async ([first, second]: ReadonlyArray<Service>) => {
+  const request = { model: "m", input: "Hello" }
+  const { body: one } = await fetchJson(first!, "POST", "responses", request)
+  const two = await fetchJson(second!, "POST", "responses", { ...request, previous_response_id: one.id })
+  assert.strictEqual(two.status, 200)
+  assert.strictEqual((await fetchJson(second!, "GET", `responses/${one.id}`)).body.id, one.id)
+  assert.lengthOf((await fetchJson(first!, "GET", `responses/${two.body.id}/input_items`)).body.data, 3)
+  const { body: conversation } = await fetchJson(first!, "POST", "conversations", {})
+  await fetchJson(second!, "POST", "responses", { ...request, conversation: conversation.id })
+  assert.lengthOf((await fetchJson(first!, "GET", `conversations/${conversation.id}/items`)).body.data, 2)
+  const { body: queued } = await fetchJson(first!, "POST", "responses", { ...request, background: true })
+  const cancelled = await fetchJson(second!, "POST", `responses/${queued.id}/cancel`)
+  assert.include(["cancelled", "completed"], cancelled.body.status)
+  assert.strictEqual((await fetchJson(second!, "DELETE", `responses/${one.id}`)).status, 200)
+  assert.strictEqual((await fetchJson(first!, "GET", `responses/${one.id}`)).status, 404)
+}
+
 const running: Array<Service> = []
 const start = async (yaml: string, env: Record<string, string> = {}): Promise<Service> => {
   const service = await startService(yaml, { ...secrets, NODE_ENV: "production", ...env })
@@ -130,14 +174,15 @@ describe("limits and budgets of two processes", () => {
   })
 })
 
-describe.skipIf(!installed.redis && !mustRun)("limits and budgets of two services on one Redis", () => {
-  it("hold for both together; without Redis, budgets reject and limits go on", async () => {
+describe.skipIf(!installed.redis && !mustRun)("two services on one Redis", () => {
+  it("share limits, budgets and stored responses; without Redis, budgets reject and limits go on", async () => {
     using provider = await startProvider()
     const redis = await startRedis()
     try {
       const more = `storage: { type: memory }\nredis: { url: "${redis.url}" }`
       const services = await Promise.all([1, 2].map(() => start(yamlOf(provider, more))))
       await expectExact(services, provider)
+      await expectShared(services)
       await redis.stop()
       const rejected = await until(async () => {
         const answer = await ask(services[0]!, "MONEY")
@@ -145,6 +190,10 @@ describe.skipIf(!installed.redis && !mustRun)("limits and budgets of two service
       })
       assert.include(rejected.text, "The storage of budgets cannot be reached")
       assert.strictEqual((await ask(services[0]!, "RATE")).status, 200)
+      const lost = await fetchJson(services[0]!, "GET", `responses/resp_${"0".repeat(22)}`)
+      assert.strictEqual(lost.status, 503)
+      assert.include(lost.body.error.message, "Stored responses cannot be read or written: Redis failed")
+      assert.isFalse((await fetchJson(services[0]!, "POST", "responses", { model: "m", input: "Hello" })).body.store)
       const logged = services[0]!.process.output().stderr.match(/cannot be counted in Redis/g)
       assert.lengthOf(logged ?? [], 1)
     } finally {

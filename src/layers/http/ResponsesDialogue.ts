@@ -3,7 +3,6 @@
  * request alone.
  */
 import { Effect } from "effect"
-import type { SqlError } from "effect/sql/SqlError"
 import type { Prompt } from "../../dialects/responses/DecodeRequest.ts"
 import * as EncodeAnswer from "../../dialects/responses/EncodeAnswer.ts"
 import * as Items from "../../dialects/responses/Items.ts"
@@ -12,6 +11,7 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import type { Dialogue } from "../../services/responses/Dialogues.ts"
 import { StateError } from "../../services/responses/Dialogues.ts"
 import type { Responses } from "../../services/responses/Responses.ts"
+import type { StoreError } from "../../services/responses/Tables.ts"
 import type { Connection } from "./ResponsesSocket.ts"
 
 /** Where the conversation before a request is kept. */
@@ -57,7 +57,7 @@ export const dialogueOf = (
   { connection, state }: Sources,
   prompt: Prompt,
   id: string
-): Effect.Effect<Dialogue | undefined, SqlError | StateError> => {
+): Effect.Effect<Dialogue | undefined, StoreError | StateError> => {
   const latest = unstored(connection, prompt)
   if (latest !== undefined) return dialogueOfConnection(latest, prompt, id)
   if (state !== undefined) return state.dialogues.of(prompt, prompt.input, id)

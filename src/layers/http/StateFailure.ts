@@ -1,12 +1,12 @@
 /** The responses to requests whose stored responses or conversations cannot be used, as OpenAI's API has them. */
 import { Effect } from "effect"
 import type { HttpServerResponse } from "effect/http"
-import type { SqlError } from "effect/sql/SqlError"
 import * as EncodeError from "../../dialects/openai/EncodeError.ts"
 import { InferenceError } from "../../domain/InferenceError.ts"
 import * as Text from "../../domain/Text.ts"
 import { summaryOf } from "../../services/persistence/StorageError.ts"
 import { StateError } from "../../services/responses/Dialogues.ts"
+import type { StoreError } from "../../services/responses/Tables.ts"
 import { respondError } from "./Dialect.ts"
 
 interface Problem {
@@ -59,9 +59,9 @@ const problems: Readonly<Record<StateError["problem"], Problem>> = {
   }
 }
 
-const errorOf = (error: SqlError | StateError): EncodeError.OpenAiError => {
+const errorOf = (error: StoreError | StateError): EncodeError.OpenAiError => {
   if (!(error instanceof StateError)) {
-    return EncodeError.make(`The database cannot be used: ${summaryOf(error)}.`, {
+    return EncodeError.make(`Stored responses cannot be read or written: ${summaryOf(error)}.`, {
       status: 503,
       type: "server_error",
       code: "storage_failed"
@@ -85,7 +85,7 @@ export const noState = EncodeError.make("This service stores no responses and no
  */
 export const respondState = (idHeaders: Readonly<Record<string, string>>) =>
 <R>(
-  answered: Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError | SqlError | StateError, R>
+  answered: Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError | StoreError | StateError, R>
 ): Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError, R> =>
   answered.pipe(
     Effect.catch((error) => {

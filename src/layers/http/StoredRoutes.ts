@@ -8,7 +8,6 @@
 import { Effect, Record, Schema as S, Stream } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiEndpoint, OpenApi } from "effect/http-api"
-import type { SqlError } from "effect/sql/SqlError"
 import type { ConversationCall } from "../../dialects/responses/Conversations.ts"
 import * as Conversations from "../../dialects/responses/Conversations.ts"
 import { ownerOf } from "../../dialects/responses/DecodeRequest.ts"
@@ -22,6 +21,7 @@ import { summaryOf } from "../../services/persistence/StorageError.ts"
 import { StateError } from "../../services/responses/Dialogues.ts"
 import type { Responses } from "../../services/responses/Responses.ts"
 import { ResponseState } from "../../services/responses/Responses.ts"
+import type { StoreError } from "../../services/responses/Tables.ts"
 import { error, events } from "./Api.ts"
 import type { Conventions } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
@@ -133,7 +133,7 @@ interface Stored {
   readonly headers: Readonly<Record<string, string>>
 }
 
-type Failure = InferenceError.InferenceError | SqlError | StateError
+type Failure = InferenceError.InferenceError | StoreError | StateError
 
 const id = ({ params }: Stored, name: string): string => params[name] ?? ""
 
@@ -148,7 +148,7 @@ export const done = "data: [DONE]\n\n"
 
 /** Server-sent events of a stored response. */
 export const respondEvents = (
-  events: Stream.Stream<string, SqlError>,
+  events: Stream.Stream<string, StoreError>,
   headers: Readonly<Record<string, string>>
 ): HttpServerResponse.HttpServerResponse =>
   HttpServerResponse.stream(

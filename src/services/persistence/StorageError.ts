@@ -1,5 +1,6 @@
 /** Why storage cannot be used, as one line: what is wrong, where, and what to do. Pure. */
 import { Schema } from "effect"
+import type { RedisError } from "effect/persistence/Redis"
 import type { SqlError } from "effect/sql/SqlError"
 
 /** Storage that cannot be used. The message is one line and contains no secret. */
@@ -59,6 +60,8 @@ interface Failure {
   readonly _tag?: string
 }
 
+const messageOf = (cause: unknown): string => cause instanceof Error ? cause.message || cause.name : String(cause)
+
 /** The first error in a chain of causes that is no wrapper. */
 export const rootCause = ({ reason }: SqlError): Failure => {
   let cause: unknown = reason
@@ -90,8 +93,9 @@ export const isRejected = (error: SqlError): boolean => {
   return cause.code?.startsWith("22") === true || unsendable.has(cause._tag)
 }
 
-/** What is wrong with the database of an error, without a path or an address. */
-export const summaryOf = (error: SqlError): string => {
+/** What is wrong with the database or the Redis of an error, without a path or an address. */
+export const summaryOf = (error: RedisError | SqlError): string => {
+  if (error._tag === "RedisError") return `Redis failed (${messageOf(error.cause)})`
   const { errcode, message } = rootCause(error)
   const what = errcode === undefined ? undefined : advice[errcode & 0xff]?.[0]
   return what === undefined ? `the database failed (${message})` : `the database ${what}`
@@ -128,7 +132,7 @@ export const postgresError = (url: string, error: SqlError): StorageError => {
 /** The error of a Redis that cannot be used. */
 export const redisError = (url: string, cause: unknown): StorageError => {
   const place = placeOf(url, 6379)
-  const message = cause instanceof Error ? cause.message || cause.name : String(cause)
+  const message = messageOf(cause)
   const [what, todo] = /^(?:WRONGPASS|NOAUTH|NOPERM)/.test(message)
     ? ["rejected the user or the password", "Check the user and the password in redis.url"]
     : ["cannot be reached", "Start Redis, or check redis.url"]

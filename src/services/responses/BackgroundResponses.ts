@@ -8,17 +8,16 @@
  */
 import { Clock, Effect, Option, Schedule, Stream } from "effect"
 import type { Scope } from "effect"
-import type { SqlError } from "effect/sql/SqlError"
 import * as EncodeAnswer from "../../dialects/responses/EncodeAnswer.ts"
 import type { Response } from "../../dialects/responses/Schema.ts"
 import type { Fields } from "../../dialects/shared/Json.ts"
 import { summaryOf } from "../persistence/StorageError.ts"
 import type { Continued, Dialogue, StateError } from "./Dialogues.ts"
 import { fail } from "./Dialogues.ts"
-import type { FrameLog } from "./FrameLog.ts"
 import { eventsAfter, everyMs, UnwrittenFrames } from "./FrameLog.ts"
-import type { ResponseStore, StoredResponse } from "./ResponseStore.ts"
+import type { StoredResponse } from "./ResponseStore.ts"
 import { bodyOf, isRunning } from "./ResponseStore.ts"
+import type { FrameTable, ResponseTable, StoreError } from "./Tables.ts"
 
 /** The event of a response that has failed without one. */
 const failedFrame = (number: number, response: Fields): string => {
@@ -39,17 +38,17 @@ type AddToConversation = (
   conversation: string | undefined,
   dialogue: Dialogue,
   response: Response
-) => Effect.Effect<void, SqlError>
+) => Effect.Effect<void, StoreError>
 
 /** The responses that are generated in the background. */
 export class BackgroundResponses {
-  readonly #responses: ResponseStore
-  readonly #frames: FrameLog
+  readonly #responses: ResponseTable
+  readonly #frames: FrameTable
   readonly #scope: Scope.Scope
   readonly #addToConversation: AddToConversation
 
   /** @param scope of the generation */
-  constructor(responses: ResponseStore, frames: FrameLog, scope: Scope.Scope, addToConversation: AddToConversation) {
+  constructor(responses: ResponseTable, frames: FrameTable, scope: Scope.Scope, addToConversation: AddToConversation) {
     this.#responses = responses
     this.#frames = frames
     this.#scope = scope
@@ -66,7 +65,7 @@ export class BackgroundResponses {
   })
 
   /** Ends a response that is being generated. */
-  #end(response: StoredResponse, status: string, body: Fields): Effect.Effect<StoredResponse, SqlError> {
+  #end(response: StoredResponse, status: string, body: Fields): Effect.Effect<StoredResponse, StoreError> {
     return Effect.as(this.#responses.finish(response.id, status, body), { ...response, status, body })
   }
 
@@ -86,7 +85,7 @@ export class BackgroundResponses {
     owner: string,
     id: string,
     after: number
-  ): Effect.Effect<Stream.Stream<string, SqlError>, SqlError | StateError> {
+  ): Effect.Effect<Stream.Stream<string, StoreError>, StoreError | StateError> {
     return Effect.gen({ self: this }, function*() {
       yield* this.find(owner, id)
       if ((yield* this.#frames.after(id, -1)).length === 0) return yield* fail("not-streamed", id)
@@ -94,8 +93,8 @@ export class BackgroundResponses {
     })
   }
 
-  #following(owner: string, id: string, after: number): Stream.Stream<string, SqlError> {
-    const more = (number: number): Effect.Effect<readonly [string, Option.Option<number>], SqlError> =>
+  #following(owner: string, id: string, after: number): Stream.Stream<string, StoreError> {
+    const more = (number: number): Effect.Effect<readonly [string, Option.Option<number>], StoreError> =>
       Effect.gen({ self: this }, function*() {
         // The status first: the last events are written before it changes.
         const found = yield* Effect.option(this.find(owner, id))
@@ -116,7 +115,7 @@ export class BackgroundResponses {
   }
 
   /** The last event of a response whose process has ended. */
-  #missingEnd({ body, id, status }: StoredResponse): Effect.Effect<string, SqlError> {
+  #missingEnd({ body, id, status }: StoredResponse): Effect.Effect<string, StoreError> {
     return Effect.map(this.#frames.after(id, -1), (rows) => {
       const last = rows.at(-1)
       return status !== "failed" || last === undefined || last.text.includes("event: response.failed")
@@ -150,7 +149,7 @@ export class BackgroundResponses {
   }
 
   /** Writes the first events of a response that is streamed in the background. */
-  begin(id: string, text: string, last: number): Effect.Effect<void, SqlError> {
+  begin(id: string, text: string, last: number): Effect.Effect<void, StoreError> {
     return this.#frames.add(id, { text, last })
   }
 

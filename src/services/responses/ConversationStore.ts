@@ -3,6 +3,7 @@ import { Array as Arr, Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Json } from "./ResponseStore.ts"
+import type { ConversationTable } from "./Tables.ts"
 
 /** A stored conversation. */
 export interface StoredConversation {
@@ -42,8 +43,8 @@ const itemOf = ({ item }: ItemRow): StoredItem => JSON.parse(item) as StoredItem
 /** Rows of one statement. */
 const atOnce = 500
 
-/** Stored conversations. An owner sees its own only. */
-export class ConversationStore {
+/** Stored conversations, in a database. */
+export class ConversationStore implements ConversationTable {
   readonly #sql: SqlClient
 
   constructor(sql: SqlClient) {
@@ -51,7 +52,13 @@ export class ConversationStore {
   }
 
   /** @param at ms since 1970 */
-  create(id: string, owner: string, metadata: Json, at: number, expiresAt: number) {
+  create(
+    id: string,
+    owner: string,
+    metadata: Json,
+    at: number,
+    expiresAt: number
+  ): Effect.Effect<void, SqlError> {
     const row = {
       id,
       owner,
@@ -60,7 +67,7 @@ export class ConversationStore {
       bytes: 0,
       metadata: JSON.stringify(metadata)
     }
-    return this.#sql`INSERT INTO troupe_responses_conversations ${this.#sql.insert(row)}`
+    return Effect.asVoid(this.#sql`INSERT INTO troupe_responses_conversations ${this.#sql.insert(row)}`)
   }
 
   /** @param now ms since 1970; a conversation that has ended by then is not found */
@@ -73,8 +80,9 @@ export class ConversationStore {
   }
 
   /** For a conversation of the owner. */
-  describe(id: string, metadata: Json) {
-    return this.#sql`UPDATE troupe_responses_conversations SET metadata = ${JSON.stringify(metadata)} WHERE id = ${id}`
+  describe(id: string, metadata: Json): Effect.Effect<void, SqlError> {
+    const text = JSON.stringify(metadata)
+    return Effect.asVoid(this.#sql`UPDATE troupe_responses_conversations SET metadata = ${text} WHERE id = ${id}`)
   }
 
   /** Of a conversation of the owner, in their order. */

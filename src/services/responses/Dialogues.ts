@@ -3,9 +3,8 @@ import { Clock, Effect, Schema } from "effect"
 import * as EncodeAnswer from "../../dialects/responses/EncodeAnswer.ts"
 import type { Item } from "../../dialects/responses/Items.ts"
 import type { Fields } from "../../dialects/shared/Json.ts"
-import type { ConversationStore } from "./ConversationStore.ts"
-import type { ResponseStore } from "./ResponseStore.ts"
 import { isRunning, itemsOf } from "./ResponseStore.ts"
+import type { ConversationTable, ResponseTable } from "./Tables.ts"
 
 /** Why stored objects cannot be used. */
 export class StateError extends Schema.TaggedError<StateError>()("StateError", {
@@ -45,12 +44,12 @@ export const fail = (problem: StateError["problem"], id: string) => Effect.fail(
 
 /** The conversations of requests. */
 export class Dialogues {
-  readonly #responses: ResponseStore
-  readonly #conversations: ConversationStore
+  readonly #responses: ResponseTable
+  readonly #conversations: ConversationTable
   readonly #mostBytes: number
 
   /** @param mostBytes of the conversation before a request */
-  constructor(responses: ResponseStore, conversations: ConversationStore, mostBytes: number) {
+  constructor(responses: ResponseTable, conversations: ConversationTable, mostBytes: number) {
     this.#responses = responses
     this.#conversations = conversations
     this.#mostBytes = mostBytes

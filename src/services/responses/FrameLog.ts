@@ -10,6 +10,7 @@
 import { Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
+import type { FrameTable } from "./Tables.ts"
 
 /** How often events are written and read, ms. */
 export const everyMs = 100
@@ -25,8 +26,8 @@ interface Row {
   readonly frames: string
 }
 
-/** The events of all responses. */
-export class FrameLog {
+/** The events of all responses, in a database. */
+export class FrameLog implements FrameTable {
   readonly #sql: SqlClient
 
   constructor(sql: SqlClient) {

@@ -5,6 +5,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { Item } from "../../dialects/responses/Items.ts"
 import { listOf } from "../../dialects/shared/Json.ts"
 import * as Migrations from "../persistence/Migrations.ts"
+import type { ResponseTable } from "./Tables.ts"
 
 /** JSON objects, which the dialect understands. */
 export type Json = Readonly<Record<string, unknown>>
@@ -96,7 +97,7 @@ const responseOf = (row: Row): StoredResponse => ({
 })
 
 /** Of one response with its continuations: as many as messages that a request may have. */
-const longestChain = 10_000
+export const longestChain = 10_000
 
 /** One response of a chain, without its content. */
 interface Link {
@@ -115,8 +116,8 @@ export type Chain =
 /** Responses of one statement: SQLite has at most 32,766 parameters. */
 const atOnce = 500
 
-/** Stored responses. An owner sees its own only. */
-export class ResponseStore {
+/** Stored responses, in a database. */
+export class ResponseStore implements ResponseTable {
   readonly #sql: SqlClient
 
   constructor(sql: SqlClient) {
@@ -191,7 +192,7 @@ export class ResponseStore {
   }
 
   /** Keeps responses at least until a time: those that end before `whenBefore`, ms since 1970. */
-  keep(ids: ReadonlyArray<string>, expiresAt: number, whenBefore: number) {
+  keep(ids: ReadonlyArray<string>, expiresAt: number, whenBefore: number): Effect.Effect<void, SqlError> {
     return Effect.forEach(
       Arr.chunksOf(ids, atOnce),
       (some) =>

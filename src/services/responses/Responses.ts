@@ -9,7 +9,6 @@
 import { Clock, Context, Duration, Effect, Layer, Schedule } from "effect"
 import type { Scope } from "effect"
 import { SqlClient } from "effect/sql/SqlClient"
-import type { SqlError } from "effect/sql/SqlError"
 import * as EncodeAnswer from "../../dialects/responses/EncodeAnswer.ts"
 import type { Item } from "../../dialects/responses/Items.ts"
 import type { Response } from "../../dialects/responses/Schema.ts"
@@ -18,12 +17,12 @@ import * as Migrations from "../persistence/Migrations.ts"
 import { summaryOf } from "../persistence/StorageError.ts"
 import { Settings } from "../settings/Settings.ts"
 import { BackgroundResponses } from "./BackgroundResponses.ts"
-import { ConversationStore } from "./ConversationStore.ts"
 import type { Continued, Dialogue, StateError } from "./Dialogues.ts"
 import { Dialogues, fail } from "./Dialogues.ts"
-import { FrameLog } from "./FrameLog.ts"
-import { bodyOf, migrations, ResponseStore } from "./ResponseStore.ts"
+import { bodyOf, migrations } from "./ResponseStore.ts"
 import { Retention } from "./Retention.ts"
+import * as SqlTables from "./SqlTables.ts"
+import type { ConversationTable, FrameTable, ResponseTable, StoreError, Tables } from "./Tables.ts"
 
 /** The limits of what is stored. */
 export interface Limits {
@@ -42,19 +41,20 @@ const trimEvery = Schedule.spaced(Duration.minutes(5))
 
 /** Stored responses and conversations. */
 export class Responses {
-  readonly conversations: ConversationStore
+  readonly conversations: ConversationTable
   readonly dialogues: Dialogues
   readonly background: BackgroundResponses
-  readonly #responses: ResponseStore
-  readonly #frames: FrameLog
+  readonly #responses: ResponseTable
+  readonly #frames: FrameTable
   readonly #retention: Retention
   readonly #limits: Limits
 
-  constructor(sql: SqlClient, limits: Limits, scope: Scope.Scope) {
-    this.conversations = new ConversationStore(sql)
-    this.#responses = new ResponseStore(sql)
-    this.#frames = new FrameLog(sql)
-    this.#retention = new Retention(sql, this.conversations, this.#frames, limits.mostBytes)
+  /** @param scope of what is generated in the background */
+  constructor({ conversations, frames, kept, responses }: Tables, limits: Limits, scope: Scope.Scope) {
+    this.conversations = conversations
+    this.#responses = responses
+    this.#frames = frames
+    this.#retention = new Retention(kept, limits.mostBytes)
     this.#limits = limits
     this.dialogues = new Dialogues(this.#responses, this.conversations, limits.mostContextBytes)
     this.background = new BackgroundResponses(
@@ -67,7 +67,7 @@ export class Responses {
 
   /** Deletes what has ended, every five minutes. */
   get trimming(): Effect.Effect<void> {
-    const warn = (error: SqlError) => Effect.logWarning(`Stored responses cannot be deleted: ${summaryOf(error)}.`)
+    const warn = (error: StoreError) => Effect.logWarning(`Stored responses cannot be deleted: ${summaryOf(error)}.`)
     return Effect.asVoid(Effect.repeat(this.#retention.trim.pipe(Effect.catch(warn)), trimEvery))
   }
 
@@ -101,7 +101,7 @@ export class Responses {
     conversation: string | undefined,
     { input }: Dialogue,
     response: Response
-  ): Effect.Effect<void, SqlError> {
+  ): Effect.Effect<void, StoreError> {
     return conversation === undefined || response.status === "queued" || response.status === "failed"
       ? Effect.void
       : this.addItems(conversation, [...input, ...response.output as ReadonlyArray<Item>])
@@ -125,7 +125,7 @@ export class Responses {
   )
 
   /** The body of a response. */
-  response(owner: string, id: string): Effect.Effect<Fields, SqlError | StateError> {
+  response(owner: string, id: string): Effect.Effect<Fields, StoreError | StateError> {
     return Effect.map(this.background.find(owner, id), bodyOf)
   }
 
@@ -152,22 +152,42 @@ export const ResponseState = Context.Reference<Responses | undefined>("troupe/se
   defaultValue: () => undefined
 })
 
+/** The responses of these tables, which are trimmed within the scope. */
+const over = Effect.fnUntraced(function*(tables: Tables) {
+  const { responses, server } = yield* Settings
+  const made = new Responses(
+    tables,
+    {
+      keptMs: Duration.toMillis(responses.ttl),
+      mostBytes: responses.maxBytes,
+      mostContextBytes: server.maxBodyBytes
+    },
+    yield* Effect.scope
+  )
+  yield* Effect.forkScoped(made.trimming)
+  return made
+})
+
 /** In the database. Requires `SqlClient` and `Settings`. */
 export const layer = Layer.effect(
   ResponseState,
-  Effect.gen(function*() {
-    yield* Migrations.apply(migrations)
-    const { responses, server } = yield* Settings
-    const made = new Responses(
-      yield* SqlClient,
-      {
-        keptMs: Duration.toMillis(responses.ttl),
-        mostBytes: responses.maxBytes,
-        mostContextBytes: server.maxBodyBytes
-      },
-      yield* Effect.scope
-    )
-    yield* Effect.forkScoped(made.trimming)
-    return made
-  })
+  Effect.andThen(
+    Migrations.apply(migrations),
+    Effect.flatMap(SqlClient, (sql) => over(SqlTables.make(sql)))
+  )
 )
+
+/**
+ * In Redis. Requires `Redis` and `Settings`.
+ *
+ * @param prefix of the names of all keys
+ */
+export const layerRedis = (prefix: string) =>
+  Layer.effect(
+    ResponseState,
+    Effect.gen(function*() {
+      const { responses } = yield* Settings
+      const RedisTables = yield* Effect.promise(() => import("./RedisTables.ts"))
+      return yield* over(yield* RedisTables.make(prefix, Duration.toMillis(responses.ttl)))
+    })
+  )

@@ -4,45 +4,44 @@
  *
  * **Details**
  *
- * Bytes are summed at the first write of a process and whenever a hundredth of the bound has been written since, so that the
- * tables may be above the bound by as much for each process. Rows are deleted in groups, because SQLite blocks the event loop.
+ * Bytes are summed at the first write of a process and whenever a hundredth of the bound has been written since, so that what
+ * is stored may be above the bound by as much for each process. Objects are deleted in groups, because SQLite blocks the event
+ * loop and a script blocks Redis.
  */
 import { Clock, Effect } from "effect"
-import type { SqlClient } from "effect/sql/SqlClient"
-import type { SqlError } from "effect/sql/SqlError"
-import type { ConversationStore } from "./ConversationStore.ts"
-import type { FrameLog } from "./FrameLog.ts"
+import type { Kept, StoreError } from "./Tables.ts"
 
-/** Rows that are deleted at a time. */
-const batch = 100
-
-interface Ending {
-  readonly id: string
-  readonly bytes: number | string
-}
-
-interface Sums {
-  readonly bytes: number | string | null
-}
+/** Deletes objects that end until a time, those that end first, until their bytes are as many. Returns the bytes. */
+const deleteUntil = Effect.fnUntraced(function*(kept: Kept, until: number, bytes: number) {
+  let freed = 0
+  while (freed < bytes) {
+    const ids: Array<string> = []
+    for (const ending of yield* kept.ending(until)) {
+      if (freed >= bytes) break
+      ids.push(ending.id)
+      freed += ending.bytes
+    }
+    if (ids.length === 0) break
+    yield* kept.remove(ids)
+    yield* Effect.yieldNow
+  }
+  return freed
+})
 
 /** Deletes what has ended, and what is above the bound. */
 export class Retention {
-  readonly #sql: SqlClient
-  readonly #conversations: ConversationStore
-  readonly #frames: FrameLog
+  readonly #kept: ReadonlyArray<Kept>
   readonly #most: number
   #untilTrim = 0
 
   /** @param most bytes of all responses and conversations */
-  constructor(sql: SqlClient, conversations: ConversationStore, frames: FrameLog, most: number) {
-    this.#sql = sql
-    this.#frames = frames
-    this.#conversations = conversations
+  constructor(kept: ReadonlyArray<Kept>, most: number) {
+    this.#kept = kept
     this.#most = most
   }
 
   /** To be called after a write of these bytes. */
-  written(bytes: number): Effect.Effect<void, SqlError> {
+  written(bytes: number): Effect.Effect<void, StoreError> {
     this.#untilTrim -= bytes
     if (this.#untilTrim > 0) return Effect.void
     this.#untilTrim = this.#most / 100
@@ -50,62 +49,13 @@ export class Retention {
   }
 
   /** Deletes what has ended, then what is above the bound. */
-  get trim(): Effect.Effect<void, SqlError> {
-    return Effect.flatMap(Clock.currentTimeMillis, (now) =>
-      Effect.andThen(
-        Effect.andThen(this.#deleteResponses(now, Infinity), this.#deleteConversations(now, Infinity)),
-        this.#bound
-      ))
-  }
-
-  readonly #bound = Effect.suspend(() =>
-    Effect.gen({ self: this }, function*() {
-      const sql = this.#sql
-      const [responses] = yield* sql<Sums>`SELECT SUM(bytes) AS bytes FROM troupe_responses`
-      const [conversations] = yield* sql<Sums>`SELECT SUM(bytes) AS bytes FROM troupe_responses_conversations`
-      const excess = Number(responses?.bytes ?? 0) + Number(conversations?.bytes ?? 0) - this.#most
-      if (excess <= 0) return
-      const left = excess - (yield* this.#deleteResponses(Number.MAX_SAFE_INTEGER, excess))
-      if (left > 0) yield* this.#deleteConversations(Number.MAX_SAFE_INTEGER, left)
+  get trim(): Effect.Effect<void, StoreError> {
+    return Effect.gen({ self: this }, function*() {
+      const now = yield* Clock.currentTimeMillis
+      for (const kept of this.#kept) yield* deleteUntil(kept, now, Infinity)
+      let excess = -this.#most
+      for (const { bytes } of this.#kept) excess += yield* bytes
+      for (const kept of this.#kept) excess -= yield* deleteUntil(kept, Number.MAX_SAFE_INTEGER, excess)
     })
-  )
-
-  /** Deletes responses that end until a time, those that end first, until their bytes are as many. Returns the bytes. */
-  #deleteResponses(until: number, bytes: number): Effect.Effect<number, SqlError> {
-    const sql = this.#sql
-    const some = sql<Ending>`SELECT id, bytes FROM troupe_responses WHERE expires_at <= ${until}
-      ORDER BY expires_at LIMIT ${batch}`
-    return this.#deleteUntil(
-      bytes,
-      some,
-      (ids) => Effect.andThen(this.#frames.remove(ids), sql`DELETE FROM troupe_responses WHERE ${sql.in("id", ids)}`)
-    )
   }
-
-  #deleteConversations(until: number, bytes: number): Effect.Effect<number, SqlError> {
-    const some = this.#sql<Ending>`SELECT id, bytes FROM troupe_responses_conversations WHERE expires_at <= ${until}
-      ORDER BY expires_at LIMIT ${batch}`
-    return this.#deleteUntil(bytes, some, (ids) => this.#conversations.remove(ids))
-  }
-
-  readonly #deleteUntil = Effect.fnUntraced(function*(
-    bytes: number,
-    next: Effect.Effect<ReadonlyArray<Ending>, SqlError>,
-    remove: (ids: ReadonlyArray<string>) => Effect.Effect<unknown, SqlError>
-  ) {
-    let freed = 0
-    while (freed < bytes) {
-      const rows = yield* next
-      const ids: Array<string> = []
-      for (const row of rows) {
-        if (freed >= bytes) break
-        ids.push(row.id)
-        freed += Number(row.bytes)
-      }
-      if (ids.length === 0) break
-      yield* remove(ids)
-      yield* Effect.yieldNow
-    }
-    return freed
-  })
 }

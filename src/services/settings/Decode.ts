@@ -31,6 +31,7 @@ import { customStrategyProblems, routingProblems } from "./PolicySettings.ts"
 import * as ProxySettings from "./ProxySettings.ts"
 import type { ResolveContext } from "./Resolution.ts"
 import { missingModels, resolve } from "./Resolution.ts"
+import * as ResponseSettings from "./ResponseSettings.ts"
 import { Source } from "./Schema.ts"
 import { secrets } from "./Secrets.ts"
 import type { Environment, Resolved } from "./Settings.ts"
@@ -282,6 +283,7 @@ const inspect = (base: Tree, over: Tree, environment: Environment, context: Reso
     ...[
       ...(context.customStrategies === true ? [] : customStrategyProblems(source)),
       ...storageProblems(source),
+      ...ResponseSettings.problemsOf(source),
       ...keyProblems(source.keys),
       ...aliasProblems(source),
       ...wildcardProblems(source),

@@ -219,30 +219,34 @@ export const resolve = (
   environment: Environment,
   context: ResolveContext,
   policies = policiesOf(source)
-): Resolved => ({
-  environment,
-  server: serverOf(source, context),
-  engineHost: source.engines?.host ?? context.defaultEngineHost,
-  logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
-  ...logFormatOf(source, environment),
-  memory: {
-    budgetBytes: source.memory.budget,
-    hold: unlessOff(source.memory.hold, Duration.zero)
-  },
-  circuits: circuitsOf(source),
-  keyCooldowns: keyCooldownsOf(source),
-  keys: keysOf(source.keys),
-  admission: admissionOf(source),
-  store: { ...source.store, folder: storeFolderOf(source, context) },
-  storage: storedIn(source, environment, context),
-  ...(source.redis === undefined ? {} : { redis: redisOf(source.redis) }),
-  policies,
-  responses: responsesOf(source.responses),
-  cache: boundsOf(source.cache),
-  guard: guardOf(source.guard),
-  answerModel: source.troupe.model,
-  models: modelsOf(source, policies, environment, withNames(source, context))
-})
+): Resolved => {
+  const storage = storedIn(source, environment, context)
+  const redis = source.redis === undefined ? undefined : redisOf(source.redis)
+  return {
+    environment,
+    server: serverOf(source, context),
+    engineHost: source.engines?.host ?? context.defaultEngineHost,
+    logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
+    ...logFormatOf(source, environment),
+    memory: {
+      budgetBytes: source.memory.budget,
+      hold: unlessOff(source.memory.hold, Duration.zero)
+    },
+    circuits: circuitsOf(source),
+    keyCooldowns: keyCooldownsOf(source),
+    keys: keysOf(source.keys),
+    admission: admissionOf(source),
+    store: { ...source.store, folder: storeFolderOf(source, context) },
+    storage,
+    ...(redis === undefined ? {} : { redis }),
+    policies,
+    responses: responsesOf(source.responses, { redis, storage }),
+    cache: boundsOf(source.cache),
+    guard: guardOf(source.guard),
+    answerModel: source.troupe.model,
+    models: modelsOf(source, policies, environment, withNames(source, context))
+  }
+}
 
 const expectedFor = (path: string, { embedded }: ResolveContext): string => {
   const name = nameInStore(path)

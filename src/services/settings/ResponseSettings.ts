@@ -4,10 +4,12 @@
  * **Details**
  *
  * `POST /v1/responses` stores responses unless the request says `store: false`, and `/v1/conversations` stores conversations.
- * Both are in the database of `storage`.
+ * Both are in the database of `storage`, or in Redis.
  */
 import { Duration, Schema } from "effect"
 import { Bytes, durationText, optional, Span } from "../../domain/Fields.ts"
+import type * as Problem from "../../domain/Problem.ts"
+import type { RedisLocation, StorageLocation } from "./StorageSettings.ts"
 
 const defaults = { ttl: Duration.days(30), maxBytes: 2 ** 30 }
 
@@ -16,8 +18,13 @@ const longestDays = 3_650
 
 /** The section `responses`. */
 export const ResponseSettings = Schema.Struct({
+  store: optional(
+    "Where responses and conversations are stored. database: that of storage. redis: that of redis, for instances that share " +
+      "no Postgres. Default redis if it is set and storage is not postgres, otherwise database.",
+    Schema.Literals(["database", "redis"])
+  ),
   ttl: optional(
-    "How long responses and conversations are stored after their last use, in the database of storage. Default " +
+    "How long responses and conversations are stored after their last use. Default " +
       `${durationText(Duration.toMillis(defaults.ttl))}.`,
     Span.check(
       Schema.makeFilter((span: Duration.Duration) =>
@@ -32,14 +39,33 @@ export const ResponseSettings = Schema.Struct({
   )
 })
 
-/** How long and how much is stored. */
-export interface ResponseLimits {
+/** Where, how long and how much is stored. */
+export interface ResponseStorage {
+  readonly store: "database" | "redis"
   readonly ttl: Duration.Duration
   readonly maxBytes: number
 }
 
+/** What the default of `store` depends on. */
+interface Context {
+  readonly redis: RedisLocation | undefined
+  readonly storage: StorageLocation
+}
+
 /** The resolved section `responses`. */
-export const responsesOf = ({ maxBytes, ttl }: typeof ResponseSettings.Type = {}): ResponseLimits => ({
+export const responsesOf = (
+  { maxBytes, store, ttl }: typeof ResponseSettings.Type = {},
+  { redis, storage }: Context = { redis: undefined, storage: { type: "memory" } }
+): ResponseStorage => ({
+  store: store ?? (redis === undefined || storage.type === "postgres" ? "database" : "redis"),
   ttl: ttl ?? defaults.ttl,
   maxBytes: maxBytes ?? defaults.maxBytes
 })
+
+/** Problems of fields that depend on other sections. */
+export const problemsOf = (
+  { redis, responses }: { readonly redis?: object; readonly responses?: typeof ResponseSettings.Type }
+): ReadonlyArray<Problem.KeyedProblem> =>
+  responses?.store === "redis" && redis === undefined
+    ? [{ path: ["responses", "store"], expected: "`redis.url` is required for redis, such as redis://host:6379" }]
+    : []

@@ -290,7 +290,7 @@ const sections = <S extends Schema.Top>(model: S) => ({
   store: Schema.optionalKey(Store),
   storage: Schema.optionalKey(Storage),
   redis: Schema.optionalKey(Redis),
-  responses: optional("How long responses of /v1/responses are stored.", ResponseSettings),
+  responses: optional("Where and how long responses of /v1/responses are stored.", ResponseSettings),
   cache: section(described("Which answers are given again to equal requests.", Cache), {}),
   guard: optional("The policy for prompts.", Guard),
   troupe: section(described("What answers tell of Troupe.", AnswerSettings), {}),

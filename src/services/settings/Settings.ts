@@ -10,7 +10,7 @@ import type { AdmissionSettings } from "./AdmissionSettings.ts"
 import type { CacheBounds } from "./CacheSettings.ts"
 import type { GuardSettings } from "./GuardSettings.ts"
 import type { DeclaredKey } from "./KeySettings.ts"
-import type { ResponseLimits } from "./ResponseSettings.ts"
+import type { ResponseStorage } from "./ResponseSettings.ts"
 import type { Server } from "./Schema.ts"
 import type { RedisLocation, StorageLocation } from "./StorageSettings.ts"
 
@@ -46,8 +46,8 @@ export interface Resolved {
   readonly storage: StorageLocation
   /** The Redis that instances share; undefined without one. */
   readonly redis?: RedisLocation
-  /** How long and how much of responses and conversations is stored. */
-  readonly responses: ResponseLimits
+  /** Where, how long and how much of responses and conversations is stored. */
+  readonly responses: ResponseStorage
   /** Bounds of the response cache. */
   readonly cache: CacheBounds
   /** The policy for prompts. */

@@ -322,7 +322,7 @@ describe("a parsed configuration", () => {
         admission: { limits: [], budgets: [], defaultLimit, countsAll: false },
         store: { folder: "/folder/models", maxBytes: 1000 },
         storage: { type: "memory" },
-        responses: { ttl: Duration.days(30), maxBytes: 2 ** 30 },
+        responses: { store: "database", ttl: Duration.days(30), maxBytes: 2 ** 30 },
         cache: { memoryBytes: 64 * 2 ** 20, compactEntries: 1_000, storedEntries: 100_000 },
         guard: guardOf(),
         answerModel: "served",

@@ -15,6 +15,18 @@ describe("problems", () => {
     )
   })
 
+  it("stores responses in Redis if there is one and no Postgres, or where it is told to", () => {
+    const storeOf = (more: object) => resolved({ models: { a: { deployments: [llama()] } }, ...more }).responses.store
+    const redis = { url: "redis://127.0.0.1:6379" }
+    const postgres = { type: "postgres", url: "postgres://u@127.0.0.1/d" }
+    assert.strictEqual(storeOf({}), "database")
+    assert.strictEqual(storeOf({ redis }), "redis")
+    assert.strictEqual(storeOf({ redis, storage: postgres }), "database")
+    assert.strictEqual(storeOf({ redis, storage: postgres, responses: { store: "redis" } }), "redis")
+    assert.strictEqual(storeOf({ redis, responses: { store: "database" } }), "database")
+    assert.deepStrictEqual(paths({ responses: { store: "redis" } }), ["responses.store"])
+  })
+
   it("names every wrong value at once", () => {
     assert.deepStrictEqual(
       paths({
