@@ -30,6 +30,17 @@ describe("a service without models in its configuration", () => {
     return deployments.find(({ deployment }) => deployment === `${model}#0`)?.state
   }
 
+  it("knows what a model can do before it is loaded", async () => {
+    const response = await fetch(`${service.url}/v1/models/tiny-embed`)
+    const { capabilities, state } = await response.json() as { capabilities: unknown; state: unknown }
+    assert.deepStrictEqual({ capabilities, state }, { capabilities: ["embed", "tokenize"], state: "unloaded" })
+    const messages = [{ role: "user", content: "Hello" }]
+    const refused = await post(service.url, "/v1/chat/completions", { model: "tiny-embed", messages })
+    assert.strictEqual(refused.status, 400)
+    assert.include(await refused.text(), "it does not support text generation, only embeddings and tokenization")
+    assert.strictEqual(await stateOf("tiny-embed"), "cold")
+  })
+
   it("loads the embedding model at its first request", async () => {
     assert.strictEqual(await stateOf("tiny-chat"), "ready")
     assert.strictEqual(await stateOf("tiny-embed"), "cold")

@@ -4,18 +4,22 @@
 import { Cache, Data, Effect, Layer, Result } from "effect"
 import { open, readdir, readFile, stat } from "node:fs/promises"
 import { isRemote } from "../../domain/Deployment.ts"
+import type { OnnxGraph as Graph } from "../../domain/ModelCapabilities.ts"
 import { noMemory } from "../../services/engines/EngineKind.ts"
 import { kindOf } from "../../services/engines/EngineKinds.ts"
 import type { FileReader, GgufFile, ModelFileError } from "../../services/engines/ModelFiles.ts"
 import { ModelFiles, notAModel, unreadable } from "../../services/engines/ModelFiles.ts"
 import type { Header } from "../../services/store/Gguf.ts"
 import { endOf, Malformed, parse } from "../../services/store/Gguf.ts"
+import * as OnnxGraph from "../../services/store/OnnxGraph.ts"
 
 /** bytes */
 const smallestPiece = 256 * 1024
 /** A header is mostly its vocabulary: a million tokens take about 40 MiB. */
 const largestPiece = 64 * 1024 * 1024
 const headersKept = 64
+/** The nodes of a graph are small, and are skipped one by one, bytes. */
+const graphPiece = 64 * 1024
 
 const failureOf = (path: string, cause: unknown): ModelFileError => {
   const { code, message } = cause as NodeJS.ErrnoException
@@ -50,21 +54,49 @@ const readFileOf = Effect.fnUntraced(function*(version: Version) {
   return { path, bytes, changedAt: version.changedAt, header: header.success } satisfies GgufFile
 })
 
-/** Keeps the last headers. */
+/** The graph in an ONNX file; undefined if it is not an ONNX model. */
+const readGraph = async (path: string, fileBytes: number): Promise<Graph | undefined> => {
+  await using file = await open(path)
+  const scan = OnnxGraph.scan(fileBytes)
+  let [start, window] = [0, new Uint8Array()]
+  for (let step = scan.next(window);;) {
+    if (step.done === true) return step.value
+    const { length, offset } = step.value
+    if (offset < start || offset + length > start + window.length) {
+      const piece = new Uint8Array(Math.max(length, graphPiece))
+      const { bytesRead } = await file.read(piece, 0, piece.length, offset)
+      start = offset
+      window = piece.subarray(0, bytesRead)
+    }
+    step = scan.next(window.subarray(offset - start, offset - start + length))
+  }
+}
+
+const readGraphOf = Effect.fnUntraced(function*({ bytes, path }: Version) {
+  const graph = yield* tryRead(path, () => readGraph(path, bytes))
+  return graph ?? (yield* notAModel(path, "it has no ONNX graph"))
+})
+
+/** Keeps the last headers and graphs. */
 export const layer = Layer.effect(
   ModelFiles,
   Effect.gen(function*() {
     const headers = yield* Cache.make({ capacity: headersKept, lookup: readFileOf })
+    const graphs = yield* Cache.make({ capacity: headersKept, lookup: readGraphOf })
 
-    const inspectFile = Effect.fnUntraced(function*(path: string) {
+    const versionOf = Effect.fnUntraced(function*(path: string) {
       const found = yield* tryRead(path, () => stat(path))
       if (!found.isFile()) return yield* notAModel(path, "it is not a file")
       if (found.size === 0) return yield* notAModel(path, "it is empty")
-      return yield* Cache.get(headers, new Version({ path, bytes: found.size, changedAt: found.mtimeMs }))
+      return new Version({ path, bytes: found.size, changedAt: found.mtimeMs })
     })
+
+    const inspectFile: FileReader["inspectFile"] = (path) =>
+      Effect.flatMap(versionOf(path), (version) => Cache.get(headers, version))
 
     const reader: FileReader = {
       inspectFile,
+      inspectGraph: (path) => Effect.flatMap(versionOf(path), (version) => Cache.get(graphs, version)),
       readText: (path) => tryRead(path, () => readFile(path, "utf8")),
       namesIn: (folder) => tryRead(folder, () => readdir(folder)),
       sizeOf: (path) => tryRead(path, () => stat(path).then(({ size }) => size))

@@ -18,6 +18,7 @@ import type { VirtualKeys } from "../../services/keys/VirtualKeys.ts"
 import type { RequestBytes } from "../../services/limits/RequestLimits.ts"
 import type { Models } from "../../services/models/Models.ts"
 import type { Registry } from "../../services/models/Registry.ts"
+import type { Router } from "../../services/routing/Router.ts"
 import type { Settings } from "../../services/settings/Settings.ts"
 
 /** An error response in the shape of a dialect. */
@@ -43,6 +44,7 @@ export type RouteServices =
   | Readiness
   | Registry
   | RequestBytes
+  | Router
   | Settings
   | VirtualKeys
 

@@ -11,13 +11,14 @@ import type { Details, ListedModel, RunningModel, ShownModel } from "../../diale
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
-import { capabilitiesOf, kindOf, pathOf, sourceOf } from "../../services/engines/EngineKinds.ts"
+import { kindOf, pathOf, sourceOf } from "../../services/engines/EngineKinds.ts"
 import type { GgufFile } from "../../services/engines/ModelFiles.ts"
 import { ModelFiles } from "../../services/engines/ModelFiles.ts"
 import { Models } from "../../services/models/Models.ts"
 import { Registry } from "../../services/models/Registry.ts"
+import { Router } from "../../services/routing/Router.ts"
 import type { Header } from "../../services/store/Gguf.ts"
-import { architectureOf, numberOf, quantizationOf, textOf } from "../../services/store/Gguf.ts"
+import { architectureOf, quantizationOf, textOf } from "../../services/store/Gguf.ts"
 
 /** The tag that a name has without one. */
 const latest = ":latest"
@@ -90,20 +91,13 @@ const names: ReadonlyArray<readonly [capability: EngineCapability, name: string]
   ["images", "vision"]
 ]
 
-/** Whether the file is of an embedding model: it says how the vectors of tokens become one. */
-const isEmbedder = ({ header }: GgufFile): boolean =>
-  numberOf(header, `${architectureOf(header)}.pooling_type`) !== undefined
-
 const templateOf = ({ header }: GgufFile): string => textOf(header, "tokenizer.chat_template") ?? ""
 
-/** An engine's kind can do more than a model of it: the chat template says whether it has tools. */
-const isPossible = (capability: EngineCapability, file: GgufFile | undefined): boolean =>
-  capability !== "tools" || file === undefined || templateOf(file).includes("tools")
-
-const capabilityNames = ({ deployment: { options }, file }: Described): ReadonlyArray<string> => {
-  const capabilities = capabilitiesOf(options)
-  if (file !== undefined && isEmbedder(file)) return ["embedding"]
-  const found = names.filter(([capability]) => capabilities.includes(capability) && isPossible(capability, file))
+const capabilityNames = (
+  { options }: Deployment,
+  capabilities: ReadonlyArray<EngineCapability>
+): ReadonlyArray<string> => {
+  const found = names.filter(([capability]) => capabilities.includes(capability))
   const embeds = capabilities.includes("embed") &&
     (options.abilities !== undefined || !capabilities.includes("generate"))
   return [...found.map(([, name]) => name), ...(embeds ? ["embedding"] : [])]
@@ -138,6 +132,7 @@ type IsAllowed = (name: string) => boolean
 interface Services {
   readonly registry: Registry["Service"]
   readonly models: Models["Service"]
+  readonly router: Router["Service"]
   /** Undefined: no file is read. */
   readonly files: ModelFiles["Service"] | undefined
   /** Of the service, ms since 1970. */
@@ -168,13 +163,14 @@ export class OllamaModels {
   }
 
   show(model: Model): Effect.Effect<ShownModel> {
+    const { facts } = this.#services.router
     return Effect.map(this.#describe(model), (described) => ({
       modelfile: "",
       parameters: "",
       template: described.file === undefined ? "" : templateOf(described.file),
       details: described.details,
       model_info: infoOf(described),
-      capabilities: capabilityNames(described),
+      capabilities: capabilityNames(model.deployments[0], facts(model)[0]?.capabilities ?? []),
       modified_at: this.#modifiedAt(described)
     }))
   }
@@ -222,6 +218,7 @@ export const make = Effect.gen(function*() {
   return new OllamaModels({
     registry: yield* Registry,
     models: yield* Models,
+    router: yield* Router,
     files: Option.getOrUndefined(yield* Effect.serviceOption(ModelFiles)),
     startedAt: yield* Clock.currentTimeMillis
   })

@@ -25,6 +25,8 @@ export interface ModelFacts extends MemoryEstimate {
   readonly window?: number | undefined
   /** Tokens that the model was trained for. */
   readonly trainedWindow?: number | undefined
+  /** What the model can do; undefined if only a load shows it. */
+  readonly capabilities?: ReadonlyArray<EngineCapability> | undefined
 }
 
 export interface EngineKind<Options extends EngineDeployment = EngineDeployment> {

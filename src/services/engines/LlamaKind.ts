@@ -1,11 +1,13 @@
 /** The engine kind `llama`: a GGUF file in llama.cpp. */
 import { Effect, Schema } from "effect"
 import { defaultSlots } from "../../domain/Deployment.ts"
+import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import { described, optional } from "../../domain/Fields.ts"
+import * as ModelCapabilities from "../../domain/ModelCapabilities.ts"
 import { wholeNumber } from "../../domain/Problem.ts"
 import { contextSizeOf, ofGguf, shapeOf } from "../models/MemoryEstimate.ts"
 import type { Header } from "../store/Gguf.ts"
-import { bitsOf } from "../store/Gguf.ts"
+import { architectureOf, bitsOf, numberOf, textOf } from "../store/Gguf.ts"
 import type { EngineKind } from "./EngineKind.ts"
 import { contextSize, sharePrefixes, threadOptions, threads } from "./EngineKind.ts"
 import type { GgufFile } from "./ModelFiles.ts"
@@ -68,6 +70,19 @@ const merge = (parts: ReadonlyArray<GgufFile>): Header => ({
   tensors: parts.flatMap(({ header }) => header.tensors)
 })
 
+/** The capabilities of the model by its header. */
+const capabilitiesIn = (header: Header): ReadonlyArray<EngineCapability> => {
+  const architecture = architectureOf(header)
+  const causal = header.metadata.get(`${architecture}.attention.causal`)
+  return ModelCapabilities.ofGguf({
+    architecture,
+    causal: typeof causal === "boolean" ? causal : undefined,
+    pooling: numberOf(header, `${architecture}.pooling_type`),
+    ranks: header.tensors.some(({ name }) => ModelCapabilities.rankingTensors.includes(name)),
+    supportsTools: ModelCapabilities.mentionsTools(textOf(header, "tokenizer.chat_template") ?? "")
+  })
+}
+
 /** The context window of an inspection, tokens: enough to compute one token. */
 const inspectedWindow = 256
 
@@ -94,7 +109,8 @@ export const llama = {
         }),
         bits: bitsOf(header),
         window: contextSizeOf(shape, options.contextSize),
-        trainedWindow: shape.trainedWindow
+        trainedWindow: shape.trainedWindow,
+        capabilities: capabilitiesIn(header)
       }
     }),
   spec: ({ replicas: _, variants: __, ...options }) => ({

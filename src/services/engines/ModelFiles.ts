@@ -2,6 +2,7 @@
 import type { Effect } from "effect"
 import { Context, Schema } from "effect"
 import type { DeploymentOptions } from "../../domain/Deployment.ts"
+import type { OnnxGraph } from "../../domain/ModelCapabilities.ts"
 import type { Header } from "../store/Gguf.ts"
 import type { ModelFacts } from "./EngineKind.ts"
 
@@ -55,6 +56,8 @@ export interface GgufFile {
 export interface FileReader {
   /** Reads a GGUF file's header; again only when its size or time has changed. */
   readonly inspectFile: (path: string) => Effect.Effect<GgufFile, ModelFileError>
+  /** Reads the names in an ONNX file's graph; again only when its size or time has changed. */
+  readonly inspectGraph: (path: string) => Effect.Effect<OnnxGraph, ModelFileError>
   readonly readText: (path: string) => Effect.Effect<string, ModelFileError>
   readonly namesIn: (folder: string) => Effect.Effect<ReadonlyArray<string>, ModelFileError>
   /** bytes */

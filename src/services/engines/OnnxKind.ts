@@ -2,6 +2,7 @@
 import { Effect, Schema } from "effect"
 import { defaultSlots } from "../../domain/Deployment.ts"
 import { described, optional } from "../../domain/Fields.ts"
+import * as ModelCapabilities from "../../domain/ModelCapabilities.ts"
 import { contextSizeOf, ofOnnx, shapeOfConfig } from "../models/MemoryEstimate.ts"
 import type { EngineKind } from "./EngineKind.ts"
 import { contextSize, sharePrefixes, threadOptions, threads } from "./EngineKind.ts"
@@ -32,6 +33,21 @@ const defaultModel = "model"
 
 const decodeConfig = Schema.decodeEffect(Schema.fromJsonString(Schema.Record(Schema.String, Schema.Unknown)))
 
+type Config = Readonly<Record<string, unknown>>
+
+/** What the model can do; undefined if its files do not show it. */
+const capabilitiesIn = Effect.fnUntraced(function*(folder: string, model: string, config: Config, files: FileReader) {
+  const task = ModelCapabilities.taskOf(yield* files.inspectGraph(`${folder}/onnx/${model}`), config)
+  if (task === undefined) return undefined
+  const template = yield* Effect.orElseSucceed(files.readText(`${folder}/chat_template.jinja`), () => undefined)
+  const tokenizer = yield* files.readText(`${folder}/tokenizer_config.json`).pipe(
+    Effect.flatMap(decodeConfig),
+    Effect.orElseSucceed((): Config => ({}))
+  )
+  const source = ModelCapabilities.templateIn(template, tokenizer)
+  return ModelCapabilities.ofOnnx(task, ModelCapabilities.mentionsTools(source))
+})
+
 const describe = Effect.fnUntraced(function*(options: OnnxOptions, files: FileReader) {
   const file = `${options.folder}/config.json`
   const text = yield* files.readText(file)
@@ -52,8 +68,14 @@ const describe = Effect.fnUntraced(function*(options: OnnxOptions, files: FileRe
     slots: options.slots ?? defaultSlots,
     replicas: options.replicas ?? 1
   })
+  // A graph that cannot be read fails where it is loaded.
+  const capabilities = yield* Effect.orElseSucceed(
+    capabilitiesIn(options.folder, model, config, files),
+    () => undefined
+  )
   return {
     ...estimate,
+    capabilities,
     ...(shape.trainedWindow === undefined
       ? {}
       : { window: contextSizeOf(shape, options.contextSize), trainedWindow: shape.trainedWindow })

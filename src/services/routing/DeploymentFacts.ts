@@ -73,20 +73,24 @@ export const factsOf = (
 }
 
 /**
- * The context windows that the files of the models have, tokens. A file that cannot be read is an error of the load,
- * not of the routing.
+ * The context windows, tokens, and capabilities that the files of the models have. A file that cannot be read is an error of
+ * the load, not of the routing.
  */
-export const windowsInFiles = Effect.fnUntraced(function*(models: ReadonlyArray<Model>) {
+export const factsInFiles = Effect.fnUntraced(function*(models: ReadonlyArray<Model>) {
   const files = yield* ModelFiles
   const windows = new Map<string, number>()
+  const capabilities = new Map<string, ReadonlyArray<EngineCapability>>()
   yield* Effect.forEach(
     models.flatMap(({ deployments }) => deployments),
     ({ id, options }) =>
       Effect.match(files.describe(options), {
-        onSuccess: ({ window }) => void (window !== undefined && windows.set(id, window)),
+        onSuccess: (facts) => {
+          if (facts.window !== undefined) windows.set(id, facts.window)
+          if (facts.capabilities !== undefined) capabilities.set(id, facts.capabilities)
+        },
         onFailure: () => {}
       }),
     { concurrency: 8, discard: true }
   )
-  return windows
+  return { windows, capabilities }
 })

@@ -3,19 +3,18 @@
  *
  * **Details**
  *
- * Context windows are those that the router uses: of the loaded engine, else of the model's file, else configured or
- * published.
+ * Context windows and capabilities are those that the router uses: of the loaded engine, else of the model's files, else
+ * configured, published or those of its kind.
  */
-import { Effect, Result } from "effect"
-import type { Deployment, Model } from "../../domain/Deployment.ts"
+import { Effect } from "effect"
+import type { Deployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
-import type { Price } from "../../domain/DeploymentFacts.ts"
+import type { DeploymentFacts, Price } from "../../domain/DeploymentFacts.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import { sourceOf } from "../engines/EngineKinds.ts"
 import type { Status } from "../models/Models.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
-import { factsOf } from "./DeploymentFacts.ts"
 import { Router } from "./Router.ts"
 
 /** A deployment of a model. */
@@ -42,19 +41,12 @@ export interface ModelReport {
   readonly deployments: ReadonlyArray<DeploymentReport>
 }
 
-/** The context windows that engines and files report, tokens, by deployment. */
-const windowsOf = (router: Router["Service"], { name }: Model): ReadonlyMap<string, number> => {
-  const route = router.preview({ model: name, capabilities: [] })
-  return Result.isSuccess(route) ? route.success.contextWindows ?? new Map() : new Map()
-}
-
 const describe = (
   deployment: Deployment,
   { deployment: _, ...status }: Status,
-  window: number | undefined
+  { capabilities = [], contextWindow, price }: DeploymentFacts
 ): DeploymentReport => {
   const { id, options, pinned } = deployment
-  const { capabilities = [], contextWindow, price } = factsOf(deployment, undefined, true, window)
   return {
     id,
     engine: isRemote(options) ? options.provider : options.engine,
@@ -73,12 +65,12 @@ export const all = Effect.gen(function*() {
   const registry = yield* Registry
   const router = yield* Router
   return yield* Effect.forEach(registry.models(), (model) => {
-    const windows = windowsOf(router, model)
-    const deployments = Effect.forEach(model.deployments, (deployment) =>
-      Effect.map(
-        models.status(deployment),
-        (status) => describe(deployment, status, windows.get(deployment.id))
-      ))
+    const facts = router.facts(model)
+    const deployments = Effect.forEach(
+      model.deployments,
+      (deployment, index) =>
+        Effect.map(models.status(deployment), (status) => describe(deployment, status, facts[index]!))
+    )
     return Effect.map(deployments, (deployments): ModelReport => ({ name: model.name, deployments }))
   })
 })

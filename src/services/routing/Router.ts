@@ -35,7 +35,7 @@ import { Registry } from "../models/Registry.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import { Settings } from "../settings/Settings.ts"
 import type { Decision } from "./DecisionRecord.ts"
-import { factsOf, windowsInFiles } from "./DeploymentFacts.ts"
+import { factsInFiles, factsOf } from "./DeploymentFacts.ts"
 import * as Fallbacks from "./Fallbacks.ts"
 import * as FieldPolicy from "./FieldPolicy.ts"
 import { beginnings, cacheOwnerOf, PrefixIndex } from "./PrefixIndex.ts"
@@ -86,10 +86,12 @@ interface Parts {
 /**
  * A table for each model, made again when an engine confirms or refuses a capability, or has another context window.
  *
- * @param windows context windows of deployments, tokens: as their files have them, until their engines are loaded
+ * @param inFiles windows and capabilities of deployments as their files have them, until their engines are loaded
  */
-const makeTables = (now: () => number, windows: Map<string, number>) => {
+const makeTables = (now: () => number, inFiles: Effect.Success<ReturnType<typeof factsInFiles>>) => {
+  const { windows } = inFiles
   const observed = new Capability.Observed()
+  for (const [id, capabilities] of inFiles.capabilities) observed.loaded(id, capabilities)
   let tables = new WeakMap<Model, CandidateTable>()
   const renew = (isNew: boolean): void => {
     if (isNew) tables = new WeakMap()
@@ -417,7 +419,7 @@ export const layer = Layer.effect(
       defaultRouting: routingOf({}, policies),
       passesFields: guard.unknownFields === "pass",
       stats: Measurement.makeStats(now),
-      tables: makeTables(now, yield* windowsInFiles(registry.models())),
+      tables: makeTables(now, yield* factsInFiles(registry.models())),
       prefixes: new PrefixIndex(),
       callbacks: yield* GuardedCallbacks.make,
       now,

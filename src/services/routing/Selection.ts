@@ -74,7 +74,20 @@ const beyondLimits = ({ options: { limits }, request, table }: Inquiry, index: n
 const missingOf = ({ request, table }: Inquiry, index: number): ReadonlyArray<RequiredCapability> =>
   request.capabilities.filter((capability) => (table.capabilities[index]! & bitsOf([capability])) === 0)
 
-const notSupported = (missing: ReadonlyArray<RequiredCapability>): string => {
+/** What a model is for; it has the other capabilities in addition. */
+const tasks = ["generate", "embed", "rerank", "classify", "tokenize"] as const
+
+const listOf = (words: ReadonlyArray<string>): string => words.join(", ").replace(/, ([^,]*)$/, " and $1")
+
+/** What a deployment is for, where it does not do what a request asks of it: ", only embeddings and tokenization". */
+const insteadOf = ({ table }: Inquiry, index: number, missing: ReadonlyArray<RequiredCapability>): string => {
+  if (!tasks.some((task) => missing.includes(task))) return ""
+  const found = tasks.filter((task) => (table.capabilities[index]! & bitsOf([task])) !== 0)
+  return found.length === 0 ? "" : `, only ${listOf(found.map((task) => capabilityNames[task]))}`
+}
+
+const notSupported = (inquiry: Inquiry, index: number): string => {
+  const missing = missingOf(inquiry, index)
   const inWords = [
     ...engineCapabilities.filter((capability) => missing.includes(capability)).map((capability) =>
       capabilityNames[capability]
@@ -83,7 +96,7 @@ const notSupported = (missing: ReadonlyArray<RequiredCapability>): string => {
   ]
   return inWords.length === 0
     ? "it does not accept unknown request fields"
-    : `it does not support ${inWords.join(" or ")}`
+    : `it does not support ${inWords.join(" or ")}${insteadOf(inquiry, index, missing)}`
 }
 
 const tooSmall = ({ request: { promptTokens }, table }: Inquiry, index: number): string | undefined => {
@@ -104,7 +117,7 @@ const reasonOf = (inquiry: Inquiry, index: number): string | undefined =>
   notSelected(inquiry, index) ??
     ((inquiry.table.capabilities[index]! & inquiry.required) === inquiry.required
       ? undefined
-      : notSupported(missingOf(inquiry, index))) ??
+      : notSupported(inquiry, index)) ??
     tooSmall(inquiry, index) ??
     (inquiry.options.strategy === "cost" ? beyondLimits(inquiry, index) : undefined)
 

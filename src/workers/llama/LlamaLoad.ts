@@ -4,6 +4,7 @@ import { setImmediate } from "node:timers/promises"
 import type { EngineCapability, EngineDescription } from "../../domain/EngineProtocol.ts"
 import { batchOf, largestDefaultWindow, promptPiece, promptsPerBatch } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
+import { ofGguf } from "../../domain/ModelCapabilities.ts"
 import type { Pair } from "../job/ThoughtSyntax.ts"
 import { checkFile } from "../model/ModelCheck.ts"
 import { countCheck, fitCheck } from "../model/TextLimits.ts"
@@ -158,23 +159,21 @@ const createContext = async (library: Library, model: LlamaModel, spec: LlamaSpe
   return context
 }
 
-/**
- * The capabilities of a model. An encoder or a reranker does not generate; a reranker pools its output to a score, so
- * it has no vectors.
- */
 const capabilitiesOf = (
   { fileInfo, fileInsights }: LlamaModel,
   supportsTools: boolean
 ): ReadonlyArray<EngineCapability> => {
-  const { attention } = fileInfo.architectureMetadata as { readonly attention?: { readonly causal?: boolean } }
-  if (fileInsights.supportsRanking) return ["rerank", "tokenize"]
-  const generates = attention?.causal !== false && fileInsights.hasDecoder
-  return [
-    ...(generates ? ["generate", "complete", "format", "logprobs"] as const : []),
-    ...(generates && supportsTools ? ["tools"] as const : []),
-    ...(fileInsights.hasEncoder && fileInsights.hasDecoder ? [] : ["embed"] as const),
-    "tokenize"
-  ]
+  const { attention, pooling_type: pooling } = fileInfo.architectureMetadata as {
+    readonly attention?: { readonly causal?: boolean }
+    readonly pooling_type?: number
+  }
+  return ofGguf({
+    architecture: fileInfo.metadata.general.architecture,
+    causal: attention?.causal,
+    pooling,
+    ranks: fileInsights.supportsRanking,
+    supportsTools
+  })
 }
 
 const describe = (

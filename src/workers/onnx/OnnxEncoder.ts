@@ -50,14 +50,6 @@ export interface Encoder {
 const mostTextsInBatch = 16
 const mostTokensInBatch = 4096
 
-/** Outputs with a vector per token, and the output with a vector per text. */
-const tokenOutputs = ["last_hidden_state", "token_embeddings"]
-const textOutput = "sentence_embedding"
-
-/** The output with sentence vectors, if any. */
-export const vectorOutputOf = ({ outputNames }: Session): string | undefined =>
-  [textOutput, ...tokenOutputs].find((name) => outputNames.includes(name))
-
 const filled = new Set(["input_ids", "attention_mask", "token_type_ids", "position_ids"])
 
 /** Throws `load_failed` for a graph with an unsupported input. */

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { largestDefaultWindow } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
+import { templateIn } from "../../domain/ModelCapabilities.ts"
 import type { ThoughtStyle } from "../job/ThoughtSyntax.ts"
 import { channelEnds } from "../job/ThoughtSyntax.ts"
 import type { ChatTemplate } from "../model/ChatTemplate.ts"
@@ -100,19 +101,9 @@ export const windowOf = (folder: Folder, { contextSize }: OnnxSpec): number => {
   return contextSize ?? Math.min(trained ?? largestDefaultWindow, largestDefaultWindow)
 }
 
-/** The template's source; of several, the one named `default`. */
-const sourceOf = ({ template, tokenizerConfig }: Folder): string => {
-  const given = template ?? tokenizerConfig["chat_template"]
-  const named = Array.isArray(given)
-    ? (given as ReadonlyArray<Fields>).find(({ name }) => name === "default")
-    : undefined
-  const source = named?.["template"] ?? given
-  return typeof source === "string" ? source : ""
-}
-
 /** The model's own chat template, which text generation requires. */
 export const templateOf = (folder: Folder, { control }: OnnxTokenizer): ChatTemplate => {
-  const source = sourceOf(folder)
+  const source = templateIn(folder.template, folder.tokenizerConfig)
   const bos = tokenOf(folder.tokenizerConfig["bos_token"])
   const eos = tokenOf(folder.tokenizerConfig["eos_token"])
   const template = makeChatTemplate({ name: basename(folder.path), source, bos, eos, control })
@@ -169,7 +160,3 @@ export const padOf = ({ config, tokenizerConfig }: Folder, tokenizer: OnnxTokeni
   const text = tokenOf(tokenizerConfig["pad_token"])
   return numberOf(config, "pad_token_id") ?? (text === undefined ? undefined : tokenizer.idOf(text)) ?? 0
 }
-
-/** The model's architecture by its files; empty if unknown. */
-export const architectureOf = ({ config }: Folder): string =>
-  [config["architectures"], config["model_type"]].flat().find((name) => typeof name === "string") ?? ""

@@ -1,7 +1,9 @@
 /** Loads a model folder, detects what its graph computes, and creates the matching engine parts. */
 import { basename, join } from "node:path"
-import type { EngineCapability, EngineDescription } from "../../domain/EngineProtocol.ts"
+import type { EngineDescription } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
+import type { OnnxGraph, OnnxTask } from "../../domain/ModelCapabilities.ts"
+import { architectureOf, ofOnnx, taskOf, vectorOutputOf } from "../../domain/ModelCapabilities.ts"
 import type { JobSignals } from "../job/JobRunner.ts"
 import type { ThoughtStyle } from "../job/ThoughtSyntax.ts"
 import { markersOf, styleOf } from "../job/ThoughtSyntax.ts"
@@ -9,10 +11,9 @@ import type { ChatTemplate } from "../model/ChatTemplate.ts"
 import { checkFirstOutput } from "../model/ModelCheck.ts"
 import type { Decoder } from "./OnnxDecoder.ts"
 import { makeDecoder } from "./OnnxDecoder.ts"
-import { checkEncoder, makeEncoder, vectorOutputOf } from "./OnnxEncoder.ts"
+import { checkEncoder, makeEncoder } from "./OnnxEncoder.ts"
 import type { Folder } from "./OnnxFolder.ts"
 import {
-  architectureOf,
   endTokensOf,
   labelsOf,
   loadTokenizer,
@@ -30,32 +31,20 @@ import type { OnnxTasks } from "./OnnxTasks.ts"
 import { makeOnnxTasks } from "./OnnxTasks.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
 
-/** The purpose of a graph; the architecture distinguishes graphs with an output named `logits`. */
-const kindOf = (
-  session: Session,
-  architecture: string,
-  labels: number
-): "generate" | "embed" | "rerank" | "classify" => {
-  if (session.inputNames.some((name) => name.startsWith("past_key_values."))) return "generate"
-  if (vectorOutputOf(session) !== undefined) return "embed"
-  const classifies = !architecture.includes("For") || architecture.endsWith("ForSequenceClassification")
-  if (session.outputNames.includes("logits") && classifies) return labels === 1 ? "rerank" : "classify"
-  return refuse({
-    kind: "load_failed",
-    message:
-      `This is a ${architecture || "model"} with the outputs ${session.outputNames.slice(0, 3).join(", ")}. Troupe ` +
-      "runs text generation with a KV cache, sentence vectors, reranking and classification of texts."
-  })
-}
-
-/** Labels if the files do not name them: one per logit of the graph. */
-const labelCount = ({ outputMetadata }: Session, folder: Folder): number => {
+/** The graph as its file describes it. */
+const graphOf = ({ inputNames, outputMetadata, outputNames }: Session): OnnxGraph => {
   const logits = outputMetadata.find(({ name }) => name === "logits")
   const last = logits?.isTensor === true ? logits.shape.at(-1) : undefined
-  return typeof last === "number"
-    ? last
-    : labelsOf(folder).length || 2
+  return { inputs: inputNames, outputs: outputNames, logits: typeof last === "number" ? last : undefined }
 }
+
+const kindOf = (session: Session, { config }: Folder): OnnxTask =>
+  taskOf(graphOf(session), config) ?? refuse({
+    kind: "load_failed",
+    message: `This is a ${architectureOf(config) || "model"} with the outputs ${
+      session.outputNames.slice(0, 3).join(", ")
+    }. Troupe runs text generation with a KV cache, sentence vectors, reranking and classification of texts.`
+  })
 
 /** The engine parts of a loaded model. */
 export type Work =
@@ -97,21 +86,9 @@ const wholeOf = (
 ): Work => {
   checkEncoder(session)
   const encoder = makeEncoder({ library, session, tokenizer, contextWindow, pad: padOf(folder, tokenizer) })
-  const vectors = vectorOutputOf(session)
+  const vectors = vectorOutputOf(session.outputNames)
   return { kind, tasks: makeOnnxTasks({ encoder, vectors, pooling: poolingOf(folder), labels: labelsOf(folder) }) }
 }
-
-const capabilitiesOf = (work: Work): ReadonlyArray<EngineCapability> =>
-  work.kind !== "generate"
-    ? [work.kind, "tokenize"]
-    : [
-      "generate",
-      "complete",
-      ...(work.template.supportsTools ? ["tools"] as const : []),
-      "format",
-      "logprobs",
-      "tokenize"
-    ]
 
 const uncancelled: JobSignals = { isCancelled: () => false, progress: () => {} }
 
@@ -137,9 +114,8 @@ export const load = async (spec: OnnxSpec) => {
   const { device, library } = await importRuntime(spec)
   const file = join(spec.folder, "onnx", `${spec.model}.onnx`)
   const session = await openSession({ device, library }, file, spec.threads)
-  const architecture = architectureOf(folder)
   const parts: Parts = { folder, tokenizer, library, session, contextWindow }
-  const kind = kindOf(session, architecture, labelCount(session, folder))
+  const kind = kindOf(session, folder)
   const work = kind === "generate" ? generatorOf(parts, spec) : wholeOf(kind, parts)
   await check(work, tokenizer).catch(async (cause: unknown) => {
     await session.release()
@@ -149,8 +125,8 @@ export const load = async (spec: OnnxSpec) => {
     engine: "onnx",
     contextWindow,
     slots: spec.slots,
-    capabilities: capabilitiesOf(work),
-    details: { name: basename(spec.folder), architecture, device, file: basename(file) }
+    capabilities: ofOnnx(kind, work.kind === "generate" && work.template.supportsTools),
+    details: { name: basename(spec.folder), architecture: architectureOf(folder.config), device, file: basename(file) }
   }
   return { contextWindow, description, session, sharesPrefixes: spec.sharePrefixes === true, tokenizer, work }
 }

@@ -5,6 +5,7 @@ import { appendFileSync, copyFileSync, cpSync, truncateSync, writeFileSync } fro
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe } from "vitest"
+import type { DeploymentOptions } from "../../../src/domain/Deployment.ts"
 import * as ModelFiles from "../../../src/layers/engines/ModelFiles.ts"
 import { ModelFiles as Service } from "../../../src/services/engines/ModelFiles.ts"
 import { temporaryFolder } from "../../support/Service.ts"
@@ -55,6 +56,28 @@ describe("ModelFiles", () => {
         writeFileSync(path, longHeader(2_000_000))
         const { header } = yield* files.inspectFile(path)
         assert.strictEqual((header.metadata.get("note") as string).length, 2_000_000)
+      })
+    ))
+
+  it.effect("describes what a model can do as its loaded engine does", () =>
+    withFiles((files, folder) =>
+      Effect.gen(function*() {
+        const able = (options: DeploymentOptions) =>
+          Effect.map(files.describe(options), ({ capabilities }) => capabilities)
+        const chat = ["generate", "complete", "format", "logprobs", "tools"] as const
+        assert.deepStrictEqual(yield* able({ engine: "llama", file }), [...chat, "embed", "tokenize"])
+        assert.deepStrictEqual(yield* able({ engine: "onnx", folder: join(models, "tiny-chat-onnx") }), [
+          ...chat,
+          "tokenize"
+        ])
+        assert.deepStrictEqual(yield* able({ engine: "onnx", folder: join(models, "tiny-embed") }), [
+          "embed",
+          "tokenize"
+        ])
+        const damaged = join(folder, "damaged")
+        cpSync(join(models, "tiny-embed"), damaged, { recursive: true })
+        truncateSync(join(damaged, "onnx/model.onnx"), 5_000)
+        assert.isUndefined(yield* able({ engine: "onnx", folder: damaged }))
       })
     ))
 

@@ -1,0 +1,109 @@
+/**
+ * The capabilities of a local model, by the metadata of its files. Pure.
+ *
+ * **Details**
+ *
+ * The same rules hold before a load, for metadata that is read from the files, and after it, for what the engine reports. Only
+ * whether a chat template shows tools is known better after the load, which renders it.
+ *
+ * **Gotchas**
+ *
+ * Engine threads import this module, so it must not import `effect`: see `EngineProtocol`.
+ */
+import type { EngineCapability } from "./EngineProtocol.ts"
+
+type Capabilities = ReadonlyArray<EngineCapability>
+
+/** The metadata of a GGUF model that its capabilities depend on. */
+export interface GgufTraits {
+  /** `general.architecture`, such as `llama`. */
+  readonly architecture: string
+  /** `<architecture>.attention.causal`; undefined: causal. */
+  readonly causal: boolean | undefined
+  /** `<architecture>.pooling_type`, as in llama.cpp's `llama_pooling_type`: 0 is none. Embedding models have one. */
+  readonly pooling: number | undefined
+  /** Whether it has the head of a reranker, whose output is a score. */
+  readonly ranks: boolean
+  /** Whether its chat template shows tools to the model. */
+  readonly supportsTools: boolean
+}
+
+/** The tensors of a reranker's head in a GGUF file. */
+export const rankingTensors: ReadonlyArray<string> = ["cls.weight", "cls.output.weight"]
+
+/** Whether a chat template may show tools: they are a variable of this name. */
+export const mentionsTools = (template: string): boolean => template.includes("tools")
+
+const generating = (supportsTools: boolean): Capabilities => [
+  "generate",
+  "complete",
+  "format",
+  "logprobs",
+  ...(supportsTools ? ["tools" as const] : [])
+]
+
+/**
+ * Of a GGUF model. An encoder, an embedding model and a reranker do not generate; a reranker has no vectors, because it pools
+ * its output to a score.
+ */
+export const ofGguf = ({ architecture, causal, pooling, ranks, supportsTools }: GgufTraits): Capabilities => {
+  const encodesAndDecodes = architecture === "t5"
+  if (ranks && !encodesAndDecodes) return ["rerank", "tokenize"]
+  const generates = causal !== false && architecture !== "t5encoder" && (pooling ?? 0) === 0
+  return [
+    ...(generates ? generating(supportsTools) : []),
+    ...(encodesAndDecodes ? [] : ["embed" as const]),
+    "tokenize"
+  ]
+}
+
+/** The inputs and outputs of an ONNX graph. */
+export interface OnnxGraph {
+  readonly inputs: ReadonlyArray<string>
+  readonly outputs: ReadonlyArray<string>
+  /** The last dimension of the output `logits`; undefined if it is not fixed. */
+  readonly logits: number | undefined
+}
+
+/** The output with a vector per text, and those with a vector per token. */
+const vectorOutputs = ["sentence_embedding", "last_hidden_state", "token_embeddings"]
+
+/** The output with vectors, if any. */
+export const vectorOutputOf = (outputs: ReadonlyArray<string>): string | undefined =>
+  vectorOutputs.find((name) => outputs.includes(name))
+
+type Config = Readonly<Record<string, unknown>>
+
+/** The model's architecture by its `config.json`; empty if unknown. */
+export const architectureOf = (config: Config): string =>
+  [config["architectures"], config["model_type"]].flat().find((name) => typeof name === "string") ?? ""
+
+const labelsOf = (config: Config): number => Object.keys(config["id2label"] ?? {}).length
+
+/** What an ONNX model computes. */
+export type OnnxTask = "generate" | "embed" | "rerank" | "classify"
+
+/** The task of a graph; the architecture distinguishes graphs with an output named `logits`. Undefined: none that Troupe runs. */
+export const taskOf = ({ inputs, logits, outputs }: OnnxGraph, config: Config): OnnxTask | undefined => {
+  if (inputs.some((name) => name.startsWith("past_key_values."))) return "generate"
+  if (vectorOutputOf(outputs) !== undefined) return "embed"
+  const architecture = architectureOf(config)
+  const classifies = !architecture.includes("For") || architecture.endsWith("ForSequenceClassification")
+  if (!outputs.includes("logits") || !classifies) return undefined
+  // A label per logit where the files do not name them.
+  return (logits ?? (labelsOf(config) || 2)) === 1 ? "rerank" : "classify"
+}
+
+/** Of an ONNX model. */
+export const ofOnnx = (task: OnnxTask, supportsTools: boolean): Capabilities =>
+  task === "generate" ? [...generating(supportsTools), "tokenize"] : [task, "tokenize"]
+
+/** The chat template in a model's folder: `chat_template.jinja`, else that of `tokenizer_config.json`; of several, `default`. */
+export const templateIn = (template: string | undefined, tokenizerConfig: Config): string => {
+  const given = template ?? tokenizerConfig["chat_template"]
+  const named = Array.isArray(given)
+    ? (given as ReadonlyArray<Config>).find(({ name }) => name === "default")
+    : undefined
+  const source = named?.["template"] ?? given
+  return typeof source === "string" ? source : ""
+}

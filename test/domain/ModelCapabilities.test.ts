@@ -1,0 +1,55 @@
+/** Capabilities of local models by the metadata of their files. */
+import { assert, describe, it } from "@effect/vitest"
+import type { GgufTraits, OnnxGraph } from "../../src/domain/ModelCapabilities.ts"
+import { ofGguf, ofOnnx, taskOf, templateIn } from "../../src/domain/ModelCapabilities.ts"
+
+const chat: GgufTraits = {
+  architecture: "qwen3",
+  causal: undefined,
+  pooling: undefined,
+  ranks: false,
+  supportsTools: true
+}
+
+const graph = (fields: Partial<OnnxGraph>): OnnxGraph => ({
+  inputs: ["input_ids"],
+  outputs: [],
+  logits: undefined,
+  ...fields
+})
+
+describe("ModelCapabilities", () => {
+  it("tells GGUF models that generate from encoders, embedding models and rerankers", () => {
+    const generating = ["generate", "complete", "format", "logprobs"] as const
+    assert.deepStrictEqual(ofGguf(chat), [...generating, "tools", "embed", "tokenize"])
+    assert.deepStrictEqual(ofGguf({ ...chat, supportsTools: false }), [...generating, "embed", "tokenize"])
+    assert.deepStrictEqual(ofGguf({ ...chat, pooling: 0 }), ofGguf(chat))
+    assert.deepStrictEqual(ofGguf({ ...chat, pooling: 3 }), ["embed", "tokenize"])
+    assert.deepStrictEqual(ofGguf({ ...chat, architecture: "bert", causal: false }), ["embed", "tokenize"])
+    assert.deepStrictEqual(ofGguf({ ...chat, architecture: "t5encoder" }), ["embed", "tokenize"])
+    assert.deepStrictEqual(ofGguf({ ...chat, architecture: "t5" }), [...generating, "tools", "tokenize"])
+    assert.deepStrictEqual(ofGguf({ ...chat, ranks: true, pooling: 4 }), ["rerank", "tokenize"])
+  })
+
+  it("tells the tasks of ONNX graphs apart", () => {
+    const classifier = { architectures: ["BertForSequenceClassification"] }
+    const logits = { outputs: ["logits"] }
+    assert.strictEqual(taskOf(graph({ ...logits, inputs: ["input_ids", "past_key_values.0.key"] }), {}), "generate")
+    assert.strictEqual(taskOf(graph({ outputs: ["last_hidden_state"] }), {}), "embed")
+    assert.strictEqual(taskOf(graph({ ...logits, logits: 1 }), classifier), "rerank")
+    assert.strictEqual(taskOf(graph(logits), { ...classifier, id2label: { 0: "a" } }), "rerank")
+    assert.strictEqual(taskOf(graph(logits), classifier), "classify")
+    assert.strictEqual(taskOf(graph({ ...logits, logits: 2 }), { model_type: "bert" }), "classify")
+    assert.isUndefined(taskOf(graph(logits), { architectures: ["LlamaForCausalLM"] }))
+    assert.isUndefined(taskOf(graph({ outputs: ["boxes"] }), {}))
+    assert.deepStrictEqual(ofOnnx("rerank", true), ["rerank", "tokenize"])
+  })
+
+  it("finds the chat template of a folder", () => {
+    assert.strictEqual(templateIn("a", { chat_template: "b" }), "a")
+    assert.strictEqual(templateIn(undefined, { chat_template: "b" }), "b")
+    const several = { chat_template: [{ name: "rag", template: "c" }, { name: "default", template: "d" }] }
+    assert.strictEqual(templateIn(undefined, several), "d")
+    assert.strictEqual(templateIn(undefined, {}), "")
+  })
+})
