@@ -258,6 +258,13 @@ export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", {
   }
 }
 
+/** All requests of a call with several prompts or choices, of which one is rejected. */
+const Together = Schema.Struct({
+  requests: Schema.Int,
+  /** The most that all may cost. */
+  needed: Schema.Finite
+})
+
 /** A limit of this service is reached: a rate, or requests at the same time. */
 export class LimitExceeded extends Schema.TaggedError<LimitExceeded>()("LimitExceeded", {
   /** The name of the limit, as `requestsPerHour` or `parallel`. */
@@ -268,8 +275,10 @@ export class LimitExceeded extends Schema.TaggedError<LimitExceeded>()("LimitExc
   remaining: Schema.Int,
   /** Of the request; left out, 1. */
   needed: Schema.optionalKey(Schema.Int),
-  /** The largest `max_tokens` with which it would fit; left out, none, or it has no answer of tokens. */
+  /** The largest `max_tokens` with which it, and its whole call, would fit; left out, none, or it has no answer of tokens. */
   mostTokens: Schema.optionalKey(Schema.Int),
+  /** Left out: the call is this request alone. */
+  together: Schema.optionalKey(Together),
   /** ms until it begins again; left out, it does not help to wait, or a running request has to end. */
   retryAfterMs: Schema.optionalKey(Schema.Finite)
 }) {
@@ -290,8 +299,10 @@ export class BudgetExceeded extends Schema.TaggedError<BudgetExceeded>()("Budget
   reserved: Schema.Finite,
   /** The most that the request may cost. */
   needed: Schema.Finite,
-  /** The largest `max_tokens` with which it would fit; left out, none, or it has no answer of tokens. */
+  /** The largest `max_tokens` with which it, and its whole call, would fit; left out, none, or it has no answer of tokens. */
   mostTokens: Schema.optionalKey(Schema.Int),
+  /** Left out: the call is this request alone. */
+  together: Schema.optionalKey(Together),
   /** ms until the period ends; left out, it does not. */
   retryAfterMs: Schema.optionalKey(Schema.Finite),
   /** A deployment whose price is unknown: the cost of the request is not known. */

@@ -91,16 +91,28 @@ export const unauthenticated = ({ problem }: Fields<InferenceError.Unauthenticat
   }
 }
 
-/** What makes a request fit. */
-const shorter = (mostTokens: number | undefined): string =>
-  mostTokens === undefined ? " Shorten the prompt" : ` Set max_tokens to at most ${mostTokens}`
+/** What makes a request, or all of its call, fit. */
+const shorter = (mostTokens: number | undefined, isOneOfSeveral: boolean): string => {
+  if (mostTokens !== undefined) return ` Set max_tokens to at most ${mostTokens}`
+  return isOneOfSeveral ? " Send fewer prompts or a smaller n" : " Shorten the prompt"
+}
+
+const togetherText = (requests: number, needed: string): string =>
+  ` (the ${requests} prompts and choices of the call together ${needed})`
 
 export const limitExceeded = (
-  { counter, limit, most, mostTokens, needed = 1, remaining, retryAfterMs }: Fields<InferenceError.LimitExceeded>
+  { counter, limit, most, mostTokens, needed = 1, remaining, retryAfterMs, together }: Fields<
+    InferenceError.LimitExceeded
+  >
 ): string => {
-  if (needed > most) {
-    return `The request may use ${needed} tokens, more than its limit of ${most} (${limit}, ${counter}).${
-      shorter(mostTokens)
+  if (together !== undefined && !limit.startsWith("tokens")) {
+    return `The ${together.requests} prompts and choices of the call are as many requests, more than its limit of ${most} ` +
+      `(${limit}, ${counter}). Send fewer prompts or a smaller n.`
+  }
+  if (needed > most || together !== undefined) {
+    const all = together === undefined ? "" : togetherText(together.requests, String(together.needed))
+    return `The request may use ${needed} tokens${all}, more than its limit of ${most} (${limit}, ${counter}).${
+      shorter(mostTokens, together !== undefined)
     }.`
   }
   if (retryAfterMs === undefined) {
@@ -116,7 +128,7 @@ export const limitExceeded = (
 }
 
 export const budgetExceeded = (
-  { counter, measure, most, mostTokens, needed, period, reserved, retryAfterMs, spent, unpriced }: Fields<
+  { counter, measure, most, mostTokens, needed, period, reserved, retryAfterMs, spent, together, unpriced }: Fields<
     InferenceError.BudgetExceeded
   >
 ): string => {
@@ -126,6 +138,7 @@ export const budgetExceeded = (
   }
   const amount = (value: number) =>
     `${measure === "usd" ? Number(value.toPrecision(6)) : value} ${measure === "usd" ? "USD" : "tokens"}`
+  const all = together === undefined ? "" : togetherText(together.requests, amount(together.needed))
   const running = reserved > 0 ? `, ${amount(reserved)} reserved by running requests` : ""
   const next = retryAfterMs === undefined
     ? ""
@@ -133,7 +146,7 @@ export const budgetExceeded = (
   return `The ${budget} has no room for this request: ${amount(spent)} of ${
     amount(most)
   } spent${running}, and it may ` +
-    `cost up to ${amount(needed)}.${shorter(mostTokens)}, or raise the budget.${next}`
+    `cost up to ${amount(needed)}${all}.${shorter(mostTokens, together !== undefined)}, or raise the budget.${next}`
 }
 
 export const authenticationFailed = (

@@ -71,7 +71,9 @@ export const Source = Schema.Struct({
   /** A dialect has decoded and checked this request, so that it is not checked again; default false. */
   isChecked: Schema.optional(Schema.Boolean),
   /** The request is one of several that the caller's `n` stands for, whose answers must differ; default false. */
-  isChoice: Schema.optional(Schema.Boolean)
+  isChoice: Schema.optional(Schema.Boolean),
+  /** The bodies of all requests that the caller's prompts and choices stand for, this one's among them; default none. */
+  siblings: Schema.optional(Schema.Array(Schema.declare(isObject, { expected: "an object" })))
 })
 export type Source = typeof Source.Type
 

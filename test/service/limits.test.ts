@@ -11,6 +11,8 @@ const secrets = {
   TOKEN_KEY: "a-key-with-a-token-budget",
   FREE_KEY: "a-key-for-unpriced-models",
   PARALLEL_KEY: "a-key-with-one-at-a-time",
+  PROMPTS_KEY: "a-key-for-several-prompts",
+  CHOICES_KEY: "a-key-for-several-choices",
   WRONG_KEY: "a-key-for-invalid-requests"
 }
 
@@ -24,6 +26,8 @@ keys:
   tokens: { key: "\${TOKEN_KEY}", budgets: [{ period: month, tokens: 300 }] }
   free: { key: "\${FREE_KEY}", budgets: [{ period: day, usd: 1 }] }
   parallel: { key: "\${PARALLEL_KEY}", limits: { parallel: 1 } }
+  prompts: { key: "\${PROMPTS_KEY}", limits: { tokensPerDay: 1000 } }
+  choices: { key: "\${CHOICES_KEY}", limits: { tokensPerDay: 1000 } }
   wrong: { key: "\${WRONG_KEY}", models: ["fake/a", "fake/text", nobody], limits: { requestsPerMinute: 9, tokensPerDay: 100000 } }
 models:
   fake/a: { deployments: [{ engine: fake, reply: aaabbbcccddd, price: { input: 0, output: 1000 } }] }
@@ -198,6 +202,21 @@ describe("a budget", () => {
     const response = await ask("TOKEN_KEY", bodyOf("x".repeat(length)))
     const { choices } = (await response.json()) as { choices: ReadonlyArray<{ finish_reason: string }> }
     assert.deepStrictEqual(choices.map((choice) => choice.finish_reason), ["length"])
+  })
+
+  it("names a max_tokens that all prompts and choices of a call fit with", async () => {
+    const completions = { messages: undefined, prompt: ["One", "Another one"], n: 2 }
+    const calls = [
+      ["PROMPTS_KEY", completions, "/v1/completions"],
+      ["CHOICES_KEY", { n: 4 }, "/v1/chat/completions"]
+    ] as const
+    for (const [key, body, path] of calls) {
+      const { message } = await errorOf(await ask(key, { ...body, max_tokens: 2_000 }, path))
+      assert.match(message, /the 4 prompts and choices of the call together \d{4}/)
+      const most = Number(/at most (\d+)/.exec(message)?.[1])
+      assert.isAbove(most, 1)
+      assert.strictEqual((await ask(key, { ...body, max_tokens: most }, path)).status, 200)
+    }
   })
 
   it("rejects a deployment whose price is unknown", async () => {

@@ -129,10 +129,13 @@ const choicesOf = (
   const source = sentOf(body, json, exact, isEchoed)
   const shared = sharedOf(body, caller, seed)
   const suffix = suffixOf(body)
+  const siblings: Array<Fields> = []
   return prompts.flatMap((prompt) =>
     Array.from({ length: n }, (_, index): CompletionChoice => {
       const own = seed === undefined ? undefined : BigInt.asIntN(64, seed + BigInt(index))
       const seeded = own === undefined ? {} : { seed: ExactNumber.fromInteger(own) }
+      const sent = { ...source.body, ...seeded, prompt }
+      siblings.push(sent)
       return {
         echo: isEchoed ? prompt as string : "",
         request: {
@@ -140,7 +143,12 @@ const choicesOf = (
           ...(own === undefined ? {} : { seed: seed32(own) }),
           messages: messagesOf(prompt, suffix),
           completion: typeof prompt === "string" ? {} : { tokens: prompt },
-          source: { ...source, body: { ...source.body, ...seeded, prompt }, ...(n === 1 ? {} : { isChoice: true }) }
+          source: {
+            ...source,
+            body: sent,
+            ...(n === 1 ? {} : { isChoice: true }),
+            ...(prompts.length * n === 1 ? {} : { siblings })
+          }
         }
       }
     })

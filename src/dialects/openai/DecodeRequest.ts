@@ -194,13 +194,17 @@ const requestsOf = (
   Object.assign(shared, callerOf(body, caller), cacheOf(caller))
   if (n === 1) return { requests: [shared] }
   const { n: _, ...single } = exact
+  const seeds = Array.from(
+    { length: n },
+    (_, index) => seed === undefined ? undefined : BigInt.asIntN(64, seed + BigInt(index))
+  )
+  const siblings = seeds.map((own) => own === undefined ? single : { ...single, seed: ExactNumber.fromInteger(own) })
   const choice = (index: number): Request => {
-    if (seed === undefined) return { ...shared, source: { ...source, body: single, isChoice: true } }
-    const own = BigInt.asIntN(64, seed + BigInt(index))
+    const own = seeds[index]
     return {
       ...shared,
-      seed: seed32(own),
-      source: { ...source, body: { ...single, seed: ExactNumber.fromInteger(own) }, isChoice: true }
+      ...(own === undefined ? {} : { seed: seed32(own) }),
+      source: { ...source, body: siblings[index]!, isChoice: true, siblings }
     }
   }
   return { requests: [choice(0), ...Array.from({ length: n - 1 }, (_, index) => choice(index + 1))], together: shared }

@@ -33,21 +33,40 @@ const mostTokensOf = (need: Need | undefined, left: Amount): { readonly mostToke
   return most >= 1 && most !== Number.POSITIVE_INFINITY ? { mostTokens: most } : {}
 }
 
+/** The requests of the call and what they need together, of one measure; none for a request alone. */
+const togetherOf = (
+  need: Need | undefined,
+  valueOf: (amount: Amount, requests: number) => number
+): { readonly together?: { readonly requests: number; readonly needed: number } } => {
+  const all = need?.together?.()
+  return all === undefined ? {} : { together: { requests: all.requests, needed: valueOf(all.amount, all.requests) } }
+}
+
 const anything = Number.POSITIVE_INFINITY
 
 export const exceeded = (
   { counter, limit, most, needed, remaining, resetMs }: Exceeded,
   need?: Need
-): LimitExceeded =>
-  new LimitExceeded({
+): LimitExceeded => {
+  const isOfTokens = limit.startsWith("tokens")
+  const all = limit === "parallel" ? {} : togetherOf(
+    need,
+    ({ tokens }, requests) => isOfTokens ? Math.ceil(tokens) : requests
+  )
+  // Then it does not help to wait.
+  const isTooLarge = Math.max(needed, all.together?.needed ?? 0) > most
+  return new LimitExceeded({
     limit,
     counter,
     most,
     remaining: Math.floor(remaining),
     needed: Math.ceil(needed),
-    ...(needed > most ? mostTokensOf(need, { nano: anything, tokens: most }) : {}),
-    ...(resetMs === undefined || resetMs === Number.POSITIVE_INFINITY ? {} : { retryAfterMs: resetMs })
+    ...(isTooLarge
+      ? { ...(isOfTokens ? mostTokensOf(need, { nano: anything, tokens: most }) : {}), ...all }
+      : {}),
+    ...(resetMs === undefined || isTooLarge ? {} : { retryAfterMs: resetMs })
   })
+}
 
 export const overspent = (
   { counter, measure, most, needed, period, reserved, resetMs, spent }: Overspent,
@@ -63,6 +82,7 @@ export const overspent = (
     spent: value(spent),
     reserved: value(reserved),
     needed: value(needed),
+    ...togetherOf(need, ({ nano, tokens }) => value(measure === "usd" ? nano : tokens)),
     ...mostTokensOf(need, measure === "usd" ? { nano: left, tokens: anything } : { nano: anything, tokens: left }),
     ...(resetMs === undefined ? {} : { retryAfterMs: resetMs })
   })

@@ -18,6 +18,7 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import type { TokenUsage } from "../../domain/Job.ts"
 import type { Operation } from "../observability/Metrics.ts"
 import type { Grant } from "./AdmissionRules.ts"
+import type { Siblings } from "./Subject.ts"
 
 /** What a request asks for. */
 export interface Demand {
@@ -33,6 +34,8 @@ export interface Demand {
   readonly promptTokens: number
   /** The most tokens that the prompt can have. */
   readonly mostPromptTokens: () => number
+  /** The requests of its call, where that has several prompts or choices; left out, this one alone. */
+  readonly siblings?: (() => Siblings | undefined) | undefined
   /** Answers that it asks for at once. */
   readonly choices: number
   /** The most tokens of an answer, if the request says so. */

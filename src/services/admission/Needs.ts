@@ -16,6 +16,12 @@ const usualMost = 4_096
 /** Bytes of the field that sets `max_tokens`, the longest of all dialects; they count as tokens of the prompt. */
 const fieldBytes = `,"options":{"num_predict":${usualMost}}`.length
 
+/** What all requests of a call need. */
+export interface Together {
+  readonly requests: number
+  readonly amount: Amount
+}
+
 /** What a request reserves. */
 export interface Need {
   /** When the request began, ms since 1970: what it uses counts in the periods of this time. */
@@ -27,8 +33,13 @@ export interface Need {
   readonly maxTokens: number | undefined
   /** The need with a shorter answer, so that it fits into what is left; undefined if the answer's length is given. */
   readonly within: ((left: Amount) => Need) | undefined
-  /** The longest answer that fits into what is left if the request sets it, tokens; left out: it has none. */
+  /**
+   * The longest answer that fits into what is left if the request, or each of its call, sets it, tokens; left out: it has
+   * none.
+   */
   readonly fitting?: ((left: Amount) => number) | undefined
+  /** The need of all requests of its call; left out, of this one alone. */
+  readonly together?: (() => Together | undefined) | undefined
 }
 
 const highest = (prices: ReadonlyArray<Price>): Price => {
@@ -114,26 +125,44 @@ export const needOf = (
   applied: Applied,
   subject: Subject
 ): Need | BudgetExceeded => {
-  const { choices, deployments, generates, maxTokens, mostPromptTokens, promptTokens: estimate } = demand
+  const { choices, deployments, generates, maxTokens, mostPromptTokens, promptTokens: estimate, siblings } = demand
   const { budgets } = applied
   const at = parts.now()
   if (!isCounted(demand, applied)) {
-    return { at, amount: { nano: 0, tokens: 0 }, promptTokens: estimate, maxTokens: undefined, within: undefined }
+    const amount = { nano: 0, tokens: 0 }
+    const together = () => {
+      const all = siblings?.()
+      return all && { requests: all.requests, amount }
+    }
+    return { at, amount, promptTokens: estimate, maxTokens: undefined, within: undefined, together }
   }
   const promptTokens = mostPromptTokens()
   const price = priceFor(parts, deployments, budgets, subject)
   if (price instanceof BudgetExceeded) return price
   const isOpen = generates && maxTokens === undefined
   const usual = isOpen ? usualFor(demand) : 0
-  const fitting = (left: Amount, more = 0) => affordable(left, price, promptTokens + more, choices)
-  const isSet = isOpen && budgets.length > 0
+  const amountOf = (prompt: number, answer: number): Amount => ({
+    nano: Money.mostOf(price, prompt, answer),
+    tokens: prompt + answer
+  })
+  const fitting = (left: Amount) => affordable(left, price, promptTokens, choices)
+  // A budget in shadow mode changes no request.
+  const isSet = isOpen && budgets.some(({ mode }) => mode === "enforced")
+  const advised = (left: Amount) => {
+    const { promptTokens: prompts, requests } = siblings?.() ?? { promptTokens, requests: 1 }
+    return affordable(left, price, prompts + (isOpen ? fieldBytes * requests : 0), choices * requests)
+  }
   const needWith = (most: number): Need => ({
     at,
     promptTokens: estimate,
-    amount: { nano: Money.mostOf(price, promptTokens, most * choices), tokens: promptTokens + most * choices },
+    amount: amountOf(promptTokens, most * choices),
     maxTokens: isSet ? most : undefined,
     within: isSet ? (left) => needWith(Math.max(1, Math.min(usual, fitting(left)))) : undefined,
-    fitting: generates ? (left) => fitting(left, isOpen ? fieldBytes : 0) : undefined
+    fitting: generates ? advised : undefined,
+    together: () => {
+      const all = siblings?.()
+      return all && { requests: all.requests, amount: amountOf(all.promptTokens, most * choices * all.requests) }
+    }
   })
   return needWith(generates ? maxTokens ?? usual : 0)
 }

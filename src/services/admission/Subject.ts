@@ -113,6 +113,22 @@ export const mostPromptTokens = (request: Prompt): number => {
   return Buffer.byteLength(text) + tokensPerMessage * (messages.length + 1) + tokensPerImage * images
 }
 
+/** The requests of a call with several prompts or choices. */
+export interface Siblings {
+  readonly requests: number
+  /** Of all together. */
+  readonly promptTokens: number
+}
+
+/** The most tokens that the prompts of all requests of the call can have; undefined for a request alone. */
+export const siblingsOf = (request: Prompt): Siblings | undefined => {
+  const { source } = request
+  if (source?.siblings === undefined) return undefined
+  let promptTokens = 0
+  for (const body of source.siblings) promptTokens += mostPromptTokens({ ...request, source: { ...source, body } })
+  return { requests: source.siblings.length, promptTokens }
+}
+
 /** Answers that one request asks a provider for. */
 export const choicesOf = ({ source }: Prompt): number => {
   const n = source?.body["n"]

@@ -15,7 +15,7 @@ import type { Source } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
 import type { Admitting, Demand, Ticket } from "../admission/Admission.ts"
 import { Admission, free, Later, TicketReceiver } from "../admission/Admission.ts"
-import { choicesOf, mostPromptTokens } from "../admission/Subject.ts"
+import { choicesOf, mostPromptTokens, siblingsOf } from "../admission/Subject.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 import { ResponseCache } from "../cache/ResponseCache.ts"
 import type { EventReceiver } from "../engines/Engine.ts"
@@ -90,6 +90,7 @@ const admit = (
     windows: contextWindows,
     promptTokens: estimateTokens(routing.promptLength ?? 0),
     mostPromptTokens: () => mostPromptTokens(request),
+    siblings: request.source?.siblings && (() => siblingsOf(request)),
     choices: choicesOf(request),
     maxTokens: request.maxTokens,
     generates: operation === "chat",

@@ -141,7 +141,7 @@ describe("a request that is too large", () => {
     hedges: false,
     ...more
   })
-  const admit = (settings: Parameters<typeof admissionOf>[0], more: Partial<Demand> = {}) =>
+  const accountsOf = (settings: Parameters<typeof admissionOf>[0]) =>
     new Accounts({
       add: () => {},
       alert: () => {},
@@ -151,7 +151,9 @@ describe("a request that is too large", () => {
       priceOf: () => ({ input: 1, output: 1 }),
       windows: new RateWindows(),
       book: new BudgetBook()
-    }).admit(demandOf(more))
+    })
+  const admit = (settings: Parameters<typeof admissionOf>[0], more: Partial<Demand> = {}) =>
+    accountsOf(settings).admit(demandOf(more))
   const messageOf = (admitted: Ticket | Reason) => "message" in admitted ? admitted.message : "admitted"
   const limited = (tokensPerMinute: number) => ({ limits: { few: { tokensPerMinute } } })
   const budgeted = (tokens: number) => ({ budgets: { few: { period: "day", tokens } } }) as const
@@ -162,6 +164,45 @@ describe("a request that is too large", () => {
     assert.include(messageOf(admit(limited(1000), { choices: 2, maxTokens: 2000 })), "Set max_tokens to at most 450.")
     assert.strictEqual(messageOf(admit(limited(1000), { maxTokens: 900 })), "admitted")
     assert.include(messageOf(admit(limited(50))), "Shorten the prompt.")
+  })
+
+  describe("with several prompts or choices", () => {
+    const several = (requests: number) => ({ siblings: () => ({ requests, promptTokens: 100 * requests }) })
+
+    it("hears what all together need, and which max_tokens fits for all", () => {
+      const limit = messageOf(admit(limited(1000), { ...several(3), maxTokens: 2000 }))
+      assert.include(limit, "may use 2100 tokens (the 3 prompts and choices of the call together 6300), more than")
+      assert.include(limit, "Set max_tokens to at most 233.")
+      assert.include(
+        messageOf(admit(budgeted(1000), { ...several(2), maxTokens: 901 })),
+        "cost up to 1001 tokens (the 2 prompts and choices of the call together 2002 tokens). Set max_tokens to at most 400"
+      )
+      assert.include(
+        messageOf(admit(budgeted(150), { ...several(2), maxTokens: 90 })),
+        "Send fewer prompts or a smaller n"
+      )
+    })
+
+    it("is not told to wait for a limit that its call exceeds", () => {
+      const accounts = accountsOf(limited(1000))
+      const admitOne = () => accounts.admit(demandOf({ ...several(2), maxTokens: 600 }))
+      assert.strictEqual(messageOf(admitOne()), "admitted")
+      const refused = admitOne()
+      assert.notProperty(refused, "retryAfterMs")
+      assert.include(messageOf(refused), "together 1400), more than its limit of 1000")
+      const requests = accountsOf({ limits: { few: { requestsPerDay: 1 } } })
+      assert.strictEqual(messageOf(requests.admit(demandOf(several(2)))), "admitted")
+      assert.include(
+        messageOf(requests.admit(demandOf(several(2)))),
+        "The 2 prompts and choices of the call are as many requests, more than its limit of 1"
+      )
+      assert.property(requests.admit(demandOf({})), "retryAfterMs")
+    })
+  })
+
+  it("keeps its length under a budget in shadow mode", () => {
+    const open = admit({ budgets: { few: { period: "day", tokens: 1000, mode: "shadow" } } })
+    assert.isUndefined("maxTokens" in open ? open.maxTokens : 0)
   })
 
   const fields: ReadonlyArray<readonly [field: string, fields: (most: number) => object]> = [
