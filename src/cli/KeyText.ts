@@ -6,8 +6,12 @@ import { standingOf } from "../services/keys/VirtualKey.ts"
 import type { Issued } from "../services/keys/VirtualKeys.ts"
 import { asInvoked, table } from "./Output.ts"
 
+/** ms since 1970; a stored end may be later than a date can be. */
+const endOfYear9999 = Date.UTC(9999, 11, 31, 23, 59)
+
 /** To the minute, UTC. */
-const timeText = (at: number): string => `${new Date(at).toISOString().slice(0, 16)}Z`
+const timeText = (at: number): string =>
+  at > endOfYear9999 ? "never" : `${new Date(Math.max(0, at)).toISOString().slice(0, 16)}Z`
 
 /** @param now ms since 1970 */
 const stateOf = (key: VirtualKey, now: number): string => {

@@ -11,15 +11,15 @@ import { Argument, Command, Flag } from "effect/cli"
 import * as App from "../App.ts"
 import { Span } from "../domain/Fields.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
-import type { Configured } from "../services/admission/AdmissionRules.ts"
 import { ownRulesOf, rulesOf } from "../services/admission/KeyRules.ts"
 import type { Grant, VirtualKey } from "../services/keys/VirtualKey.ts"
 import type { Issued, KeyError } from "../services/keys/VirtualKeys.ts"
 import { VirtualKeys } from "../services/keys/VirtualKeys.ts"
 import { covers } from "../services/settings/AdmissionSettings.ts"
-import type { SettingsError } from "../services/settings/Settings.ts"
+import type { Resolved, SettingsError } from "../services/settings/Settings.ts"
 import { Settings } from "../services/settings/Settings.ts"
 import type { StorageLocation } from "../services/settings/StorageSettings.ts"
+import { unmatchedText } from "../services/settings/Warnings.ts"
 import type { NoService } from "./Client.ts"
 import { withClient, withCommands } from "./Client.ts"
 import type { Target } from "./Flags.ts"
@@ -30,10 +30,13 @@ import { printJson } from "./Output.ts"
 
 type Failure = CommandFailed | KeyError | NoService | SettingsError
 
+/** What the commands say about keys depends on these settings. */
+type KnownSettings = Pick<Resolved, "admission" | "models">
+
 /** What the commands do with keys, wherever they are. */
 interface Keys {
-  /** The limits and budgets of the settings; undefined if the service has settings of its own. */
-  readonly configured: Configured | undefined
+  /** Undefined if the service has settings of its own. */
+  readonly settings: KnownSettings | undefined
   readonly list: Effect.Effect<ReadonlyArray<VirtualKey>, Failure>
   readonly find: (key: string) => Effect.Effect<VirtualKey, Failure>
   readonly create: (grant: Grant) => Effect.Effect<Issued, Failure>
@@ -43,8 +46,8 @@ interface Keys {
 }
 
 /** Of a running service, by `/admin/keys`. */
-const ofService = (target: Target, configured: Configured | undefined): Keys => ({
-  configured,
+const ofService = (target: Target, settings: KnownSettings | undefined): Keys => ({
+  settings,
   list: Effect.map(withClient(target, (client) => client.keys.list({})), ({ keys }) => keys),
   find: (key: string) => withClient(target, (client) => client.keys.find({ params: { key } })),
   create: (payload: Grant) => withClient(target, (client) => client.keys.create({ payload })),
@@ -73,13 +76,13 @@ const withKeys = <A>(target: Target, use: (keys: Keys) => Effect.Effect<A, Failu
   Effect.gen(function*() {
     if (Option.isSome(target.url)) return yield* use(ofService(target, undefined))
     const settings = yield* settingsOf(target)
-    if (settings.storage.type === "memory") return yield* use(ofService(target, settings.admission))
+    if (settings.storage.type === "memory") return yield* use(ofService(target, settings))
     if (unsetIn(settings.storage)) {
       return yield* new CommandFailed({
         message: "Set the environment variables of storage.url to reach its database."
       })
     }
-    return yield* Effect.flatMap(VirtualKeys, (keys) => use({ ...keys, configured: settings.admission })).pipe(
+    return yield* Effect.flatMap(VirtualKeys, (keys) => use({ ...keys, settings })).pipe(
       Effect.provide(Layer.provide(App.keys, Layer.succeed(Settings, settings)))
     )
   }).pipe(
@@ -94,10 +97,17 @@ const idOrName = Argument.String("key").pipe(
 const now = Effect.clockWith((clock) => clock.currentTimeMillis)
 
 /** The limits and budgets of a key, for those who read them. */
-const rulesTextOf = ({ configured }: Keys, key: VirtualKey): string => {
-  const rules = configured === undefined ? ownRulesOf(covers, key) : rulesOf(configured, covers, key)
-  return rulesText(rules, configured !== undefined)
+const rulesTextOf = ({ settings }: Keys, key: VirtualKey): string => {
+  const rules = settings === undefined ? ownRulesOf(covers, key) : rulesOf(settings.admission, covers, key)
+  return rulesText(rules, settings !== undefined)
 }
+
+/** Models of a key that the settings do not have, a sentence each. */
+const warningsOf = ({ settings }: Keys, { models = [] }: Grant): ReadonlyArray<string> =>
+  settings === undefined ? [] : models.flatMap((pattern) => {
+    const text = unmatchedText(settings, pattern)
+    return text === undefined ? [] : [`Warning: --models: ${/[.?]$/.test(text) ? text : `${text}.`}`]
+  })
 
 /** A key with the text of its rules. */
 const withRules =
@@ -117,12 +127,14 @@ const create = Command.make(
     Effect.gen(function*() {
       const grant = NewKey.grantOf(flags, yield* now)
       if (Result.isFailure(grant)) return yield* new CommandFailed({ message: grant.failure })
-      const { isFirst, issued } = yield* withKeys(flags, (keys) =>
+      const { isFirst, issued, warnings } = yield* withKeys(flags, (keys) =>
         Effect.gen(function*() {
           const isFirst = (yield* keys.list).length === 0
-          return { isFirst, issued: yield* withRules(() => keys.create(grant.success), issuedKey)(keys) }
+          const issued = yield* withRules(() => keys.create(grant.success), issuedKey)(keys)
+          return { isFirst, issued, warnings: warningsOf(keys, grant.success) }
         }))
       yield* printIssued(json, issued)
+      for (const warning of warnings) yield* Console.error(warning)
       if (isFirst) yield* Console.error("This is the first key: from now on, every request to the service needs one.")
     })
 ).pipe(

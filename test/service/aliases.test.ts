@@ -5,11 +5,16 @@ import { afterAll, beforeAll, describe, it } from "vitest"
 import type { Service } from "../support/Service.ts"
 import { startService } from "../support/Service.ts"
 
-const secrets = { ONE_KEY: "a-key-of-one-model-only", ADMIN_KEY: "a-key-of-an-operator" }
+const secrets = {
+  ONE_KEY: "a-key-of-one-model-only",
+  ADMIN_KEY: "a-key-of-an-operator",
+  ALIAS_KEY: "a-key-of-an-alias"
+}
 
 const yaml = `
 keys:
   one: { key: "\${ONE_KEY}", models: [fake/a] }
+  aliased: { key: "\${ALIAS_KEY}", models: [other] }
   operator: { key: "\${ADMIN_KEY}", admin: true }
 limits:
   b: { models: [fake/b], requestsPerDay: 1 }
@@ -22,11 +27,13 @@ models:
 let service: Service
 let one: OpenAI
 let all: OpenAI
+let aliased: OpenAI
 beforeAll(async () => {
   service = await startService(yaml, secrets)
   const clientOf = (apiKey: string) => new OpenAI({ baseURL: `${service.url}/v1`, apiKey, maxRetries: 0 })
   one = clientOf(secrets.ONE_KEY)
   all = clientOf(secrets.ADMIN_KEY)
+  aliased = clientOf(secrets.ALIAS_KEY)
 }, 60_000)
 afterAll(() => service.stop())
 
@@ -87,6 +94,19 @@ describe("an alias", () => {
       ["claude:latest", "fake/a"]
     ])
     assert.deepInclude(await one.models.retrieve("gpt-4o") as object, { id: "gpt-4o", alias_of: "fake/a" })
+  })
+
+  it("is no name that a key can list: the refusal says so", async () => {
+    const refused = await aliased.chat.completions.create({
+      model: "other",
+      messages: [{ role: "user", content: "Hi" }]
+    })
+      .catch((error: unknown) => error)
+    assert.include(
+      (refused as Error).message,
+      "access to the model \"other\". Its models: other. \"other\" is an alias: a key has to list the model's own name, " +
+        "\"fake/b\"."
+    )
   })
 
   it("is allowed as its model is", async () => {

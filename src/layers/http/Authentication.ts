@@ -209,9 +209,13 @@ export const modelRefusal = (
   const { model, troupe } = body as Named
   const named = [model, ...troupe?.fallbacks ?? []].filter((name) => typeof name === "string")
   const wrong = named.find((name) => name !== cachedResponses && !allowsModel(identity, nameOf(name)))
-  return wrong === undefined ? undefined : notAllowed(identity, wrong)
+  return wrong === undefined ? undefined : notAllowed(identity.models, wrong, nameOf)
 }
 
-/** The key does not allow the model. */
-export const notAllowed = ({ models = [] }: Identity, model: string): Forbidden =>
-  new Forbidden({ model, detail: `Its models: ${Text.cutList(models)}.` })
+/** The key does not allow the model; a key that lists an alias allows nothing by it. */
+const notAllowed = (models: ReadonlyArray<string>, model: string, nameOf: (name: string) => string): Forbidden => {
+  const own = nameOf(model)
+  const alias = models.find((pattern) => pattern !== own && nameOf(pattern) === own)
+  const hint = alias === undefined ? "" : ` "${alias}" is an alias: a key has to list the model's own name, "${own}".`
+  return new Forbidden({ model, detail: `Its models: ${Text.cutList(models)}.${hint}` })
+}

@@ -16,20 +16,21 @@ type Path = ReadonlyArray<PropertyKey>
 const isOneOf = (name: string, patterns: ReadonlyArray<string> = ["*"]): boolean =>
   patterns.some((pattern) => Identity.matches(pattern, name))
 
+/** Why a pattern matches no model, without the full stop; undefined if it matches one. */
+export const unmatchedText = ({ models }: Pick<Resolved, "models">, pattern: string): string | undefined => {
+  if (models.some(({ name }) => Identity.matches(pattern, name))) return undefined
+  const text = JSON.stringify(pattern)
+  const named = models.find(({ aliases = [] }) => aliases.includes(pattern))
+  if (named !== undefined) return `${text} is an alias. Write the model's own name, ${named.name}`
+  const nearest = nearestName(pattern, models.map(({ name }) => name))
+  return `No configured model matches ${text}${nearest === undefined ? "" : `. Did you mean ${nearest}?`}`
+}
+
 /** Patterns that match no model. */
-const unmatched = (
-  { models }: Resolved,
-  path: Path,
-  patterns: ReadonlyArray<string> = []
-): ReadonlyArray<Problem> =>
+const unmatched = (settings: Resolved, path: Path, patterns: ReadonlyArray<string> = []): ReadonlyArray<Problem> =>
   patterns.flatMap((pattern, index) => {
-    if (models.some(({ name }) => Identity.matches(pattern, name))) return []
-    const nearest = nearestName(pattern, models.map(({ name }) => name))
-    const hint = nearest === undefined ? "" : `. Did you mean ${nearest}?`
-    return [{
-      path: formatPath([...path, "models", index]),
-      expected: `No configured model matches ${JSON.stringify(pattern)}${hint}`
-    }]
+    const expected = unmatchedText(settings, pattern)
+    return expected === undefined ? [] : [{ path: formatPath([...path, "models", index]), expected }]
   })
 
 const unmatchedIn = (settings: Resolved): ReadonlyArray<Problem> => {
