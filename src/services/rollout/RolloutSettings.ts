@@ -1,0 +1,126 @@
+/** The settings of a gradual rollout, as in `troupe.yaml` or in a request, and the plan that they resolve to. */
+import { Duration, Schema } from "effect"
+import { optional, Span } from "../../domain/Fields.ts"
+import { wholeNumber } from "../../domain/Problem.ts"
+
+/** What the sequential test compares. `score` needs a score of every answer. */
+export const metrics = ["errors", "refusals", "firstToken", "speed", "score"] as const
+export type Metric = (typeof metrics)[number]
+
+export const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
+const AtLeastNothing = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
+
+const Steps = Schema.Array(Share).check(
+  Schema.makeFilter((steps: ReadonlyArray<number>) =>
+    steps.at(-1) === 1 && steps.every((share, index) => share > (steps[index - 1] ?? 0))
+      ? undefined
+      : "Expected shares above 0 that increase and end with 1, such as [0.1, 0.3, 0.7, 1]"
+  ),
+  Schema.isMaxLength(100)
+)
+
+export const Tolerance = Schema.Struct({
+  errors: optional("Failures: difference of shares. Default 0.005.", Share),
+  refusals: optional("Refusals: difference of shares. Default 0.01.", Share),
+  firstToken: optional(
+    "Time to first token: 0.2 permits a time that is 20 % longer. Rounded up to a power of 1.1. Default 0.2.",
+    AtLeastNothing
+  ),
+  speed: optional(
+    "Tokens per second: 0.2 permits an old speed that is 20 % higher. Rounded up to a power of 1.1. Default 0.2.",
+    AtLeastNothing
+  ),
+  score: optional("Score: difference, rounded up to a multiple of 0.05. Default 0.05.", Share)
+})
+
+/** The settings of the test, which a rollout and an A/B test share. */
+export const comparisonFields = {
+  alpha: optional(
+    "Probability that a version that is not worse fails the sequential test at any time. Default 0.05.",
+    Schema.Finite.check(Schema.isBetween({ minimum: 1e-9, maximum: 0.5 }))
+  ),
+  metrics: optional(
+    "What is compared. Default [errors, refusals, firstToken, speed].",
+    Schema.Array(Schema.Literals(metrics)).check(Schema.isUnique())
+  ),
+  tolerance: optional("Differences up to these do not count as worse.", Tolerance),
+  sticky: optional("Requests of one session stay at one version. Default true.", Schema.Boolean)
+}
+
+export const RolloutSettings = Schema.Struct({
+  steps: optional("Shares of requests that the new version gets. Default [0.1, 0.3, 0.7, 1].", Steps),
+  every: optional("How long a step lasts at least. Default 5 minutes.", Span),
+  evaluateEvery: optional(
+    "How often the versions are compared. A version that is worse is rolled back within this time. Default 10 seconds.",
+    Span
+  ),
+  errorRate: optional(
+    "Share of failed requests of a step above which the new version is rolled back, false for no limit. Default 0.05.",
+    Schema.Union([Share, Schema.Literal(false)])
+  ),
+  minRequests: optional(
+    "Requests of the new version before a step can end, and before errorRate applies. Default 100.",
+    wholeNumber(1)
+  ),
+  probes: optional(
+    "Prompts that are sent to both versions where a step has too few requests. Default none.",
+    Schema.Array(Schema.NonEmptyString).check(Schema.isMaxLength(100))
+  ),
+  health: optional(
+    "The check of the new version before its first request.",
+    Schema.Struct({
+      attempts: optional("Checks that may fail before the rollout ends. Default 3.", wholeNumber(1, 100)),
+      every: optional("Time between two checks. Default 10 seconds.", Span)
+    })
+  ),
+  ...comparisonFields
+})
+export type RolloutSettings = typeof RolloutSettings.Type
+
+/** What a comparison needs to know, with every default. */
+export const ComparisonPlan = Schema.Struct({
+  alpha: Schema.Finite,
+  metrics: Schema.Array(Schema.Literals(metrics)),
+  tolerance: Schema.Record(Schema.Literals(metrics), Schema.Finite),
+  sticky: Schema.Boolean
+})
+export type ComparisonPlan = typeof ComparisonPlan.Type
+
+/** The settings of a rollout with every default; durations in ms. */
+export const RolloutPlan = Schema.Struct({
+  ...ComparisonPlan.fields,
+  steps: Steps,
+  stepMs: Schema.Finite,
+  evaluateMs: Schema.Finite,
+  /** null: no limit. */
+  errorRate: Schema.NullOr(Share),
+  minRequests: Schema.Int,
+  probes: Schema.Array(Schema.String),
+  health: Schema.Struct({ attempts: Schema.Int, everyMs: Schema.Finite })
+})
+export type RolloutPlan = typeof RolloutPlan.Type
+
+type ComparisonSettings = Pick<RolloutSettings, keyof typeof comparisonFields>
+
+const defaultTolerance = { errors: 0.005, refusals: 0.01, firstToken: 0.2, speed: 0.2, score: 0.05 } as const
+
+export const resolveComparison = (settings: ComparisonSettings = {}): ComparisonPlan => ({
+  alpha: settings.alpha ?? 0.05,
+  metrics: settings.metrics ?? ["errors", "refusals", "firstToken", "speed"],
+  tolerance: { ...defaultTolerance, ...settings.tolerance },
+  sticky: settings.sticky ?? true
+})
+
+const millis = (span: Duration.Duration | undefined, usual: number): number =>
+  span === undefined ? usual : Duration.toMillis(span)
+
+export const resolve = (settings: RolloutSettings = {}): RolloutPlan => ({
+  ...resolveComparison(settings),
+  steps: settings.steps ?? [0.1, 0.3, 0.7, 1],
+  stepMs: millis(settings.every, 5 * 60_000),
+  evaluateMs: millis(settings.evaluateEvery, 10_000),
+  errorRate: settings.errorRate === false ? null : settings.errorRate ?? 0.05,
+  minRequests: settings.minRequests ?? 100,
+  probes: settings.probes ?? [],
+  health: { attempts: settings.health?.attempts ?? 3, everyMs: millis(settings.health?.every, 10_000) }
+})
