@@ -117,6 +117,20 @@ describe("a stream whose engine fails in the middle", () => {
     ])
   })
 
+  it("continues a text completion after its prompt", async () => {
+    const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+    const options = { prompt: "Q: What is the capital of Japan?\nA: ", max_tokens: 12, temperature: 0 }
+    const textOf = async (model: string, more: object = {}) => {
+      let text = ""
+      for await (const { choices } of await client.completions.create({ ...options, ...more, model, stream: true })) {
+        text += choices[0]!.text
+      }
+      return text
+    }
+    const rest = await textOf("tiny-chat", { prompt: `${options.prompt}The capital of`, max_tokens: 7 })
+    assert.strictEqual(await textOf("fake/cut"), `The capital of${rest}`)
+  })
+
   it("is compatible with OpenAI's own client", async () => {
     const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
     const stream = client.chat.completions.stream({ model: "fake/cut", messages: [question], temperature: 0 })

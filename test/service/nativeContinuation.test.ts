@@ -39,7 +39,23 @@ const textBlock = (index: number, text: string) => [
   delta(index, { type: "text_delta", text })
 ]
 
-const rest: Readonly<Record<"openai" | "anthropic", ReadonlyArray<Fields>>> = {
+const completionChunk = (text: string, reason: string | null = null): Fields => ({
+  id: "c",
+  object: "text_completion",
+  created: 1,
+  model: "up",
+  choices: [{ text, index: 0, logprobs: null, finish_reason: reason }]
+})
+
+type Format = "openai" | "completions" | "anthropic"
+
+const formatOf = (path: string): Format => {
+  if (path.endsWith("/messages")) return "anthropic"
+  return path.endsWith("/chat/completions") ? "openai" : "completions"
+}
+
+const rest: Readonly<Record<Format, ReadonlyArray<Fields>>> = {
+  completions: [completionChunk(" world"), completionChunk("", "stop")],
   openai: [chunk({ role: "assistant", content: "" }), chunk({ content: " world" }), chunk({}, "stop")],
   anthropic: [
     messageStart,
@@ -64,7 +80,7 @@ beforeAll(async () => {
   upstream = await startFaultServer((_, { path }) =>
     path.startsWith("/first")
       ? { headers: sse, pieces: framesOf(cut), fault: { kind: "cut", after: cut.length } }
-      : { headers: sse, pieces: framesOf(rest[path.endsWith("/messages") ? "anthropic" : "openai"]) }
+      : { headers: sse, pieces: framesOf(rest[formatOf(path)]) }
   )
   const openAi = `provider: openai, model: up`
   const anthropic = `provider: anthropic, model: claude-sonnet-4-5, key: "\${K}"`
@@ -213,5 +229,44 @@ describe("a cut message in the caller's dialect", () => {
     assert.strictEqual(seen.length, 2)
     const sent = (seen[1]!.body as Fields)["messages"] as ReadonlyArray<Fields>
     assert.deepStrictEqual<ReadonlyArray<unknown>>(sent.map(({ role }) => role), roles)
+  })
+})
+
+describe("a text completion that is cut", () => {
+  const client = () => new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+
+  const streamed = async (more: Partial<OpenAI.CompletionCreateParamsStreaming> = {}) => {
+    const stream = await client().completions.create({
+      model: "openai",
+      prompt: "Say:",
+      max_tokens: 20,
+      stream: true,
+      ...more
+    })
+    const chunks: Array<OpenAI.Completion> = []
+    for await (const part of stream) chunks.push(part)
+    return chunks
+  }
+
+  it("goes on after the prompt and its text, with the tokens that are left", async () => {
+    cut = [completionChunk("Hello"), completionChunk(" wide")]
+    const seen = await seenIn(async () => {
+      const chunks = await streamed()
+      assert.strictEqual(chunks.map(({ choices }) => choices[0]!.text).join(""), "Hello wide world")
+      assert.deepStrictEqual(
+        chunks.flatMap((part) => "troupe" in part ? [part.troupe] : []),
+        [{ handoff: { deployment: "openai#1" } }]
+      )
+      assert.strictEqual(chunks.at(-1)!.choices[0]!.finish_reason, "stop")
+    })
+    const [, second] = seen.map(({ body }) => body as Fields)
+    assert.deepInclude(second, { prompt: "Say:Hello wide", max_tokens: 18 })
+  })
+
+  it("fails if it has a prompt of tokens or log-probabilities", async () => {
+    cut = [completionChunk("Hello")]
+    for (const more of [{ prompt: [1, 2, 3] }, { logprobs: 1 }]) {
+      assert.instanceOf(await failureOf(streamed(more)), OpenAI.APIError)
+    }
   })
 })

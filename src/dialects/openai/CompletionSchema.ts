@@ -94,6 +94,8 @@ export const Completion = Schema.Struct({
     stop_reason: Schema.optionalKey(Schema.String)
   })),
   /** Of a stream only with `stream_options.include_usage`, and then null on all events but the last. */
-  usage: Schema.optionalKey(Schema.NullOr(Usage))
+  usage: Schema.optionalKey(Schema.NullOr(Usage)),
+  /** Not in OpenAI's API: this deployment continues the text of one that failed. */
+  troupe: Schema.optionalKey(Schema.Struct({ handoff: Schema.Struct({ deployment: Schema.String }) }))
 }).annotate({ identifier: "Completion" })
 export type Completion = typeof Completion.Type

@@ -193,6 +193,11 @@ export class FrameEncoder {
         const last = { text: "", index, logprobs: null, finish_reason: finishOf(reason) }
         return frame(this.#head([stop === undefined ? last : { ...last, stop_reason: stop }]))
       }
+      case "handoff": {
+        state.isNative = false
+        const none = { text: "", index, logprobs: null, finish_reason: null }
+        return frame({ ...this.#head([none]), troupe: { handoff: { deployment: event.deployment } } })
+      }
       default:
         return ""
     }

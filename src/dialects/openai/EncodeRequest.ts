@@ -359,15 +359,16 @@ const completionBodyOf = (
   })
 }
 
-/** The caller's body of a text completion. */
+/** The caller's body of a text completion; its prompt ends in the text that was sent before. */
 const passedCompletion = (
-  { maxTokens }: Generation,
+  { maxTokens, messages: [prompt], resumed = false }: Generation,
   source: Source.Source,
   target: Target,
   stream: boolean
 ): Fields =>
   Source.bodyWith(source, {
     model: target.options.model,
+    ...(resumed && prompt !== undefined ? { prompt: textOf(prompt.content) } : {}),
     ...(maxTokens === undefined || numberOf(source.body["max_tokens"]) === maxTokens ? {} : { max_tokens: maxTokens }),
     ...streamingOf(source.body, stream)
   })

@@ -25,7 +25,7 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import type { ActorEvent } from "../../services/models/Actor.ts"
 import type { Member } from "../../services/processes/ProcessGroup.ts"
 import { socketOf } from "../../services/processes/ProcessGroup.ts"
-import { first, modelsOfFirst } from "../../services/processes/Shares.ts"
+import { first, makeIsOfFirst } from "../../services/processes/Shares.ts"
 import { defaultSocket } from "../../services/settings/Resolution.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import { originOf } from "./AdminListener.ts"
@@ -62,7 +62,7 @@ export interface Passed {
 /** The other processes, as this one calls them. */
 export class Peers {
   readonly #member: Member
-  readonly #modelsOfFirst: ReadonlySet<unknown>
+  readonly #isOfFirst: (model: string) => boolean
   // Connections stay open: a new one would cost as much as the request.
   readonly #agent = new Agent({ keepAlive: true })
   readonly #changes = Effect.runSync(PubSub.sliding<ActorEvent>(1_024))
@@ -72,7 +72,7 @@ export class Peers {
   constructor(member: Member, settings: Resolved) {
     this.#member = member
     this.#port = member.port
-    this.#modelsOfFirst = modelsOfFirst(settings.models)
+    this.#isOfFirst = makeIsOfFirst(settings.models)
     member.listen((message) => {
       if (message.type !== "news" || message.news.type !== "deployment") return
       PubSub.publishUnsafe(this.#changes, message.news.event)
@@ -109,12 +109,12 @@ export class Peers {
 
   /** Whether the first process has to answer a request. */
   isForFirst(json: unknown, headers: Readonly<Record<string, string | undefined>>): boolean {
-    return !this.isFirst && modelsIn(json, headers).some((name) => this.#modelsOfFirst.has(name))
+    return !this.isFirst && modelsIn(json, headers).some((name) => typeof name === "string" && this.#isOfFirst(name))
   }
 
   /** Whether a model is served by the first process only. */
   isOfFirst(model: string): boolean {
-    return this.#modelsOfFirst.has(model)
+    return this.#isOfFirst(model)
   }
 
   /** Whether this process answers a request that concerns the whole service. */

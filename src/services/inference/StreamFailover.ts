@@ -4,7 +4,7 @@
  * **Details**
  *
  * Only plain text is continued: no tool call, thought, audio or other content has been sent, the request asks for no format
- * and no log-probabilities, and tokens are left. `AttemptMachine` decides which deployment may continue; its text is held back
+ * and no log-probabilities, its prompt is no tokens, and tokens are left. `AttemptMachine` decides which deployment may continue; its text is held back
  * until `Continuation` is certain where it follows, else the attempt fails. The stream has a `handoff` event exactly between
  * the two texts, and the usage at the end counts the tokens of both.
  */
@@ -18,6 +18,7 @@ import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { make as makeError, UpstreamFailed } from "../../domain/InferenceError.ts"
+import { textOf } from "../../domain/Message.ts"
 import { providerKindOf } from "../../domain/ProviderKind.ts"
 import { choicesOf } from "../../domain/Source.ts"
 import { languageModel } from "../engines/LanguageModelKind.ts"
@@ -57,6 +58,14 @@ export const nothingSent = (): SentAnswer => ({
 /** The assistant's text so far: the caller's prefix and what was sent. */
 const textSoFar = ({ assistantPrefix = "" }: Generation, { text }: SentAnswer): string => assistantPrefix + text
 
+/** How a generation has the text that it follows: at the end of a text completion's prompt, else as the assistant's. */
+const begunWith = ({ completion, messages }: Generation, prefix: string): Partial<Generation> => {
+  const [prompt, ...suffix] = messages
+  return completion === undefined || prompt === undefined
+    ? { assistantPrefix: prefix }
+    : { messages: [{ role: "user", content: textOf(prompt.content) + prefix }, ...suffix] }
+}
+
 /**
  * The generation of the next attempt, after what was sent. White space at the end of the text is left out: most vocabularies
  * join it with the next word, and some providers reject it. The answer repeats it.
@@ -76,7 +85,7 @@ const generationAfter = (
     // The plan may ask for fewer tokens than were sent already.
     ...(maxTokens === undefined ? {} : { maxTokens: Math.max(1, maxTokens - spent) }),
     ...(lowPriority ? { caller: { ...generation.caller, priority: "low" as const } } : {}),
-    ...(prefix === "" ? {} : { assistantPrefix: prefix }),
+    ...(prefix === "" ? {} : begunWith(generation, prefix)),
     ...(sent.text !== "" || sent.hasNative ? { resumed: true } : {})
   }
 }
@@ -149,7 +158,9 @@ export class Join {
 }
 
 /** How a deployment reads the text so far. */
-const readingOf = ({ options }: Deployment, { source }: Generation): Reading => {
+const readingOf = ({ options }: Deployment, { completion, source }: Generation): Reading => {
+  // It generates after a prompt that ends in the text.
+  if (completion !== undefined) return "exact"
   if (!isRemote(options)) return options.engine === languageModel.name ? "instructed" : "exact"
   const { prefixModels } = providerKindOf(options.provider)
   // A model of Anthropic's that thinks does not read an assistant's last message.
@@ -186,7 +197,7 @@ const isForced = ({ toolChoice }: Generation): boolean => toolChoice === "requir
 
 /** Whether an answer to this request may be continued, as long as it is plain text. */
 export const isPossible = (generation: Generation): boolean =>
-  generation.completion === undefined && generation.format === undefined && generation.logprobs === undefined &&
+  generation.completion?.tokens === undefined && generation.format === undefined && generation.logprobs === undefined &&
   !isForced(generation) &&
   choicesOf(generation) === 1
 

@@ -31,7 +31,15 @@ const climbs = /(?:^|\/)\.{1,2}(?:\/|$)/
 /** Whether a model is a wildcard. */
 export const isWildcard = (name: string): boolean => name.endsWith("*")
 
-const prefixOf = ({ name }: Model): string => name.slice(0, -1)
+const prefixOf = ({ name }: Pick<Model, "name">): string => name.slice(0, -1)
+
+/** Wildcards in the order in which they are tried: the longest prefix first. */
+export const wildcardsIn = (models: ReadonlyArray<Model>): ReadonlyArray<Model> =>
+  models.filter(({ name }) => isWildcard(name)).toSorted((one, other) => other.name.length - one.name.length)
+
+/** The wildcard that serves a name, which no model has. */
+export const wildcardFor = <M extends Pick<Model, "name">>(wildcards: ReadonlyArray<M>, name: string): M | undefined =>
+  wildcards.find((one) => name.length >= one.name.length && name.startsWith(prefixOf(one)))
 
 const deploymentOf = (
   name: string,
@@ -80,8 +88,7 @@ export class Wildcards {
   readonly #seen = new Map<string, Model>()
 
   constructor(models: ReadonlyArray<Model>) {
-    this.#wildcards = models.filter(({ name }) => isWildcard(name))
-      .toSorted((one, other) => other.name.length - one.name.length)
+    this.#wildcards = wildcardsIn(models)
   }
 
   /** Whether these models have the same wildcards: the called names stay then. */
@@ -100,7 +107,7 @@ export class Wildcards {
     const known = this.#called.get(name) ?? this.#seen.get(name)
     if (known !== undefined) return known
     if (name.length > longestName || climbs.test(name)) return undefined
-    const wildcard = this.#wildcards.find((one) => name.length >= one.name.length && name.startsWith(prefixOf(one)))
+    const wildcard = wildcardFor(this.#wildcards, name)
     if (wildcard === undefined) return undefined
     const model = modelOf(wildcard, name)
     for (const oldest of this.#seen.keys()) {

@@ -13,7 +13,7 @@ import type { Deployment, DeploymentOptions, Model } from "../../domain/Deployme
 import { isRemote } from "../../domain/Deployment.ts"
 import * as Problem from "../../domain/Problem.ts"
 import { routingOf } from "../../domain/RoutingPolicy.ts"
-import { isWildcard } from "../models/Wildcards.ts"
+import { isWildcard, wildcardFor, wildcardsIn } from "../models/Wildcards.ts"
 import type { Resolved } from "../settings/Settings.ts"
 
 /** The process that loads local models and answers administration. */
@@ -32,16 +32,32 @@ const fallbacksOf = (model: Model): ReadonlyArray<string> => {
   return [...ordinary, ...context, ...content]
 }
 
-/** The models that only the first process serves: those that have a local deployment or can reach one by fallbacks. */
-export const modelsOfFirst = (models: ReadonlyArray<Model>): ReadonlySet<string> => {
+/** The own name of the model that serves a name: that of the name or the alias, else a wildcard. */
+const makeOwnName = (models: ReadonlyArray<Model>): (name: string) => string => {
+  const names = new Map(models.flatMap(({ aliases = [], name }) => [name, ...aliases].map((one) => [one, name])))
+  const wildcards = wildcardsIn(models)
+  return (name) => names.get(name) ?? wildcardFor(wildcards, name)?.name ?? name
+}
+
+/** The own names of the models that only the first process serves: those that have a local deployment or can reach one. */
+const modelsOfFirst = (models: ReadonlyArray<Model>): ReadonlySet<string> => {
   const found = new Set<string>()
+  const ownName = makeOwnName(models)
   const reaches = (model: Model): boolean =>
-    model.deployments.some(({ options }) => !isRemote(options)) || fallbacksOf(model).some((name) => found.has(name))
+    model.deployments.some(({ options }) => !isRemote(options)) ||
+    fallbacksOf(model).some((name) => found.has(ownName(name)))
   for (let before = -1; before < found.size;) {
     before = found.size
     for (const model of models) if (reaches(model)) found.add(model.name)
   }
-  return new Set(models.flatMap(({ aliases = [], name }) => found.has(name) ? [name, ...aliases] : []))
+  return found
+}
+
+/** Whether only the first process serves a name: that of a model, an alias, or a name of a wildcard. */
+export const makeIsOfFirst = (models: ReadonlyArray<Model>): (name: string) => boolean => {
+  const own = modelsOfFirst(models)
+  const ownName = makeOwnName(models)
+  return (name) => own.has(ownName(name))
 }
 
 /** The models that every process serves. */

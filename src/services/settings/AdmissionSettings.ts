@@ -33,7 +33,10 @@ const common = {
   tenants: optional("Tenants that it applies to. Default all.", Patterns),
   models: optional("Models that it applies to. Default all.", Patterns),
   endpoints: optional(
-    `Endpoints that it applies to: ${operations.join(", ")}. Default all.`,
+    `Endpoints that it applies to: ${
+      operations.join(", ")
+    }; chat is every endpoint that generates text, completions and ` +
+      "responses among them. Default all.",
     Schema.NonEmptyArray(Schema.Literals(operations))
   ),
   mode: optional(

@@ -10,7 +10,7 @@ import { customName, placeholder } from "../../domain/SelectionOptions.ts"
 import type { Name } from "../../domain/Strategies.ts"
 import { names as strategies } from "../../domain/Strategies.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
-import { isWildcard, nameInstead } from "../models/Wildcards.ts"
+import { isWildcard, nameInstead, wildcardFor } from "../models/Wildcards.ts"
 import { cachedResponses } from "../routing/DecisionRecord.ts"
 
 /** The limit is that of a request. */
@@ -254,7 +254,7 @@ const policyProblem = (
 
 /** Whether a wildcard serves the name. */
 const isOfWildcard = (models: ReadonlyArray<string>, name: string): boolean =>
-  models.some((one) => isWildcard(one) && name.length >= one.length && name.startsWith(one.slice(0, -1)))
+  wildcardFor(models.filter(isWildcard).map((name) => ({ name })), name) !== undefined
 
 const fallbackProblems = (
   model: string,

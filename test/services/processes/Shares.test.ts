@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import fc from "fast-check"
 import type { Model } from "../../../src/domain/Deployment.ts"
+import { isRemote } from "../../../src/domain/Deployment.ts"
 import { defaults } from "../../../src/domain/RoutingPolicy.ts"
 import * as Shares from "../../../src/services/processes/Shares.ts"
 import { modelWith } from "../../../src/services/settings/Resolution.ts"
@@ -37,8 +38,26 @@ describe("Shares", () => {
   })
 
   it("leaves models that can reach a local one to the first process", () => {
-    assert.deepStrictEqual([...Shares.modelsOfFirst(models)].toSorted(), ["far", "local", "to-local"])
+    const isOfFirst = Shares.makeIsOfFirst(models)
+    assert.deepStrictEqual(models.map(({ name }) => name).filter(isOfFirst), ["local", "to-local", "far"])
     assert.deepStrictEqual([...Shares.leasedLimits(models).keys()], ["remote#0", "to-remote#0"])
+  })
+
+  it("leaves the names of a wildcard that can reach a local model to the first process, with its whole concurrency", () => {
+    const wildcard = (name: string, ...fallbacks: Array<string>): Model => ({
+      ...model(name, false, ...fallbacks),
+      ...modelWith(name, { engine: "remote", provider: "openai", model: "*", maxConcurrent: 8 })
+    })
+    const all = [...models, wildcard("open/*", "local"), wildcard("open/ft-*"), model("to-name", false, "open/x")]
+    const isOfFirst = Shares.makeIsOfFirst(all)
+    const names = ["open/x", "open/ft-x", "to-name", "open/", "remote"]
+    assert.deepStrictEqual(names.filter(isOfFirst), ["open/x", "to-name"])
+    const concurrent = [1, 2].map((index) =>
+      Shares.settingsOf(settings({ models: all }), index, 2).models.flatMap(({ deployments: [{ options }], name }) =>
+        isRemote(options) && name.endsWith("*") ? [options.maxConcurrent] : []
+      )
+    )
+    assert.deepStrictEqual(concurrent, [[8, 4], [8, 4]])
   })
 
   it("loads local models in the first process only, and divides the queues of the others", () => {
