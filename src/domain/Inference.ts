@@ -54,6 +54,10 @@ export const Message = Schema.Struct({
   role: Schema.Literals(["system", "user", "assistant", "tool"]),
   /** A text, or parts; images in `user` and `tool` messages only. */
   content: Content,
+  /**
+   * Of an `assistant` message: `thoughts` of its answer, for models that read them again; default the text of `reasoning`.
+   */
+  thoughts: Schema.optional(Schema.String),
   /** Of an `assistant` message: `reasoning` of its answer. Only `anthropic` deployments get it; default none. */
   reasoning: Schema.optional(Schema.Array(SignedReasoning)),
   /** The tool calls of an `assistant` message. */
@@ -371,7 +375,7 @@ export interface AnswerSink {
 /** A complete answer. */
 export interface Answer extends AnsweredBy {
   readonly text: string
-  /** The model's reasoning, where the provider sends it. */
+  /** The model's reasoning, where the provider sends it; it may go into the assistant's message of the next request. */
   readonly thoughts?: string
   /** The reasoning as its provider has signed it: it belongs into the assistant's message of the next request. */
   readonly reasoning?: ReadonlyArray<SignedReasoning>

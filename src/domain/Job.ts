@@ -24,6 +24,8 @@ export interface ChatMessage {
   /** `tool` is the result of a call. */
   readonly role: "system" | "user" | "assistant" | "tool"
   readonly content: string
+  /** The thoughts of an `assistant` message before its content and calls. */
+  readonly thoughts?: string | undefined
   /** The calls of an `assistant` message. */
   readonly toolCalls?: ReadonlyArray<ToolCall> | undefined
   /** The call whose result a `tool` message has. */

@@ -159,14 +159,24 @@ export const privateImage = (messages: ReadonlyArray<Message>): string | undefin
   return undefined
 }
 
+/** The text of an assistant's thoughts: those of signed reasoning where the message has no others; undefined if it has none. */
+export const thoughtsOf = ({ reasoning, thoughts }: Pick<Message, "reasoning" | "thoughts">): string | undefined => {
+  const text = thoughts ?? reasoning?.map((one) => one.type === "thinking" ? one.thinking : "").join("")
+  return text === "" ? undefined : text
+}
+
 const isPlain = (message: Message): message is ChatMessage =>
   typeof message.content === "string" && message.reasoning === undefined
 
-/** The messages without images and signed reasoning, for local engines; the same list where all are plain texts. */
+/** The messages without images and signatures, for local engines; the same list where all are plain texts. */
 export const texts = (messages: ReadonlyArray<Message>): ReadonlyArray<ChatMessage> =>
   messages.every(isPlain)
     ? messages
-    : messages.map(({ reasoning: _, ...message }) => ({ ...message, content: textOf(message.content) }))
+    : messages.map(({ reasoning, ...message }) => ({
+      ...message,
+      content: textOf(message.content),
+      thoughts: thoughtsOf({ reasoning, thoughts: message.thoughts })
+    }))
 
 const countImages = (messages: ReadonlyArray<Message>): number =>
   messages.reduce(

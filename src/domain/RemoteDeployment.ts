@@ -105,6 +105,12 @@ export const RemoteDeployment = Schema.Struct({
       "name, for models known to reason.",
     Schema.Boolean
   ),
+  thoughts: optional(
+    "For openai: the field of an assistant's message that takes the thoughts of an earlier answer back: reasoning_content, " +
+      "reasoning or none. Default by the host: none for OpenAI, Azure, Mistral and Gemini, reasoning for Groq, Cerebras and " +
+      "OpenRouter, otherwise reasoning_content.",
+    Schema.Literals(["reasoning_content", "reasoning", "none"])
+  ),
   maxTokens: optional(
     `Maximum tokens of an answer when the request has no limit. Default the provider's own, for ${
       listed(withField("maxTokens").map(({ provider, value }) => `${provider} ${value.toLocaleString("en")}`))

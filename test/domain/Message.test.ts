@@ -73,6 +73,19 @@ describe("Content", () => {
     assert.strictEqual(Message.firstImage(conversation), "messages[1].content[2]")
   })
 
+  it("keeps the thoughts of local conversations, also those of signed reasoning", () => {
+    const signed = { type: "thinking", signature: "s" } as const
+    const reasoning = [{ ...signed, thinking: "a" }, { type: "redacted_thinking", data: "x" } as const, {
+      ...signed,
+      thinking: "b"
+    }]
+    const answer = { role: "assistant", content: "A" } as const
+    assert.deepStrictEqual(Message.texts([{ ...answer, thoughts: "t" }]), [{ ...answer, thoughts: "t" }])
+    assert.deepStrictEqual(Message.texts([{ ...answer, reasoning }]), [{ ...answer, thoughts: "ab" }])
+    assert.deepStrictEqual(Message.texts([{ ...answer, reasoning, thoughts: "t" }]), [{ ...answer, thoughts: "t" }])
+    assert.isUndefined(Message.thoughtsOf({ reasoning: [{ type: "redacted_thinking", data: "x" }] }))
+  })
+
   it("counts the decoded bytes of base64", () => {
     for (const length of [1, 2, 3, 4, 100]) {
       assert.strictEqual(Message.bytesOf(Buffer.alloc(length).toString("base64")), length)

@@ -396,10 +396,15 @@ describe("signed reasoning of an earlier answer", () => {
     assert.propertyVal(attempts.at(-1), "reasoningDropped", true)
   })
 
-  it("does not go to a provider of another dialect, which the decision record says", async () => {
+  it("goes to a provider of another dialect as text alone, which the decision record says", async () => {
     answering = "openai"
     const { attempts, bodies } = await ask("unsigned")
-    assert.notInclude(JSON.stringify(bodies), "Hm.")
+    assert.deepStrictEqual((bodies[0]!["messages"] as ReadonlyArray<Fields>)[1], {
+      role: "assistant",
+      content: "I look.",
+      reasoning_content: "Hm.",
+      tool_calls: [{ id: "t", type: "function", function: { name: "f", arguments: "{}" } }]
+    })
     assert.propertyVal(attempts[0], "reasoningDropped", true)
   })
 })

@@ -116,11 +116,22 @@ const userOf = (blocks: ReadonlyArray<At<Block>>, path: string): ReadonlyArray<L
 
 const toolCallOf = ({ id, input, name }: Of<"tool_use">): ToolCall => ({ id, name, arguments: JSON.stringify(input) })
 
+/** The thoughts of a turn: line breaks separate those between calls. */
+const thoughtsOf = (blocks: ReadonlyArray<At<Block>>): string =>
+  blocks.map(([block]) => "thinking" in block && typeof block.thinking === "string" ? block.thinking : "")
+    .filter((text) => text !== "").join("\n")
+
 const assistantOf = (blocks: ReadonlyArray<At<Block>>, path: string): LocatedMessage => {
   const calls = blocks.flatMap(([block]) => "input" in block ? [toolCallOf(block)] : [])
   const { content } = contentOf(blocks.filter(isKnown), "")
+  const thoughts = thoughtsOf(blocks)
   return {
-    message: { role: "assistant", content, ...(calls.length === 0 ? {} : { toolCalls: calls }) },
+    message: {
+      role: "assistant",
+      content,
+      ...(thoughts === "" ? {} : { thoughts }),
+      ...(calls.length === 0 ? {} : { toolCalls: calls })
+    },
     path,
     parts: []
   }

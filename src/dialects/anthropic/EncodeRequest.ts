@@ -9,7 +9,7 @@ import { continuePromptOf, withAssistantPrefix, withContinuePrompt } from "../..
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { OutputFormat, ToolDefinition } from "../../domain/Job.ts"
 import type { Content, Message } from "../../domain/Message.ts"
-import { partsOf } from "../../domain/Message.ts"
+import { partsOf, thoughtsOf } from "../../domain/Message.ts"
 import { kinds } from "../../domain/ProviderKind.ts"
 import * as Source from "../../domain/Source.ts"
 import * as Conversation from "../shared/Conversation.ts"
@@ -90,8 +90,24 @@ const resultOf = (id: string, content: Content): Fields => ({
   content: typeof content === "string" ? content : blocksOf(content)
 })
 
-const turnOf = (message: Message, path: string): Result.Result<Conversation.Turn<Fields>, Reason> => {
-  const { content, reasoning = [], role, toolCallId, toolCalls = [] } = message
+/** Whether the host rejects reasoning without a signature: Anthropic's own, and hosts of its models. Others have no signatures. */
+const needsSignatures = ({ options: { baseUrl, model } }: Target): boolean =>
+  baseUrl === undefined || /^https?:\/\/([^/]+\.)?anthropic\.com(:\d+)?(\/|$)/i.test(baseUrl) || /claude/i.test(model)
+
+/** The signed thoughts of a message. A host that needs no signatures also gets others, as `EncodeAnswer` writes them. */
+const thinkingOf = (message: Message, target: Target): ReadonlyArray<Fields> => {
+  const { reasoning = [] } = message
+  if (reasoning.length > 0 || needsSignatures(target)) return reasoning
+  const thinking = thoughtsOf(message)
+  return thinking === undefined ? [] : [{ type: "thinking", thinking, signature: "" }]
+}
+
+const turnOf = (
+  message: Message,
+  path: string,
+  target: Target
+): Result.Result<Conversation.Turn<Fields>, Reason> => {
+  const { content, role, toolCallId, toolCalls = [] } = message
   if (role === "tool") {
     return toolCallId === undefined
       ? Result.fail(Conversation.invalid(`${path}.toolCallId`, "Expected the id of a call in an earlier message"))
@@ -103,7 +119,8 @@ const turnOf = (message: Message, path: string): Result.Result<Conversation.Turn
       (input): Fields => ({ type: "tool_use", id: idOf(id), name, input })
     )
   )
-  return Result.map(Result.all(calls), (parts) => ({ role, parts: [...reasoning, ...blocksOf(content), ...parts] }))
+  const thinking = role === "assistant" ? thinkingOf(message, target) : []
+  return Result.map(Result.all(calls), (parts) => ({ role, parts: [...thinking, ...blocksOf(content), ...parts] }))
 }
 
 const toolOf = (
@@ -196,13 +213,9 @@ const withoutUnsigned = (messages: ReadonlyArray<unknown>): ReadonlyArray<unknow
   })
 }
 
-/** Whether the deployment's host is Anthropic's own. */
-const isAnthropicHost = ({ options: { baseUrl } }: Target): boolean =>
-  baseUrl === undefined || /^https?:\/\/([^/]+\.)?anthropic\.com(:\d+)?(\/|$)/i.test(baseUrl)
-
-/** The messages without reasoning that Anthropic's host rejects. Other hosts may accept reasoning without signatures. */
+/** The messages without reasoning that the host rejects. */
 const acceptedBy = (target: Target, messages: ReadonlyArray<unknown>): ReadonlyArray<unknown> =>
-  isAnthropicHost(target) ? withoutUnsigned(messages) : messages
+  needsSignatures(target) ? withoutUnsigned(messages) : messages
 
 /**
  * The caller's messages, if fetched images or an assistant prefix change them.
@@ -281,7 +294,10 @@ export const request = (
     const { options } = target
     const { effort, ...limited } = Reasoning.fieldsFor(generation, target, options.maxTokens ?? defaultMaxTokens)
     const format = yield* formatOf(generation.format, target)
-    const turns = yield* Conversation.turnsOf(withPrefix(generation, target), turnOf)
+    const turns = yield* Conversation.turnsOf(
+      withPrefix(generation, target),
+      (message, path) => turnOf(message, path, target)
+    )
     const definitions = yield* Result.all(tools.map((tool, index) => toolOf(tool, index, target)))
     return {
       path: "/v1/messages",

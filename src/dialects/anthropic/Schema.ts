@@ -77,8 +77,12 @@ const ToolResultBlock = Schema.Struct({
   ...cached
 })
 
-/** Reasoning of an earlier answer; ignored, as by Anthropic if thinking is disabled. */
-const ThinkingBlock = Schema.Struct({ type: Schema.Literal("thinking") })
+/** Reasoning of an earlier answer. */
+const ThinkingBlock = Schema.Struct({
+  type: Schema.Literal("thinking"),
+  /** The thoughts as text; the signature is for deployments of this dialect. */
+  thinking: Schema.optionalKey(Schema.Unknown)
+})
 const RedactedThinkingBlock = Schema.Struct({ type: Schema.Literal("redacted_thinking") })
 
 /** Documents, and uses and results of Anthropic's own tools. */

@@ -78,11 +78,16 @@ const contentOf = (text: string, images: ReadonlyArray<string>): Content =>
   ]
 
 const messageOf = (message: Schema.ChatMessage, links: ToolLinks): Message => {
-  const { content: text, images, role } = message
+  const { content: text, images, role, thinking } = message
   const toolCalls = links.callsOf(message)
   const content = contentOf(text ?? "", images ?? [])
   if (role === "tool") return { role, content, toolCallId: links.resultOf(message) ?? "" }
-  return { role, content, ...(toolCalls.length === 0 ? {} : { toolCalls }) }
+  return {
+    role,
+    content,
+    ...(role === "assistant" && (thinking ?? "") !== "" ? { thoughts: thinking! } : {}),
+    ...(toolCalls.length === 0 ? {} : { toolCalls })
+  }
 }
 
 /** Whether the answer continues the last message. */

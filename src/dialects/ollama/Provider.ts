@@ -15,7 +15,7 @@ import type { Event } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, FinishReason, OutputFormat, ReportedUsage } from "../../domain/Job.ts"
 import type { Content, Message } from "../../domain/Message.ts"
-import { imageOfTool, textOf } from "../../domain/Message.ts"
+import { imageOfTool, textOf, thoughtsOf } from "../../domain/Message.ts"
 import { effortOf, isOff, within } from "../../domain/Reasoning.ts"
 import * as Source from "../../domain/Source.ts"
 import { chosenOf } from "../openai/DecodeAnswer.ts"
@@ -35,6 +35,8 @@ const imagesOf = (content: Content): ReadonlyArray<string> =>
     [] :
     content.flatMap((part) => part.type === "image" && part.source.type === "base64" ? [part.source.data] : [])
 
+const thinkingOf = (thoughts: string | undefined) => thoughts === undefined ? {} : { thinking: thoughts }
+
 /**
  * A tool's result has the name of the preceding call with its id: ids may occur again in a later turn. Images are separate
  * from the text.
@@ -45,9 +47,10 @@ const messagesOf = (messages: ReadonlyArray<Message>) => {
     for (const { id, name } of toolCalls) names.set(id, name)
     return toolCalls
   }
-  return messages.map(({ content, role, toolCallId = "", toolCalls = [] }) => ({
+  return messages.map(({ content, reasoning, role, thoughts, toolCallId = "", toolCalls = [] }) => ({
     role,
     content: textOf(content),
+    ...(role === "assistant" ? thinkingOf(thoughtsOf({ reasoning, thoughts })) : {}),
     ...(imagesOf(content).length === 0 ? {} : { images: imagesOf(content) }),
     ...(toolCalls.length === 0 ? {} : {
       tool_calls: named(toolCalls).map(({ arguments: text, name }) => ({

@@ -34,7 +34,7 @@ export type ToolCall = typeof ToolCall.Type
 export const ChatMessage = Schema.Struct({
   role: Schema.Literals(["system", "user", "assistant", "tool"]),
   content: nullable(Schema.String),
-  /** The reasoning of an earlier answer, for deployments of this dialect. */
+  /** The reasoning of an earlier answer of the assistant. */
   thinking: nullable(Schema.String),
   images: nullable(Images),
   /** Calls of an assistant. */

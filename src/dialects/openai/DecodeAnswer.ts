@@ -159,7 +159,7 @@ const textsOf = (parts: ReadonlyArray<unknown>): string => parts.map((part) => t
  * The reasoning in a message: `reasoning_content` (DeepSeek, llama-server), `reasoning` (Groq, vLLM), `reasoning_details`
  * (OpenRouter), or parts of the content (Mistral). Empty if it is encrypted, undefined if there is none.
  */
-const thoughtsOf = (message: Fields): string | undefined => {
+export const thoughtsOf = (message: Fields): string | undefined => {
   const text = textAt(message, "reasoning_content") || textAt(message, "reasoning")
   if (text) return text
   const details = listAt(message, "reasoning_details")

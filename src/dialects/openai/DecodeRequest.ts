@@ -14,6 +14,7 @@ import type { BodyFields } from "../shared/FieldNames.ts"
 import type { Fields } from "../shared/Json.ts"
 import { reasoningIn } from "../shared/ReasoningFields.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
+import { thoughtsOf } from "./DecodeAnswer.ts"
 import * as FieldNames from "./FieldNames.ts"
 import type { AnyTool, ChatMessage, ChatPart, Tool as ToolBody } from "./Schema.ts"
 import { ChatRequest, mostStops, mostTools, seedExpected } from "./Schema.ts"
@@ -36,6 +37,8 @@ export interface ChatCall {
 
 /** More messages than fit any context window. */
 export const mostMessages = 10_000
+
+type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 
 /** Not checked here: the core checks images. */
 export const imageSourceOf = (url: string): ImageSource => {
@@ -61,14 +64,21 @@ const contentOf = (content: ChatMessage["content"]): Content => {
   return parts.some(({ type }) => type === "image") ? parts : textOf(parts)
 }
 
-const messageOf = ({ content, role, tool_call_id, tool_calls }: ChatMessage): Message => {
-  const decoded = contentOf(content)
-  if (role === "tool") return { role, content: decoded, toolCallId: tool_call_id! }
-  const calls = (tool_calls ?? []).filter((call) => "function" in call)
-  if (role !== "assistant" || calls.length === 0) {
-    return { role: role === "developer" ? "system" : role, content: decoded }
-  }
-  return { role, content: decoded, toolCalls: calls.map((call) => ({ id: call.id, ...call.function })) }
+const assistantOf = (message: ChatMessage, content: Content): Message => {
+  const decoded: Mutable<Message> = { role: "assistant", content }
+  const thoughts = thoughtsOf(message)
+  if (thoughts) decoded.thoughts = thoughts
+  const calls = (message.tool_calls ?? []).filter((call) => "function" in call)
+  if (calls.length > 0) decoded.toolCalls = calls.map((call) => ({ id: call.id, ...call.function }))
+  return decoded
+}
+
+const messageOf = (message: ChatMessage): Message => {
+  const { role, tool_call_id } = message
+  const content = contentOf(message.content)
+  if (role === "tool") return { role, content, toolCallId: tool_call_id! }
+  if (role === "assistant") return assistantOf(message, content)
+  return { role: role === "developer" ? "system" : role, content }
 }
 
 const messagesOf = (messages: ReadonlyArray<ChatMessage>): Request["messages"] => messages.map(messageOf)
@@ -89,8 +99,6 @@ export const toolsOf = (tools: ReadonlyArray<AnyTool>): ReadonlyArray<Tool> => f
 
 /** The lowest 32 bits of an integer of any size and sign. */
 export const seed32 = (seed: bigint): number => Number(BigInt.asUintN(32, seed))
-
-type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 
 /** The fields of a body with sampling options. */
 type Sampled = { readonly [Field in typeof FieldNames.sampling[number][0]]?: ChatRequest[Field] }

@@ -14,7 +14,7 @@ import { continuePromptOf, withAssistantPrefix, withContinuePrompt } from "../..
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { JsonSchema, OutputFormat, ToolDefinition } from "../../domain/Job.ts"
 import type { Content, ImagePart, ImageSource, Message } from "../../domain/Message.ts"
-import { imageOfTool, textOf } from "../../domain/Message.ts"
+import { imageOfTool, textOf, thoughtsOf } from "../../domain/Message.ts"
 import { kinds } from "../../domain/ProviderKind.ts"
 import * as Source from "../../domain/Source.ts"
 import { notSupported } from "../shared/ErrorMapping.ts"
@@ -22,6 +22,7 @@ import { type Fields, fieldsOf, textAt } from "../shared/Json.ts"
 import type { Dialect, FetchedImages, Target } from "../shared/ProviderDialect.ts"
 import * as FieldNames from "./FieldNames.ts"
 import * as Reasoning from "./Reasoning.ts"
+import * as ThoughtField from "./ThoughtField.ts"
 
 /** What a host's chat completions accept. */
 interface Features {
@@ -113,13 +114,18 @@ const imageOf = ({ detail, source }: ImagePart) => ({
 const contentOf = (content: Content) =>
   typeof content === "string" ? content : content.map((part) => part.type === "text" ? part : imageOf(part))
 
-const messageOf = ({ content: given, role, toolCallId, toolCalls = [] }: Message) => {
+/** @param field of an assistant's thoughts; undefined: the host takes none */
+const messageOf = (message: Message, field: ReturnType<typeof ThoughtField.fieldFor>) => {
+  const { content: given, role, toolCallId, toolCalls = [] } = message
   const content = contentOf(given)
   if (role === "tool") return { role, content, tool_call_id: toolCallId }
-  if (toolCalls.length === 0) return { role, content }
+  const thoughts = field === undefined ? undefined : thoughtsOf(message)
+  const added = thoughts === undefined || role !== "assistant" ? {} : { [field!]: thoughts }
+  if (toolCalls.length === 0) return { role, content, ...added }
   return {
     role,
     content: content === "" ? null : content,
+    ...added,
     tool_calls: toolCalls.map(({ arguments: text, id, name }) => ({
       id,
       type: "function",
@@ -128,7 +134,10 @@ const messageOf = ({ content: given, role, toolCallId, toolCalls = [] }: Message
   }
 }
 
-export const messagesOf = (messages: ReadonlyArray<Message>) => messages.map(messageOf)
+export const messagesOf = (messages: ReadonlyArray<Message>, target: Target) => {
+  const field = ThoughtField.fieldFor(target)
+  return messages.map((message) => messageOf(message, field))
+}
 
 export const toolsOf = (tools: ReadonlyArray<ToolDefinition>) =>
   tools.map(({ description, name, parameters }) => ({
@@ -209,9 +218,10 @@ const unsupported = (
 }
 
 /** The messages, with the assistant prefix as the host accepts it. */
-const conversationOf = (generation: Generation, { continuesFinalMessage = false }: Features) => ({
+const conversationOf = (generation: Generation, { continuesFinalMessage = false }: Features, target: Target) => ({
   messages: messagesOf(
-    (continuesFinalMessage ? withAssistantPrefix(generation) : withContinuePrompt(generation)).messages
+    (continuesFinalMessage ? withAssistantPrefix(generation) : withContinuePrompt(generation)).messages,
+    target
   ),
   ...(continuesFinalMessage && generation.assistantPrefix !== undefined ? { continue_final_message: true } : {})
 })
@@ -240,7 +250,7 @@ const bodyOf = (
   const maxTokens = generation.maxTokens ?? target.options.maxTokens
   return Result.succeed({
     model: target.options.model,
-    ...conversationOf(generation, features),
+    ...conversationOf(generation, features, target),
     ...samplingOf(generation.sampling, features),
     ...(maxTokens === undefined ? {} : { [features.maxTokens]: maxTokens }),
     ...(stop.length === 0 ? {} : { stop }),
@@ -298,16 +308,19 @@ const continuationOf = (
     : { messages: [...all, { role: "user", content: continuePromptOf(generation) }], continue_final_message: undefined }
 }
 
-/** The caller's messages, if fetched images or an assistant prefix change them. */
+/** The caller's messages, if thoughts, fetched images or an assistant prefix change them. */
 const changedMessages = (
   generation: Generation,
-  body: Fields,
+  source: Source.Source,
+  target: Target,
   features: Features,
   fetched: FetchedImages | undefined
 ): Fields => {
   const { assistantPrefix, resumed = false } = generation
+  const { body } = source
   const given = body["messages"] as ReadonlyArray<unknown>
-  const messages = fetched === undefined ? given : withImages(given, fetched)
+  const accepted = source.unknownFields === undefined ? given : ThoughtField.acceptedBy(target, source, given)
+  const messages = fetched === undefined ? accepted : withImages(accepted, fetched)
   const isBegun = body["continue_final_message"] === true
   if (assistantPrefix !== undefined && (resumed || (isBegun && features.isOpenAi === true))) {
     return continuationOf(isBegun ? messages.slice(0, -1) : messages, generation, features)
@@ -331,7 +344,7 @@ const passedBody = (
   return Result.succeed(Source.bodyOrTextWith(source, {
     model: target.options.model,
     ...limitOf(generation, body, target, features),
-    ...changedMessages(generation, body, features, fetched),
+    ...changedMessages(generation, source, target, features, fetched),
     ...streamingOf(body, stream)
   }))
 }

@@ -79,8 +79,8 @@ const contentPart: ByType = {
     image_url: placeOf(ImagePart, { fields: { image_url: placeOf(ImagePart.fields.image_url) }, optional: cached })
   },
   documented: ["audio_url", "file", "input_audio", "input_text", "refusal", "thinking", "video_url"],
-  others: /^(?:file|input_audio|refusal)$/,
-  optionalTypes: ["refusal"]
+  others: /^(?:file|input_audio|refusal|thinking)$/,
+  optionalTypes: ["refusal", "thinking"]
 }
 
 const toolCall: ByType = {

@@ -66,11 +66,17 @@ const other = (...known: ReadonlyArray<string>) =>
     )
   })
 
-/** A part of another type, such as `input_audio` or `file`. */
-const OtherPart = other("text", "image_url")
+/** A part of another type, such as `input_audio` or `file`; Mistral has the reasoning of earlier answers in `thinking`. */
+const OtherPart = Schema.Struct({
+  ...other("text", "image_url").fields,
+  thinking: Schema.optionalKey(Schema.Unknown)
+})
 
 /** A message's content: a text, or parts; images of a user only. */
-const Content = Schema.Union([Schema.String, Schema.Array(Schema.Union([TextPart, ImagePart, OtherPart]))])
+const Content = Schema.Union([
+  Schema.String,
+  Schema.Array(Schema.Union([TextPart, ImagePart, OtherPart]))
+])
 
 /** A call of a tool; `arguments` is JSON text. */
 export const ToolCall = Schema.Struct({

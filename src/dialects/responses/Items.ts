@@ -4,7 +4,7 @@
  * **Details**
  *
  * A stored item has an id, a `type` and only known fields. Items of an assistant that follow each other are one message of the
- * core: its text and its calls. Reasoning is kept and is no message: the core's messages have none.
+ * core: its text and its calls. Reasoning belongs to the message after it; without one, it is left out.
  */
 import { Result, Schema } from "effect"
 import type { Message } from "../../domain/Inference.ts"
@@ -267,6 +267,14 @@ const contentOf = (content: unknown): Content => {
   return all.some(({ type }) => type === "image") ? all : textOf(all)
 }
 
+const textsOf = (parts: unknown): string => listOf(parts).map((part) => textAt(part, "text") ?? "").join("\n")
+
+/** The thoughts of an item as the model wrote them, else their summary. */
+const thoughtsOf = ({ content, summary }: Item): string => textsOf(content) || textsOf(summary)
+
+const joined = (before: string, text: string): string =>
+  before === "" || text === "" ? before + text : `${before}\n${text}`
+
 type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 
 /** The messages of a conversation. */
@@ -274,6 +282,8 @@ class Messages {
   readonly list: Array<Mutable<Message>> = []
   /** The message of the assistant that the next items of it belong to. */
   #open: Mutable<Message> | undefined
+  /** Thoughts before the next message or call. */
+  #thoughts = ""
 
   add(item: Item): void {
     switch (item.type) {
@@ -290,6 +300,9 @@ class Messages {
       case "function_call_output":
         this.#push({ role: "tool", content: contentOf(item["output"]), toolCallId: item["call_id"] as string })
         return
+      case "reasoning":
+        this.#thoughts = joined(this.#thoughts, thoughtsOf(item))
+        return
       case "compaction":
         this.#push({ role: "system", content: summaryOf(item["encrypted_content"] as string) })
     }
@@ -298,6 +311,14 @@ class Messages {
   #push(message: Mutable<Message>): void {
     this.list.push(message)
     this.#open = message.role === "assistant" ? message : undefined
+    if (this.#open === undefined) this.#thoughts = ""
+    else this.#addThoughts(this.#open)
+  }
+
+  #addThoughts(message: Mutable<Message>): void {
+    const thoughts = joined(message.thoughts ?? "", this.#thoughts)
+    if (thoughts !== "") message.thoughts = thoughts
+    this.#thoughts = ""
   }
 
   #addMessage({ content, role }: Item): void {
@@ -312,6 +333,7 @@ class Messages {
   #addCall(item: Item): void {
     if (this.#open === undefined) this.#push({ role: "assistant", content: "" })
     const open = this.#open!
+    this.#addThoughts(open)
     const call = { id: item["call_id"] as string, name: item["name"] as string, arguments: item["arguments"] as string }
     open.toolCalls = [...open.toolCalls ?? [], call]
   }

@@ -7,13 +7,14 @@
  */
 import type { Generation, Ranking } from "../../domain/Generation.ts"
 import type { ReportedUsage, TokenUsage } from "../../domain/Job.ts"
-import { textOf } from "../../domain/Message.ts"
+import { textOf, thoughtsOf } from "../../domain/Message.ts"
 import { bytesPerToken, estimateTokens, promptLengthOf } from "../../domain/RoutingRequest.ts"
 
 const promptBytes = ({ assistantPrefix = "", messages, tools = [] }: Generation): number => {
-  const texts = messages.flatMap(({ content, toolCalls = [] }) => [
-    textOf(content),
-    ...toolCalls.map((call) => call.arguments)
+  const texts = messages.flatMap((message) => [
+    textOf(message.content),
+    thoughtsOf(message) ?? "",
+    ...message.toolCalls?.map((call) => call.arguments) ?? []
   ])
   const definitions = tools.length === 0 ? "" : JSON.stringify(tools)
   return [...texts, definitions, assistantPrefix].reduce((sum, text) => sum + Buffer.byteLength(text), 0)

@@ -10,7 +10,7 @@ import { ownDialect } from "../openai/Provider.ts"
 import { malformed } from "../shared/ErrorMapping.ts"
 import type { Fields } from "../shared/Json.ts"
 import { at, countAt, eachOf, listAt, numbersOf, textAt } from "../shared/Json.ts"
-import type { Dialect } from "../shared/ProviderDialect.ts"
+import type { Dialect, Target } from "../shared/ProviderDialect.ts"
 import { taskUsage } from "../shared/TokenCounter.ts"
 
 const scoreAt = (value: unknown, name: string): number | undefined => {
@@ -58,16 +58,16 @@ const classify: NonNullable<Dialect["classify"]> = {
   }
 }
 
-const tokenizeBody = (input: Countable) =>
+const tokenizeBody = (input: Countable, target: Target) =>
   typeof input === "string" ? { prompt: input } : {
-    messages: messagesOf(withAssistantPrefix(input).messages),
+    messages: messagesOf(withAssistantPrefix(input).messages, target),
     ...(input.assistantPrefix === undefined ? {} : { continue_final_message: true }),
     ...(input.tools === undefined ? {} : { tools: toolsOf(input.tools) })
   }
 
 const tokenize: NonNullable<Dialect["tokenize"]> = {
-  request: (input, { options: { model } }) =>
-    Result.succeed({ path: "/tokenize", body: { model, ...tokenizeBody(input) } }),
+  request: (input, target) =>
+    Result.succeed({ path: "/tokenize", body: { model: target.options.model, ...tokenizeBody(input, target) } }),
   answer: (body, _, target) => {
     const tokens = numbersOf(at(body, "tokens"))
     return tokens === undefined ? Result.fail(malformed(target, "no `tokens`")) : Result.succeed(tokens)

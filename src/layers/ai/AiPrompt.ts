@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * Reasoning of earlier answers and approval requests are left out. Image files of users become images; other files are
- * rejected.
+ * Reasoning of earlier answers is kept as text; approval requests are left out. Image files of users become images; other
+ * files are rejected.
  */
 import { Array as Arr, Effect } from "effect"
 import type { AiError } from "effect/ai"
@@ -71,18 +71,28 @@ const assistantMessages = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Array<Message>, AiError.AiError> {
   const messages: Array<Message> = []
   let content = ""
+  let thoughts = ""
   let toolCalls: Array<ToolCall> = []
   const flush = () => {
     if (content !== "" || toolCalls.length > 0) {
-      messages.push({ role: "assistant", content, ...(toolCalls.length === 0 ? {} : { toolCalls }) })
+      messages.push({
+        role: "assistant",
+        content,
+        ...(thoughts === "" ? {} : { thoughts }),
+        ...(toolCalls.length === 0 ? {} : { toolCalls })
+      })
     }
     content = ""
+    thoughts = ""
     toolCalls = []
   }
   for (const part of parts) {
     switch (part.type) {
       case "text":
         content += part.text
+        break
+      case "reasoning":
+        thoughts += part.text
         break
       case "tool-call":
         toolCalls.push(callOf(part))

@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * Images become images, and files of text become text; other files are rejected. Of earlier answers' reasoning, only that
- * with a signature in `providerOptions.troupe` is kept. What a provider has executed itself is left out.
+ * Images become images, and files of text become text; other files are rejected. Reasoning of earlier answers is kept as
+ * text, and with its signature where `providerOptions.troupe` has one. What a provider has executed itself is left out.
  */
 import type {
   LanguageModelV4FilePart,
@@ -96,10 +96,12 @@ const assistantMessage = ({ content }: Assistant): Message => {
       : []
   )
   const text = content.map((part) => part.type === "text" ? part.text : "").join("")
+  const thoughts = content.map((part) => part.type === "reasoning" ? part.text : "").join("")
   const reasoning = content.flatMap((part) => part.type === "reasoning" ? signedOf(part) ?? [] : [])
   return {
     role: "assistant",
     content: text,
+    ...(thoughts === "" ? {} : { thoughts }),
     ...(reasoning.length === 0 ? {} : { reasoning }),
     ...(toolCalls.length === 0 ? {} : { toolCalls })
   }

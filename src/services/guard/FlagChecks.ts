@@ -134,12 +134,22 @@ const eachPart = (parts: ReadonlyArray<Part>, use: (text: string) => void): void
   end()
 }
 
+/** Uses the thoughts of a message, as text and as their provider has signed them. */
+const eachThought = ({ reasoning = [], thoughts }: Message, use: (text: string) => void): void => {
+  if (thoughts !== undefined) use(thoughts)
+  for (const one of reasoning) if (one.type === "thinking") use(one.thinking)
+}
+
+const hasThoughts = ({ reasoning, thoughts }: Message): boolean => thoughts !== undefined || reasoning !== undefined
+
 /** Characters of the texts of messages. */
 const lengthOf = (messages: ReadonlyArray<Message>): number => {
   let length = 0
-  for (const { content, toolCalls } of messages) {
+  for (const message of messages) {
+    const { content, toolCalls } = message
     if (typeof content === "string") length += content.length
     else for (const part of content) if (part.type === "text") length += part.text.length
+    if (hasThoughts(message)) eachThought(message, (text) => length += text.length)
     if (toolCalls !== undefined) { for (const call of toolCalls) length += call.arguments.length }
   }
   return length
@@ -147,10 +157,12 @@ const lengthOf = (messages: ReadonlyArray<Message>): number => {
 
 /** Uses the texts of messages, without images. */
 const eachText = (messages: ReadonlyArray<Message>, use: (text: string, isCallers: boolean) => void): void => {
-  for (const { content, role, toolCalls } of messages) {
+  for (const message of messages) {
+    const { content, role, toolCalls } = message
     const isCallers = role === "user" || role === "tool"
     if (typeof content === "string") use(content, isCallers)
     else eachPart(content, (text) => use(text, isCallers))
+    if (hasThoughts(message)) eachThought(message, (text) => use(text, isCallers))
     if (toolCalls !== undefined) { for (const call of toolCalls) use(call.arguments, isCallers) }
   }
 }

@@ -98,8 +98,12 @@ const textOf = ({ messages, tools = [] }: Request): string => JSON.stringify([to
 
 const lengthOf = ({ messages }: Request): number => {
   let length = 0
-  for (const { content } of messages) {
+  for (const message of messages) {
+    const { content } = message
     length += promptLengthOf(typeof content === "string" ? content : Message.textOf(content))
+    if (message.thoughts !== undefined || message.reasoning !== undefined) {
+      length += promptLengthOf(Message.thoughtsOf(message) ?? "")
+    }
   }
   return length
 }

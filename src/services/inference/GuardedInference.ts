@@ -28,7 +28,7 @@ import type {
   Tokens
 } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import { textOf } from "../../domain/Message.ts"
+import { textOf, thoughtsOf } from "../../domain/Message.ts"
 import { eventsOf } from "../cache/CachedAnswer.ts"
 import { FlagChecks } from "../guard/FlagChecks.ts"
 import { GuardHooks } from "../guard/Hooks.ts"
@@ -205,7 +205,9 @@ const flaggedTasks = (checks: FlagChecks, own: TaskOperations): TaskOperations =
         return operation(request)
       })
   const inputText = ({ input }: CountRequest | TokenizeRequest) =>
-    typeof input === "string" ? [input] : input.messages.map(({ content }) => textOf(content))
+    typeof input === "string"
+      ? [input]
+      : input.messages.flatMap((message) => [textOf(message.content), thoughtsOf(message) ?? ""])
   return {
     embed: flagged(({ inputs }) => inputs, own.embed),
     rerank: flagged(({ documents, query }) => [query, ...documents], own.rerank),

@@ -41,9 +41,9 @@ export const tokenize = (text: string): Array<FakeToken> => {
   return tokens
 }
 
-/** The text of a conversation. */
+/** The text of a conversation, with its thoughts. */
 export const promptOf = (messages: Extract<Job, { kind: "generate" }>["messages"]): string =>
-  messages.map((message) => message.content).join("\n")
+  messages.flatMap(({ content, thoughts }) => thoughts === undefined ? [content] : [thoughts, content]).join("\n")
 
 const idOf = (token: FakeToken): number => token.reduce((id, byte) => id * 256 + byte, 0)
 

@@ -22,6 +22,8 @@ import type { ChatMessage, Thinking, ToolDefinition } from "../../domain/Job.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
 import { parseJinja } from "./Jinja.ts"
 import { OverBudget } from "./JinjaValues.ts"
+import type { ThoughtFields } from "./TemplateThoughts.ts"
+import { fieldsFor, joined } from "./TemplateThoughts.ts"
 
 /** A part of a prompt. */
 export interface Piece {
@@ -86,15 +88,23 @@ const idOf = (ids: Map<string, string>, id: string): string => {
   return known
 }
 
-/** Messages in OpenAI's format, which templates expect. */
-const conversationOf = (messages: ReadonlyArray<ChatMessage>): ReadonlyArray<Value> => {
+/**
+ * Messages in OpenAI's format, which templates expect.
+ *
+ * @param thoughtFields how the template reads thoughts; left out, the messages have none
+ */
+const conversationOf = (
+  messages: ReadonlyArray<ChatMessage>,
+  thoughtFields?: ThoughtFields
+): ReadonlyArray<Value> => {
   const ids = new Map<string, string>()
   const names = new Map<string, string>()
-  return messages.map(({ content, role, toolCallId, toolCalls = [] }) => {
+  return messages.map(({ content, role, thoughts, toolCallId, toolCalls = [] }) => {
     for (const { id, name } of toolCalls) names.set(id, name)
     return {
       role,
       content,
+      ...(thoughts === undefined ? {} : thoughtFields?.({ content, thoughts, hasCalls: toolCalls.length > 0 })),
       ...(toolCalls.length === 0 ? {} : {
         tool_calls: toolCalls.map((call) => ({
           type: "function",
@@ -214,13 +224,13 @@ const hasSwitch = (print: Print): boolean => {
   }
 }
 
-/** A template may reject a value of a variable: it is rendered without, then. */
-const printHinted = (printWith: (thinking?: Thinking) => string, thinking: Thinking): string => {
+/** A template may reject a value of a variable, or thoughts: it is rendered without, then. */
+const printHinted = (hinted: () => string, plain: () => string): string => {
   try {
-    return printWith(thinking)
+    return hinted()
   } catch (cause) {
     if (cause instanceof OverBudget) throw cause
-    return printWith()
+    return plain()
   }
 }
 
@@ -245,7 +255,25 @@ const tryOut = (print: Print) => {
   }
 }
 
-type Opened = { readonly print: Print } & ReturnType<typeof tryOut>
+/** How a template reads thoughts, tried out with those before a call and its text. */
+const thoughtFieldsOf = (print: Print, source: string): ThoughtFields | undefined => {
+  const fields = fieldsFor(source)
+  if (fields === undefined) return undefined
+  const call = { id: "call", name: probeTool.name, arguments: "{}" }
+  const prints = (fields: ThoughtFields): boolean => {
+    try {
+      const messages = [question, { ...answer, thoughts: "probe4714", toolCalls: [call] }]
+      print(conversationOf(messages, fields), toolsOf([probeTool]), true)
+      return true
+    } catch (cause) {
+      if (cause instanceof OverBudget) throw cause
+      return false
+    }
+  }
+  return !prints(fields) && prints(joined(fields)) ? joined(fields) : fields
+}
+
+type Opened = { readonly print: Print; readonly thoughtFields: ThoughtFields | undefined } & ReturnType<typeof tryOut>
 
 /** The template with its detected features, or why it is not usable. Throws `load_failed` if it exceeds the work budget. */
 const open = (options: ChatTemplateOptions): Opened | Unusable => {
@@ -253,7 +281,9 @@ const open = (options: ChatTemplateOptions): Opened | Unusable => {
   try {
     const print = printerOf(options)
     const found = tryOut(print)
-    return found.asked.includes(probe) ? { print, ...found } : { problem: "its prompt does not contain the messages" }
+    return found.asked.includes(probe)
+      ? { print, thoughtFields: thoughtFieldsOf(print, options.source), ...found }
+      : { problem: "its prompt does not contain the messages" }
   } catch (cause) {
     return cause instanceof OverBudget
       ? refuseBudget(options.name, cause, "load_failed")
@@ -268,7 +298,7 @@ const open = (options: ChatTemplateOptions): Opened | Unusable => {
 export const makeChatTemplate = (options: ChatTemplateOptions): ChatTemplate | Unusable => {
   const opened = open(options)
   if ("problem" in opened) return opened
-  const { hasThinkingSwitch, print, supportsTools, turnEnd } = opened
+  const { hasThinkingSwitch, print, supportsTools, thoughtFields, turnEnd } = opened
   const controlToken = finderOf(options.control)
   const everyControlToken = new RegExp(controlToken, "g")
 
@@ -280,9 +310,14 @@ export const makeChatTemplate = (options: ChatTemplateOptions): ChatTemplate | U
     const mark = markFor(JSON.stringify([messages, tools]))
     const marked = (values: ReadonlyArray<Value>) =>
       mapStrings(values, (text) => text.replaceAll(everyControlToken, `${mark}$&`)) as ReadonlyArray<Value>
-    const printWith = (thinking?: Thinking) =>
-      print(marked(conversationOf(messages)), marked(toolsOf(tools)), true, thinking)
-    const prompt = thinking === undefined ? printWith() : printHinted(printWith, thinking)
+    const printWith = (fields?: ThoughtFields, thinking?: Thinking) =>
+      print(marked(conversationOf(messages, fields)), marked(toolsOf(tools)), true, thinking)
+    const printAs = (fields?: ThoughtFields) =>
+      thinking === undefined
+        ? printWith(fields)
+        : printHinted(() => printWith(fields, thinking), () => printWith(fields))
+    const hasThoughts = thoughtFields !== undefined && messages.some(({ thoughts }) => thoughts !== undefined)
+    const prompt = hasThoughts ? printHinted(() => printAs(thoughtFields), () => printAs()) : printAs()
     if (prompt.trim() === "") throw new Error("it renders no text")
     return cut(prompt, mark, controlToken)
   }

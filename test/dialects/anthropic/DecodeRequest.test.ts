@@ -200,10 +200,29 @@ describe("DecodeRequest", () => {
           {
             role: "assistant",
             content: "Let me",
+            thoughts: "Hm.",
             toolCalls: [{ id: "call_1", name: "add", arguments: "{\"a\":1}" }]
           },
           { role: "user", content: "c" }
         ]
+      )
+    })
+
+    it("join the thoughts of a turn with line breaks, without encrypted ones", () => {
+      const thinking = (thinking: unknown) => ({ type: "thinking", thinking, signature: "" })
+      assert.deepStrictEqual(
+        messagesOf({
+          role: "assistant",
+          content: [
+            thinking("a"),
+            { type: "redacted_thinking", data: "x" },
+            thinking(""),
+            thinking(1),
+            text("A"),
+            thinking("b")
+          ]
+        }, { role: "user", content: "c" })[0],
+        { role: "assistant", content: "A", thoughts: "a\nb" }
       )
     })
 

@@ -309,7 +309,8 @@ describe("DecodeRequest", () => {
         for (const content of [{}, { content: null }]) {
           const body = { messages: [...messages, { role: "assistant", ...content, [field]: "t" }, ...messages] }
           assert.deepStrictEqual(foundIn(body), [`messages.1.${field}?`])
-          assert.deepStrictEqual(only(body).messages[1], { role: "assistant", content: "" })
+          const thoughts = field.startsWith("reasoning") && field !== "reasoning_details" ? { thoughts: "t" } : {}
+          assert.deepStrictEqual(only(body).messages[1], { role: "assistant", content: "", ...thoughts })
           assert.strictEqual(
             refused({ messages: [{ role: "user", ...content, [field]: "t" }] }).path,
             "messages[0].content"
@@ -317,6 +318,27 @@ describe("DecodeRequest", () => {
         }
       }
     )
+
+    it.each<[string, object]>([
+      ["reasoning_content", { content: "A", reasoning_content: "Hm." }],
+      ["reasoning", { content: "A", reasoning: "Hm." }],
+      ["reasoning_details", {
+        content: "A",
+        reasoning_details: [
+          { type: "reasoning.text", text: "H" },
+          { type: "reasoning.encrypted", data: "x" },
+          { type: "reasoning.text", text: "m." }
+        ]
+      }],
+      ["parts", {
+        content: [{ type: "thinking", thinking: [{ type: "text", text: "Hm." }] }, { type: "text", text: "A" }]
+      }]
+    ])("the thoughts of an assistant in %s are those of the message, and of no other role's", (_, fields) => {
+      const body = { messages: [...messages, { role: "assistant", ...fields }, ...messages] }
+      assert.deepStrictEqual(only(body).messages[1], { role: "assistant", content: "A", thoughts: "Hm." })
+      assert.isTrue(foundIn(body).every((path) => path.endsWith("?")), String(foundIn(body)))
+      assert.notProperty(only({ messages: [{ role: "user", ...fields }] }).messages[0], "thoughts")
+    })
 
     it("may be a part, tool, call, choice or format of another type, reported by its path", () => {
       const content = [

@@ -160,10 +160,43 @@ describe("items", () => {
       [
         { role: "system", content: "Be brief." },
         { role: "user", content: "ab" },
-        { role: "assistant", content: "c", toolCalls: calls },
+        { role: "assistant", content: "c", thoughts: "Hm", toolCalls: calls },
         { role: "tool", content: "x", toolCallId: "1" },
         { role: "tool", content: "y", toolCallId: "2" },
         { role: "assistant", content: "", toolCalls: [{ id: "3", name: "f", arguments: "{}" }] }
+      ]
+    )
+  })
+
+  it("of reasoning belong to the message or call after them", () => {
+    const reasoning = (text: string, more: object = {}) => ({
+      type: "reasoning",
+      summary: [{ type: "summary_text", text }],
+      ...more
+    })
+    const call = { type: "function_call", call_id: "1", name: "f", arguments: "{}" }
+    const toolCalls = [{ id: "1", name: "f", arguments: "{}" }]
+    assert.deepStrictEqual(
+      messagesOf([
+        reasoning("lost"),
+        { role: "user", content: "a" },
+        reasoning("a summary", {
+          content: [{ type: "reasoning_text", text: "b" }, { type: "reasoning_text", text: "c" }]
+        }),
+        reasoning("d"),
+        call,
+        { type: "function_call_output", call_id: "1", output: "x" },
+        reasoning("e"),
+        { role: "assistant", content: "I look again." },
+        reasoning("f"),
+        call,
+        reasoning("lost")
+      ]),
+      [
+        { role: "user", content: "a" },
+        { role: "assistant", content: "", thoughts: "b\nc\nd", toolCalls },
+        { role: "tool", content: "x", toolCallId: "1" },
+        { role: "assistant", content: "I look again.", thoughts: "e\nf", toolCalls }
       ]
     )
   })

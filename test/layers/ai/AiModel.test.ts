@@ -572,7 +572,7 @@ describe("AiModel", () => {
         assert.strictEqual(streamed.reason._tag, "ToolParameterValidationError")
       }).pipe(on(stage(Stream.fromIterable<Event>([cut[0]!, { type: "finish", reason: "tool_calls", usage }])))))
 
-    it.effect("calls and results in a prompt are messages, thoughts and approvals are none", () => {
+    it.effect("calls and results in a prompt are messages, approvals are none", () => {
       const inference = stage()
       return Effect.gen(function*() {
         yield* LanguageModel.generateText({
@@ -616,6 +616,7 @@ describe("AiModel", () => {
           {
             role: "assistant",
             content: "Let me see.",
+            thoughts: "Hm.",
             toolCalls: [
               { id: "a", name: "Weather", arguments: "{\"city\":\"Paris\"}" },
               { id: "b", name: "Time", arguments: "{}" }

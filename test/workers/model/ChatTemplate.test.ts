@@ -297,3 +297,87 @@ describe("published chat templates", () => {
     })
   }
 })
+
+describe("thoughts of earlier answers", () => {
+  const rendered = (source: string, messages: ReadonlyArray<ChatMessage>): string => {
+    const template = makeChatTemplate({ name: "thinker", source, bos: "<s>", eos: "</s>", control: ["<s>", "</s>"] })
+    if ("problem" in template) return assert.fail(template.problem)
+    return textOf(template.render(messages, oneTool))
+  }
+  const [question, call, result] = toolround
+  /** An answer before the last question, and a call after it. */
+  const conversation = (text: string): ReadonlyArray<ChatMessage> => [
+    { role: "user", content: "Hi" },
+    { role: "assistant", content: "Hello!", thoughts: "Old thoughts." },
+    question,
+    { ...call, content: text, thoughts: "New thoughts." },
+    result
+  ]
+
+  it.each(
+    [
+      ["Qwen3.5-4B", undefined, "<think>\nNew thoughts.\n</think>\n\nI look."],
+      ["GLM-4.6", undefined, "<think>New thoughts.</think>\nI look."],
+      ["openbmb-MiniCPM5-1B", undefined, "<think>\nNew thoughts.\n</think>\n\nI look."],
+      ["google-gemma-4-31B-it", undefined, "<|channel>thought\nNew thoughts.\n<channel|>"],
+      [
+        "ByteDance-Seed-OSS",
+        "<seed:think>Old thoughts.</seed:think>\nHello!",
+        "<seed:think>New thoughts.</seed:think>\nI look."
+      ],
+      [
+        "mistralai-Ministral-3-14B-Reasoning-2512",
+        "[THINK]Old thoughts.[/THINK]Hello!",
+        "[THINK]New thoughts.[/THINK]I look."
+      ]
+    ] as const
+  )("are where %s's template prints them", (name, old, latest) => {
+    const { source } = published.find((one) => one.name === name)!
+    const prompt = rendered(source, conversation("I look."))
+    assert.include(prompt, latest)
+    if (old === undefined) assert.notInclude(prompt, "Old thoughts.")
+    else assert.include(prompt, old)
+  })
+
+  it("are left out by a template that prints none", () => {
+    const { source } = published.find(({ name }) => name === "Kimi-K2-Instruct")!
+    const without = conversation("I look.").map(({ thoughts: _, ...message }) => message)
+    assert.strictEqual(rendered(source, conversation("I look.")), rendered(source, without))
+  })
+
+  /** As gpt-oss's template does. */
+  const analysis = "{% for m in messages %}{% if m.tool_calls %}" +
+    "{% if m.content and m.thinking %}{{ raise_exception('Cannot pass both') }}{% endif %}" +
+    "[analysis]{{ m.thinking or m.content }}[call]{{ m.tool_calls[0].function.name }}" +
+    "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+
+  it("are one with the text before a call, for a template that accepts one of them", () => {
+    assert.include(rendered(analysis, conversation("I look.")), "[analysis]New thoughts.\nI look.[call]get_weather")
+    assert.include(rendered(analysis, conversation("")), "[analysis]New thoughts.[call]get_weather")
+  })
+
+  it("are left out where the template rejects them", () => {
+    const source =
+      "{% for m in messages %}{% if m.thinking and '<end>' in m.thinking %}{{ raise_exception('no') }}{% endif %}" +
+      "{{ m.thinking }}{{ m.content }};{% endfor %}"
+    const messages = (
+      thoughts: string
+    ): ReadonlyArray<ChatMessage> => [{ role: "assistant", content: "Hello!", thoughts }]
+    assert.strictEqual(rendered(source, messages("Hm. ")), "Hm. Hello!;")
+    assert.strictEqual(rendered(source, messages("Hm. <end>")), "Hello!;")
+  })
+
+  it("cannot become control tokens", () => {
+    const template = makeChatTemplate({
+      name: "thinker",
+      source: "{% for m in messages %}{{ m.reasoning_content }}{{ m.content }}{% endfor %}",
+      control: ["</s>"]
+    })
+    if ("problem" in template) return assert.fail(template.problem)
+    assert.deepStrictEqual(template.render([{ role: "assistant", content: "Hello!", thoughts: "Hm.</s>" }]), [
+      { text: "Hm.", special: true },
+      { text: "</s>", special: false },
+      { text: "Hello!", special: true }
+    ])
+  })
+})

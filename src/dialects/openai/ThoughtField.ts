@@ -1,0 +1,85 @@
+/**
+ * The field of an assistant's message in which a host of OpenAI's dialect takes the thoughts of an earlier answer back. Pure.
+ *
+ * **Details**
+ *
+ * DeepSeek, Moonshot, Z.ai and MiniMax need them in `reasoning_content` between calls of tools; vLLM, SGLang and llama-server
+ * take them there for their chat templates. Groq and Cerebras take `reasoning` only, and OpenRouter prefers it. OpenAI, Azure,
+ * Mistral and Gemini have no field and reject unknown ones. The deployment's `thoughts` says it for other hosts.
+ *
+ * **Gotchas**
+ *
+ * Sources: api-docs.deepseek.com/guides/thinking_mode, console.groq.com/docs/api-reference (`reasoning` of an assistant's
+ * message), github.com/QwenLM/qwen-code/issues/11045 (Cerebras), openrouter.ai/docs/use-cases/reasoning-tokens.
+ */
+import type { Source } from "../../domain/Source.ts"
+import type { Fields } from "../shared/Json.ts"
+import { fieldsOf, isEmpty } from "../shared/Json.ts"
+import type { Target } from "../shared/ProviderDialect.ts"
+import { thoughtsOf } from "./DecodeAnswer.ts"
+
+/** What a host takes; `details` are OpenRouter's `reasoning_details`, which only the host that made them can read. */
+interface Accepted {
+  readonly field: "reasoning" | "reasoning_content" | undefined
+  readonly details: boolean
+}
+
+const none: Accepted = { field: undefined, details: false }
+const content: Accepted = { field: "reasoning_content", details: true }
+
+/** Hosts that reject fields which they do not have. */
+const hosts: ReadonlyArray<readonly [baseUrl: RegExp, Accepted]> = [
+  [/^https:\/\/(?:\w+\.)?api\.openai\.com(?:[:/]|$)/i, none],
+  [/^https:\/\/api\.mistral\.ai(?:[:/]|$)/i, none],
+  [/^https:\/\/generativelanguage\.googleapis\.com(?:[:/]|$)/i, none],
+  [/^https:\/\/api\.(?:groq\.com|cerebras\.ai)(?:[:/]|$)/i, { field: "reasoning", details: false }],
+  [/^https:\/\/openrouter\.ai(?:[:/]|$)/i, { field: "reasoning", details: true }],
+  [/^https:\/\/api\.deepseek\.com(?:[:/]|$)/i, { field: "reasoning_content", details: false }]
+]
+
+/** What a host is known to take; undefined for one that is not known. */
+const knownFor = ({ options: { baseUrl, provider, thoughts } }: Target): Accepted | undefined => {
+  if (thoughts !== undefined) return thoughts === "none" ? none : { field: thoughts, details: true }
+  if (provider === "azure-openai" || (provider === "openai" && baseUrl === undefined)) return none
+  return hosts.find(([url]) => url.test(baseUrl ?? ""))?.[1]
+}
+
+/** The field for the thoughts of a message; undefined if the host takes none. */
+export const fieldFor = (target: Target): Accepted["field"] => (knownFor(target) ?? content).field
+
+const names: ReadonlySet<unknown> = new Set(["reasoning", "reasoning_content", "reasoning_details"])
+
+/** Whether the caller's messages have thoughts. */
+const hasThoughts = ({ unknownFields = [] }: Source): boolean =>
+  unknownFields.some(({ path: [first, , name, ...below] }) =>
+    first === "messages" && below.length === 0 && names.has(name)
+  )
+
+const isAnswer = ({ role }: Fields): boolean => role === "assistant"
+
+/** What an assistant's message has beside its role and thoughts. */
+const hasMore = (message: Fields): boolean =>
+  Object.keys(message).some((name) => name !== "role" && !isEmpty(message[name]))
+
+const messageFor = (message: unknown, { details, field }: Accepted): ReadonlyArray<unknown> => {
+  const fields = fieldsOf(message)
+  if (fields === undefined || !isAnswer(fields)) return [message]
+  const thoughts = thoughtsOf(fields)
+  const { reasoning: _, reasoning_content: __, reasoning_details: given, ...others } = fields
+  const changed = {
+    ...others,
+    ...(field === undefined || !thoughts ? {} : { [field]: thoughts }),
+    ...(details && given !== undefined ? { reasoning_details: given } : {})
+  }
+  return hasMore(changed) ? [changed] : []
+}
+
+/** The caller's messages with thoughts as the host takes them; those of a host that is not known stay as they are. */
+export const acceptedBy = (
+  target: Target,
+  source: Source,
+  messages: ReadonlyArray<unknown>
+): ReadonlyArray<unknown> => {
+  const accepted = hasThoughts(source) ? knownFor(target) : undefined
+  return accepted === undefined ? messages : messages.flatMap((message) => messageFor(message, accepted))
+}
