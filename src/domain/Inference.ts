@@ -135,7 +135,12 @@ export const LogitBias = Schema.Record(Schema.String, Schema.Finite.check(within
  */
 export const Completion = Schema.Struct({
   /** The prompt as ids of the model's tokens; the first message is empty then. Default its text. */
-  tokens: Schema.optional(Schema.Array(wholeNumber(0, maxTokenId)).check(atLeastOne))
+  tokens: Schema.optional(Schema.Array(wholeNumber(0, maxTokenId)).check(atLeastOne)),
+  /**
+   * Whether the answer begins with the prompt, which then has log-probabilities too, if `logprobs` requests them; the first token
+   * has none. Default false.
+   */
+  echo: Schema.optional(Schema.Boolean)
 })
 
 /** A chat request. */
@@ -165,8 +170,8 @@ export const Request = Schema.Struct({
   frequencyPenalty: Schema.optional(Schema.Finite.check(within(-2, 2))),
   /** Added to the logits of tokens, by token id; -100 never chooses one; default none. */
   logitBias: Schema.optional(LogitBias),
-  /** Maximum number of generated tokens; default the rest of the context window. */
-  maxTokens: Schema.optional(wholeNumber(1, 1_000_000)),
+  /** Maximum number of generated tokens, 0 only with an echo; default the rest of the context window. */
+  maxTokens: Schema.optional(wholeNumber(0, 1_000_000)),
   /** The answer ends before the first of these; default none. */
   stop: Schema.optional(Schema.Array(Schema.NonEmptyString)),
   /** Default none. */
@@ -192,7 +197,10 @@ export const Request = Schema.Struct({
       ? [{ path: ["assistantPrefix"], issue: "Expected none with a format: JSON cannot be begun by another" }]
       : []
   ),
-  Schema.makeFilter(({ assistantPrefix, completion, format, messages, tools }) => {
+  Schema.makeFilter(({ assistantPrefix, completion, format, maxTokens, messages, tools }) => {
+    if (maxTokens === 0 && completion?.echo !== true) {
+      return [{ path: ["maxTokens"], issue: "Expected at least 1: 0 is allowed only with an echo" }]
+    }
     if (completion === undefined) return []
     if (messages.length > 2) return [{ path: ["messages"], issue: "Expected a prompt and a suffix at most" }]
     const other = Object.entries({ assistantPrefix, format, tools }).find(([, value]) => value !== undefined)

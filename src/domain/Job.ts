@@ -84,9 +84,13 @@ export interface GenerateJob {
   readonly kind: "generate"
   readonly messages: ReadonlyArray<ChatMessage>
   /** The first message is the prompt as it is, a second one the text after the gap; left out, a conversation. */
-  readonly completion?: { readonly tokens?: ReadonlyArray<number> | undefined } | undefined
+  readonly completion?: {
+    readonly tokens?: ReadonlyArray<number> | undefined
+    /** The answer begins with the prompt, which has log-probabilities too if those are reported; left out, it does not. */
+    readonly echo?: boolean | undefined
+  } | undefined
   readonly sampling: SamplingOptions
-  /** The most tokens to generate; left out, the context window is the limit. */
+  /** The most tokens to generate, 0 only with an echo; left out, the context window is the limit. */
   readonly maxTokens?: number | undefined
   /** The answer ends before the first of these texts. */
   readonly stop: ReadonlyArray<string>
@@ -174,8 +178,10 @@ export interface TokenLogprob {
   readonly logprob: number
 }
 
-/** A generated token, and the likeliest tokens at its position. */
-export interface ChosenLogprob extends TokenLogprob {
+/** A token of an answer, and the likeliest tokens at its position. */
+export interface ChosenLogprob extends Omit<TokenLogprob, "logprob"> {
+  /** Null: the first token of an echoed prompt, before which there is none. */
+  readonly logprob: number | null
   /** Likeliest first. */
   readonly top: ReadonlyArray<TokenLogprob>
 }

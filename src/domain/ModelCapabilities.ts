@@ -51,7 +51,7 @@ export const ofGguf = ({ architecture, causal, pooling, ranks, supportsTools }: 
   if (ranks && !encodesAndDecodes) return ["rerank", "tokenize"]
   const generates = causal !== false && architecture !== "t5encoder" && (pooling ?? 0) === 0
   return [
-    ...(generates ? generating(supportsTools) : []),
+    ...(generates ? [...generating(supportsTools), "echo" as const] : []),
     ...(encodesAndDecodes ? [] : ["embed" as const]),
     "tokenize"
   ]

@@ -35,7 +35,9 @@ export interface ProviderKind {
   readonly isTroupe?: boolean
 }
 
-const openAiCapabilities = ["generate", "complete", "tools", "format", "logprobs", "embed", "images"] as const
+const openAiCapabilities = ["generate", "complete", "tools", "format", "logprobs", "echo", "embed", "images"] as const
+
+const ollamaCapabilities = openAiCapabilities.filter((one) => one !== "echo")
 
 /** Later models reject an assistant's last message. */
 const anthropicPrefixModels = /^claude-(?:2|3|instant|(?:opus|sonnet|haiku)-4(?:-[015])?(?:-20\d{6})?$)/
@@ -82,7 +84,7 @@ export const kinds = {
     name: "ollama",
     baseUrl: "http://127.0.0.1:11434",
     key: bearer,
-    capabilities: openAiCapabilities,
+    capabilities: ollamaCapabilities,
     callerDialect: "ollama",
     prefixModels: allModels
   },
@@ -96,6 +98,7 @@ export const kinds = {
       "tools",
       "format",
       "logprobs",
+      "echo",
       "embed",
       "rerank",
       "classify",

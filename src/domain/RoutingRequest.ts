@@ -99,12 +99,13 @@ const requiredByFields = ({ source }: Pick<Request, "source">): ReadonlyArray<Re
 
 /** The capabilities that a chat request requires in addition to text. */
 const extrasOf = (request: CapabilityFields): ReadonlyArray<RequiredCapability> => {
-  const { format, logprobs, messages, toolChoice, tools = none } = request
+  const { completion, format, logprobs, messages, toolChoice, tools = none } = request
   const extras: Array<RequiredCapability> = []
   // Tools that must not be called are left out where a model does not know any.
   if (tools.length > 0 && toolChoice !== "none") extras.push("tools")
   if (format !== undefined) extras.push("format")
   if (logprobs !== undefined) extras.push("logprobs")
+  if (completion?.echo === true) extras.push("echo")
   if (hasImages(messages)) extras.push("images")
   extras.push(...requiredByFields(request))
   return extras

@@ -24,6 +24,7 @@ import { notCapable, runJob, runTask } from "./job/JobRunner.ts"
 import { serveJobs } from "./job/JobServer.ts"
 import { takeOwnedSlot } from "./job/Slots.ts"
 import { loadChecked } from "./llama/LlamaCheck.ts"
+import { echoOf, hasProbabilities } from "./llama/LlamaEcho.ts"
 import type { LlamaSpec, Loaded } from "./llama/LlamaLoad.ts"
 import { logprobsOf } from "./llama/LlamaLogprobs.ts"
 import { biasOf, penaltiesOf } from "./llama/LlamaSampling.ts"
@@ -155,6 +156,9 @@ const prepare = async (
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
   const grammar = await loaded.grammarOf(job)
   const slot = take(prompt)
+  const isRead = hasProbabilities(job)
+  // The probabilities of a prompt that was computed before are not kept.
+  if (isRead) slot.invalidate()
   const cachedTokens = await slot.begin(prompt)
   const state: State = { grammar, answer: [...prefixTokens], probabilities: undefined }
   return {
@@ -164,7 +168,8 @@ const prepare = async (
     // The text of a completion goes on from the prompt.
     prefixTokens: job.completion === undefined ? prefixTokens : prompt,
     thoughts,
-    tokens: evaluate(loaded, slot, prompt.slice(cachedTokens), job, state, signals),
+    tokens: evaluate(loaded, slot, prompt.slice(isRead ? -1 : cachedTokens), job, state, signals),
+    ...(job.completion?.echo === true ? { echo: () => echoOf(loaded, slot, prompt, job, signals) } : {}),
     logprobOf: () => logprobOf(loaded, job, state),
     decode: decoderOf(loaded, job)
   }

@@ -199,6 +199,65 @@ describe("completions.create on the fake engine", () => {
     assert.strictEqual((await streamed({ model: "fake/any", ...params })).texts[0], "Say it. fake: Say it. ")
   })
 
+  describe("with echo and logprobs, as evaluation harnesses request them", () => {
+    const prompt = "The cat sat on the mat. Ünïcödé 🦁"
+    const params = { model: "tiny-chat", prompt, echo: true, logprobs: 3, temperature: 0 }
+    const listsOf = (answer: OpenAI.Completion) =>
+      answer.choices[0]!.logprobs as Required<OpenAI.CompletionChoice.Logprobs>
+    const readPrompt = (more: object = {}) => client.completions.create({ ...params, max_tokens: 0, ...more })
+
+    it("has the tokens of the prompt with their offsets, and their alternatives", async () => {
+      const answer = await readPrompt()
+      assert.deepInclude(answer.choices[0], { text: prompt, finish_reason: "length" })
+      assert.deepInclude(answer.usage, { completion_tokens: 0 })
+      const { text_offset: offsets, token_logprobs: values, tokens, top_logprobs: top } = listsOf(answer)
+      assert.deepStrictEqual([values[0], top[0]], [null as never, null as never])
+      const ends = [...offsets.slice(1), prompt.length]
+      const slices = offsets.map((offset, index) => prompt.slice(offset, ends[index]))
+      assert.strictEqual(slices.join(""), prompt)
+      for (const [index, slice] of slices.entries()) {
+        if (!tokens[index]!.includes("\uFFFD")) assert.strictEqual(slice, tokens[index])
+      }
+      for (const [index, value] of values.slice(1).entries()) {
+        const likeliest = Object.values(top[index + 1]!)
+        assert.lengthOf(likeliest, 3)
+        assert.isAtMost(value, Math.min(0, Math.max(...likeliest)))
+      }
+    })
+
+    it("goes on with the tokens of the answer", async () => {
+      const prefix = listsOf(await readPrompt())
+      const [echoed, plain] = await Promise.all([
+        readPrompt({ max_tokens: 2 }),
+        readPrompt({ max_tokens: 2, echo: false })
+      ])
+      assert.strictEqual(echoed.choices[0]?.text, prompt + plain.choices[0]!.text)
+      const { token_logprobs: values, tokens } = listsOf(echoed)
+      assert.deepStrictEqual(tokens, [...prefix.tokens, ...listsOf(plain).tokens])
+      const expected = [...prefix.token_logprobs, ...listsOf(plain).token_logprobs]
+      for (const [index, value] of values.slice(1).entries()) assert.closeTo(value, expected[index + 1]!, 0.05)
+    })
+
+    it("is the same streamed, and for the ids of the prompt's tokens", async () => {
+      const { texts } = await streamed({ ...params, max_tokens: 0 })
+      assert.deepStrictEqual(texts, [prompt])
+      const body = JSON.stringify({ model: "tiny-chat", prompt })
+      const response = await fetch(`${service.url}/v1/tokenize`, { method: "POST", headers: json, body })
+      const { tokens } = await response.json() as { readonly tokens: Array<number> }
+      assert.deepStrictEqual((await readPrompt({ prompt: tokens })).choices, (await readPrompt()).choices)
+    })
+  })
+
+  it("gives the same log-probability to a token of the answer and of an echo", async () => {
+    const params = { model: "tiny-chat", temperature: 0, logprobs: 0 }
+    const long = "A dog and a bird went to the park. ".repeat(8)
+    const answer = await client.completions.create({ ...params, prompt: long, max_tokens: 5 })
+    const { text, logprobs } = answer.choices[0]!
+    const echo = await client.completions.create({ ...params, prompt: long + text, echo: true, max_tokens: 0 })
+    const values = echo.choices[0]!.logprobs!.token_logprobs!.slice(-5)
+    assert.isTrue(values.every((value, index) => Math.abs(value - logprobs!.token_logprobs![index]!) < 0.05))
+  })
+
   it("fills the gap before a suffix", async () => {
     const { choices } = await create({ prompt: "begin", suffix: "end" })
     assert.strictEqual(choices[0]?.text, "fake: begin[gap]end")

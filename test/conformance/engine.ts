@@ -233,7 +233,7 @@ const logprobTests = ({ long, question: [prompt, answer] }: Subject, test: Test)
       assert.strictEqual(Buffer.from(logprobs.flatMap(({ bytes }) => bytes)).toString(), answer)
       for (const { logprob, token, top } of logprobs) {
         assert.strictEqual(top.length, 5)
-        assert.deepInclude(top[0], { token, logprob })
+        assert.deepInclude(top[0], { token, logprob: logprob! })
         assert.isAtMost(top.reduce((sum, one) => sum + Math.exp(one.logprob), 0), 1 + 1e-4)
         const inOrder = top.map((one) => one.logprob).sort((a, b) => b - a)
         assert.deepStrictEqual(top.map((one) => one.logprob), inOrder)
@@ -248,7 +248,7 @@ const logprobTests = ({ long, question: [prompt, answer] }: Subject, test: Test)
       assert.strictEqual(counted.text, plain.text)
       assert.strictEqual(plain.logprobs.length, 0)
       assert.isAbove(counted.logprobs.length, 0)
-      assert.isTrue(counted.logprobs.every(({ logprob, top }) => logprob < 0 && top.length === 0))
+      assert.isTrue(counted.logprobs.every(({ logprob, top }) => logprob! < 0 && top.length === 0))
     }))
 }
 

@@ -39,7 +39,8 @@ const doneReasons: Readonly<Record<FinishReason, string>> = {
   content_filter: "content_filter"
 }
 
-const tokenOf = ({ bytes, logprob, token }: TokenLogprob) => ({ token, logprob, bytes })
+/** Only the first token of an echoed prompt has none, and Ollama's API has no echo. */
+const tokenOf = ({ bytes, logprob, token }: TokenLogprob | ChosenLogprob) => ({ token, logprob: logprob ?? 0, bytes })
 
 export const logprobsOf = (logprobs: ReadonlyArray<ChosenLogprob>): ReadonlyArray<Schema.Logprob> =>
   logprobs.map((chosen) => ({ ...tokenOf(chosen), top_logprobs: chosen.top.map(tokenOf) }))

@@ -42,7 +42,8 @@ export const CompletionRequest = Schema.Struct({
   /** Only 1, or the value of `n`: choices are not compared. */
   best_of: Schema.optionalKey(wholeNumber(1, mostCompletions)),
   n: fields.n,
-  max_tokens: fields.max_tokens,
+  /** 0 only with `echo`. */
+  max_tokens: Schema.optionalKey(wholeNumber(0, 1_000_000)),
   /** The log-probability of each token, and of this many alternatives. */
   logprobs: Schema.optionalKey(wholeNumber(0, 20)),
   stop: fields.stop,
@@ -68,9 +69,10 @@ export type CompletionRequest = typeof CompletionRequest.Type
 /** Lists of equal length, an element a token. */
 export const CompletionLogprobs = Schema.Struct({
   tokens: Schema.Array(Schema.String),
-  token_logprobs: Schema.Array(Schema.Finite),
+  /** Null for the first token of an echoed prompt. */
+  token_logprobs: Schema.Array(Schema.NullOr(Schema.Finite)),
   /** Null if no alternatives were requested. */
-  top_logprobs: Schema.NullOr(Schema.Array(Schema.Record(Schema.String, Schema.Finite))),
+  top_logprobs: Schema.NullOr(Schema.Array(Schema.NullOr(Schema.Record(Schema.String, Schema.Finite)))),
   /** Where each token begins in the text of the choice, characters. */
   text_offset: Schema.Array(Schema.Int)
 }).annotate({ identifier: "CompletionLogprobs" })

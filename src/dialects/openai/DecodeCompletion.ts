@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * Troupe puts an echo before the answer itself. With log-probabilities or tokens it needs the model: then `echo` is a field
- * for deployments of the dialect only.
+ * Troupe puts an echo before the answer itself. With log-probabilities or tokens it needs the model, as it does without an
+ * answer.
  */
 import { Result } from "effect"
 import * as ExactNumber from "../../domain/ExactNumber.ts"
@@ -52,8 +52,24 @@ const promptsOf = (prompt: CompletionRequest["prompt"]): ReadonlyArray<Prompt> =
 const suffixOf = ({ suffix }: CompletionRequest): string | undefined => suffix === "" ? undefined : suffix
 
 /** Whether Troupe can put the prompt before the answer itself. */
-const isOwnEcho = ({ echo = false, logprobs }: CompletionRequest, prompts: ReadonlyArray<Prompt>): boolean =>
-  echo && logprobs === undefined && prompts.every((prompt) => typeof prompt === "string")
+const isOwnEcho = (
+  { echo = false, logprobs, max_tokens: maxTokens }: CompletionRequest,
+  prompts: ReadonlyArray<Prompt>
+): boolean => echo && logprobs === undefined && maxTokens !== 0 && prompts.every((prompt) => typeof prompt === "string")
+
+const echoProblems = (
+  body: CompletionRequest,
+  [first]: ReadonlyArray<Prompt>
+): ReadonlyArray<Problem.Problem> => {
+  const found: Array<Problem.Problem> = []
+  if (body.max_tokens === 0 && body.echo !== true) {
+    found.push({ path: "max_tokens", expected: "Expected at least 1, or 0 with `echo`, for the prompt alone" })
+  }
+  if (suffixOf(body) === undefined) return found
+  if (body.echo === true) found.push({ path: "echo", expected: "Not allowed with `suffix`" })
+  if (typeof first !== "string") found.push({ path: "suffix", expected: "Allowed only with a prompt of text" })
+  return found
+}
 
 const problems = (body: CompletionRequest): ReadonlyArray<Problem.Problem> => {
   const { best_of: bestOf = 1, n = 1 } = body
@@ -71,10 +87,7 @@ const problems = (body: CompletionRequest): ReadonlyArray<Problem.Problem> => {
       expected: "Expected 1 or the value of `n`: choices are not compared. Request them with `n` and `logprobs`"
     })
   }
-  if (suffixOf(body) === undefined) return found
-  if (body.echo === true) found.push({ path: "echo", expected: "Not allowed with `suffix`" })
-  if (typeof prompts[0] !== "string") found.push({ path: "suffix", expected: "Allowed only with a prompt of text" })
-  return found
+  return [...found, ...echoProblems(body, prompts)]
 }
 
 const shape: Shape<CompletionRequest> = {
@@ -110,10 +123,9 @@ const messagesOf = (prompt: Prompt, suffix: string | undefined): Request["messag
 /** The caller's body without the fields that are answered here. */
 const sentOf = (body: CompletionRequest, json: Fields, exact: Fields, isEchoed: boolean): Source => {
   const { best_of: _, echo, n: __, ...rest } = exact
-  const hasEcho = body.echo === true && !isEchoed
-  const source = sourceOf(json, hasEcho ? { ...rest, echo } : rest, FieldNames.completions, "completions")
-  const sent = exact === json ? { ...source, hasExactNumbers: false } : source
-  return hasEcho ? { ...sent, unknownFields: [...sent.unknownFields ?? [], { path: ["echo"] }] } : sent
+  const sent = body.echo === true && !isEchoed ? { ...rest, echo } : rest
+  const source = sourceOf(json, sent, FieldNames.completions, "completions")
+  return exact === json ? { ...source, hasExactNumbers: false } : source
 }
 
 const choicesOf = (
@@ -130,6 +142,7 @@ const choicesOf = (
   const shared = sharedOf(body, caller, seed)
   const suffix = suffixOf(body)
   const siblings: Array<Fields> = []
+  const echoed = body.echo === true && !isEchoed ? { echo: true } : {}
   return prompts.flatMap((prompt) =>
     Array.from({ length: n }, (_, index): CompletionChoice => {
       const own = seed === undefined ? undefined : BigInt.asIntN(64, seed + BigInt(index))
@@ -142,7 +155,7 @@ const choicesOf = (
           ...shared,
           ...(own === undefined ? {} : { seed: seed32(own) }),
           messages: messagesOf(prompt, suffix),
-          completion: typeof prompt === "string" ? {} : { tokens: prompt },
+          completion: { ...(typeof prompt === "string" ? {} : { tokens: prompt }), ...echoed },
           source: {
             ...source,
             body: sent,

@@ -30,8 +30,9 @@ const logprobsOf = (choice: Fields): ReadonlyArray<ChosenLogprob> => {
   const logprobs = listAt(choice, "logprobs", "token_logprobs")
   const top = listAt(choice, "logprobs", "top_logprobs")
   return listAt(choice, "logprobs", "tokens").flatMap((token, index) => {
-    const chosen = typeof token === "string" ? logprobOf(token, logprobs[index]) : undefined
-    return chosen === undefined ? [] : [{ ...chosen, top: topOf(top[index]) }]
+    if (typeof token !== "string") return []
+    const { bytes, logprob } = logprobOf(token, logprobs[index]) ?? { bytes: [...Buffer.from(token)], logprob: null }
+    return [{ token, bytes, logprob, top: topOf(top[index]) }]
   })
 }
 

@@ -54,9 +54,10 @@ export const usageOf = (usages: ReadonlyArray<TokenUsage>): Usage => {
 /** OpenAI's value for a probability near 0; JSON has no infinity. */
 const minLogprob = -9999
 
-const logprobOf = ({ bytes, logprob, token }: TokenLogprob) => ({
+/** Only the first token of an echoed prompt has none, and chats have no echo. */
+const logprobOf = ({ bytes, logprob, token }: TokenLogprob | ChosenLogprob) => ({
   token,
-  logprob: Math.max(logprob, minLogprob),
+  logprob: Math.max(logprob ?? 0, minLogprob),
   bytes
 })
 

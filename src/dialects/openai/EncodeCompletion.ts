@@ -40,18 +40,20 @@ const entryOf = ({ logprob, token }: TokenLogprob) => [token, Math.max(logprob, 
 
 /** @param offset of the first token in the text of the choice, characters */
 const logprobsOf = (chosen: ReadonlyArray<ChosenLogprob>, offset: number): CompletionLogprobs => {
+  // A character may have several tokens: all begin where it does.
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
   const offsets: Array<number> = []
   let at = offset
-  for (const { token } of chosen) {
+  for (const { bytes } of chosen) {
     offsets.push(at)
-    at += token.length
+    at += decoder.decode(Uint8Array.from(bytes), { stream: true }).length
   }
   return {
     tokens: chosen.map(({ token }) => token),
-    token_logprobs: chosen.map((one) => entryOf(one)[1]),
+    token_logprobs: chosen.map(({ logprob }) => logprob === null ? null : Math.max(logprob, minLogprob)),
     top_logprobs: chosen.every(({ top }) => top.length === 0)
       ? null
-      : chosen.map(({ top }) => Object.fromEntries(top.map(entryOf))),
+      : chosen.map(({ logprob, top }) => logprob === null ? null : Object.fromEntries(top.map(entryOf))),
     text_offset: offsets
   }
 }

@@ -349,6 +349,12 @@ const passedBody = (
   }))
 }
 
+const promptFieldsOf = ({ completion, messages: [prompt, suffix] }: Generation): Fields => ({
+  prompt: completion?.tokens ?? textOf(prompt!.content),
+  ...(suffix === undefined ? {} : { suffix: textOf(suffix.content) }),
+  ...(completion?.echo === true ? { echo: true } : {})
+})
+
 /** The body of a text completion. */
 const completionBodyOf = (
   generation: Generation,
@@ -356,14 +362,13 @@ const completionBodyOf = (
   stream: boolean,
   features: Features
 ): Result.Result<Fields, Reason> => {
-  const { completion, logprobs, messages: [prompt, suffix], stop } = generation
+  const { logprobs, stop } = generation
   const reason = unsupported(generation, features, target)
   if (reason !== undefined) return Result.fail(reason)
   const maxTokens = generation.maxTokens ?? target.options.maxTokens
   return Result.succeed({
     model: target.options.model,
-    prompt: completion?.tokens ?? textOf(prompt!.content),
-    ...(suffix === undefined ? {} : { suffix: textOf(suffix.content) }),
+    ...promptFieldsOf(generation),
     ...samplingOf(generation.sampling, features),
     ...(maxTokens === undefined ? {} : { max_tokens: maxTokens }),
     ...(stop.length === 0 ? {} : { stop }),

@@ -51,6 +51,7 @@ const neededBy = (
   ...(tools.length > 0 && toolChoice !== "none" ? ["tools" as const] : []),
   ...(format === undefined ? [] : ["format" as const]),
   ...(logprobs === undefined ? [] : ["logprobs" as const]),
+  ...(completion?.echo === true ? ["echo" as const] : []),
   ...(hasImages(messages) ? ["images" as const] : [])
 ]
 

@@ -89,7 +89,7 @@ const inspectedWindow = 256
 export const llama = {
   name,
   options: LlamaOptions,
-  capabilities: ["generate", "complete", "tools", "format", "logprobs", "embed", "rerank", "tokenize"],
+  capabilities: ["generate", "complete", "tools", "format", "logprobs", "echo", "embed", "rerank", "tokenize"],
   path: "file",
   variants: "variants",
   format: "gguf",

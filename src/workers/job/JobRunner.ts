@@ -47,6 +47,13 @@ export interface JobSignals {
   readonly progress: () => void
 }
 
+/** A prompt that an answer begins with. */
+export interface Echo {
+  readonly text: string
+  /** Of its tokens, if the job requests log-probabilities. */
+  readonly logprobs?: ReadonlyArray<ChosenLogprob> | undefined
+}
+
 /** A generation that an engine has prepared. */
 export interface Generation<Token> {
   readonly promptTokens: number
@@ -63,6 +70,8 @@ export interface Generation<Token> {
   readonly thoughts?: Thoughts | undefined
   /** Tokens of the assistant prefix, which the answer continues; left out, none. */
   readonly prefixTokens?: ReadonlyArray<Token> | undefined
+  /** Reads the prompt, before any token is generated; undefined if the job is cancelled. Left out, the answer has no echo. */
+  readonly echo?: (() => Promise<Echo | undefined>) | undefined
 }
 
 /** The consumer of a job: its window, and whether it has cancelled. */
@@ -129,6 +138,17 @@ const makeIsNextNeeded = ({ logprobs, stop }: GenerateJob, limit: number, consum
   return () => sender.counted.tokens + 1 < limit && consumer.hasRoom(sender.unsent() + 1)
 }
 
+/** Of a job that only reads its prompt. */
+async function* noTokens(): AsyncGenerator<never, void, undefined> {}
+
+/** Sends the prompt if the answer begins with it; false if the job is cancelled. */
+const sendEcho = async <Token>({ echo }: Generation<Token>, sender: Sender): Promise<boolean> => {
+  if (echo === undefined) return true
+  const found = await echo()
+  if (found !== undefined) sender.send({ type: "text", text: found.text }, found.logprobs && [...found.logprobs])
+  return found !== undefined
+}
+
 /** Reads tokens to their end through joiner and stop matcher. When it returns or throws, all text has been passed on. */
 const stream = async <Token>(
   job: GenerateJob,
@@ -193,7 +213,9 @@ export const runJob = async <Token>(
   let last: JobEvent
   try {
     const generation = await prepare({ isCancelled: consumer.isCancelled, progress: () => channel.emit(progress) })
-    last = consumer.isCancelled() ? cancelled : await stream(job, generation, consumer, sender)
+    last = await sendEcho(generation, sender) && !consumer.isCancelled()
+      ? await stream(job, job.maxTokens === 0 ? { ...generation, tokens: noTokens() } : generation, consumer, sender)
+      : cancelled
   } catch (cause) {
     last = { type: "failed", failure: failureFrom(cause, "failed") }
   }

@@ -47,14 +47,17 @@ interface Sequence {
   readonly _contextShift: unknown
   readonly _takeIntervalCheckpointIfNeededAfterBatch: unknown
   readonly _resolveSamplerConfig: (options: SequenceEvaluateOptions) => object
-  /** The results of `sample` at the places of their tokens; `sample` gets the place of a token's logits in its batch. */
+  /**
+   * The results of `sample` at the places of their tokens; `sample` gets the place of a token's logits in its batch, and the
+   * index of the token.
+   */
   readonly _decodeTokens: (
     tokens: Array<Token>,
     logits: ReadonlyArray<true>,
     priority: number,
     meter: unknown,
     shift: unknown,
-    sample: (logits: number) => Promise<Sampled>,
+    sample: (logits: number, index: number) => Promise<Sampled>,
     afterBatch: unknown
   ) => Promise<ReadonlyArray<Sampled>>
 }
@@ -95,19 +98,29 @@ const shorten = (all: Probabilities, chosen: Token): Probabilities => {
   return first
 }
 
+const mapOf = (all: Probabilities): ReadonlyMap<Token, number> => {
+  const probabilities = new Map<Token, number>()
+  for (let at = 0; at < all.length; at += 2) probabilities.set(all[at] as Token, all[at + 1]!)
+  return probabilities
+}
+
 const tokenOf = (sampled: Sampled): Token => typeof sampled === "number" ? sampled : sampled[0]
 
-/** Samples, if the confidence is requested with the probabilities of the unchanged logits. */
-const withProbabilities = (sample: Sample, makeSampler: () => Sampler): Sample => {
+/** Reads the likeliest token and all probabilities of the unchanged logits. */
+const makeReadRaw = (sample: Sample, makeSampler: () => Sampler) => {
   let greedy: Sampler | undefined
-  const sampleRaw = () => {
+  return (logits: number): Promise<Sampled> => {
     greedy ??= makeSampler()
     greedy.applyConfig({ temperature: 0 })
-    return greedy
+    return sample(logits, greedy, true, true)
   }
+}
+
+/** Samples, if the confidence is requested with the probabilities of the unchanged logits. */
+const withProbabilities = (sample: Sample, readRaw: (logits: number) => Promise<Sampled>): Sample => {
   return async (logits, sampler, _, confidence) => {
     if (confidence !== true) return sample(logits, sampler)
-    const raw = await sample(logits, sampleRaw(), true, true)
+    const raw = await readRaw(logits)
     const chosen = tokenOf(await sample(logits, sampler))
     return typeof raw === "number" ? chosen : [chosen, shorten(raw[1], chosen), raw[2]]
   }
@@ -135,6 +148,7 @@ export class Answers {
   readonly makeSampler: () => Sampler
   /** By the numbers of their sequences. */
   readonly running = new Map<number, Answer>()
+  readonly #readRaw: (logits: number) => Promise<Sampled>
   #batch: Array<readonly [answer: Answer, logits: number]> = []
 
   /** Patches the context: `LlamaContextSequence.evaluate` samples as answers do. */
@@ -143,9 +157,40 @@ export class Answers {
     this.native = native
     this.makeSampler = makeSampler
     const isSingleThread = process.env["UV_THREADPOOL_SIZE"] === "1"
-    const sample = withProbabilities(native.sampleToken.bind(native), makeSampler)
-    replace(native, { sampleToken: isSingleThread ? sample : oneAfterAnother(sample) })
+    const bound: Sample = native.sampleToken.bind(native)
+    const sample = isSingleThread ? bound : oneAfterAnother(bound)
+    this.#readRaw = makeReadRaw(sample, makeSampler)
+    replace(native, { sampleToken: withProbabilities(sample, this.#readRaw) })
     if (isSingleThread) this.#sampleWithBatches()
+  }
+
+  /**
+   * Computes the tokens of a prompt without sampling.
+   *
+   * @param read called with the index of each token, and the probabilities of what comes after it, likeliest first: the most that
+   *   are reported, and that of the token `next(index)`
+   */
+  async read(
+    sequence: LlamaContextSequence,
+    tokens: Array<Token>,
+    next: (index: number) => Token,
+    read: (index: number, probabilities: ReadonlyMap<Token, number>) => void
+  ): Promise<void> {
+    const inside = sequence as unknown as Sequence
+    await inside._decodeTokens(
+      tokens,
+      tokens.map(() => true as const),
+      priority,
+      inside._tokenMeter,
+      inside._contextShift,
+      async (logits, index) => {
+        const raw = await this.#readRaw(logits)
+        const token = next(index)
+        if (typeof raw !== "number") read(index, mapOf(shorten(raw[1], token)))
+        return token
+      },
+      sequence.needsCheckpoints ? inside._takeIntervalCheckpointIfNeededAfterBatch : undefined
+    )
   }
 
   #sampleWithBatches(): void {
@@ -225,7 +270,7 @@ export class Answer {
       this.#afterBatch
     )
     const last = sampled[tokens.length - 1]!
-    if (typeof last !== "number") this.#keepProbabilities(last[1])
+    if (typeof last !== "number") this.probabilities = mapOf(last[1])
     const token = tokenOf(last)
     if (token < 0) throw new Error("The engine could not sample a token.")
     return token
@@ -256,11 +301,5 @@ export class Answer {
     if (this.#isConfigured && this.#options.repeatPenalty === undefined) return
     this.#isConfigured = true
     this.#sampler.applyConfig(this.#sequence._resolveSamplerConfig(this.#options))
-  }
-
-  #keepProbabilities(all: Probabilities): void {
-    const probabilities = new Map<Token, number>()
-    for (let at = 0; at < all.length; at += 2) probabilities.set(all[at] as Token, all[at + 1]!)
-    this.probabilities = probabilities
   }
 }

@@ -65,7 +65,7 @@ describe("ModelFiles", () => {
         const able = (options: DeploymentOptions) =>
           Effect.map(files.describe(options), ({ capabilities }) => capabilities)
         const chat = ["generate", "complete", "format", "logprobs", "tools"] as const
-        assert.deepStrictEqual(yield* able({ engine: "llama", file }), [...chat, "embed", "tokenize"])
+        assert.deepStrictEqual(yield* able({ engine: "llama", file }), [...chat, "echo", "embed", "tokenize"])
         assert.deepStrictEqual(yield* able({ engine: "onnx", folder: join(models, "tiny-chat-onnx") }), [
           ...chat,
           "tokenize"

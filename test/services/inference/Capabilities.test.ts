@@ -36,6 +36,7 @@ const requests: Readonly<Record<EngineCapability, { readonly also?: EngineCapabi
   tools: { also: "generate", ask: chat({ tools: [{ name: "f" }] }) },
   format: { also: "generate", ask: chat({ format: { type: "json_object" } }) },
   logprobs: { also: "generate", ask: chat({ logprobs: 1 }) },
+  echo: { also: "complete", ask: chat({ completion: { echo: true } }) },
   images: { also: "generate", ask: chat({ messages: [{ role: "user", content: [image] }] }) },
   embed: { ask: Inference.use(({ embed }) => embed({ model: "a", inputs: ["x"] })) },
   rerank: { ask: Inference.use(({ rerank }) => rerank({ model: "a", query: "x", documents: ["y"] })) },
