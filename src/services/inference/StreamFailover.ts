@@ -195,9 +195,13 @@ export const diverged = ({ id }: Deployment): InferenceError =>
 
 const isForced = ({ toolChoice }: Generation): boolean => toolChoice === "required" || typeof toolChoice === "object"
 
+/** A prompt of tokens has no text to go on from, and one that the answer repeats would be there twice. */
+const isWithoutText = ({ completion }: Generation): boolean =>
+  completion?.tokens !== undefined || completion?.echo === true
+
 /** Whether an answer to this request may be continued, as long as it is plain text. */
 export const isPossible = (generation: Generation): boolean =>
-  generation.completion?.tokens === undefined && generation.format === undefined && generation.logprobs === undefined &&
+  !isWithoutText(generation) && generation.format === undefined && generation.logprobs === undefined &&
   !isForced(generation) &&
   choicesOf(generation) === 1
 
