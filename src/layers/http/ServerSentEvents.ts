@@ -10,7 +10,7 @@
  * A stream that has had no frame for `server.streamKeepAlive` gets one without content. If that is its first one, the status is
  * sent with it, and a later failure is a frame. The events of `WaitEvents`, which a caller asks for, do the same.
  */
-import { Array as Arr, Cause, Channel, Duration, Effect, Fiber, Option, Pull, Stream } from "effect"
+import { Array as Arr, Cause, Channel, Context, Duration, Effect, Fiber, Option, Pull, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import type { ServerResponse } from "node:http"
 import * as Caller from "../../domain/Caller.ts"
@@ -41,8 +41,16 @@ export interface FailureFrames {
   readonly keepAlive?: string
 }
 
-/** Of a response that is not Node's, ms. */
-const usualKeepAliveMs = Duration.toMillis(Defaults.streamKeepAlive)
+/**
+ * The time without a frame after which a response that is not Node's is kept alive, ms; undefined: it is not. A response of
+ * Node's has that of its server.
+ */
+export const WebKeepAliveMs = Context.Reference<number | undefined>(
+  "troupe/layers/http/ServerSentEvents/WebKeepAliveMs",
+  {
+    defaultValue: () => Duration.toMillis(Defaults.streamKeepAlive)
+  }
+)
 
 const keepAliveComment = ": keep-alive\n\n"
 
@@ -142,7 +150,7 @@ export const respond = Effect.fnUntraced(function*(
   const counted = hops === 0 ? pullFrames : Effect.provideService(pullFrames, Caller.HopCount, hops)
   const own = waits === undefined ? counted : Effect.provideService(counted, RequestWaits, waits)
   const frame = keepAliveFrame(failureFrames)
-  const afterMs = response === undefined ? usualKeepAliveMs : streamsOf(response)?.afterMs
+  const afterMs = response === undefined ? yield* WebKeepAliveMs : streamsOf(response)?.afterMs
   const isKept = frame !== undefined && (afterMs !== undefined || waits !== undefined)
   const pull = isKept ? yield* keptPull(own, { frame, afterMs, waits }) : own
   let first: ReadonlyArray<string> | undefined = yield* Pull.catchDone(pull, () => Effect.succeed([]))

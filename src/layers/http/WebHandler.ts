@@ -12,11 +12,12 @@
  *
  * **Gotchas**
  *
- * The program's server limits connections, headers and slow bodies; `server.maxBodyBytes` and `server.maxRequestMemory` apply.
+ * The program's server limits connections, headers and slow bodies; `server.maxBodyBytes`, `server.maxRequestMemory` and
+ * `server.streamKeepAlive` apply.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import type { Scope } from "effect"
-import { Context, Effect, Layer, Result } from "effect"
+import { Context, Duration, Effect, Layer, Result } from "effect"
 import type { HttpServerRequest } from "effect/http"
 import { HttpEffect, HttpRouter } from "effect/http"
 import type { Resolved } from "../../services/settings/Settings.ts"
@@ -30,6 +31,7 @@ import * as Endpoint from "./Endpoint.ts"
 import { stopping } from "./EndpointFailure.ts"
 import { canonicalTarget } from "./NodeServer.ts"
 import { dialects, layerLimits, noQueryValues, routesOf } from "./Server.ts"
+import { WebKeepAliveMs } from "./ServerSentEvents.ts"
 import * as ServiceRoutes from "./ServiceRoutes.ts"
 
 type Handle = (request: Request) => Promise<Response>
@@ -163,12 +165,16 @@ const make = (routes: Options["routes"]) =>
     return WebHandler.of({ handle: (request) => handler.handle(request) })
   })
 
+const keepAliveMs = ({ streamKeepAlive }: Resolved["server"]): number | undefined =>
+  streamKeepAlive === false ? undefined : Duration.toMillis(streamKeepAlive)
+
 /** Requires what `Server.layer` requires. */
 export const layer = Layer.unwrap(Effect.map(Settings, ({ server }) => {
   const serviceRoutes = ServiceRoutes.make(dialects)
   const router = Layer.provide(HttpRouter.layer, Layer.succeed(HttpRouter.RouterConfig)(ServiceRoutes.routerConfig))
   return Layer.effect(WebHandler, make(serviceRoutes)).pipe(
     Layer.provide(routesOf(dialects, serviceRoutes.layer)),
+    Layer.provide(Layer.succeed(WebKeepAliveMs, keepAliveMs(server))),
     Layer.provide([CallerAddress.layer, noQueryValues, router, NodeHttpServer.layerHttpServices, layerLimits(server)])
   )
 }))

@@ -37,10 +37,12 @@ interface Table {
   readonly byName: ReadonlyMap<string, Model>
   readonly available: ReadonlyArray<string>
   readonly wildcards: Wildcards
+  readonly hasWildcards: boolean
 }
 
 const tableOf = (models: ReadonlyArray<Model>, before?: Wildcards): Table => ({
   models,
+  hasWildcards: models.some(({ name }) => isWildcard(name)),
   byName: new Map(models.flatMap((model) => [model.name, ...model.aliases ?? []].map((name) => [name, model]))),
   available: models.map(({ name }) => name),
   wildcards: before?.isOf(models) === true ? before : new Wildcards(models)
@@ -59,7 +61,7 @@ class Replaceable {
   }
 
   get call(): Registry["Service"]["call"] {
-    return this.#table.wildcards.isEmpty ? undefined : this.#call
+    return this.#table.hasWildcards ? this.#call : undefined
   }
 
   readonly models = (): ReadonlyArray<Model> => this.#table.models

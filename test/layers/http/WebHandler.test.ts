@@ -75,6 +75,19 @@ describe("the handler", () => {
     assert.include(await embedded.text(), "\"embedding\":[")
   })
 
+  it.each([["50 millis", true], [false, false]] as const)(
+    "keeps streams alive after %s",
+    async (streamKeepAlive, isKept) => {
+      const late = { deployments: [{ engine: "fake", reply, promptDelayMs: 300 }] } as const
+      const kept = Troupe.start({ config: { models: { late }, server: { streamKeepAlive } } })
+      const response = await kept.handler(post("/v1/chat/completions", { ...chat, model: "late", stream: true }))
+      const text = await response.text()
+      assert.strictEqual(text.startsWith(": keep-alive\n\n"), isKept)
+      assert.include(text, "Sno")
+      await kept.close()
+    }
+  )
+
   it("keeps responses that are stored", async () => {
     const made = await troupe.handler(post("/v1/responses", { model: "fake/chat", input: "Hello!" }))
     const { id } = (await made.json()) as { readonly id: string }
