@@ -79,8 +79,8 @@ describe("the handler", () => {
     "keeps streams alive after %s",
     async (streamKeepAlive, isKept) => {
       const late = { deployments: [{ engine: "fake", reply, promptDelayMs: 300 }] } as const
-      const kept = Troupe.start({ config: { models: { late }, server: { streamKeepAlive } } })
-      const response = await kept.handler(post("/v1/chat/completions", { ...chat, model: "late", stream: true }))
+      const kept = Troupe.start({ config: { models: { "fake/late": late }, server: { streamKeepAlive } } })
+      const response = await kept.handler(post("/v1/chat/completions", { ...chat, model: "fake/late", stream: true }))
       const text = await response.text()
       assert.strictEqual(text.startsWith(": keep-alive\n\n"), isKept)
       assert.include(text, "Sno")
