@@ -82,3 +82,12 @@ describe("a strategy", () => {
     assert.deepStrictEqual(listing, ["src/domain/Strategies.ts"])
   })
 })
+
+describe("the package", () => {
+  it("has no script that npm runs, and warns of, where the package is installed", () => {
+    const { scripts } = JSON.parse(read("package.json")) as { readonly scripts: Readonly<Record<string, string>> }
+    for (const name of ["preinstall", "install", "postinstall", "preprepare", "prepare", "postprepare"]) {
+      assert.notProperty(scripts, name)
+    }
+  })
+})
