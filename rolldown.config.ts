@@ -136,6 +136,8 @@ export default defineConfig([
     ...shared,
     input: entries(join(sources, "main.ts")),
     external: ["piscina", "redis"],
+    // Node.js loads its other build, whose parts a bundler does not find.
+    resolve: { alias: { "jsonc-parser": "jsonc-parser/lib/esm/main.js" } },
     plugins: [sourcePlaces, usedUndici, lazyHttp, licenses],
     output: outputOf("main")
   },

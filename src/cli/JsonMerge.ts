@@ -5,110 +5,28 @@
  *
  * Objects are merged member by member; any other value replaces the one before it.
  */
+import type { Node, ParseError } from "jsonc-parser"
+import { parseTree, printParseErrorCode, stripComments } from "jsonc-parser"
 import type { Json, JsonObject } from "./AgentSettings.ts"
 
-interface Member {
-  readonly name: string
-  readonly value: Node
+/** As `CommaExpected` in words. */
+const problemOf = (source: string, { error, offset }: ParseError): SyntaxError => {
+  const line = source.slice(0, offset).split("\n").length
+  const words = printParseErrorCode(error).replaceAll(/\B[A-Z]/g, (letter) => ` ${letter}`).toLowerCase()
+  return new SyntaxError(`line ${line}: ${words}`)
 }
 
-interface Node {
-  readonly start: number
-  readonly end: number
-  /** Undefined for a value that is no object. */
-  readonly members?: ReadonlyArray<Member>
-  /** Of an object: after its last member, with the comma and the comments that follow. */
-  readonly tail?: number
-  readonly hasTrailingComma?: boolean
+/** Where values are in a text. Throws a `SyntaxError` for what is no JSON object. */
+const read = (source: string): Node => {
+  const errors: Array<ParseError> = []
+  const node = parseTree(source, errors, { allowTrailingComma: true })
+  const [first] = errors
+  if (first !== undefined) throw problemOf(source, first)
+  if (node?.type !== "object") throw new SyntaxError("expected an object")
+  return node
 }
 
-/** White space and comments. */
-const gap = /(?:[\s\uFEFF]|\/\/[^\n]*|\/\*[^]*?\*\/)*/y
-const text = /"(?:[^"\\\n]|\\.)*"/y
-const scalar = /[-+\w.]+/y
-
-/** Reads where values are in a text. Throws a `SyntaxError` for what is no JSON. */
-class Reader {
-  readonly #source: string
-  #at = 0
-
-  constructor(source: string) {
-    this.#source = source
-  }
-
-  /** The whole text. */
-  document(): Node {
-    this.#skip()
-    const node = this.#value()
-    this.#skip()
-    if (this.#at < this.#source.length) this.#fail("the end of the file")
-    return node
-  }
-
-  #fail(expected: string): never {
-    const line = this.#source.slice(0, this.#at).split("\n").length
-    throw new SyntaxError(`line ${line}: expected ${expected}`)
-  }
-
-  #match(pattern: RegExp): string | undefined {
-    pattern.lastIndex = this.#at
-    const found = pattern.exec(this.#source)?.[0]
-    if (found !== undefined) this.#at += found.length
-    return found
-  }
-
-  #skip(): void {
-    this.#match(gap)
-  }
-
-  #takes(character: string): boolean {
-    if (this.#source[this.#at] !== character) return false
-    this.#at++
-    return true
-  }
-
-  #value(): Node {
-    const start = this.#at
-    if (this.#takes("{")) return this.#object(start)
-    if (this.#takes("[")) this.#array()
-    else if (this.#match(text) === undefined && this.#match(scalar) === undefined) this.#fail("a value")
-    return { start, end: this.#at }
-  }
-
-  #array(): void {
-    this.#skip()
-    while (!this.#takes("]")) {
-      this.#value()
-      this.#skip()
-      if (!this.#takes(",") && this.#source[this.#at] !== "]") this.#fail("a comma or ]")
-      this.#skip()
-    }
-  }
-
-  #member(): Member {
-    const name = this.#match(text) ?? this.#fail("a name in quotes")
-    this.#skip()
-    if (!this.#takes(":")) this.#fail("a colon")
-    this.#skip()
-    return { name: JSON.parse(name) as string, value: this.#value() }
-  }
-
-  #object(start: number): Node {
-    const members: Array<Member> = []
-    let hasTrailingComma = false
-    this.#skip()
-    while (!this.#takes("}")) {
-      members.push(this.#member())
-      this.#skip()
-      hasTrailingComma = this.#takes(",")
-      if (!hasTrailingComma && this.#source[this.#at] !== "}") this.#fail("a comma or }")
-      this.#skip()
-    }
-    const end = this.#at
-    const tail = start + this.#source.slice(start, end - 1).trimEnd().length
-    return { start, end, members, tail, hasTrailingComma }
-  }
-}
+const endOf = ({ length, offset }: Node): number => offset + length
 
 interface Edit {
   readonly at: number
@@ -124,16 +42,19 @@ const indentAt = (source: string, at: number): string =>
 const written = (value: Json, indent: string): string => JSON.stringify(value, null, 2).replaceAll("\n", `\n${indent}`)
 
 const added = (source: string, node: Node, values: ReadonlyArray<readonly [string, Json]>): ReadonlyArray<Edit> => {
-  const outer = indentAt(source, node.start)
-  const last = node.members!.at(-1)
-  const isOnItsLine = last !== undefined && source.slice(node.start, last.value.start).includes("\n")
-  const indent = isOnItsLine ? indentAt(source, last.value.start) : `${outer}  `
+  const outer = indentAt(source, node.offset)
+  const last = node.children!.at(-1)
+  const isOnItsLine = last !== undefined && source.slice(node.offset, last.offset).includes("\n")
+  const indent = isOnItsLine ? indentAt(source, last.offset) : `${outer}  `
   const lines = values.map(([name, value]) => `\n${indent}${JSON.stringify(name)}: ${written(value, indent)}`)
-  const end = source.slice(node.tail, node.end - 1).includes("\n") ? "" : `\n${outer}`
-  const insertion = { at: node.tail!, removed: 0, text: lines.join(",") + end }
-  return last === undefined || node.hasTrailingComma === true
+  const close = endOf(node) - 1
+  // After the last member, with the comma and the comments that follow.
+  const tail = source.slice(0, close).trimEnd().length
+  const end = source.slice(tail, close).includes("\n") ? "" : `\n${outer}`
+  const insertion = { at: tail, removed: 0, text: lines.join(",") + end }
+  return last === undefined || stripComments(source.slice(endOf(last), close)).includes(",")
     ? [insertion]
-    : [{ at: last.value.end, removed: 0, text: "," }, insertion]
+    : [{ at: endOf(last), removed: 0, text: "," }, insertion]
 }
 
 const editsOf = (source: string, node: Node, values: JsonObject): ReadonlyArray<Edit> => {
@@ -141,13 +62,10 @@ const editsOf = (source: string, node: Node, values: JsonObject): ReadonlyArray<
   const edits: Array<Edit> = []
   for (const [name, value] of Object.entries(values)) {
     // The last one of a repeated name is the one that parsers take.
-    const found = node.members!.findLast((member) => member.name === name)?.value
+    const found = node.children!.findLast(({ children }) => children![0]!.value === name)?.children![1]
     if (found === undefined) missing.push([name, value])
-    else if (found.members !== undefined && isObject(value)) edits.push(...editsOf(source, found, value))
-    else {
-      const text = written(value, indentAt(source, found.start))
-      edits.push({ at: found.start, removed: found.end - found.start, text })
-    }
+    else if (found.type === "object" && isObject(value)) edits.push(...editsOf(source, found, value))
+    else edits.push({ at: found.offset, removed: found.length, text: written(value, indentAt(source, found.offset)) })
   }
   return missing.length === 0 ? edits : [...edits, ...added(source, node, missing)]
 }
@@ -160,10 +78,9 @@ const editsOf = (source: string, node: Node, values: JsonObject): ReadonlyArray<
  */
 export const merge = (source: string, values: JsonObject): string => {
   if (source.trim() === "") return `${JSON.stringify(values, null, 2)}\n`
-  const node = new Reader(source).document()
-  if (node.members === undefined) throw new SyntaxError("expected an object")
+  if (source.startsWith("\uFEFF")) return `\uFEFF${merge(source.slice(1), values)}`
   // From the end, so that positions before an edit stay; of two at one position the comma comes first.
-  const edits = editsOf(source, node, values).map((edit, index) => ({ ...edit, index }))
+  const edits = editsOf(source, read(source), values).map((edit, index) => ({ ...edit, index }))
     .toSorted((one, other) => other.at - one.at || other.index - one.index)
   return edits.reduce(
     (text, { at, removed, text: insertion }) => text.slice(0, at) + insertion + text.slice(at + removed),

@@ -80,16 +80,20 @@ describe("merge", () => {
     )
   })
 
+  it("keeps a byte order mark, and sets the last of a repeated name", () => {
+    assert.strictEqual(merge("\uFEFF{ \"a\": 1, \"a\": 2 }", { a: 3 }), "\uFEFF{ \"a\": 1, \"a\": 3 }")
+  })
+
   it("writes a file of its own", () => {
     assert.strictEqual(merge("", { a: 1 }), `{\n  "a": 1\n}\n`)
   })
 
   it.each([
     ["[1]", "expected an object"],
-    ["{ \"a\": }", "line 1: expected a value"],
-    ["{\n\"a\": 1\n\"b\": 2 }", "line 3: expected a comma or }"],
-    ["{} {}", "line 1: expected the end of the file"],
-    ["{ \"a\" 1 }", "line 1: expected a colon"]
+    ["{ \"a\": }", "line 1: value expected"],
+    ["{\n\"a\": 1\n\"b\": 2 }", "line 3: comma expected"],
+    ["{} {}", "line 1: end of file expected"],
+    ["{ \"a\" 1 }", "line 1: colon expected"]
   ])("rejects %s", (text, message) => {
     assert.throws(() => merge(text, { a: 1 }), message)
   })
