@@ -43,7 +43,7 @@ export const Evidence = Schema.Struct({
   at: Schema.Finite,
   /** Index in `plan.steps`. */
   step: Schema.Int,
-  /** In this step. */
+  /** Since the start of the rollout, as are the metrics. */
   requests: Versions(Schema.Int),
   metrics: Schema.Array(MetricEvidence)
 })
@@ -75,7 +75,7 @@ export const Phase = Schema.Union([
   /** The same share, without an end of the step. The candidate can still be rolled back. */
   Schema.TaggedStruct("Paused", { elapsedMs: Schema.Finite }),
   /** Every request goes to one version; the other ends those it has. */
-  Schema.TaggedStruct("Draining", { deployment: Schema.String, outcome: Outcome }),
+  Schema.TaggedStruct("Draining", { deployment: Schema.String, drained: Schema.Boolean, outcome: Outcome }),
   Schema.TaggedStruct("Ended", { at: Schema.Finite, outcome: Outcome })
 ])
 export type Phase = typeof Phase.Type
@@ -128,6 +128,7 @@ export type Event =
   /** Time passes: at least once in `plan.evaluateMs`. */
   | { readonly _tag: "Tick" }
   | { readonly _tag: "Drained"; readonly deployment: string }
+  | { readonly _tag: "Unloaded"; readonly deployment: string }
   | { readonly _tag: "Pause" }
   | { readonly _tag: "Resume" }
   /** Ends the rollout with the candidate, whatever its step. */
@@ -143,7 +144,7 @@ export type Command =
   | { readonly _tag: "Probe"; readonly deployments: readonly [string, string]; readonly prompts: ReadonlyArray<string> }
   /** Send no new requests; answer with `Drained` when the last one has ended. */
   | { readonly _tag: "Drain"; readonly deployment: string }
-  /** Only after its `Drained`. */
+  /** Only after its `Drained`; answer with `Unloaded`. */
   | { readonly _tag: "Unload"; readonly deployment: string }
 
 /** Shares of requests; their sum is 1. */
