@@ -56,6 +56,9 @@ import * as Metrics from "./services/observability/Metrics.ts"
 import type { StorageError } from "./services/persistence/StorageError.ts"
 import * as Backoff from "./services/resilience/Backoff.ts"
 import * as Responses from "./services/responses/Responses.ts"
+import * as Rollouts from "./services/rollout/Rollouts.ts"
+import * as RolloutStore from "./services/rollout/RolloutStore.ts"
+import * as Standing from "./services/rollout/Standing.ts"
 import * as DecisionLog from "./services/routing/DecisionLog.ts"
 import { cachedResponses } from "./services/routing/DecisionRecord.ts"
 import * as Router from "./services/routing/Router.ts"
@@ -112,7 +115,7 @@ const assemble = (all: Services) =>
     Layer.provide(AppParts.partOr(Ledger.Ledger, Ledger.none)),
     Layer.provideMerge(all.breaker),
     Layer.provideMerge(Deployments.layer),
-    Layer.provideMerge(Layer.mergeAll(all.registry, all.models)),
+    Layer.provideMerge(Layer.mergeAll(all.registry, all.models, Standing.layer)),
     Layer.provide(Layer.merge(all.engines, all.memory)),
     Layer.provideMerge(all.providers),
     Layer.provide(store),
@@ -445,9 +448,12 @@ const responses: Layer.Layer<never, StorageError | Layer.Error<typeof Responses.
 /** What a service stores and counts, in its database and in Redis. Requires only `Settings`. */
 const state = Layer.mergeAll(keys, ledger, responses, answers, counters).pipe(Layer.provideMerge(storage))
 
+/** Gradual rollouts, as the database has them. */
+const rollouts = Layer.provide(Rollouts.layer, RolloutStore.layer)
+
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
 export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
-  Layer.provideMerge(Layer.provide(Server.layer, Layer.merge(SecurityEvents.layerRefusals, store))),
+  Layer.provideMerge(Layer.provide(Server.layer, Layer.mergeAll(SecurityEvents.layerRefusals, store, rollouts))),
   Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
   Layer.provideMerge(state)
 )
@@ -490,6 +496,6 @@ const ready = Layer.sync(Readiness.Readiness, () => Readiness.Readiness.of({ sta
 
 /** The HTTP interface of `hosted` as a function of web requests, for a server of the program's own. */
 export const web = WebHandler.layer.pipe(
-  Layer.provide(Layer.mergeAll(SecurityEvents.layerRefusals, store, ready)),
+  Layer.provide(Layer.mergeAll(SecurityEvents.layerRefusals, store, ready, rollouts)),
   Layer.provide(stateOfWeb)
 )

@@ -8,6 +8,7 @@ import { launch } from "./cli/Launch.ts"
 import { models } from "./cli/Models.ts"
 import { printJson } from "./cli/Output.ts"
 import { policy } from "./cli/Policy.ts"
+import { rollout } from "./cli/Rollout.ts"
 import { route } from "./cli/Route.ts"
 import { run } from "./cli/Run.ts"
 import { serve } from "./cli/Serve.ts"
@@ -40,6 +41,7 @@ export const troupe = Command.make("troupe").pipe(
     keys,
     usage,
     budgets,
+    rollout,
     route,
     decisions,
     policy,

@@ -20,7 +20,8 @@ const commandOf: Readonly<Record<string, string>> = {
   "GET /admin/circuits": "troupe circuits ls",
   "GET /admin/keys": "troupe keys ls",
   "GET /admin/usage": "troupe usage",
-  "GET /admin/budgets": "troupe budgets"
+  "GET /admin/budgets": "troupe budgets",
+  "GET /admin/rollouts": "troupe rollout list"
 }
 
 /** A message of the service with commands in place of paths. */

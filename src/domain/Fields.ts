@@ -142,5 +142,10 @@ export const traits = {
   weight: optional(
     "Weight relative to the other deployments, for the strategies weighted and session. Default 1.",
     AtLeastNothing
+  ),
+  rollout: optional(
+    "candidate: it takes no requests until a rollout gives it some. Default it takes requests from the start.",
+    // A literal would tell apart the kinds of deployments, as their `engine` does.
+    Schema.String.check(Schema.isPattern(/^candidate$/, { message: "Expected candidate" }))
   )
 }

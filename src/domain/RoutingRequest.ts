@@ -40,6 +40,16 @@ export interface RoutingRequest {
   promptText?(): string
 }
 
+/** The version of a model that takes one request, where a rollout divides the model's requests. */
+export interface Split {
+  /** Deployments that take no requests, unless a request names them. */
+  readonly withheld: ReadonlySet<string>
+  /** The version that takes this request: the deployment that is tried before the others. */
+  readonly first?: string | undefined
+  /** The deployment that is tried after the others. */
+  readonly last?: string | undefined
+}
+
 /** What a decision depends on besides the request and the deployments. */
 export interface Moment {
   /** monotonic ms */
@@ -50,6 +60,8 @@ export interface Moment {
   readonly turn: number
   /** The share of the prompt that each deployment has cached, by index, from 0 to 1; for `prefix`. */
   readonly prefixShares?: ArrayLike<number> | undefined
+  /** Left out: the model has no rollout. */
+  readonly split?: Split | undefined
 }
 
 /** Tokens of an answer without a limit. */

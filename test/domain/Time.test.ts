@@ -185,6 +185,7 @@ describe("monotonic time", () => {
       "domain/Time.ts",
       "layers/cache/ResponseCache.ts",
       "layers/http/AdminKeys.ts",
+      "layers/http/AdminRollouts.ts",
       "layers/http/AdminUsage.ts",
       "layers/http/Authentication.ts",
       "layers/http/Endpoint.ts",
@@ -211,7 +212,8 @@ describe("monotonic time", () => {
       "services/responses/BackgroundResponses.ts",
       "services/responses/Dialogues.ts",
       "services/responses/Responses.ts",
-      "services/responses/Retention.ts"
+      "services/responses/Retention.ts",
+      "services/rollout/RolloutRuns.ts"
     ])
   })
 })

@@ -4,6 +4,7 @@ import { HttpRouter, HttpServer } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import * as InferenceError from "../../src/domain/InferenceError.ts"
 import * as AdminKeys from "../../src/layers/http/AdminKeys.ts"
+import * as AdminRollouts from "../../src/layers/http/AdminRollouts.ts"
 import * as AdminRoutes from "../../src/layers/http/AdminRoutes.ts"
 import * as AdminUsage from "../../src/layers/http/AdminUsage.ts"
 import * as AnthropicRoutes from "../../src/layers/http/AnthropicRoutes.ts"
@@ -59,7 +60,7 @@ export const withHandler = async <A>(
     AnthropicRoutes.dialect.layer,
     OllamaRoutes.dialect.layer,
     HttpApiBuilder.layer(TypedApi).pipe(
-      Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer, AdminUsage.layer])
+      Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer, AdminUsage.layer, AdminRollouts.layer])
     )
   ).pipe(
     Layer.provide(services),

@@ -10,6 +10,7 @@ import * as VirtualKeys from "../../src/services/keys/VirtualKeys.ts"
 import * as Ledger from "../../src/services/ledger/Ledger.ts"
 import { Models } from "../../src/services/models/Models.ts"
 import * as Registry from "../../src/services/models/Registry.ts"
+import { Rollouts } from "../../src/services/rollout/Rollouts.ts"
 import * as DecisionLog from "../../src/services/routing/DecisionLog.ts"
 import { Router } from "../../src/services/routing/Router.ts"
 import { defaultServer } from "../../src/services/settings/Resolution.ts"
@@ -59,6 +60,7 @@ export const httpServices = ({
     Layer.sync(Readiness, () => ({ status })),
     Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
     Layer.succeed(Ledger.Ledger, Ledger.none),
+    Layer.mock(Rollouts)({}),
     Layer.succeed(
       Settings,
       { server: { ...defaultServer, port: 0, ...server }, answerModel: "served" } as Settings["Service"]

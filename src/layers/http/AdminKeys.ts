@@ -1,18 +1,16 @@
 /** Handlers for an operator: virtual keys. Answers have no secret, except the one that a key has just been given. */
-import { Clock, Duration, Effect, Result, Schema } from "effect"
-import { HttpServerRequest, HttpServerResponse } from "effect/http"
+import { Clock, Duration, Effect } from "effect"
+import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import { InvalidRequest, make as failure } from "../../domain/InferenceError.ts"
-import * as Problem from "../../domain/Problem.ts"
 import type { Issued, KeyError } from "../../services/keys/VirtualKeys.ts"
 import { VirtualKeys } from "../../services/keys/VirtualKeys.ts"
+import * as AdminBody from "./AdminBody.ts"
 import * as AdminGuard from "./AdminGuard.ts"
 import { Extension, NewKey, Rotation } from "./AdminSchema.ts"
 import { TypedApi } from "./Api.ts"
 import { respondError } from "./Dialect.ts"
-import { parse } from "./RequestBody.ts"
 
 const statuses: Readonly<Record<KeyError["code"], number>> = {
   key_not_found: 404,
@@ -35,39 +33,20 @@ const refuse = ({ code, message }: KeyError) =>
 const issued = (status: number) => (answer: Issued) =>
   HttpServerResponse.jsonUnsafe(answer, { status, headers: { "cache-control": "no-store" } })
 
-const wrong = (path: string, detail: string) => failure(new InvalidRequest({ path, detail }))
-
-/** The body of a request, decoded; a field that does not exist is a problem. */
-const bodyAs = <A>(schema: Schema.Decoder<A>) => {
-  const decode = Schema.decodeUnknownResult(schema, { errors: "all", onExcessProperty: "error" })
-  return Effect.gen(function*() {
-    const { text } = yield* HttpServerRequest.HttpServerRequest
-    const body = yield* Effect.mapError(
-      text,
-      () => wrong("", "The request body ended before it was complete. Send it again.")
-    )
-    const json = yield* Effect.fromResult(Result.mapError(parse(body), failure))
-    return yield* Effect.fromResult(Result.mapError(decode(json), (error) => {
-      const [first, ...others] = Problem.fromSchemaError(error)
-      return wrong(first!.path, Problem.summary(first!, others))
-    }))
-  })
-}
-
-const rotation = bodyAs(Rotation)
+const rotation = AdminBody.as(Rotation)
 
 /** Why a key cannot end then, if it cannot. A time in seconds is long ago. */
 const endProblem = (expiresAt: number | null | undefined) =>
   Effect.flatMap(Clock.currentTimeMillis, (now) =>
     expiresAt === undefined || expiresAt === null || expiresAt > now
       ? Effect.void
-      : Effect.fail(wrong("expiresAt", "Expected a time in the future, ms since 1970")))
+      : Effect.fail(AdminBody.wrong("expiresAt", "Expected a time in the future, ms since 1970")))
 
-const newKey = Effect.tap(bodyAs(NewKey), ({ expiresAt }) => endProblem(expiresAt))
+const newKey = Effect.tap(AdminBody.as(NewKey), ({ expiresAt }) => endProblem(expiresAt))
 
 /** The new end of a key; undefined for never. */
 const extension = Effect.map(
-  Effect.tap(bodyAs(Extension), ({ expiresAt }) => endProblem(expiresAt)),
+  Effect.tap(AdminBody.as(Extension), ({ expiresAt }) => endProblem(expiresAt)),
   ({ expiresAt }) => expiresAt ?? undefined
 )
 

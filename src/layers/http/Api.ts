@@ -9,6 +9,7 @@ import { Record } from "../../services/routing/DecisionRecord.ts"
 import { Explanation, ExplanationRequest } from "../../services/routing/Explanation.ts"
 import * as AdminSchema from "./AdminSchema.ts"
 import type { Dialects } from "./Dialect.ts"
+import * as RolloutSchema from "./RolloutSchema.ts"
 
 /** An error response in the shape that is the default. */
 export const error = (status: number, description: string) =>
@@ -124,6 +125,54 @@ const UsageGroup = HttpApiGroup.make("usage").add(
     }))
 )
 
+/** Of every endpoint about one rollout. */
+const rolloutErrors = [
+  ...closed,
+  wrong,
+  error(
+    404,
+    "Unknown rollout (`rollout_not_found`), deployment (`deployment_not_found`), model (`model_not_found`) or action (`not_found`)"
+  ),
+  error(
+    409,
+    "A rollout of the model has not ended (`rollout_running`), the deployment has all requests already (`deployment_in_use`), or the action has no effect in this phase (`rollout_refused`)"
+  ),
+  unreadable
+] as const
+
+const RolloutGroup = HttpApiGroup.make("rollouts").add(
+  HttpApiEndpoint.get("list", "/admin/rollouts", {
+    success: RolloutSchema.RolloutList,
+    error: [...closed, unreadable]
+  }).annotateMerge(OpenApi.annotations({ title: "List the gradual rollouts", description: "The newest first." })),
+  HttpApiEndpoint.post("start", "/admin/rollouts", {
+    payload: RolloutSchema.NewRollout,
+    success: RolloutSchema.RolloutView.pipe(HttpApiSchema.status(201)),
+    error: rolloutErrors
+  }).annotateMerge(OpenApi.annotations({
+    title: "Start a gradual rollout",
+    description: "A deployment of the model gets a growing share of its requests, and is rolled back where it is worse."
+  })),
+  HttpApiEndpoint.get("find", "/admin/rollouts/:rollout", {
+    params: { rollout: Schema.String },
+    success: RolloutSchema.RolloutView,
+    error: rolloutErrors
+  }).annotateMerge(OpenApi.annotations({
+    title: "Get a rollout by id, or the newest of a model",
+    description: "With the evidence of the last comparison."
+  })),
+  HttpApiEndpoint.post("act", "/admin/rollouts/:rollout/:action", {
+    params: { rollout: Schema.String, action: RolloutSchema.RolloutActionName },
+    success: RolloutSchema.RolloutView,
+    error: rolloutErrors
+  }).annotateMerge(OpenApi.annotations({
+    title: "Pause, resume, promote or abort a rollout",
+    description:
+      "`pause` keeps the share; the candidate is still rolled back where it is worse. `promote` gives it all " +
+      "requests, `abort` none."
+  }))
+)
+
 const AdminGroup = HttpApiGroup.make("admin").add(
   HttpApiEndpoint.get("deployments", "/admin/deployments", { success: AdminSchema.Deployments, error: closed })
     .annotateMerge(
@@ -209,7 +258,9 @@ const AdminGroup = HttpApiGroup.make("admin").add(
 )
 
 /** The endpoints that `HttpApi` decodes and encodes. Routes of dialects read and write bodies themselves. */
-export class TypedApi extends HttpApi.make("troupe").add(HealthGroup).add(AdminGroup).add(KeyGroup).add(UsageGroup) {}
+export class TypedApi extends HttpApi.make("troupe").add(HealthGroup).add(AdminGroup).add(KeyGroup).add(UsageGroup)
+  .add(RolloutGroup)
+{}
 
 /** Paths that all dialects share, each with the shapes of all of them. */
 const modelGroupOf = (dialects: Dialects) => {
@@ -244,6 +295,7 @@ export const make = (dialects: Dialects) => {
     .add(AdminGroup)
     .add(KeyGroup)
     .add(UsageGroup)
+    .add(RolloutGroup)
     .annotateMerge(OpenApi.annotations({
       title: "Troupe",
       version: "0.1.0",

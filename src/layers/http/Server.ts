@@ -21,6 +21,7 @@ import type { Resolved } from "../../services/settings/Settings.ts"
 import { AdminAddress, Settings } from "../../services/settings/Settings.ts"
 import * as AdminKeys from "./AdminKeys.ts"
 import * as AdminListener from "./AdminListener.ts"
+import * as AdminRollouts from "./AdminRollouts.ts"
 import * as AdminRoutes from "./AdminRoutes.ts"
 import * as AdminUsage from "./AdminUsage.ts"
 import * as AnthropicRoutes from "./AnthropicRoutes.ts"
@@ -57,7 +58,7 @@ export const routesOf = ([first, ...others]: Dialects, serviceRoutes: ReturnType
     ...others.map(({ layer }) => layer),
     serviceRoutes,
     HttpApiBuilder.layer(TypedApi).pipe(
-      Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer, AdminUsage.layer])
+      Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer, AdminUsage.layer, AdminRollouts.layer])
     )
   )
 

@@ -9,7 +9,7 @@ import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Embedding } from "../../domain/Job.ts"
-import type { LatencySample, Verdict } from "../../domain/Measurement.ts"
+import type { LatencySample } from "../../domain/Measurement.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import * as SignedReasoning from "../../domain/SignedReasoning.ts"
@@ -26,6 +26,7 @@ import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { Start } from "../resilience/AttemptPlan.ts"
 import * as Deadlines from "../resilience/Deadlines.ts"
 import type { Watch, WatchedAttempt } from "../resilience/DeadlineWatch.ts"
+import type { TrialAttempt } from "../rollout/Split.ts"
 import type { AttemptDraft } from "../routing/DecisionLog.ts"
 import { addAttempt } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Route.ts"
@@ -106,6 +107,7 @@ class Entry {
   readonly #draft: AttemptDraft
   readonly #sample: LatencySample
   readonly #state: RequestState
+  readonly #trial: TrialAttempt | undefined
   /** monotonic ms */
   readonly startedAt: number
 
@@ -125,6 +127,7 @@ class Entry {
     this.startedAt = now()
     this.#draft = addAttempt(state.record, id, this.startedAt - state.startedAt, hedge || undefined)
     this.#sample = callbacks.call(measurementsName, () => router.measure(id, route), noSample)
+    this.#trial = route.trial?.attempt()
   }
 
   /** Whether signed reasoning of the request must not go to the deployment; the record says so. */
@@ -143,6 +146,7 @@ class Entry {
     if (this.stats.granted) return
     this.stats.granted = true
     this.#parts.callbacks.call(measurementsName, () => this.#sample.granted(), undefined)
+    this.#trial?.granted(this.#parts.now())
   }
 
   /** Whether this is the first content. */
@@ -151,6 +155,7 @@ class Entry {
     if (this.#draft.firstTokenMs !== undefined) return false
     this.#draft.firstTokenMs = now() - this.startedAt
     callbacks.call(measurementsName, () => this.#sample.content(), undefined)
+    this.#trial?.content(now())
     return true
   }
 
@@ -158,18 +163,20 @@ class Entry {
   end(): Ending {
     const exit = RequestTelemetry.exitOf(this.stats)
     const ending = withoutQueueTimeout(this.stats, endingOf(exit))
-    this.#complete(exit, ending.verdict)
+    this.#complete(exit, ending)
     return ending
   }
 
   /** Ends both for a call that the circuit refused. */
   refused(cause: Cause.Cause<InferenceError>): void {
-    this.#complete(Exit.failCause(cause), "left")
+    this.#complete(Exit.failCause(cause), { verdict: "left" })
   }
 
-  #complete(exit: Exit.Exit<unknown, InferenceError>, verdict: Verdict): void {
+  #complete(exit: Exit.Exit<unknown, InferenceError>, ending: Ending): void {
     const { callbacks, now } = this.#parts
-    callbacks.call(measurementsName, () => this.#sample.end(verdict, this.stats.tokens), undefined)
+    const { finish, tokens } = this.stats
+    callbacks.call(measurementsName, () => this.#sample.end(ending.verdict, tokens), undefined)
+    this.#trial?.end({ ...ending, tokens, finish: finish?.reason }, now())
     const tookMs = now() - this.startedAt
     completeRecord(this.#draft, exit, tookMs)
     this.#draft.skippedEvents = this.stats.skippedEvents

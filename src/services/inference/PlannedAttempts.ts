@@ -46,21 +46,27 @@ const targetOf = (deployment: Deployment, reported: number | undefined): Target 
   return created
 }
 
+/** Without another deployment, its failure is that of the request. */
+const candidateOf = ({ deployments, split }: Route): string | undefined =>
+  deployments.length > 1 ? split?.first : undefined
+
 const planOf = (
-  { contextWindows, deployments, fallbacks: { content, context, ordinary }, model, policy, slowestFirstTokenMs }: Route,
+  route: Route,
   { maxTokens, priority }: AttemptRequest,
   now: number
 ): Plan => {
+  const { contextWindows, deployments, fallbacks: { content, context, ordinary }, model, policy } = route
   const target = (deployment: Deployment) => targetOf(deployment, contextWindows?.get(deployment.id))
   return AttemptMachine.makePlan({
     model,
     policy,
+    candidate: candidateOf(route),
     lists: {
       ordinary: [...deployments, ...ordinary].map(target),
       context: context.map(target),
       content: content.map(target)
     },
-    slowestFirstTokenMs,
+    slowestFirstTokenMs: route.slowestFirstTokenMs,
     now,
     maxTokens,
     lowPriority: priority === "low"

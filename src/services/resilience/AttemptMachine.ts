@@ -32,12 +32,15 @@ import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { Action, Event, Input, Plan, Start, State, Step, Target, Tried, View } from "./AttemptPlan.ts"
 
 /** The plan of one request. */
-export const makePlan = ({ lists, lowPriority, maxTokens, model, now, policy, slowestFirstTokenMs }: Input): Plan => {
+export const makePlan = (input: Input): Plan => {
+  const { candidate, lists, lowPriority, maxTokens, model, now, policy, slowestFirstTokenMs } = input
   const { hedge, timeouts: { totalMs } } = policy
   return {
     model,
-    policy,
+    // An attempt at a new version is one more than the policy has.
+    policy: candidate === undefined ? policy : { ...policy, maxAttempts: policy.maxAttempts + 1 },
     lists,
+    candidate,
     hedgeAfterMs: hedge === undefined ? undefined : hedge.afterMs ?? slowestFirstTokenMs,
     deadline: totalMs === undefined ? undefined : now + totalMs,
     maxTokens,
@@ -289,11 +292,19 @@ const recordFailure = (state: State, { attempt, reason, tookMs }: Failure, deplo
 const deploymentOf = ({ running }: State, attempt: number): string =>
   running.find((one) => one.attempt === attempt)!.deployment
 
+/** Another deployment is tried at once, whatever the failure is. */
+const moveOn = ({ adjust: _, ...failure }: FailureClass): FailureClass => ({
+  ...failure,
+  retry: "no",
+  next: "ordinary"
+})
+
 /** A deployment that rejects the continuation of an answer as invalid does not end the request: others may accept it. */
-const classifyIn = ({ cutBy }: State, reason: Reason): FailureClass =>
-  cutBy !== undefined && reason._tag === "InvalidRequest"
-    ? { ...classify(reason), next: "ordinary" }
-    : classify(reason)
+const classifyIn = ({ cutBy, plan: { candidate } }: State, deployment: string, reason: Reason): FailureClass => {
+  const failure = classify(reason)
+  if (deployment === candidate) return moveOn(failure)
+  return cutBy !== undefined && reason._tag === "InvalidRequest" ? { ...failure, next: "ordinary" } : failure
+}
 
 /** Whether the request's own budgets refused an attempt, which did not run. */
 const isUnpaid = (reason: Reason): boolean =>
@@ -314,7 +325,7 @@ const failed = (state: State, event: Extract<Event, { type: "failed" }>, view: V
   if (isUnpaid(reason) && state.failures.length > 0) return unpaid(state, attempt)
   const deployment = deploymentOf(state, attempt)
   const noted = recordFailure(state, event, deployment)
-  const failure = classifyIn(state, reason)
+  const failure = classifyIn(state, deployment, reason)
   if (state.phase === "committed" || failure.next === "none") return fail(noted, reason)
   const known = applyFailure(noted, deployment, event, failure, view.now)
   // The other attempt may still answer.

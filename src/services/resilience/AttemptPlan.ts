@@ -18,6 +18,8 @@ export interface Plan {
   readonly model: string
   readonly policy: Policy
   readonly lists: Readonly<Record<List, ReadonlyArray<Target>>>
+  /** The new version of a rollout: after any failure of it, another deployment is tried. */
+  readonly candidate?: string | undefined
   /** When a hedged attempt may start beside a first one without content; left out: never. */
   readonly hedgeAfterMs?: number | undefined
   /** monotonic ms; left out: none. */
@@ -127,6 +129,7 @@ export interface Input {
   readonly policy: Policy
   /** Deployments in order: those of the decision, then those of the fallback models. */
   readonly lists: Plan["lists"]
+  readonly candidate?: string | undefined
   /** The 95th percentile of the primary's time to first token, ms; undefined: unknown. */
   readonly slowestFirstTokenMs?: number | undefined
   /** When the request arrived, monotonic ms. */

@@ -7,7 +7,8 @@ import { InvalidRequest, make, NoDeployment } from "../../domain/InferenceError.
 import type { Problem, RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import { defaults } from "../../domain/RoutingPolicy.ts"
-import type { RoutingRequest } from "../../domain/RoutingRequest.ts"
+import type { RoutingRequest, Split } from "../../domain/RoutingRequest.ts"
+import type { Trial } from "../rollout/Split.ts"
 import type { Decision } from "./DecisionRecord.ts"
 
 /** The deployments that may answer one request, and why. */
@@ -29,6 +30,10 @@ export interface Route {
   readonly contextWindows?: ReadonlyMap<string, number> | undefined
   /** Hashes of the prompt's prefixes, where the strategy uses them: see `PrefixIndex`. */
   readonly prefix?: ReadonlyArray<number> | undefined
+  /** The version that takes the request, where a rollout divides the model's requests. */
+  readonly split?: Split | undefined
+  /** Observes the first attempt, where versions are compared. */
+  readonly trial?: Trial | undefined
 }
 
 /** The routing option that excludes all of the model's deployments, if one does. */

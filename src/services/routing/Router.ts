@@ -24,7 +24,7 @@ import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import type { Policy, Routing } from "../../domain/RoutingPolicy.ts"
 import { policyFor, routingOf } from "../../domain/RoutingPolicy.ts"
-import type { Moment, RoutingRequest } from "../../domain/RoutingRequest.ts"
+import type { Moment, RoutingRequest, Split } from "../../domain/RoutingRequest.ts"
 import { boundToModel } from "../../domain/RoutingRequest.ts"
 import type { Capability as FieldsCapability } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
@@ -33,6 +33,8 @@ import { Breaker } from "../health/Breaker.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
+import type { Entry, SplitTable } from "../rollout/Split.ts"
+import { begin as beginTrial, Splits } from "../rollout/Split.ts"
 import { Settings } from "../settings/Settings.ts"
 import type { Decision } from "./DecisionRecord.ts"
 import { factsInFiles, factsOf } from "./DeploymentFacts.ts"
@@ -81,6 +83,8 @@ interface Parts {
   readonly random: () => number
   /** Requests routed so far, by model: `round-robin` counts for each model alone. */
   readonly turns: WeakMap<Model, number>
+  /** The models that have rollouts. */
+  readonly splits: SplitTable | undefined
 }
 
 /**
@@ -195,8 +199,24 @@ const fieldsOf = ({ capabilities, source }: RoutingRequest): FieldsCapability | 
   return capabilities.includes(fields) ? fields : undefined
 }
 
+const entryOf = ({ splits }: Parts, { name }: Model): Entry | undefined => splits?.of?.(name)
+
+const splitOf = (parts: Parts, model: Model, { moment: { seed }, request }: Inquiry): Split | undefined =>
+  entryOf(parts, model)?.split(request, seed)
+
+const momentOf = (parts: Parts, model: Model, inquiry: Inquiry): Moment => {
+  const { moment, prefix } = inquiry
+  const split = splitOf(parts, model, inquiry)
+  if (split === undefined && prefix === undefined) return moment
+  return {
+    ...moment,
+    split,
+    prefixShares: prefix && parts.prefixes.shares(model.deployments.map(idOf), prefix)
+  }
+}
+
 const decide = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): Decision => {
-  const { alone, moment, prefix, request } = inquiry
+  const { alone, moment, request } = inquiry
   const isOnly = model.deployments.length === 1
   const conditions = model.deployments.map((deployment) => conditionOf(parts, deployment, isOnly, alone, moment.now))
   return Selection.decide(
@@ -204,9 +224,7 @@ const decide = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): D
     conditions,
     request,
     guarded(parts.callbacks, policy.selection),
-    prefix === undefined
-      ? moment
-      : { ...moment, prefixShares: parts.prefixes.shares(model.deployments.map(idOf), prefix) }
+    momentOf(parts, model, inquiry)
   )
 }
 
@@ -317,7 +335,8 @@ const routeOf = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): 
     policy,
     slowestFirstTokenMs: policy.hedge && first && Measurement.slowestFirstToken(parts.stats.of(first.id)),
     contextWindows: parts.tables.windows,
-    prefix: inquiry.prefix
+    prefix: inquiry.prefix,
+    split: splitOf(parts, model, inquiry)
   })
 }
 
@@ -360,12 +379,24 @@ const preview = (parts: Parts, request: RoutingRequest): Outcome<Route> => {
   return Result.isFailure(model) ? Result.fail(model.failure) : routeTo(parts, model.success, request)
 }
 
+/** The route with the trial of a request whose versions are compared. */
+const withTrial = (parts: Parts, entry: Entry, route: Route): Route => {
+  const { deployments: [tried], split } = route
+  const trial = split && beginTrial(entry, split, tried?.id, (id) => parts.breaker.closedFor(id, parts.now()) > 0)
+  return trial === undefined ? route : { ...route, trial }
+}
+
 const route = (parts: Parts, request: RoutingRequest): Outcome<Route> => {
   const model = parts.registry.find(request.model)
   if (Result.isFailure(model)) return Result.fail(model.failure)
   const found = routeTo(parts, model.success, request)
-  if (Result.isSuccess(found)) parts.turns.set(model.success, turnOf(parts, model.success) + 1)
-  return found
+  if (Result.isFailure(found)) return found
+  parts.turns.set(model.success, turnOf(parts, model.success) + 1)
+  const entry = entryOf(parts, model.success)
+  // A request that chooses its deployment says nothing about the division.
+  return entry === undefined || request.route?.deployments !== undefined
+    ? found
+    : Result.succeed(withTrial(parts, entry, found.success))
 }
 
 /** Counts the models of a route; why one of them cannot be called. */
@@ -424,7 +455,8 @@ export const layer = Layer.effect(
       callbacks: yield* GuardedCallbacks.make,
       now,
       random: () => random.nextDoubleUnsafe(),
-      turns: new WeakMap()
+      turns: new WeakMap(),
+      splits: yield* Splits
     }
     yield* watch(parts)
     const call = makeCall(registry)

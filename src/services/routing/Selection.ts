@@ -30,7 +30,7 @@ import { capabilityNames, engineCapabilities } from "../../domain/EngineProtocol
 import { draw } from "../../domain/Hashing.ts"
 import type { Exclusion } from "../../domain/InferenceError.ts"
 import type { Measurement } from "../../domain/Measurement.ts"
-import type { Moment, RequiredCapability, RoutingRequest } from "../../domain/RoutingRequest.ts"
+import type { Moment, RequiredCapability, RoutingRequest, Split } from "../../domain/RoutingRequest.ts"
 import { bitsOf, promptTokensOf, usualAnswer } from "../../domain/RoutingRequest.ts"
 import type { Options } from "../../domain/SelectionOptions.ts"
 import * as Strategies from "../../domain/Strategies.ts"
@@ -57,6 +57,7 @@ interface Inquiry {
   readonly required: number
   readonly only: ReadonlySet<string> | undefined
   readonly except: ReadonlySet<string> | undefined
+  readonly split: Split | undefined
 }
 
 const money = (usd: number): string => `${usd.toPrecision(3)} USD`
@@ -106,7 +107,13 @@ const tooSmall = ({ request: { promptTokens }, table }: Inquiry, index: number):
     : undefined
 }
 
-const notSelected = ({ except, only, options, table }: Inquiry, index: number): string | undefined => {
+/** A request that names a deployment reaches it in every state of a rollout. */
+const isWithheld = ({ only, split, table }: Inquiry, index: number): boolean =>
+  split !== undefined && only === undefined && split.withheld.has(table.ids[index]!)
+
+const notSelected = (inquiry: Inquiry, index: number): string | undefined => {
+  const { except, only, options, table } = inquiry
+  if (isWithheld(inquiry, index)) return "its rollout gives it no requests"
   if (only !== undefined && !only.has(table.ids[index]!)) return "the request selects other deployments"
   if (except !== undefined && except.has(table.ids[index]!)) return "the request excludes it"
   if (options.strategy === "weighted" && table.weight[index] === 0) return "its weight is 0"
@@ -134,8 +141,9 @@ const missingEverywhere = (inquiry: Inquiry): ReadonlyArray<RequiredCapability> 
 
 const setOf = (list: ReadonlyArray<string> | undefined) => list && new Set(list)
 
-const inquire = (table: CandidateTable, request: RoutingRequest, options: Options): Inquiry => ({
+const inquire = (table: CandidateTable, request: RoutingRequest, options: Options, split?: Split): Inquiry => ({
   table,
+  split,
   request,
   options,
   required: bitsOf(request.capabilities),
@@ -306,15 +314,35 @@ const spilledOf = (
     : eligible.filter((index) => isSpilled(conditions[index]!))
 }
 
+/** The version of a rollout that takes the request before the others, or its new version after them. */
+const rankSplit = (
+  one: number,
+  isFirst: boolean,
+  eligible: ReadonlyArray<number>,
+  spilled: ReadonlyArray<number>,
+  scores: ReadonlyArray<number>,
+  keep: number
+): ReadonlyArray<number> => {
+  const others = eligible.filter((index) => index !== one)
+  const order = best(others, Math.max(1, keep - 1), { scores, behind: new Set(spilled) })
+  return isFirst && !spilled.includes(one) ? [one, ...order] : [...order, one]
+}
+
 /** The order in which to try them: the best few, after the one that is explored. */
 const rank = (
+  table: CandidateTable,
   eligible: ReadonlyArray<number>,
   scores: ReadonlyArray<number>,
   conditions: ReadonlyArray<Condition>,
   options: Options,
-  seed: number
+  { seed, split }: Moment
 ) => {
   const spilled = spilledOf(eligible, conditions, options)
+  const one = split && eligible.find((index) => table.ids[index] === (split.first ?? split.last))
+  if (one !== undefined) {
+    const order = rankSplit(one, split?.first !== undefined, eligible, spilled, scores, options.keep)
+    return { order, isExplored: false, spilled }
+  }
   const behind = spilled.length === 0 ? undefined : new Set(spilled)
   const top = best(eligible, options.keep, { scores, behind })
   const first = explored(eligible, conditions, options, seed)
@@ -335,9 +363,12 @@ export const decide = (
   options: Options,
   moment: Moment
 ): Decision => {
-  const { eligible, excluded, missing, retryAfterMs } = filter(inquire(table, request, options), conditions)
+  const { eligible, excluded, missing, retryAfterMs } = filter(
+    inquire(table, request, options, moment.split),
+    conditions
+  )
   const { scores, terms } = Strategies.score({ table, conditions, request, options, moment, eligible })
-  const { isExplored, order, spilled } = rank(eligible, scores, conditions, options, moment.seed)
+  const { isExplored, order, spilled } = rank(table, eligible, scores, conditions, options, moment)
   const decision: Mutable<Decision> = {
     model: request.model,
     strategy: typeof options.strategy === "string" ? options.strategy : options.strategy.name,

@@ -213,6 +213,13 @@ const logFormatOf = ({ logFormat }: Source, environment: Environment): Pick<Reso
   return environment === "production" ? { logFormat: "json" } : {}
 }
 
+const rolloutsOf = ({ models = {} }: Source): Pick<Resolved, "rollouts"> => {
+  const found = Object.entries(models).flatMap(([name, { rollout }]) =>
+    rollout === undefined ? [] : [[name, rollout] as const]
+  )
+  return found.length === 0 ? {} : { rollouts: new Map(found) }
+}
+
 /** The settings of this environment. */
 export const resolve = (
   source: Source,
@@ -244,7 +251,8 @@ export const resolve = (
     cache: boundsOf(source.cache),
     guard: guardOf(source.guard),
     answerModel: source.troupe.model,
-    models: modelsOf(source, policies, environment, withNames(source, context))
+    models: modelsOf(source, policies, environment, withNames(source, context)),
+    ...rolloutsOf(source)
   }
 }
 

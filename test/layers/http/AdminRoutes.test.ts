@@ -7,6 +7,7 @@ import { keptDecisions } from "../../../src/domain/Defaults.ts"
 import type { Model } from "../../../src/domain/Deployment.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as AdminKeys from "../../../src/layers/http/AdminKeys.ts"
+import * as AdminRollouts from "../../../src/layers/http/AdminRollouts.ts"
 import * as AdminRoutes from "../../../src/layers/http/AdminRoutes.ts"
 import * as AdminUsage from "../../../src/layers/http/AdminUsage.ts"
 import { TypedApi } from "../../../src/layers/http/Api.ts"
@@ -20,6 +21,7 @@ import * as VirtualKeys from "../../../src/services/keys/VirtualKeys.ts"
 import * as Ledger from "../../../src/services/ledger/Ledger.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
+import { Rollouts } from "../../../src/services/rollout/Rollouts.ts"
 import { DecisionLog } from "../../../src/services/routing/DecisionLog.ts"
 import { Router } from "../../../src/services/routing/Router.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
@@ -116,6 +118,7 @@ const withRoutes = async (
     Layer.succeed(Readiness, { status: "ready" }),
     Layer.succeed(VirtualKeys.VirtualKeys, VirtualKeys.none),
     Layer.succeed(Ledger.Ledger, Ledger.none),
+    Layer.mock(Rollouts)({}),
     Layer.succeed(
       Settings,
       {
@@ -125,7 +128,7 @@ const withRoutes = async (
     HttpServer.layerServices
   )
   const routes = HttpApiBuilder.layer(TypedApi).pipe(
-    Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer, AdminUsage.layer]),
+    Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer, AdminUsage.layer, AdminRollouts.layer]),
     Layer.provide(services)
   )
   const { dispose, handler } = HttpRouter.toWebHandler(routes.pipe(Layer.provideMerge(HttpServer.layerServices)), {

@@ -83,6 +83,18 @@ describe("Attempts", () => {
       assert.deepStrictEqual(called(log), ["a", "b"])
     })
 
+    it("is followed by another if it is the candidate of a rollout, whatever the failure is", () => {
+      const reasons = [network, failed, limited(), unauthorised, invalid, refused, uncounted]
+      for (const reason of reasons) {
+        for (const policy of [{}, { maxAttempts: 1 }, { retries: 0 }]) {
+          const log = run(plan(both, policy, { candidate: "a" }), {
+            deployments: { a: script(fails(reason)), b: script(answers) }
+          })
+          assert.deepStrictEqual(called(log), ["a", "b"], reason("a")._tag)
+        }
+      }
+    })
+
     it("ends an invalid request", () => {
       const log = run(plan(both), { deployments: { a: script(fails(invalid)), b: script(answers) } })
       assert.deepStrictEqual(called(log), ["a"])

@@ -41,14 +41,14 @@ interface Place {
 const decide = (
   places: ReadonlyArray<Place>,
   options: Partial<Options> = {},
-  { except, now = 0, only, prefixShares, seed = 1, session, task, turn = 0, ...request }: Asked = {}
+  { except, now = 0, only, prefixShares, seed = 1, session, split, task, turn = 0, ...request }: Asked = {}
 ) =>
   Selection.decide(
     prepare(places.map(({ facts }, index) => ({ deployment: `d${index}`, ...facts }))),
     places.map(({ condition }) => condition ?? ready),
     { model: "m", capabilities: [], route: { deployments: only, except, session, task }, ...request },
     { ...SelectionOptions.defaults, exploration: 0, ...options },
-    { now, seed, turn, prefixShares }
+    { now, seed, turn, prefixShares, split }
   )
 
 const order = (...args: Parameters<typeof decide>) => decide(...args).candidates.map(({ deployment }) => deployment)
@@ -539,5 +539,37 @@ describe("Selection", () => {
     const decision = decide([{}, { facts: { contextWindow: 10 } }], { strategy: longest })
     assert.strictEqual(decision.strategy, "custom/longest-window")
     assert.strictEqual(decision.candidates[0]!.deployment, "d1")
+  })
+
+  describe("a model whose requests are divided", () => {
+    const places = [{ facts: { quality: 0.1 } }, { facts: { quality: 0.9 } }, { facts: { quality: 0.5 } }]
+    const withheld = new Set(["d1"])
+    const byQuality = { strategy: "quality" } as const
+
+    it("gives withheld deployments only the requests that name them", () => {
+      const decision = decide(places, byQuality, { split: { withheld } })
+      assert.deepStrictEqual(decision.candidates.map(({ deployment }) => deployment), ["d2", "d0"])
+      assert.deepStrictEqual(decision.excluded, [{ deployment: "d1", reason: "its rollout gives it no requests" }])
+      assert.deepStrictEqual(order(places, byQuality, { split: { withheld }, only: ["d1"] }), ["d1"])
+    })
+
+    it("tries the version of the request before or after the others, whatever their scores are", () => {
+      const none = new Set<string>()
+      assert.deepStrictEqual(order(places, byQuality, { split: { withheld, first: "d0" } }), ["d0", "d2"])
+      assert.deepStrictEqual(order(places, byQuality, { split: { withheld: none, last: "d1" } }), ["d2", "d0", "d1"])
+    })
+
+    it("has another deployment after the version of the request", () => {
+      const keepsOne = { ...byQuality, keep: 1 }
+      assert.deepStrictEqual(order(places, keepsOne, { split: { withheld, first: "d0" } }), ["d0", "d2"])
+    })
+
+    it("tries a version that loads, or cannot take the request, not first", () => {
+      const loading = [{ ...places[0]!, condition: condition({ state: "loading" }) }, places[1]!, places[2]!]
+      assert.deepStrictEqual(order(loading, byQuality, { split: { withheld, first: "d0" } }), ["d2", "d0"])
+      const small = [{ facts: { contextWindow: 512 } }, ...places.slice(1)]
+      const long = { promptTokens: 1000, split: { withheld, first: "d0" } }
+      assert.deepStrictEqual(order(small, byQuality, long), ["d2"])
+    })
   })
 })

@@ -1,0 +1,158 @@
+/** `troupe rollout`: gradual rollouts of a running service. */
+import type { Duration } from "effect"
+import { Console, Effect, Option, Schema } from "effect"
+import { Argument, Command, Flag } from "effect/cli"
+import { Span } from "../domain/Fields.ts"
+import type { RolloutAction, RolloutView } from "../layers/http/RolloutSchema.ts"
+import { RolloutSettings } from "../services/rollout/RolloutSettings.ts"
+import { withClient } from "./Client.ts"
+import { CommandFailed, json, target } from "./Flags.ts"
+import { printJson } from "./Output.ts"
+import { rolloutTable, rolloutText } from "./RolloutText.ts"
+
+const print = (asJson: boolean, rollout: RolloutView) => asJson ? printJson(rollout) : Console.log(rolloutText(rollout))
+
+const setting = (name: string, description: string) =>
+  Flag.String(name).pipe(Flag.withDescription(description), Flag.optional)
+
+const span = (name: string, description: string) =>
+  Flag.String(name).pipe(Flag.withSchema(Span), Flag.withDescription(description), Flag.optional)
+
+const startOptions = {
+  model: Argument.String("model").pipe(
+    Argument.withSchema(Schema.NonEmptyString),
+    Argument.withDescription("Name of a configured model")
+  ),
+  to: Flag.String("to").pipe(
+    Flag.withSchema(Schema.NonEmptyString),
+    Flag.withDescription("ID of the deployment that is to take its requests, such as chat#1")
+  ),
+  steps: setting("steps", "Shares of requests, such as 0.1,0.3,0.7,1 (default: as configured)"),
+  every: span("every", "How long a step lasts at least, such as \"5 minutes\" (default: as configured)"),
+  evaluateEvery: span("evaluate-every", "How often the versions are compared (default: as configured)"),
+  minRequests: Flag.Int("min-requests").pipe(
+    Flag.withDescription("Requests of the new version before a step can end (default: as configured)"),
+    Flag.optional
+  ),
+  errorRate: setting(
+    "error-rate",
+    "Share of failures above which it is rolled back, or false (default: as configured)"
+  ),
+  ...target,
+  json
+}
+
+const decodeSettings = Schema.decodeUnknownEffect(Schema.toType(RolloutSettings), { onExcessProperty: "error" })
+
+const numbers = (text: string): ReadonlyArray<number> =>
+  text.split(",").map((part) => part.trim() === "" ? Number.NaN : Number(part))
+
+interface Given {
+  readonly steps: Option.Option<string>
+  readonly every: Option.Option<Duration.Duration>
+  readonly evaluateEvery: Option.Option<Duration.Duration>
+  readonly minRequests: Option.Option<number>
+  readonly errorRate: Option.Option<string>
+}
+
+/** The settings that flags give. */
+const settingsOf = ({ errorRate, every, evaluateEvery, minRequests, steps }: Given) => {
+  const given = {
+    steps: Option.map(steps, numbers),
+    every,
+    evaluateEvery,
+    minRequests,
+    errorRate: Option.map(errorRate, (text) => text === "false" ? false : Number(text || Number.NaN))
+  }
+  const found = Object.fromEntries(
+    Object.entries(given).flatMap(([name, value]) => Option.isSome<unknown>(value) ? [[name, value.value]] : [])
+  )
+  return Effect.mapError(
+    decodeSettings(found),
+    ({ message }) => new CommandFailed({ message: `${message.split("\n").join(" ")}.` })
+  )
+}
+
+const start = Command.make(
+  "start",
+  startOptions,
+  ({ config, json, model, to, url, ...flags }) =>
+    Effect.gen(function*() {
+      const settings = yield* settingsOf(flags)
+      const rollout = yield* withClient(
+        { config, url },
+        (client) =>
+          client.rollouts.start({
+            payload: { model, to, ...(Object.keys(settings).length === 0 ? {} : { settings }) }
+          })
+      )
+      yield* print(json, rollout)
+    })
+).pipe(
+  Command.withDescription("Give a deployment a growing share of a model's requests"),
+  Command.withExamples([
+    {
+      command: "troupe rollout start chat --to chat#1",
+      description: "Roll out the second deployment of the model chat"
+    },
+    {
+      command: "troupe rollout start chat --to chat#1 --steps 0.05,0.5,1 --every \"1 hour\"",
+      description: "In other steps"
+    }
+  ])
+)
+
+const which = Argument.String("rollout").pipe(
+  Argument.withDescription("ID of a rollout, or name of a model for its newest one"),
+  Argument.withSchema(Schema.NonEmptyString)
+)
+
+const list = Command.make("list", { ...target, json }, ({ json, ...target }) =>
+  Effect.gen(function*() {
+    const { rollouts } = yield* withClient(target, (client) => client.rollouts.list({}))
+    if (json) return yield* printJson(rollouts)
+    yield* Console.log(rollouts.length === 0 ? "No rollouts yet." : rolloutTable(rollouts))
+  })).pipe(Command.withDescription("List the rollouts"), Command.withAlias("ls"))
+
+const status = Command.make(
+  "status",
+  { rollout: Argument.optional(which), ...target, json },
+  (given) =>
+    Effect.gen(function*() {
+      const { json, rollout: named, ...target } = given
+      if (Option.isSome(named)) {
+        return yield* Effect.flatMap(
+          withClient(target, (client) => client.rollouts.find({ params: { rollout: named.value } })),
+          (rollout) => print(json, rollout)
+        )
+      }
+      const { rollouts: [newest] } = yield* withClient(target, (client) => client.rollouts.list({}))
+      if (newest === undefined) return yield* new CommandFailed({ message: "No rollouts yet." })
+      yield* print(json, newest)
+    })
+).pipe(
+  Command.withDescription("Show a rollout with its evidence: the newest one, unless one is named"),
+  Command.withExamples([{ command: "troupe rollout status chat", description: "Show the newest rollout of chat" }])
+)
+
+const act = (action: RolloutAction, description: string) =>
+  Command.make(action, { rollout: which, ...target, json }, ({ json, rollout, ...target }) =>
+    Effect.flatMap(
+      withClient(target, (client) => client.rollouts.act({ params: { rollout, action } })),
+      (changed) => print(json, changed)
+    )).pipe(Command.withDescription(description))
+
+export const rollout = Command.make("rollout").pipe(
+  Command.withDescription(
+    "Replace a deployment of a model gradually, and roll back by itself where the new one is worse"
+  ),
+  Command.withSubcommands([
+    start,
+    status,
+    list,
+    act("pause", "Stay at the present share; a worse version is still rolled back"),
+    act("resume", "Go on after a pause"),
+    act("promote", "Give the new deployment all requests now"),
+    act("abort", "Give the new deployment no requests any more")
+  ])
+)

@@ -1,0 +1,89 @@
+/** What an operator sees of rollouts, and how one is started: the shapes of `/admin/rollouts`. */
+import { Schema } from "effect"
+import type { Rollout } from "../../services/rollout/Rollout.ts"
+import { Evidence, Outcome, Transition } from "../../services/rollout/Rollout.ts"
+import * as RolloutMachine from "../../services/rollout/RolloutMachine.ts"
+import { RolloutPlan, RolloutSettings } from "../../services/rollout/RolloutSettings.ts"
+import type { Stored } from "../../services/rollout/RolloutStore.ts"
+
+/** A rollout as it is now. */
+export const RolloutView = Schema.Struct({
+  id: Schema.String,
+  model: Schema.String,
+  /** The deployments that the candidate is to replace. */
+  stable: Schema.Array(Schema.String),
+  /** The deployment that gets a growing share of the requests. */
+  candidate: Schema.String,
+  phase: Transition.fields.phase,
+  /** The candidate's share of the requests, from 0 to 1. */
+  weight: Schema.Finite,
+  /** Index in `plan.steps`. */
+  step: Schema.Int,
+  plan: RolloutPlan,
+  /** ms since 1970 */
+  startedAt: Schema.Finite,
+  /** What the rollout waits for, as a sentence. */
+  waitingFor: Schema.String,
+  /** How it ended or is about to end. */
+  outcome: Schema.optionalKey(Outcome),
+  /** Why the last check of the candidate failed. */
+  problem: Schema.optionalKey(Schema.String),
+  /** The comparison of the versions; after a rollback, the one that caused it. */
+  evidence: Schema.NullOr(Evidence),
+  /** The newest last. */
+  history: Schema.Array(Transition)
+}).annotate({ identifier: "Rollout" })
+export type RolloutView = typeof RolloutView.Type
+
+/** The newest first. */
+export const RolloutList = Schema.Struct({ rollouts: Schema.Array(RolloutView) })
+
+/** A rollout to start. */
+export const NewRollout = Schema.Struct({
+  /** Name or alias of the model. */
+  model: Schema.NonEmptyString,
+  /** Id of the deployment that is to take its requests, as `chat#1`. */
+  to: Schema.NonEmptyString,
+  /** As `rollout` of the model in `troupe.yaml`, over which it goes. */
+  settings: Schema.optionalKey(RolloutSettings)
+}).annotate({ identifier: "NewRollout" })
+export type NewRollout = typeof NewRollout.Type
+
+/** What can be done to a rollout. */
+export const rolloutActions = ["pause", "resume", "promote", "abort"] as const
+export type RolloutAction = typeof rolloutActions[number]
+
+export const isRolloutAction = (text: string): text is RolloutAction =>
+  (rolloutActions as ReadonlyArray<string>).includes(text)
+
+/** An action in a path. Any text, so that one that there is not is answered as a path that there is not. */
+export const RolloutActionName = Schema.String.annotate({
+  description: `One of ${rolloutActions.join(", ")}`,
+  examples: rolloutActions
+})
+
+const outcomeOf = ({ phase }: Rollout) => "outcome" in phase ? { outcome: phase.outcome } : {}
+
+const problemOf = ({ phase }: Rollout) =>
+  phase._tag === "Checking" && phase.lastProblem !== null ? { problem: phase.lastProblem } : {}
+
+/** @param now ms since 1970 */
+export const viewOf = ({ rollout, stable }: Stored, now: number): RolloutView => {
+  const { candidate, evidence, history, id, model, phase, plan, startedAt, step } = rollout
+  return {
+    id,
+    model,
+    stable: stable.map((one) => one.id),
+    candidate,
+    phase: phase._tag,
+    weight: RolloutMachine.weightsOf(rollout).candidate,
+    step,
+    plan,
+    startedAt,
+    waitingFor: RolloutMachine.waitingFor(rollout, now),
+    ...outcomeOf(rollout),
+    ...problemOf(rollout),
+    evidence,
+    history
+  }
+}

@@ -1,0 +1,56 @@
+/** Why a rollout cannot be started or changed, each with what to do. */
+import { Schema } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import type { Deployment, Model } from "../../domain/Deployment.ts"
+import { nearestName } from "../../domain/NearestName.ts"
+import { cutName } from "../../domain/Text.ts"
+import { summaryOf } from "../persistence/StorageError.ts"
+import type { Rollout } from "./Rollout.ts"
+
+export class RolloutError extends Schema.TaggedError<RolloutError>()("RolloutError", {
+  code: Schema.Literals([
+    "rollout_not_found",
+    "rollout_running",
+    "rollout_refused",
+    "deployment_not_found",
+    "deployment_in_use",
+    "storage_failed"
+  ]),
+  message: Schema.String
+}) {}
+
+export const storageFailed = (error: SqlError): RolloutError =>
+  new RolloutError({ code: "storage_failed", message: `Rollouts cannot be stored: ${summaryOf(error)}.` })
+
+export const notFound = (name: string, known: ReadonlyArray<Rollout>): RolloutError => {
+  const nearest = nearestName(name, known.flatMap(({ id, model }) => [id, model]))
+  const suggestion = nearest === undefined ? "" : ` Did you mean ${nearest}?`
+  return new RolloutError({
+    code: "rollout_not_found",
+    message: `Rollout ${JSON.stringify(cutName(name))} not found.${suggestion} GET /admin/rollouts lists them.`
+  })
+}
+
+export const alreadyRunning = ({ id, model }: Pick<Rollout, "id" | "model">): RolloutError =>
+  new RolloutError({
+    code: "rollout_running",
+    message: `The rollout ${id} of ${model} has not ended. Promote or abort it first.`
+  })
+
+export const noDeployment = ({ deployments, name }: Model, id: string): RolloutError =>
+  new RolloutError({
+    code: "deployment_not_found",
+    message: `The model ${name} has no deployment ${JSON.stringify(cutName(id))}. Its deployments: ${
+      deployments.map((one) => one.id).join(", ")
+    }.`
+  })
+
+/** No other deployment of the model takes requests. */
+export const inUse = ({ id, model }: Deployment): RolloutError =>
+  new RolloutError({
+    code: "deployment_in_use",
+    message: `${id} already takes all requests of ${model}. Roll out to another deployment of the model.`
+  })
+
+/** @param reason a sentence, as `RolloutMachine.refusal` gives it */
+export const refused = (reason: string): RolloutError => new RolloutError({ code: "rollout_refused", message: reason })

@@ -1,0 +1,255 @@
+/**
+ * The rollouts of a service as one process has them: the states, and what was measured since the last evaluation.
+ *
+ * **Details**
+ *
+ * `RolloutMachine` decides. Each state is stored before its commands are carried out, and every command may be carried out
+ * twice: a process that ends at any point is followed by one that reads the state and goes on (`RolloutMachine.recover`).
+ *
+ * Every process divides requests by the weights in the store. One of them leads: it evaluates and carries out commands. The
+ * others pass on what they have measured. An operator's command may come to any of them.
+ *
+ * **Gotchas**
+ *
+ * A lease of the leader lasts `leaseMs` after its last renewal: so long does a rollout stand still where the leader was killed.
+ */
+import { Clock, Effect, Random, Semaphore } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import type { Model } from "../../domain/Deployment.ts"
+import type { Registry } from "../models/Registry.ts"
+import type { Command, Event } from "./Rollout.ts"
+import type { RolloutCommands } from "./RolloutCommands.ts"
+import type { RolloutError } from "./RolloutError.ts"
+import { alreadyRunning, inUse, noDeployment, notFound, storageFailed } from "./RolloutError.ts"
+import * as RolloutMachine from "./RolloutMachine.ts"
+import type { RolloutSettings } from "./RolloutSettings.ts"
+import { resolve } from "./RolloutSettings.ts"
+import type { RolloutStore, Stored, Tallies, Versioned } from "./RolloutStore.ts"
+import type { Observe, SplitTable } from "./Split.ts"
+import * as Standing from "./Standing.ts"
+import * as Tally from "./Tally.ts"
+
+/** A rollout to start. */
+export interface Start {
+  /** Name or alias of a model. */
+  readonly model: string
+  /** Id of one of its deployments. */
+  readonly to: string
+  /** Over those of the model. */
+  readonly settings?: RolloutSettings | undefined
+}
+
+const noTallies = (): Tallies => ({ stable: Tally.empty(), candidate: Tally.empty() })
+
+const joined = (some: ReadonlyArray<Tallies>): Tallies =>
+  some.reduce(
+    (sum, one) => ({ stable: Tally.add(sum.stable, one.stable), candidate: Tally.add(sum.candidate, one.candidate) }),
+    noTallies()
+  )
+
+const requestsIn = ({ candidate, stable }: Tallies): number => candidate.requests + stable.requests
+
+export interface Parts {
+  readonly registry: Registry["Service"]
+  readonly store: RolloutStore["Service"]
+  readonly splits: SplitTable
+  readonly commands: RolloutCommands
+  /** This process for the lease. */
+  readonly owner: string
+  /** Whether this process may lead. */
+  readonly mayLead: boolean
+  /** Whether other processes have the store. */
+  readonly isShared: boolean
+  /** How the rollouts of a model go, by the configuration. */
+  readonly settings: (model: string) => RolloutSettings | undefined
+  readonly fork: (effect: Effect.Effect<void>) => void
+}
+
+/** ms for which a leader leads without renewal. */
+const leaseMs = 3_000
+
+/** How often the store is read, ms: at most, and where no rollout runs. */
+const readEveryMs = 1_000
+
+/** The rollouts as this process has read them, and what it has measured since. */
+export class RolloutRuns {
+  readonly #parts: Parts
+  readonly #mutex = Semaphore.makeUnsafe(1)
+  #rows: ReadonlyArray<Versioned> = []
+  #models: ReadonlyArray<Model> = []
+  #tallies = new Map<string, Tallies>()
+  #leads = false
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+  }
+
+  /** The oldest first. */
+  get stored(): ReadonlyArray<Stored> {
+    return this.#rows.map(({ stored }) => stored)
+  }
+
+  get #running(): ReadonlyArray<Versioned> {
+    return this.#rows.filter(({ stored: { rollout } }) => Standing.isRunning(rollout))
+  }
+
+  /** ms until the next period. */
+  get everyMs(): number {
+    return Math.min(readEveryMs, ...this.#running.map(({ stored: { rollout: { plan } } }) => plan.evaluateMs))
+  }
+
+  readonly #observe = (rollout: string): Observe => (version, observation) => {
+    const known = this.#tallies.get(rollout) ?? noTallies()
+    this.#tallies.set(rollout, known)
+    Tally.record(version === undefined ? known.stable : known.candidate, observation)
+  }
+
+  /** Divides requests by the rows. */
+  #apply(rows: ReadonlyArray<Versioned>): void {
+    const { registry, splits } = this.#parts
+    this.#rows = rows
+    this.#models = registry.models()
+    splits.replace(Standing.entriesOf(this.#models, rows.map(({ stored }) => stored), this.#observe))
+  }
+
+  /** Reads the store; what another process has changed is done again here, where this process leads. */
+  readonly #read = Effect.suspend(() => {
+    const known = new Map(this.#rows.map(({ stored, version }) => [stored.rollout.id, version]))
+    return Effect.map(this.#parts.store.current, (rows) => {
+      const changed = rows.filter(({ stored, version }) => known.get(stored.rollout.id) !== version)
+      const isSame = changed.length === 0 && rows.length === this.#rows.length
+      if (!isSame || this.#parts.registry.models() !== this.#models) this.#apply(rows)
+      if (this.#leads) { for (const { stored } of changed) this.#recover(stored) }
+    })
+  })
+
+  /** Whether this process leads from now on. */
+  #renewLease = Effect.fnUntraced({ self: this }, function*(this: RolloutRuns) {
+    const { mayLead, owner, store } = this.#parts
+    const running = this.#running
+    const hasLed = this.#leads
+    const now = yield* Clock.currentTimeMillis
+    this.#leads = mayLead && running.length > 0 && (yield* store.lead(owner, now, now + leaseMs))
+    if (this.#leads && !hasLed) { for (const { stored } of running) this.#recover(stored) }
+  })
+
+  #recover(stored: Stored): void {
+    if (Standing.isRunning(stored.rollout)) this.#carryOut(stored, RolloutMachine.recover(stored.rollout))
+  }
+
+  #carryOut(stored: Stored, commands: ReadonlyArray<Command>): void {
+    const model = this.#models.find(({ name }) => name === stored.rollout.model)
+    if (model === undefined) return
+    const { id } = stored.rollout
+    const report = (event: Event) => Effect.asVoid(Effect.ignore(this.advance(id, event)))
+    for (const command of commands) {
+      const work = this.#parts.commands.workOf({ command, model, stored, report, observe: this.#observe(id) })
+      if (work !== undefined) this.#parts.fork(work)
+    }
+  }
+
+  /** Moves a rollout on; undefined if it does not exist. */
+  readonly advance = (id: string, event: Event): Effect.Effect<Stored | undefined, SqlError> =>
+    this.#mutex.withPermit(this.#advance(id, event))
+
+  readonly #advance = Effect.fnUntraced({ self: this }, function*(this: RolloutRuns, id: string, event: Event) {
+    const { store } = this.#parts
+    for (;;) {
+      const row = this.#rows.find(({ stored }) => stored.rollout.id === id)
+      if (row === undefined) return undefined
+      const { rollout } = row.stored
+      const { commands, state } = RolloutMachine.advance(rollout, event, yield* Clock.currentTimeMillis)
+      if (state === rollout && commands.length === 0) return row.stored
+      const stored = { ...row.stored, rollout: state }
+      if (yield* store.update({ stored, version: row.version })) {
+        this.#apply(this.#rows.map((one) => one === row ? { stored, version: row.version + 1 } : one))
+        // Where another process leads, it reads the new state.
+        if (this.#leads) this.#carryOut(stored, commands)
+        return stored
+      }
+      this.#apply(yield* store.load)
+    }
+  })
+
+  /** Passes on what this process has measured, and moves the rollouts on where it leads. */
+  readonly #evaluate = Effect.fnUntraced({ self: this }, function*(this: RolloutRuns, { stored }: Versioned) {
+    const { isShared, store } = this.#parts
+    const { id } = stored.rollout
+    const own = this.#tallies.get(id)
+    this.#tallies.delete(id)
+    if (!this.#leads) {
+      if (own !== undefined) yield* store.add(id, own)
+      return
+    }
+    const others = isShared ? yield* store.take(id) : []
+    const measured = joined(own === undefined ? others : [...others, own])
+    if (requestsIn(measured) > 0) yield* this.advance(id, { _tag: "Observed", ...measured })
+    const model = this.#models.find(({ name }) => name === stored.rollout.model)
+    const isLost = model === undefined || Standing.findKnown(model, stored.candidate) === undefined
+    yield* this.advance(
+      id,
+      isLost ? { _tag: "Unhealthy", problem: "the configuration no longer has it." } : { _tag: "Tick" }
+    )
+  })
+
+  /** One period. */
+  readonly once: Effect.Effect<void, SqlError> = Effect.gen({ self: this }, function*() {
+    yield* this.#mutex.withPermit(this.#read)
+    yield* this.#renewLease()
+    yield* Effect.forEach(this.#running, (row) => this.#evaluate(row), { discard: true })
+  })
+
+  /** Reads at the start, so that the first request is divided. */
+  readonly begin: Effect.Effect<void, SqlError> = Effect.map(
+    Effect.suspend(() => this.#parts.store.load),
+    (rows) => this.#apply(rows)
+  )
+
+  find(idOrModel: string): Effect.Effect<Stored, RolloutError> {
+    return Effect.suspend(() => {
+      const found = this.stored.find(({ rollout: { id } }) => id === idOrModel) ??
+        this.stored.findLast(({ rollout: { model } }) => model === idOrModel)
+      return found === undefined
+        ? Effect.fail(notFound(idOrModel, this.stored.map(({ rollout }) => rollout)))
+        : Effect.succeed(found)
+    })
+  }
+
+  readonly refresh = Effect.mapError(Effect.suspend(() => this.#mutex.withPermit(this.#read)), storageFailed)
+
+  readonly start = Effect.fnUntraced(
+    { self: this },
+    function*(this: RolloutRuns, { model: name, settings, to }: Start) {
+      const { registry, store } = this.#parts
+      const model = yield* Effect.fromResult(registry.find(name))
+      const running = this.#running.find(({ stored }) => stored.rollout.model === model.name)
+      if (running !== undefined) return yield* alreadyRunning(running.stored.rollout)
+      const candidate = model.deployments.find(({ id }) => id === to)
+      if (candidate === undefined) return yield* noDeployment(model, to)
+      const earlier = this.#rows.map(({ stored }) => stored).filter(({ rollout }) => rollout.model === model.name)
+      const stable = Standing.stableOf(model, earlier, to)
+      if (stable.length === 0) return yield* inUse(candidate)
+      const plan = resolve({ ...this.#parts.settings(model.name), ...settings })
+      const id = `rollout-${(yield* Random.nextIntBetween(36 ** 7, 36 ** 8)).toString(36)}`
+      const { commands, state } = RolloutMachine.start(
+        { id, model: model.name, stable: stable[0]!.id, candidate: to, plan },
+        yield* Clock.currentTimeMillis
+      )
+      const stored: Stored = {
+        rollout: state,
+        candidate: Standing.knownOf(candidate),
+        stable: stable.map(Standing.knownOf)
+      }
+      if (!(yield* Effect.mapError(store.insert(stored), storageFailed))) {
+        this.#apply(yield* Effect.mapError(store.load, storageFailed))
+        const other = this.#running.find((one) => one.stored.rollout.model === model.name)
+        return yield* alreadyRunning((other?.stored ?? stored).rollout)
+      }
+      this.#apply([...this.#rows, { stored, version: 1 }])
+      if (this.#leads) this.#carryOut(stored, commands)
+      return stored
+    }
+  )
+
+  readonly resign = Effect.suspend(() => Effect.ignore(this.#parts.store.resign(this.#parts.owner)))
+}

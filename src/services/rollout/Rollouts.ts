@@ -1,0 +1,93 @@
+/**
+ * The rollouts of a service: starts them, moves them on in a fiber of the service, and divides requests by them.
+ *
+ * **When to use**
+ *
+ * `start` gives a deployment of a model a growing share of its requests; `act` is what an operator does meanwhile. See
+ * `RolloutRuns` for how several processes share this.
+ */
+import { Cause, Context, Duration, Effect, Fiber, Layer, Random } from "effect"
+import type { InferenceError } from "../../domain/InferenceError.ts"
+import { Inference } from "../inference/Inference.ts"
+import { Models } from "../models/Models.ts"
+import { Registry } from "../models/Registry.ts"
+import { ProcessGroup } from "../processes/ProcessGroup.ts"
+import { first } from "../processes/Shares.ts"
+import { Settings } from "../settings/Settings.ts"
+import type { Event } from "./Rollout.ts"
+import { RolloutCommands } from "./RolloutCommands.ts"
+import type { RolloutError } from "./RolloutError.ts"
+import { refused, storageFailed } from "./RolloutError.ts"
+import * as RolloutMachine from "./RolloutMachine.ts"
+import type { Start } from "./RolloutRuns.ts"
+import { RolloutRuns } from "./RolloutRuns.ts"
+import type { Stored } from "./RolloutStore.ts"
+import { RolloutStore } from "./RolloutStore.ts"
+import { Splits, SplitTable } from "./Split.ts"
+
+/** A command of an operator. */
+export type Action = "pause" | "resume" | "promote" | "abort"
+
+export class Rollouts extends Context.Service<Rollouts, {
+  /** The newest first. */
+  readonly list: Effect.Effect<ReadonlyArray<Stored>, RolloutError>
+  /** By id, or the newest of a model. */
+  readonly find: (idOrModel: string) => Effect.Effect<Stored, RolloutError>
+  readonly start: (given: Start) => Effect.Effect<Stored, InferenceError | RolloutError>
+  /** Fails with `rollout_refused` where the action has no effect. */
+  readonly act: (idOrModel: string, action: Action) => Effect.Effect<Stored, RolloutError>
+}>()("troupe/services/rollout/Rollouts") {}
+
+const events: Readonly<Record<Action, Event>> = {
+  pause: { _tag: "Pause" },
+  resume: { _tag: "Resume" },
+  promote: { _tag: "Promote" },
+  abort: { _tag: "Abort", reason: "" }
+}
+
+const make = Effect.gen(function*() {
+  const scope = yield* Effect.scope
+  const services = yield* Effect.context()
+  const member = yield* ProcessGroup
+  const { rollouts, storage } = yield* Settings
+  const runs = new RolloutRuns({
+    registry: yield* Registry,
+    store: yield* RolloutStore,
+    splits: (yield* Splits) ?? new SplitTable(),
+    commands: new RolloutCommands(yield* Inference, yield* Models),
+    owner: (yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36),
+    // Local models are in the first process.
+    mayLead: member === undefined || member.index === first,
+    settings: (model) => rollouts?.get(model),
+    isShared: storage.type !== "memory",
+    fork: (effect) => void Fiber.runIn(Effect.runForkWith(services)(effect), scope)
+  })
+  const once = Effect.catchCause(
+    runs.once,
+    (cause) => Cause.hasInterrupts(cause) ? Effect.failCause(cause) : Effect.logWarning("Rollouts stand still:", cause)
+  )
+  yield* runs.begin
+  yield* Effect.addFinalizer(() => runs.resign)
+  yield* Effect.forkScoped(
+    Effect.forever(
+      Effect.andThen(Effect.ignore(once), Effect.suspend(() => Effect.sleep(Duration.millis(runs.everyMs))))
+    )
+  )
+  return Rollouts.of({
+    list: Effect.map(runs.refresh, () => runs.stored.toReversed()),
+    find: (idOrModel) => Effect.andThen(runs.refresh, runs.find(idOrModel)),
+    start: (given) => Effect.tap(runs.start(given), () => Effect.ignore(once)),
+    act: Effect.fnUntraced(function*(idOrModel, action) {
+      const event = events[action]
+      yield* runs.refresh
+      const found = yield* runs.find(idOrModel)
+      const reason = RolloutMachine.refusal(found.rollout, event)
+      if (reason !== undefined) return yield* refused(reason)
+      const changed = yield* Effect.mapError(runs.advance(found.rollout.id, event), storageFailed)
+      return changed ?? found
+    })
+  })
+})
+
+/** Reads the rollouts of the store and goes on with them. */
+export const layer = Layer.effect(Rollouts, make)

@@ -1,0 +1,212 @@
+/**
+ * How the requests of models are divided between versions: the table that the router reads, and the result of each request
+ * that is compared.
+ *
+ * **Details**
+ *
+ * `Rollouts` writes the table, one entry for each model with a rollout or with a deployment that waits for one; the router
+ * reads it synchronously. A `Trial` observes the first attempt of a request.
+ *
+ * A version that rejects a request as invalid has failed only if another one accepts the request: else the request is
+ * wrong. A new version whose circuit is open fails the requests that it would have taken.
+ *
+ * **Gotchas**
+ *
+ * `SplitTable.of` is undefined while there is no entry, so that requests cost nothing.
+ */
+import { Context } from "effect"
+import * as Hashing from "../../domain/Hashing.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
+import type { Verdict } from "../../domain/Measurement.ts"
+import type { RoutingRequest, Split } from "../../domain/RoutingRequest.ts"
+import * as Assignment from "./Assignment.ts"
+import type { Observation } from "./Tally.ts"
+
+/** Called with the result of a request, and the version that took it: a deployment, or undefined for all others. */
+export type Observe = (version: string | undefined, observation: Observation) => void
+
+/** How the requests of one model are divided. */
+export interface Entry {
+  /** @param seed a 32-bit random number, which counts where the request has no session */
+  readonly split: (request: Pick<RoutingRequest, "route">, seed: number) => Split
+  /** Undefined: no request is compared. */
+  readonly observe?: Observe | undefined
+}
+
+/** An entry of a model whose requests no new version takes. */
+export const withholding = (deployments: ReadonlyArray<string>): Entry => {
+  const split: Split = { withheld: new Set(deployments) }
+  return { split: () => split }
+}
+
+/** The hash of a request's session; undefined without one. */
+export const sessionOf = ({ route }: Pick<RoutingRequest, "route">): number | undefined =>
+  route?.session === undefined ? undefined : Hashing.hashText(route.session)
+
+/** How a rollout divides its model's requests. */
+export interface Weights {
+  readonly rollout: string
+  readonly candidate: string
+  /** The share of requests that the candidate takes, above 0, to 1. */
+  readonly weight: number
+  /** Deployments that take none. */
+  readonly withheld: ReadonlyArray<string>
+  /** Whether all requests of a session go to one version. */
+  readonly sticky: boolean
+  readonly observe?: Observe | undefined
+}
+
+/** An entry that divides requests by weight. */
+export const weighted = ({ candidate, observe, rollout, sticky, weight, withheld }: Weights): Entry => {
+  const out = new Set(withheld)
+  const toCandidate: Split = { withheld: out, first: candidate }
+  // Where no other deployment is left, it is better than none.
+  const toOthers: Split = { withheld: out, last: candidate }
+  const seed = Hashing.hashText(rollout)
+  return {
+    observe,
+    split: (request, random) =>
+      Assignment.toCandidate(seed, weight, sticky ? sessionOf(request) : undefined, Hashing.draw(random, -3))
+        ? toCandidate
+        : toOthers
+  }
+}
+
+/** The models whose requests are divided. */
+export class SplitTable {
+  #entries: ReadonlyMap<string, Entry> = new Map()
+  /** The entry of a model; undefined while no model has one. */
+  of: ((model: string) => Entry | undefined) | undefined
+
+  /** Replaces all entries, by the names of their models. */
+  replace(entries: ReadonlyMap<string, Entry>): void {
+    this.#entries = entries
+    this.of = entries.size === 0 ? undefined : (model) => this.#entries.get(model)
+  }
+}
+
+/** The table of this application; undefined where it has no rollouts. */
+export const Splits = Context.Reference<SplitTable | undefined>("troupe/services/rollout/Split", {
+  defaultValue: () => undefined
+})
+
+/** How an attempt ended. */
+export interface AttemptEnd {
+  readonly verdict: Verdict
+  readonly reason?: Reason | undefined
+  readonly tokens: number
+  /** The reason of the answer's last event. */
+  readonly finish: string | undefined
+}
+
+const rejections: ReadonlySet<Reason["_tag"]> = new Set([
+  "InvalidRequest",
+  "ContextLengthExceeded",
+  "NotSupported",
+  "ModelNotFound",
+  "UpstreamFailed"
+])
+
+export const speedOf = (tokens: number, tookMs: number, firstTokenMs: number | undefined): number | undefined => {
+  const [ms, written] = firstTokenMs === undefined ? [tookMs, tokens] : [tookMs - firstTokenMs, tokens - 1]
+  return ms > 0 && written > 0 ? written * 1000 / ms : undefined
+}
+
+const failed: Observation = { failed: true, refused: false }
+const refused: Observation = { failed: false, refused: true }
+
+/** One attempt of a request that is compared. Times are monotonic ms. */
+export class TrialAttempt {
+  readonly #trial: Trial
+  readonly #isFirst: boolean
+  #grantedAt: number | undefined
+  #firstTokenMs: number | undefined
+
+  constructor(trial: Trial, isFirst: boolean) {
+    this.#trial = trial
+    this.#isFirst = isFirst
+  }
+
+  granted(now: number): void {
+    this.#grantedAt ??= now
+  }
+
+  content(now: number): void {
+    if (this.#grantedAt !== undefined) this.#firstTokenMs ??= now - this.#grantedAt
+  }
+
+  end(end: AttemptEnd, now: number): void {
+    const { reason, verdict } = end
+    if (!this.#isFirst) {
+      if (verdict === "success") this.#trial.accepted()
+    } else if (verdict === "success") this.#trial.observe(this.#answered(end, now))
+    else if (verdict === "failure") this.#trial.observe(failed)
+    else if (reason?._tag === "ContentRefused") this.#trial.observe(refused)
+    else if (reason !== undefined && rejections.has(reason._tag)) this.#trial.rejected()
+  }
+
+  #answered({ finish, tokens }: AttemptEnd, now: number): Observation {
+    const tookMs = now - (this.#grantedAt ?? now)
+    return {
+      failed: false,
+      refused: finish === "content_filter",
+      firstTokenMs: this.#firstTokenMs,
+      tokensPerSecond: speedOf(tokens, tookMs, this.#firstTokenMs)
+    }
+  }
+}
+
+/** One request whose first attempt is compared. */
+export class Trial {
+  readonly #version: string | undefined
+  readonly #observe: Observe
+  #hasBegun = false
+  /** The version rejected the request, which another version may accept. */
+  #isRejected = false
+
+  /** @param version the deployment that takes the request; undefined: one of the others */
+  constructor(version: string | undefined, observe: Observe) {
+    this.#version = version
+    this.#observe = observe
+  }
+
+  /** Begins an attempt. */
+  attempt(): TrialAttempt {
+    const attempt = new TrialAttempt(this, !this.#hasBegun)
+    this.#hasBegun = true
+    return attempt
+  }
+
+  observe(observation: Observation): void {
+    this.#observe(this.#version, observation)
+  }
+
+  rejected(): void {
+    this.#isRejected = true
+  }
+
+  /** A later attempt has answered the request. */
+  accepted(): void {
+    if (this.#isRejected && this.#version !== undefined) this.observe(failed)
+    this.#isRejected = false
+  }
+}
+
+/**
+ * Begins to compare a request; undefined if its result says nothing: the drawn version cannot take it.
+ *
+ * @param tried the deployment that is tried first
+ * @param isClosed whether the circuit of a deployment keeps requests from it
+ */
+export const begin = (
+  { observe }: Entry,
+  { first, last }: Split,
+  tried: string | undefined,
+  isClosed: (deployment: string) => boolean
+): Trial | undefined => {
+  if (observe === undefined || tried === undefined) return undefined
+  if (first === undefined) return last === undefined || tried === last ? undefined : new Trial(undefined, observe)
+  if (tried === first) return new Trial(first, observe)
+  if (isClosed(first)) observe(first, failed)
+  return undefined
+}

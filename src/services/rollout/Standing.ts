@@ -1,0 +1,152 @@
+/**
+ * Which deployments of a model take requests, by its rollouts. Pure.
+ *
+ * **Details**
+ *
+ * A deployment with `rollout: candidate` takes none until a rollout gives it some. A rollout that was promoted takes all
+ * from the deployments that it has replaced; one that was rolled back or aborted takes all from its candidate. Both hold
+ * after the end of the rollout and of the process, until a later rollout or the configuration says otherwise: a deployment is
+ * recognized by what it serves (`optionsText`), because its id changes with its place in the list.
+ *
+ * **Gotchas**
+ *
+ * Where nothing would be left of a model, all its deployments take requests.
+ */
+import { Effect, Layer } from "effect"
+import type { Deployment, Model } from "../../domain/Deployment.ts"
+import { traits } from "../../domain/Fields.ts"
+import { Settings } from "../settings/Settings.ts"
+import type { Rollout } from "./Rollout.ts"
+import type { Known, Stored } from "./RolloutStore.ts"
+import type { Entry, Observe } from "./Split.ts"
+import { Splits, SplitTable, weighted, withholding } from "./Split.ts"
+
+/** Options that do not change what is served. */
+const incidental: ReadonlySet<string> = new Set([
+  ...Object.keys(traits),
+  "key",
+  "keys",
+  "headers",
+  "maxConcurrent",
+  "maxResponseBytes",
+  "replicas",
+  "slots",
+  "stream",
+  "timeouts"
+])
+
+/** What a deployment serves, as text, by which it is recognized. */
+export const optionsText = ({ options }: Pick<Deployment, "options">): string =>
+  JSON.stringify(
+    Object.entries(options).filter(([name]) => !incidental.has(name)).toSorted(([a], [b]) => a < b ? -1 : 1)
+  )
+
+export const knownOf = (deployment: Deployment): Known => ({ id: deployment.id, options: optionsText(deployment) })
+
+/** The deployment as the model has it now: that of the same id, if it serves the same, else another that does. */
+export const findKnown = ({ deployments }: Model, { id, options }: Known): Deployment | undefined => {
+  const equal = deployments.filter((one) => optionsText(one) === options)
+  return equal.find((one) => one.id === id) ?? equal[0]
+}
+
+const idsOf = (model: Model, known: ReadonlyArray<Known>): ReadonlyArray<string> =>
+  known.flatMap((one) => findKnown(model, one)?.id ?? [])
+
+/** Whether the rollout has not ended. */
+export const isRunning = ({ phase }: Rollout): boolean => phase._tag !== "Ended"
+
+/** The candidate's share of requests, from 0 to 1. */
+export const weightOf = ({ phase, plan, step }: Rollout): number => {
+  switch (phase._tag) {
+    case "Checking":
+      return 0
+    case "Stepping":
+    case "Paused":
+      return plan.steps[step] ?? 0
+    case "Draining":
+    case "Ended":
+      return phase.outcome.result === "promoted" ? 1 : 0
+  }
+}
+
+/** Whether one version has all requests for good. */
+const isDecided = ({ phase }: Rollout): boolean => phase._tag === "Draining" || phase._tag === "Ended"
+
+/** The deployments of a model that take no requests, oldest rollout first. */
+const withheldBy = (model: Model, rollouts: ReadonlyArray<Stored>): Set<string> => {
+  const out = new Set(
+    model.deployments.filter(({ options }) => options.rollout === "candidate").map(({ id }) => id)
+  )
+  for (const { candidate, rollout, stable } of rollouts) {
+    const found = findKnown(model, candidate)?.id
+    if (found === undefined) continue
+    if (weightOf(rollout) === 0) {
+      out.add(found)
+    } else if (isDecided(rollout)) {
+      for (const id of idsOf(model, stable)) out.add(id)
+      out.delete(found)
+    }
+  }
+  if (model.deployments.every(({ id }) => out.has(id))) out.clear()
+  return out
+}
+
+/** The deployments that a new rollout of the model would replace by the candidate. */
+export const stableOf = (
+  model: Model,
+  rollouts: ReadonlyArray<Stored>,
+  candidate: string
+): ReadonlyArray<Deployment> => {
+  const out = withheldBy(model, rollouts)
+  return model.deployments.filter(({ id }) => id !== candidate && !out.has(id))
+}
+
+/**
+ * How the requests of a model are divided; undefined where nothing divides them.
+ *
+ * @param rollouts of the model, oldest first
+ */
+export const entryOf = (
+  model: Model,
+  rollouts: ReadonlyArray<Stored>,
+  observe: (rollout: string) => Observe
+): Entry | undefined => {
+  const out = withheldBy(model, rollouts)
+  const running = rollouts.find(({ rollout }) => !isDecided(rollout))
+  const candidate = running && findKnown(model, running.candidate)
+  const weight = running === undefined ? 0 : weightOf(running.rollout)
+  if (running === undefined || candidate === undefined || weight === 0) {
+    return out.size === 0 ? undefined : withholding([...out])
+  }
+  out.delete(candidate.id)
+  const { id, plan: { sticky } } = running.rollout
+  return weighted({
+    rollout: id,
+    candidate: candidate.id,
+    weight,
+    withheld: [...out],
+    sticky,
+    observe: observe(id)
+  })
+}
+
+/** The entries of all models that need one. */
+export const entriesOf = (
+  models: ReadonlyArray<Model>,
+  rollouts: ReadonlyArray<Stored>,
+  observe: (rollout: string) => Observe
+): ReadonlyMap<string, Entry> =>
+  new Map(models.flatMap((model) => {
+    const entry = entryOf(model, rollouts.filter(({ rollout }) => rollout.model === model.name), observe)
+    return entry === undefined ? [] : [[model.name, entry] as const]
+  }))
+
+/** The table of the settings, without rollouts: `Rollouts` replaces its entries. */
+export const layer: Layer.Layer<never, never, Settings> = Layer.effect(
+  Splits,
+  Effect.map(Settings, ({ models }) => {
+    const table = new SplitTable()
+    table.replace(entriesOf(models, [], () => () => {}))
+    return table
+  })
+)

@@ -1,0 +1,137 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as fc from "fast-check"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import type { AttemptEnd, Entry } from "../../../src/services/rollout/Split.ts"
+import * as Split from "../../../src/services/rollout/Split.ts"
+import type { Observation } from "../../../src/services/rollout/Tally.ts"
+
+type Seen = Array<readonly [string | undefined, Observation]>
+
+const entryOf = (weight: number, seen: Seen = [], more: Partial<Split.Weights> = {}): Entry =>
+  Split.weighted({
+    rollout: "rollout-1",
+    candidate: "new",
+    weight,
+    withheld: [],
+    sticky: true,
+    observe: (version, observation) => void seen.push([version, observation]),
+    ...more
+  })
+
+const session = (name: string) => ({ route: { session: name } })
+const open = () => true
+const closed = () => false
+
+const end = (more: Partial<AttemptEnd> = {}): AttemptEnd => ({
+  verdict: "success",
+  tokens: 11,
+  finish: "stop",
+  ...more
+})
+
+/** A request that one version takes; the first attempt begins at 0 and its slot is free at 100. */
+const trial = (version: "new" | "old", first: AttemptEnd, later?: AttemptEnd): Seen => {
+  const seen: Seen = []
+  const entry = entryOf(version === "new" ? 1 : 0.5, seen)
+  const split = version === "new"
+    ? { withheld: new Set<string>(), first: "new" }
+    : { withheld: new Set<string>(), last: "new" }
+  const begun = Split.begin(entry, split, version, closed)!
+  const attempt = begun.attempt()
+  attempt.granted(100)
+  if (first.verdict === "success") attempt.content(150)
+  attempt.end(first, 1150)
+  if (later !== undefined) begun.attempt().end(later, 2000)
+  return seen
+}
+
+describe("Split", () => {
+  it("keeps a session at the new version while its share grows", () => {
+    assert.strictEqual(entryOf(1).split(session("a"), 1).first, "new")
+    fc.assert(
+      fc.property(
+        fc.string(),
+        fc.nat(),
+        fc.nat(),
+        fc.float({ min: 0, max: 1, noNaN: true }),
+        (name, one, other, share) => {
+          const small = entryOf(share / 2).split(session(name), one).first
+          if (small === "new") assert.strictEqual(entryOf(share).split(session(name), other).first, "new")
+        }
+      )
+    )
+  })
+
+  it("gives the new version its share of sessions, and of requests without a session", () => {
+    const shareOf = (requests: ReadonlyArray<string | undefined>) =>
+      requests.filter((first) => first === "new").length / requests.length
+    const entry = entryOf(0.3)
+    const sessions = Array.from({ length: 4000 }, (_, index) => entry.split(session(`s${index}`), 7).first)
+    const drawn = Array.from({ length: 4000 }, (_, index) => entry.split({}, index * 7919).first)
+    assert.closeTo(shareOf(sessions), 0.3, 0.03)
+    assert.closeTo(shareOf(drawn), 0.3, 0.03)
+  })
+
+  it("draws also the requests of a session where sessions do not stay", () => {
+    const entry = entryOf(0.5, [], { sticky: false })
+    const versions = new Set(Array.from({ length: 50 }, (_, index) => entry.split(session("a"), index * 7919).first))
+    assert.deepStrictEqual(versions, new Set([undefined, "new"]))
+  })
+
+  it("has no entry where no model is divided", () => {
+    const table = new Split.SplitTable()
+    const find = (model: string) => table.of?.(model)?.split({}, 1).withheld
+    const isEmpty = () => table.of === undefined
+    assert.isTrue(isEmpty())
+    table.replace(new Map([["chat", Split.withholding(["new"])]]))
+    assert.deepStrictEqual(find("chat"), new Set(["new"]))
+    assert.isUndefined(find("other"))
+    table.replace(new Map())
+    assert.isTrue(isEmpty())
+  })
+
+  it("observes the times of an answer from its slot on", () => {
+    assert.deepStrictEqual(trial("new", end()), [
+      ["new", { failed: false, refused: false, firstTokenMs: 50, tokensPerSecond: 10 }]
+    ])
+    assert.deepStrictEqual(trial("old", end())[0]![0], undefined)
+  })
+
+  it("observes failures and refusals, and not the callers that have left", () => {
+    const detail = "No."
+    const down = new InferenceError.EngineFailed({ deployment: "new", detail })
+    const content = new InferenceError.ContentRefused({ deployment: "new", detail })
+    const limited = new InferenceError.RateLimited({ deployment: "new" })
+    assert.deepStrictEqual(trial("new", end({ verdict: "failure", reason: down })), [["new", {
+      failed: true,
+      refused: false
+    }]])
+    assert.deepStrictEqual(trial("old", end({ verdict: "left", reason: content })), [
+      [undefined, { failed: false, refused: true }]
+    ])
+    assert.isTrue(trial("old", end({ finish: "content_filter" }))[0]![1].refused)
+    assert.deepStrictEqual(trial("new", end({ verdict: "left" })), [])
+    assert.deepStrictEqual(trial("new", end({ verdict: "left", reason: limited })), [])
+  })
+
+  it("counts a rejected request against the new version only where another one accepts it", () => {
+    const rejected = end({ verdict: "left", reason: new InferenceError.InvalidRequest({ detail: "No." }) })
+    const long = end({ verdict: "left", reason: new InferenceError.ContextLengthExceeded({ model: "m" }) })
+    for (const first of [rejected, long]) {
+      assert.deepStrictEqual(trial("new", first, end()), [["new", { failed: true, refused: false }]])
+      assert.deepStrictEqual(trial("new", first, first), [])
+      assert.deepStrictEqual(trial("old", first, end()), [])
+    }
+  })
+
+  it("counts requests that the open circuit of the new version gives to another, and no other replacement", () => {
+    const seen: Seen = []
+    const split = { withheld: new Set<string>(), first: "new" }
+    assert.isUndefined(Split.begin(entryOf(0.5, seen), split, "old", closed))
+    assert.deepStrictEqual(seen, [])
+    assert.isUndefined(Split.begin(entryOf(0.5, seen), split, "old", open))
+    assert.deepStrictEqual(seen, [["new", { failed: true, refused: false }]])
+    assert.isUndefined(Split.begin(entryOf(0.5, seen), { withheld: new Set(), last: "new" }, "new", closed))
+    assert.isUndefined(Split.begin(Split.withholding(["new"]), { withheld: new Set(["new"]) }, "old", closed))
+  })
+})

@@ -1,0 +1,93 @@
+import { assert, describe, it } from "@effect/vitest"
+import type { Deployment, Model } from "../../../src/domain/Deployment.ts"
+import type { Outcome, Phase } from "../../../src/services/rollout/Rollout.ts"
+import * as RolloutMachine from "../../../src/services/rollout/RolloutMachine.ts"
+import { resolve } from "../../../src/services/rollout/RolloutSettings.ts"
+import type { Stored } from "../../../src/services/rollout/RolloutStore.ts"
+import * as Standing from "../../../src/services/rollout/Standing.ts"
+import { deployment } from "../../support/Deployments.ts"
+
+const serving = (id: string, reply: string, more: object = {}): Deployment =>
+  deployment(id, { options: { engine: "fake", reply, ...more } })
+
+const model = (...deployments: readonly [Deployment, ...Array<Deployment>]): Model => ({ name: "chat", deployments })
+
+const old = serving("chat#0", "old")
+const waiting = serving("chat#1", "new", { rollout: "candidate" })
+
+const outcome = (result: Outcome["result"]): Outcome => ({ result, cause: "operator", metric: null, reason: "So." })
+
+const input = { id: "rollout-1", model: "chat", plan: resolve() }
+
+const stored = (phase: Phase, more: Partial<Stored["rollout"]> = {}, candidate = waiting, stable = [old]): Stored => ({
+  rollout: {
+    ...RolloutMachine.start({ ...input, stable: stable[0]!.id, candidate: candidate.id }, 0).state,
+    phase,
+    ...more
+  },
+  candidate: Standing.knownOf(candidate),
+  stable: stable.map(Standing.knownOf)
+})
+
+const ended = (result: Outcome["result"], ...more: ReadonlyArray<Deployment>) =>
+  stored({ _tag: "Ended", at: 1, outcome: outcome(result) }, {}, more[0] ?? waiting, [more[1] ?? old])
+
+const withheld = (given: Model, rollouts: ReadonlyArray<Stored>): ReadonlyArray<string> =>
+  [...Standing.entryOf(given, rollouts, () => () => {})?.split({}, 1).withheld ?? []].toSorted()
+
+describe("Standing", () => {
+  it("withholds a deployment that waits for its rollout", () => {
+    assert.deepStrictEqual(withheld(model(old, waiting), []), ["chat#1"])
+    assert.isUndefined(Standing.entryOf(model(old), [], () => () => {}))
+    assert.deepStrictEqual(
+      withheld(model(old, waiting), [stored({ _tag: "Checking", attempts: 0, nextAt: null, lastProblem: null })]),
+      ["chat#1"]
+    )
+  })
+
+  it("divides requests while the rollout has steps, paused or not", () => {
+    for (const phase of [{ _tag: "Stepping", since: 0 }, { _tag: "Paused", elapsedMs: 0 }] as const) {
+      const entry = Standing.entryOf(model(old, waiting), [stored(phase, { step: 3 })], () => () => {})!
+      assert.deepStrictEqual(entry.split({}, 1), { withheld: new Set<string>(), first: "chat#1" })
+      assert.isDefined(entry.observe)
+    }
+  })
+
+  it("gives all requests to the version that the rollout has ended with, from its draining on", () => {
+    const draining = (result: Outcome["result"]) =>
+      stored({ _tag: "Draining", deployment: "chat#0", drained: false, outcome: outcome(result) })
+    for (const rollout of [draining("promoted"), ended("promoted")]) {
+      assert.deepStrictEqual(withheld(model(old, waiting), [rollout]), ["chat#0"])
+    }
+    for (const rollout of [draining("rolledBack"), ended("rolledBack"), ended("aborted")]) {
+      assert.deepStrictEqual(withheld(model(old, waiting), [rollout]), ["chat#1"])
+    }
+  })
+
+  it("lets a later rollout go back", () => {
+    const back = { ...ended("promoted", old, waiting) }
+    assert.deepStrictEqual(withheld(model(old, waiting), [ended("promoted"), back]), ["chat#1"])
+  })
+
+  it("recognizes a deployment by what it serves, wherever the configuration has it", () => {
+    const promoted = [ended("promoted")]
+    const moved = serving("chat#0", "new", { weight: 2 })
+    assert.deepStrictEqual(withheld(model(moved), promoted), [])
+    assert.deepStrictEqual(withheld(model(moved, serving("chat#1", "old")), promoted), ["chat#1"])
+    assert.deepStrictEqual(withheld(model(moved, serving("chat#1", "newest")), promoted), [])
+    assert.deepStrictEqual(withheld(model(serving("chat#0", "other"), waiting), promoted), [])
+  })
+
+  it("never withholds all deployments of a model", () => {
+    assert.deepStrictEqual(withheld(model(waiting), []), [])
+  })
+
+  it("replaces the deployments that take requests", () => {
+    const second = serving("chat#2", "third")
+    const all = model(old, waiting, second)
+    const ids = (rollouts: ReadonlyArray<Stored>, candidate: string) =>
+      Standing.stableOf(all, rollouts, candidate).map(({ id }) => id)
+    assert.deepStrictEqual(ids([], "chat#1"), ["chat#0", "chat#2"])
+    assert.deepStrictEqual(ids([ended("promoted")], "chat#0"), ["chat#1", "chat#2"])
+  })
+})
