@@ -50,6 +50,7 @@ import * as Inference from "./services/inference/Inference.ts"
 import * as Ledger from "./services/ledger/Ledger.ts"
 import * as Deployments from "./services/models/Deployments.ts"
 import * as MemoryPressure from "./services/models/MemoryPressure.ts"
+import * as ModelChanges from "./services/models/ModelChanges.ts"
 import * as Models from "./services/models/Models.ts"
 import * as Registry from "./services/models/Registry.ts"
 import * as Metrics from "./services/observability/Metrics.ts"
@@ -63,6 +64,7 @@ import * as DecisionLog from "./services/routing/DecisionLog.ts"
 import { cachedResponses } from "./services/routing/DecisionRecord.ts"
 import * as Router from "./services/routing/Router.ts"
 import { Settings, SettingsError } from "./services/settings/Settings.ts"
+import * as SettingsChanges from "./services/settings/SettingsChanges.ts"
 
 /** Models on this machine's disk, before they are loaded. Requires only `Settings`. */
 export const store = Layer.provideMerge(ModelStore.layer, ModelFiles.layer)
@@ -113,8 +115,9 @@ const assemble = (all: Services) =>
       )
     ),
     Layer.provide(AppParts.partOr(Ledger.Ledger, Ledger.none)),
+    Layer.provideMerge(AppParts.reload),
+    Layer.provideMerge(Layer.provideMerge(ModelChanges.layer, Deployments.layer)),
     Layer.provideMerge(all.breaker),
-    Layer.provideMerge(Deployments.layer),
     Layer.provideMerge(Layer.mergeAll(all.registry, all.models, Standing.layer)),
     Layer.provide(Layer.merge(all.engines, all.memory)),
     Layer.provideMerge(all.providers),
@@ -352,6 +355,7 @@ const embedded = <R, A, E>(all: Options<R>, state: Layer.Layer<A, E, Settings>) 
     runtimeWith(problems.length === 0 ? replaced : {}).pipe(
       Layer.provide(LanguageModels.layer(languageModels)),
       Layer.provideMerge(state),
+      Layer.provideMerge(SettingsChanges.layer),
       Layer.provide(Layer.effect(Settings, loadSettings(options, problems)))
     )
   )
@@ -455,7 +459,8 @@ const rollouts = Layer.provide(Rollouts.layer, RolloutStore.layer)
 export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
   Layer.provideMerge(Layer.provide(Server.layer, Layer.mergeAll(SecurityEvents.layerRefusals, store, rollouts))),
   Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
-  Layer.provideMerge(state)
+  Layer.provideMerge(state),
+  Layer.provideMerge(SettingsChanges.layer)
 )
 
 /** Whether the settings say where state is kept. */

@@ -17,9 +17,10 @@ import { localEngine } from "./services/engines/Engine.ts"
 import { kindOf } from "./services/engines/EngineKinds.ts"
 import { LanguageModels } from "./services/engines/LanguageModelKind.ts"
 import { Providers } from "./services/engines/Providers.ts"
+import * as Reload from "./services/settings/Reload.ts"
 import { languageModel } from "./services/settings/Resolution.ts"
 import type { Resolved } from "./services/settings/Settings.ts"
-import { Settings } from "./services/settings/Settings.ts"
+import { Settings, SettingsError } from "./services/settings/Settings.ts"
 
 /** The configuration needs a part that the application does not have. */
 export class MissingPartError extends Schema.TaggedError<MissingPartError>()("MissingPartError", {
@@ -96,14 +97,29 @@ const withLanguageModels = (parts: Parts, settings: Resolved): Resolved => {
   return free.length === 0 ? settings : { ...settings, models: [...settings.models, ...free.map(languageModel)] }
 }
 
-/** The settings, completed by the parts. Fails if a part is missing. */
+/** Completes settings by the parts. Fails if a part is missing. */
+const complete = (parts: Parts, configured: Resolved): Effect.Effect<Resolved, MissingPartError> => {
+  const given = withLanguageModels(parts, configured)
+  const { problems, settings } = withStrategies(parts, given)
+  const all = [...unservedIn(parts, given), ...problems]
+  return all.length === 0 ? Effect.succeed(settings) : Effect.fail(new MissingPartError({ problems: all }))
+}
+
+/** The settings, completed by the parts. */
 export const settings = Layer.effect(
   Settings,
   Effect.gen(function*() {
-    const parts = yield* Effect.context()
-    const given = withLanguageModels(parts, yield* Settings)
-    const { problems, settings } = withStrategies(parts, given)
-    const all = [...unservedIn(parts, given), ...problems]
-    return all.length === 0 ? settings : yield* new MissingPartError({ problems: all })
+    return yield* complete(yield* Effect.context(), yield* Settings)
   })
+)
+
+/** Changes to other settings while the application runs, which the parts complete as at the start. */
+export const reload = Layer.unwrap(
+  Effect.map(Effect.context(), (parts) =>
+    Reload.layer((configured) =>
+      Effect.mapError(
+        complete(parts, configured),
+        ({ problems }) => new SettingsError({ source: "the configuration", problems })
+      )
+    ))
 )

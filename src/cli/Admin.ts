@@ -1,9 +1,12 @@
 /** The commands that call a running service: `troupe ps`, `load`, `unload`, `reload`, `circuits` and `decisions`. */
 import { Console, Effect, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
+import type { Report } from "../layers/http/AdminReload.ts"
 import type { Action, Circuit, Deployment } from "../layers/http/AdminSchema.ts"
+import * as SettingsDiff from "../services/settings/SettingsDiff.ts"
 import { withClient } from "./Client.ts"
-import { json, target } from "./Flags.ts"
+import type { Target } from "./Flags.ts"
+import { CommandFailed, json, target } from "./Flags.ts"
 import { bytesText, printJson, secondsText, table } from "./Output.ts"
 import * as RoutingText from "./RoutingText.ts"
 
@@ -60,7 +63,51 @@ const act = (action: Action, description: string) =>
 
 export const load = act("load", "Load a model; also retries one that failed")
 export const unload = act("unload", "Unload a model after its running requests have finished")
-export const reload = act("reload", "Load a new instance of a model, then replace the old one without downtime")
+
+const reloadModel = (name: string, asJson: boolean, to: Target) =>
+  Effect.flatMap(
+    withClient(to, (client) => client.admin.act({ params: { model: name, action: "reload" } })),
+    ({ deployments }) => printDeployments(asJson, deployments)
+  )
+
+const summaryOf = ({ applied, changes }: Report, dryRun: boolean): string => {
+  if (changes.length === 0) return "The configuration in use is that of the file."
+  if (dryRun) return "Nothing was changed (--dry-run)."
+  return applied ? "Applied." : "Nothing was changed: all differences need a restart."
+}
+
+const reloadConfiguration = Effect.fnUntraced(function*(dryRun: boolean, asJson: boolean, to: Target) {
+  const query = dryRun ? { dryRun: "true" } as const : {}
+  const report = yield* withClient(to, (client) => client.admin.reload({ query }))
+  if (asJson) return yield* printJson(report)
+  yield* Console.log([...report.changes.map(SettingsDiff.line), summaryOf(report, dryRun)].join("\n"))
+})
+
+const reloadOptions = {
+  model: Argument.optional(
+    Argument.withDescription(model, "Name of a model to load again (default: the configuration is read again)")
+  ),
+  dryRun: Flag.Boolean("dry-run").pipe(
+    Flag.withDescription("Print what would change, and change nothing"),
+    Flag.withDefault(false)
+  ),
+  ...target,
+  json
+}
+
+const noDryRun = new CommandFailed({ message: "--dry-run is for the configuration. Leave the model out." })
+
+export const reload = Command.make("reload", reloadOptions, ({ dryRun, json, model, ...to }) => {
+  if (Option.isNone(model)) return reloadConfiguration(dryRun, json, to)
+  return dryRun ? Effect.fail(noDryRun) : reloadModel(model.value, json, to)
+}).pipe(
+  Command.withDescription("Read the configuration again, or replace one model's instance, without downtime"),
+  Command.withExamples([
+    { command: "troupe reload --dry-run", description: "Show what an edited troupe.yaml would change" },
+    { command: "troupe reload", description: "Apply troupe.yaml to the running service" },
+    { command: "troupe reload chat", description: "Load a new instance of the model chat, then replace the old one" }
+  ])
+)
 
 const printCircuits = (asJson: boolean, circuits: ReadonlyArray<Circuit>) => {
   if (asJson) return printJson(circuits)

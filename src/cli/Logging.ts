@@ -2,7 +2,7 @@
  * Log entries on standard error: readable lines in a terminal, JSON elsewhere, or the format of `logFormat`. Standard
  * output is for the command's output.
  */
-import { Layer, Logger, References } from "effect"
+import { Layer, Logger, LogLevel, References } from "effect"
 import { plainLine } from "../domain/Text.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 
@@ -35,9 +35,23 @@ const text = (entry: Entry): string => {
 export const formatted = (format: "text" | "json") =>
   Logger.map(Logger.formatStructured, format === "text" ? text : json)
 
+type Settings = Pick<Resolved, "logFormat" | "logLevel">
+
+const loggerOf = ({ logFormat }: Settings) =>
+  Logger.withConsoleError(formatted(logFormat ?? (process.stderr.isTTY ? "text" : "json")))
+
 /** Logging as the settings configure it. */
-export const layer = ({ logFormat, logLevel }: Pick<Resolved, "logFormat" | "logLevel">) =>
+export const layer = (settings: Settings) =>
   Layer.mergeAll(
-    Logger.layer([Logger.withConsoleError(formatted(logFormat ?? (process.stderr.isTTY ? "text" : "json")))]),
-    Layer.succeed(References.MinimumLogLevel, logLevel)
+    Logger.layer([loggerOf(settings)]),
+    Layer.succeed(References.MinimumLogLevel, settings.logLevel)
   )
+
+/** As `layer`, for a service: the level is that of `current`, which another configuration may change. */
+export const layerChanging = (settings: Settings, current: { level: Settings["logLevel"] }) => {
+  const logger = loggerOf(settings)
+  const filtered = Logger.make((options) =>
+    LogLevel.isGreaterThanOrEqualTo(options.logLevel, current.level) ? logger.log(options) : undefined
+  )
+  return Layer.mergeAll(Logger.layer([filtered]), Layer.succeed(References.MinimumLogLevel, "Debug"))
+}

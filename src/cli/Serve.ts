@@ -1,10 +1,12 @@
 /** `troupe serve`: the service, until a signal stops it. */
+import type { Scope } from "effect"
 import { Console, Duration, Effect, Layer, Option, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { HttpServer } from "effect/http"
 import * as NetAddress from "effect/net/NetAddress"
 import { flushCompileCache } from "node:module"
 import { tmpdir } from "node:os"
+import { resolve } from "node:path"
 import * as App from "../App.ts"
 import { durationText } from "../domain/Fields.ts"
 import type { InferenceError } from "../domain/InferenceError.ts"
@@ -13,6 +15,7 @@ import * as Channel from "../layers/processes/Channel.ts"
 import { checkPort, spawn } from "../layers/processes/Spawn.ts"
 import { supervise } from "../layers/processes/Supervisor.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
+import * as SettingsWatch from "../layers/settings/SettingsWatch.ts"
 import { SharedCounters } from "../services/admission/Counters.ts"
 import { CircuitsOfOthers, SharedCircuits } from "../services/health/SharedCircuits.ts"
 import { VirtualKeys } from "../services/keys/VirtualKeys.ts"
@@ -22,10 +25,13 @@ import type { Bound, Place } from "../services/processes/ProcessGroup.ts"
 import { ProcessGroup, socketOf } from "../services/processes/ProcessGroup.ts"
 import * as Shares from "../services/processes/Shares.ts"
 import { SupervisedCounters } from "../services/processes/SupervisedCounters.ts"
+import type { Source } from "../services/settings/Reload.ts"
+import { Reload, SettingsSource } from "../services/settings/Reload.ts"
 import { defaultSocket } from "../services/settings/Resolution.ts"
 import { mostProcesses } from "../services/settings/Schema.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { AdminAddress, Settings, SettingsError } from "../services/settings/Settings.ts"
+import { SettingsChanges } from "../services/settings/SettingsChanges.ts"
 import { warningsOf } from "../services/settings/Warnings.ts"
 import { addressOf, CommandFailed, config, processCount, urlOf } from "./Flags.ts"
 import * as Logging from "./Logging.ts"
@@ -79,17 +85,29 @@ const logShutdown = ({ server }: Resolved) =>
     )
   })
 
-/** A terminal that closes sends SIGHUP, which would end the process and every stream. */
-const ignoreHangUp = Effect.gen(function*() {
-  const services = yield* Effect.context()
-  const onHangUp = () => {
-    Effect.runForkWith(services)(Effect.logInfo("Ignoring SIGHUP. Send SIGTERM to stop the service."))
-  }
-  yield* Effect.acquireRelease(
-    Effect.sync(() => process.on("SIGHUP", onHangUp)),
-    () => Effect.sync(() => process.off("SIGHUP", onHangUp))
-  )
-})
+/** What SIGHUP does. A terminal that closes sends it, too: the process and every stream go on. */
+class HangUp {
+  reload: Effect.Effect<void> = Effect.logInfo("Ignoring SIGHUP while the service starts.")
+
+  /** Listens until the scope ends. */
+  readonly listening = Effect.flatMap(Effect.context(), (services) => {
+    const run = () => void Effect.runForkWith(services)(this.reload)
+    return Effect.acquireRelease(
+      Effect.sync(() => process.on("SIGHUP", run)),
+      () => Effect.sync(() => process.off("SIGHUP", run))
+    )
+  })
+}
+
+/** The file of a configuration that was read, and what follows when it changes. */
+const watchFile = (
+  { settings: { reload: { wait, watch } }, text }: Pick<Loaded, "settings" | "text">,
+  file: string | undefined,
+  reload: Effect.Effect<void>
+) =>
+  watch && text !== undefined
+    ? Effect.asVoid(SettingsWatch.watch(resolve(file ?? SettingsFile.defaultFile), text, wait, reload))
+    : Effect.void
 
 /** A model that does not fit in memory is a problem of the file, if there is one: named by its place there. */
 const withPlace = Effect.fnUntraced(function*(file: string | undefined, error: InferenceError) {
@@ -105,6 +123,8 @@ const withPlace = Effect.fnUntraced(function*(file: string | undefined, error: I
   })
 })
 
+type Loaded = Effect.Success<ReturnType<typeof load>>
+
 interface Flags {
   readonly adminPort: Option.Option<number>
   readonly config: Option.Option<string>
@@ -114,7 +134,10 @@ interface Flags {
 }
 
 /** The settings with the flags, and the text that they are from. */
-const load = Effect.fnUntraced(function*({ adminPort, config, host, port, processes }: Flags, place?: Place) {
+const load = Effect.fnUntraced(function*(
+  { adminPort, config, host, port, processes }: Flags,
+  place?: Pick<Place, "configuration" | "count">
+) {
   const { problems, settings, source, text } = yield* SettingsFile.inspect({
     ...service,
     file: Option.getOrUndefined(config),
@@ -139,8 +162,27 @@ const load = Effect.fnUntraced(function*({ adminPort, config, host, port, proces
   return { count, settings: resolved, text }
 })
 
+/** Where the settings come from when they are read again: a file that was there must be there. */
+const sourceOf = (flags: Flags, { count, text }: Loaded, share = (settings: Resolved) => settings): Source => ({
+  read: SettingsFile.textOf(Option.getOrUndefined(flags.config), text !== undefined),
+  resolve: Effect.fnUntraced(function*(configuration) {
+    const { settings } = yield* Effect.catchTag(
+      load(flags, { configuration, count }),
+      "CommandFailed",
+      ({ message }) =>
+        Effect.fail(new SettingsError({ source: "the environment", problems: [{ path: "PORT", expected: message }] }))
+    )
+    const problems = SettingsFile.located(configuration, SettingsFile.missingFiles(settings))
+    if (problems.length === 0) return share(settings)
+    return yield* new SettingsError({
+      source: Option.getOrElse(flags.config, () => SettingsFile.defaultFile),
+      problems
+    })
+  })
+})
+
 /** What is valid in the configuration and probably not meant. */
-const logWarnings = ({ settings, text }: Effect.Success<ReturnType<typeof load>>) =>
+const logWarnings = ({ settings, text }: Loaded) =>
   Effect.forEach(
     SettingsFile.located(text, warningsOf(settings)),
     (warning) => Effect.logWarning(Problem.format(warning)),
@@ -151,13 +193,18 @@ const logWarnings = ({ settings, text }: Effect.Success<ReturnType<typeof load>>
 const run = (
   settings: Resolved,
   file: string | undefined,
-  onListening: (bound: Bound) => Effect.Effect<void>
+  onListening: (bound: Bound) => Effect.Effect<void, never, Reload | Scope.Scope>
 ) => {
+  const logLevel = { level: settings.logLevel }
   const banner = Layer.effectDiscard(Effect.gen(function*() {
     const { address } = yield* HttpServer.HttpServer
     // The layer that is built last is finalized first. Added before the banner: a signal may arrive right after it.
     const services = yield* Effect.context<Models>()
     yield* Effect.addFinalizer(() => Effect.provide(logShutdown(settings), services))
+    const changes = yield* SettingsChanges
+    changes.follow((next) => {
+      logLevel.level = next.logLevel
+    })
     const admin = yield* AdminAddress
     if (admin.socket !== undefined) temporaryFiles.add(admin.socket)
     const keys = yield* VirtualKeys
@@ -171,8 +218,7 @@ const run = (
   }))
   return banner.pipe(
     Layer.provide(App.service),
-    Layer.provide(Layer.effectDiscard(Channel.isServiceProcess() ? Effect.void : ignoreHangUp)),
-    Layer.provide(Layer.merge(Layer.succeed(Settings, settings), Logging.layer(settings))),
+    Layer.provide(Layer.merge(Layer.succeed(Settings, settings), Logging.layerChanging(settings, logLevel))),
     Layer.launch,
     Effect.catchTags({
       ServeError: (error) => Effect.fail(listenError(settings, error)),
@@ -180,6 +226,27 @@ const run = (
     })
   )
 }
+
+/** Runs the service in one process. */
+const runAlone = Effect.fnUntraced(function*(flags: Flags, loaded: Loaded) {
+  const { settings } = loaded
+  const file = Option.getOrUndefined(flags.config)
+  const hangUp = new HangUp()
+  const onListening = (bound: Bound) =>
+    Effect.gen(function*() {
+      const reload = yield* Reload
+      // With the log of the service.
+      const services = yield* Effect.context()
+      const by = (trigger: "file" | "signal") => Effect.provideContext(Effect.ignore(reload.run({ trigger })), services)
+      hangUp.reload = by("signal")
+      yield* watchFile(loaded, file, by("file"))
+      yield* Console.log(listening({ ...bound, settings }))
+    })
+  yield* hangUp.listening
+  return yield* run(settings, file, onListening).pipe(
+    Effect.provideService(SettingsSource, sourceOf(flags, loaded))
+  )
+}, Effect.scoped)
 
 /** Runs one of several processes of the service. */
 const runMember = Effect.fnUntraced(function*(flags: Flags) {
@@ -235,7 +302,9 @@ const runGroup = ({ count, settings, text }: Effect.Success<ReturnType<typeof lo
       limits: Shares.leasedLimits(settings.models),
       grace: Duration.sum(shutdownGrace, stopMargin)
     })
-    yield* ignoreHangUp
+    const hangUp = new HangUp()
+    hangUp.reload = Effect.logInfo("Ignoring SIGHUP: several processes read the configuration at their start only.")
+    yield* hangUp.listening
     yield* Console.log(listening({ ...bound, settings, count }))
     return yield* Effect.never
   }).pipe(
@@ -262,9 +331,7 @@ export const serve = Command.make(
       const loaded = yield* load(flags)
       yield* logWarnings(loaded)
       if (loaded.count > 1) return yield* runGroup(loaded)
-      const { settings } = loaded
-      return yield* run(settings, Option.getOrUndefined(flags.config), (bound) =>
-        Console.log(listening({ ...bound, settings })))
+      return yield* runAlone(flags, loaded)
     }).pipe(
       // An orderly shutdown is a success.
       Effect.onInterrupt(() =>

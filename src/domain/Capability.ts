@@ -23,6 +23,12 @@ export class Observed {
   /** When the next refusal ends, monotonic ms: before that, `expire` does nothing. */
   nextEnd = Number.POSITIVE_INFINITY
 
+  /** Forgets what another engine of the deployment could do. */
+  forget(deployment: string): void {
+    this.#capabilities.delete(deployment)
+    this.#missing.delete(deployment)
+  }
+
   /** Records the capabilities of a newly loaded engine, which replace earlier ones. Returns whether anything has changed. */
   loaded(deployment: string, capabilities: ReadonlyArray<EngineCapability>): boolean {
     const known = this.#capabilities.get(deployment)

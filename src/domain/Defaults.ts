@@ -35,6 +35,9 @@ export const breaker = {
   probes: 4
 } as const
 
+/** How long the configuration file must stay unchanged before it is read again. */
+export const reloadWait = Duration.millis(250)
+
 /** A stream without a frame for this time gets one without content. Proxies often close connections after 30 or 60 s. */
 export const streamKeepAlive = Duration.seconds(15)
 

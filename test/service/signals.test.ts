@@ -35,7 +35,9 @@ describe("the service", () => {
     const stream = await ask(service.url, "fake/slow", true)
     service.process.child.kill("SIGHUP")
     for (const engine of service.engines()) process.kill(engine, "SIGHUP")
-    await until(() => /Ignoring SIGHUP/.test(service.process.output().stderr) ? true : undefined)
+    await until(() =>
+      /Read the configuration again; nothing changes/.test(service.process.output().stderr) ? true : undefined
+    )
     assert.include(await stream.text(), "[DONE]")
     assert.strictEqual((await service.stop()).code, 0)
   })

@@ -33,6 +33,7 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
   keyCooldowns: Defaults.keyCooldowns,
   keys: [],
   admission: admissionOf({}),
+  reload: { watch: false, wait: Defaults.reloadWait },
   store: { folder: "/nowhere" },
   storage: { type: "memory" },
   responses: responsesOf(),

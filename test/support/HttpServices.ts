@@ -13,6 +13,7 @@ import * as Registry from "../../src/services/models/Registry.ts"
 import { Rollouts } from "../../src/services/rollout/Rollouts.ts"
 import * as DecisionLog from "../../src/services/routing/DecisionLog.ts"
 import { Router } from "../../src/services/routing/Router.ts"
+import { fixed, Reload } from "../../src/services/settings/Reload.ts"
 import { defaultServer } from "../../src/services/settings/Resolution.ts"
 import { Settings } from "../../src/services/settings/Settings.ts"
 
@@ -38,6 +39,7 @@ export const httpServices = ({
     Layer.mock(Inference)(inference),
     registry,
     Layer.succeed(ResponseCache, noCache),
+    Layer.succeed(Reload, fixed),
     Layer.mock(Router)({
       route: notRouted,
       preview: notRouted,

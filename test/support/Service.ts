@@ -91,6 +91,8 @@ export interface Service {
   /** The URL of administration. */
   readonly admin: string
   readonly process: Running
+  /** Its configuration file. */
+  readonly file: string
   /** Process ids of its engine children. */
   readonly engines: () => ReadonlyArray<number>
   readonly stop: () => Promise<Finished>
@@ -118,6 +120,7 @@ export const startService = async (yaml?: string, env: Record<string, string> = 
     url,
     admin,
     process: running,
+    file: join(folder.path, "troupe.yaml"),
     engines: () =>
       execFileSync("ps", ["-A", "-o", "pid=,ppid=,args="], { encoding: "utf8" }).split("\n").flatMap((line) => {
         const [pid, ppid, ...args] = line.trim().split(/\s+/)

@@ -101,6 +101,7 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
       "memory",
       "circuits",
       "keyCooldowns",
+      "reload",
       "store",
       "storage",
       "redis",

@@ -16,6 +16,7 @@ import { Models } from "../../services/models/Models.ts"
 import { Registry } from "../../services/models/Registry.ts"
 import * as AdminDecisions from "./AdminDecisions.ts"
 import * as AdminGuard from "./AdminGuard.ts"
+import * as AdminReload from "./AdminReload.ts"
 import * as AdminResets from "./AdminResets.ts"
 import type { Action } from "./AdminSchema.ts"
 import { actions as actionNames, isAction } from "./AdminSchema.ts"
@@ -104,6 +105,7 @@ export const layer = HttpApiBuilder.group(
     })
 
     const decisions = yield* AdminDecisions.make
+    const reload = yield* AdminReload.make
 
     return handlers.handleRaw("deployments", () => guarded(all))
       .handleRaw("act", ({ params }) => guarded(act(params.model, params.action)))
@@ -115,6 +117,7 @@ export const layer = HttpApiBuilder.group(
       .handleRaw("decision", ({ params }) => guarded(decisions.find(params.id)))
       .handleRaw("cache", () => guarded(resets.cache))
       .handleRaw("clearCache", ({ query }) => guarded(resets.clearCache(query)))
+      .handleRaw("reload", ({ query }) => guarded(reload(query)))
       .handleRaw("route", () => guarded(decisions.explain))
   })
 )

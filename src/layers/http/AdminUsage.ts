@@ -17,6 +17,7 @@ import type { UsageSelection } from "../../services/ledger/UsageSelection.ts"
 import { queryOf } from "../../services/ledger/UsageSelection.ts"
 import { summaryOf } from "../../services/persistence/StorageError.ts"
 import { Settings } from "../../services/settings/Settings.ts"
+import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
 import * as AdminGuard from "./AdminGuard.ts"
 import * as AdminQuery from "./AdminQuery.ts"
 import { UsageRequest } from "./AdminSchema.ts"
@@ -110,9 +111,14 @@ export const layer = HttpApiBuilder.group(
     const find = usage(ledger, yield* AdminUsageNames.make)
     const guarded = yield* AdminGuard.make
     const keys = yield* VirtualKeys
-    const settings = yield* Settings
+    let settings = yield* Settings
+    const changes = yield* SettingsChanges
+    changes.follow((next) => {
+      settings = next
+    })
+    const states = Effect.suspend(() => Effect.provideService(statesOf(ledger, keys), Settings, settings))
     const budgets = Effect.match(
-      Effect.timeout(Effect.provideService(statesOf(ledger, keys), Settings, settings), readLimit),
+      Effect.timeout(states, readLimit),
       {
         onSuccess: (budgets) => HttpServerResponse.jsonUnsafe({ budgets }),
         onFailure: unreadable

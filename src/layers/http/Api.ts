@@ -7,6 +7,7 @@ import * as Readiness from "../../services/health/Readiness.ts"
 import { VirtualKey } from "../../services/keys/VirtualKey.ts"
 import { Record } from "../../services/routing/DecisionRecord.ts"
 import { Explanation, ExplanationRequest } from "../../services/routing/Explanation.ts"
+import * as AdminReload from "./AdminReload.ts"
 import * as AdminSchema from "./AdminSchema.ts"
 import type { Dialects } from "./Dialect.ts"
 import * as RolloutSchema from "./RolloutSchema.ts"
@@ -246,6 +247,20 @@ const AdminGroup = HttpApiGroup.make("admin").add(
     description:
       "Those that have the given model, tenant and key, or `all=true`. Also in the store, for every process that " +
       "shares it."
+  })),
+  HttpApiEndpoint.post("reload", "/admin/reload", {
+    query: AdminReload.Selection,
+    success: AdminReload.Report,
+    error: [
+      ...closed,
+      error(400, "The configuration is invalid; the one in use stays (`invalid_configuration`)"),
+      error(503, "A changed model did not load, or the configuration cannot be read again (`reload_failed`)")
+    ]
+  }).annotateMerge(OpenApi.annotations({
+    title: "Read the configuration again",
+    description:
+      "Everything that differs changes in one step, or nothing does. Unchanged models stay loaded; changed ones are " +
+      "loaded beside and take over. `dryRun=true` only says what would change."
   })),
   HttpApiEndpoint.post("route", "/admin/route", {
     payload: ExplanationRequest,

@@ -26,6 +26,7 @@ import { namesIn, Registry, ServedNames } from "../../services/models/Registry.t
 import type { Waits } from "../../services/models/Waits.ts"
 import { RequestWaits } from "../../services/models/Waits.ts"
 import { Settings } from "../../services/settings/Settings.ts"
+import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
 import * as Authentication from "./Authentication.ts"
 import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
 import * as DirectRoutes from "./DirectRoutes.ts"
@@ -384,13 +385,15 @@ export interface Handlers {
   readonly direct: DirectHandler
 }
 
-const requestedModel = (): undefined => undefined
-
-/** The names of models in answers, as the settings say. */
+/** The names of models in answers, as the settings say; undefined stands for the requested one. */
 const makeServedModel = Effect.gen(function*() {
-  if ((yield* Settings).answerModel === "requested") return requestedModel
+  let { answerModel } = yield* Settings
+  const changes = yield* SettingsChanges
+  changes.follow((next) => {
+    answerModel = next.answerModel
+  })
   const names = new ServedNames(yield* Registry)
-  return (deployment: string) => names.nameOf(deployment)
+  return (deployment: string) => answerModel === "requested" ? undefined : names.nameOf(deployment)
 })
 
 const makeParts = (conventions: Conventions, limits: RequestBody.Limits) =>

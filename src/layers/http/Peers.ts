@@ -62,7 +62,7 @@ export interface Passed {
 /** The other processes, as this one calls them. */
 export class Peers {
   readonly #member: Member
-  readonly #isOfFirst: (model: string) => boolean
+  #isOfFirst: (model: string) => boolean
   // Connections stay open: a new one would cost as much as the request.
   readonly #agent = new Agent({ keepAlive: true })
   readonly #changes = Effect.runSync(PubSub.sliding<ActorEvent>(1_024))
@@ -77,6 +77,11 @@ export class Peers {
       if (message.type !== "news" || message.news.type !== "deployment") return
       PubSub.publishUnsafe(this.#changes, message.news.event)
     })
+  }
+
+  /** Another configuration applies. */
+  follow({ models }: Resolved): void {
+    this.#isOfFirst = makeIsOfFirst(models)
   }
 
   /** Changes of deployments in the other processes from now on. */

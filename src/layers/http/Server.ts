@@ -19,6 +19,7 @@ import { Models } from "../../services/models/Models.ts"
 import { ProcessGroup } from "../../services/processes/ProcessGroup.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import { AdminAddress, Settings } from "../../services/settings/Settings.ts"
+import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
 import * as AdminKeys from "./AdminKeys.ts"
 import * as AdminListener from "./AdminListener.ts"
 import * as AdminRollouts from "./AdminRollouts.ts"
@@ -93,6 +94,8 @@ const makePeers = Effect.gen(function*() {
   const member = yield* ProcessGroup
   if (member === undefined) return undefined
   const peers = new Peers(member, yield* Settings)
+  const changes = yield* SettingsChanges
+  changes.follow((settings) => peers.follow(settings))
   yield* Effect.addFinalizer(() => Effect.sync(() => peers.close()))
   const { events } = yield* Models
   yield* Effect.forkScoped(Stream.runForEach(events, (event) => Effect.sync(() => peers.emit(event))))

@@ -16,6 +16,7 @@ import * as VirtualKeys from "../../services/keys/VirtualKeys.ts"
 import * as VirtualKeyStore from "../../services/keys/VirtualKeyStore.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import { Settings } from "../../services/settings/Settings.ts"
+import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
 
 /** SHA-256 and the generator of the operating system. */
 export const crypto = VirtualKeys.KeyCrypto.of({
@@ -31,10 +32,15 @@ const declaredIn = ({ keys }: Resolved): ReadonlyArray<VirtualKeys.Declared> =>
 
 /** Requires `Settings` and the `SqlClient` of the settings. */
 export const layer = Layer.unwrap(
-  Effect.map(
-    Settings,
-    (settings) => VirtualKeys.layer({ declared: declaredIn(settings), pollMs: pollMs[settings.storage.type] })
-  )
+  Effect.gen(function*() {
+    const settings = yield* Settings
+    const changes = yield* SettingsChanges
+    return VirtualKeys.layer({
+      declared: declaredIn(settings),
+      follow: (declare) => changes.follow((next) => declare(declaredIn(next))),
+      pollMs: pollMs[settings.storage.type]
+    })
+  })
 ).pipe(
   Layer.provide(VirtualKeyStore.layer),
   Layer.provide(Layer.succeed(VirtualKeys.KeyCrypto, crypto))

@@ -168,8 +168,6 @@ export const make = (
 ): DeploymentKeys => {
   const held = keysOf(options).map(([key]) => key)
   const secrets = secretsOf(options)
-  // Waiting does not restore a used-up quota: its key gets the longest cooldown from the first rejection on.
-  const quotaCooldowns = { ...cooldowns, refused: cooldowns.longestRefused }
   /** Keys whose quota was used up at their last rejection. */
   const usedUp = new Set<number>()
   const fresh = KeyPool.make(keysOf(options).map(([, weight]) => weight))
@@ -178,7 +176,9 @@ export const make = (
   const rejected = (index: number, since: number, now: number, isUsedUp: boolean): KeyPool.KeyPool => {
     if (isUsedUp) usedUp.add(index)
     else usedUp.delete(index)
-    return KeyPool.refused(keys, index, since, now, isUsedUp ? quotaCooldowns : cooldowns)
+    // Waiting does not restore a used-up quota: its key gets the longest cooldown from the first rejection on.
+    const refused = isUsedUp ? cooldowns.longestRefused : cooldowns.refused
+    return KeyPool.refused(keys, index, since, now, { ...cooldowns, refused })
   }
 
   const noted = ({ index, since }: Held, reason: InferenceError.Reason | undefined, now: number): KeyPool.KeyPool => {

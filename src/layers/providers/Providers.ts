@@ -25,6 +25,7 @@ import { Providers } from "../../services/engines/Providers.ts"
 import type { Cooldowns } from "../../services/keys/KeyPool.ts"
 import * as ProxySettings from "../../services/settings/ProxySettings.ts"
 import { Settings } from "../../services/settings/Settings.ts"
+import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
 import { limitsOf } from "./Connection.ts"
 import * as DeploymentKeys from "./DeploymentKeys.ts"
 import * as HttpExchange from "./HttpExchange.ts"
@@ -127,8 +128,12 @@ export const layer = Layer.effect(Providers, make)
 /** Providers as the settings configure them. */
 export const layerConfig = Layer.effect(
   Providers,
-  Effect.flatMap(
-    Settings,
-    ({ keyCooldowns, server }) => makeWith({ allowHosts: server.media?.allowHosts ?? [] }, keyCooldowns)
-  )
+  Effect.gen(function*() {
+    const { keyCooldowns, server } = yield* Settings
+    // The keys of deployments read it when one fails.
+    const cooldowns = { ...keyCooldowns }
+    const changes = yield* SettingsChanges
+    changes.follow((next) => Object.assign(cooldowns, next.keyCooldowns))
+    return yield* makeWith({ allowHosts: server.media?.allowHosts ?? [] }, cooldowns)
+  })
 )

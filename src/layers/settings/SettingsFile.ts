@@ -182,6 +182,10 @@ export const located = (text: string | undefined, problems: ReadonlyArray<Proble
   return problems.map((problem) => ({ ...problem, ...positionOf(problem.path) })).toSorted(inLineOrder)
 }
 
+/** The text of the file; undefined if there is none and none is named. */
+export const textOf = (file: string | undefined, required: boolean): Effect.Effect<string | undefined, SettingsError> =>
+  read(resolve(file ?? defaultFile), required || file !== undefined)
+
 /** Reads a configuration: every problem, and the settings of its valid part. Fails if the file is not YAML. */
 export const inspect = Effect.fnUntraced(function*(options: ServiceOptions = {}) {
   const { folder, json, literalSecrets, source, text } = yield* readFrom(options)

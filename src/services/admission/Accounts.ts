@@ -17,7 +17,9 @@ import { Ledger } from "../ledger/Ledger.ts"
 import { RateWindows, Taken } from "../limits/RateWindows.ts"
 import { factsOf } from "../routing/DeploymentFacts.ts"
 import { covers } from "../settings/AdmissionSettings.ts"
+import type { AdmissionSettings } from "../settings/AdmissionSettings.ts"
 import { Settings } from "../settings/Settings.ts"
+import { SettingsChanges } from "../settings/SettingsChanges.ts"
 import type { AccountParts, Reports } from "./AccountParts.ts"
 import { charge, exceeded, overspent, subjectOf } from "./AccountParts.ts"
 import type { Demand, Ticket, Used } from "./Admission.ts"
@@ -273,11 +275,16 @@ const makeShared = Effect.fnUntraced(function*(
   )
 })
 
+/** Whether requests without a key are counted. */
+const isForAll = ({ budgets, countsAll, limits }: AdmissionSettings): boolean =>
+  countsAll || limits.length + budgets.length > 0
+
 /** By the settings. */
 export const layer = Layer.effect(
   Admission,
   Effect.gen(function*() {
     const { admission } = yield* Settings
+    const rules = new AdmissionRules(admission, covers)
     const ledger = yield* Ledger
     const clock = yield* Clock.Clock
     const counters = yield* SharedCounters
@@ -285,15 +292,18 @@ export const layer = Layer.effect(
     const parts: AccountParts = {
       ...(yield* makeReports),
       add: ledger.add,
-      rules: new AdmissionRules(admission, covers),
+      rules,
       now: () => clock.currentTimeMillisUnsafe(),
       priceOf: makePriceOf()
     }
     const local = new Accounts({ ...parts, windows: new RateWindows(), book: new BudgetBook(history) })
     const accounts = counters === undefined ? local : yield* makeShared(counters, parts, local, history)
-    return {
-      isForAll: admission.countsAll || admission.limits.length + admission.budgets.length > 0,
-      admit: (demand: Demand) => accounts.admit(demand)
-    }
+    const admitting = { isForAll: isForAll(admission), admit: (demand: Demand) => accounts.admit(demand) }
+    const changes = yield* SettingsChanges
+    changes.follow((next) => {
+      rules.configure(next.admission)
+      admitting.isForAll = isForAll(next.admission)
+    })
+    return admitting
   })
 )

@@ -103,13 +103,19 @@ const mostKept = 1_000
 
 /** Finds the rules of requests. The same objects are returned for the same rules. */
 export class AdmissionRules {
-  readonly #configured: Configured
+  #configured: Configured
   readonly #covers: Covers
-  readonly #grants = new WeakMap<Grant, KnownGrant>()
+  #grants = new WeakMap<Grant, KnownGrant>()
 
   constructor(configured: Configured, covers: Covers) {
     this.#configured = configured
     this.#covers = covers
+  }
+
+  /** Other rules of the settings apply to requests that begin from now on. */
+  configure(configured: Configured): void {
+    this.#configured = configured
+    this.#grants = new WeakMap()
   }
 
   of(grant: Grant | undefined, subject: Subject): Applied {

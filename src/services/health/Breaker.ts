@@ -39,6 +39,7 @@ import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import * as Time from "../../domain/Time.ts"
 import type { CircuitNews } from "../processes/ProcessGroup.ts"
 import { Settings } from "../settings/Settings.ts"
+import { SettingsChanges } from "../settings/SettingsChanges.ts"
 import type { Call, Ending, Options, Outcome, Phase, State, Transition } from "./Circuit.ts"
 import * as Circuit from "./Circuit.ts"
 import type { SharedCircuits } from "./SharedCircuits.ts"
@@ -424,16 +425,23 @@ const make = Effect.fnUntraced(function*(options: Options) {
   })
 })
 
+const layerOf = (options: Options): Layer.Layer<Breaker> =>
+  Layer.effect(Breaker, make(options)).pipe(Layer.provide(CircuitBreaker.layerStoreMemory()))
+
 /** Circuits in this process's memory; an option that is left out is as in `Defaults.breaker`. */
 export const layerWith = (options: Partial<Options>): Layer.Layer<Breaker> =>
-  Layer.effect(Breaker, make({ ...Defaults.breaker, ...options })).pipe(
-    Layer.provide(CircuitBreaker.layerStoreMemory())
-  )
+  layerOf({ ...Defaults.breaker, ...options })
 
 /** With the options of `Defaults.breaker`. */
 export const layer = layerWith({})
 
 /** With the options of the settings. */
 export const layerSettings: Layer.Layer<Breaker, never, Settings> = Layer.unwrap(
-  Settings.useSync(({ circuits }) => layerWith(circuits))
+  Effect.gen(function*() {
+    // The circuits read it at each call.
+    const options = { ...(yield* Settings).circuits }
+    const changes = yield* SettingsChanges
+    changes.follow(({ circuits }) => Object.assign(options, circuits))
+    return layerOf(options)
+  })
 )

@@ -11,6 +11,7 @@
 import type { Fiber, Scope } from "effect"
 import { Clock, Effect, Exit, Pull, Stream } from "effect"
 import type { CacheUse } from "../../domain/CacheControl.ts"
+import type { Model } from "../../domain/Deployment.ts"
 import type { Answer, AnsweredBy, AnswerSink, OpenedAnswer, Request } from "../../domain/Inference.ts"
 import { InferenceError } from "../../domain/InferenceError.ts"
 import type { CachedAnswer } from "../cache/CachedAnswer.ts"
@@ -419,14 +420,26 @@ const withCache = (cached: CachedChat, { chat, lookup }: Parts): Chat => {
   }
 }
 
+/** Which caches models have. */
+export type Caches = "none" | "exact" | "semantic"
+
+const byMuch: ReadonlyArray<Caches> = ["semantic", "exact", "none"]
+
+/** The one of the two that has more. */
+export const most = (one: Caches, other: Caches): Caches => byMuch.find((caches) => caches === one || caches === other)!
+
+export const cachesOf = (models: ReadonlyArray<Model>): Caches => {
+  if (models.some(({ cache }) => cache?.semantic !== undefined)) return "semantic"
+  return models.some(({ cache }) => cache !== undefined) ? "exact" : "none"
+}
+
 /** Adds the cache to chat completions if a model has one. */
-export const make = Effect.fnUntraced(function*(pipeline: Pipeline, chat: Chat) {
+export const make = Effect.fnUntraced(function*(pipeline: Pipeline, chat: Chat, caches: Caches) {
   const cache = yield* ResponseCache
   const registry = yield* Registry
-  if (registry.models().every((model) => model.cache === undefined)) return chat
+  if (caches === "none") return chat
   const lookup = new CacheLookup({ cache, registry, router: yield* Router, routingOf })
   yield* CacheUpkeep.run(cache, lookup)
-  const isSemantic = registry.models().some((model) => model.cache?.semantic !== undefined)
   const parts: Parts = {
     cache,
     callbacks: yield* GuardedCallbacks.make,
@@ -435,7 +448,7 @@ export const make = Effect.fnUntraced(function*(pipeline: Pipeline, chat: Chat) 
     lookup,
     metrics: yield* Metrics,
     pipeline,
-    similar: isSemantic && cache.similar !== undefined
+    similar: caches === "semantic" && cache.similar !== undefined
       ? new SimilarQuestions(cache, cache.similar, Tasks.embedChecked(pipeline))
       : undefined
   }

@@ -7,7 +7,7 @@
  * the stream.
  */
 import type { Scope, Stream } from "effect"
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Equal, Layer } from "effect"
 import type {
   Answer,
   AnswerSink,
@@ -26,6 +26,10 @@ import type {
   Tokens
 } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
+import { GuardPolicy } from "../guard/RequestGuard.ts"
+import { Registry } from "../models/Registry.ts"
+import type { GuardSettings } from "../settings/GuardSettings.ts"
+import { SettingsChanges } from "../settings/SettingsChanges.ts"
 import * as AnswerPull from "./AnswerPull.ts"
 import * as CachedChat from "./CachedChat.ts"
 import * as Chat from "./Chat.ts"
@@ -64,20 +68,59 @@ export const deliverOpened: (
   opened: Effect.Effect<OpenedAnswer, InferenceError, Scope.Scope>
 ) => Effect.Effect<void, InferenceError> = AnswerPull.deliverOpened
 
+type Service = Inference["Service"]
+
+/** What the operations are made of. */
+interface Basis {
+  readonly guard: GuardSettings
+  readonly caches: CachedChat.Caches
+}
+
+const isSame = (one: Basis, other: Basis): boolean =>
+  Equal.equals(one.guard, other.guard) && one.caches === CachedChat.most(one.caches, other.caches)
+
+/** Makes the operations. What runs beside them ends with the layer. */
+const makeBuild = Effect.gen(function*() {
+  const pipeline = yield* Pipeline.make
+  const chat = Chat.make(pipeline)
+  const tasks = {
+    embed: Tasks.embed(pipeline),
+    rerank: Tasks.rerank(pipeline),
+    classify: Tasks.classifyTexts(pipeline),
+    tokenize: Tasks.tokenize(pipeline),
+    count: Tasks.count(pipeline)
+  }
+  return Effect.fnUntraced(function*({ caches, guard }: Basis) {
+    const cached = yield* CachedChat.make(pipeline, chat, caches)
+    const guarded = GuardedInference.make({ ...cached, ...tasks })
+    const operations = yield* Effect.provideService(guarded, GuardPolicy, guard)
+    return { ...operations, stream: Chat.stream(operations) } satisfies Service
+  })
+})
+
 /** Requires the services that requests use: router, models, circuits, metrics, decision records, cache and others. */
 export const layer = Layer.effect(
   Inference,
   Effect.gen(function*() {
-    const pipeline = yield* Pipeline.make
-    const chat = yield* CachedChat.make(pipeline, Chat.make(pipeline))
-    const operations = yield* GuardedInference.make({
-      ...chat,
-      embed: Tasks.embed(pipeline),
-      rerank: Tasks.rerank(pipeline),
-      classify: Tasks.classifyTexts(pipeline),
-      tokenize: Tasks.tokenize(pipeline),
-      count: Tasks.count(pipeline)
+    const build = yield* makeBuild
+    const registry = yield* Registry
+    let basis: Basis = { guard: yield* GuardPolicy, caches: CachedChat.cachesOf(registry.models()) }
+    const first = build(basis)
+    const services = yield* Effect.context<Effect.Services<typeof first>>()
+    // Requests read each operation when they begin: replacing them costs nothing per request.
+    const current: Service = { ...(yield* first) }
+    const changes = yield* SettingsChanges
+    changes.join(({ guard, models }) => {
+      const next: Basis = { guard, caches: CachedChat.most(basis.caches, CachedChat.cachesOf(models)) }
+      const built = isSame(basis, next) ? Effect.succeed(current) : Effect.provideContext(build(next), services)
+      return Effect.map(built, (operations) => ({
+        commit: () => {
+          basis = next
+          Object.assign(current, operations)
+        },
+        cancel: Effect.void
+      }))
     })
-    return Inference.of({ ...operations, stream: Chat.stream(operations) })
+    return Inference.of(current)
   })
 )

@@ -89,6 +89,8 @@ export interface Declared extends Grant {
 /** What the service is made of. */
 export interface Options {
   readonly declared: ReadonlyArray<Declared>
+  /** Calls its argument when the configuration declares other keys. */
+  readonly follow?: ((declare: (declared: ReadonlyArray<Declared>) => void) => void) | undefined
   /** How often changes of other processes are read, ms; undefined if no other process has the store. */
   readonly pollMs: number | undefined
 }
@@ -114,7 +116,7 @@ const notFound = (name: string, known: ReadonlyArray<VirtualKey>) => {
 const isDeclared = (key: VirtualKey) =>
   new KeyError({
     code: "key_declared",
-    message: `The key ${key.name} is declared in troupe.yaml. Change it there, and restart the service.`
+    message: `The key ${key.name} is declared in troupe.yaml. Change it there, and run: troupe reload.`
   })
 
 const isAmbiguous = (name: string) =>
@@ -143,7 +145,8 @@ class Ring {
   readonly state = { areRequired: false }
   readonly #store: VirtualKeyStore["Service"]
   readonly #crypto: KeyCrypto["Service"]
-  readonly #declared: ReadonlyArray<StoredKey>
+  #declared: ReadonlyArray<StoredKey> = []
+  #stored: ReadonlyArray<StoredKey> = []
   readonly #settle: Effect.Effect<void>
   #version = -1
 
@@ -154,11 +157,22 @@ class Ring {
   ) {
     this.#store = store
     this.#crypto = crypto
+    this.declare(declared)
+    this.#settle = pollMs === undefined ? Effect.void : Effect.sleep(Duration.millis(2 * pollMs))
+  }
+
+  /** Replaces the keys of the configuration. */
+  declare(declared: ReadonlyArray<Declared>): void {
     this.#declared = declared.map(({ secret, ...grant }) => ({
-      hash: crypto.hash(secret),
+      hash: this.#crypto.hash(secret),
       key: { ...grant, tenant: grant.tenant ?? grant.name, id: `settings/${grant.name}`, origin: "settings" }
     }))
-    this.#settle = pollMs === undefined ? Effect.void : Effect.sleep(Duration.millis(2 * pollMs))
+    this.#index()
+  }
+
+  #index(): void {
+    this.index.replaceAll([...this.#stored, ...this.#declared])
+    this.state.areRequired ||= this.index.size > 0
   }
 
   identify(secret: string | undefined, now: number, latest?: LatestSecret): Identity | Refusal {
@@ -174,8 +188,8 @@ class Ring {
   readonly reload = Effect.suspend(() =>
     Effect.map(this.#store.load, ({ keys, version }) => {
       this.#version = version
-      this.index.replaceAll([...keys, ...this.#declared])
-      this.state.areRequired = this.index.size > 0
+      this.#stored = keys
+      this.#index()
     })
   )
 
@@ -294,6 +308,7 @@ const repeatedly = <E extends { readonly message: string }>(
 export const make = Effect.fnUntraced(function*(options: Options) {
   const ring = new Ring(yield* VirtualKeyStore, yield* KeyCrypto, options)
   yield* ring.reload
+  options.follow?.((declared) => ring.declare(declared))
   yield* Effect.addFinalizer(() => Effect.ignore(ring.touch))
   yield* repeatedly(ring.touch, touchEvery, "The times of use of keys cannot be written")
   if (options.pollMs !== undefined) {

@@ -37,10 +37,8 @@ export class Deployments extends Context.Service<Deployments, {
    * it is unloaded. Fails with an `InvalidRequest` if it is the only one of its model; an unknown id is ignored.
    */
   readonly retire: (id: string) => Effect.Effect<void, InferenceError>
-  /** The models of another configuration with the deployments that were added to them. */
+  /** The models of another configuration with the deployments that were added to them; the others are forgotten. */
   readonly withAdded: (configured: ReadonlyArray<Model>) => ReadonlyArray<Model>
-  /** Replaces the table of models in one step. False if the models of this program cannot change. */
-  readonly replace: (models: ReadonlyArray<Model>) => boolean
 }>()("troupe/services/models/Deployments") {}
 
 const refused = (detail: string) => Effect.fail(makeError(new InvalidRequest({ path: "deployment", detail })))
@@ -98,16 +96,12 @@ const make = (registry: Table, models: Models["Service"]): Deployments["Service"
   return Deployments.of({
     add,
     retire,
-    withAdded: (configured) =>
-      [...added.values()].reduce<ReadonlyArray<Model>>(
+    withAdded: (configured) => {
+      for (const [id, { model }] of added) if (configured.every(({ name }) => name !== model)) added.delete(id)
+      return [...added.values()].reduce<ReadonlyArray<Model>>(
         (all, deployment) => change(all, deployment.model, withDeployment(deployment)),
         configured
-      ),
-    replace: (next) => {
-      if (registry.replace === undefined) return false
-      for (const [id, { model }] of added) if (next.every(({ name }) => name !== model)) added.delete(id)
-      registry.replace(next)
-      return true
+      )
     }
   })
 }

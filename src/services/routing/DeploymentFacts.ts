@@ -76,12 +76,16 @@ export const factsOf = (
  * The context windows, tokens, and capabilities that the files of the models have. A file that cannot be read is an error of
  * the load, not of the routing.
  */
-export const factsInFiles = Effect.fnUntraced(function*(models: ReadonlyArray<Model>) {
+export const factsInFiles = (models: ReadonlyArray<Model>) =>
+  factsOfFiles(models.flatMap(({ deployments }) => deployments))
+
+/** As `factsInFiles`, of these deployments. */
+export const factsOfFiles = Effect.fnUntraced(function*(deployments: ReadonlyArray<Deployment>) {
   const files = yield* ModelFiles
   const windows = new Map<string, number>()
   const capabilities = new Map<string, ReadonlyArray<EngineCapability>>()
   yield* Effect.forEach(
-    models.flatMap(({ deployments }) => deployments),
+    deployments,
     ({ id, options }) =>
       Effect.match(files.describe(options), {
         onSuccess: (facts) => {

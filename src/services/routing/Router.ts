@@ -29,6 +29,7 @@ import { boundToModel } from "../../domain/RoutingRequest.ts"
 import type { Capability as FieldsCapability } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
 import { capabilitiesOf } from "../engines/EngineKinds.ts"
+import { ModelFiles } from "../engines/ModelFiles.ts"
 import { Breaker } from "../health/Breaker.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
@@ -36,8 +37,9 @@ import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import type { Entry, SplitTable } from "../rollout/Split.ts"
 import { begin as beginTrial, Splits } from "../rollout/Split.ts"
 import { Settings } from "../settings/Settings.ts"
+import { SettingsChanges } from "../settings/SettingsChanges.ts"
 import type { Decision } from "./DecisionRecord.ts"
-import { factsInFiles, factsOf } from "./DeploymentFacts.ts"
+import { factsInFiles, factsOf, factsOfFiles } from "./DeploymentFacts.ts"
 import * as Fallbacks from "./Fallbacks.ts"
 import * as FieldPolicy from "./FieldPolicy.ts"
 import { beginnings, cacheOwnerOf, PrefixIndex } from "./PrefixIndex.ts"
@@ -70,11 +72,11 @@ interface Parts {
   readonly registry: Registry["Service"]
   readonly models: Models["Service"]
   readonly breaker: Breaker["Service"]
-  readonly policies: ReadonlyArray<Policy>
+  policies: ReadonlyArray<Policy>
   /** Of models without a routing of their own. */
-  readonly defaultRouting: Routing
+  defaultRouting: Routing
   /** Fields that Troupe does not know may send prompts off this machine: the operator says so. */
-  readonly passesFields: boolean
+  passesFields: boolean
   readonly stats: Measurement.LatencyStats
   readonly tables: ReturnType<typeof makeTables>
   readonly callbacks: GuardedCallbacks.GuardedCallbacks
@@ -87,12 +89,14 @@ interface Parts {
   readonly splits: SplitTable | undefined
 }
 
+type FactsInFiles = Effect.Success<ReturnType<typeof factsOfFiles>>
+
 /**
  * A table for each model, made again when an engine confirms or refuses a capability, or has another context window.
  *
  * @param inFiles windows and capabilities of deployments as their files have them, until their engines are loaded
  */
-const makeTables = (now: () => number, inFiles: Effect.Success<ReturnType<typeof factsInFiles>>) => {
+const makeTables = (now: () => number, inFiles: FactsInFiles) => {
   const { windows } = inFiles
   const observed = new Capability.Observed()
   for (const [id, capabilities] of inFiles.capabilities) observed.loaded(id, capabilities)
@@ -118,6 +122,16 @@ const makeTables = (now: () => number, inFiles: Effect.Success<ReturnType<typeof
       )
       tables.set(model, made)
       return made
+    },
+    /** Deployments that are new or changed, with what their files have. */
+    renewFacts: (deployments: ReadonlyArray<string>, found: FactsInFiles) => {
+      for (const id of deployments) {
+        windows.delete(id)
+        observed.forget(id)
+      }
+      for (const [id, window] of found.windows) windows.set(id, window)
+      for (const [id, capabilities] of found.capabilities) observed.loaded(id, capabilities)
+      tables = new WeakMap()
     },
     loaded: (deployment: string, capabilities: ReadonlyArray<EngineCapability>, contextWindow = 0) => {
       renew(observed.loaded(deployment, capabilities))
@@ -419,6 +433,25 @@ const watch = ({ models: { events }, prefixes, tables }: Parts) =>
       }))
   )
 
+/** Follows changes of the settings, with what the files of new models have. */
+const follow = Effect.fnUntraced(function*(parts: Parts) {
+  const files = yield* ModelFiles
+  const changes = yield* SettingsChanges
+  changes.join(({ guard, models, policies }, before) => {
+    const known = new Set(before.models.flatMap(({ deployments }) => deployments))
+    const changed = models.flatMap(({ deployments }) => deployments.filter((one) => !known.has(one)))
+    return Effect.map(Effect.provideService(factsOfFiles(changed), ModelFiles, files), (inFiles) => ({
+      commit: () => {
+        parts.policies = policies
+        parts.defaultRouting = routingOf({}, policies)
+        parts.passesFields = guard.unknownFields === "pass"
+        parts.tables.renewFacts(changed.map(idOf), inFiles)
+      },
+      cancel: Effect.void
+    }))
+  })
+})
+
 const measure = ({ prefixes, stats }: Parts, deployment: string, { prefix }: Route): Measurement.LatencySample => {
   const sample = stats.begin(deployment)
   if (prefix === undefined) return sample
@@ -459,6 +492,7 @@ export const layer = Layer.effect(
       splits: yield* Splits
     }
     yield* watch(parts)
+    yield* follow(parts)
     const call = makeCall(registry)
     return Router.of({
       route: (request) => route(parts, request),

@@ -243,6 +243,7 @@ export const resolve = (
     keyCooldowns: keyCooldownsOf(source),
     keys: keysOf(source.keys),
     admission: admissionOf(source),
+    reload: source.reload,
     store: { ...source.store, folder: storeFolderOf(source, context) },
     storage,
     ...(redis === undefined ? {} : { redis }),

@@ -213,6 +213,16 @@ const Memory = Schema.Struct({
   )
 })
 
+const ReloadSettings = Schema.Struct({
+  watch: withDefault(
+    "Whether the service reads this file again when it changes, and applies it if it is valid. Without it, `troupe reload`, " +
+      "POST /admin/reload and SIGHUP do.",
+    Schema.Boolean,
+    true
+  ),
+  wait: withDefault("How long the file must stay unchanged before it is read.", Span, Defaults.reloadWait)
+})
+
 const Store = Schema.Struct({
   folder: optional(
     "Folder of pulled models, relative to the configuration file. Default TROUPE_MODELS, or troupe/models in the user's data folder.",
@@ -289,6 +299,7 @@ const sections = <S extends Schema.Top>(model: S) => ({
   budgets: optional("What may be spent in a period, by name.", Budgets),
   ledger: optional("What is counted as used.", Ledger),
   keyCooldowns: section(described("How long provider keys are not used after they fail.", KeyCooldowns), {}),
+  reload: section(described("How another configuration gets into a running service.", ReloadSettings), {}),
   store: Schema.optionalKey(Store),
   storage: Schema.optionalKey(Storage),
   redis: Schema.optionalKey(Redis),

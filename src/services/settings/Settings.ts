@@ -41,6 +41,8 @@ export interface Resolved {
   readonly keys: ReadonlyArray<DeclaredKey>
   /** Limits and budgets of requests, and what the ledger counts. */
   readonly admission: AdmissionSettings
+  /** Whether a change of the file applies by itself, and how long it must stay as it is before. */
+  readonly reload: { readonly watch: boolean; readonly wait: Duration.Duration }
   /** Folder of the pulled models and their limit in bytes; left out, the free space of the disk. */
   readonly store: { readonly folder: string; readonly maxBytes?: number | undefined }
   /** Where keys, budgets and usage are stored. */

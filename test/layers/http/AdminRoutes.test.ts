@@ -24,6 +24,7 @@ import * as Registry from "../../../src/services/models/Registry.ts"
 import { Rollouts } from "../../../src/services/rollout/Rollouts.ts"
 import { DecisionLog } from "../../../src/services/routing/DecisionLog.ts"
 import { Router } from "../../../src/services/routing/Router.ts"
+import { fixed, Reload } from "../../../src/services/settings/Reload.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
 import * as Deployments from "../../support/Deployments.ts"
 
@@ -67,6 +68,7 @@ const withRoutes = async (
   const services = Layer.mergeAll(
     Layer.succeed(Registry.Registry, Registry.make(modelsOf())),
     Layer.succeed(ResponseCache, noCache),
+    Layer.succeed(Reload, fixed),
     Layer.mock(Router)({
       route: notCalled,
       preview: notCalled,

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import type { Deployment } from "../../../src/domain/Deployment.ts"
+import type { Deployment, Model } from "../../../src/domain/Deployment.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import { Engines } from "../../../src/services/engines/Engine.ts"
 import { Deployments, layer } from "../../../src/services/models/Deployments.ts"
@@ -128,16 +128,16 @@ describe("Deployments", () => {
   })
 
   it.effect("keeps added deployments in another configuration, as long as it has their model", () => {
-    const { idsOf, layer } = house()
+    const { layer } = house()
     return Effect.gen(function*() {
-      const { add, replace, withAdded } = yield* Deployments
+      const { add, withAdded } = yield* Deployments
+      const idsIn = (models: ReadonlyArray<Model>) => models.map(({ deployments }) => deployments.map(({ id }) => id))
       yield* add(deployment("chat#1"))
       const chat = { name: "chat", deployments: [deployment("chat#0", { queueLimit: 1 })] } as const
-      assert.isTrue(replace(withAdded([chat])))
-      assert.deepStrictEqual(idsOf(), [["chat#0", "chat#1"]])
-      replace(withAdded([{ name: "more", deployments: [deployment("more#0")] }]))
-      replace(withAdded([chat]))
-      assert.deepStrictEqual(idsOf(), [["chat#0"]])
+      assert.deepStrictEqual(idsIn(withAdded([chat])), [["chat#0", "chat#1"]])
+      const more = { name: "more", deployments: [deployment("more#0")] } as const
+      assert.deepStrictEqual(idsIn(withAdded([more])), [["more#0"]])
+      assert.deepStrictEqual(idsIn(withAdded([chat])), [["chat#0"]])
     }).pipe(Effect.provide(layer))
   })
 })

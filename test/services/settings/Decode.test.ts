@@ -316,6 +316,7 @@ describe("a parsed configuration", () => {
         logLevel: "Error",
         logFormat: "text",
         memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
+        reload: { watch: true, wait: Duration.millis(250) },
         circuits: Defaults.breaker,
         keyCooldowns: Defaults.keyCooldowns,
         keys: [],

@@ -1,0 +1,55 @@
+/** `POST /admin/reload`: reads the configuration again, and says what changes. */
+import { Effect, Schema } from "effect"
+import { HttpServerResponse } from "effect/http"
+import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
+import type { ReloadError } from "../../services/settings/Reload.ts"
+import { Reload } from "../../services/settings/Reload.ts"
+import { respondError } from "./Dialect.ts"
+
+/** Whether something changes, or is only shown. */
+export const Selection = Schema.Struct({
+  dryRun: Schema.optionalKey(
+    Schema.Literals(["true", "false"]).annotate({ description: "true: only says what would change. Default false." })
+  )
+})
+
+const ShownChange = Schema.Struct({
+  /** As in `troupe.yaml`. */
+  path: Schema.String,
+  change: Schema.Literals(["added", "removed", "changed"]),
+  /** Without secrets. */
+  before: Schema.optionalKey(Schema.String),
+  after: Schema.optionalKey(Schema.String),
+  /** It applies after a restart only. */
+  needsRestart: Schema.Boolean
+})
+
+/** What has changed, or would. */
+export const Report = Schema.Struct({
+  /** Whether something has changed: false for a dry run, and where everything that differs needs a restart. */
+  applied: Schema.Boolean,
+  changes: Schema.Array(ShownChange)
+})
+export type Report = typeof Report.Type
+
+const refused = ({ message, problems }: ReloadError) =>
+  respondError(
+    problems.length > 0
+      ? OpenAiEncodeError.make(message, {
+        status: 400,
+        type: "invalid_request_error",
+        code: "invalid_configuration",
+        param: problems[0]!.path
+      })
+      : OpenAiEncodeError.make(message, { status: 503, type: "server_error", code: "reload_failed" })
+  )
+
+/** The answer to a request. */
+export const make = Effect.map(
+  Reload,
+  ({ run }) => ({ dryRun }: typeof Selection.Type) =>
+    Effect.match(run({ trigger: "admin", dryRun: dryRun === "true" }), {
+      onSuccess: (report) => HttpServerResponse.jsonUnsafe(report),
+      onFailure: refused
+    })
+)
