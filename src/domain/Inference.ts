@@ -58,7 +58,7 @@ export const Message = Schema.Struct({
    * Of an `assistant` message: `thoughts` of its answer, for models that read them again; default the text of `reasoning`.
    */
   thoughts: Schema.optional(Schema.String),
-  /** Of an `assistant` message: `reasoning` of its answer. Only `anthropic` deployments get it; default none. */
+  /** Of an `assistant` message: `reasoning` of its answer. Only deployments of its maker get it; default none. */
   reasoning: Schema.optional(Schema.Array(SignedReasoning)),
   /** The tool calls of an `assistant` message. */
   toolCalls: Schema.optional(Schema.Array(ToolCall)),

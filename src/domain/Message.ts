@@ -103,10 +103,13 @@ export type Part = typeof Part.Type
 export const Content = Schema.Union([Schema.String, Schema.Array(Part)])
 export type Content = typeof Content.Type
 
+/** The provider and host that made it, by `SignedReasoning.makerOf`: no other gets it. Default the first that is tried. */
+const maker = Schema.optional(Schema.String)
+
 /** Reasoning that its provider has signed, or encrypted: the provider needs it back unchanged, at least between calls of tools. */
 export const SignedReasoning = Schema.Union([
-  Schema.Struct({ type: Schema.Literal("thinking"), thinking: Schema.String, signature: Schema.NonEmptyString }),
-  Schema.Struct({ type: Schema.Literal("redacted_thinking"), data: Schema.NonEmptyString })
+  Schema.Struct({ type: Schema.Literal("thinking"), thinking: Schema.String, signature: Schema.NonEmptyString, maker }),
+  Schema.Struct({ type: Schema.Literal("redacted_thinking"), data: Schema.NonEmptyString, maker })
 ])
 export type SignedReasoning = typeof SignedReasoning.Type
 

@@ -4,9 +4,10 @@
  *
  * **Details**
  *
- * A request goes first to the deployment that the router chooses, which is taken to have made it. Where that fails, a
- * deployment of another host gets the request without it: the provider would reject it ("Invalid `signature` in `thinking`
- * block"). Deployments of other dialects never get it.
+ * Signed reasoning of a message has its `maker`, and goes to deployments of that provider and host alone. In the caller's own
+ * body, and in a message without a maker, it goes first to the deployment that the router chooses, which is taken to have made
+ * it. Where that fails, a deployment of another host gets the request without it: the provider would reject it ("Invalid
+ * `signature` in `thinking` block"). Deployments of other dialects never get it.
  *
  * **Gotchas**
  *
@@ -14,10 +15,19 @@
  */
 import type { Deployment, DeploymentOptions } from "./Deployment.ts"
 import type { Generation } from "./Generation.ts"
+import { hashText } from "./Hashing.ts"
+import type { Message, SignedReasoning } from "./Message.ts"
+import { thoughtsOf } from "./Message.ts"
 import type { Source, UnknownField } from "./Source.ts"
 import { dialectOf, valueAt, without, withoutFields } from "./Source.ts"
 
 type Fields = Readonly<Record<string, unknown>>
+
+/** The part of a request that may have such reasoning. */
+export interface Request {
+  readonly messages?: ReadonlyArray<Pick<Message, "reasoning">> | undefined
+  readonly source?: Source | undefined
+}
 
 const isSigned = (value: unknown): boolean => {
   const { signature = "", type } = (value ?? {}) as Fields
@@ -34,17 +44,59 @@ const fieldsOf = (source: Source): ReadonlyArray<UnknownField> =>
 const hostOf = (options: DeploymentOptions): string =>
   options.provider === undefined ? "" : `${options.provider} ${options.baseUrl ?? ""}`
 
+/** What identifies the provider and the host of a deployment in signed reasoning: a hash, since callers see it. */
+export const makerOf = (options: DeploymentOptions): string => hashText(hostOf(options)).toString(36)
+
+/** The provider whose reasoning messages can have. */
+const readsSigned = ({ provider }: DeploymentOptions): boolean => provider === "anthropic"
+
+/** The signed reasoning of a message that a deployment can read. */
+export const readableBy = (
+  { reasoning = [] }: Pick<Message, "reasoning">,
+  options: DeploymentOptions
+): ReadonlyArray<SignedReasoning> => {
+  if (reasoning.length === 0 || !readsSigned(options)) return []
+  const own = makerOf(options)
+  return reasoning.filter(({ maker = own }) => maker === own)
+}
+
+/** Whether a deployment of another host than the first that could read it takes over. */
+const isOther = (
+  options: DeploymentOptions,
+  tried: ReadonlyArray<Deployment>,
+  reads: (options: DeploymentOptions) => boolean
+): boolean => {
+  const maker = tried.find((one) => reads(one.options))
+  return maker !== undefined && hostOf(maker.options) !== hostOf(options)
+}
+
+const losesFields = (source: Source, options: DeploymentOptions, tried: ReadonlyArray<Deployment>): boolean => {
+  if (fieldsOf(source).length === 0) return false
+  const reads = (options: DeploymentOptions) => dialectOf(options) === source.dialect
+  return !reads(options) || isOther(options, tried, reads)
+}
+
+const losesParts = (
+  messages: NonNullable<Request["messages"]>,
+  options: DeploymentOptions,
+  tried: ReadonlyArray<Deployment>
+): boolean => {
+  const isUnread = (message: Pick<Message, "reasoning">) =>
+    readableBy(message, options).length < message.reasoning!.length ||
+    message.reasoning!.some(({ maker }) => maker === undefined) && isOther(options, tried, readsSigned)
+  return messages.some((message) => (message.reasoning?.length ?? 0) > 0 && isUnread(message))
+}
+
 /**
  * Whether an attempt at a deployment loses reasoning of earlier answers.
  *
  * @param tried the deployments that the request was sent to before, in order
  */
-export const isLost = (source: Source, { options }: Deployment, tried: ReadonlyArray<Deployment>): boolean => {
-  if (fieldsOf(source).length === 0) return false
-  if (dialectOf(options) !== source.dialect) return true
-  const maker = tried.find((one) => dialectOf(one.options) === source.dialect)
-  return maker !== undefined && hostOf(maker.options) !== hostOf(options)
-}
+export const isLost = (
+  { messages = [], source }: Request,
+  { options }: Deployment,
+  tried: ReadonlyArray<Deployment>
+): boolean => (source !== undefined && losesFields(source, options, tried)) || losesParts(messages, options, tried)
 
 /** The value of a message of the last turn is the result of a call. */
 const endsInResult = ({ body }: Source): boolean => {
@@ -53,14 +105,24 @@ const endsInResult = ({ body }: Source): boolean => {
   return Array.isArray(content) && content.some((block) => (block as Fields)["type"] === "tool_result")
 }
 
-/** The generation without such reasoning. */
+/** The message with that reasoning alone whose maker is known, and with the text of all of it. */
+const withKnown = (message: Message): Message =>
+  message.reasoning === undefined ? message : {
+    ...message,
+    thoughts: thoughtsOf(message),
+    reasoning: message.reasoning.filter(({ maker }) => maker !== undefined)
+  }
+
+/** The generation without such reasoning, except what is only for its maker. */
 export const withoutIt = (generation: Generation): Generation => {
   const { source } = generation
-  if (source === undefined) return generation
+  const messages = generation.messages.map(withKnown)
+  if (source === undefined) return { ...generation, messages }
   const kept = withoutFields(source, fieldsOf(source))
   const { thinking } = kept.body as { readonly thinking?: Fields }
   return {
     ...generation,
+    messages,
     source: thinking?.["type"] === "enabled" && endsInResult(kept) ? without(kept, ["thinking"]) : kept
   }
 }

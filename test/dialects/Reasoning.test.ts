@@ -11,6 +11,7 @@ import { azureOpenAi, openAi } from "../../src/dialects/openai/Provider.ts"
 import * as ResponsesRequest from "../../src/dialects/responses/DecodeRequest.ts"
 import { troupe } from "../../src/dialects/troupe/Provider.ts"
 import type { Generation } from "../../src/domain/Generation.ts"
+import type { Message } from "../../src/domain/Message.ts"
 import type { Reasoning } from "../../src/domain/Reasoning.ts"
 import type { RemoteDeployment } from "../../src/domain/RemoteDeployment.ts"
 import { requiredPaths, type Source } from "../../src/domain/Source.ts"
@@ -249,5 +250,26 @@ describe("Anthropic's thinking", () => {
     }]
   ])("is left out with %s, which the API rejects with it", (_, given) => {
     assert.notProperty(sentTo("anthropic", opus4, { ...high, ...given }), "thinking")
+  })
+
+  it("stays with a result whose call has signed thoughts", () => {
+    const reasoning = [{ type: "thinking" as const, thinking: "Hm.", signature: "s" }]
+    const call: Message = {
+      role: "assistant",
+      content: "",
+      reasoning,
+      toolCalls: [{ id: "a", name: "f", arguments: "{}" }]
+    }
+    const messages: ReadonlyArray<Message> = [...generation.messages, call, {
+      role: "tool",
+      toolCallId: "a",
+      content: "1"
+    }]
+    assert.property(sentTo("anthropic", opus4, { ...high, tools, messages }), "thinking")
+    const foreign = { ...call, reasoning: reasoning.map((one) => ({ ...one, maker: "another" })) }
+    assert.notProperty(
+      sentTo("anthropic", opus4, { ...high, tools, messages: messages.map((one) => one === call ? foreign : one) }),
+      "thinking"
+    )
   })
 })

@@ -5,6 +5,7 @@ import type { Event } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason, ReportedUsage } from "../../domain/Job.ts"
+import { makerOf } from "../../domain/SignedReasoning.ts"
 import { isNative } from "../../domain/Source.ts"
 import type { ErrorDetails } from "../shared/ErrorMapping.ts"
 import { brief, cut, malformed, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
@@ -97,11 +98,13 @@ const fail = (what: string, target: Target): DecodeResult => Result.fail(malform
 class ReasoningDecoder {
   readonly #count: (text: string) => number
   readonly #isSigned: boolean
+  readonly #target: Target
   /** The text of the block, if it is kept. */
   #text = ""
 
-  constructor({ source }: Generation, count: (text: string) => number) {
+  constructor({ source }: Generation, count: (text: string) => number, target: Target) {
     this.#count = count
+    this.#target = target
     this.#isSigned = source === undefined
   }
 
@@ -110,7 +113,12 @@ class ReasoningDecoder {
     this.#text = ""
     const data = textAt(content, "type") === "redacted_thinking" ? textAt(content, "data") ?? "" : ""
     if (this.#isSigned && data !== "") {
-      return [{ type: "thoughts", text: "", tokens: 0, signed: { type: "redacted_thinking", data } }]
+      return [{
+        type: "thoughts",
+        text: "",
+        tokens: 0,
+        signed: { type: "redacted_thinking", data, maker: makerOf(this.#target.options) }
+      }]
     }
     // A call of the provider's own tools is progress, as reasoning is.
     return [this.piece(textAt(content, "thinking") ?? ""), ...this.sign(textAt(content, "signature"))]
@@ -123,7 +131,7 @@ class ReasoningDecoder {
 
   sign(signature = ""): ReadonlyArray<Event> {
     if (!this.#isSigned || signature === "") return []
-    const signed = { type: "thinking", thinking: this.#text, signature } as const
+    const signed = { type: "thinking", thinking: this.#text, signature, maker: makerOf(this.#target.options) } as const
     return [{ type: "thoughts", text: "", tokens: 0, signed }]
   }
 }
@@ -161,7 +169,7 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
     hasText = true
     return emit({ type: "text", text, tokens: count(text) })
   }
-  const reasoning = new ReasoningDecoder(generation, count)
+  const reasoning = new ReasoningDecoder(generation, count, target)
   const piece = (index: number, text: string): DecodeResult =>
     text === "" ? emit() : emit({ type: "tool_call", index, arguments: text, tokens: count(text) })
   const start = (data: Fields): DecodeResult => {

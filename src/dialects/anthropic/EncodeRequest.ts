@@ -11,6 +11,7 @@ import type { OutputFormat, ToolDefinition } from "../../domain/Job.ts"
 import type { Content, Message } from "../../domain/Message.ts"
 import { partsOf, thoughtsOf } from "../../domain/Message.ts"
 import { kinds } from "../../domain/ProviderKind.ts"
+import { readableBy } from "../../domain/SignedReasoning.ts"
 import * as Source from "../../domain/Source.ts"
 import * as Conversation from "../shared/Conversation.ts"
 import { notSupported } from "../shared/ErrorMapping.ts"
@@ -96,8 +97,8 @@ const needsSignatures = ({ options: { baseUrl, model } }: Target): boolean =>
 
 /** The signed thoughts of a message. A host that needs no signatures also gets others, as `EncodeAnswer` writes them. */
 const thinkingOf = (message: Message, target: Target): ReadonlyArray<Fields> => {
-  const { reasoning = [] } = message
-  if (reasoning.length > 0 || needsSignatures(target)) return reasoning
+  const signed = readableBy(message, target.options)
+  if (signed.length > 0 || needsSignatures(target)) return signed.map(({ maker: _, ...block }) => block)
   const thinking = thoughtsOf(message)
   return thinking === undefined ? [] : [{ type: "thinking", thinking, signature: "" }]
 }

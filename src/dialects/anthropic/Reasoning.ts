@@ -16,6 +16,7 @@
 import type { Generation } from "../../domain/Generation.ts"
 import type { Effort, Reasoning } from "../../domain/Reasoning.ts"
 import { budgetOf, effortOf, isOff, within } from "../../domain/Reasoning.ts"
+import { readableBy } from "../../domain/SignedReasoning.ts"
 import type { Fields } from "../shared/Json.ts"
 import type { Target } from "../shared/ProviderDialect.ts"
 
@@ -39,7 +40,12 @@ const isAllowed = ({ assistantPrefix, sampling, toolChoice = "auto" }: Generatio
   (sampling.temperature ?? 1) === 1 && (sampling.topP ?? 1) >= 0.95 && sampling.topK === undefined &&
   assistantPrefix === undefined && (toolChoice === "auto" || toolChoice === "none")
 
-const endsInResult = ({ messages }: Generation): boolean => messages.at(-1)?.role === "tool"
+/** Whether the conversation ends in the result of a call without signed thoughts. */
+const endsUnthought = ({ messages }: Generation, { options }: Target): boolean => {
+  if (messages.at(-1)?.role !== "tool") return false
+  const call = messages.findLast(({ role }) => role === "assistant")
+  return call === undefined || readableBy(call, options).length === 0
+}
 
 /** The fields of a request, whose limit includes the thoughts. */
 interface ThinkingFields {
@@ -75,7 +81,7 @@ export const fieldsFor = (generation: Generation, target: Target, usual: number)
   if (reasoning === undefined || !thinks(target) || !isAllowed(generation)) return { max_tokens: limit }
   const { options: { model } } = target
   if (adaptive.test(model)) return adaptiveFields(reasoning, model, limit)
-  return isOff(reasoning) || endsInResult(generation)
+  return isOff(reasoning) || endsUnthought(generation, target)
     ? { max_tokens: limit }
     : budgetFields(reasoning, maxTokens, usual)
 }

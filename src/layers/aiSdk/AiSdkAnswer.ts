@@ -114,7 +114,10 @@ const inputOf = (json: string): string => json === "" ? "{}" : json
 
 /** What the prompt of the next step has of signed reasoning, named as `@ai-sdk/anthropic` names it. */
 const signatureOf = (signed: SignedReasoning): SharedV4ProviderMetadata => ({
-  troupe: signed.type === "thinking" ? { signature: signed.signature } : { redactedData: signed.data }
+  troupe: {
+    ...(signed.type === "thinking" ? { signature: signed.signature } : { redactedData: signed.data }),
+    ...(signed.maker === undefined ? {} : { maker: signed.maker })
+  }
 })
 
 const reasoningOf = ({ reasoning, thoughts = "" }: Answer): Array<LanguageModelV4Content> =>

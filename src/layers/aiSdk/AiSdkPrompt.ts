@@ -82,9 +82,10 @@ type ReasoningPart = Extract<Assistant["content"][number], { type: "reasoning" }
 
 /** By `providerMetadata` of the answer, which the AI SDK keeps in the part. */
 const signedOf = ({ providerOptions, text }: ReasoningPart): SignedReasoning | undefined => {
-  const { redactedData, signature } = providerOptions?.["troupe"] ?? {}
-  if (typeof signature === "string") return { type: "thinking", thinking: text, signature }
-  return typeof redactedData === "string" ? { type: "redacted_thinking", data: redactedData } : undefined
+  const { maker, redactedData, signature } = providerOptions?.["troupe"] ?? {}
+  const made = typeof maker === "string" ? { maker } : {}
+  if (typeof signature === "string") return { type: "thinking", thinking: text, signature, ...made }
+  return typeof redactedData === "string" ? { type: "redacted_thinking", data: redactedData, ...made } : undefined
 }
 
 const assistantMessage = ({ content }: Assistant): Message => {

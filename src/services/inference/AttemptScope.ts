@@ -13,7 +13,6 @@ import type { LatencySample } from "../../domain/Measurement.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import * as SignedReasoning from "../../domain/SignedReasoning.ts"
-import type { Source } from "../../domain/Source.ts"
 import type { Ticket } from "../admission/Admission.ts"
 import { free } from "../admission/Admission.ts"
 import type { Engine, EventReceiver, StartedAnswer } from "../engines/Engine.ts"
@@ -99,6 +98,13 @@ export const isAlone = ({ alone, deployments, fallbacks: { ordinary } }: Route):
 const statsOf = (deployment: Deployment): AttemptStats =>
   RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment))
 
+type Reasoned = Caller & SignedReasoning.Request
+
+/** Whether a request may have signed reasoning: one that a dialect has checked has it in unknown fields only. */
+const mayHaveSigned = ({ messages = [], source }: Reasoned): boolean =>
+  source?.unknownFields !== undefined ||
+  (source?.isChecked !== true && messages.some(({ reasoning }) => reasoning !== undefined))
+
 /** The record and the measurement of an attempt. */
 class Entry {
   readonly stats: AttemptStats
@@ -131,13 +137,12 @@ class Entry {
   }
 
   /** Whether signed reasoning of the request must not go to the deployment; the record says so. */
-  dropsReasoning({ request, route }: RoutedRequest<Caller & { readonly source?: Source | undefined }>): boolean {
-    const { source } = request
-    if (source?.unknownFields === undefined) return false
+  dropsReasoning({ request, route }: RoutedRequest<Reasoned>): boolean {
+    if (!mayHaveSigned(request)) return false
     const all = [...route.deployments, ...Object.values(route.fallbacks).flat()]
     const earlier = this.#state.record.attempts.slice(0, this.#state.record.attempts.indexOf(this.#draft))
     const tried = earlier.flatMap(({ deployment }) => all.find(({ id }) => id === deployment) ?? [])
-    const isLost = SignedReasoning.isLost(source, this.#deployment, tried)
+    const isLost = SignedReasoning.isLost(request, this.#deployment, tried)
     if (isLost) this.#draft.reasoningDropped = true
     return isLost
   }

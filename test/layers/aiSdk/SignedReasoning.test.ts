@@ -84,7 +84,8 @@ const answerRequest = async (request: IncomingMessage, response: ServerResponse)
   bodies.push(body)
   const earlier = body.messages.find(({ role }) => role === "assistant")
   const kept = earlier?.content.slice(0, signed.length)
-  if (kept !== undefined && JSON.stringify(kept) !== JSON.stringify(signed)) {
+  const isMaker = request.url?.startsWith("/other") === false
+  if (isMaker && kept !== undefined && JSON.stringify(kept) !== JSON.stringify(signed)) {
     const message = "messages.1.content.0.type: Expected `thinking` or `redacted_thinking`, but found `text`."
     response.writeHead(400, { "content-type": "application/json" })
     return response.end(JSON.stringify({ type: "error", error: { type: "invalid_request_error", message } }))
@@ -114,6 +115,7 @@ beforeAll(async () => {
     config: {
       models: {
         thinker: { deployments: [{ provider: "anthropic", ...remote }] },
+        other: { deployments: [{ provider: "anthropic", ...remote, baseUrl: `${remote.baseUrl}/other` }] },
         cached: { deployments: [{ provider: "anthropic", ...remote }], cache: { when: "always", ttl: "1 minute" } },
         "tiny-chat": { deployments: [{ engine: "llama", file: "builtin:tiny-chat", threads: 1 }] }
       }
@@ -164,17 +166,29 @@ describe("signed reasoning", () => {
       const kept = step!.content.flatMap((part) =>
         part.type === "reasoning" ? [[part.text, part.providerMetadata]] : []
       )
+      const { maker } = step!.content.find((part) => part.type === "reasoning")!.providerMetadata!["troupe"]!
+      assert.match(maker as string, /^[0-9a-z]{5,7}$/)
       assert.deepStrictEqual(kept, [
-        ["I need the weather.", { troupe: { signature: String(signed[0]!["signature"]) } }],
-        ["", { troupe: { redactedData: String(signed[1]!["data"]) } }],
-        ["", { troupe: { signature: String(signed[2]!["signature"]) } }]
+        ["I need the weather.", { troupe: { signature: String(signed[0]!["signature"]), maker: maker! } }],
+        ["", { troupe: { redactedData: String(signed[1]!["data"]), maker: maker! } }],
+        ["", { troupe: { signature: String(signed[2]!["signature"]), maker: maker! } }]
       ])
     }
     assert.strictEqual(bodies.length, before)
   })
 
+  it("of a conversation is left out for another host, which would reject it", async () => {
+    const { messages } = (await generateText(stepsOf("thinker"))).steps[0]!.response
+    const prompt = [{ role: "user" as const, content: "What is the weather in Paris?" }, ...messages]
+    const { prompt: _, ...call } = stepsOf("thinker")
+    await generateText({ ...call, messages: prompt })
+    assert.deepStrictEqual(sent(), first)
+    await generateText({ ...call, model: createTroupe(troupe)("other"), messages: prompt })
+    assert.deepStrictEqual(sent(), first.slice(signed.length))
+  })
+
   it("of a conversation is left out for a model of another dialect", async () => {
-    const { messages } = (await generateText(stepsOf("thinker"))).response
+    const { messages } = (await generateText(stepsOf("thinker"))).steps[0]!.response
     const { reasoning: _, ...call } = stepsOf("thinker")
     const local = await generateText({ ...call, model: createTroupe(troupe)("tiny-chat"), prompt: messages })
     assert.notStrictEqual(local.text, "")
