@@ -69,6 +69,10 @@ describe("Troupe", () => {
     assert.isAbove(tokens.length, 2)
     const messages = [{ role: "user", content: "What color is snow?" }] as const
     const counted = await troupe.count({ model: "tiny-chat", input: { messages } })
+    const text: unknown = await troupe.count({ model: "tiny-chat", input: "hello" } as never).catch((error: unknown) =>
+      error
+    )
+    assert.include((text as Error).message, "input: Expected an object such as { messages: [{")
     const conversation = await troupe.tokenize({ model: "tiny-chat", input: { messages } })
     assert.strictEqual(counted.promptTokens, conversation.tokens.length)
     const error = await thrown(() => troupe.classify({ model: "tiny-chat", inputs: ["good"] }))

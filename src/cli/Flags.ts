@@ -11,10 +11,17 @@ export class CommandFailed extends Schema.TaggedError<CommandFailed>()("CommandF
   message: Schema.String
 }) {}
 
-export const config = Flag.String("config").pipe(
-  Flag.withSchema(Schema.NonEmptyString),
-  Flag.withDescription("Configuration file (default: troupe.yaml in the current folder, if any)"),
-  Flag.optional
+/** A text that may be left out, and is not empty. */
+export const optionalText = (name: string, description: string) =>
+  Flag.String(name).pipe(
+    Flag.withSchema(Schema.NonEmptyString),
+    Flag.withDescription(description),
+    Flag.optional
+  )
+
+export const config = optionalText(
+  "config",
+  "Configuration file (default: troupe.yaml in the current folder, if any)"
 )
 
 export const json = Flag.Boolean("json").pipe(Flag.withDescription("Print JSON"), Flag.withDefault(false))

@@ -8,7 +8,7 @@ import { dirname } from "node:path"
 import type { Agent, AgentSettings, FilePart, Folders, ServiceAccess } from "./AgentSettings.ts"
 import { agents, defaultKeyVariable } from "./AgentSettings.ts"
 import type { Target } from "./Flags.ts"
-import { addressOf, CommandFailed, json, loadWithoutSecrets, target, urlOf } from "./Flags.ts"
+import { addressOf, CommandFailed, json, loadWithoutSecrets, optionalText, target, urlOf } from "./Flags.ts"
 import * as JsonMerge from "./JsonMerge.ts"
 import * as LineMerge from "./LineMerge.ts"
 import { asInvoked, printJson, table } from "./Output.ts"
@@ -261,10 +261,7 @@ const options = {
     Argument.withDescription("Name of the agent (default: list the agents)"),
     Argument.optional
   ),
-  model: Flag.String("model").pipe(
-    Flag.withDescription("Model that the agent uses (default: the first of the service that generates text)"),
-    Flag.optional
-  ),
+  model: optionalText("model", "Model that the agent uses (default: the first of the service that generates text)"),
   contextWindow: Flag.Int("context-window").pipe(
     Flag.withDescription("Context window of the model, tokens (default: as the service says, else 32768)"),
     Flag.optional

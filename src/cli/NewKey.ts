@@ -5,22 +5,19 @@ import { Limits } from "../domain/Identity.ts"
 import * as Problem from "../domain/Problem.ts"
 import { Grant } from "../services/keys/VirtualKey.ts"
 import { momentExpected, momentOf } from "../services/settings/KeySettings.ts"
+import { optionalText } from "./Flags.ts"
 
 const limitNames = Object.keys(Limits.fields).join(", ")
 
-const text = (name: string, description: string) =>
-  Flag.String(name).pipe(
-    Flag.withSchema(Schema.NonEmptyString),
-    Flag.withDescription(description),
-    Flag.optional
-  )
-
 export const flags = {
   name: Argument.String("name").pipe(Argument.withDescription("Name of the key, which no other key has")),
-  tenant: text("tenant", "Who pays, and whose caches the key uses (default: the name)"),
-  user: text("user", "User of the key, for limits and budgets"),
-  models: text("models", "Models that the key may use, comma-separated, with * for any characters (default: all)"),
-  expires: text(
+  tenant: optionalText("tenant", "Who pays, and whose caches the key uses (default: the name)"),
+  user: optionalText("user", "User of the key, for limits and budgets"),
+  models: optionalText(
+    "models",
+    "Models that the key may use, comma-separated, with * for any characters (default: all)"
+  ),
+  expires: optionalText(
     "expires",
     "When the key ends: at the end of a day (2027-01-31, UTC), or at a time (2027-01-31T12:00:00Z) (default: never)"
   ),

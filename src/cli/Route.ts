@@ -9,7 +9,7 @@ import { explain as explainRoute, ExplanationRequest } from "../services/routing
 import { Settings } from "../services/settings/Settings.ts"
 import { withClient } from "./Client.ts"
 import type { Target } from "./Flags.ts"
-import { CommandFailed, json, loadWithoutSecrets, target } from "./Flags.ts"
+import { CommandFailed, json, loadWithoutSecrets, optionalText, target } from "./Flags.ts"
 import * as Logging from "./Logging.ts"
 import { printJson } from "./Output.ts"
 import { explained } from "./RoutingText.ts"
@@ -47,10 +47,7 @@ const options = {
     Argument.withDescription("Prompt of the request (default: unknown length)"),
     Argument.optional
   ),
-  model: Flag.String("model").pipe(
-    Flag.withDescription("Requested model (default: the first configured model)"),
-    Flag.optional
-  ),
+  model: optionalText("model", "Requested model (default: the first configured model)"),
   explain: Flag.Boolean("explain").pipe(
     Flag.withDescription("Show scores, excluded deployments with reasons, and the attempt plan"),
     Flag.withDefault(false)
@@ -59,12 +56,9 @@ const options = {
     Flag.withDescription("The request has tools; same as --needs tools"),
     Flag.withDefault(false)
   ),
-  needs: Flag.String("needs").pipe(
-    Flag.withDescription(`Required capabilities (comma-separated): ${engineCapabilities.join(", ")}`),
-    Flag.optional
-  ),
+  needs: optionalText("needs", `Required capabilities (comma-separated): ${engineCapabilities.join(", ")}`),
   maxTokens: Flag.Int("max-tokens").pipe(Flag.withDescription("Maximum number of tokens to generate"), Flag.optional),
-  tenant: Flag.String("tenant").pipe(Flag.withDescription("Tenant of the request"), Flag.optional),
+  tenant: optionalText("tenant", "Tenant of the request"),
   overrides,
   ...target,
   json

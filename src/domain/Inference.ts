@@ -262,7 +262,7 @@ export const CountRequest = Schema.Struct({
     /** The assistant's text so far; default none. */
     assistantPrefix: Schema.optional(Schema.NonEmptyString),
     tools: Schema.optional(Schema.Array(Tool))
-  }),
+  }).annotate({ message: "Expected an object such as { messages: [{ role: \"user\", content: \"Hello!\" }] }" }),
   /** As in `Request`. */
   source: Schema.optional(Source),
   ...callerFields

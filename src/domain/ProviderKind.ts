@@ -4,6 +4,7 @@
  */
 import type { Deployment } from "./Deployment.ts"
 import type { EngineCapability } from "./EngineProtocol.ts"
+import { engineCapabilities } from "./EngineProtocol.ts"
 
 /** Dialects of callers that providers use too. */
 export const dialects = ["openai", "anthropic", "ollama"] as const
@@ -92,19 +93,7 @@ export const kinds = {
     name: "troupe",
     exampleUrl: "http://127.0.0.1:3000/v1",
     key: bearer,
-    capabilities: [
-      "generate",
-      "complete",
-      "tools",
-      "format",
-      "logprobs",
-      "echo",
-      "embed",
-      "rerank",
-      "classify",
-      "tokenize",
-      "images"
-    ],
+    capabilities: engineCapabilities,
     callerDialect: "openai",
     prefixModels: allModels,
     isTroupe: true

@@ -18,7 +18,7 @@ import { retryAfterOf } from "../../src/domain/RetryAfter.ts"
 import * as DeploymentKeys from "../../src/layers/providers/DeploymentKeys.ts"
 import { makeEventReader } from "../../src/layers/providers/EventReader.ts"
 import { engineAt, fixture, generation, json, outcome, served, textOf } from "../layers/providers/support.ts"
-import { plain, streamedOf, targetOf } from "../support/Dialects.ts"
+import { ollamaEnvelope, plain, streamedOf, targetOf } from "../support/Dialects.ts"
 import * as Numbers from "../support/Numbers.ts"
 
 const linesOf = (name: string) => {
@@ -65,15 +65,6 @@ const read = (dialect: Dialect, body: string) => {
   return reader.take()
 }
 
-const ollamaEnvelope = {
-  model: "m",
-  endpoint: "chat",
-  thinking: true,
-  elapsed: () => 1,
-  loaded: () => 0,
-  now: () => ""
-} as const
-
 /** The frames of a stream for callers of the provider's dialect. */
 const callers: ReadonlyArray<readonly [subject: typeof subjects[number], encode: (body: string) => string]> = [
   [subjects[0]!, (body) => {
@@ -97,7 +88,7 @@ const callers: ReadonlyArray<readonly [subject: typeof subjects[number], encode:
     const reader = makeEventReader(ollama, targetOf("ollama"), asked)
     reader.push(Buffer.from(body))
     reader.end()
-    return OllamaEncodeStream.makeFrameEncoder(ollamaEnvelope).events(reader.take().events)
+    return OllamaEncodeStream.makeFrameEncoder(ollamaEnvelope()).events(reader.take().events)
   }]
 ]
 

@@ -14,7 +14,7 @@ import { troupe } from "../../src/dialects/troupe/Provider.ts"
 import * as ExactNumber from "../../src/domain/ExactNumber.ts"
 import type { Answer, Event, Request } from "../../src/domain/Inference.ts"
 import { AnswerBuilder } from "../../src/services/inference/DirectAnswer.ts"
-import { generationOf, targetOf } from "../support/Dialects.ts"
+import { generationOf, ollamaEnvelope, targetOf } from "../support/Dialects.ts"
 import * as JsonTexts from "../support/JsonTexts.ts"
 
 type Fields = Readonly<Record<string, unknown>>
@@ -177,14 +177,7 @@ describe("an answer for a caller of the same dialect", () => {
 
   it("has the JSON of the decoded and encoded one: Ollama", () => {
     const given = generationOf({ source: { dialect: "ollama", body: { messages: [] } } })
-    const own = {
-      model: "our \"model\"",
-      endpoint: "chat",
-      thinking: true,
-      elapsed: () => 1,
-      loaded: () => 0,
-      now: () => ""
-    } as const
+    const own = ollamaEnvelope({ model: "our \"model\"" })
     fc.assert(
       fc.property(ollamaText, (text) => {
         const body = parse(text)

@@ -1,6 +1,7 @@
 /** Exchanges with providers, as their documentation shows them, and the decoded results. */
 import { Result, Schema } from "effect"
 import { readFileSync } from "node:fs"
+import type { Envelope as OllamaEnvelope } from "../../src/dialects/ollama/EncodeAnswer.ts"
 import type { Call, DecodeResult, Dialect, Frame, Target } from "../../src/dialects/shared/ProviderDialect.ts"
 import type { Provider, RemoteDeployment } from "../../src/domain/Deployment.ts"
 import type { Generation } from "../../src/domain/Generation.ts"
@@ -143,3 +144,14 @@ export const decode = (
   }
   return Result.succeed(events)
 }
+
+/** What an answer in Ollama's dialect has beside its content. */
+export const ollamaEnvelope = (over: Partial<OllamaEnvelope> = {}): OllamaEnvelope => ({
+  model: "m",
+  endpoint: "chat",
+  thinking: true,
+  elapsed: () => 1,
+  loaded: () => 0,
+  now: () => "",
+  ...over
+})

@@ -144,6 +144,24 @@ export const contentOf = (answer: Answer): Array<LanguageModelV4Content> => {
 
 type Call = { readonly index: number; readonly id: string; readonly name: string; input: string }
 
+/** A stream of these parts, and then of those that `next` gives. */
+export const streamAfter = (
+  first: ReadonlyArray<LanguageModelV4StreamPart>,
+  next: () => Promise<{ readonly done?: boolean; readonly value?: LanguageModelV4StreamPart | void }>,
+  cancel: (reason: unknown) => Promise<void>
+): ReadableStream<LanguageModelV4StreamPart> =>
+  new ReadableStream({
+    start(controller) {
+      for (const part of first) controller.enqueue(part)
+    },
+    async pull(controller) {
+      const { done, value } = await next()
+      if (done === true) controller.close()
+      else controller.enqueue(value as LanguageModelV4StreamPart)
+    },
+    cancel
+  })
+
 /** Encodes the events of one streamed answer, except its finish. */
 export class PartEncoder {
   readonly #handoffs: Array<string> = []

@@ -17,6 +17,7 @@ import type {
   LanguageModelV4StreamResult
 } from "@ai-sdk/provider"
 import { APICallError } from "@ai-sdk/provider"
+import { streamAfter } from "./AiSdkAnswer.ts"
 
 /** When the other model answers. */
 export interface FallbackOptions {
@@ -54,17 +55,7 @@ const rejoined = (
   parts: ReadonlyArray<LanguageModelV4StreamPart>,
   reader: ReadableStreamDefaultReader<LanguageModelV4StreamPart>
 ): ReadableStream<LanguageModelV4StreamPart> =>
-  new ReadableStream({
-    start(controller) {
-      for (const part of parts) controller.enqueue(part)
-    },
-    async pull(controller) {
-      const { done, value } = await reader.read()
-      if (done) controller.close()
-      else controller.enqueue(value)
-    },
-    cancel: (reason) => reader.cancel(reason)
-  })
+  streamAfter(parts, () => reader.read(), (reason) => reader.cancel(reason))
 
 /** The stream, unless it fails before its content and the other model may answer: then undefined. */
 const withContent = async (

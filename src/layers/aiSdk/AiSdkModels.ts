@@ -27,7 +27,7 @@ import type {
 } from "../../domain/Inference.ts"
 import type { ModelReport } from "../../services/routing/ModelReport.ts"
 import type { Prices } from "./AiSdkAnswer.ts"
-import { contentOf, finishOf, metadataOf, modelOf, PartEncoder, usageOf } from "./AiSdkAnswer.ts"
+import { contentOf, finishOf, metadataOf, modelOf, PartEncoder, streamAfter, usageOf } from "./AiSdkAnswer.ts"
 import { toFailure } from "./AiSdkFailure.ts"
 import type { Options } from "./AiSdkRequest.ts"
 import { toRequest } from "./AiSdkRequest.ts"
@@ -124,20 +124,10 @@ const streamOf = (
   opened: Opened,
   parts: AsyncGenerator<LanguageModelV4StreamPart>
 ): ReadableStream<LanguageModelV4StreamPart> =>
-  new ReadableStream({
-    start(controller) {
-      for (const part of first) controller.enqueue(part)
-    },
-    async pull(controller) {
-      const { done, value } = await parts.next()
-      if (done === true) controller.close()
-      else controller.enqueue(value)
-    },
-    async cancel() {
-      await parts.return(undefined)
-      // A generator that has not begun does not end what it iterates over.
-      await opened.events[Symbol.asyncIterator]().return?.()
-    }
+  streamAfter(first, () => parts.next(), async () => {
+    await parts.return(undefined)
+    // A generator that has not begun does not end what it iterates over.
+    await opened.events[Symbol.asyncIterator]().return?.()
   })
 
 export class LanguageModel implements LanguageModelV4 {

@@ -25,12 +25,12 @@ import type { Resolved } from "../../services/settings/Settings.ts"
 import type { Authentication } from "./Authentication.ts"
 import * as Cors from "./Cors.ts"
 import type { Dialect, ErrorResponse, HttpProblem } from "./Dialect.ts"
+import * as SocketUpgrades from "./SocketUpgrades.ts"
 
 export interface Options {
   readonly settings: Resolved["server"]
   /** The allowed methods of a path, as `GET, POST`; undefined for a path that does not exist. */
   readonly methodsOf: (path: string) => string | undefined
-  /** The dialect that encodes errors at a path. */
   /** Selects the dialect of a request by its path and its headers. */
   readonly dialectOf: (path: string, headers: IncomingMessage["headers"]) => Dialect
   readonly authentication: Authentication
@@ -163,15 +163,6 @@ const unknownExpectation: HttpProblem = {
   message: "The only supported expectation is Expect: 100-continue. Send the request without Expect."
 }
 
-/** The path of WebSocket connections. */
-const socketPath = "/v1/responses"
-
-const noUpgrade: HttpProblem = {
-  status: 400,
-  code: "upgrade_not_supported",
-  message: `The only supported upgrade is a WebSocket at ${socketPath}. Send the request without Upgrade.`
-}
-
 const wrongTarget = (message: string): HttpProblem => ({ status: 400, code: "invalid_target", message })
 
 /** How often connections are checked for late headers, ms: a quarter of the limit. */
@@ -264,29 +255,6 @@ export const canonicalTarget = (target: string): Result.Result<string, string> =
   return problem === undefined ? Result.succeed(`${encodeSlashes(path)}${query}`) : Result.fail(problem)
 }
 
-/** Whether a request asks for a WebSocket where there is one. Another request for an upgrade is answered as it is. */
-const isSocketRequest = ({ headers, method, url }: IncomingMessage): boolean =>
-  method === "GET" && headers.upgrade?.toLowerCase() === "websocket" && url?.split("?", 1)[0] === socketPath
-
-/** The response that a connection sends; undefined if it has sent all of them. */
-const unfinished = (socket: Socket): ServerResponse | undefined =>
-  (socket as { readonly _httpMessage?: ServerResponse | null })._httpMessage ?? undefined
-
-/** Behind a request that is not answered yet, it is none: the connection belongs to the response of that one. */
-const startsSocket = (request: IncomingMessage): boolean =>
-  isSocketRequest(request) && unfinished(request.socket) === undefined
-
-/** A response on the socket of a request for an upgrade, which Node gives no response. */
-const responseOn = (request: IncomingMessage, socket: Socket): ServerResponse => {
-  const response = new ServerResponse(request)
-  response.shouldKeepAlive = false
-  response.assignSocket(socket)
-  response.on("finish", () => socket.end())
-  return response
-}
-
-const ignoreError = () => {}
-
 /** The open streams of the server of a response; undefined for a response of another server, and if none is kept alive. */
 export const streamsOf = (response: ServerResponse): OpenStreams | undefined =>
   (response as { readonly streams?: OpenStreams }).streams
@@ -326,6 +294,15 @@ export class NodeServer extends Server {
     nextTurn: (run) => setImmediate(run)
   })
 
+  readonly #upgrades: SocketUpgrades.Host = {
+    offer: (start) => this.#pacer.offer(start),
+    offerRejection: (reject) => this.#rejections.offer(reject),
+    isAccepted: (request, response) => this.#isAccepted(request, response),
+    reject: (request, response, problem) => this.#reject(request, response, problem),
+    overloaded,
+    upgrade: (...upgrade) => super.emit("upgrade", ...upgrade)
+  }
+
   constructor(options: Options) {
     const headersTimeout = Duration.toMillis(options.settings.headersTimeout)
     const state = { isClosing: false }
@@ -334,7 +311,7 @@ export class NodeServer extends Server {
       headersTimeout,
       requestTimeout: 0,
       connectionsCheckingInterval: checkInterval(headersTimeout),
-      shouldUpgradeCallback: startsSocket,
+      shouldUpgradeCallback: SocketUpgrades.startsSocket,
       ServerResponse: makeResponse(state, options.streams) as typeof ServerResponse
     })
     this.#state = state
@@ -353,37 +330,16 @@ export class NodeServer extends Server {
   }
 
   override emit(event: string, ...args: Array<unknown>): boolean {
-    if (event === "upgrade") return this.#upgrade(args as [IncomingMessage, Socket, Buffer])
+    if (event === "upgrade") {
+      SocketUpgrades.handle(this.#upgrades, args as SocketUpgrades.Upgrade)
+      return true
+    }
     if (event !== "request" && event !== "checkContinue") return super.emit(event, ...args)
     const [request, response] = args as [IncomingMessage, ServerResponse]
     const started = this.#pacer.offer(() => {
       if (!response.destroyed && this.#isAccepted(request, response)) this.#start(event, request, response)
     })
     if (!started) this.#rejections.offer(() => this.#reject(request, response, overloaded))
-    return true
-  }
-
-  /** Node before 24.9 asks for every upgrade; those that are no WebSocket of the service are refused. */
-  #upgrade(args: [request: IncomingMessage, socket: Socket, head: Buffer]): boolean {
-    const [request, socket] = args
-    socket.on("error", ignoreError)
-    const start = () => {
-      if (!socket.writable) return
-      const earlier = unfinished(socket)
-      if (earlier !== undefined) return void earlier.once("close", start)
-      const response = responseOn(request, socket)
-      if (!isSocketRequest(request)) return this.#reject(request, response, noUpgrade)
-      if (!this.#isAccepted(request, response)) return
-      response.detachSocket(socket)
-      super.emit("upgrade", ...args)
-    }
-    if (!this.#pacer.offer(start)) {
-      this.#rejections.offer(() => {
-        if (!socket.writable) return
-        if (unfinished(socket) === undefined) this.#reject(request, responseOn(request, socket), overloaded)
-        else socket.destroy()
-      })
-    }
     return true
   }
 

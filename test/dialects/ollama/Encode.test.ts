@@ -5,20 +5,13 @@ import type { Envelope } from "../../../src/dialects/ollama/EncodeAnswer.ts"
 import * as EncodeAnswer from "../../../src/dialects/ollama/EncodeAnswer.ts"
 import * as EncodeStream from "../../../src/dialects/ollama/EncodeStream.ts"
 import type { Answer, Event } from "../../../src/domain/Inference.ts"
+import { ollamaEnvelope } from "../../support/Dialects.ts"
 
 const created_at = "2026-01-01T00:00:00.000Z"
 
 const envelopeOf = (over: Partial<Envelope> = {}): Envelope => {
   let now = 0
-  return {
-    model: "m:latest",
-    endpoint: "chat",
-    thinking: true,
-    elapsed: () => ++now * 1_000,
-    loaded: () => 0,
-    now: () => created_at,
-    ...over
-  }
+  return ollamaEnvelope({ model: "m:latest", elapsed: () => ++now * 1_000, now: () => created_at, ...over })
 }
 
 const usage = { promptTokens: 5, completionTokens: 3, cachedTokens: 0 }
