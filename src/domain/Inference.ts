@@ -217,12 +217,20 @@ const Texts = Schema.Array(Schema.String).check(atLeastOne)
 /** Texts to turn into vectors of unit length. */
 export const EmbedRequest = Schema.Struct({
   model: Schema.NonEmptyString,
-  /** Empty texts stand for inputs that only `source` has, as tokens. */
+  /** Empty texts where the inputs are `tokens`. */
   inputs: Texts,
+  /** The inputs as ids of tokens of the model's own vocabulary, one list for each of `inputs`; default their texts. */
+  tokens: Schema.optional(Schema.Array(Schema.Array(wholeNumber(0, maxTokenId)).check(atLeastOne))),
   /** As in `Request`. */
   source: Schema.optional(Source),
   ...callerFields
-})
+}).check(
+  Schema.makeFilter(({ inputs, tokens }) =>
+    tokens === undefined || (tokens.length === inputs.length && inputs.every((text) => text === ""))
+      ? []
+      : [{ path: ["tokens"], issue: "Expected one list for each of the inputs, which are empty texts then" }]
+  )
+)
 export type EmbedRequest = typeof EmbedRequest.Type
 
 /** Documents to rank by their relevance to a query. */

@@ -112,10 +112,13 @@ export interface GenerateJob {
   readonly logprobs?: number | undefined
 }
 
+/** A text, or the ids of its tokens in the model's own vocabulary. */
+export type EmbedInput = string | ReadonlyArray<number>
+
 /** Texts to turn into vectors. */
 export interface EmbedJob {
   readonly kind: "embed"
-  readonly inputs: ReadonlyArray<string>
+  readonly inputs: ReadonlyArray<EmbedInput>
 }
 
 /** Documents to score by their relevance to a query. */

@@ -34,6 +34,8 @@ export const rankingTensors: ReadonlyArray<string> = ["cls.weight", "cls.output.
 /** Whether a chat template may show tools: they are a variable of this name. */
 export const mentionsTools = (template: string): boolean => template.includes("tools")
 
+const embedding: Capabilities = ["embed", "embedTokens"]
+
 const generating = (supportsTools: boolean): Capabilities => [
   "generate",
   "complete",
@@ -52,7 +54,7 @@ export const ofGguf = ({ architecture, causal, pooling, ranks, supportsTools }: 
   const generates = causal !== false && architecture !== "t5encoder" && (pooling ?? 0) === 0
   return [
     ...(generates ? [...generating(supportsTools), "echo" as const] : []),
-    ...(encodesAndDecodes ? [] : ["embed" as const]),
+    ...(encodesAndDecodes ? [] : embedding),
     "tokenize"
   ]
 }
@@ -96,7 +98,9 @@ export const taskOf = ({ inputs, logits, outputs }: OnnxGraph, config: Config): 
 
 /** Of an ONNX model. */
 export const ofOnnx = (task: OnnxTask, supportsTools: boolean): Capabilities =>
-  task === "generate" ? [...generating(supportsTools), "tokenize"] : [task, "tokenize"]
+  task === "generate"
+    ? [...generating(supportsTools), "tokenize"]
+    : [...(task === "embed" ? embedding : [task]), "tokenize"]
 
 /** The chat template in a model's folder: `chat_template.jinja`, else that of `tokenizer_config.json`; of several, `default`. */
 export const templateIn = (template: string | undefined, tokenizerConfig: Config): string => {

@@ -36,9 +36,19 @@ export interface ProviderKind {
   readonly isTroupe?: boolean
 }
 
-const openAiCapabilities = ["generate", "complete", "tools", "format", "logprobs", "echo", "embed", "images"] as const
+const openAiCapabilities = [
+  "generate",
+  "complete",
+  "tools",
+  "format",
+  "logprobs",
+  "echo",
+  "embed",
+  "embedTokens",
+  "images"
+] as const
 
-const ollamaCapabilities = openAiCapabilities.filter((one) => one !== "echo")
+const ollamaCapabilities = openAiCapabilities.filter((one) => one !== "echo" && one !== "embedTokens")
 
 /** Later models reject an assistant's last message. */
 const anthropicPrefixModels = /^claude-(?:2|3|instant|(?:opus|sonnet|haiku)-4(?:-[015])?(?:-20\d{6})?$)/

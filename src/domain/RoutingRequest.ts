@@ -1,7 +1,7 @@
 /** The part of a request that decides which deployments can answer it, and the capabilities that it requires. Pure. */
 import type { EngineCapability } from "./EngineProtocol.ts"
 import { engineCapabilities } from "./EngineProtocol.ts"
-import type { Request, TokenizeRequest } from "./Inference.ts"
+import type { EmbedRequest, Request, TokenizeRequest } from "./Inference.ts"
 import { firstImage } from "./Message.ts"
 import type { RoutingOptions } from "./RoutingOptions.ts"
 import * as Source from "./Source.ts"
@@ -143,8 +143,11 @@ export const requiredByCount = (request: CapabilityFields): ReadonlyArray<Requir
 ]
 
 /** The capabilities that embedding requires. */
-export const requiredByEmbedding = (request: Pick<Request, "source">): ReadonlyArray<RequiredCapability> => [
+export const requiredByEmbedding = (
+  request: Pick<EmbedRequest, "source" | "tokens">
+): ReadonlyArray<RequiredCapability> => [
   "embed",
+  ...(request.tokens === undefined ? none : ["embedTokens" as const]),
   ...requiredByFields(request)
 ]
 

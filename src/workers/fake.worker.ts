@@ -13,7 +13,7 @@ import type { EngineDescription, EngineWorker } from "../domain/EngineProtocol.t
 import type { ChosenLogprob, EngineFailure, GenerateJob, JobResult, TaskJob, TokenLogprob } from "../domain/Job.ts"
 import { refuse } from "../domain/Job.ts"
 import type { Check, FakeSpec, FakeToken } from "./fake/FakeTasks.ts"
-import { answerTask, bytesPerToken, promptOf, textOfTokens, tokenize } from "./fake/FakeTasks.ts"
+import { answerTask, bytesPerToken, promptOf, textOfInput, textOfTokens, tokenize } from "./fake/FakeTasks.ts"
 import type { Generation, JobTask } from "./job/JobRunner.ts"
 import { runJob, runTask } from "./job/JobRunner.ts"
 import { serveJobs } from "./job/JobServer.ts"
@@ -153,7 +153,18 @@ const load = async (): Promise<EngineDescription> => {
     engine: "fake",
     contextWindow: spec.contextSize,
     slots: spec.slots,
-    capabilities: ["generate", "complete", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
+    capabilities: [
+      "generate",
+      "complete",
+      "tools",
+      "format",
+      "logprobs",
+      "embed",
+      "embedTokens",
+      "rerank",
+      "classify",
+      "tokenize"
+    ],
     details: { weights: "none" }
   }
 }
@@ -168,7 +179,7 @@ const check: Check = (text, promptTokens) => {
 
 const textsOf = (job: TaskJob): ReadonlyArray<string> => {
   if (job.kind === "tokenize") return []
-  return job.kind === "rerank" ? job.documents : job.inputs
+  return job.kind === "rerank" ? job.documents : job.inputs.map(textOfInput)
 }
 
 const answer = async (job: TaskJob): Promise<JobResult> => {

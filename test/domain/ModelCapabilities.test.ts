@@ -21,12 +21,22 @@ const graph = (fields: Partial<OnnxGraph>): OnnxGraph => ({
 describe("ModelCapabilities", () => {
   it("tells GGUF models that generate from encoders, embedding models and rerankers", () => {
     const generating = ["generate", "complete", "format", "logprobs"] as const
-    assert.deepStrictEqual(ofGguf(chat), [...generating, "tools", "echo", "embed", "tokenize"])
-    assert.deepStrictEqual(ofGguf({ ...chat, supportsTools: false }), [...generating, "echo", "embed", "tokenize"])
+    assert.deepStrictEqual(ofGguf(chat), [...generating, "tools", "echo", "embed", "embedTokens", "tokenize"])
+    assert.deepStrictEqual(ofGguf({ ...chat, supportsTools: false }), [
+      ...generating,
+      "echo",
+      "embed",
+      "embedTokens",
+      "tokenize"
+    ])
     assert.deepStrictEqual(ofGguf({ ...chat, pooling: 0 }), ofGguf(chat))
-    assert.deepStrictEqual(ofGguf({ ...chat, pooling: 3 }), ["embed", "tokenize"])
-    assert.deepStrictEqual(ofGguf({ ...chat, architecture: "bert", causal: false }), ["embed", "tokenize"])
-    assert.deepStrictEqual(ofGguf({ ...chat, architecture: "t5encoder" }), ["embed", "tokenize"])
+    assert.deepStrictEqual(ofGguf({ ...chat, pooling: 3 }), ["embed", "embedTokens", "tokenize"])
+    assert.deepStrictEqual(ofGguf({ ...chat, architecture: "bert", causal: false }), [
+      "embed",
+      "embedTokens",
+      "tokenize"
+    ])
+    assert.deepStrictEqual(ofGguf({ ...chat, architecture: "t5encoder" }), ["embed", "embedTokens", "tokenize"])
     assert.deepStrictEqual(ofGguf({ ...chat, architecture: "t5" }), [...generating, "tools", "echo", "tokenize"])
     assert.deepStrictEqual(ofGguf({ ...chat, ranks: true, pooling: 4 }), ["rerank", "tokenize"])
   })

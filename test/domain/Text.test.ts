@@ -35,7 +35,7 @@ const quoting: Readonly<Record<string, (name: string) => Reason | undefined>> = 
         dialect: "openai",
         body: { [name]: 1, a: { [name]: 1 } },
         unknownFields: [{ path: [name] }, { path: ["a", name] }]
-      }, "m")
+      }, (what) => `No deployment accepts this ${what}.`)
     ),
   "a field of troupe": (name) => failureOf(RoutingOptions.join({ troupe: { [name]: 1 } }, {})),
   "a field of a message": (name) =>

@@ -33,7 +33,10 @@ describe("a service without models in its configuration", () => {
   it("knows what a model can do before it is loaded", async () => {
     const response = await fetch(`${service.url}/v1/models/tiny-embed`)
     const { capabilities, state } = await response.json() as { capabilities: unknown; state: unknown }
-    assert.deepStrictEqual({ capabilities, state }, { capabilities: ["embed", "tokenize"], state: "unloaded" })
+    assert.deepStrictEqual({ capabilities, state }, {
+      capabilities: ["embed", "embedTokens", "tokenize"],
+      state: "unloaded"
+    })
     const messages = [{ role: "user", content: "Hello" }]
     const refused = await post(service.url, "/v1/chat/completions", { model: "tiny-embed", messages })
     assert.strictEqual(refused.status, 400)
@@ -57,6 +60,30 @@ describe("a service without models in its configuration", () => {
     assert.isBelow(cosine(question!, other!), 0.3)
     assert.deepStrictEqual(usage, { prompt_tokens: 25, total_tokens: 25 })
     assert.strictEqual(await stateOf("tiny-embed"), "ready")
+  })
+
+  it.each(["tiny-embed", "tiny-chat"])("embeds the ids of tokens of %s as their text", async (model) => {
+    const embed = async (input: unknown) => {
+      const response = await post(service.url, "/v1/embeddings", { model, input })
+      const body = await response.json() as {
+        readonly data?: ReadonlyArray<{ readonly embedding: ReadonlyArray<number> }>
+        readonly usage?: unknown
+        readonly error?: { readonly message: string; readonly param: string }
+      }
+      return { vectors: body.data?.map(({ embedding }) => embedding), usage: body.usage, error: body.error }
+    }
+    const prompt = "How do I reset my password?"
+    const { tokens } = await (await post(service.url, "/v1/tokenize", { model, prompt })).json() as {
+      readonly tokens: ReadonlyArray<number>
+    }
+    const text = await embed(prompt)
+    assert.deepStrictEqual(await embed(tokens), text)
+    const { vectors = [] } = await embed([tokens, tokens])
+    assert.lengthOf(vectors, 2)
+    for (const vector of vectors) assert.isAbove(cosine(vector, text.vectors![0]!), 0.9999)
+    const { error } = await embed([tokens, [1, 15_339]])
+    assert.strictEqual(error?.param, "input[1]")
+    assert.match(error!.message, /Expected token ids below \d+, the size of the model's own vocabulary, got 15339/)
   })
 })
 

@@ -141,7 +141,7 @@ const makeEngine = (world: World, id: string, part: Part, caller: Caller): Engin
     embed: (inputs) =>
       played(inputs.map((text) => {
         const { vectorOf = () => [1] } = part
-        return Result.succeed({ vector: Float32Array.from(vectorOf(text)), promptTokens: 1 })
+        return Result.succeed({ vector: Float32Array.from(vectorOf(String(text))), promptTokens: 1 })
       }))
   })
 }

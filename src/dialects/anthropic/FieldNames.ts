@@ -1,9 +1,8 @@
 /** The fields of the Anthropic dialect at each place of a body, and what the core calls them. Pure. */
-import { ofEffort } from "../../domain/Reasoning.ts"
 import type { BodyFields, ByType, Place } from "../shared/FieldNames.ts"
-import { always, pathRenamer, placeOf } from "../shared/FieldNames.ts"
+import { accepting, always, emptyList, only, pathRenamer, placeOf } from "../shared/FieldNames.ts"
 import { isObject, isOneOf, typeOf } from "../shared/Json.ts"
-import { ofThinking } from "../shared/ReasoningFields.ts"
+import { isEffort, isThinking } from "../shared/ReasoningFields.ts"
 import * as Schema from "./Schema.ts"
 
 /** The sampling options: the field, and the core's name. */
@@ -17,8 +16,6 @@ export const rename = pathRenamer({
   stop: "stop_sequences",
   toolChoice: "tool_choice"
 }, [[/^tools\[(\d+)\]\.parameters/, "tools[$1].input_schema"]])
-
-const isEmptyList = (value: unknown): boolean => Array.isArray(value) && value.length === 0
 
 const isDirect = (value: unknown): boolean =>
   Array.isArray(value) ? value.every((caller) => caller === "direct") : isObject(value) && value["type"] === "direct"
@@ -38,7 +35,7 @@ const namesOf = (...names: ReadonlyArray<string>) => ({
 const blockOf = (fields: Place["fields"], ...names: ReadonlyArray<string>): Place =>
   placeOf(namesOf("type", "cache_control", ...names), {
     fields,
-    optional: { caller: isDirect, citations: isEmptyList }
+    optional: { caller: isDirect, citations: emptyList }
   })
 
 const text = blockOf({}, "text")
@@ -78,9 +75,9 @@ const tool: ByType = {
     custom: placeOf(Schema.Tool, {
       optional: {
         allowed_callers: isDirect,
-        defer_loading: (value) => value === false,
+        defer_loading: only(false),
         eager_input_streaming: always,
-        input_examples: isEmptyList,
+        input_examples: emptyList,
         strict: always
       }
     })
@@ -101,17 +98,17 @@ export const messages: BodyFields = placeOf(Schema.MessagesRequest, {
     output_config: placeOf(Schema.OutputConfig, {
       fields: { format: placeOf(namesOf("type", "schema")) },
       without: ["effort"],
-      optional: { effort: (value) => ofEffort(value) !== undefined },
+      optional: { effort: isEffort },
       others: ["task_budget"]
     })
   },
   without: ["service_tier", "thinking"],
   optional: {
-    context_management: onlyClears,
-    mcp_servers: isEmptyList,
+    context_management: accepting("edits of the types clear_thinking and clear_tool_uses", onlyClears),
+    mcp_servers: emptyList,
     service_tier: always,
-    speed: (value) => value === "standard",
-    thinking: (value) => ofThinking(value) !== undefined
+    speed: only("standard"),
+    thinking: isThinking
   },
   others: ["cache_control", "container", "inference_geo"]
 })

@@ -1,6 +1,6 @@
 /** The fields of Ollama's API at each place of a body. Pure. */
 import type { BodyFields, Place } from "../shared/FieldNames.ts"
-import { always, placeOf } from "../shared/FieldNames.ts"
+import { always, emptyList, only, placeOf } from "../shared/FieldNames.ts"
 import * as Schema from "./Schema.ts"
 
 /** The options of sampling that need no conversion: the option, and the core's name. */
@@ -13,9 +13,8 @@ export const sampling = [
   ["frequency_penalty", "frequencyPenalty"]
 ] as const
 
+/** Whether a field that is not supported has the value that stands for none. */
 const is = (expected: unknown) => (value: unknown): boolean => value === expected
-
-const isEmptyList = (value: unknown): boolean => Array.isArray(value) && value.length === 0
 
 /**
  * Options beside those of sampling. Those that place and compute the model change no answer. Those that sample in ways that
@@ -35,14 +34,14 @@ const options: Place = placeOf(Schema.Options, {
     numa: always,
     use_mlock: always,
     use_mmap: always,
-    vocab_only: is(false),
-    mirostat: is(0),
+    vocab_only: only(false),
+    mirostat: only(0),
     mirostat_eta: always,
     mirostat_tau: always,
-    penalize_newline: is(true),
-    repeat_last_n: is(64),
-    tfs_z: is(1),
-    typical_p: is(1)
+    penalize_newline: only(true),
+    repeat_last_n: only(64),
+    tfs_z: only(1),
+    typical_p: only(1)
   }
 })
 
@@ -74,7 +73,7 @@ export const chat: BodyFields = placeOf(Schema.ChatRequest, {
 export const generate: BodyFields = placeOf(Schema.GenerateRequest, {
   fields: { options },
   without: [...Object.keys(generation), "suffix", "raw", "template", "context"],
-  optional: { ...generation, suffix: is(""), raw: is(false), template: is(""), context: isEmptyList },
+  optional: { ...generation, suffix: is(""), raw: is(false), template: is(""), context: (value) => emptyList(value) },
   others: ["height", "steps", "width"]
 })
 

@@ -1,6 +1,6 @@
 /** The fields of the OpenAI dialect at each place of a body, and what the core calls them. Pure. */
 import type { BodyFields, ByType, ErrorNames, Place } from "../shared/FieldNames.ts"
-import { always, pathRenamer, placeOf } from "../shared/FieldNames.ts"
+import { accepting, always, emptyList, only, pathRenamer, placeOf } from "../shared/FieldNames.ts"
 import { understood } from "../shared/ReasoningFields.ts"
 import { CompletionRequest } from "./CompletionSchema.ts"
 import { ChatMessage, ChatRequest, ImagePart, StreamOptions, TextPart, Tool, ToolCall } from "./Schema.ts"
@@ -69,7 +69,7 @@ export const tokenizeErrors: ErrorNames = {
   rename: (path) => path === "input" ? "prompt" : renameInConversation(path.replace(/^input\./, ""))
 }
 
-const isFalse = (value: unknown): boolean => value === false
+const isFalse = only(false)
 
 const cached = { cache_control: always }
 
@@ -157,14 +157,17 @@ export const chat: BodyFields = placeOf(ChatRequest, {
     response_format: responseFormat
   },
   optional: {
-    function_call: (value) => value === "none" || value === "auto",
-    functions: (value) => Array.isArray(value) && value.length === 0,
+    function_call: accepting("\"none\" or \"auto\"", (value) => value === "none" || value === "auto"),
+    functions: emptyList,
     metadata: always,
-    modalities: (value) => Array.isArray(value) && value.every((modality) => modality === "text"),
+    modalities: accepting(
+      "[\"text\"]",
+      (value) => Array.isArray(value) && value.every((modality) => modality === "text")
+    ),
     prompt_cache_key: always,
     prompt_cache_retention: always,
     service_tier: always,
-    repetition_penalty: isPenalty,
+    repetition_penalty: accepting("a number from 0.01 to 10", isPenalty),
     store: always,
     verbosity: always,
     ...understood
@@ -194,7 +197,7 @@ export const rerank: BodyFields = {
     fields: { documents: placeOf(namesOf("text")) },
     // Cohere's field for documents of several fields.
     optional: {
-      rank_fields: (value) => Array.isArray(value) && value.length === 0,
+      rank_fields: emptyList,
       max_chunks_per_doc: always,
       max_tokens_per_doc: always
     }
@@ -211,7 +214,7 @@ export const tokenize: BodyFields = {
   ...placeOf(TokenizeRequest, {
     fields: { messages: message, tools: tool },
     // vLLM's; its defaults are what Troupe does.
-    optional: { add_generation_prompt: (value) => value === true, return_token_strs: isFalse }
+    optional: { add_generation_prompt: only(true), return_token_strs: isFalse }
   }),
   aliases: { content: "prompt", input: "prompt", text: "prompt" }
 }

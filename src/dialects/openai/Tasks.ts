@@ -9,6 +9,7 @@ import type {
   RerankRequest,
   TokenizeRequest
 } from "../../domain/Inference.ts"
+import { maxTokenId } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
 import * as Problem from "../../domain/Problem.ts"
@@ -43,6 +44,32 @@ const mostDocuments = 10_000
 
 const listOf = (input: string | ReadonlyArray<string>): ReadonlyArray<string> =>
   typeof input === "string" ? [input] : input
+
+const isTokenId = (value: unknown): boolean =>
+  typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= maxTokenId
+
+/** The problem of the first element that is no token id, or no list of some; undefined if there is none. */
+const tokenProblem = (lists: ReadonlyArray<unknown>, isOne: boolean): Problem.Problem | undefined => {
+  if (lists.length > mostInputs) return { path: "input", expected: `Expected at most ${mostInputs} elements` }
+  for (const [index, list] of lists.entries()) {
+    const path = isOne ? "input" : `input[${index}]`
+    if (!Array.isArray(list)) return { path, expected: "Expected an array of token ids, as the others" }
+    if (list.length === 0) return { path, expected: "Expected at least one token id" }
+    const wrong = list.findIndex((value) => !isTokenId(value))
+    if (wrong >= 0) return { path: `${path}[${wrong}]`, expected: `Expected a token id from 0 to ${maxTokenId}` }
+  }
+  return undefined
+}
+
+/** Inputs as tokens: the ids of one, or a list of ids for each. */
+const tokenListsOf = (input: ReadonlyArray<unknown>): Decoded<ReadonlyArray<ReadonlyArray<number>>> => {
+  const isOne = typeof input[0] === "number"
+  const lists = isOne ? [input] : input
+  const problem = tokenProblem(lists, isOne)
+  return problem === undefined
+    ? Result.succeed(lists as ReadonlyArray<ReadonlyArray<number>>)
+    : Result.fail(new InvalidRequest({ path: problem.path, detail: problem.expected, inBody: true }))
+}
 
 const areTokens = (input: unknown): boolean =>
   Array.isArray(input) && input.length > 0 &&
@@ -83,7 +110,7 @@ const embeddingShape: Shape<TaskSchema.EmbeddingRequest> = {
 }
 
 /**
- * Tokens are for deployments of the dialect; the rest of the body is checked as for a text.
+ * Decodes a request for embeddings. With tokens as input, the rest of the body is checked as for a text.
  *
  * @param exact the same body with its inexact numbers as `ExactNumber`; default the body
  */
@@ -94,15 +121,15 @@ export const decodeEmbedding = (
 ): Decoded<EmbedCall> => {
   const tokens = isObject(json) && areTokens(json["input"]) ? json["input"] as ReadonlyArray<unknown> : undefined
   const checked = tokens === undefined ? json : { ...json as Fields, input: " " }
+  const lists = tokens === undefined ? Result.succeed(undefined) : tokenListsOf(tokens)
+  if (Result.isFailure(lists)) return Result.fail(lists.failure)
   return Result.map(decodeBody(checked, embeddingShape), (body) => {
     const source = sourceOf(json as Fields, exact as Fields, FieldNames.embeddings, "embeddings")
     const base = { model: body.model, ...callerOf(body, caller) }
     return {
-      request: tokens === undefined ? { ...base, inputs: listOf(body.input), source } : {
-        ...base,
-        inputs: typeof tokens[0] === "number" ? [""] : tokens.map(() => ""),
-        source: { ...source, unknownFields: [...source.unknownFields ?? [], { path: ["input"] }] }
-      },
+      request: lists.success === undefined
+        ? { ...base, inputs: listOf(body.input), source }
+        : { ...base, inputs: lists.success.map(() => ""), tokens: lists.success, source },
       asBase64: body.encoding_format === "base64",
       dimensions: body.dimensions
     }

@@ -9,7 +9,21 @@
 type Names = ReadonlyArray<string>
 
 /** Whether the value is the default of a field or a hint, so that a deployment may ignore the field. */
-type IsOptional = (value: unknown) => boolean
+export interface IsOptional {
+  (value: unknown): boolean
+  /** Those values in words, for errors about others; left out: any, or none. */
+  readonly expected?: string
+}
+
+/** @param expected the accepted values in words */
+export const accepting = (expected: string, accepts: (value: unknown) => boolean): IsOptional =>
+  Object.assign((value: unknown) => accepts(value), { expected })
+
+/** Accepts this value only. */
+export const only = (expected: unknown): IsOptional =>
+  accepting(JSON.stringify(expected), (value) => value === expected)
+
+export const emptyList: IsOptional = accepting("[]", (value) => Array.isArray(value) && value.length === 0)
 
 /** The fields of an object, or of the objects in a list. */
 export interface Place {

@@ -7,7 +7,9 @@
  * the variables of chat templates: `chat_template_kwargs` of vLLM, SGLang and llama.cpp, and Qwen's `enable_thinking`.
  */
 import type { Reasoning } from "../../domain/Reasoning.ts"
-import { ofEffort, ofSwitch } from "../../domain/Reasoning.ts"
+import { efforts, ofEffort, ofSwitch } from "../../domain/Reasoning.ts"
+import type { IsOptional } from "./FieldNames.ts"
+import { accepting } from "./FieldNames.ts"
 import type { Fields } from "./Json.ts"
 import { countAt, fieldsOf } from "./Json.ts"
 
@@ -62,13 +64,26 @@ export const ofVariables = (value: unknown): Reasoning | undefined => {
 export const ofFlag = (value: unknown): Reasoning | undefined =>
   typeof value === "boolean" ? ofSwitch(value) : undefined
 
-/** The fields of OpenAI's dialect: if a body has several, the first counts. */
-const fields: ReadonlyArray<readonly [name: string, decode: (value: unknown) => Reasoning | undefined]> = [
-  ["reasoning_effort", ofEffort],
-  ["reasoning", ofReasoning],
-  ["thinking", ofThinking],
-  ["chat_template_kwargs", ofVariables],
-  ["enable_thinking", ofFlag]
+const quoted = (names: Iterable<string>): string => [...names].map((name) => JSON.stringify(name)).join(", ")
+
+/** Anthropic's `thinking`: the values that every deployment accepts. */
+export const isThinking = accepting(
+  `an object whose type is one of ${quoted(["enabled", "adaptive", "disabled"])}`,
+  (value) => ofThinking(value) !== undefined
+)
+
+/** An effort: the values that every deployment accepts. */
+export const isEffort = accepting(`one of ${quoted(efforts)}`, (value) => ofEffort(value) !== undefined)
+
+type Decode = (value: unknown) => Reasoning | undefined
+
+/** The fields of OpenAI's dialect, with their values in words: if a body has several, the first counts. */
+const fields: ReadonlyArray<readonly [name: string, decode: Decode, expected: string]> = [
+  ["reasoning_effort", ofEffort, isEffort.expected!],
+  ["reasoning", ofReasoning, "an object with effort, max_tokens or enabled, and without exclude: true"],
+  ["thinking", ofThinking, isThinking.expected!],
+  ["chat_template_kwargs", ofVariables, `an object that has only ${[...variables].join(", ")}`],
+  ["enable_thinking", ofFlag, "true or false"]
 ]
 
 /** The reasoning that a body of OpenAI's dialect asks for; undefined if it asks for none in particular. */
@@ -81,6 +96,6 @@ export const reasoningIn = (body: Fields): { readonly reasoning?: Reasoning } =>
 }
 
 /** By field, whether a value is understood, so that every deployment accepts the field. */
-export const understood: Readonly<Record<string, (value: unknown) => boolean>> = Object.fromEntries(
-  fields.map(([name, decode]) => [name, (value: unknown) => decode(value) !== undefined])
+export const understood: Readonly<Record<string, IsOptional>> = Object.fromEntries(
+  fields.map(([name, decode, expected]) => [name, accepting(expected, (value) => decode(value) !== undefined)])
 )

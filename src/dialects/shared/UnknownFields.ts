@@ -243,26 +243,40 @@ export const misspelt = (source: Source, fields?: UnknownFields): Unknown | unde
   return undefined
 }
 
+/** The values of a field that every deployment accepts, in words; undefined if the field as such is not accepted. */
+const expectedAt = (source: Source, { path }: UnknownField): string | undefined => {
+  const name = path.at(-1)
+  if (typeof name !== "string") return undefined
+  const parent = tableAt(tableOf(source), source.body, path.slice(0, -1))
+  const place = parent && placeFor(parent.place, parent.value)
+  if (place === undefined || place.optional === "all" || !Object.hasOwn(place.optional, name)) return undefined
+  return place.optional[name]!.expected
+}
+
+/** Why fields are not accepted, for the message: the field, or its value. */
+export type Why = (what: "field" | "value") => string
+
 /**
  * The error if fields are not accepted: about a misspelt one first, else about the first.
  *
- * @param why why they are not accepted, for the message
  * @param fields default all that no deployment may ignore
  */
-export const refused = (source: Source, why: string, fields?: UnknownFields): Unknown => {
+export const refused = (source: Source, why: Why, fields?: UnknownFields): Unknown => {
   const found = misspelt(source, fields)
   if (found !== undefined) return found
   const [first, ...others] = distinct(source, fields)
   const type = unknownType(source, first!)
   if (type !== undefined && !type.documented.includes(type.type)) return typeProblem(type, undefined)
+  const expected = expectedAt(source, first!)
   const also = others.slice(0, 9).map(({ path }) => formatPath(path))
   return {
     path: formatPath(first!.path),
-    detail: `${why} Remove it` +
+    detail:
+      (expected === undefined ? `${why("field")} Remove it` : `${why("value")} Expected ${expected}, or remove it`) +
       (also.length === 0 ? "." : `, and also ${also.join(", ")}${others.length > also.length ? ", ..." : ""}.`)
   }
 }
 
 /** The error if no deployment of the model accepts fields. */
 export const refusedBy = (source: Source, model: string): Unknown =>
-  refused(source, `No deployment of "${model}" accepts this field.`)
+  refused(source, (what) => `No deployment of "${model}" accepts this ${what}.`)

@@ -255,7 +255,8 @@ export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, m
       stopped || neededBy(generation).some((one) => !capabilities.includes(one))
         ? undefined
         : generatorFor(generation).start(generation, hops, receiver, meter),
-    embed: each("embed", dialect.embed),
+    // Only dialects that write inputs as they are have the capability to embed tokens.
+    embed: each("embed", dialect.embed) as Engine["embed"],
     ...(dialect.embedNative === undefined
       ? {}
       : { embedNative: (source: Source, retain?: Retain) => run("embed", dialect.embedNative, source, retain) }),

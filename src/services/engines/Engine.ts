@@ -14,7 +14,7 @@ import type { EngineDescription } from "../../domain/EngineProtocol.ts"
 import type { Countable, Counted, Generation, NativeEmbeddings, Ranking } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import type { Classification, Embedding, ReportedUsage } from "../../domain/Job.ts"
+import type { Classification, Embedding, EmbedInput, ReportedUsage } from "../../domain/Job.ts"
 import type { Source } from "../../domain/Source.ts"
 
 /** Called when a job starts; the returned function is called when the engine has ended the job. */
@@ -98,7 +98,7 @@ export interface Engine {
   ) => StartedAnswer | undefined
   /** One result per input, in their order: an invalid input fails alone. */
   readonly embed: (
-    inputs: ReadonlyArray<string>,
+    inputs: ReadonlyArray<EmbedInput>,
     retain?: Retain
   ) => Effect.Effect<ReadonlyArray<Result.Result<Embedding, InferenceError>>, InferenceError>
   readonly rerank: (

@@ -102,11 +102,16 @@ export const fromPath = (path: string): EngineDeployment => {
   return optionsFor(kind, path)
 }
 
+/** Capabilities that a configuration excludes only with another one: they are a form of it. */
+const formsOf: { readonly [Form in EngineCapability]?: EngineCapability } = { echo: "complete", embedTokens: "embed" }
+
 /** The capabilities of a deployment's kind, as far as its configuration does not exclude them. */
 export const capabilitiesOf = (options: DeploymentOptions): ReadonlyArray<EngineCapability> => {
   const possible = isRemote(options) ? providerKindOf(options.provider).capabilities : kindOf(options).capabilities
   const { abilities: configured } = options
-  return configured === undefined ? possible : possible.filter((capability) => configured.includes(capability))
+  return configured === undefined
+    ? possible
+    : possible.filter((capability) => configured.includes(formsOf[capability] ?? capability))
 }
 
 /** Where a deployment's model comes from, for lists. */

@@ -40,7 +40,18 @@ type FakeOptions = typeof FakeOptions.Type
 export const fake = {
   name,
   options: FakeOptions,
-  capabilities: ["generate", "complete", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
+  capabilities: [
+    "generate",
+    "complete",
+    "tools",
+    "format",
+    "logprobs",
+    "embed",
+    "embedTokens",
+    "rerank",
+    "classify",
+    "tokenize"
+  ],
   modelPrefix: `${name}/`,
   isNative: false,
   isExternal: false,

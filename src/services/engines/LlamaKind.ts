@@ -89,7 +89,18 @@ const inspectedWindow = 256
 export const llama = {
   name,
   options: LlamaOptions,
-  capabilities: ["generate", "complete", "tools", "format", "logprobs", "echo", "embed", "rerank", "tokenize"],
+  capabilities: [
+    "generate",
+    "complete",
+    "tools",
+    "format",
+    "logprobs",
+    "echo",
+    "embed",
+    "embedTokens",
+    "rerank",
+    "tokenize"
+  ],
   path: "file",
   variants: "variants",
   format: "gguf",

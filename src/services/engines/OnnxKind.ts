@@ -85,7 +85,18 @@ const describe = Effect.fnUntraced(function*(options: OnnxOptions, files: FileRe
 export const onnx = {
   name,
   options: OnnxOptions,
-  capabilities: ["generate", "complete", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
+  capabilities: [
+    "generate",
+    "complete",
+    "tools",
+    "format",
+    "logprobs",
+    "embed",
+    "embedTokens",
+    "rerank",
+    "classify",
+    "tokenize"
+  ],
   path: "folder",
   format: "onnx",
   isNative: true,

@@ -8,11 +8,11 @@ import * as Defaults from "../../domain/Defaults.ts"
 import type { PolicyUse, Rule, RuleModes, UnknownFieldMode } from "../../domain/GuardRule.ts"
 import { meanings } from "../../domain/GuardRule.ts"
 import type { Identity } from "../../domain/Identity.ts"
-import type { Answer, Request } from "../../domain/Inference.ts"
+import type { Answer, EmbedRequest, Request } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { HookFailed, InvalidRequest, make } from "../../domain/InferenceError.ts"
 import { formatPath } from "../../domain/Problem.ts"
-import { requiredPaths, withoutFields } from "../../domain/Source.ts"
+import { withoutFields } from "../../domain/Source.ts"
 import type { Operation } from "../observability/Metrics.ts"
 import type { GuardSettings } from "../settings/GuardSettings.ts"
 import { allRules } from "../settings/GuardSettings.ts"
@@ -88,9 +88,8 @@ const byHook = (subject: "request" | "answer", message?: string): InferenceError
 
 /** Whether a request has tokens of a model in place of a text, which no rule and no hook can read. */
 const hasTokens = (request: AnyRequest): boolean => {
-  const { completion, source } = request as AnyRequest & Pick<Request, "completion">
-  return completion?.tokens !== undefined ||
-    source?.task === "embeddings" && requiredPaths(source).includes("input")
+  const { completion, tokens } = request as AnyRequest & Pick<Request, "completion"> & Pick<EmbedRequest, "tokens">
+  return (completion?.tokens ?? tokens) !== undefined
 }
 
 const unreadable = make(
@@ -107,7 +106,7 @@ const withKnownFields = <R extends AnyRequest>(mode: UnknownFieldMode, request: 
   const unknown = mode === "pass" ? [] : UnknownFields.foreignFields(source)
   if (unknown.length === 0) return Result.succeed({ request, dropped: undefined })
   if (mode === "refuse") {
-    const refused = UnknownFields.refused(source!, acceptsNone, unknown)
+    const refused = UnknownFields.refused(source!, () => acceptsNone, unknown)
     return Result.fail(make(new InvalidRequest({ ...refused, inBody: true })))
   }
   return Result.succeed({

@@ -8,7 +8,7 @@ import type { Deployment } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import type { Embedding } from "../../domain/Job.ts"
+import type { Embedding, EmbedInput } from "../../domain/Job.ts"
 import type { LatencySample } from "../../domain/Measurement.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
@@ -415,7 +415,7 @@ export const makeEmbed = (models: Models["Service"]) => {
   const embed = EmbeddingBatcher.make(models)
   return (
     context: AttemptContext,
-    inputs: ReadonlyArray<string>
+    inputs: ReadonlyArray<EmbedInput>
   ): Effect.Effect<ReadonlyArray<Embedding>, InferenceError, Scope.Scope> =>
     Effect.flatMap(Effect.scope, (scope) => {
       const { admit, caller, deadlines, deployment, stats } = context

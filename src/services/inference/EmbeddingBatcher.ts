@@ -6,7 +6,7 @@
  * While the engine works on a batch, up to `Defaults.batchSize` requests are collected, for at most `Defaults.batchWait`. An
  * idle engine starts at once. Each request gets its own vectors or its own error.
  *
- * A batch holds requests of one tenant and one priority, so that no request uses another tenant's turn in the queue or
+ * A batch holds requests of one tenant and one priority, all of texts or all of tokens, so that no request uses another tenant's turn in the queue or
  * another priority. The `keepAlive` of the last request holds, as without batches.
  */
 import { Context, Deferred, Effect, Exit, Request, RequestResolver, Result } from "effect"
@@ -16,7 +16,7 @@ import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make as makeError } from "../../domain/InferenceError.ts"
-import type { Embedding } from "../../domain/Job.ts"
+import type { Embedding, EmbedInput } from "../../domain/Job.ts"
 import type { Meter } from "../engines/Engine.ts"
 import { noteResults, TaskMeter } from "../engines/Engine.ts"
 import type { Models } from "../models/Models.ts"
@@ -35,7 +35,7 @@ export interface BatchedAttempt {
 interface Embed extends Request.Request<ReadonlyArray<Embedding>, InferenceError> {
   readonly _tag: "Embed"
   readonly attempt: BatchedAttempt
-  readonly inputs: ReadonlyArray<string>
+  readonly inputs: ReadonlyArray<EmbedInput>
   /** Done when the caller has disconnected. */
   readonly left: Deferred.Deferred<void>
 }
@@ -63,8 +63,8 @@ const exitOf = (
 const callerOf = (entries: ReadonlyArray<Entry>): Caller => entries.at(-1)!.request.attempt.caller
 
 /** Equal for requests that may share a batch. */
-const groupOf = ({ request: { attempt: { caller: { priority = "normal", tenant = "" } } } }: Entry): string =>
-  `${priority} ${tenant}`
+const groupOf = ({ request: { attempt: { caller: { priority = "normal", tenant = "" } }, inputs } }: Entry): string =>
+  `${priority} ${typeof inputs[0]} ${tenant}`
 
 /** Admits each attempt to the batch's slot; those that fail are complete. */
 const admitted = (entries: ReadonlyArray<Entry>): Effect.Effect<ReadonlyArray<Entry>> =>
@@ -168,7 +168,7 @@ export const make = (models: Models["Service"]) => {
   }
   return (
     attempt: BatchedAttempt,
-    inputs: ReadonlyArray<string>
+    inputs: ReadonlyArray<EmbedInput>
   ): Effect.Effect<ReadonlyArray<Embedding>, InferenceError> =>
     Effect.suspend(() => {
       const left = Deferred.makeUnsafe<void>()

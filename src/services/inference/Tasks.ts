@@ -13,6 +13,7 @@ import type {
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { notCapable } from "../../domain/InferenceError.ts"
 import {
+  bytesPerToken,
   pathOfTokenize,
   pathsOf,
   promptLengthOf,
@@ -52,33 +53,40 @@ const finish = (stats: AttemptStats, ...results: ReadonlyArray<Counted>): number
 const lengthOf = (texts: ReadonlyArray<string>): number => texts.reduce((sum, text) => sum + promptLengthOf(text), 0)
 
 /** Embeds in a batch, or, for a provider of the caller's dialect, with the caller's own request. */
-const embedding = ({ embed }: Pipeline, { inputs, source }: EmbedRequest) =>
-(context: AttemptContext): Effect.Effect<
-  Pick<Embeddings, "native" | "promptTokens" | "vectors">,
-  InferenceError,
-  Scope.Scope
-> => {
-  const { deployment, stats } = context
-  if (source === undefined || dialectOf(deployment.options) !== source.dialect) {
-    return Effect.map(embed(context, inputs), (embeddings) => ({
-      vectors: embeddings.map(({ vector }) => vector),
-      promptTokens: finish(stats, ...embeddings)
-    }))
+const embedding =
+  ({ embed }: Pipeline, { inputs, source, tokens }: EmbedRequest) =>
+  (context: AttemptContext): Effect.Effect<
+    Pick<Embeddings, "native" | "promptTokens" | "vectors">,
+    InferenceError,
+    Scope.Scope
+  > => {
+    const { deployment, stats } = context
+    if (source === undefined || dialectOf(deployment.options) !== source.dialect) {
+      return Effect.map(embed(context, tokens ?? inputs), (embeddings) => ({
+        vectors: embeddings.map(({ vector }) => vector),
+        promptTokens: finish(stats, ...embeddings)
+      }))
+    }
+    return metered(context, ({ embedNative }) =>
+      embedNative === undefined
+        ? Effect.fail(notCapable(deployment.id, "embed"))
+        : Effect.map(embedNative(source), (embedded) => ({
+          vectors: [],
+          native: embedded.native,
+          promptTokens: finish(stats, embedded)
+        })))
   }
-  return metered(context, ({ embedNative }) =>
-    embedNative === undefined
-      ? Effect.fail(notCapable(deployment.id, "embed"))
-      : Effect.map(embedNative(source), (embedded) => ({
-        vectors: [],
-        native: embedded.native,
-        promptTokens: finish(stats, embedded)
-      })))
-}
 
 /** As `embed`, for a request that needs no validation. */
 export const embedChecked = (pipeline: Pipeline) =>
   Effect.fnUntraced(function*(request: EmbedRequest) {
-    const routing = { ...request, capabilities: requiredByEmbedding(request), promptLength: lengthOf(request.inputs) }
+    const { inputs, tokens } = request
+    const routing = {
+      ...request,
+      capabilities: requiredByEmbedding(request),
+      pathsOf: (capability: string) => [capability === "embedTokens" ? "inputs" : "model"],
+      promptLength: tokens === undefined ? lengthOf(inputs) : bytesPerToken * tokens.flat().length
+    }
     const routed = yield* pipeline.begin("embeddings", request, routing)
     const winner = yield* pipeline.execute(routed, embedding(pipeline, request))
     return { ...winner.value, ...answeredByOf(winner) }

@@ -56,8 +56,8 @@ export const reachOf = (
   }
 }
 
-const leavesMachine = (model: string, how: string): string =>
-  `The deployments of "${model}" on this machine do not accept this field, and it must not send the prompt to another one. ` +
+const leavesMachine = (model: string, how: string): UnknownFields.Why => (what) =>
+  `The deployments of "${model}" on this machine do not accept this ${what}, and it must not send the prompt to another one. ` +
   `To send it there, ${how}.`
 
 const refusal = (problem: UnknownFields.Unknown): InferenceError =>

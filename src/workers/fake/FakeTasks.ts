@@ -1,5 +1,14 @@
 /** Tasks of the fake engine: vectors, scores, labels and tokens, computed from the text's bytes and words. */
-import type { Classification, Each, Embedding, EngineFailure, Job, JobResult, TaskJob } from "../../domain/Job.ts"
+import type {
+  Classification,
+  Each,
+  Embedding,
+  EmbedInput,
+  EngineFailure,
+  Job,
+  JobResult,
+  TaskJob
+} from "../../domain/Job.ts"
 import type { Pair } from "../job/ThoughtSyntax.ts"
 
 /** The fault of a fake engine. */
@@ -54,6 +63,8 @@ export const textOfTokens = (ids: ReadonlyArray<number>): string =>
     bytes.writeUIntBE(id % 2 ** (8 * bytesPerToken), 0, bytesPerToken)
     return bytes.subarray(bytes.findIndex((byte) => byte !== 0))
   })).toString("utf8")
+
+export const textOfInput = (input: EmbedInput): string => typeof input === "string" ? input : textOfTokens(input)
 
 const wordsOf = (text: string): Array<string> => text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? []
 
@@ -127,7 +138,7 @@ export const answerTask = (job: TaskJob, check: Check, checkCount: (characters: 
     case "embed":
       return {
         kind: "embed",
-        embeddings: eachOf(job.inputs, check, (text, promptTokens): Embedding => ({
+        embeddings: eachOf(job.inputs.map(textOfInput), check, (text, promptTokens): Embedding => ({
           vector: vectorOf(text),
           promptTokens
         }))

@@ -1,8 +1,9 @@
 /** Tasks of the llama engine: vectors, rankings and tokens. */
-import type { LlamaEmbeddingContext, LlamaModel, LlamaRankingContext } from "node-llama-cpp"
+import type { LlamaEmbeddingContext, LlamaModel, LlamaRankingContext, Token } from "node-llama-cpp"
 import type {
   Each,
   Embedding,
+  EmbedInput,
   EmbedJob,
   EngineFailure,
   JobResult,
@@ -14,6 +15,7 @@ import { failureFrom, refuse } from "../../domain/Job.ts"
 import type { JobSignals } from "../job/JobRunner.ts"
 import { notCapable } from "../job/JobRunner.ts"
 import { checkScore, checkVector } from "../model/ModelCheck.ts"
+import { refuseUnknownToken } from "../model/TextLimits.ts"
 import type { LlamaSpec, Loaded } from "./LlamaLoad.ts"
 
 /** Made at the first call; made again after a failure. */
@@ -44,15 +46,16 @@ const refuseIfEmpty = (path: string, text: string) => {
 const embedOne = async (
   { checks, description, model }: Loaded,
   context: () => Promise<LlamaEmbeddingContext>,
-  text: string,
+  input: EmbedInput,
   index: number
 ): Promise<Embedding> => {
-  if (text === "") {
+  if (input === "") {
     refuse({ kind: "invalid_request", path: `inputs[${index}]`, message: "An empty text has no embedding" })
   }
-  checks.fit(text.length)
+  if (typeof input === "string") checks.fit(input.length)
+  else refuseUnknownToken(input, model.fileInfo.metadata.tokenizer.ggml.tokens.length, `inputs[${index}]`)
   const embedder = await context()
-  const tokens = model.tokenize(text)
+  const tokens = typeof input === "string" ? model.tokenize(input) : input as Array<Token>
   const promptTokens = embedder.calculateInputLength(tokens)
   refuseIfTooLong(promptTokens, description.contextWindow)
   const { vector } = await embedder.getEmbeddingFor(tokens)
@@ -81,9 +84,9 @@ const embed = async (
   { isCancelled, progress }: JobSignals
 ): Promise<JobResult> => {
   const embeddings: Array<Each<Embedding>> = []
-  for (const [index, text] of inputs.entries()) {
+  for (const [index, input] of inputs.entries()) {
     if (isCancelled()) break
-    embeddings.push(await eachOf(embedOne(loaded, context, text, index)))
+    embeddings.push(await eachOf(embedOne(loaded, context, input, index)))
     progress()
   }
   return { kind: "embed", embeddings }

@@ -79,3 +79,20 @@ export const renderJob = (
   const { thinking, thinks } = planOf(style, job)
   return begin(style, render(template, check, job.messages, tools, thinking), thinks, template.hasThinkingSwitch)
 }
+
+/**
+ * Refuses the ids of tokens that the model does not have.
+ *
+ * @param size of the vocabulary, tokens
+ */
+export const refuseUnknownToken = (tokens: ReadonlyArray<number>, size: number, path: string): void => {
+  const index = tokens.findIndex((token) => token >= size)
+  if (index < 0) return
+  refuse({
+    kind: "invalid_request",
+    path,
+    message:
+      `Expected token ids below ${size}, the size of the model's own vocabulary, got ${tokens[index]} at position ` +
+      `${index}. Clients that count tokens for another model send its ids: send texts`
+  })
+}

@@ -6,9 +6,10 @@
  * Texts of similar length are computed together, padded to the longest. Cancellation is checked between batches.
  */
 import { setImmediate as turn } from "node:timers/promises"
-import type { Each, EngineFailure } from "../../domain/Job.ts"
-import { refuse } from "../../domain/Job.ts"
+import type { Each, EmbedInput, EngineFailure } from "../../domain/Job.ts"
+import { failureFrom, refuse } from "../../domain/Job.ts"
 import type { JobSignals } from "../job/JobRunner.ts"
+import { refuseUnknownToken } from "../model/TextLimits.ts"
 import { floatsOf, integers } from "./OnnxDecoder.ts"
 import type { Library, Session } from "./OnnxRuntime.ts"
 import type { ModelInput, OnnxTokenizer } from "./OnnxTokenizer.ts"
@@ -25,7 +26,8 @@ export interface EncoderOptions {
 /** A text, and its path in the request. */
 export interface Text {
   readonly path: string
-  readonly text: string
+  /** The ids of its tokens where the caller has them. */
+  readonly text: EmbedInput
   readonly pair?: string
 }
 
@@ -102,8 +104,26 @@ const compute = async (
   }))
 }
 
+/** Tokens that a caller has given, or their failure. */
+const readTokens = (
+  ids: ReadonlyArray<number>,
+  path: string,
+  contextWindow: number,
+  { size }: OnnxTokenizer
+): Each<ModelInput> => {
+  try {
+    refuseUnknownToken(ids, size, path)
+  } catch (cause) {
+    return { ok: false, failure: failureFrom(cause, "failed") }
+  }
+  return ids.length > contextWindow
+    ? { ok: false, failure: { kind: "context_length_exceeded", promptTokens: ids.length, contextWindow } }
+    : { ok: true, value: { ids, types: ids.map(() => 0) } }
+}
+
 /** The tokens of a text, or its failure. */
 const readOne = ({ contextWindow, tokenizer }: EncoderOptions, { pair, path, text }: Text): Each<ModelInput> => {
+  if (typeof text !== "string") return readTokens(text, path, contextWindow, tokenizer)
   const bad = (failure: EngineFailure) => ({ ok: false, failure }) as const
   const empty = bad({ kind: "invalid_request", path, message: "Expected a text that is not empty" })
   const tooLong = (promptTokens: number, atLeast: boolean) =>

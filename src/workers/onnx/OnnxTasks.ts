@@ -5,7 +5,7 @@
  *
  * An empty or too long text fails alone; in a reranking, the first such document fails the job.
  */
-import type { Classification, Each, JobResult } from "../../domain/Job.ts"
+import type { Classification, Each, EmbedInput, JobResult } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
 import type { JobSignals } from "../job/JobRunner.ts"
 import { checkScore, checkVector } from "../model/ModelCheck.ts"
@@ -22,7 +22,7 @@ export interface TaskOptions {
   readonly labels: ReadonlyArray<string>
 }
 
-type Scores = (inputs: ReadonlyArray<string>, signals: JobSignals) => Promise<JobResult>
+type Scores = (inputs: ReadonlyArray<EmbedInput>, signals: JobSignals) => Promise<JobResult>
 
 /** The tasks of one model. */
 export interface OnnxTasks {
@@ -65,7 +65,7 @@ const sigmoid = (logit: number): number => 1 / (1 + Math.exp(-logit))
 /** The result of each text, or its failure. */
 const forEach = async <A>(
   { forward, read }: Encoder,
-  texts: ReadonlyArray<string>,
+  texts: ReadonlyArray<EmbedInput>,
   output: string,
   signals: JobSignals,
   make: (row: Row, promptTokens: number) => A

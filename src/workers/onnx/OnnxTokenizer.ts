@@ -29,6 +29,8 @@ export interface OnnxTokenizer {
   readonly control: ReadonlyArray<string>
   /** Characters of the vocabulary's longest token. */
   readonly longestToken: number
+  /** Ids are below this. */
+  readonly size: number
   readonly idOf: (token: string) => number | undefined
   readonly encode: (pieces: ReadonlyArray<Piece>) => Array<number>
   /** A whole prompt of the caller, in which texts of control tokens are these tokens. */
@@ -63,6 +65,7 @@ export const makeTokenizer = (tokenizer: Tokenizer, { added_tokens = [], decoder
   const added = new Map(added_tokens.map((token) => [token.id, token]))
   const control = added_tokens.filter(({ special }) => special).map(({ content }) => content)
   const controlToken = control.length === 0 ? /(?!)/g : new RegExp(control.map(escape).join("|"), "g")
+  const vocabulary = tokenizer.get_vocab(true)
   const decoderText = JSON.stringify(decoder ?? {})
   const bytesOfText = bytesBy(decoderText)
   // A vocabulary with a space before each word puts an extra one before the first word.
@@ -85,7 +88,8 @@ export const makeTokenizer = (tokenizer: Tokenizer, { added_tokens = [], decoder
   }
   return {
     control,
-    longestToken: [...tokenizer.get_vocab(true).keys()].reduce((longest, { length }) => Math.max(longest, length), 1),
+    size: [...vocabulary.values()].reduce((largest, id) => Math.max(largest, id), -1) + 1,
+    longestToken: [...vocabulary.keys()].reduce((longest, { length }) => Math.max(longest, length), 1),
     idOf: (token) => tokenizer.token_to_id(token),
     encode: (pieces) => pieces.flatMap((piece) => [...encodePiece(piece)]),
     encodePrompt: (text) => tokenizer.encode(text).ids,

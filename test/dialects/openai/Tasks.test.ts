@@ -81,12 +81,20 @@ describe("Tasks", () => {
     assert.include(refusal(decodeClassify({ model: "m", input: [1, 2] })).detail, "Send the text")
   })
 
-  it("passes tokens to embed on to deployments of the dialect, however many they are", () => {
+  it("decodes tokens to embed, however many they are", () => {
     const { request } = Result.getOrThrow(decodeEmbedding({ model: "m", input: Array.from({ length: 8000 }, () => 1) }))
     assert.deepStrictEqual(request.inputs, [""])
-    assert.deepStrictEqual(request.source?.unknownFields?.map(({ path }) => path), [["input"]])
+    assert.deepStrictEqual(request.tokens?.map(({ length }) => length), [8000])
     const several = Result.getOrThrow(decodeEmbedding({ model: "m", input: [[1], [2, 3]] }))
-    assert.deepStrictEqual(several.request.inputs, ["", ""])
+    assert.deepInclude(several.request, { inputs: ["", ""], tokens: [[1], [2, 3]] })
+    for (
+      const [input, path] of [[[1, "a"], "input"], [[[1], []], "input[1]"], [[[1], [2, -3]], "input[1][1]"], [
+        [1, 2.5],
+        "input[1]"
+      ]] as const
+    ) {
+      assert.strictEqual(refusal(decodeEmbedding({ model: "m", input })).path?.slice(0, path.length), path)
+    }
   })
 
   it("accepts one text as a list of one, and a document as an object", () => {

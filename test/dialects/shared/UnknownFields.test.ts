@@ -4,7 +4,7 @@ import { Result } from "effect"
 import * as Anthropic from "../../../src/dialects/anthropic/DecodeRequest.ts"
 import * as Ollama from "../../../src/dialects/ollama/DecodeRequest.ts"
 import * as OpenAi from "../../../src/dialects/openai/DecodeRequest.ts"
-import { foreignFields } from "../../../src/dialects/shared/UnknownFields.ts"
+import { foreignFields, refusedBy } from "../../../src/dialects/shared/UnknownFields.ts"
 import { formatPath } from "../../../src/domain/Problem.ts"
 import { requiredPaths } from "../../../src/domain/Source.ts"
 
@@ -80,5 +80,42 @@ describe("unknown fields", () => {
       "top_a",
       "messages[0].content[0]"
     ])
+  })
+})
+
+const efforts = "one of \"none\", \"minimal\", \"low\", \"medium\", \"high\", \"xhigh\", \"max\""
+
+/** A field whose value not every deployment accepts, and the values that it may have. */
+const values: ReadonlyArray<readonly [keyof typeof sources, Body, path: string, expected: string]> = [
+  ["openai", { reasoning_effort: "lots" }, "reasoning_effort", efforts],
+  [
+    "openai",
+    { reasoning: { exclude: true } },
+    "reasoning",
+    "an object with effort, max_tokens or enabled, and without exclude: true"
+  ],
+  ["openai", { enable_thinking: "yes" }, "enable_thinking", "true or false"],
+  ["openai", { repetition_penalty: 0 }, "repetition_penalty", "a number from 0.01 to 10"],
+  ["openai", { functions: [{ name: "f" }] }, "functions", "[]"],
+  ["anthropic", { output_config: { effort: "lots" } }, "output_config.effort", efforts],
+  [
+    "anthropic",
+    { thinking: { type: "on" } },
+    "thinking",
+    "an object whose type is one of \"enabled\", \"adaptive\", \"disabled\""
+  ],
+  ["anthropic", { speed: "fast" }, "speed", "\"standard\""],
+  ["ollama", { options: { mirostat: 2 } }, "options.mirostat", "0"]
+]
+
+describe("an error about a field that no deployment accepts", () => {
+  it.each(values)("says which values it may have: %s, %j", (dialect, body, path, expected) => {
+    const detail = `No deployment of "a" accepts this value. Expected ${expected}, or remove it.`
+    assert.deepStrictEqual(refusedBy(sources[dialect](body).source!, "a"), { path, detail })
+  })
+
+  it("is about the field where no value is accepted", () => {
+    const { detail } = refusedBy(sources.openai({ prediction: { type: "content" } }).source!, "a")
+    assert.strictEqual(detail, "No deployment of \"a\" accepts this field. Remove it.")
   })
 })

@@ -65,13 +65,20 @@ describe("ModelFiles", () => {
         const able = (options: DeploymentOptions) =>
           Effect.map(files.describe(options), ({ capabilities }) => capabilities)
         const chat = ["generate", "complete", "format", "logprobs", "tools"] as const
-        assert.deepStrictEqual(yield* able({ engine: "llama", file }), [...chat, "echo", "embed", "tokenize"])
+        assert.deepStrictEqual(yield* able({ engine: "llama", file }), [
+          ...chat,
+          "echo",
+          "embed",
+          "embedTokens",
+          "tokenize"
+        ])
         assert.deepStrictEqual(yield* able({ engine: "onnx", folder: join(models, "tiny-chat-onnx") }), [
           ...chat,
           "tokenize"
         ])
         assert.deepStrictEqual(yield* able({ engine: "onnx", folder: join(models, "tiny-embed") }), [
           "embed",
+          "embedTokens",
           "tokenize"
         ])
         const damaged = join(folder, "damaged")

@@ -39,6 +39,10 @@ const requests: Readonly<Record<EngineCapability, { readonly also?: EngineCapabi
   echo: { also: "complete", ask: chat({ completion: { echo: true } }) },
   images: { also: "generate", ask: chat({ messages: [{ role: "user", content: [image] }] }) },
   embed: { ask: Inference.use(({ embed }) => embed({ model: "a", inputs: ["x"] })) },
+  embedTokens: {
+    also: "embed",
+    ask: Inference.use(({ embed }) => embed({ model: "a", inputs: [""], tokens: [[1]] }))
+  },
   rerank: { ask: Inference.use(({ rerank }) => rerank({ model: "a", query: "x", documents: ["y"] })) },
   classify: { ask: Inference.use(({ classify }) => classify({ model: "a", inputs: ["x"] })) },
   tokenize: { ask: Inference.use(({ tokenize }) => tokenize({ model: "a", input: "x" })) }
@@ -90,8 +94,8 @@ const outcome = (setting: Setting, ask: Asked) => {
 }
 
 /** Configured fallbacks that a request which needs the capability may use. */
-const fallbacksFor = (capability: EngineCapability): ReadonlyArray<string> =>
-  boundToModel({ capabilities: [capability] }) === undefined ? ["b#0"] : []
+const fallbacksFor = (...capabilities: ReadonlyArray<EngineCapability | undefined>): ReadonlyArray<string> =>
+  boundToModel({ capabilities: capabilities.filter((one) => one !== undefined) }) === undefined ? ["b#0"] : []
 
 for (const [kind, options] of Object.entries(kinds)) {
   describe(`a deployment of the kind ${kind}`, () => {
@@ -118,7 +122,7 @@ for (const [kind, options] of Object.entries(kinds)) {
         }
         assert.deepStrictEqual([beside.deployment, beside.asked], ["a#1", ["a#1"]])
         const missing = has.includes(capability) ? also! : capability
-        const fallbacks = fallbacksFor(capability)
+        const fallbacks = fallbacksFor(capability, also)
         assert.deepStrictEqual([behind.deployment, behind.asked], [fallbacks[0], fallbacks])
         for (
           const [{ asked, error }, looked] of [[alone, ["a#0"]], [hopeless, ["a#0", "a#1", ...fallbacks]]] as const

@@ -38,7 +38,7 @@ const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effe
         Deployments.engine({
           embed: (inputs) =>
             Effect.as(
-              Effect.andThen(Effect.sync(() => batches.push(inputs)), Effect.sleep("1 second")),
+              Effect.andThen(Effect.sync(() => batches.push(inputs.map(String))), Effect.sleep("1 second")),
               inputs.map((text, index) =>
                 text === "wrong"
                   ? Result.fail(wrongAt(index))

@@ -413,9 +413,20 @@ describe("Inference", () => {
       }).pipe(Effect.provide(place.layer), place.run)
     })
 
+    it.effect("is refused without tokens to generate, except for an echo of its prompt", () => {
+      const place = stage()
+      return Effect.gen(function*() {
+        const { generate } = yield* Inference
+        const { reason } = yield* Effect.flip(generate({ ...request, maxTokens: 0 }))
+        assert.strictEqual(reason._tag === "InvalidRequest" && reason.path, "maxTokens")
+        const other = yield* Effect.flip(generate({ ...request, maxTokens: 0, completion: {} }))
+        assert.strictEqual(other.reason._tag === "InvalidRequest" && other.reason.path, "maxTokens")
+      }).pipe(Effect.provide(place.layer), place.run)
+    })
+
     it.effect("is refused with every wrong value, before a lease", () => {
       const place = stage()
-      const wrong: Request = { ...request, temperature: 9, maxTokens: 0, seed: -1 }
+      const wrong: Request = { ...request, temperature: 9, maxTokens: -1, seed: -1 }
       return Effect.gen(function*() {
         const { reason } = yield* Effect.flip(Inference.use(({ generate }) => generate(wrong)))
         assert.strictEqual(reason._tag, "InvalidRequest")
