@@ -72,7 +72,7 @@ describe("run", () => {
   })
 
   it("names each option that is out of range", async () => {
-    const { code, stderr } = await run(["run", "tiny-chat", "Hello!", "--temperature", "9", "--max-tokens", "0"])
+    const { code, stderr } = await run(["run", "tiny-chat", "Hello!", "--temperature", "9", "--max-tokens", "1000001"])
     assert.strictEqual(code, 1)
     assert.match(stderr, /^troupe: --temperature: .*2; --max-tokens: .*\n$/)
   })

@@ -120,15 +120,19 @@ describe("a stream whose engine fails in the middle", () => {
   it("continues a text completion after its prompt", async () => {
     const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
     const options = { prompt: "Q: What is the capital of Japan?\nA: ", max_tokens: 12, temperature: 0 }
+    const models = new Set<string>()
     const textOf = async (model: string, more: object = {}) => {
       let text = ""
-      for await (const { choices } of await client.completions.create({ ...options, ...more, model, stream: true })) {
-        text += choices[0]!.text
+      for await (const part of await client.completions.create({ ...options, ...more, model, stream: true })) {
+        text += part.choices[0]!.text
+        models.add(part.model)
       }
       return text
     }
     const rest = await textOf("tiny-chat", { prompt: `${options.prompt}The capital of`, max_tokens: 7 })
+    models.clear()
     assert.strictEqual(await textOf("fake/cut"), `The capital of${rest}`)
+    assert.deepStrictEqual([...models], ["fake/cut", "tiny-chat"])
   })
 
   it("is compatible with OpenAI's own client", async () => {

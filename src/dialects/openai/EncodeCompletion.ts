@@ -197,6 +197,7 @@ export class FrameEncoder {
       }
       case "handoff": {
         state.isNative = false
+        this.begin(event.deployment)
         const none = { text: "", index, logprobs: null, finish_reason: null }
         return frame({ ...this.#head([none]), troupe: { handoff: { deployment: event.deployment } } })
       }

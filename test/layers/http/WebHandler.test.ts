@@ -314,3 +314,16 @@ describe("Hono", () => {
     }
   })
 })
+
+describe("Next", () => {
+  it("exports the handler as the methods of a route, which get a request of its own and the path's parameters", async () => {
+    class NextRequest extends Request {}
+    type Route = (request: NextRequest, context: { readonly params: Promise<object> }) => Promise<Response>
+    const { handler: GET, handler: POST } = troupe as { readonly handler: Route }
+    const context = { params: Promise.resolve({ path: ["chat", "completions"] }) }
+    const answer = await POST(new NextRequest(post("/v1/chat/completions", chat)), context)
+    assert.include(await answer.text(), reply)
+    const models = await GET(new NextRequest(`${origin}/v1/models`), context)
+    assert.include(await models.text(), "fake/chat")
+  })
+})
