@@ -17,6 +17,8 @@ import { localEngine } from "./services/engines/Engine.ts"
 import { kindOf } from "./services/engines/EngineKinds.ts"
 import { LanguageModels } from "./services/engines/LanguageModelKind.ts"
 import { Providers } from "./services/engines/Providers.ts"
+import * as MemberReload from "./services/processes/MemberReload.ts"
+import { ProcessGroup } from "./services/processes/ProcessGroup.ts"
 import * as Reload from "./services/settings/Reload.ts"
 import { languageModel } from "./services/settings/Resolution.ts"
 import type { Resolved } from "./services/settings/Settings.ts"
@@ -113,10 +115,17 @@ export const settings = Layer.effect(
   })
 )
 
+/** Of the whole service, or of one of its processes. */
+const reloadOf = (complete: Reload.Complete) =>
+  Layer.unwrap(
+    Effect.map(ProcessGroup, (member) =>
+      member === undefined ? Reload.layer(complete) : MemberReload.layer(member, complete))
+  )
+
 /** Changes to other settings while the application runs, which the parts complete as at the start. */
 export const reload = Layer.unwrap(
   Effect.map(Effect.context(), (parts) =>
-    Reload.layer((configured) =>
+    reloadOf((configured) =>
       Effect.mapError(
         complete(parts, configured),
         ({ problems }) => new SettingsError({ source: "the configuration", problems })

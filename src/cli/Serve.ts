@@ -251,7 +251,8 @@ const runAlone = Effect.fnUntraced(function*(flags: Flags, loaded: Loaded) {
 /** Runs one of several processes of the service. */
 const runMember = Effect.fnUntraced(function*(flags: Flags) {
   const member = yield* Channel.open
-  const { settings } = yield* load(flags, member)
+  const loaded = yield* load(flags, member)
+  const { settings } = loaded
   const { index, count, port, adminPort = settings.server.admin.port } = member
   const { admin, ...server } = settings.server
   const own = Shares.settingsOf(
@@ -262,9 +263,17 @@ const runMember = Effect.fnUntraced(function*(flags: Flags) {
     index,
     count
   )
-  const leases = new Map(
-    Array.from(Shares.leasedLimits(settings.models).keys(), (id) => [id, new SlotLease(id, member.send)] as const)
-  )
+  const leases = new Map<string, SlotLease>()
+  const lease = ({ models }: Resolved) => {
+    for (const id of Shares.leasedLimits(models).keys()) {
+      if (!leases.has(id)) leases.set(id, new SlotLease(id, member.send))
+    }
+  }
+  lease(settings)
+  const source: Source = {
+    ...sourceOf(flags, { ...loaded, count }, (next) => Shares.settingsOf(next, index, count)),
+    planned: lease
+  }
   const circuits = new SharedCircuits(member.send)
   const counters = new SupervisedCounters(member.send)
   member.listen((message) => {
@@ -279,6 +288,7 @@ const runMember = Effect.fnUntraced(function*(flags: Flags) {
     })
   return yield* run(own, Option.getOrUndefined(flags.config), onListening).pipe(
     Effect.provideService(ProcessGroup, member),
+    Effect.provideService(SettingsSource, source),
     Effect.provideService(SlotLeases, leases),
     Effect.provideService(CircuitsOfOthers, circuits),
     Effect.provideService(SharedCounters, counters),
@@ -290,21 +300,27 @@ const runMember = Effect.fnUntraced(function*(flags: Flags) {
 const stopMargin = Duration.seconds(15)
 
 /** Runs the service in several processes, and supervises them. */
-const runGroup = ({ count, settings, text }: Effect.Success<ReturnType<typeof load>>) =>
-  Effect.gen(function*() {
+const runGroup = (flags: Flags, loaded: Loaded) => {
+  const { count, settings, text } = loaded
+  return Effect.gen(function*() {
     const { host, port, shutdownGrace } = settings.server
     yield* checkPort(host, port)
-    const bound = yield* supervise({
+    const hangUp = new HangUp()
+    yield* hangUp.listening
+    const { bound, reload } = yield* supervise({
       count,
       spawn,
       port,
       configuration: text,
       limits: Shares.leasedLimits(settings.models),
+      reload: { source: sourceOf(flags, loaded), settings },
       grace: Duration.sum(shutdownGrace, stopMargin)
     })
-    const hangUp = new HangUp()
-    hangUp.reload = Effect.logInfo("Ignoring SIGHUP: several processes read the configuration at their start only.")
-    yield* hangUp.listening
+    const services = yield* Effect.context()
+    const by = (trigger: "file" | "signal") =>
+      reload === undefined ? Effect.void : Effect.provideContext(Effect.ignore(reload.run({ trigger })), services)
+    hangUp.reload = by("signal")
+    yield* watchFile(loaded, Option.getOrUndefined(flags.config), by("file"))
     yield* Console.log(listening({ ...bound, settings, count }))
     return yield* Effect.never
   }).pipe(
@@ -321,6 +337,7 @@ const runGroup = ({ count, settings, text }: Effect.Success<ReturnType<typeof lo
     }),
     Effect.provide(Logging.layer(settings))
   )
+}
 
 export const serve = Command.make(
   "serve",
@@ -330,7 +347,7 @@ export const serve = Command.make(
       if (Channel.isServiceProcess()) return yield* runMember(flags)
       const loaded = yield* load(flags)
       yield* logWarnings(loaded)
-      if (loaded.count > 1) return yield* runGroup(loaded)
+      if (loaded.count > 1) return yield* runGroup(flags, loaded)
       return yield* runAlone(flags, loaded)
     }).pipe(
       // An orderly shutdown is a success.

@@ -347,3 +347,30 @@ describe("serve with several processes", () => {
     assert.lengthOf(missing.stderr.match(/none\.gguf/g) ?? [], 1)
   })
 })
+
+describe("another configuration of several processes", () => {
+  it("changes all of them under load, or none", async () => {
+    using provider = await startProvider(answered)
+    const several = await start(yamlOf(provider, "reload: { watch: false }\nlogLevel: info\n"))
+    const aliased = yamlOf(provider, "reload: { watch: false }\nlogLevel: info\n").replace(
+      "remote: {",
+      "remote: { aliases: [other],"
+    )
+    writeFileSync(several.file, aliased)
+    let isOver = false
+    const loaded = Array.from({ length: 8 }, async () => {
+      while (!isOver) assert.strictEqual((await chat(several, "remote")).status, 200)
+    })
+    several.process.child.kill("SIGHUP")
+    await until(() => /Applied another configuration/.test(several.process.output().stderr) || undefined)
+    const answers = await chats(several, "other", many)
+    isOver = true
+    await Promise.all(loaded)
+    assert.isTrue(answers.every(({ status }) => status === 200))
+    writeFileSync(several.file, aliased.replace("aliases: [other]", "aliases: [remote]"))
+    const refused = await fetch(`${several.admin}/admin/reload`, { method: "POST" })
+    assert.strictEqual(refused.status, 400)
+    assert.include(await refused.text(), "models.remote.aliases")
+    assert.isTrue((await chats(several, "other", many)).every(({ status }) => status === 200))
+  })
+})

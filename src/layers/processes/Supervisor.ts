@@ -17,8 +17,11 @@ import { CounterTable } from "../../services/admission/CounterTable.ts"
 import type { Instruction } from "../../services/processes/Leases.ts"
 import { Leases } from "../../services/processes/Leases.ts"
 import { Probes } from "../../services/processes/Probes.ts"
-import type { Bound, Place, ToProcess, ToSupervisor } from "../../services/processes/ProcessGroup.ts"
+import type { Bound, Place, ReloadOutcome, ToProcess, ToSupervisor } from "../../services/processes/ProcessGroup.ts"
 import { first } from "../../services/processes/Shares.ts"
+import type { Source } from "../../services/settings/Reload.ts"
+import type { Resolved } from "../../services/settings/Settings.ts"
+import { GroupReload } from "./GroupReload.ts"
 
 /** How a process ended: by an exit code or by a signal. */
 export interface Ending {
@@ -63,16 +66,34 @@ export interface Options {
   readonly configuration: string | undefined
   /** Of the deployments that several processes call: their concurrency, by their ids. */
   readonly limits: ReadonlyMap<string, number>
+  /** Left out, the configuration stays as it is. */
+  readonly reload?: Configuration | undefined
   /** How long the processes may take to end after a signal, before they are killed. */
   readonly grace: Duration.Duration
 }
 
+/** Where the configuration of all processes is read again. */
+export interface Configuration {
+  readonly source: Source
+  readonly settings: Resolved
+}
+
 type Counting = Extract<ToSupervisor, { readonly type: "reserve" | "settle" }>
+
+type Reloading = Extract<ToSupervisor, { readonly type: "ready" | "reload" }>
+
+const fixed: ReloadOutcome = { message: "The settings of this service are fixed.", problems: [] }
+
+interface GroupOptions extends Options {
+  /** Runs until the supervisor ends. */
+  readonly fork: (effect: Effect.Effect<void>) => void
+}
 
 /** The processes that run now. */
 class Group {
-  readonly #options: Options
-  readonly #leases: ReadonlyMap<string, Leases>
+  readonly #options: GroupOptions
+  readonly #leases: Map<string, Leases>
+  readonly reload: GroupReload | undefined
   readonly #probes = new Map<string, Probes>()
   readonly #counters: CounterTable
   /** Whose reservations are those of a process: it is another owner when it starts again. */
@@ -86,17 +107,40 @@ class Group {
   #onEmpty: (() => void) | undefined
 
   /** @param now ms since 1970 */
-  constructor(options: Options, now: () => number) {
-    const { configuration, count, limits, port } = options
+  constructor(options: GroupOptions, now: () => number) {
+    const { configuration, count, limits, port, reload } = options
     this.#options = options
     this.#counters = new CounterTable(now)
     this.#place = { count, port, configuration }
     this.#leases = new Map(Array.from(limits, ([id, limit]) => [id, new Leases(limit, count)]))
+    this.reload = reload && new GroupReload(reload.source, reload.settings, {
+      running: () => this.#senders,
+      adopt: (text, limits) => this.#adopt(text, limits)
+    })
     this.listening = new Map(Array.from({ length: count }, (_, index) => [index + 1, Deferred.makeUnsafe()]))
   }
 
   get isStopping(): boolean {
     return this.#onEmpty !== undefined
+  }
+
+  get #senders(): ReadonlyMap<number, (message: ToProcess) => void> {
+    return new Map(Array.from(this.#running, ([index, { send }]) => [this.#owners.get(index)!, send]))
+  }
+
+  /** The text for processes that start later, and the limits that the processes share from now on. */
+  #adopt(configuration: string | undefined, limits: ReadonlyMap<string, number>): void {
+    this.#place = { ...this.#place, configuration }
+    for (const [id, limit] of limits) {
+      const known = this.#leases.get(id)
+      if (known !== undefined) this.#instruct(id, known.resize(limit))
+      else this.#share(id, new Leases(limit, this.#options.count))
+    }
+  }
+
+  #share(id: string, leases: Leases): void {
+    this.#leases.set(id, leases)
+    for (const index of this.#running.keys()) this.#instruct(id, leases.join(index))
   }
 
   /** Starts a process; the callback gets its end. */
@@ -109,6 +153,7 @@ class Group {
       onEnd: (ending) => {
         this.#running.delete(index)
         this.#counters.leave(owner)
+        this.reload?.leave()
         for (const [id, leases] of this.#leases) this.#instruct(id, leases.leave(index))
         for (const probes of this.#probes.values()) probes.leave(index)
         if (this.#running.size === 0) this.#onEmpty?.()
@@ -137,10 +182,22 @@ class Group {
   #receive(index: number, owner: number, message: ToSupervisor): void {
     if (message.type === "reserve" || message.type === "settle") {
       this.#answer(index, owner, this.#count(owner, message))
-    } else this.#receiveOther(index, message)
+    } else if (message.type === "ready") this.reload?.receive(owner, message.problem)
+    else if (message.type === "reload") this.#reloadFor(index, owner, message.dryRun)
+    else this.#receiveOther(index, message)
   }
 
-  #receiveOther(index: number, message: Exclude<ToSupervisor, Counting>): void {
+  /** Reads the configuration again for a process, and answers it. */
+  #reloadFor(index: number, owner: number, dryRun: boolean): void {
+    const answer = (outcome: ReloadOutcome) => this.#answer(index, owner, { type: "reloaded", outcome })
+    if (this.reload === undefined) return answer(fixed)
+    this.#options.fork(Effect.match(this.reload.run({ dryRun, trigger: "admin" }), {
+      onSuccess: (report) => answer({ report }),
+      onFailure: ({ message, problems }) => answer({ message, problems })
+    }))
+  }
+
+  #receiveOther(index: number, message: Exclude<ToSupervisor, Counting | Reloading>): void {
     switch (message.type) {
       case "listening":
         return this.#note(index, message.bound)
@@ -242,12 +299,15 @@ const stopAll = (group: Group, grace: Duration.Duration): Effect.Effect<void> =>
  */
 export const supervise = Effect.fnUntraced(function*(options: Options) {
   const clock = yield* Clock.Clock
-  const group = new Group(options, () => clock.currentTimeMillisUnsafe())
+  const scope = yield* Effect.scope
+  const services = yield* Effect.context()
+  const fork = (effect: Effect.Effect<void>) => void Effect.runForkWith(services)(Effect.forkIn(effect, scope))
+  const group = new Group({ ...options, fork }, () => clock.currentTimeMillisUnsafe())
   yield* Effect.addFinalizer(() => stopAll(group, options.grace))
   const start = (index: number) =>
     Effect.andThen(Effect.forkScoped(keepRunning(group, index)), Deferred.await(group.listening.get(index)!))
   const bound = yield* start(first)
   const others = Array.from({ length: options.count - 1 }, (_, index) => first + 1 + index)
   yield* Effect.forEach(others, start, { concurrency: "unbounded", discard: true })
-  return bound
+  return { bound, reload: group.reload }
 })

@@ -40,11 +40,15 @@ interface Want {
   readonly asked: Set<number>
 }
 
+/** What a process keeps of its permits. */
+const kept = ({ asked, held, owed }: Holder): number => held - owed - asked
+
 /** The permits of one limit. */
 export class Leases {
-  readonly #limit: number
+  #limit: number
+  readonly #processes: number
   /** What a process gets in any case; one permit goes round if there are fewer than processes. */
-  readonly #share: number
+  #share: number
   readonly #holders = new Map<number, Holder>()
   /** In the order of their requests. */
   readonly #wants = new Map<number, Want>()
@@ -52,10 +56,27 @@ export class Leases {
   /** @param processes the number of them */
   constructor(limit: number, processes: number) {
     this.#limit = limit
+    this.#processes = processes
     this.#share = Math.max(1, Math.floor(limit / processes))
   }
 
-  /** Permits that no process holds. */
+  /** Another limit: what processes hold above it is recalled from those that keep most, and given back as requests end. */
+  resize(limit: number): ReadonlyArray<Instruction> {
+    this.#limit = limit
+    this.#share = Math.max(1, Math.floor(limit / this.#processes))
+    const out: Array<Instruction> = []
+    let excess = [...this.#holders.values()].reduce((sum, { held, owed }) => sum + held - owed, -limit)
+    for (const [process, holder] of [...this.#holders].toSorted(([, one], [, other]) => kept(other) - kept(one))) {
+      const count = Math.min(excess, kept(holder))
+      if (count <= 0) continue
+      holder.owed += count
+      excess -= count
+      out.push({ type: "recall", process, count, must: true })
+    }
+    return [...out, ...this.#settle()]
+  }
+
+  /** Permits that no process holds; negative while a smaller limit is not reached. */
   get free(): number {
     let held = 0
     for (const holder of this.#holders.values()) held += holder.held
@@ -69,7 +90,7 @@ export class Leases {
   /** A process has started. It holds none. */
   join(process: number): ReadonlyArray<Instruction> {
     this.#holders.set(process, { held: 0, owed: 0, asked: 0 })
-    const count = Math.min(this.#share, this.free)
+    const count = Math.max(0, Math.min(this.#share, this.free))
     return count === 0 ? [] : [this.#grant(process, count)]
   }
 
@@ -107,7 +128,7 @@ export class Leases {
     const out: Array<Instruction> = []
     for (const [process, { count }] of this.#wants) {
       const { free } = this
-      if (free === 0) break
+      if (free <= 0) break
       // What is left is for those that wait as well.
       const part = Math.min(count, Math.ceil(free / this.#wants.size))
       this.#wants.delete(process)
@@ -139,7 +160,6 @@ export class Leases {
     let owed = 0
     for (const holder of this.#holders.values()) owed += holder.owed
     const short = [...this.#wants.keys()].filter((one) => this.held(one) < this.#share).length
-    const kept = ({ asked, held, owed }: Holder) => held - owed - asked
     const [most] = [...this.#holders].toSorted(([, one], [, other]) => kept(other) - kept(one))
     const excess = most === undefined ? 0 : kept(most[1]) - this.held(process)
     if (owed >= short || excess <= 0) return []

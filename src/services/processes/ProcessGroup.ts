@@ -11,6 +11,7 @@ import { Context } from "effect"
 import type { Hold, Outcome, Spend } from "../admission/Counters.ts"
 import type { Transition } from "../health/Circuit.ts"
 import type { ActorEvent } from "../models/Actor.ts"
+import type { ReloadError, Report } from "../settings/Reload.ts"
 
 /** The place of a process in its group. */
 export interface Place {
@@ -55,6 +56,12 @@ export type ToProcess =
   | { readonly type: "settled"; readonly spent: ReadonlyArray<number> }
   /** Of another process. */
   | { readonly type: "news"; readonly news: News }
+  /** Makes itself ready for the configuration of this text. */
+  | { readonly type: "prepare"; readonly configuration: string | undefined }
+  /** Changes to the configuration that it is ready for, or stays as it is. */
+  | { readonly type: "decide"; readonly applies: boolean }
+  /** The answer to `reload`, in the order of the questions. */
+  | { readonly type: "reloaded"; readonly outcome: ReloadOutcome }
 
 /** From a service process to the supervisor. */
 export type ToSupervisor =
@@ -71,6 +78,15 @@ export type ToSupervisor =
   | { readonly type: "reserve"; readonly id: string; readonly holds: ReadonlyArray<Hold> }
   | { readonly type: "settle"; readonly id: string; readonly spends: ReadonlyArray<Spend> }
   | { readonly type: "news"; readonly news: News }
+  /** An operator asks for the configuration to be read again, in all processes. */
+  | { readonly type: "reload"; readonly dryRun: boolean }
+  /** It has done what `prepare` or `decide` asked for, or why it cannot. */
+  | { readonly type: "ready"; readonly problem?: string | undefined }
+
+/** What a reload has done, or why nothing has changed. */
+export type ReloadOutcome =
+  | { readonly report: Report }
+  | { readonly report?: undefined; readonly message: string; readonly problems: ReloadError["problems"] }
 
 /** Where administration listens. */
 export interface Address {

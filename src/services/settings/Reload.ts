@@ -42,6 +42,8 @@ export interface Source {
   readonly read: Effect.Effect<string | undefined, SettingsError>
   /** The settings of a text, checked. */
   readonly resolve: (text: string | undefined) => Effect.Effect<Resolved, SettingsError>
+  /** Told of the settings that are about to be prepared, with the ids that their deployments keep. */
+  readonly planned?: ((next: Resolved) => void) | undefined
 }
 
 /** The source of the application's settings; undefined if they cannot be read again. */
@@ -133,8 +135,7 @@ export const settingsOf = (source: Source | undefined): Effect.Effect<Resolved, 
 /** Completes settings by what the application has, as it did at the start. */
 export type Complete = (settings: Resolved) => Effect.Effect<Resolved, SettingsError>
 
-/** For an application that is the whole service. */
-export const make = (complete: Complete) =>
+const make = (complete: Complete) =>
   Effect.gen(function*() {
     const source = yield* SettingsSource
     const reloading = new Reloading(yield* SettingsChanges, yield* Settings)

@@ -1,9 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Scope } from "effect"
+import { Duration, Effect, Exit, Fiber, Redacted, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import type { Ending, Spawn } from "../../../src/layers/processes/Supervisor.ts"
+import type { Configuration, Ending, Spawn } from "../../../src/layers/processes/Supervisor.ts"
 import { supervise } from "../../../src/layers/processes/Supervisor.ts"
 import type { Place, ToProcess, ToSupervisor } from "../../../src/services/processes/ProcessGroup.ts"
+import type { Source } from "../../../src/services/settings/Reload.ts"
+import { SettingsError } from "../../../src/services/settings/Settings.ts"
+import { deployment, settings } from "../../support/Deployments.ts"
 
 /** A process of the test's script. */
 interface Scripted {
@@ -15,7 +18,9 @@ interface Scripted {
 
 const crash: Ending = { code: null, signal: "SIGKILL" }
 
-const setup = (more: { readonly limits?: ReadonlyMap<string, number> } = {}) => {
+const setup = (
+  more: { readonly limits?: ReadonlyMap<string, number>; readonly reload?: Configuration } = {}
+) => {
   const processes: Array<Scripted> = []
   let isOver = false
   const over = () => {
@@ -75,8 +80,8 @@ const started = Effect.fnUntraced(function*(more: Parameters<typeof setup>[0] = 
   const fiber = yield* fork(supervised)
   yield* listen(processes[0]!)
   yield* listen(processes[1]!)
-  yield* Fiber.join(fiber)
-  return { over, processes }
+  const { reload } = yield* Fiber.join(fiber)
+  return { over, processes, reload }
 })
 
 /** Two processes that take requests, until the test ends. */
@@ -99,7 +104,7 @@ describe("supervise", () => {
       assert.strictEqual(placeOf(processes[1]!).index, 2)
       assert.isUndefined(fiber.pollUnsafe())
       yield* listen(processes[1]!)
-      assert.deepStrictEqual(yield* Fiber.join(fiber), bound)
+      assert.deepStrictEqual((yield* Fiber.join(fiber)).bound, bound)
       for (const { end } of processes) end()
     }).pipe(Effect.scoped))
 
@@ -201,5 +206,96 @@ describe("supervise", () => {
       assert.include(processes[1]!.signals, "SIGKILL")
       processes[1]!.end(crash)
       yield* Fiber.join(closing)
+    }).pipe(Effect.scoped))
+})
+
+describe("supervise, another configuration", () => {
+  const remote = (model: string, maxConcurrent: number) => ({
+    name: "chat",
+    deployments: [
+      deployment("chat#0", {
+        options: { engine: "remote", provider: "openai", model, key: Redacted.make("k"), maxConcurrent }
+      })
+    ] as const
+  })
+
+  const texts: Readonly<Record<string, ReturnType<typeof settings>>> = {
+    first: settings({ models: [remote("one", 4)] }),
+    second: settings({ models: [remote("two", 2)] })
+  }
+
+  const source: Source = {
+    read: Effect.succeed("second"),
+    resolve: (text = "") =>
+      text in texts ? Effect.succeed(texts[text]!) : Effect.fail(new SettingsError({ source: text, problems: [] }))
+  }
+
+  const reloading = (given: Source = source) =>
+    Effect.gen(function*() {
+      const limits = new Map([["chat#0", 4]])
+      const found = yield* started({ limits, reload: { source: given, settings: texts["first"]! } })
+      yield* Effect.addFinalizer(() => Effect.sync(found.over))
+      for (const { received } of found.processes) received.splice(0)
+      return found
+    })
+
+  const typesOf = ({ received }: Scripted) => received.map(({ type }) => type)
+
+  const ready = ({ send }: Scripted, problem?: string) =>
+    Effect.andThen(Effect.sync(() => send({ type: "ready", problem })), settled)
+
+  it.effect("applies in all processes when all are ready, with the shared limits", () =>
+    Effect.gen(function*() {
+      const { processes, reload } = yield* reloading()
+      const [one, two] = [processes[0]!, processes[1]!]
+      one.send({ type: "reload", dryRun: false })
+      yield* settled
+      assert.deepStrictEqual(one.received, [{ type: "prepare", configuration: "second" }])
+      yield* ready(one)
+      assert.notInclude(typesOf(one), "decide")
+      yield* ready(two)
+      for (const process of [one, two]) {
+        assert.deepInclude(process.received, { type: "decide", applies: true })
+      }
+      assert.deepInclude(one.received, { type: "recall", deployment: "chat#0", count: 2, must: true })
+      yield* Effect.forEach([one, two], (process) => ready(process))
+      const answer = one.received.at(-1)
+      assert(answer?.type === "reloaded")
+      assert.deepInclude(answer.outcome.report, { applied: true })
+      assert.isDefined(reload)
+      one.end(crash)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(placeOf(processes[2]!).configuration, "second")
+    }).pipe(Effect.scoped))
+
+  it.effect("applies in none if one cannot, or ends", () =>
+    Effect.gen(function*() {
+      const { processes, reload } = yield* reloading()
+      const [one, two] = [processes[0]!, processes[1]!]
+      const failing = yield* fork(Effect.flip(reload!.run({ trigger: "signal" })))
+      yield* ready(one)
+      yield* ready(two, "No such file.")
+      for (const process of [one, two]) assert.deepInclude(process.received, { type: "decide", applies: false })
+      yield* Effect.forEach([one, two], (process) => ready(process))
+      assert.include((yield* Fiber.join(failing)).message, "No such file.\nThe configuration in use stays.")
+
+      const ending = yield* fork(Effect.flip(reload!.run({ trigger: "signal" })))
+      yield* ready(one)
+      two.end(crash)
+      yield* settled
+      yield* ready(one)
+      assert.include((yield* Fiber.join(ending)).message, "ended meanwhile")
+      assert.deepStrictEqual(typesOf(one).filter((type) => type === "decide").length, 2)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(placeOf(processes[2]!).configuration, "models: {}")
+    }).pipe(Effect.scoped))
+
+  it.effect("asks no process about an invalid configuration, and for a dry run", () =>
+    Effect.gen(function*() {
+      const { processes, reload } = yield* reloading({ ...source, read: Effect.succeed("wrong") })
+      assert.include((yield* Effect.flip(reload!.run({ trigger: "file" }))).message, "wrong")
+      const other = yield* reloading()
+      assert.deepInclude(yield* other.reload!.run({ dryRun: true, trigger: "admin" }), { applied: false })
+      for (const process of [...processes, ...other.processes]) assert.deepStrictEqual(typesOf(process), [])
     }).pipe(Effect.scoped))
 })

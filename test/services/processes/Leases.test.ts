@@ -207,3 +207,22 @@ describe("Leases", () => {
     assert.deepStrictEqual(served.toSorted((one, other) => one - other), [1, 1, 2, 2, 3, 3])
   })
 })
+
+describe("another limit", () => {
+  it("recalls what is above it from those that keep most, and shares what is added", () => {
+    const leases = new Leases(10, 2)
+    leases.join(1)
+    leases.join(2)
+    assert.deepStrictEqual(leases.resize(4), [
+      { type: "recall", process: 1, count: 5, must: true },
+      { type: "recall", process: 2, count: 1, must: true }
+    ])
+    assert.strictEqual(leases.free, -6)
+    leases.want(1, 3)
+    leases.give(1, 5, true)
+    assert.strictEqual(leases.free, -1)
+    leases.give(2, 1, true)
+    assert.deepStrictEqual([leases.held(1), leases.held(2)], [0, 4])
+    assert.deepStrictEqual(leases.resize(6), [{ type: "grant", process: 1, count: 2 }])
+  })
+})

@@ -1,0 +1,145 @@
+/**
+ * Changes the configuration of all processes of a service, or of none: the supervisor's side.
+ *
+ * **Details**
+ *
+ * The supervisor reads and checks the configuration once. Then every process makes itself ready (`prepare`), which loads changed
+ * models beside those in use; when all are, each of them changes (`decide`). If one of them cannot, or one ends or starts
+ * meanwhile, none changes.
+ */
+import { Deferred, Effect, Semaphore } from "effect"
+import type { ToProcess } from "../../services/processes/ProcessGroup.ts"
+import * as Shares from "../../services/processes/Shares.ts"
+import type { Report, Source, Trigger } from "../../services/settings/Reload.ts"
+import { logFailure, logReport, ReloadError, reloadError, Reloading } from "../../services/settings/Reload.ts"
+import type { Resolved } from "../../services/settings/Settings.ts"
+import * as SettingsDiff from "../../services/settings/SettingsDiff.ts"
+
+/** The processes, as a reload needs them. */
+export interface Processes {
+  /** Those that run now, by another number for each start. */
+  readonly running: () => ReadonlyMap<number, (message: ToProcess) => void>
+  /** What processes that start from now on get, and the limits that the processes share. */
+  readonly adopt: (configuration: string | undefined, limits: ReadonlyMap<string, number>) => void
+}
+
+const failed = (message: string) =>
+  new ReloadError({ message: `${message}\nThe configuration in use stays.`, problems: [] })
+
+const ended = "A service process ended meanwhile. Try again."
+
+/** The answers of the processes to one question. */
+class Answers {
+  readonly #left: Set<number>
+  readonly done = Deferred.makeUnsafe<void, ReloadError>()
+
+  constructor(processes: ReadonlyArray<number>) {
+    this.#left = new Set(processes)
+    if (processes.length === 0) Deferred.doneUnsafe(this.done, Effect.void)
+  }
+
+  note(process: number, problem: string | undefined): void {
+    if (problem !== undefined) return this.fail(problem)
+    this.#left.delete(process)
+    if (this.#left.size === 0) Deferred.doneUnsafe(this.done, Effect.void)
+  }
+
+  fail(problem: string): void {
+    Deferred.doneUnsafe(this.done, Effect.fail(failed(problem)))
+  }
+}
+
+/** A deployment that some processes call without a share of its limit cannot get one while they run. */
+const sharingProblem = (before: Resolved, after: Resolved): string | undefined => {
+  const [now, then] = [Shares.leasedLimits(before.models), Shares.leasedLimits(after.models)]
+  const ids = (settings: Resolved) => settings.models.flatMap(({ deployments }) => deployments.map(({ id }) => id))
+  const kept = new Set(ids(after))
+  const id = ids(before).find((one) => kept.has(one) && now.has(one) !== then.has(one))
+  return id && `Whether all processes serve "${id}" changes with this configuration: restart the service to apply it.`
+}
+
+export class GroupReload {
+  readonly #processes: Processes
+  readonly #source: Source
+  readonly #reloading: Reloading
+  #settings: Resolved
+  readonly #oneAtATime = Semaphore.makeUnsafe(1)
+  #answers: Answers | undefined
+
+  constructor(source: Source, settings: Resolved, processes: Processes) {
+    const nothing = { prepare: () => Effect.succeed({ commit: () => {}, cancel: Effect.void }) }
+    this.#source = source
+    this.#settings = settings
+    this.#processes = processes
+    this.#reloading = new Reloading(nothing, settings)
+  }
+
+  /** A process has answered. */
+  receive(process: number, problem: string | undefined): void {
+    this.#answers?.note(process, problem)
+  }
+
+  /** A process has ended. */
+  leave(): void {
+    this.#answers?.fail(ended)
+  }
+
+  run(
+    { dryRun = false, trigger }: { readonly dryRun?: boolean; readonly trigger: Trigger }
+  ): Effect.Effect<Report, ReloadError> {
+    const logged = this.#change(dryRun).pipe(
+      Effect.tap((report) => dryRun ? Effect.void : logReport(report, trigger)),
+      Effect.tapError((error) => dryRun ? Effect.void : logFailure(error, trigger))
+    )
+    return this.#oneAtATime.withPermits(1)(Effect.uninterruptible(logged))
+  }
+
+  readonly #change = Effect.fnUntraced({ self: this }, function*(this: GroupReload, dryRun: boolean) {
+    const text = yield* Effect.mapError(this.#source.read, reloadError)
+    const given = yield* Effect.mapError(this.#source.resolve(text), reloadError)
+    const { changes: found, next } = this.#reloading.plan(given)
+    const changes = SettingsDiff.shown(found)
+    const problem = sharingProblem(this.#settings, next)
+    if (problem !== undefined) return yield* failed(problem)
+    if (dryRun || found.every(SettingsDiff.needsRestart)) return { applied: false, changes }
+    yield* this.#apply(text, next)
+    const prepared = yield* Effect.mapError(this.#reloading.prepare(given), reloadError)
+    prepared?.commit()
+    this.#settings = next
+    return { applied: true, changes }
+  })
+
+  /** Asks all processes, and waits for their answers. */
+  readonly #ask = (message: ToProcess, processes: ReadonlyMap<number, (message: ToProcess) => void>) =>
+    Effect.suspend(() => {
+      const running = this.#processes.running()
+      const asked = [...processes].filter(([process]) => running.has(process))
+      const answers = new Answers(asked.map(([process]) => process))
+      this.#answers = answers
+      for (const [, send] of asked) send(message)
+      return Deferred.await(answers.done)
+    })
+
+  readonly #apply = Effect.fnUntraced(
+    { self: this },
+    function*(this: GroupReload, configuration: string | undefined, next: Resolved) {
+      const processes = this.#processes.running()
+      const decide = (applies: boolean) => this.#ask({ type: "decide", applies }, processes)
+      yield* Effect.tapError(
+        Effect.andThen(
+          this.#ask({ type: "prepare", configuration }, processes),
+          Effect.suspend(() => {
+            const now = this.#processes.running()
+            return now.size === processes.size && [...now.keys()].every((one) => processes.has(one))
+              ? Effect.void
+              : Effect.fail(failed("A service process started meanwhile. Try again."))
+          })
+        ),
+        () => Effect.ignore(decide(false))
+      )
+      this.#processes.adopt(configuration, Shares.leasedLimits(next.models))
+      // One that ends now has the new configuration when it starts again.
+      yield* Effect.ignore(decide(true))
+    }
+  )
+}
