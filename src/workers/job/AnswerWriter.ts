@@ -88,12 +88,16 @@ export class AnswerWriter {
     return isStopped
   }
 
-  /** The rest of the answer; true if a stop sequence is complete. */
-  flush(piece: string): boolean {
+  /**
+   * The rest of the answer; true if a stop sequence is complete.
+   *
+   * @param isCut whether the model has not ended it
+   */
+  flush(piece: string, isCut: boolean): boolean {
     const reader = this.#thoughts
     const isStopped = reader === undefined
       ? this.#text(piece)
-      : this.#parts(reader.push(piece)) || this.#parts(reader.flush())
+      : this.#parts(reader.push(piece)) || this.#parts(reader.flush(isCut))
     if (!isStopped) this.#write(this.#stops.flush())
     this.end()
     return isStopped

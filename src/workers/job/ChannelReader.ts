@@ -70,8 +70,13 @@ export class ChannelReader implements ThoughtReader {
     return this.#parts
   }
 
-  flush(): ReadonlyArray<ThoughtPart> {
+  flush(isCut: boolean): ReadonlyArray<ThoughtPart> {
     this.#parts = []
+    // The rest is what a marker may begin with.
+    if (isCut) {
+      this.#skip(this.#rest)
+      this.#rest = ""
+    }
     this.#take(this.#rest.length)
     if (this.#isFirst && this.#body === undefined) this.#write({ type: "text" }, this.#header)
     this.#header = ""

@@ -177,7 +177,9 @@ const stream = async <Token>(
     return writer.push(piece, job.logprobs === undefined ? undefined : logprobOf?.())
   }
   const canContinue = () => sender.counted.tokens < limit && consumer.room(sender.unsent)
-  const flush = (): boolean => writer.flush(joiner.flush())
+  /** Whether the model has not ended its answer. */
+  const isCut = () => sender.counted.tokens >= limit || consumer.isCancelled()
+  const flush = (isCut: boolean): boolean => writer.flush(joiner.flush(), isCut)
 
   try {
     for await (const token of readAhead(tokens, makeIsNextNeeded(job, limit, consumer, sender))) {
@@ -189,10 +191,10 @@ const stream = async <Token>(
       if (!await canContinue()) break
     }
   } catch (cause) {
-    flush()
+    flush(true)
     throw cause
   }
-  const stopped = flush()
+  const stopped = flush(isCut())
   if (consumer.isCancelled()) return cancelled
   return finished(!stopped && sender.counted.tokens >= limit ? "length" : "stop")
 }

@@ -4,7 +4,7 @@
  * **Details**
  *
  * A pair of markers counts at the beginning of an answer only: a later one is text, as in an answer about such markers. White
- * space around thoughts is left out. Thoughts that do not end are thoughts up to the end of the answer. The parts, joined, do
+ * space around thoughts is left out, and so is the beginning of a marker where the answer is cut. Thoughts that do not end are thoughts up to the end of the answer. The parts, joined, do
  * not depend on the pieces.
  */
 import { ChannelReader } from "./ChannelReader.ts"
@@ -37,13 +37,20 @@ class PairReader implements ThoughtReader {
     return this.#parts
   }
 
-  flush(): ReadonlyArray<ThoughtPart> {
+  flush(isCut: boolean): ReadonlyArray<ThoughtPart> {
     this.#parts = []
-    if (this.isWithin()) {
-      this.#take("thoughts", this.#rest.trimEnd().length)
-      this.#take("skipped", this.#rest.length)
-    } else this.#take("text", this.#rest.length)
+    const held = isCut ? this.#heldLength() : 0
+    const length = this.#rest.length - held
+    if (this.isWithin()) this.#take("thoughts", this.#rest.slice(0, length).trimEnd().length)
+    else this.#take("text", length)
+    this.#take("skipped", this.#rest.length)
     return this.#parts
+  }
+
+  /** Characters at the end that a marker may begin with. */
+  #heldLength(): number {
+    if (this.isWithin()) return heldLength(this.#rest, [this.#pair.end])
+    return this.#state === "before" && this.#rest.trimStart() !== "" ? this.#rest.length : 0
   }
 
   #take(type: "text" | "thoughts" | "skipped", length: number): void {

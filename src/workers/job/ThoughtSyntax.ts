@@ -140,8 +140,12 @@ export interface ThoughtReader {
   readonly isWithin: () => boolean
   /** The parts that more text cannot change. */
   readonly push: (text: string) => ReadonlyArray<ThoughtPart>
-  /** The remaining parts, at the end of the answer. */
-  readonly flush: () => ReadonlyArray<ThoughtPart>
+  /**
+   * The remaining parts, at the end of the answer.
+   *
+   * @param isCut whether the model has not ended it: the beginning of a marker is left out, and is text where the model has
+   */
+  readonly flush: (isCut: boolean) => ReadonlyArray<ThoughtPart>
 }
 
 /** The number of characters at the end of a text that a marker may begin with. */

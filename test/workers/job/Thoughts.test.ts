@@ -14,10 +14,16 @@ const own: ThoughtStyle = { type: "pair", pair: { start: "((", end: "))" } }
 const channels: ThoughtStyle = { type: "channels" }
 
 /** The parts of an answer that arrives in pieces, joined. */
-const read = (style: ThoughtStyle, begins: Beginning, pieces: ReadonlyArray<string>, hasTools = true) => {
+const read = (
+  style: ThoughtStyle,
+  begins: Beginning,
+  pieces: ReadonlyArray<string>,
+  hasTools = true,
+  isCut = false
+) => {
   const reader = makeThoughtReader({ style, begins }, hasTools)
   const answer = { thoughts: "", text: "", calls: [] as Array<string>, characters: 0 }
-  for (const part of [...pieces.flatMap((piece) => [...reader.push(piece)]), ...reader.flush()]) {
+  for (const part of [...pieces.flatMap((piece) => [...reader.push(piece)]), ...reader.flush(isCut)]) {
     if (part.type === "thoughts") answer.thoughts += part.text
     if (part.type === "text") answer.text += part.text
     if (part.type !== "call") answer.characters += part.text.length
@@ -147,13 +153,33 @@ describe("an answer with thoughts", () => {
     )
   })
 
+  it.each<readonly [ThoughtStyle, Beginning, answer: string, thoughts: string, text: string]>([
+    [think, "before", "<th", "", ""],
+    [think, "before", "\n<", "", ""],
+    [think, "before", "Hi <th", "", "Hi <th"],
+    [think, "before", "<th> is a tag", "", "<th> is a tag"],
+    [think, "before", "<think>Hm. </thi", "Hm.", ""],
+    [think, "before", "<think>A <b", "A <b", ""],
+    [think, "text", "<th", "", "<th"],
+    [channels, "before", "<|chan", "", ""],
+    [channels, "before", "<|channel|>analysis<|message|>Hm.<|en", "Hm.", ""],
+    [channels, "before", "<|channel|>final<|message|>Hi <|re", "", "Hi "]
+  ])("without the beginning of a marker where its limit cuts it: %j %s %j", (style, begins, answer, thoughts, text) => {
+    for (const pieces of [[answer], answer.split("")]) {
+      const found = read(style, begins, pieces, true, true)
+      assert.deepStrictEqual([found.thoughts, found.text, found.characters], [thoughts, text, answer.length])
+    }
+  })
+
   it("loses no character of a pair of markers", () => {
     fc.assert(fc.property(
       fc.constantFrom<Beginning>("before", "within", "text"),
       fc.array(fc.constantFrom("<think>", "</think>", " ", "\n", "a", "<", "/"), { maxLength: 10 }),
       (begins, words) => {
         const answer = words.join("")
-        assert.strictEqual(read(think, begins, answer.split("")).characters, answer.length)
+        for (const isCut of [false, true]) {
+          assert.strictEqual(read(think, begins, answer.split(""), true, isCut).characters, answer.length)
+        }
       }
     ))
   })
