@@ -288,6 +288,19 @@ describe("config", () => {
     ])
   })
 
+  it("rejects the port of the service as that of administration", async () => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    writeFileSync(file, "server: { port: 4100, admin: { port: 4200 } }\n")
+    const check = (env: Record<string, string>) => invoke(["config", "check", "--config", file], { env })
+    assert.include(
+      (await check({ PORT: "4200" })).stderr,
+      "server.admin.port: Expected another port than 4200, on which the service listens (line 1, column"
+    )
+    assert.strictEqual((await check({})).code, 0)
+    assert.strictEqual((await check({ PORT: "4200", HOST: "127.0.0.2" })).code, 0)
+  })
+
   it("says that the service would not listen without keys, as serve does", async () => {
     using folder = temporaryFolder()
     const file = join(folder.path, "troupe.yaml")
@@ -471,6 +484,7 @@ models:
         "budgets",
         "ledger",
         "keyCooldowns",
+        "reload",
         "store",
         "storage",
         "redis",

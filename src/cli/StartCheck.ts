@@ -1,6 +1,6 @@
 /**
- * What stops `troupe serve` although the settings are valid: what several processes cannot share, and an address that it
- * refuses. For `troupe config check`.
+ * What stops `troupe serve` although the settings are valid: what several processes cannot share, two listeners on one port,
+ * and an address that it refuses. For `troupe config check`.
  *
  * **Details**
  *
@@ -17,7 +17,7 @@ import { VirtualKeys } from "../services/keys/VirtualKeys.ts"
 import * as Shares from "../services/processes/Shares.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { Settings } from "../services/settings/Settings.ts"
-import { hostOf, portProblem, processCount } from "./Flags.ts"
+import { addressOf, hostOf, portProblem, processCount } from "./Flags.ts"
 
 /** What would stop the service. */
 export interface Found {
@@ -37,6 +37,18 @@ const shareProblems = (settings: Resolved): ReadonlyArray<Problem> => {
   const count = processCount(settings.server.processes)
   return count === 1 ? [] : Shares.problemsOf(settings, count)
 }
+
+/** Hosts whose port is that of 127.0.0.1 too. */
+const withLoopback = new Set(["127.0.0.1", "localhost", "0.0.0.0", "::"])
+
+/** Administration listens on 127.0.0.1. */
+const adminProblems = ({ server }: Resolved): Effect.Effect<ReadonlyArray<Problem>> =>
+  Effect.map(Effect.option(addressOf(server)), (address) => {
+    const { port } = server.admin
+    return port !== 0 && Option.isSome(address) && address.value.port === port && withLoopback.has(address.value.host)
+      ? [{ path: "server.admin.port", expected: `Expected another port than ${port}, on which the service listens` }]
+      : []
+  })
 
 /** Whether the settings or their database have keys; undefined if another database may have them. */
 const hasKeys = Effect.fnUntraced(function*(settings: Resolved) {
@@ -59,7 +71,7 @@ const addressProblems = Effect.fnUntraced(function*(settings: Resolved) {
   if (Option.isNone(refusal)) return nothing
   const found = yield* hasKeys(settings)
   if (found === true) return nothing
-  const path = host === settings.server.host ? "server.host" : "HOST"
+  const path = process.env["HOST"] ? "HOST" : "server.host"
   const { message } = refusal.value
   return found === false
     ? { ...nothing, problems: [{ path, expected: message.replace(/\.$/, "") }] }
@@ -73,7 +85,8 @@ const addressProblems = Effect.fnUntraced(function*(settings: Resolved) {
 export const find = (settings: Resolved | undefined): Effect.Effect<Found> =>
   settings === undefined
     ? Effect.sync(() => ({ ...nothing, problems: portProblems() }))
-    : Effect.map(addressProblems(settings), ({ problems, warnings }) => ({
-      problems: [...portProblems(), ...shareProblems(settings), ...problems],
-      warnings
-    }))
+    : Effect.gen(function*() {
+      const { problems, warnings } = yield* addressProblems(settings)
+      const ofAdmin = yield* adminProblems(settings)
+      return { problems: [...portProblems(), ...shareProblems(settings), ...ofAdmin, ...problems], warnings }
+    })
