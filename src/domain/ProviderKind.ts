@@ -26,6 +26,10 @@ export interface ProviderKind {
   readonly canCountTokens?: boolean
   /** The dialect of callers that its API uses; if left out, it has its own. */
   readonly callerDialect?: Dialect
+  /** The path of its Responses API; left out, it has none. */
+  readonly responses?: string
+  /** The URLs of the provider itself, where other hosts have the same API; left out, it has none of its own. */
+  readonly ownUrls?: RegExp
   /** The API's version unless configured; if left out, it has none. */
   readonly apiVersion?: string
   /** The limit of an answer's tokens unless the request has one, for APIs that require it. */
@@ -63,7 +67,10 @@ export const kinds = {
     baseUrl: "https://api.openai.com/v1",
     key: bearer,
     capabilities: openAiCapabilities,
-    callerDialect: "openai"
+    callerDialect: "openai",
+    responses: "/responses",
+    // Also those of its regions.
+    ownUrls: /^https:\/\/(?:\w+\.)?api\.openai\.com(?:[:/]|$)/i
   },
   "azure-openai": {
     name: "azure.ai.openai",
@@ -71,6 +78,7 @@ export const kinds = {
     key: { header: "api-key" },
     capabilities: openAiCapabilities,
     callerDialect: "openai",
+    responses: "/openai/v1/responses",
     apiVersion: "2024-10-21"
   },
   anthropic: {
@@ -105,6 +113,7 @@ export const kinds = {
     key: bearer,
     capabilities: engineCapabilities,
     callerDialect: "openai",
+    responses: "/responses",
     prefixModels: allModels,
     isTroupe: true
   }

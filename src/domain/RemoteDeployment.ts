@@ -111,6 +111,13 @@ export const RemoteDeployment = Schema.Struct({
       "OpenRouter, otherwise reasoning_content.",
     Schema.Literals(["reasoning_content", "reasoning", "none"])
   ),
+  responses: optional(
+    `Whether the host has an endpoint of the Responses API, for ${
+      listed(withField("responses").map(({ provider }) => provider))
+    }: requests of that API go there as they are, and are translated for other deployments. Default true for OpenAI's own ` +
+      "URL, otherwise false.",
+    Schema.Boolean
+  ),
   maxTokens: optional(
     `Maximum tokens of an answer when the request has no limit. Default the provider's own, for ${
       listed(withField("maxTokens").map(({ provider, value }) => `${provider} ${value.toLocaleString("en")}`))
@@ -125,8 +132,11 @@ export const RemoteDeployment = Schema.Struct({
   ),
   timeouts: optional("Timeouts of an answer and of connections, false for no limit.", Timeouts),
   maxResponseBytes: optional("Maximum size of a response body, as 16 MiB or in bytes. Default 16 MiB.", Bytes)
-}).check(Schema.makeFilter(({ baseUrl, key, keys, provider }) => {
+}).check(Schema.makeFilter(({ baseUrl, key, keys, provider, responses }) => {
   if (key !== undefined && keys !== undefined) return { path: ["keys"], issue: "Expected key or keys, not both" }
+  if (responses === true && providerKindOf(provider).responses === undefined) {
+    return { path: ["responses"], issue: `Expected none: ${provider} has no Responses API` }
+  }
   return baseUrl === undefined && withoutUrl.includes(provider)
     ? {
       path: ["baseUrl"],

@@ -105,9 +105,11 @@ const onlyText: ReadonlyArray<RequiredCapability> = ["generate"]
 export const hasImages = (messages: Request["messages"]): boolean =>
   messages.some(({ content }) => typeof content !== "string") && firstImage(messages) !== undefined
 
-/** The dialect whose unknown fields the request needs, if any. */
-const requiredByFields = ({ source }: Pick<Request, "source">): ReadonlyArray<RequiredCapability> =>
-  source?.unknownFields?.some(({ optional }) => optional !== true) === true ? [`${source.dialect} fields`] : none
+/** The dialect whose fields the request needs, if any. */
+const requiredByFields = ({ source }: Pick<Request, "source">): ReadonlyArray<RequiredCapability> => {
+  const required = Source.capabilityFor(source)
+  return required === undefined ? none : [required]
+}
 
 /** The capabilities that a chat request requires in addition to text. */
 const extrasOf = (request: CapabilityFields): ReadonlyArray<RequiredCapability> => {

@@ -7,7 +7,8 @@
  * Signed reasoning of a message has its `maker`, and goes to deployments of that provider and host alone. In the caller's own
  * body, and in a message without a maker, it goes first to the deployment that the router chooses, which is taken to have made
  * it. Where that fails, a deployment of another host gets the request without it: the provider would reject it ("Invalid
- * `signature` in `thinking` block"). Deployments of other dialects never get it.
+ * `signature` in `thinking` block"). Deployments of other dialects never get it. Encrypted items of the Responses API name their
+ * maker too (`seal`), because a conversation is longer than a request.
  *
  * **Gotchas**
  *
@@ -19,7 +20,7 @@ import { hashText } from "./Hashing.ts"
 import type { Message, SignedReasoning } from "./Message.ts"
 import { thoughtsOf } from "./Message.ts"
 import type { Source, UnknownField } from "./Source.ts"
-import { dialectOf, valueAt, without, withoutFields } from "./Source.ts"
+import { dialectOf, hasResponses, valueAt, without, withoutFields } from "./Source.ts"
 
 type Fields = Readonly<Record<string, unknown>>
 
@@ -46,6 +47,35 @@ const hostOf = (options: DeploymentOptions): string =>
 
 /** What identifies the provider and the host of a deployment in signed reasoning: a hash, since callers see it. */
 export const makerOf = (options: DeploymentOptions): string => hashText(hostOf(options)).toString(36)
+
+/** An encrypted content, with its maker and the id of its item there. */
+export interface Sealed {
+  readonly maker: string
+  readonly id: string
+  readonly content: string
+}
+
+const mark = "troupe"
+
+/** An encrypted content that callers keep, and send with their next request. */
+export const seal = ({ content, id, maker }: Sealed): string => `${mark}.${maker}.${id}.${content}`
+
+const sealed = /^troupe\.([0-9a-z]+)\.([^.]*)\.(.+)$/s
+
+/** Undefined for a content that no deployment of this service made. */
+export const unseal = (text: unknown): Sealed | undefined => {
+  const [, maker, id, content] = typeof text === "string" ? sealed.exec(text) ?? [] : []
+  return content === undefined ? undefined : { maker: maker!, id: id!, content }
+}
+
+/** Whether a deployment is sent a conversation without some of its encrypted items. */
+const losesItems = ({ responses }: Source, options: DeploymentOptions): boolean => {
+  const input = responses?.body["input"]
+  const found = Array.isArray(input)
+    ? input.flatMap((item) => unseal((item as Fields | null)?.["encrypted_content"]) ?? [])
+    : []
+  return found.length > 0 && (!hasResponses(options) || found.some(({ maker }) => maker !== makerOf(options)))
+}
 
 /** The provider whose reasoning messages can have. */
 const readsSigned = ({ provider }: DeploymentOptions): boolean => provider === "anthropic"
@@ -96,7 +126,9 @@ export const isLost = (
   { messages = [], source }: Request,
   { options }: Deployment,
   tried: ReadonlyArray<Deployment>
-): boolean => (source !== undefined && losesFields(source, options, tried)) || losesParts(messages, options, tried)
+): boolean =>
+  (source !== undefined && (losesFields(source, options, tried) || losesItems(source, options))) ||
+  losesParts(messages, options, tried)
 
 /** The value of a message of the last turn is the result of a call. */
 const endsInResult = ({ body }: Source): boolean => {

@@ -29,11 +29,13 @@
  */
 import { Schema } from "effect"
 import type { DeploymentOptions } from "./Deployment.ts"
+import { isRemote } from "./Deployment.ts"
 import * as ExactNumber from "./ExactNumber.ts"
 import { JsonText } from "./JsonText.ts"
 import { formatPath } from "./Problem.ts"
 import type { Dialect, Provider } from "./ProviderKind.ts"
 import { dialects, kinds } from "./ProviderKind.ts"
+import type { RemoteDeployment } from "./RemoteDeployment.ts"
 
 /** Endpoints of the OpenAI dialect that have fields of their own. */
 export const tasks = ["completions", "embeddings", "rerank", "classify", "tokenize"] as const
@@ -52,6 +54,19 @@ export const UnknownField = Schema.Struct({
   optional: Schema.optional(Schema.Boolean)
 })
 export type UnknownField = typeof UnknownField.Type
+
+/** A field of a request of the Responses API that only its own endpoint has, and the error where a deployment has none. */
+export const Need = Schema.Struct({ path: Schema.String, expected: Schema.String })
+export type Need = typeof Need.Type
+
+/** A request of the Responses API, for deployments that have its endpoint. */
+export const Responses = Schema.Struct({
+  /** As the caller sent it, with all items of its conversation as `input`. */
+  body: Schema.declare(isObject, { expected: "an object" }),
+  /** What cannot be translated into a chat; default none. */
+  needs: Schema.optional(Schema.NonEmptyArray(Need))
+})
+export type Responses = typeof Responses.Type
 
 /** The caller's request. */
 export const Source = Schema.Struct({
@@ -73,7 +88,9 @@ export const Source = Schema.Struct({
   /** The request is one of several that the caller's `n` stands for, whose answers must differ; default false. */
   isChoice: Schema.optional(Schema.Boolean),
   /** The bodies of all requests that the caller's prompts and choices stand for, this one's among them; default none. */
-  siblings: Schema.optional(Schema.Array(Schema.declare(isObject, { expected: "an object" })))
+  siblings: Schema.optional(Schema.Array(Schema.declare(isObject, { expected: "an object" }))),
+  /** The caller's request is one of the Responses API, of which `body` has fields of chats; default none. */
+  responses: Schema.optional(Responses)
 })
 export type Source = typeof Source.Type
 
@@ -100,14 +117,25 @@ export const valueAt = ({ body }: Source, path: UnknownField["path"]): unknown =
   return value
 }
 
-/** The capability to take unknown fields of a dialect. */
-export type Capability = `${Dialect} fields`
+/** The capability to take unknown fields of a dialect, or those of the Responses API that have no translation. */
+export type Capability = `${Dialect | "responses"} fields`
 
-export const capabilities = dialects.map((dialect): Capability => `${dialect} fields`)
+export const capabilities: ReadonlyArray<Capability> = [
+  ...dialects.map((dialect): Capability => `${dialect} fields`),
+  "responses fields"
+]
+
+/** The capability that a request needs for fields of its dialect, if it needs one. */
+export const capabilityFor = (source: Source | undefined): Capability | undefined => {
+  if (source?.responses?.needs !== undefined) return "responses fields"
+  return source?.unknownFields?.some(({ optional }) => optional !== true) === true
+    ? `${source.dialect} fields`
+    : undefined
+}
 
 /** An answer, or a part of one, as a provider of the caller's dialect sent it. */
 export interface Native {
-  readonly dialect: Dialect
+  readonly dialect: Dialect | "responses"
   /** A buffered answer, or one event of a stream. */
   readonly form: "buffered" | "chunk"
   readonly body: Fields
@@ -137,6 +165,25 @@ interface WithSource {
  */
 export const isNative = ({ resumed = false, source }: WithSource, options: DeploymentOptions): boolean =>
   source !== undefined && !resumed && dialectOf(options) === source.dialect
+
+const ownUrls: { readonly [Name in Provider]?: RegExp } = Object.fromEntries(
+  Object.entries(kinds).flatMap(([name, kind]) => "ownUrls" in kind ? [[name, kind.ownUrls]] : [])
+)
+
+/** Whether the provider itself serves a deployment, not another host with the same API. */
+export const isOwnHost = ({ baseUrl, provider }: Pick<RemoteDeployment, "baseUrl" | "provider">): boolean => {
+  const urls = ownUrls[provider]
+  return urls !== undefined && (baseUrl === undefined || urls.test(baseUrl))
+}
+
+/** Whether a deployment has the endpoint of the Responses API. */
+export const hasResponses = (options: DeploymentOptions): boolean =>
+  isRemote(options) && (options.responses ?? isOwnHost(options))
+
+/** Whether a generation is sent to that endpoint: not if it continues a text. */
+export const isResponse = (
+  { assistantPrefix, resumed = false, source }: WithSource & { readonly assistantPrefix?: string | undefined }
+): boolean => source?.responses !== undefined && !resumed && assistantPrefix === undefined
 
 /** The number of answers to one request. */
 export const choicesOf = ({ source }: Pick<WithSource, "source">): number => {

@@ -328,8 +328,8 @@ const ofResponses: ReadonlyArray<readonly [endpoint: keyof typeof responses, fie
   ["create", { max_tool_calls: 0 }, "max_tool_calls: Expected a whole number from 1 to 1000000, got 0"],
   [
     "create",
-    { prompt: { id: "p" } },
-    "prompt: Troupe stores no prompt templates. Send `instructions` and `input`"
+    { personality: "p" },
+    "personality: Troupe has no personalities"
   ],
   ["create", { service_tier: 5 }, "service_tier: Expected a string"],
   ["count", { input: undefined }, "input: `input` is required"],

@@ -19,6 +19,7 @@ import type { Provider } from "../../src/domain/Deployment.ts"
 import type { Generation } from "../../src/domain/Generation.ts"
 import type { Message, Request } from "../../src/domain/Inference.ts"
 import { bodyWith, dialectOf } from "../../src/domain/Source.ts"
+import { dialects } from "../../src/layers/providers/Providers.ts"
 import document from "../fixtures/providerRequests.json" with { type: "json" }
 import * as Bodies from "../support/Bodies.ts"
 import { generationOf, targetOf } from "../support/Dialects.ts"
@@ -111,6 +112,34 @@ const sentBody = (dialect: Dialect, generation: Generation, target: Target, stre
   const whole = source !== undefined && dialectOf(target.options) === source.dialect ? bodyWith(source, body) : body
   return JSON.parse(JSON.stringify(whole)) as Fields
 }
+
+describe("a request of the Responses API", () => {
+  it("is valid for a provider's own endpoint", () => {
+    const validate = ajv.getSchema("providers#/$defs/responses")!
+    const { respond } = dialects.openai
+    let sent = 0
+    fc.assert(
+      fc.property(Bodies.responses, fc.boolean(), (body, stream) => {
+        const decoded = ResponsesRequest.decode(body)
+        if (Result.isFailure(decoded)) return
+        const { input, request } = decoded.success
+        const items = input.map((item, index) => Items.stored(item, (prefix) => `${prefix}_${index}`))
+        const source = ResponsesRequest.withItems(request.source!, [], items)
+        // What the API does not have is a chat.
+        if (source.responses === undefined) return
+        const generation = generationFor({ ...request, source }, Items.messagesOf(items))
+        const call = Result.getOrThrow(
+          respond!.whole!(generation, targetOf("openai", { model: "gpt-5" }), stream, undefined)
+        )
+        sent++
+        const upstream = JSON.parse(JSON.stringify(call.body)) as Fields
+        assert.isTrue(validate(upstream), `${ajv.errorsText(validate.errors)} in ${JSON.stringify(upstream)}`)
+      }),
+      { numRuns: 300 }
+    )
+    assert.isAbove(sent, 30, "Most bodies were chats.")
+  })
+})
 
 describe("a request of a caller", () => {
   for (const [caller, [bodies, decode]] of Object.entries(callers)) {

@@ -62,15 +62,11 @@ const commonFeatures: Features = {
   reasoningFor: Reasoning.fieldsFor
 }
 
-/** OpenAI's URL, or that of one of its regions: its newer models reject `max_tokens`. */
-const isOpenAiUrl = /^https:\/\/(?:\w+\.)?api\.openai\.com(?:[:/]|$)/i
-
-/** OpenAI's API, or a server with the same API at `baseUrl`. */
+/** OpenAI's API, whose newer models reject `max_tokens`, or a server with the same API at `baseUrl`. */
 export const openAiHost: Host = {
   path: (name) => `/${name}`,
   headers: ({ options: { organization } }) => organization === undefined ? {} : { "openai-organization": organization },
-  features: ({ options: { baseUrl } }) =>
-    baseUrl === undefined || isOpenAiUrl.test(baseUrl) ? openAiFeatures : commonFeatures
+  features: ({ options }) => Source.isOwnHost(options) ? openAiFeatures : commonFeatures
 }
 
 /** The first API version with `max_completion_tokens`. */

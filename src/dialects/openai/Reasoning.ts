@@ -37,6 +37,9 @@ const effortsOf = ({ options: { model, reasoning } }: Target): Efforts | undefin
   return models.find(([name]) => name.test(model))?.[1] ?? (reasoning === true ? lowToHigh : undefined)
 }
 
+/** Whether a deployment's model reasons, as far as is known. */
+export const reasons = (target: Target): boolean => effortsOf(target) !== undefined
+
 /** Fields for a host of the dialect. The caller's own field of the dialect is sent as it is. */
 export const fieldsFor = ({ reasoning, source }: Generation, target: Target): Fields => {
   if (reasoning === undefined) return {}

@@ -4,16 +4,17 @@ import type { Request } from "../../domain/Inference.ts"
 import type { InvalidRequest } from "../../domain/InferenceError.ts"
 import * as Problem from "../../domain/Problem.ts"
 import { ofEffort } from "../../domain/Reasoning.ts"
-import type { Source } from "../../domain/Source.ts"
+import type { Need, Source } from "../../domain/Source.ts"
 import * as Text from "../../domain/Text.ts"
 import { mostTools } from "../openai/Schema.ts"
 import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
 import { cacheOf, callerOf, decodeBody } from "../shared/CallerRequest.ts"
 import type { BodyFields } from "../shared/FieldNames.ts"
 import type { Fields } from "../shared/Json.ts"
-import { isObject } from "../shared/Json.ts"
+import { isObject, isOneOf } from "../shared/Json.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import * as FieldNames from "./FieldNames.ts"
+import type { Item, ItemProblem } from "./Items.ts"
 import * as Items from "./Items.ts"
 import * as Schema from "./Schema.ts"
 import * as Tools from "./Tools.ts"
@@ -82,11 +83,52 @@ const passedFields = (body: Schema.CreateRequest): Fields => {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
 }
 
+/** Fields that Troupe decides: what is stored, and how it is sent. */
+const own: ReadonlySet<string> = new Set([
+  "background",
+  "client_metadata",
+  "conversation",
+  "previous_response_id",
+  "store",
+  "stream",
+  "stream_options"
+])
+
+/** Fields of Open Responses that OpenAI's API does not have. */
+const penalties = ["presence_penalty", "frequency_penalty"] as const
+
+/** The request for deployments with the Responses API, without the conversation before; undefined if that has not all of it. */
+const nativeOf = (body: Schema.CreateRequest, json: Fields, needs: ReadonlyArray<Need>): Source["responses"] => {
+  const [need, ...others] = needs
+  if (need === undefined && penalties.some((name) => (body[name] ?? 0) !== 0)) return undefined
+  const native = Object.fromEntries(
+    Object.entries(json).filter(([name, value]) =>
+      value !== null && !own.has(name) && !(value === 0 && isOneOf(penalties, name))
+    )
+  )
+  return need === undefined ? { body: native } : { body: native, needs: [need, ...others] }
+}
+
+/** The request for deployments with the Responses API: its input are all items of the conversation. */
+export const withItems = (source: Source, before: ReadonlyArray<Item>, input: ReadonlyArray<Item>): Source => {
+  const { responses } = source
+  if (responses === undefined) return source
+  const [need, ...needs] = [...responses.needs ?? [], ...Items.foreignIn(before)]
+  const body = { ...responses.body, input: [...before, ...input] }
+  return { ...source, responses: need === undefined ? { body } : { body, needs: [need, ...needs] } }
+}
+
 /** Also without such fields: a provider of OpenAI's dialect then sends refusals as they are. */
-const sourceOf = (body: Schema.CreateRequest): Source => {
+const sourceOf = (body: Schema.CreateRequest, json?: Fields, needs: ReadonlyArray<Need> = []): Source => {
   const fields = passedFields(body)
   const unknownFields = Object.keys(fields).map((name) => ({ path: [name], optional: true }))
-  return { dialect: "openai", body: fields, ...(unknownFields.length === 0 ? {} : { unknownFields }) }
+  const responses = json && nativeOf(body, json, needs)
+  return {
+    dialect: "openai",
+    body: fields,
+    ...(unknownFields.length === 0 ? {} : { unknownFields }),
+    ...(responses === undefined ? {} : { responses })
+  }
 }
 
 const formatOf = ({ text }: Pick<Schema.CreateRequest, "text">): Pick<Request, "format"> => {
@@ -117,14 +159,18 @@ const reasoningOf = ({ reasoning }: Schema.CreateRequest): Pick<Request, "reason
   return decoded === undefined ? {} : { reasoning: decoded }
 }
 
-const requestOf = (body: Schema.CreateRequest, caller: CallerIdentity): Omit<Request, "messages"> => ({
+const requestOf = (
+  body: Schema.CreateRequest,
+  caller: CallerIdentity,
+  source = sourceOf(body)
+): Omit<Request, "messages"> => ({
   model: body.model,
   ...optionsOf(body),
   ...Tools.toolingOf(body.tool_choice, body.tools ?? [], body.parallel_tool_calls),
   ...formatOf(body),
   ...logprobsOf(body),
   ...reasoningOf(body),
-  source: sourceOf(body),
+  source,
   ...callerOf(body, caller),
   ...cacheOf(caller)
 })
@@ -191,8 +237,8 @@ const settingsOf = (body: Schema.CreateRequest): Schema.Settings => {
 /** More unknown fields are not reported. */
 const mostReported = 20
 
-/** Fields that no deployment can take: this dialect passes no unknown field on. */
-const unknownProblems = (body: Fields, table: BodyFields): ReadonlyArray<Problem.Problem> => {
+/** Fields that Troupe does not have: this dialect passes no unknown field on. */
+const unknownProblems = (body: Fields, table: BodyFields): ReadonlyArray<ItemProblem> => {
   const suggest = UnknownFields.makeSuggest(table, true)
   const unknown = Object.keys(body).filter((name) => body[name] !== null && !Object.hasOwn(table.fields, name))
   return unknown.slice(0, mostReported).map((name) => {
@@ -200,7 +246,8 @@ const unknownProblems = (body: Fields, table: BodyFields): ReadonlyArray<Problem
     const known = Object.hasOwn(FieldNames.unsupported, name) ? FieldNames.unsupported[name]! : undefined
     return {
       path: Text.cutName(name),
-      expected: known ?? `Unknown field${nearest === undefined ? "" : `. Did you mean ${nearest}?`}`
+      expected: known ?? `Unknown field${nearest === undefined ? "" : `. Did you mean ${nearest}?`}`,
+      ...(FieldNames.foreign.has(name) ? { isForeign: true as const } : {})
     }
   })
 }
@@ -219,7 +266,7 @@ const stateProblems = (
     : []
 }
 
-const promptProblems = (body: Schema.CountRequest): ReadonlyArray<Problem.Problem> => [
+const promptProblems = (body: Schema.CountRequest): ReadonlyArray<ItemProblem> => [
   ...stateProblems(body),
   ...Items.problemsOf(inputOf(body.input), "input"),
   ...Tools.problemsOf(body.tool_choice, body.tools ?? [])
@@ -254,7 +301,7 @@ const shapeOf = <A extends object>(
 const createShape = shapeOf(
   FieldNames.create,
   Problem.decoderOf(Schema.CreateRequest),
-  (body) => [...promptProblems(body), ...optionProblems(body)]
+  (body): ReadonlyArray<ItemProblem> => [...promptProblems(body), ...optionProblems(body)]
 )
 
 const countShape = shapeOf(FieldNames.count, Problem.decoderOf(Schema.CountRequest), promptProblems)
@@ -273,13 +320,27 @@ export const decodeKnown = <A>(json: unknown, table: BodyFields, shape: Shape<A>
   })
 
 /** Decodes a parsed JSON body of `POST /v1/responses`. */
-export const decode = (json: unknown, caller: CallerIdentity = {}): Result.Result<ResponseCall, InvalidRequest> =>
-  Result.map(decodeKnown(json, FieldNames.create, createShape), (body) => ({
+export const decode = (json: unknown, caller: CallerIdentity = {}): Result.Result<ResponseCall, InvalidRequest> => {
+  const fields = isObject(json) ? json : {}
+  let needs: ReadonlyArray<Need> = []
+  const decoded = decodeBody(json, {
+    ...createShape,
+    problems: (body) => {
+      const all: ReadonlyArray<ItemProblem> = [
+        ...unknownProblems(fields, FieldNames.create),
+        ...createShape.problems(body)
+      ]
+      needs = all.filter(({ isForeign }) => isForeign === true).map(({ expected, path }) => ({ path, expected }))
+      return needs.length === 0 ? all : all.filter(({ isForeign }) => isForeign !== true)
+    }
+  })
+  return Result.map(decoded, (body) => ({
     ...promptOf(body, caller),
-    request: requestOf(body, caller),
+    request: requestOf(body, caller, sourceOf(body, fields, needs)),
     settings: settingsOf(body),
     stream: body.stream ?? false
   }))
+}
 
 /** Decodes a parsed JSON body of `POST /v1/responses/input_tokens`. */
 export const decodeCount = (json: unknown, caller: CallerIdentity = {}): Result.Result<PromptCall, InvalidRequest> =>

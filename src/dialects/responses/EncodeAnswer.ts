@@ -11,6 +11,7 @@ import * as CustomTools from "./CustomTools.ts"
 import * as FieldNames from "./FieldNames.ts"
 import type { Item } from "./Items.ts"
 import * as Items from "./Items.ts"
+import * as NativeAnswer from "./NativeAnswer.ts"
 import type { Response, ResponseError, Settings, Status, Usage } from "./Schema.ts"
 
 /** What the parts of an answer share, and the options of its request. */
@@ -40,6 +41,8 @@ export interface Outcome {
   readonly error?: ResponseError
   /** Why it is incomplete. */
   readonly incomplete?: string
+  /** Settings that a provider has used, where they are not those of the request. */
+  readonly settings?: Partial<Settings>
 }
 
 export const usageOf = (
@@ -54,7 +57,7 @@ export const usageOf = (
 
 export const responseOf = (
   { created, id, settings }: Envelope,
-  { completedAt, effort, error, incomplete, model, output, status, usage }: Outcome
+  { completedAt, effort, error, incomplete, model, output, settings: used, status, usage }: Outcome
 ): Response => ({
   id,
   object: "response",
@@ -66,6 +69,7 @@ export const responseOf = (
   output,
   usage: usage === undefined ? null : usageOf(usage),
   ...settings,
+  ...used,
   ...(effort === undefined ? {} : { reasoning: { ...settings.reasoning, effort } }),
   ...(model === undefined ? {} : { model })
 })
@@ -198,17 +202,38 @@ export const outputOf = (envelope: Envelope, answer: Answer): ReadonlyArray<Item
   return output
 }
 
+/** The status of a response that a provider's Responses API has generated. */
+export const endOfNative = (response: Fields): Pick<Outcome, "incomplete" | "settings" | "status"> => {
+  const settings = NativeAnswer.settingsOf(response)
+  return response["status"] === "incomplete"
+    ? {
+      status: "incomplete",
+      incomplete: textAt(response, "incomplete_details", "reason") ?? "max_output_tokens",
+      settings
+    }
+    : { status: "completed", settings }
+}
+
+/** The items of a provider's response. */
+const nativeOutput = ({ id }: Envelope, response: Fields): ReadonlyArray<Item> =>
+  NativeAnswer.itemsOf(response).map((item, index) =>
+    NativeAnswer.withId(item, outputId(NativeAnswer.prefixIn(item), id, index))
+  )
+
 /**
  * The outcome of a complete answer.
  *
  * @param now seconds since 1970
  */
 export const outcomeOf = (envelope: Envelope, answer: Answer, now: number): Outcome => {
-  const end = endOf(answer.finishReason)
+  const native = NativeAnswer.responseIn(answer.native)
+  const end: Pick<Outcome, "incomplete" | "settings" | "status"> = native === undefined
+    ? endOf(answer.finishReason)
+    : endOfNative(native)
   return {
     ...end,
     model: envelope.servedModel?.(answer.deployment),
-    output: outputOf(envelope, answer),
+    output: native === undefined ? outputOf(envelope, answer) : nativeOutput(envelope, native),
     usage: answer.usage,
     effort: effortOf(envelope, answer.deployment, answer.usage),
     ...(end.status === "completed" ? { completedAt: now } : {})
@@ -217,9 +242,15 @@ export const outcomeOf = (envelope: Envelope, answer: Answer, now: number): Outc
 
 /** The text of a refusal that a provider sent as an answer; undefined if the refusal is an error. */
 export const refusalOf = ({ answer = [] }: ContentRefused): string | undefined => {
-  const texts = (answer as ReadonlyArray<Native>).flatMap(({ body }) => listAt(body, "choices")).map((choice) =>
-    textAt(at(choice, "message"), "refusal") ?? textAt(at(choice, "delta"), "refusal") ?? ""
-  )
+  const bodies = (answer as ReadonlyArray<Native>).map(({ body }) => body)
+  const texts = [
+    ...bodies.flatMap((body) => listAt(body, "choices")).map((choice) =>
+      textAt(at(choice, "message"), "refusal") ?? textAt(at(choice, "delta"), "refusal") ?? ""
+    ),
+    ...bodies.flatMap((body) => listAt(body, "output")).flatMap((item) => listAt(item, "content")).map((part) =>
+      textAt(part, "refusal") ?? ""
+    )
+  ]
   const text = texts.join("")
   return text === "" ? undefined : text
 }

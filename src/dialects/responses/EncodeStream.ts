@@ -10,6 +10,7 @@
 import type { Event } from "../../domain/Inference.ts"
 import type { ContentRefused } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, FinishReason, TokenUsage } from "../../domain/Job.ts"
+import type { Native } from "../../domain/Source.ts"
 import { logprobsOf } from "../openai/EncodeAnswer.ts"
 import type { ErrorBody } from "../openai/Schema.ts"
 import type { OwnEvent } from "../shared/FrameBatch.ts"
@@ -23,6 +24,7 @@ import {
   customCallItem,
   effortOf,
   endOf,
+  endOfNative,
   failureOf,
   itemStatusOf,
   messageItem,
@@ -36,9 +38,11 @@ import {
   wantsSummary
 } from "./EncodeAnswer.ts"
 import type { Item } from "./Items.ts"
+import * as NativeAnswer from "./NativeAnswer.ts"
 import type { Response } from "./Schema.ts"
 
 type CallEvent = Extract<Event, { readonly type: "tool_call" }>
+type FinishEvent = Extract<Event, { readonly type: "finish" }>
 
 /** An item that is not complete. */
 interface Open {
@@ -88,6 +92,10 @@ export class ResponseFrames {
   #sequence = 0
   #items = 0
   #begun = false
+  /** The items of a provider's own events, while these come. */
+  #native: NativeAnswer.NativeItems | undefined
+  /** The text of a provider's own events that is not complete. */
+  #nativeText: OpenText | undefined
   #model: string | undefined
   #deployment = ""
   #outcome: Omit<Outcome, "output"> = { status: "in_progress" }
@@ -121,7 +129,11 @@ export class ResponseFrames {
 
   /** Frames for events; consecutive texts become one frame. */
   events(events: ReadonlyArray<Event>): string {
-    return write(this.#writer, events.filter((event) => event.type !== "native"))
+    // The events after a handoff are no longer those of the provider before.
+    const end = this.#native === undefined ? 0 : events.findIndex(({ type }) => type === "handoff") + 1
+    return end === 0
+      ? write(this.#writer, events)
+      : write(this.#writer, events.slice(0, end)) + write(this.#writer, events.slice(end))
   }
 
   /** The sequence number of the last event. */
@@ -174,6 +186,7 @@ export class ResponseFrames {
 
   /** The frames of a failure after the first content. */
   fail({ error: { code, message, param } }: ErrorBody, status: number): string {
+    this.#adopt()
     const begun = this.#begin() + this.#closeAll("length")
     this.#outcome = { status: "failed", error: failureOf(status, message) }
     return begun + this.#frame("error", { code, message, param }) +
@@ -183,9 +196,11 @@ export class ResponseFrames {
   readonly #writer = {
     begin: () => this.#begin(),
     frameOf: (event: OwnEvent) => this.#frameOf(event),
-    isLeftOut: (event: OwnEvent) =>
-      event.type === "tool_call" && event.index > 0 && !this.#envelope.settings.parallel_tool_calls,
-    nativeFrames: () => ""
+    isLeftOut: (event: OwnEvent) => this.#isLeftOut(event),
+    nativeFrames: ({ body, dialect, form }: Native) => {
+      if (dialect !== "responses") return ""
+      return form === "chunk" ? this.#nativeFrame(body) : this.#nativeAnswer(body)
+    }
   }
 
   #frame(type: string, fields: Fields): string {
@@ -198,6 +213,44 @@ export class ResponseFrames {
     this.#begun = true
     const { response } = this
     return this.#frame("response.created", { response }) + this.#frame("response.in_progress", { response })
+  }
+
+  #isLeftOut(event: OwnEvent): boolean {
+    if (this.#native !== undefined) return event.type !== "finish" && event.type !== "handoff"
+    return event.type === "tool_call" && event.index > 0 && !this.#envelope.settings.parallel_tool_calls
+  }
+
+  /** A provider's own event. */
+  #nativeFrame(event: Fields): string {
+    this.#native ??= new NativeAnswer.NativeItems((prefix) => this.#next(prefix))
+    const begun = this.#begin()
+    const { fields, place } = this.#native.own(event)
+    const { type } = event
+    if (type === "response.output_item.done" && place !== undefined) {
+      this.#output[place.index] = fields["item"] as Item
+      this.#nativeText = undefined
+    }
+    if (type === "response.output_text.delta" && place !== undefined) {
+      this.#nativeText ??= { kind: "text", ...place, text: "", logprobs: [] }
+      this.#nativeText.text += fields["delta"] as string
+    }
+    return begun + this.#frame(type as string, fields)
+  }
+
+  /** The whole answer of a provider, of which there have been no events. */
+  #nativeAnswer(response: Fields): string {
+    const isStreamed = this.#native !== undefined
+    const { incomplete: _, ...end } = endOfNative(response)
+    this.#outcome = { ...this.#outcome, ...(end.settings === undefined ? {} : { settings: end.settings }) }
+    return isStreamed ? "" : NativeAnswer.eventsOf(response).map((event) => this.#nativeFrame(event)).join("")
+  }
+
+  /** Goes on with the text of a provider's own events, if there are any, as with one of this service. */
+  #adopt(): void {
+    if (this.#native === undefined) return
+    this.#native = undefined
+    this.#open = this.#nativeText
+    this.#nativeText = undefined
   }
 
   #next(prefix: string): { readonly id: string; readonly index: number } {
@@ -214,10 +267,11 @@ export class ResponseFrames {
       case "tool_call":
         return this.#call(event)
       case "handoff":
+        this.#adopt()
         this.answeredBy(event.deployment)
         return ""
       case "finish":
-        return this.#finish(event.reason, event.usage)
+        return this.#end(event)
     }
   }
 
@@ -359,6 +413,21 @@ export class ResponseFrames {
 
   #closeAll(reason: FinishReason): string {
     return this.#close(reason) + this.#closeCalls(reason)
+  }
+
+  #end(event: FinishEvent): string {
+    return this.#native === undefined ? this.#finish(event.reason, event.usage) : this.#finishNative(event)
+  }
+
+  /** The items are complete. */
+  #finishNative({ native, reason, usage }: FinishEvent): string {
+    const response = NativeAnswer.responseIn(native === undefined ? [] : [native])
+    const { settings } = this.#outcome
+    const end: Omit<Outcome, "output"> = response === undefined
+      ? { ...endOf(reason), ...(settings === undefined ? {} : { settings }) }
+      : endOfNative(response)
+    this.#outcome = { ...end, usage, ...(end.status === "completed" ? { completedAt: this.#now() } : {}) }
+    return ""
   }
 
   #finish(reason: FinishReason, usage: TokenUsage): string {

@@ -37,6 +37,14 @@ export const newConversation = placeOf(Schema.NewConversation)
 export const conversationUpdate = placeOf(Schema.ConversationUpdate)
 export const newItems = placeOf(Schema.NewItems)
 
+/** Fields of `unsupported` that a deployment with the Responses API takes. */
+export const foreign: ReadonlySet<string> = new Set([
+  "context_management",
+  "moderation",
+  "prompt",
+  "prompt_cache_options"
+])
+
 /** Fields of OpenAI's API that Troupe does not serve, and why. */
 export const unsupported: Readonly<Record<string, string>> = {
   access_programs: "Troupe has no access programs",

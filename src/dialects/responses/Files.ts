@@ -5,8 +5,8 @@
  *
  * Troupe stores no files, opens no URLs of files, and reads no formats such as PDF: those are rejected, and never left out.
  */
-import type * as Problem from "../../domain/Problem.ts"
 import type { Fields } from "../shared/Json.ts"
+import type { ItemProblem } from "./Items.ts"
 
 const dataUrl = /^data:([^;,]*)(?:;[^,]*)?;base64,/
 
@@ -39,13 +39,21 @@ const textIn = ({ data }: Encoded): string | undefined => {
 const named = (name: unknown): string => typeof name === "string" && name !== "" ? JSON.stringify(name) : "The file"
 
 /** What is wrong with a part of the type `input_file`. */
-export const problemsOf = (part: Fields, path: string): ReadonlyArray<Problem.Problem> => {
+export const problemsOf = (part: Fields, path: string): ReadonlyArray<ItemProblem> => {
   const { file_data: data, file_id: id, file_url: url, filename } = part
   if (typeof id === "string") {
-    return [{ path: `${path}.file_id`, expected: "Troupe stores no files. Send the file as file_data" }]
+    return [{
+      path: `${path}.file_id`,
+      expected: "Troupe stores no files. Send the file as file_data",
+      isForeign: true
+    }]
   }
   if (typeof url === "string") {
-    return [{ path: `${path}.file_url`, expected: "Troupe does not open URLs of files. Send the file as file_data" }]
+    return [{
+      path: `${path}.file_url`,
+      expected: "Troupe does not open URLs of files. Send the file as file_data",
+      isForeign: true
+    }]
   }
   const encoded = encodedOf(typeof data === "string" ? data : "-")
   if (encoded.data.length % 4 !== 0 || !base64.test(encoded.data)) {
@@ -54,7 +62,7 @@ export const problemsOf = (part: Fields, path: string): ReadonlyArray<Problem.Pr
   if (textIn(encoded) !== undefined) return []
   const format = encoded.mediaType === "" ? "" : ` (${encoded.mediaType.slice(0, 100)})`
   const expected = `${named(filename)}${format} is no text in UTF-8, and Troupe reads no other files. Send its text`
-  return [{ path: `${path}.file_data`, expected }]
+  return [{ path: `${path}.file_data`, expected, isForeign: true }]
 }
 
 /** The text of a checked part, after the name of the file. */

@@ -11,6 +11,7 @@ import type { Message } from "../../domain/Inference.ts"
 import type { Content, Part } from "../../domain/Message.ts"
 import { Detail, textOf } from "../../domain/Message.ts"
 import * as Problem from "../../domain/Problem.ts"
+import { unseal } from "../../domain/SignedReasoning.ts"
 import { imageSourceOf } from "../openai/DecodeRequest.ts"
 import type { Fields } from "../shared/Json.ts"
 import { isObject, listOf, textAt } from "../shared/Json.ts"
@@ -94,13 +95,22 @@ const inputParts = [...parts.keys()].filter((type) => !ofAssistant.has(type))
 
 const quoted = (names: Iterable<string>): string => [...names].map((name) => `"${name}"`).join(", ")
 
-/** A type that Troupe does not have. */
-const unsupported = (path: string, type: unknown, known: Iterable<string>): Problem.Problem => ({
-  path: `${path}.type`,
-  expected: typeof type === "string" && type !== ""
-    ? `Troupe does not support the type ${JSON.stringify(type.slice(0, 100))}. Expected one of ${quoted(known)}`
-    : `Expected one of ${quoted(known)}`
-})
+/** What is wrong with a part of a request. */
+export interface ItemProblem extends Problem.Problem {
+  /** Only for deployments without the Responses API: it has no translation. */
+  readonly isForeign?: true
+}
+
+/** A type that Troupe does not have, or not in this place. */
+const unsupported = (path: string, type: unknown, known: Iterable<string>): ItemProblem => {
+  const expected = `Expected one of ${quoted(known)}`
+  if (typeof type !== "string" || type === "") return { path: `${path}.type`, expected }
+  const problem = {
+    path: `${path}.type`,
+    expected: `Troupe does not support the type ${JSON.stringify(type.slice(0, 100))}. ${expected}`
+  }
+  return parts.has(type) ? problem : { ...problem, isForeign: true }
+}
 
 const decodedProblems = (decode: Decoder, value: unknown, path: string): ReadonlyArray<Problem.Problem> => {
   const decoded = decode(value)
@@ -112,12 +122,15 @@ const decodedProblems = (decode: Decoder, value: unknown, path: string): Readonl
     }))
 }
 
-const partProblems = (part: unknown, path: string, known: ReadonlyArray<string>): ReadonlyArray<Problem.Problem> => {
+const foreign = (problems: ReadonlyArray<Problem.Problem>): ReadonlyArray<ItemProblem> =>
+  problems.map((problem) => ({ ...problem, isForeign: true }))
+
+const partProblems = (part: unknown, path: string, known: ReadonlyArray<string>): ReadonlyArray<ItemProblem> => {
   const type = isObject(part) ? part["type"] : undefined
   const decode = typeof type === "string" && known.includes(type) ? parts.get(type) : undefined
   if (decode === undefined) return [unsupported(path, type, known)]
   if (type === "input_image" && isObject(part) && textAt(part, "file_id") !== undefined) {
-    return [{ path: `${path}.file_id`, expected: "Troupe stores no files. Send the image as image_url" }]
+    return foreign([{ path: `${path}.file_id`, expected: "Troupe stores no files. Send the image as image_url" }])
   }
   const wrong = decodedProblems(decode, part, path)
   return wrong.length === 0 && type === "input_file" ? Files.problemsOf(part as Fields, path) : wrong
@@ -127,7 +140,7 @@ const contentProblems = (
   content: unknown,
   path: string,
   known: ReadonlyArray<string>
-): ReadonlyArray<Problem.Problem> =>
+): ReadonlyArray<ItemProblem> =>
   listOf(content).flatMap((part, index) => partProblems(part, `${path}[${index}]`, known))
 
 /** An item without a type is a message. */
@@ -136,19 +149,24 @@ export const typeOf = (item: Fields): unknown => item["type"] ?? "message"
 /** Items with the result of a tool. */
 const outputs: ReadonlySet<unknown> = new Set(["function_call_output", "custom_tool_call_output"])
 
-const itemProblems = (item: Fields, path: string): ReadonlyArray<Problem.Problem> => {
+/** A compaction of this service is read; one of a deployment goes back to its host. */
+const compactionProblems = ({ encrypted_content: content }: Fields, path: string): ReadonlyArray<ItemProblem> => {
+  if (isReadable(content as string)) return []
+  const problem = {
+    path: `${path}.encrypted_content`,
+    expected: "Expected the content of a compaction item of this service"
+  }
+  return unseal(content) === undefined ? [problem] : foreign([problem])
+}
+
+const itemProblems = (item: Fields, path: string): ReadonlyArray<ItemProblem> => {
   const type = typeOf(item)
   const decode = typeof type === "string" ? items.get(type) : undefined
   if (decode === undefined) return [unsupported(path, type, items.keys())]
   const wrong = decodedProblems(decode, item, path)
   if (wrong.length > 0) return wrong
   if (outputs.has(type)) return contentProblems(item["output"], `${path}.output`, inputParts)
-  if (type === "compaction" && !isReadable(item["encrypted_content"] as string)) {
-    return [{
-      path: `${path}.encrypted_content`,
-      expected: "Expected the content of a compaction item of this service"
-    }]
-  }
+  if (type === "compaction") return compactionProblems(item, path)
   if (type !== "message") return []
   const isAssistant = item["role"] === "assistant"
   return contentProblems(item["content"], `${path}.content`, isAssistant ? [...parts.keys()] : inputParts)
@@ -158,8 +176,8 @@ const itemProblems = (item: Fields, path: string): ReadonlyArray<Problem.Problem
 const mostProblems = 100
 
 /** What is wrong with the items of a body. */
-export const problemsOf = (list: ReadonlyArray<Fields>, path: string): ReadonlyArray<Problem.Problem> => {
-  const problems: Array<Problem.Problem> = []
+export const problemsOf = (list: ReadonlyArray<Fields>, path: string): ReadonlyArray<ItemProblem> => {
+  const problems: Array<ItemProblem> = []
   for (const [index, item] of list.entries()) {
     problems.push(...itemProblems(item, `${path}[${index}]`))
     if (problems.length >= mostProblems) break
@@ -167,18 +185,32 @@ export const problemsOf = (list: ReadonlyArray<Fields>, path: string): ReadonlyA
   return problems
 }
 
+/** What a deployment without the Responses API could not be sent of stored items. Items of tools that ran there are left out. */
+export const foreignIn = (list: ReadonlyArray<Item>): ReadonlyArray<Problem.Problem> =>
+  list.flatMap((item) =>
+    itemSchemas[item.type as keyof typeof itemSchemas] === undefined || item.type === "compaction"
+      ? []
+      : itemProblems(item, "input").filter(({ isForeign }) => isForeign === true)
+  )
+
 const storedPart = (part: Fields): Fields => {
   switch (part["type"]) {
     case "input_image":
-      return { type: "input_image", detail: part["detail"] ?? "auto", file_id: null, image_url: part["image_url"] }
+      return typeof part["image_url"] === "string"
+        ? { type: "input_image", detail: part["detail"] ?? "auto", file_id: null, image_url: part["image_url"] }
+        : part
     case "input_file":
-      return { type: "input_file", filename: part["filename"] ?? null, file_data: part["file_data"] }
+      return typeof part["file_data"] === "string"
+        ? { type: "input_file", filename: part["filename"] ?? null, file_data: part["file_data"] }
+        : part
     case "output_text":
       return { type: "output_text", text: part["text"], annotations: listOf(part["annotations"]), logprobs: [] }
     case "refusal":
       return { type: "refusal", refusal: part["refusal"] }
-    default:
+    case "input_text":
       return { type: part["type"], text: part["text"] }
+    default:
+      return part
   }
 }
 
@@ -201,11 +233,12 @@ const storedOutput = (item: Fields): Fields => {
 /** What the stored form of an item has beside its id and type, by the type. */
 const storedFields: Readonly<Record<string, (item: Fields) => Fields>> = {
   message: (item) => {
-    const { content, role } = item
+    const { content, phase, role } = item
     return {
       status: statusOf(item),
       role,
-      content: storedContent(content, role === "assistant" ? "output_text" : "input_text")
+      content: storedContent(content, role === "assistant" ? "output_text" : "input_text"),
+      ...(typeof phase === "string" ? { phase } : {})
     }
   },
   function_call: (item) => {
@@ -246,7 +279,18 @@ export const prefixOf = (type: string): string => prefixes[type] ?? "item"
  */
 export const stored = (item: Fields, idOf: (prefix: string) => string): Item => {
   const type = typeOf(item) as string
-  return { id: idOf(prefixOf(type)), type, ...storedFields[type]!(item) }
+  const fields = storedFields[type]
+  if (fields !== undefined) return { id: idOf(prefixOf(type)), type, ...fields(item) }
+  // Other items may refer to it by its id.
+  const { id } = item
+  return { ...item, id: typeof id === "string" && id !== "" ? id : idOf("item"), type }
+}
+
+/** The types of parts that have a translation. */
+const isTranslated = (part: unknown): part is Fields => {
+  if (!isObject(part)) return false
+  if (part["type"] === "input_image") return typeof part["image_url"] === "string"
+  return part["type"] === "input_file" ? typeof part["file_data"] === "string" : parts.has(part["type"] as string)
 }
 
 const partOf = (part: Fields): Part => {
@@ -263,7 +307,7 @@ const partOf = (part: Fields): Part => {
 /** Parts of text alone become one text. */
 const contentOf = (content: unknown): Content => {
   if (typeof content === "string") return content
-  const all = listOf(content).map((part) => partOf(part as Fields))
+  const all = listOf(content).filter(isTranslated).map(partOf)
   return all.some(({ type }) => type === "image") ? all : textOf(all)
 }
 
@@ -304,7 +348,9 @@ class Messages {
         this.#thoughts = joined(this.#thoughts, thoughtsOf(item))
         return
       case "compaction":
-        this.#push({ role: "system", content: summaryOf(item["encrypted_content"] as string) })
+        if (isReadable(item["encrypted_content"] as string)) {
+          this.#push({ role: "system", content: summaryOf(item["encrypted_content"] as string) })
+        }
     }
   }
 

@@ -3,7 +3,8 @@
  *
  * **Details**
  *
- * Tools that run in the service (`web_search`, `file_search`, `code_interpreter`, `mcp`, ...) are rejected by their name.
+ * Tools that run in the service (`web_search`, `file_search`, `code_interpreter`, `mcp`, ...) have no translation: only a
+ * deployment with the Responses API takes them.
  */
 import { Result, Schema } from "effect"
 import type { Request, Tool } from "../../domain/Inference.ts"
@@ -12,6 +13,7 @@ import * as Problem from "../../domain/Problem.ts"
 import type { Fields } from "../shared/Json.ts"
 import { isObject, listOf, textAt } from "../shared/Json.ts"
 import * as CustomTools from "./CustomTools.ts"
+import type { ItemProblem } from "./Items.ts"
 
 const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
 
@@ -35,9 +37,15 @@ const unknownType = (type: unknown): string =>
     ? `Troupe does not have the tool ${JSON.stringify(type.slice(0, 100))}. ${expectedType}`
     : expectedType
 
-const oneProblem = (tool: Fields, path: string): ReadonlyArray<Problem.Problem> => {
+const typeProblem = (path: string, type: unknown): ItemProblem => ({
+  path: `${path}.type`,
+  expected: unknownType(type),
+  ...(typeof type === "string" && type !== "" ? { isForeign: true as const } : {})
+})
+
+const oneProblem = (tool: Fields, path: string): ReadonlyArray<ItemProblem> => {
   const decode = decoders.get(tool["type"])
-  if (decode === undefined) return [{ path: `${path}.type`, expected: unknownType(tool["type"]) }]
+  if (decode === undefined) return [typeProblem(path, tool["type"])]
   const decoded = decode(tool)
   return Result.isSuccess(decoded)
     ? []
@@ -47,7 +55,7 @@ const oneProblem = (tool: Fields, path: string): ReadonlyArray<Problem.Problem> 
 /** A call names its tool, so names are unique. */
 const repeated = (tools: ReadonlyArray<Fields>): ReadonlyArray<Problem.Problem> =>
   tools.flatMap(({ name }, index) =>
-    tools.findIndex((tool) => tool["name"] === name) < index
+    name !== undefined && tools.findIndex((tool) => tool["name"] === name) < index
       ? [{ path: `tools[${index}].name`, expected: "Another tool has the same name" }]
       : []
   )
@@ -67,7 +75,7 @@ const named = (choice: Fields): ReadonlyArray<readonly [path: string, name: unkn
 /** Left out, as in Open Responses: `auto`. */
 const modes: ReadonlySet<unknown> = new Set(["auto", "required", undefined])
 
-const choiceProblems = (choice: Choice, tools: ReadonlyArray<Fields>): ReadonlyArray<Problem.Problem> => {
+const choiceProblems = (choice: Choice, tools: ReadonlyArray<Fields>): ReadonlyArray<ItemProblem> => {
   if (choice === undefined || choice === "auto" || choice === "none") return []
   if (tools.length === 0) return [{ path: "tool_choice", expected: "Allowed only with tools" }]
   if (typeof choice === "string") return []
@@ -77,7 +85,7 @@ const choiceProblems = (choice: Choice, tools: ReadonlyArray<Fields>): ReadonlyA
   const all = named(choice)
   if (all.length === 0) return [{ path: "tool_choice.tools", expected: "Expected at least one element" }]
   return all.flatMap(([path, name, type]) => {
-    if (!decoders.has(type)) return [{ path: `${path}.type`, expected: unknownType(type) }]
+    if (!decoders.has(type)) return [typeProblem(path, type)]
     return tools.some((tool) => tool["name"] === name && tool["type"] === type)
       ? []
       : [{ path: `${path}.name`, expected: "No tool in tools has this name" }]
@@ -85,9 +93,11 @@ const choiceProblems = (choice: Choice, tools: ReadonlyArray<Fields>): ReadonlyA
 }
 
 /** What is wrong with the tools and the choice among them. */
-export const problemsOf = (choice: Choice, tools: ReadonlyArray<Fields>): ReadonlyArray<Problem.Problem> => {
+export const problemsOf = (choice: Choice, tools: ReadonlyArray<Fields>): ReadonlyArray<ItemProblem> => {
   const problems = tools.flatMap((tool, index) => oneProblem(tool, `tools[${index}]`))
-  return problems.length > 0 ? problems : [...repeated(tools), ...choiceProblems(choice, tools)]
+  return problems.some(({ isForeign }) => isForeign !== true)
+    ? problems
+    : [...problems, ...repeated(tools), ...choiceProblems(choice, tools)]
 }
 
 const toolOf = (tool: Fields): Tool => {
@@ -105,9 +115,10 @@ type Tooling = Pick<Request, "parallelToolCalls" | "toolChoice" | "tools">
 /** The tools of the core. Those that a choice does not allow are left out. */
 export const toolingOf = (
   choice: Choice,
-  tools: ReadonlyArray<Fields>,
+  given: ReadonlyArray<Fields>,
   parallelToolCalls: boolean | undefined
 ): Tooling => {
+  const tools = given.filter(({ type }) => decoders.has(type))
   if (tools.length === 0) return {}
   const parallel = parallelToolCalls === undefined ? {} : { parallelToolCalls }
   const all = tools.map(toolOf)
@@ -116,6 +127,7 @@ export const toolingOf = (
     return { tools: all, toolChoice: choice as "auto" | "none" | "required", ...parallel }
   }
   if (choice["type"] !== "allowed_tools") {
+    if (!decoders.has(choice["type"])) return { tools: all, ...parallel }
     return { tools: all, toolChoice: { name: choice["name"] as string }, ...parallel }
   }
   const allowed = new Set(named(choice).map(([, name]) => name))
@@ -130,6 +142,7 @@ export const toolingOf = (
 export const echoed = (tools: ReadonlyArray<Fields>): ReadonlyArray<Fields> =>
   tools.map((tool) => {
     if (tool["type"] === "custom") return CustomTools.echoed(tool)
+    if (!decoders.has(tool["type"])) return tool
     const { description = null, name, parameters = null, strict = null } = tool
     return { type: "function", name, description, parameters, strict }
   })

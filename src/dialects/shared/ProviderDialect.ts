@@ -107,6 +107,13 @@ export type Each<A> = ReadonlyArray<Result.Result<A, InferenceError>>
 export interface Generating {
   /** @param stream whether the answer is to be streamed */
   readonly request: (generation: Generation, target: Target, stream: boolean) => Result.Result<Call, Reason>
+  /** Encodes every request alone, whatever fields its caller has added; left out: by `request` and `passThrough`. */
+  readonly whole?: (
+    generation: Generation,
+    target: Target,
+    stream: boolean,
+    fetched: FetchedImages | undefined
+  ) => Result.Result<Call, Reason>
   /** Passes the request of a caller of the same dialect through. */
   readonly passThrough?: (
     generation: Generation,
@@ -135,6 +142,8 @@ export interface Dialect {
   readonly generate: Generating
   /** For text completions; left out: its API has none. */
   readonly complete?: Generating
+  /** For requests of the Responses API, where a deployment has its endpoint; left out: its API has none. */
+  readonly respond?: Generating
   readonly embed?: Task<ReadonlyArray<string>, Each<Embedding>>
   /** For callers of the same dialect. */
   readonly embedNative?: Task<Source, NativeEmbeddings>

@@ -8,7 +8,7 @@
  * similar to another name it is.
  */
 import { nearestName } from "../../domain/NearestName.ts"
-import { formatPath } from "../../domain/Problem.ts"
+import { formatPath, summary } from "../../domain/Problem.ts"
 import type { Dialect } from "../../domain/ProviderKind.ts"
 import type { Source, Task, UnknownField } from "../../domain/Source.ts"
 import { requiredFields, valueAt } from "../../domain/Source.ts"
@@ -262,6 +262,8 @@ export type Why = (what: "field" | "value") => string
  * @param fields default all that no deployment may ignore
  */
 export const refused = (source: Source, why: Why, fields?: UnknownFields): Unknown => {
+  const needs = source.responses?.needs
+  if (needs !== undefined && fields === undefined) return { path: needs[0].path, detail: `${why("field")} Remove it.` }
   const found = misspelt(source, fields)
   if (found !== undefined) return found
   const [first, ...others] = distinct(source, fields)
@@ -278,5 +280,9 @@ export const refused = (source: Source, why: Why, fields?: UnknownFields): Unkno
 }
 
 /** The error if no deployment of the model accepts fields. */
-export const refusedBy = (source: Source, model: string): Unknown =>
-  refused(source, (what) => `No deployment of "${model}" accepts this ${what}.`)
+export const refusedBy = (source: Source, model: string): Unknown => {
+  const [need, ...others] = source.responses?.needs ?? []
+  return need === undefined
+    ? refused(source, (what) => `No deployment of "${model}" accepts this ${what}.`)
+    : { path: need.path, detail: summary(need, others) }
+}

@@ -111,7 +111,13 @@ const create = (services: Services): Endpoint.Endpoint<ResponseCall> => ({
         services,
         call,
         dialogue,
-        request: { ...request, messages },
+        request: {
+          ...request,
+          messages,
+          ...(request.source === undefined
+            ? {}
+            : { source: DecodeRequest.withItems(request.source, dialogue.before, dialogue.input) })
+        },
         envelope: {
           id: call.id,
           created: call.created,

@@ -11,7 +11,9 @@ import { Duration, Effect, Layer } from "effect"
 import { anthropic } from "../../dialects/anthropic/Provider.ts"
 import { gemini } from "../../dialects/gemini/Provider.ts"
 import { ollama } from "../../dialects/ollama/Provider.ts"
+import { azureHost, openAiHost, troupeHost } from "../../dialects/openai/EncodeRequest.ts"
 import { azureOpenAi, openAi } from "../../dialects/openai/Provider.ts"
+import { withResponses } from "../../dialects/responses/Provider.ts"
 import type { Dialect } from "../../dialects/shared/ProviderDialect.ts"
 import { troupe } from "../../dialects/troupe/Provider.ts"
 import * as Defaults from "../../domain/Defaults.ts"
@@ -34,12 +36,12 @@ import * as RemoteEngine from "./RemoteEngine.ts"
 
 /** The codec of each provider. */
 export const dialects: Readonly<Record<Provider, Dialect>> = {
-  openai: openAi,
-  "azure-openai": azureOpenAi,
+  openai: withResponses(openAi, openAiHost),
+  "azure-openai": withResponses(azureOpenAi, azureHost),
   anthropic,
   gemini,
   ollama,
-  troupe
+  troupe: withResponses(troupe, troupeHost)
 }
 
 // Loaded only if a proxy is configured.

@@ -31,7 +31,7 @@ import { providerKindOf } from "../../domain/ProviderKind.ts"
 import { hostOf, isPrivateHost } from "../../domain/PublicAddress.ts"
 import { hasImages } from "../../domain/RoutingRequest.ts"
 import type { Source } from "../../domain/Source.ts"
-import { bodyWith, dialectOf, isComplete, requiredPaths } from "../../domain/Source.ts"
+import { bodyWith, dialectOf, hasResponses, isComplete, isResponse, requiredPaths } from "../../domain/Source.ts"
 import type { Engine, EventReceiver, Meter, Retain, StartedAnswer } from "../../services/engines/Engine.ts"
 import { capabilitiesOf } from "../../services/engines/EngineKinds.ts"
 import { eventsOf } from "./AnswerEvents.ts"
@@ -82,13 +82,14 @@ const fetchedOf = (before: ReadonlyArray<Message>, after: ReadonlyArray<Message>
 
 /** The encoded request, or the caller's own if the caller uses this dialect. */
 const callFor = (
-  { generate: { passThrough, request } }: Dialect,
+  { generate: { passThrough, request, whole } }: Dialect,
   generation: Generation,
   target: Target,
   stream: boolean,
   fetched?: FetchedImages
 ): Result.Result<Call, InferenceError.Reason> => {
   const { source } = generation
+  if (whole !== undefined) return whole(generation, target, stream, fetched)
   if (source === undefined) return request(generation, target, stream)
   return passThrough !== undefined && isComplete(source) && dialectOf(target.options) === source.dialect
     ? passThrough(generation, source, target, stream, fetched)
@@ -209,6 +210,23 @@ const makeGenerator = (parts: Parts) => {
   return { generate: generating.generate, start: makeStart(parts, generating) }
 }
 
+/** Chooses the endpoint of a generation. */
+const makeGenerators = (parts: Parts) => {
+  const { dialect, target: { options } } = parts
+  const { complete, respond } = dialect
+  const generator = makeGenerator(parts)
+  const completer = complete &&
+    makeGenerator({ ...parts, dialect: { ...dialect, generate: complete }, capability: "complete" })
+  const responder = respond && hasResponses(options)
+    ? makeGenerator({ ...parts, dialect: { ...dialect, generate: respond } })
+    : undefined
+  return (generation: Generation) => {
+    // A deployment without text completions has not the capability.
+    if (generation.completion !== undefined) return completer ?? generator
+    return responder !== undefined && isResponse(generation) ? responder : generator
+  }
+}
+
 const describe = (options: RemoteDeployment): Engine["describe"] => ({
   engine: "remote",
   contextWindow: options.contextSize ?? 0,
@@ -232,11 +250,7 @@ export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, m
     })
 
   const parts: Parts = { dialect, target, exchange, media }
-  const generator = makeGenerator(parts)
-  const completer = dialect.complete &&
-    makeGenerator({ ...parts, dialect: { ...dialect, generate: dialect.complete }, capability: "complete" })
-  /** A deployment without text completions has not the capability. */
-  const generatorFor = ({ completion }: Generation) => completion === undefined ? generator : completer ?? generator
+  const generatorFor = makeGenerators(parts)
   const { run, runEach } = makeTasks(dialect, exchange, target, begin)
 
   /** Without the capability the whole task fails, not its inputs. */

@@ -100,6 +100,15 @@ const textOfBody = (source: Source): { readonly text: string; readonly images: n
   return text.includes("image") ? withoutImages(source.body, source) : { text, images: 0 }
 }
 
+const mostTokens = (text: string, images: number, messages: number): number =>
+  Buffer.byteLength(text) + tokensPerMessage * (messages + 1) + tokensPerImage * images
+
+/** Of a request to a Responses API, whose items may have no translation. */
+const mostOfResponse = (body: Fields): number => {
+  const { images, text } = withoutImages(body, undefined)
+  return mostTokens(text, images, Array.isArray(body["input"]) ? body["input"].length : 1)
+}
+
 /**
  * The most tokens that the prompt of a request can have: more than it has, so that it never costs more. A token has at least
  * one byte. An image counts as `tokensPerImage`, however it is given.
@@ -110,7 +119,8 @@ export const mostPromptTokens = (request: Prompt): number => {
   const { images, text } = source?.isChecked === true
     ? textOfBody(source)
     : withoutImages({ ...request, more: source?.body }, undefined)
-  return Buffer.byteLength(text) + tokensPerMessage * (messages.length + 1) + tokensPerImage * images
+  const most = mostTokens(text, images, messages.length)
+  return source?.responses === undefined ? most : Math.max(most, mostOfResponse(source.responses.body))
 }
 
 /** The requests of a call with several prompts or choices. */

@@ -21,7 +21,7 @@ import { isRemote } from "../../domain/Deployment.ts"
 import * as ExactNumber from "../../domain/ExactNumber.ts"
 import type { Request } from "../../domain/Inference.ts"
 import type { Source } from "../../domain/Source.ts"
-import { bodyWith, dialectOf, isComplete, requiredFields, valueAt } from "../../domain/Source.ts"
+import { bodyWith, dialectOf, hasResponses, isComplete, requiredFields, valueAt } from "../../domain/Source.ts"
 
 type Fields = Readonly<Record<string, unknown>>
 
@@ -75,6 +75,31 @@ const bodyOf = (source: Source): Fields => {
   return body
 }
 
+/** Fields of a request of the Responses API that do not change the answer, or that are elsewhere in the identity. */
+const notOfResponse: ReadonlySet<string> = new Set([
+  ...Object.keys(notOfAnswer),
+  "metadata",
+  "tenant",
+  "priority",
+  "keep_alive"
+])
+
+const withoutId = (item: unknown): unknown => {
+  if (typeof item !== "object" || item === null) return item
+  const { id: _, ...kept } = item as Fields
+  return kept
+}
+
+/** What a deployment with the Responses API is sent, if the model has one. The ids of items differ in equal requests. */
+const responseOf = ({ deployments }: Model, { responses }: Source): Fields | undefined => {
+  if (responses === undefined || !deployments.some(({ options }) => hasResponses(options))) return undefined
+  const { input, ...body } = responses.body
+  return {
+    ...Object.fromEntries(Object.entries(body).filter(([name]) => !notOfResponse.has(name))),
+    input: Array.isArray(input) ? input.map(withoutId) : input
+  }
+}
+
 /** Whether a deployment of the model is sent the caller's own body. */
 const isSentBody = ({ deployments }: Model, { dialect }: Source): boolean =>
   deployments.some(({ options }) => dialectOf(options) === dialect)
@@ -118,6 +143,7 @@ export const identify = (request: Request, model: Model): string => {
   return canonical({
     tenant,
     content: withoutDefaults(content, areLocal),
+    responses: source && responseOf(model, source),
     ...(source !== undefined && isSentBody(model, source)
       ? { dialect: source.dialect, headers: source.headers, body: bodyOf(source) }
       : source && { fields: unknownValues(source), numbers: exactNumbers(source, source.body["seed"]) })
@@ -146,6 +172,7 @@ export const identifyForFallback = (
     tenant,
     content,
     headers: source?.headers,
+    needs: source?.responses?.needs,
     fields: source && unknownValues(source),
     numbers: source && exactNumbers(source, undefined)
   })

@@ -31,8 +31,21 @@ const emptied = (content: unknown): { readonly text: string; readonly content: u
     : undefined
 }
 
+/** A request of the Responses API without the text of its last item. */
+const withoutLastItem = (source: Source, { body, ...needs }: NonNullable<Source["responses"]>): Source => {
+  const input = body["input"]
+  const last: unknown = Array.isArray(input) ? input.at(-1) : undefined
+  if (!isFields(last)) return source
+  const without = { ...last, content: [] }
+  return {
+    ...source,
+    responses: { ...needs, body: { ...body, input: [...(input as ReadonlyArray<unknown>).slice(0, -1), without] } }
+  }
+}
+
 /** The source without the question; undefined if it asks something else. */
-const sourceWithout = (source: Source, question: string): Source | undefined => {
+const sourceWithout = (given: Source, question: string): Source | undefined => {
+  const source = given.responses === undefined ? given : withoutLastItem(given, given.responses)
   const { body } = source
   const messages = body["messages"]
   if (messages === undefined) return body["input"] === undefined ? source : undefined
@@ -42,6 +55,10 @@ const sourceWithout = (source: Source, question: string): Source | undefined => 
   const without = { ...last as Fields, content: found.content }
   return { ...source, body: { ...body, messages: [...(messages as ReadonlyArray<unknown>).slice(0, -1), without] } }
 }
+
+/** A question may be a part that has no translation. */
+const comparable = (source: Source, question: string): Source | undefined =>
+  source.responses?.needs === undefined ? sourceWithout(source, question) : undefined
 
 /** Undefined if the request has no question that can be compared. */
 export const askingOf = (request: Request): Asking | undefined => {
@@ -54,6 +71,6 @@ export const askingOf = (request: Request): Asking | undefined => {
   if (question.length > Defaults.semanticCache.longestQuestion) return undefined
   const rest: Request = { ...request, messages: [...messages.slice(0, -1), { role: "user", content: "" }] }
   if (source === undefined) return { question, rest }
-  const without = sourceWithout(source, question)
+  const without = comparable(source, question)
   return without && { question, rest: { ...rest, source: without } }
 }

@@ -64,19 +64,30 @@ const contentFields: ReadonlySet<string | number | undefined> = new Set(
 const isContentOf = ({ unknownFields = [] }: Source) => (path: Path): boolean =>
   contentFields.has(path[0]) || unknownFields.some((field) => field.path.every((step, index) => step === path[index]))
 
+const isResponsesContent = ([name]: Path): boolean => name === "input" || contentFields.has(name)
+
+/** The caller's request with other texts. */
+const changedSource = (source: Source, changes: Changes): Source => {
+  const bodyWith = (body: Source["body"], isContent: (path: Path) => boolean) =>
+    TextWalk.changeBody(body, changes.text(true), { number: changes.number(true), isContent, joins: true })
+  const { responses } = source
+  const body = bodyWith(source.body, isContentOf(source))
+  const own = body === source.body ? source : withBody(source, body)
+  const native = responses && bodyWith(responses.body, isResponsesContent)
+  return native === undefined || native === responses!.body
+    ? own
+    : { ...own, responses: { ...responses!, body: native } }
+}
+
 /** A request with other texts in its fields and in the caller's own body. */
 const changed = <R extends Guarded>(request: R, fields: ReadonlyArray<keyof R & string>, changes: Changes): R => {
   const { source } = request
-  const body = source && TextWalk.changeBody(source.body, changes.text(true), {
-    number: changes.number(true),
-    isContent: isContentOf(source),
-    joins: true
-  })
+  const own = source && changedSource(source, changes)
   const other = TextWalk.changeRequest(request, fields, changes.text(false), {
     number: changes.number(false),
     joins: true
   })
-  return body === source?.body ? other : { ...other, source: withBody(source!, body!) }
+  return own === source ? other : { ...other, source: own }
 }
 
 /** The labels of what was replaced in the caller's own body and in the decoded request. */
@@ -91,7 +102,7 @@ class Replaced {
   /** The request without a body in which nothing was replaced of a kind that the decoded request had. */
   withoutOriginals<R extends Guarded>(request: R): R {
     const { source } = request
-    if (source === undefined || !isComplete(source)) return request
+    if (source === undefined || !(isComplete(source) || source.responses !== undefined)) return request
     return [...this.#decoded].every((label) => this.#inBody.has(label)) ? request : { ...request, source: undefined }
   }
 }

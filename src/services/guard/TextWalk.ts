@@ -171,7 +171,7 @@ class Walk {
     return changed
   }
 
-  /** Messages, each with its author. */
+  /** Messages or items of a conversation, each with its author. */
   messages(messages: ReadonlyArray<unknown>): ReadonlyArray<unknown> {
     let changed: Array<unknown> | undefined
     for (let index = 0; index < messages.length; index++) {
@@ -191,7 +191,7 @@ class Walk {
     for (const name of Object.keys(fields)) {
       const given = fields[name]
       if (skipped.has(name) || isImages(fields, name)) continue
-      const value = name === "messages" && Array.isArray(given)
+      const value = (name === "messages" || name === "input") && Array.isArray(given)
         ? this.#within(name, () => this.messages(given as ReadonlyArray<unknown>))
         : this.#field(name, given)
       if (value !== given) (changed ??= { ...fields })[name] = value

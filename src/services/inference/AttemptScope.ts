@@ -102,7 +102,7 @@ type Reasoned = Caller & SignedReasoning.Request
 
 /** Whether a request may have signed reasoning: one that a dialect has checked has it in unknown fields only. */
 const mayHaveSigned = ({ messages = [], source }: Reasoned): boolean =>
-  source?.unknownFields !== undefined ||
+  source?.unknownFields !== undefined || source?.responses !== undefined ||
   (source?.isChecked !== true && messages.some(({ reasoning }) => reasoning !== undefined))
 
 /** The record and the measurement of an attempt. */

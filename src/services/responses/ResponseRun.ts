@@ -13,6 +13,16 @@ type Operations = Inference["Service"]
 /** Prompts that are tried at most. */
 const mostPrompts = 8
 
+/** A provider's Responses API leaves out turns itself, of a request that has no translation. */
+const isTranslatable = ({ source }: Request): boolean => source?.responses?.needs === undefined
+
+/** The request as a chat, for every deployment. */
+const translated = (request: Request): Request => {
+  if (request.source?.responses === undefined) return request
+  const { responses: _, ...source } = request.source
+  return { ...request, source }
+}
+
 /**
  * Runs a request again with fewer messages while its prompt does not fit.
  *
@@ -27,10 +37,12 @@ const fitting = <A, R>(
   run(request).pipe(
     Effect.catch((error) => {
       const { reason } = error
-      const messages = reason._tag === "ContextLengthExceeded" && left > 0 && !isBegun()
+      const messages = reason._tag === "ContextLengthExceeded" && left > 0 && !isBegun() && isTranslatable(request)
         ? shortened(request.messages, reason)
         : undefined
-      return messages === undefined ? Effect.fail(error) : fitting({ ...request, messages }, run, isBegun, left - 1)
+      return messages === undefined
+        ? Effect.fail(error)
+        : fitting({ ...translated(request), messages }, run, isBegun, left - 1)
     })
   )
 

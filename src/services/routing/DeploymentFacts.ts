@@ -40,7 +40,10 @@ const missingOf = (
   canCount: boolean
 ): ReadonlyArray<RequiredCapability> => {
   const dialect = Source.dialectOf(options)
-  const missing: Array<RequiredCapability> = Source.capabilities.filter((one) => one !== `${dialect} fields`)
+  const hasResponses = Source.hasResponses(options)
+  const missing: Array<RequiredCapability> = Source.capabilities.filter((one) =>
+    one === "responses fields" ? !hasResponses : one !== `${dialect} fields`
+  )
   if (!canCount || !Capability.canCount(options, capabilities)) missing.push("count")
   return missing
 }

@@ -8,6 +8,7 @@ import type { Problem, RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import { defaults } from "../../domain/RoutingPolicy.ts"
 import type { RoutingRequest, Split } from "../../domain/RoutingRequest.ts"
+import { capabilityFor } from "../../domain/Source.ts"
 import type { Trial } from "../rollout/Split.ts"
 import type { Decision } from "./DecisionRecord.ts"
 
@@ -56,7 +57,8 @@ const notSupported = (
   fields: RequestFields
 ): InvalidRequest => {
   const { source } = fields
-  if (source !== undefined && missing.includes(`${source.dialect} fields`)) {
+  const required = capabilityFor(source)
+  if (source !== undefined && required !== undefined && missing.includes(required)) {
     return new InvalidRequest({
       ...UnknownFields.refusedBy(source, model),
       inBody: true

@@ -27,6 +27,7 @@ import { policyFor, routingOf } from "../../domain/RoutingPolicy.ts"
 import type { Moment, RoutingRequest, Split } from "../../domain/RoutingRequest.ts"
 import { boundToModel } from "../../domain/RoutingRequest.ts"
 import type { Capability as FieldsCapability } from "../../domain/Source.ts"
+import { capabilityFor } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
 import { capabilitiesOf } from "../engines/EngineKinds.ts"
 import { ModelFiles } from "../engines/ModelFiles.ts"
@@ -208,9 +209,8 @@ interface Inquiry {
 }
 
 const fieldsOf = ({ capabilities, source }: RoutingRequest): FieldsCapability | undefined => {
-  if (source === undefined) return undefined
-  const fields = `${source.dialect} fields` as const
-  return capabilities.includes(fields) ? fields : undefined
+  const fields = capabilityFor(source)
+  return fields !== undefined && capabilities.includes(fields) ? fields : undefined
 }
 
 const entryOf = ({ splits }: Parts, { name }: Model): Entry | undefined => splits?.of?.(name)

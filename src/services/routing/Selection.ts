@@ -95,6 +95,8 @@ const notSupported = (inquiry: Inquiry, index: number): string => {
     ),
     ...(missing.includes("count") ? ["token counting"] : [])
   ]
+  const [need] = missing.includes("responses fields") ? inquiry.request.source?.responses?.needs ?? [] : []
+  if (need !== undefined) return `it has no Responses API, which the request needs for ${need.path}`
   return inWords.length === 0
     ? "it does not accept unknown request fields"
     : `it does not support ${inWords.join(" or ")}${insteadOf(inquiry, index, missing)}`

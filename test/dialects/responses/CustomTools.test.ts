@@ -13,8 +13,11 @@ const decode = (fields: object) => DecodeRequest.decode({ model: "m", input: "Hi
 const decoded = (fields: object) => Result.getOrThrow(decode(fields))
 
 const messageOf = (fields: object): string => {
-  const failure = Result.getOrThrow(Result.flip(decode(fields)))
-  return EncodeAnswer.encodeError(failure).body.error.message
+  const decoded = decode(fields)
+  if (Result.isFailure(decoded)) return EncodeAnswer.encodeError(decoded.failure).body.error.message
+  // What a deployment without the Responses API cannot take.
+  const [need] = decoded.success.request.source?.responses?.needs ?? []
+  return need === undefined ? "accepted" : `${need.path}: ${need.expected}`
 }
 
 /** A text in pieces. */

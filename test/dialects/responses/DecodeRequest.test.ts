@@ -6,16 +6,24 @@ import * as DecodeRequest from "../../../src/dialects/responses/DecodeRequest.ts
 import { encodeError } from "../../../src/dialects/responses/EncodeAnswer.ts"
 import * as Items from "../../../src/dialects/responses/Items.ts"
 import type { CallerIdentity } from "../../../src/dialects/shared/CallerRequest.ts"
+import * as UnknownFields from "../../../src/dialects/shared/UnknownFields.ts"
+import { InvalidRequest } from "../../../src/domain/InferenceError.ts"
 
 const decode = (fields: object, caller: CallerIdentity = {}) =>
   Result.getOrThrow(DecodeRequest.decode({ model: "m", input: "Hi", ...fields }, caller))
 
-/** The field and the message of the error about a body. */
+/** The field and the message of the error about a body, where no deployment has the Responses API. */
 const refused = (fields: object): string => {
   const body = JSON.parse(JSON.stringify({ model: "m", input: "Hi", ...fields })) as unknown
-  const failure = Result.getOrThrowWith(Result.flip(DecodeRequest.decode(body)), () => new Error("accepted"))
-  return encodeError(failure).body.error.message
+  const decoded = DecodeRequest.decode(body)
+  if (Result.isFailure(decoded)) return encodeError(decoded.failure).body.error.message
+  const { request: { source } } = decoded.success
+  if (source?.responses?.needs === undefined) throw new Error("accepted")
+  return encodeError(new InvalidRequest(UnknownFields.refusedBy(source, "m"))).body.error.message
 }
+
+/** The paths of what only a deployment with the Responses API can take. */
+const needsOf = (fields: object) => decode(fields).request.source?.responses?.needs?.map(({ path }) => path)
 
 const messagesOf = (input: ReadonlyArray<object>) => {
   const { input: items } = decode({ input })
@@ -98,7 +106,8 @@ describe("the request of the core", () => {
       tool_choice: { type: "allowed_tools", mode: "required", tools: [{ type: "function", name: "g" }] },
       parallel_tool_calls: false
     })
-    assert.deepStrictEqual(request, {
+    const { source, ...options } = request
+    assert.deepStrictEqual(options, {
       model: "m",
       temperature: 0,
       topP: 0.5,
@@ -109,9 +118,9 @@ describe("the request of the core", () => {
       format: { type: "json_object" },
       tools: [{ name: "g", parameters: { type: "object" } }],
       toolChoice: "required",
-      parallelToolCalls: false,
-      source: { dialect: "openai", body: {} }
+      parallelToolCalls: false
     })
+    assert.deepInclude(source, { dialect: "openai", body: {} })
   })
 
   it("has fields that only OpenAI's hosts take, and that others ignore", () => {
@@ -121,7 +130,18 @@ describe("the request of the core", () => {
       service_tier: "flex",
       user: "u"
     })
-    assert.deepStrictEqual(request.source, {
+    const { responses, ...source } = request.source!
+    assert.deepStrictEqual(responses, {
+      body: {
+        model: "m",
+        input: "Hi",
+        reasoning: { effort: "high" },
+        text: { verbosity: "low" },
+        service_tier: "flex",
+        user: "u"
+      }
+    })
+    assert.deepStrictEqual(source, {
       dialect: "openai",
       body: { reasoning_effort: "high", verbosity: "low", service_tier: "flex", user: "u" },
       unknownFields: ["reasoning_effort", "verbosity", "service_tier", "user"].map((name) => ({
@@ -287,6 +307,31 @@ describe("a body that is refused", () => {
   ]
   it.each(cases)("%j", (fields, message) => {
     assert.match(refused(fields), message)
+  })
+
+  it("is one for the Responses API of a provider alone, where that is all", () => {
+    const search = { type: "web_search" }
+    assert.deepStrictEqual(
+      needsOf({
+        tools: [tool, search],
+        tool_choice: search,
+        prompt_cache_options: {},
+        input: [
+          { role: "user", content: [{ type: "input_file", file_url: "https://example.com/a.pdf" }] },
+          { type: "mcp_approval_response", approval_request_id: "mcpr_1", approve: true }
+        ]
+      }),
+      [
+        "prompt_cache_options",
+        "input[0].content[0].file_url",
+        "input[1].type",
+        "tools[1].type",
+        "tool_choice.type"
+      ]
+    )
+    assert.isUndefined(needsOf({ tools: [tool], include: ["reasoning.encrypted_content"] }))
+    assert.deepStrictEqual(decode({ tools: [tool, search] }).request.tools?.map(({ name }) => name), ["f"])
+    assert.isUndefined(decode({ tools: [search], tool_choice: "required" }).request.toolChoice)
   })
 
   it("never throws", () => {

@@ -47,13 +47,18 @@ describe("Facts", () => {
   it("has the dialect whose fields a deployment accepts", () => {
     const lacks = (options: DeploymentOptions) =>
       [...of(options).missing ?? []].filter((need) => need.endsWith(" fields")).sort()
-    const all = ["anthropic fields", "ollama fields", "openai fields"]
-    const without = (dialect: string) => all.filter((need) => need !== `${dialect} fields`)
+    const all = ["anthropic fields", "ollama fields", "openai fields", "responses fields"]
+    const without = (...dialects: ReadonlyArray<string>) =>
+      all.filter((need) => !dialects.some((dialect) => need === `${dialect} fields`))
     assert.deepStrictEqual(lacks({ engine: "fake" }), all)
     assert.deepStrictEqual(lacks({ engine: "language-model", name: "m" }), all)
+    assert.deepStrictEqual(lacks(remote), without("openai", "responses"))
     for (const provider of ["openai", "azure-openai", "troupe"] as const) {
-      assert.deepStrictEqual(lacks({ ...remote, provider }), without("openai"))
+      const elsewhere = { ...remote, provider, baseUrl: "https://host.example/v1" }
+      assert.deepStrictEqual(lacks(elsewhere), without("openai"))
+      assert.deepStrictEqual(lacks({ ...elsewhere, responses: true }), without("openai", "responses"))
     }
+    assert.deepStrictEqual(lacks({ ...remote, responses: false }), without("openai"))
     assert.deepStrictEqual(lacks({ ...remote, provider: "anthropic" }), without("anthropic"))
     assert.deepStrictEqual(lacks({ ...remote, provider: "ollama" }), without("ollama"))
     assert.deepStrictEqual(lacks({ ...remote, provider: "gemini" }), all)
