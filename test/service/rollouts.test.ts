@@ -1,55 +1,100 @@
 import { assert } from "@effect/vitest"
-import { describe, it } from "vitest"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import { invoke } from "../support/CommandLine.ts"
 import type { RolloutService } from "../support/RolloutService.ts"
-import { startRolloutService } from "../support/RolloutService.ts"
+import { ScriptedProvider, startRolloutService } from "../support/RolloutService.ts"
+import { temporaryFolder } from "../support/Service.ts"
 
-const withService = async (
-  use: (service: RolloutService) => Promise<void>,
-  options?: Parameters<typeof startRolloutService>[0]
-) => {
-  const service = await startRolloutService(options)
-  try {
-    await use(service)
-  } finally {
-    await service.stop()
+const folder = temporaryFolder()
+const providers = [new ScriptedProvider("old"), new ScriptedProvider("new")] as const
+const [stable, candidate] = providers
+
+let service: RolloutService
+beforeAll(async () => {
+  await Promise.all(providers.map((provider) => provider.listen()))
+  service = await startRolloutService(providers, folder.path)
+})
+afterAll(async () => {
+  await service.stop()
+  for (const provider of providers) provider.close()
+  folder[Symbol.dispose]()
+})
+
+const troupe = (...args: ReadonlyArray<string>) => invoke(["rollout", ...args, "--url", service.adminUrl])
+
+const askMany = (count: number) => Promise.all(Array.from({ length: count }, () => service.ask()))
+
+/** While this many callers ask without a pause: what they got. */
+const whileAsked = async <A>(callers: number, work: Promise<A>) => {
+  const seen = new Set<string>()
+  let isOver = false
+  const asking = Array.from({ length: callers }, async () => {
+    while (!isOver) seen.add(await service.ask())
+  })
+  const result = await work.finally(() => {
+    isOver = true
+  })
+  await Promise.all(asking)
+  return { seen, result }
+}
+
+const ended = async () => {
+  for (;;) {
+    const found = await service.rollout()
+    if (found.phase === "Ended") return found
+    await new Promise((resolve) => setTimeout(resolve, 20))
   }
 }
 
-const start = { model: "chat", to: "chat#1" }
-
 describe("a rollout", () => {
-  it("gives a deployment that waits for it a growing share, and then all requests", () =>
-    withService(async ({ admin, ask, askUntil, candidate, stable }) => {
-      const before = await Promise.all(Array.from({ length: 20 }, () => ask()))
-      assert.deepStrictEqual(new Set(before.map(({ by }) => by)), new Set(["old"]))
-      assert.strictEqual(candidate.count, 0)
-      const started = await admin("POST", "", start)
-      assert.strictEqual(started.status, 201)
-      const ended = await askUntil(({ phase }) => phase === "Ended")
-      assert.strictEqual(ended.outcome?.result, "promoted")
-      assert.strictEqual(ended.weight, 1)
-      const asked = stable.count
-      const after = await Promise.all(Array.from({ length: 20 }, () => ask()))
-      assert.deepStrictEqual(new Set(after.map(({ by }) => by)), new Set(["new"]))
-      assert.strictEqual(stable.count, asked)
-    }))
+  it("gives no requests to a deployment that waits for one", async () => {
+    assert.deepStrictEqual(new Set(await askMany(20)), new Set(["200 old"]))
+    assert.strictEqual(candidate.count, 0)
+    assert.include((await troupe("list")).stdout, "No rollouts yet.")
+  })
 
-  it("rolls a version back that fails, while no caller sees an error", () =>
-    withService(async ({ admin, ask, askUntil, candidate }) => {
-      candidate.behave = (index) => ({ status: index > 0 && index % 5 === 0 ? 500 : 200 })
-      await admin("POST", "", start)
-      const seen: Array<number> = []
-      let isOver = false
-      const callers = Array.from({ length: 100 }, async () => {
-        while (!isOver) seen.push((await ask()).status)
-      })
-      const ended = await askUntil(({ phase }) => phase === "Ended")
-      isOver = true
-      await Promise.all(callers)
-      assert.deepStrictEqual(new Set(seen), new Set([200]))
-      assert.strictEqual(ended.outcome?.result, "rolledBack")
-      const asked = candidate.count
-      await ask()
-      assert.strictEqual(candidate.count, asked)
-    }))
+  it("rolls a version back that fails 4 % of its requests, with its evidence, while 100 callers see no error", async () => {
+    candidate.fails = (index) => index % 25 === 24
+    const started = await troupe("start", "chat", "--to", "chat#1", "--min-requests", "5000")
+    assert.match(started.stdout, /^rollout-\w+: chat from chat#0 to chat#1\nState: checking, 0 % of the requests/)
+    const { result, seen } = await whileAsked(100, ended())
+    assert.deepStrictEqual(seen, new Set(["200 old", "200 new"]))
+    assert.deepStrictEqual([result.outcome?.result, result.outcome?.metric], ["rolledBack", "errors"])
+    const { stdout } = await troupe("status", "chat")
+    assert.include(stdout, "State: rolled back, 0 % of the requests at chat#1")
+    assert.match(stdout, /^METRIC +OLD +NEW +OLD WORSE +NEW WORSE +EVIDENCE +LIMIT$/m)
+    assert.match(stdout, /^errors +0 % +\d\S* % +0 of \d+ +\d+ of \d+ +\S+ +\S+$/m)
+    const asJson = JSON.parse((await troupe("status", result.id, "--json")).stdout) as typeof result
+    assert.deepStrictEqual(asJson, result)
+    const asked = candidate.count
+    assert.deepStrictEqual(new Set(await askMany(20)), new Set(["200 old"]))
+    assert.strictEqual(candidate.count, asked)
+  })
+
+  it("promotes a version that is not worse, which takes all requests, also after a restart", async () => {
+    candidate.fails = () => false
+    assert.strictEqual((await service.admin("POST", "", { model: "chat", to: "chat#1" })).status, 201)
+    const { result, seen } = await whileAsked(20, ended())
+    assert.strictEqual(result.outcome?.result, "promoted")
+    assert.isTrue([...seen].every((answer) => answer.startsWith("200")))
+    const asked = stable.count
+    assert.deepStrictEqual(new Set(await askMany(20)), new Set(["200 new"]))
+    await service.stop()
+    service = await startRolloutService(providers, folder.path)
+    assert.deepStrictEqual(new Set(await askMany(20)), new Set(["200 new"]))
+    assert.strictEqual(stable.count, asked)
+    assert.include((await troupe("ls")).stdout, "promoted")
+  })
+
+  it("refuses what cannot be done, and says why", async () => {
+    const message = async (...args: ReadonlyArray<string>) => (await troupe(...args)).stderr
+    assert.include(await message("pause", "chat"), "The rollout is over")
+    assert.include(await message("start", "chat", "--to", "chat#1"), "chat#1 already takes all requests of chat.")
+    assert.include(await message("start", "chat", "--to", "chat#2"), "Its deployments: chat#0, chat#1.")
+    assert.include(await message("start", "chat", "--to", "chat#0", "--steps", "0.5"), "end with 1")
+    assert.include(await message("status", "chut"), "Did you mean chat?")
+    const wrong = await service.admin("POST", "", { model: "chat", to: "chat#0", settings: { every: 5 } })
+    assert.strictEqual(wrong.status, 400)
+    assert.strictEqual((await service.admin("POST", "/chat/stop")).status, 404)
+  })
 })

@@ -1,0 +1,221 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect } from "effect"
+import type { Stored } from "../../../src/services/rollout/RolloutStore.ts"
+import type { Behavior, World } from "../../support/RolloutWorld.ts"
+import { database, inTestTime, isOver, makeWorld, startProcess, until } from "../../support/RolloutWorld.ts"
+
+const settings = {
+  steps: [0.5, 1],
+  every: Duration.seconds(20),
+  evaluateEvery: Duration.seconds(1),
+  minRequests: 100
+}
+
+/** Long enough for a comparison in the first step. */
+const long = { ...settings, every: Duration.minutes(10) }
+
+const begin = { model: "chat", to: "chat#1" }
+
+const outcomeOf = ({ rollout: { phase } }: Stored) => "outcome" in phase ? phase.outcome : undefined
+
+const isStepping = ({ rollout: { phase } }: Stored): boolean => phase._tag === "Stepping"
+
+/** The end of a rollout to `chat#1`. */
+const run = (given: Partial<World>) =>
+  inTestTime(Effect.gen(function*() {
+    const world = makeWorld({ settings, ...given })
+    const process = yield* startProcess(world, yield* database)
+    yield* process.rollouts.start(begin)
+    const stored = yield* until(process, isOver)
+    return { world, rollout: stored.rollout, outcome: outcomeOf(stored) }
+  }))
+
+const sound: Behavior = () => ({})
+const failsAll: Behavior = (index) => ({ fails: index > 0 })
+const failsOften: Behavior = (index) => ({ fails: index % 5 === 4 })
+
+describe("Rollouts", () => {
+  it.effect("promotes an equal version and unloads the old one after its last request", () =>
+    Effect.gen(function*() {
+      const { outcome, world } = yield* run({})
+      assert.strictEqual(outcome?.result, "promoted")
+      assert.deepStrictEqual(world.errors, [])
+      assert.deepStrictEqual(world.log, ["load chat#1", "unload chat#0 with 0"])
+    }))
+
+  it.effect("does not roll back an equal version that fails, too", () =>
+    Effect.gen(function*() {
+      const fails: Behavior = (index) => ({ fails: index % 50 === 49 })
+      const { outcome } = yield* run({ behaviors: [fails, fails] })
+      assert.strictEqual(outcome?.result, "promoted")
+    }))
+
+  it.effect("rolls back a version that fails 4 % of its requests, and no caller sees an error", () =>
+    Effect.gen(function*() {
+      const { outcome, rollout, world } = yield* run({
+        behaviors: [sound, (index) => ({ fails: index % 25 === 24 })],
+        settings: long
+      })
+      assert.deepStrictEqual([outcome?.result, outcome?.cause, outcome?.metric], ["rolledBack", "test", "errors"])
+      const found = rollout.evidence!.metrics.find(({ metric }) => metric === "errors")!
+      assert.isAbove(found.candidate.count, found.stable.count)
+      assert.isAtLeast(found.logE, found.needed)
+      assert.deepStrictEqual(world.errors, [])
+      assert.deepStrictEqual(world.log, ["load chat#1", "unload chat#1 with 0"])
+    }))
+
+  it.effect("rolls back a version that is only slow", () =>
+    Effect.gen(function*() {
+      const { outcome } = yield* run({ behaviors: [sound, () => ({ firstMs: 200 })], settings: long })
+      assert.deepStrictEqual([outcome?.result, outcome?.metric], ["rolledBack", "firstToken"])
+    }))
+
+  it.effect("rolls back a version that fails long prompts only", () =>
+    Effect.gen(function*() {
+      const { outcome, world } = yield* run({
+        behaviors: [sound, (_, prompt) => ({ fails: prompt.length > 1000 })],
+        prompts: (index) => index % 20 === 0 ? "word ".repeat(1000) : "Hello",
+        settings: long
+      })
+      assert.deepStrictEqual([outcome?.result, outcome?.metric], ["rolledBack", "errors"])
+      assert.deepStrictEqual(world.errors, [])
+    }))
+
+  it.effect("rolls back a version that fails every request after its check, though its circuit opens", () =>
+    Effect.gen(function*() {
+      const { outcome, world } = yield* run({ behaviors: [sound, (index) => ({ fails: index > 0 })] })
+      assert.strictEqual(outcome?.result, "rolledBack")
+      assert.isBelow(world.counts[1], 100)
+      assert.deepStrictEqual(world.errors, [])
+    }))
+
+  it.effect("gives no request to a version that fails its check", () =>
+    Effect.gen(function*() {
+      const { outcome, world } = yield* run({ behaviors: [sound, () => ({ fails: true })] })
+      assert.deepStrictEqual([outcome?.result, outcome?.cause], ["rolledBack", "health"])
+      assert.strictEqual(world.counts[1], 3)
+      assert.deepStrictEqual(world.errors, [])
+    }))
+
+  it.effect("waits where there are no requests, and sends probes where it has some", () =>
+    inTestTime(Effect.gen(function*() {
+      const world = makeWorld({ settings })
+      const process = yield* startProcess(world, yield* database)
+      yield* process.rollouts.start(begin)
+      const waiting = yield* until(process, isOver, 0, 25)
+      assert.strictEqual(waiting.rollout.phase._tag, "Stepping")
+      assert.strictEqual(waiting.rollout.step, 0)
+      yield* process.kill
+      const probed = makeWorld({ settings: { ...settings, probes: ["One?", "Two?", "Three?"] } })
+      const other = yield* startProcess(probed, yield* database)
+      yield* other.rollouts.start(begin)
+      assert.strictEqual(outcomeOf(yield* until(other, isOver, 0))?.result, "promoted")
+    })))
+
+  it.effect("does what an operator says, and refuses what has no effect", () =>
+    inTestTime(Effect.gen(function*() {
+      const world = makeWorld({ settings })
+      const process = yield* startProcess(world, yield* database)
+      const { rollouts } = process
+      const { rollout: { id } } = yield* rollouts.start(begin)
+      assert.strictEqual((yield* Effect.flip(rollouts.start(begin)))._tag, "RolloutError")
+      yield* until(process, isStepping)
+      yield* rollouts.act("chat", "pause")
+      const refused = yield* Effect.flip(rollouts.act(id, "pause"))
+      assert.strictEqual(refused.code, "rollout_refused")
+      const paused = yield* until(process, isOver, 20, 25)
+      assert.deepStrictEqual([paused.rollout.phase._tag, paused.rollout.step], ["Paused", 0])
+      yield* rollouts.act("chat", "resume")
+      yield* until(process, isStepping)
+      yield* rollouts.act("chat", "promote")
+      assert.strictEqual(outcomeOf(yield* until(process, isOver))?.cause, "operator")
+      assert.strictEqual((yield* Effect.flip(rollouts.find("chut"))).code, "rollout_not_found")
+      const back = yield* rollouts.start({ model: "chat", to: "chat#0" })
+      yield* rollouts.act(back.rollout.id, "abort")
+      assert.strictEqual(outcomeOf(yield* until(process, isOver))?.result, "aborted")
+      const before = world.counts[0]
+      yield* process.second(20)
+      assert.strictEqual(world.counts[0], before)
+      assert.deepStrictEqual((yield* rollouts.list).map(({ rollout }) => rollout.id), [back.rollout.id, id])
+    })))
+
+  it.effect("names what cannot be rolled out", () =>
+    inTestTime(Effect.gen(function*() {
+      const process = yield* startProcess(makeWorld({ settings }), yield* database)
+      const codeOf = (to: string) =>
+        Effect.map(
+          Effect.flip(process.rollouts.start({ model: "chat", to })),
+          (error) => error._tag === "RolloutError" ? error.code : error.reason._tag
+        )
+      assert.strictEqual(yield* codeOf("chat#7"), "deployment_not_found")
+      assert.strictEqual(yield* codeOf("chat#0"), "deployment_in_use")
+    })))
+})
+
+describe("a process that is killed after any write of a rollout", () => {
+  const cases: ReadonlyArray<readonly [string, Behavior, string, string]> = [
+    ["an equal version is promoted", sound, "promoted", "unload chat#0"],
+    ["a version that fails is rolled back", failsAll, "rolledBack", "unload chat#1"]
+  ]
+  for (const [name, behavior, result, unloaded] of cases) {
+    it.effect(`is followed by one that goes on: ${name}`, () =>
+      Effect.gen(function*() {
+        const quick = { ...settings, every: Duration.seconds(2), evaluateEvery: Duration.seconds(2), minRequests: 4 }
+        for (let writes = 1; writes < 60; writes++) {
+          const ended = yield* inTestTime(Effect.gen(function*() {
+            const world = makeWorld({ settings: quick, behaviors: [sound, behavior], writesLeft: writes })
+            const shared = yield* database
+            const first = yield* startProcess(world, shared)
+            yield* Effect.forkChild(first.rollouts.start(begin))
+            for (let seconds = 0; seconds < 30 && world.writesLeft !== 0; seconds++) yield* first.second(8)
+            const isDone = world.writesLeft !== 0
+            yield* first.kill
+            const second = yield* startProcess(world, shared)
+            const stored = yield* until(second, isOver, 8)
+            assert.strictEqual(outcomeOf(stored)?.result, result, `after ${writes} writes`)
+            assert.deepStrictEqual(world.errors, [], `after ${writes} writes`)
+            assert.include(world.log.join(), unloaded)
+            assert.isTrue(
+              world.log.filter((line) => line.startsWith("unload")).every((line) => line.startsWith(unloaded))
+            )
+            const before = [...world.counts]
+            yield* second.second(8)
+            const used = result === "promoted" ? 0 : 1
+            assert.strictEqual(world.counts[used], before[used], `after ${writes} writes`)
+            return isDone
+          }))
+          if (ended) return
+        }
+        assert.fail("The rollout has more writes than the test.")
+      }))
+  }
+})
+
+describe("several processes", () => {
+  it.effect("divide requests by the same weights, and compare what all of them have measured", () =>
+    inTestTime(Effect.gen(function*() {
+      const world = makeWorld({ settings: { ...settings, minRequests: 200 } })
+      const shared = yield* database
+      const [one, two] = [yield* startProcess(world, shared), yield* startProcess(world, shared)]
+      yield* one.rollouts.start(begin)
+      yield* until(two, isStepping)
+      const before = world.counts[1]
+      // Only the one that does not lead has requests.
+      const ended = yield* until(two, isOver)
+      assert.strictEqual(outcomeOf(ended)?.result, "promoted")
+      assert.isAtLeast(world.counts[1] - before, 400)
+      assert.strictEqual(world.log.filter((line) => line.startsWith("unload")).length, 1)
+    })))
+
+  it.effect("have another leader after the end of the first", () =>
+    inTestTime(Effect.gen(function*() {
+      const world = makeWorld({ settings, behaviors: [sound, failsOften] })
+      const shared = yield* database
+      const [one, two] = [yield* startProcess(world, shared), yield* startProcess(world, shared)]
+      yield* one.rollouts.start(begin)
+      yield* until(two, isStepping)
+      yield* one.kill
+      assert.strictEqual(outcomeOf(yield* until(two, isOver))?.result, "rolledBack")
+      assert.deepStrictEqual(world.errors, [])
+    })))
+})
