@@ -137,6 +137,23 @@ describe("a connection", () => {
     client.close()
   })
 
+  it("checks a conversation that it prepares as one that is answered", async () => {
+    const client = open()
+    const prepare = async (fields: object) => errorOf(await ask(client, { input: "Hi", generate: false, ...fields }))
+    const image = { type: "input_image", image_url: "data:image/png;base64,iVBORw0KGgo=" }
+    for (const generate of [false, true]) {
+      assert.deepInclude(await prepare({ model: "none", generate }), { status: 404, code: "model_not_found" })
+      assert.deepInclude(await prepare({ temperature: 9, generate }), { status: 400, param: "temperature" })
+      assert.deepInclude(await prepare({ input: [{ role: "user", content: [image] }], generate }), { status: 400 })
+      assert.deepInclude(await prepare({ previous_response_id: "resp_none", generate }), { status: 400 })
+    }
+    assert.deepInclude(await prepare({ generate: "no" }), { status: 400, code: "invalid_message" })
+    client.close()
+    const bob = open(keys.BOB)
+    assert.deepInclude(errorOf(await ask(bob, { input: "Hi", generate: false })), { status: 403 })
+    bob.close()
+  })
+
   it("answers invalid messages with errors, and goes on", async () => {
     const client = open()
     assert.deepInclude(errorOf(await ask(client, { type: "response.steer" })), { status: 400, code: "invalid_message" })

@@ -6,7 +6,7 @@
  * Before the first content every failure is an ordinary error response, also for a stream (`ServerSentEvents`). A later
  * failure is an `error` event and a `response.failed`. A response is stored before its last event, or the whole of it, is sent.
  */
-import { Clock, Effect } from "effect"
+import { Clock, Effect, Result } from "effect"
 import { HttpServerResponse } from "effect/http"
 import type { ResponseCall } from "../../dialects/responses/DecodeRequest.ts"
 import type { Envelope, Outcome } from "../../dialects/responses/EncodeAnswer.ts"
@@ -17,11 +17,14 @@ import type * as Schema from "../../dialects/responses/Schema.ts"
 import type { Request } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type * as InferenceError from "../../domain/InferenceError.ts"
+import { pathsOf, requiredByChat } from "../../domain/RoutingRequest.ts"
 import type { Inference } from "../../services/inference/Inference.ts"
 import type { Registry } from "../../services/models/Registry.ts"
 import { summaryOf } from "../../services/persistence/StorageError.ts"
 import type { Continued, Dialogue } from "../../services/responses/Dialogues.ts"
 import * as ResponseRun from "../../services/responses/ResponseRun.ts"
+import { noDeployment } from "../../services/routing/Route.ts"
+import type { Router } from "../../services/routing/Router.ts"
 import type { Call } from "./Endpoint.ts"
 import * as Endpoint from "./Endpoint.ts"
 import { internalError } from "./EndpointFailure.ts"
@@ -41,6 +44,7 @@ export const seconds = Effect.map(Clock.currentTimeMillis, secondsOf)
 export interface Services extends Sources {
   readonly inference: Inference["Service"]
   readonly registry: Registry["Service"]
+  readonly router: Router["Service"]
 }
 
 /** A request for a response, with its conversation. */
@@ -149,9 +153,24 @@ export const respondBuffered = (run: Run) => {
   })
 }
 
+/** Why no deployment could ever take the request, if so: one that is only not available now is no error. */
+const impossible = ({ request, services: { router } }: Run): InferenceError.InferenceError | undefined => {
+  const routing = {
+    ...request,
+    capabilities: requiredByChat(request),
+    pathsOf: (capability: string) => pathsOf(request, capability)
+  }
+  const route = router.preview(routing)
+  if (Result.isFailure(route)) return route.failure
+  const { decision, deployments } = route.success
+  return deployments.length > 0 || decision.retryAfterMs !== undefined ? undefined : noDeployment(decision, routing)
+}
+
 /** Without a call of the model: the next message continues the conversation. */
 export const respondEmpty = (run: Run) =>
   Effect.flatMap(seconds, (now) => {
+    const error = impossible(run)
+    if (error !== undefined) return Effect.fail(error)
     const frames = new ResponseFrames(run.envelope, () => now)
     const text = frames.empty()
     return Effect.as(

@@ -16,6 +16,7 @@ import { Inference } from "../../services/inference/Inference.ts"
 import { Registry } from "../../services/models/Registry.ts"
 import * as ResponseRun from "../../services/responses/ResponseRun.ts"
 import { ResponseState } from "../../services/responses/Responses.ts"
+import { Router } from "../../services/routing/Router.ts"
 import { error, events, unavailable } from "./Api.ts"
 import type { Dialect } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
@@ -191,7 +192,7 @@ const { encodeProblem, idHeaders, keyOf, models } = OpenAiRoutes.dialect
 const conventions = { encodeProblem, idHeaders, keyOf }
 
 const services = Effect.map(
-  Effect.all({ inference: Inference, registry: Registry, state: ResponseState }),
+  Effect.all({ inference: Inference, registry: Registry, router: Router, state: ResponseState }),
   (found): Services => found
 )
 

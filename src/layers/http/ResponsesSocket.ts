@@ -82,11 +82,18 @@ const errorEvent = ({ body, status }: Pick<ErrorResponse, "body" | "status">): s
 
 const textOf = (data: Uint8Array | string): string => typeof data === "string" ? data : Buffer.from(data).toString()
 
-/** The body of a request, without the fields of a message alone; undefined if the message is no request. */
-const requestOf = (text: string): { readonly body: Fields; readonly isWarmUp: boolean } | undefined => {
+const wrongGenerate: HttpProblem = {
+  status: 400,
+  code: "invalid_message",
+  message: "generate: Expected true, or false to prepare a conversation without an answer."
+}
+
+/** The body of a request, without the fields of a message alone; or why the message is no request. */
+const requestOf = (text: string): { readonly body: Fields; readonly isWarmUp: boolean } | HttpProblem => {
   const json = parse(text)
-  if (!isObject(json) || json["type"] !== "response.create") return undefined
-  const { background: _, generate, type: __, ...body } = json
+  if (!isObject(json) || json["type"] !== "response.create") return wrongMessage
+  const { background: _, generate = true, type: __, ...body } = json
+  if (typeof generate !== "boolean" && generate !== null) return wrongGenerate
   return { body: { ...body, stream: true }, isWarmUp: generate === false }
 }
 
@@ -185,7 +192,7 @@ class ResponsesSocket {
 
   #answer(text: string) {
     const request = requestOf(text)
-    if (request === undefined) return this.#writer.write(errorEvent(encodeProblem(wrongMessage, "")))
+    if ("status" in request) return this.#writer.write(errorEvent(encodeProblem(request, "")))
     const identity = this.#identity()
     if (typeof identity === "string") {
       const error = encodeReason(new Unauthenticated({ problem: identity }), "")
