@@ -1,7 +1,7 @@
 import { assert, describe, it } from "vitest"
 import type { Deployment } from "../../src/domain/Deployment.ts"
 import type { Message, SignedReasoning } from "../../src/domain/Message.ts"
-import { isLost, makerOf, readableBy, withoutIt } from "../../src/domain/SignedReasoning.ts"
+import { isLost, makerOf, readableBy, seal, unseal, withoutIt } from "../../src/domain/SignedReasoning.ts"
 import { generationOf, targetOf } from "../support/Dialects.ts"
 
 type Options = Parameters<typeof targetOf>[1]
@@ -63,5 +63,33 @@ describe("signed reasoning of a message", () => {
     assert.strictEqual(new Set(makers).size, 3)
     for (const maker of makers) assert.match(maker, /^[0-9a-z]{1,7}$/)
     assert.strictEqual(makerOf({ ...targetOf("anthropic").options, model: "another" }), makers[0])
+  })
+})
+
+describe("an encrypted item of the Responses API", () => {
+  const at = (options: Options) => deploymentOf("openai", options)
+  const host = at({ baseUrl: "https://host.example.com/v1", responses: true })
+  const sealed = { maker: makerOf(host.options), id: "rs_1", content: "gAAA.b==" }
+
+  it("names its maker and keeps its id; another content is not one", () => {
+    assert.deepStrictEqual(unseal(seal(sealed)), sealed)
+    for (const other of ["gAAAA", "troupe.x", "", undefined, 5]) assert.isUndefined(unseal(other))
+  })
+
+  it.each<readonly [string, Deployment, string, boolean]>([
+    ["its maker", host, seal(sealed), false],
+    ["another host with the API", openAi, seal(sealed), true],
+    ["its maker's chats", at({ baseUrl: "https://host.example.com/v1" }), seal(sealed), true],
+    [
+      "a deployment on this machine",
+      { ...host, options: { engine: "fake" } },
+      seal(sealed),
+      true
+    ],
+    ["any host, where the caller has it from elsewhere", openAi, "gAAAA", false]
+  ])("at %s", (_, deployment, encrypted_content, lost) => {
+    const body = { input: ["text", null, { type: "reasoning", encrypted_content }] }
+    const source = { dialect: "openai" as const, body: {}, responses: { body } }
+    assert.strictEqual(isLost({ source }, deployment, []), lost)
   })
 })

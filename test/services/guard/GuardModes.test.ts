@@ -157,3 +157,37 @@ describe("every mode", () => {
     }
   })
 })
+
+describe("a request of the Responses API", () => {
+  /** A text in a place that has no translation, and in items of users and results. */
+  const requestOf = (text: string): Request => ({
+    model: "a",
+    messages: [{ role: "user", content: "Hi" }],
+    source: {
+      dialect: "openai",
+      body: {},
+      responses: {
+        body: {
+          model: "a",
+          input: [
+            { type: "message", role: "user", content: [{ type: "input_text", text: "Hi" }] },
+            { type: "computer_call_output", call_id: "c", output: { type: "note", text } },
+            { type: "reasoning", summary: [], encrypted_content: text }
+          ],
+          tools: [{ type: "mcp", server_label: "s" }]
+        }
+      }
+    }
+  })
+
+  it.each(Object.entries(planted))("is searched where it has no translation: %s", (rule, text) => {
+    const rejected = policies.reject.apply(requestOf(text), ["messages"], "conversation")
+    assert.isTrue(rejected.found.has(rule as Rule))
+    assert.deepInclude(rejected.rejection, { path: "input[1].output.text", inBody: true })
+    const { request } = policies.redact.apply(requestOf(text), ["messages"], "conversation")
+    const [, result, thought] = request.source!.responses!.body["input"] as ReadonlyArray<Record<string, unknown>>
+    assert.notInclude(JSON.stringify(result), JSON.stringify(text).slice(1, -1))
+    // What a provider has encrypted is no text.
+    assert.strictEqual(thought!["encrypted_content"], text)
+  })
+})
