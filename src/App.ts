@@ -46,6 +46,7 @@ import * as RequestGuard from "./services/guard/RequestGuard.ts"
 import * as SecurityEvents from "./services/guard/SecurityEvents.ts"
 import * as Breaker from "./services/health/Breaker.ts"
 import * as Readiness from "./services/health/Readiness.ts"
+import * as EmbeddingBatcher from "./services/inference/EmbeddingBatcher.ts"
 import * as Inference from "./services/inference/Inference.ts"
 import * as Ledger from "./services/ledger/Ledger.ts"
 import * as Deployments from "./services/models/Deployments.ts"
@@ -122,6 +123,7 @@ const assemble = (all: Services) =>
     Layer.provide(Layer.merge(all.engines, all.memory)),
     Layer.provideMerge(all.providers),
     Layer.provide(store),
+    Layer.provide(Layer.merge(MemoryPressure.layerOptions, EmbeddingBatcher.layerOptions)),
     Layer.provideMerge(AppParts.settings)
   )
 

@@ -68,6 +68,22 @@ export const memoryHold = Duration.seconds(5)
 /** Share of the machine's memory that models leave free. */
 export const memoryReserve = 0.2
 
+/** The share of memory in use at which each level of pressure begins, and what it unloads. */
+export const memoryPressure = {
+  every: Duration.seconds(30),
+  warning: 0.7,
+  critical: 0.85,
+  emergency: 0.95,
+  /** A level ends this far below its threshold. */
+  hysteresis: 0.03,
+  /** How long a model that is unloaded at the level has been idle. */
+  warningIdle: Duration.minutes(1),
+  criticalIdle: Duration.seconds(10)
+}
+
+/** The budgets, bytes, below which a variant of at most 4 or 8 bits a weight is preferred. */
+export const quantization = { int4Below: 2 * 2 ** 30, int8Below: 4 * 2 ** 30 }
+
 /** An engine counts as hung after this time without progress of a job, unless configured. */
 export const stallAfter = Duration.minutes(2)
 

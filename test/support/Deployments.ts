@@ -28,7 +28,14 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
   server: { ...defaultServer, port: 0, shutdownGrace: Duration.seconds(5), maxBodyBytes: 1000 },
   engineHost: "thread",
   logLevel: "Error",
-  memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
+  memory: {
+    budgetBytes: undefined,
+    hold: Duration.seconds(5),
+    reserve: Defaults.memoryReserve,
+    pressure: Defaults.memoryPressure,
+    quantization: Defaults.quantization
+  },
+  embeddingBatches: { size: Defaults.batchSize, wait: Defaults.batchWait },
   circuits: Defaults.breaker,
   keyCooldowns: Defaults.keyCooldowns,
   keys: [],

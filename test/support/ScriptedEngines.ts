@@ -184,6 +184,7 @@ const filesOf = ({ files = {} }: EngineBehaviour) => {
 export const settingsOf = ({ budget, hold = Duration.seconds(5), reading }: EngineBehaviour) =>
   settings({
     memory: {
+      ...settings().memory,
       budgetBytes: reading !== undefined ? undefined : budget === undefined ? Number.POSITIVE_INFINITY : budget * MiB,
       hold
     }

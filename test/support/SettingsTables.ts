@@ -101,6 +101,7 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
       "memory",
       "circuits",
       "keyCooldowns",
+      "embeddingBatches",
       "reload",
       "store",
       "storage",

@@ -411,8 +411,8 @@ export const makeDirect = (parts: Parts) => {
 }
 
 /** Embeds together with other requests, within the queue's time limit. */
-export const makeEmbed = (models: Models["Service"]) => {
-  const embed = EmbeddingBatcher.make(models)
+export const makeEmbed = (models: Models["Service"], batches: EmbeddingBatcher.Batches) => {
+  const embed = EmbeddingBatcher.make(models, batches)
   return (
     context: AttemptContext,
     inputs: ReadonlyArray<EmbedInput>

@@ -9,7 +9,8 @@
  * A batch holds requests of one tenant and one priority, all of texts or all of tokens, so that no request uses another tenant's turn in the queue or
  * another priority. The `keepAlive` of the last request holds, as without batches.
  */
-import { Context, Deferred, Effect, Exit, Request, RequestResolver, Result } from "effect"
+import type { Duration } from "effect"
+import { Context, Deferred, Effect, Exit, Layer, Request, RequestResolver, Result } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import { HopCount } from "../../domain/Caller.ts"
 import * as Defaults from "../../domain/Defaults.ts"
@@ -20,6 +21,7 @@ import type { Embedding, EmbedInput } from "../../domain/Job.ts"
 import type { Meter } from "../engines/Engine.ts"
 import { noteResults, TaskMeter } from "../engines/Engine.ts"
 import type { Models } from "../models/Models.ts"
+import { Settings } from "../settings/Settings.ts"
 
 /** An attempt that takes part in a batch. */
 export interface BatchedAttempt {
@@ -136,8 +138,24 @@ const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {
   )
 }
 
+/** How many requests share a batch, and how long they are collected while the engine works. */
+export interface Batches {
+  readonly size: number
+  readonly wait: Duration.Duration
+}
+
+const defaults: Batches = { size: Defaults.batchSize, wait: Defaults.batchWait }
+
+/** The options of the application. */
+export const BatchOptions = Context.Reference<Batches>("troupe/services/inference/EmbeddingBatcher/BatchOptions", {
+  defaultValue: () => defaults
+})
+
+/** The options of the settings. */
+export const layerOptions = Layer.effect(BatchOptions, Effect.map(Settings, ({ embeddingBatches }) => embeddingBatches))
+
 /** The batches of one deployment. */
-const makeResolver = (models: Models["Service"]): RequestResolver.RequestResolver<Embed> => {
+const makeResolver = (models: Models["Service"], { size, wait }: Batches): RequestResolver.RequestResolver<Embed> => {
   let running = 0
   let idle = Deferred.makeUnsafe<void>()
   const started = Effect.sync(() => running++)
@@ -148,21 +166,21 @@ const makeResolver = (models: Models["Service"]): RequestResolver.RequestResolve
     Deferred.doneUnsafe(waiting, Effect.void)
   })
   const gather = Effect.suspend(() =>
-    running === 0 ? Effect.yieldNow : Effect.raceFirst(Effect.sleep(Defaults.batchWait), Deferred.await(idle))
+    running === 0 ? Effect.yieldNow : Effect.raceFirst(Effect.sleep(wait), Deferred.await(idle))
   )
   return RequestResolver.makeGrouped<Embed, string>({
     key: groupOf,
     resolver: (entries) => Effect.acquireUseRelease(started, () => runBatch(models, entries), () => ended)
-  }).pipe(RequestResolver.setDelayEffect(gather), RequestResolver.batchN(Defaults.batchSize))
+  }).pipe(RequestResolver.setDelayEffect(gather), RequestResolver.batchN(size))
 }
 
 /** Embeds for all callers. */
-export const make = (models: Models["Service"]) => {
+export const make = (models: Models["Service"], batches = defaults) => {
   const resolvers = new Map<string, RequestResolver.RequestResolver<Embed>>()
   const resolverOf = (id: string) => {
     const known = resolvers.get(id)
     if (known !== undefined) return known
-    const created = makeResolver(models)
+    const created = makeResolver(models, batches)
     resolvers.set(id, created)
     return created
   }

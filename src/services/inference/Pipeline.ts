@@ -20,7 +20,7 @@ import * as CachedResponses from "../cache/CachedResponses.ts"
 import { ResponseCache } from "../cache/ResponseCache.ts"
 import type { EventReceiver } from "../engines/Engine.ts"
 import { Breaker } from "../health/Breaker.ts"
-import { interval, Pressure, sheds } from "../models/MemoryPressure.ts"
+import { Pressure, PressureOptions, sheds } from "../models/MemoryPressure.ts"
 import { Models } from "../models/Models.ts"
 import * as AttemptLog from "../observability/AttemptLog.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
@@ -36,6 +36,7 @@ import { answeredRoute, noDeployment } from "../routing/Route.ts"
 import { Router } from "../routing/Router.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import * as AttemptScope from "./AttemptScope.ts"
+import { BatchOptions } from "./EmbeddingBatcher.ts"
 import type { AttemptRequest, Use } from "./PlannedAttempts.ts"
 import * as PlannedAttempts from "./PlannedAttempts.ts"
 import type { RoutedRequest } from "./RequestTelemetry.ts"
@@ -52,6 +53,8 @@ interface Parts {
   readonly decisions: DecisionLog["Service"]
   readonly metrics: Metrics["Service"]
   readonly pressure: Pressure["Service"]
+  /** How often the pressure is read, ms. */
+  readonly pressureEveryMs: number
   readonly router: Router["Service"]
 }
 
@@ -139,7 +142,7 @@ const makeBegin = (parts: Parts) => {
     if (Result.isFailure(found)) return { error: found.failure }
     const route = found.success
     if (request.priority === "low" && sheds[SubscriptionRef.getUnsafe(pressure)].refuseLowPriority) {
-      return { error: makeError(new Overloaded({ retryAfterMs: Duration.toMillis(interval) })) }
+      return { error: makeError(new Overloaded({ retryAfterMs: parts.pressureEveryMs })) }
     }
     // A request that no deployment can answer counts in no limit.
     if (cannotAnswer(route)) return beginAdmitted(parts, fiber, operation, request, routing, route, attributes, free)
@@ -318,6 +321,7 @@ export const make = Effect.gen(function*() {
     decisions: yield* DecisionLog,
     metrics: yield* Metrics,
     pressure: yield* Pressure,
+    pressureEveryMs: Duration.toMillis((yield* PressureOptions).every),
     router: yield* Router
   }
   const attempts: PlannedAttempts.Parts = {
@@ -342,7 +346,7 @@ export const make = Effect.gen(function*() {
     /** Tries the route's deployments as the plan says, until `use` succeeds at one of them. */
     execute: PlannedAttempts.makeExecute(attempts),
     direct: makeDirect(attempts),
-    embed: AttemptScope.makeEmbed(models),
+    embed: AttemptScope.makeEmbed(models, yield* BatchOptions),
     /** Begins a request that has an answer already; `complete` ends it. It may be rejected by its limits. */
     beginAnswered: makeBeginAnswered(parts),
     cached: CachedResponses.makeFallback({ cache: yield* ResponseCache, callbacks: parts.callbacks })

@@ -10,6 +10,7 @@
  *
  * The plan never exceeds the budget and never evicts a pinned model or one in use.
  */
+import * as Defaults from "../../domain/Defaults.ts"
 
 /** A model that has memory. */
 export interface Resident {
@@ -41,7 +42,12 @@ export interface Snapshot {
   readonly budgetBytes: number
   readonly residents: ReadonlyArray<Resident>
   readonly holdMs: number
+  /** Default `Defaults.quantization`. */
+  readonly quantization?: Quantization | undefined
 }
+
+/** The budgets, bytes, below which a variant of at most 4 or 8 bits a weight is preferred. */
+export type Quantization = typeof Defaults.quantization
 
 /** What to do. */
 export type Plan =
@@ -59,14 +65,19 @@ export type Plan =
   }
   | { readonly type: "refuse"; readonly neededBytes: number; readonly availableBytes: number }
 
-const GiB = 2 ** 30
-
 /** The finest quantization to prefer with this budget, bits a weight. */
-export const finestBits = (budgetBytes: number): number => budgetBytes < 2 * GiB ? 4 : budgetBytes < 4 * GiB ? 8 : 16
+export const finestBits = (budgetBytes: number, { int4Below, int8Below } = Defaults.quantization): number => {
+  if (budgetBytes < int4Below) return 4
+  return budgetBytes < int8Below ? 8 : 16
+}
 
 /** Candidates in order of preference: those coarse enough for the budget, largest first, then the others, smallest first. */
-export const order = (candidates: ReadonlyArray<Candidate>, budgetBytes: number): ReadonlyArray<Candidate> => {
-  const finest = finestBits(budgetBytes)
+export const order = (
+  candidates: ReadonlyArray<Candidate>,
+  budgetBytes: number,
+  quantization?: Quantization
+): ReadonlyArray<Candidate> => {
+  const finest = finestBits(budgetBytes, quantization)
   const fits = ({ bits = Number.POSITIVE_INFINITY }: Candidate) => bits <= finest
   return [
     ...candidates.filter(fits).sort((a, b) => b.bytes - a.bytes),
@@ -119,8 +130,11 @@ const missing = ({ bytes }: Candidate, free: number): number => bytes === 0 ? 0 
  *
  * @param candidates not empty
  */
-export const make = (candidates: ReadonlyArray<Candidate>, { budgetBytes, holdMs, residents }: Snapshot): Plan => {
-  const ordered = order(candidates, budgetBytes)
+export const make = (
+  candidates: ReadonlyArray<Candidate>,
+  { budgetBytes, holdMs, quantization, residents }: Snapshot
+): Plan => {
+  const ordered = order(candidates, budgetBytes, quantization)
   const free = budgetBytes - sum(residents)
   const fitting = ordered.find((candidate) => missing(candidate, free) <= 0)
   if (fitting !== undefined) return { type: "load", candidate: fitting, evict: [] }

@@ -1,6 +1,5 @@
 /** The memory of this machine or of this process's control group, and how much of it models may use. */
 import { Context, Effect } from "effect"
-import * as Defaults from "../../domain/Defaults.ts"
 
 /** In bytes. */
 export interface Reading {
@@ -28,13 +27,13 @@ export type Budget = Effect.Effect<(granted: ReadonlyArray<Granted>) => number>
 const usedBytes = (granted: ReadonlyArray<Granted>): number =>
   granted.reduce((sum, { bytes, engine }) => engine === undefined ? sum : sum + bytes, 0)
 
-/** The configured budget; without one, the memory that models use plus what is available, less `Defaults.memoryReserve`. */
+/** The configured budget; without one, the memory that models use plus what is available, less the share `reserve`. */
 export const budgetOf = (
-  { budgetBytes }: { readonly budgetBytes: number | undefined },
+  { budgetBytes, reserve }: { readonly budgetBytes: number | undefined; readonly reserve: number },
   memory: Memory["Service"]
 ): Budget =>
   budgetBytes !== undefined
     ? Effect.succeed(() => budgetBytes)
     : Effect.map(memory.read, ({ availableBytes, totalBytes }) => (granted) =>
       // The pages of a mapped file count as used by its engine and as available too.
-      (1 - Defaults.memoryReserve) * Math.min(totalBytes, availableBytes + usedBytes(granted)))
+      (1 - reserve) * Math.min(totalBytes, availableBytes + usedBytes(granted)))

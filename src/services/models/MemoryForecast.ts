@@ -49,7 +49,7 @@ export const forecast = Effect.fnUntraced(function*(
   const verdicts = new Map<Deployment, Verdict>()
   for (const deployment of deployments.toSorted((one, other) => Number(other.pinned) - Number(one.pinned))) {
     const candidates = yield* candidatesOf(deployment)
-    const plan = EvictionPlan.make(candidates, { residents, holdMs, budgetBytes })
+    const plan = EvictionPlan.make(candidates, { residents, holdMs, budgetBytes, quantization: memory.quantization })
     verdicts.set(deployment, {
       deployment,
       candidates,

@@ -13,6 +13,8 @@
  * leaks, estimates that were too low.
  */
 import { Context, Duration, Effect, Layer, Option, Schedule, SubscriptionRef } from "effect"
+import * as Defaults from "../../domain/Defaults.ts"
+import { Settings } from "../settings/Settings.ts"
 import { Memory } from "./Memory.ts"
 import { Models } from "./Models.ts"
 
@@ -22,14 +24,24 @@ export const levels = ["normal", "warning", "critical", "emergency"] as const
 /** A level of memory pressure, by the share of memory in use. */
 export type Level = typeof levels[number]
 
+/** When each level begins, and what it unloads. */
+export type Options = typeof Defaults.memoryPressure
+
+/** The options of the application. */
+export const PressureOptions = Context.Reference<Options>("troupe/services/models/MemoryPressure/PressureOptions", {
+  defaultValue: () => Defaults.memoryPressure
+})
+
+/** The options of the settings. */
+export const layerOptions = Layer.effect(PressureOptions, Effect.map(Settings, ({ memory }) => memory.pressure))
+
 /** The share of memory in use at which each level begins. */
-export const thresholds: Readonly<Record<Level, number>> = { normal: 0, warning: 0.7, critical: 0.85, emergency: 0.95 }
-
-/** A level ends this far below its threshold, as a share of the memory. */
-export const hysteresis = 0.03
-
-/** How often memory is read. */
-export const interval = Duration.seconds(30)
+export const thresholdsOf = ({ critical, emergency, warning }: Options): Readonly<Record<Level, number>> => ({
+  normal: 0,
+  warning,
+  critical,
+  emergency
+})
 
 /** What a level sheds. */
 export interface Shedding {
@@ -44,21 +56,19 @@ export interface Shedding {
   readonly alert: string | undefined
 }
 
-const nothing: Shedding = {
-  unloadIdleFor: undefined,
+const nothing = {
   refuseLowPriority: false,
   clearCaches: false,
   collectGarbage: false,
   alert: undefined
 }
 
-/** What each level sheds while it lasts. */
-export const sheds: Readonly<Record<Level, Shedding>> = {
+/** What each level sheds while it lasts, besides idle models. */
+export const sheds: Readonly<Record<Level, Omit<Shedding, "unloadIdleFor">>> = {
   normal: nothing,
-  warning: { ...nothing, unloadIdleFor: Duration.minutes(1) },
-  critical: { ...nothing, unloadIdleFor: Duration.seconds(10), refuseLowPriority: true, collectGarbage: true },
+  warning: nothing,
+  critical: { ...nothing, refuseLowPriority: true, collectGarbage: true },
   emergency: {
-    unloadIdleFor: Duration.zero,
     refuseLowPriority: true,
     clearCaches: true,
     collectGarbage: true,
@@ -66,9 +76,17 @@ export const sheds: Readonly<Record<Level, Shedding>> = {
   }
 }
 
+/** What a level sheds while it lasts. */
+export const shedsAt = (level: Level, { criticalIdle, warningIdle }: Options): Shedding => ({
+  ...sheds[level],
+  unloadIdleFor: { normal: undefined, warning: warningIdle, critical: criticalIdle, emergency: Duration.zero }[level]
+})
+
 /** The level for a share of memory in use, given the level before. */
-export const levelOf = (used: number, before: Level): Level => {
+export const levelOf = (used: number, before: Level, options = Defaults.memoryPressure): Level => {
   const rank = levels.indexOf(before)
+  const thresholds = thresholdsOf(options)
+  const { hysteresis } = options
   const reached = levels.findLast((level, index) => used >= thresholds[level] - (index <= rank ? hysteresis : 0))
   return reached ?? "normal"
 }
@@ -89,9 +107,9 @@ const logChange = (level: Level, before: Level, used: number) => {
   return level === "normal" ? Effect.logInfo(message) : Effect.logWarning(message)
 }
 
-const shed = Effect.fnUntraced(function*(level: Level) {
+const shed = Effect.fnUntraced(function*(level: Level, options: Options) {
   const models = yield* Models
-  const { collectGarbage, unloadIdleFor } = sheds[level]
+  const { collectGarbage, unloadIdleFor } = shedsAt(level, options)
   if (unloadIdleFor !== undefined) {
     const unloaded = yield* models.unloadIdle(unloadIdleFor)
     if (unloaded > 0) yield* Effect.logWarning(`Unloaded ${unloaded} idle models because of memory pressure.`)
@@ -99,22 +117,23 @@ const shed = Effect.fnUntraced(function*(level: Level) {
   if (collectGarbage) yield* Effect.sync(() => globalThis.gc?.())
 })
 
-/** Reads memory every `interval` until the scope ends. */
+/** Reads memory every `Options.every` until the scope ends. */
 export const layer = Layer.effect(
   Pressure,
   Effect.gen(function*() {
     const memory = yield* Memory
+    const options = yield* PressureOptions
     const current = yield* SubscriptionRef.make<Level>("normal")
     const sample = Effect.gen(function*() {
       const { availableBytes, totalBytes } = yield* memory.read
       const used = 1 - availableBytes / totalBytes
       const before = yield* SubscriptionRef.get(current)
-      const level = levelOf(used, before)
+      const level = levelOf(used, before, options)
       yield* SubscriptionRef.updateSome(current, () => level === before ? Option.none() : Option.some(level))
       yield* logChange(level, before, used)
-      yield* shed(level)
+      yield* shed(level, options)
     })
-    yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(interval)))
+    yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(options.every)))
     return current
   })
 )

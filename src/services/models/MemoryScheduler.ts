@@ -23,7 +23,7 @@ import { InsufficientMemory, make as makeError } from "../../domain/InferenceErr
 import * as Time from "../../domain/Time.ts"
 import type { EngineInstance } from "./Actor.ts"
 import * as Actor from "./Actor.ts"
-import type { Candidate, Plan, Resident, Snapshot } from "./EvictionPlan.ts"
+import type { Candidate, Plan, Quantization, Resident, Snapshot } from "./EvictionPlan.ts"
 import type { Budget } from "./Memory.ts"
 import * as MemoryQueue from "./MemoryQueue.ts"
 
@@ -48,6 +48,7 @@ export interface Options {
   readonly candidates: (deployment: Deployment) => Effect.Effect<readonly [LoadCandidate, ...Array<LoadCandidate>]>
   readonly budget: Budget
   readonly holdMs: number
+  readonly quantization?: Quantization | undefined
   readonly fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
 }
 
@@ -152,7 +153,7 @@ const grant = (
 
 const snapshotOf = (
   { evictions }: State,
-  { holdMs, instances }: Options,
+  { holdMs, instances, quantization }: Options,
   now: number,
   budgetOf: Effect.Success<Budget>
 ): Snapshot => {
@@ -165,7 +166,7 @@ const snapshotOf = (
     // Memory of the evicted instances beyond the need is free only when they have ended.
     return { ...resident(instance), bytes: Math.max(instance.bytes, sum(eviction.victims) + eviction.fromFree) }
   })
-  return { residents, holdMs, budgetBytes: budgetOf(granted) }
+  return { residents, holdMs, quantization, budgetBytes: budgetOf(granted) }
 }
 
 /** Carries out the decisions. Returns how long it is until time alone changes something, ms. */

@@ -99,7 +99,7 @@ export class Models extends Context.Service<Models, {
 
 /** How memory is granted and measured. */
 type MemoryOptions =
-  & Pick<MemoryScheduler.Options, "budget" | "candidates" | "holdMs">
+  & Pick<MemoryScheduler.Options, "budget" | "candidates" | "holdMs" | "quantization">
   & Pick<ActorContext, "measure">
 
 /** Every model fits. */
@@ -223,6 +223,7 @@ export const layer = Layer.effect(
     const { engineHost, memory } = yield* Settings
     const budget = budgetOf(memory, yield* Memory)
     const candidates = LoadCandidates.make(yield* ModelFiles, engineHost)
-    return yield* make({ ...candidates, budget, holdMs: Duration.toMillis(memory.hold) })
+    const { hold, quantization } = memory
+    return yield* make({ ...candidates, budget, quantization, holdMs: Duration.toMillis(hold) })
   })
 )

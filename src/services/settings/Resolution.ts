@@ -237,12 +237,16 @@ export const resolve = (
     ...logFormatOf(source, environment),
     memory: {
       budgetBytes: source.memory.budget,
-      hold: unlessOff(source.memory.hold, Duration.zero)
+      hold: unlessOff(source.memory.hold, Duration.zero),
+      reserve: source.memory.reserve,
+      pressure: source.memory.pressure,
+      quantization: source.memory.quantization
     },
     circuits: circuitsOf(source),
     keyCooldowns: keyCooldownsOf(source),
     keys: keysOf(source.keys),
     admission: admissionOf(source),
+    embeddingBatches: source.embeddingBatches,
     reload: source.reload,
     store: { ...source.store, folder: storeFolderOf(source, context) },
     storage,

@@ -200,12 +200,69 @@ const ModelSettings = Schema.Struct({
   )
 })
 
+const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
+
+const { memoryPressure } = Defaults
+
+const Pressure = Schema.Struct({
+  every: withDefault("How often the memory in use is read.", Span, memoryPressure.every),
+  warning: withDefault("Share of the memory in use at which models are unloaded early.", Share, memoryPressure.warning),
+  critical: withDefault(
+    "Share at which models are unloaded sooner, and requests of low priority get 429.",
+    Share,
+    memoryPressure.critical
+  ),
+  emergency: withDefault(
+    "Share at which every unused model is unloaded, cached answers are cleared from memory, and an alert is logged.",
+    Share,
+    memoryPressure.emergency
+  ),
+  hysteresis: withDefault("How far below its share a level ends.", Share, memoryPressure.hysteresis),
+  warningIdle: withDefault(
+    "How long a model has been unused that is unloaded at the level warning.",
+    Span,
+    memoryPressure.warningIdle
+  ),
+  criticalIdle: withDefault("The same at the level critical.", Span, memoryPressure.criticalIdle)
+}).check(
+  Schema.makeFilter((
+    { critical, emergency, warning }: { readonly [level in "critical" | "emergency" | "warning"]: number }
+  ) => warning < critical && critical < emergency || "Expected warning below critical, and critical below emergency")
+)
+
+const Quantization = Schema.Struct({
+  int4Below: withDefault(
+    "Memory of all models below which a file of at most 4 bits a weight is preferred among `variants`.",
+    Bytes,
+    Defaults.quantization.int4Below,
+    "2 GiB"
+  ),
+  int8Below: withDefault(
+    "Memory below which one of at most 8 bits is preferred; above it, one of at most 16.",
+    Bytes,
+    Defaults.quantization.int8Below,
+    "4 GiB"
+  )
+})
+
+const EmbeddingBatches = Schema.Struct({
+  size: withDefault("Requests for embeddings in one job of an engine.", positive, Defaults.batchSize),
+  wait: withDefault("How long they are collected while the engine works, at most.", Span, Defaults.batchWait)
+})
+
 const Memory = Schema.Struct({
   budget: optional(
     "Memory of all models together, as 8 GiB or in bytes. Default the memory that is available to the machine or the " +
-      "control group, minus a fifth.",
+      "control group, minus memory.reserve.",
     Bytes
   ),
+  reserve: withDefault(
+    "Share of the available memory that models leave free where there is no budget.",
+    Share,
+    Defaults.memoryReserve
+  ),
+  pressure: section(described("What happens when the machine's memory fills up.", Pressure), {}),
+  quantization: section(described("Which variant of a model is preferred.", Quantization), {}),
   hold: withDefault(
     "How long a loaded model keeps its memory at least while another model needs it, false for not at all.",
     SpanOrOff,
@@ -299,6 +356,7 @@ const sections = <S extends Schema.Top>(model: S) => ({
   budgets: optional("What may be spent in a period, by name.", Budgets),
   ledger: optional("What is counted as used.", Ledger),
   keyCooldowns: section(described("How long provider keys are not used after they fail.", KeyCooldowns), {}),
+  embeddingBatches: section(described("Which requests for embeddings share a job.", EmbeddingBatches), {}),
   reload: section(described("How another configuration gets into a running service.", ReloadSettings), {}),
   store: Schema.optionalKey(Store),
   storage: Schema.optionalKey(Storage),

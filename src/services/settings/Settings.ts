@@ -1,6 +1,7 @@
 /** The settings of the service, with all defaults, and the error of a configuration that is invalid. */
 import type { Duration } from "effect"
 import { Context, Schema } from "effect"
+import type * as Defaults from "../../domain/Defaults.ts"
 import type { Model } from "../../domain/Deployment.ts"
 import * as Problem from "../../domain/Problem.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
@@ -33,7 +34,13 @@ export interface Resolved {
     readonly budgetBytes: number | undefined
     /** Minimum time that a loaded model keeps its memory while another model needs it. */
     readonly hold: Duration.Duration
+    /** Share of the available memory that models leave free, without a budget. */
+    readonly reserve: number
+    readonly pressure: typeof Defaults.memoryPressure
+    readonly quantization: typeof Defaults.quantization
   }
+  /** How many requests for embeddings share a batch, and how long they are collected. */
+  readonly embeddingBatches: { readonly size: number; readonly wait: Duration.Duration }
   readonly circuits: CircuitOptions
   /** Cooldowns of provider keys after a rate limit or a rejection. */
   readonly keyCooldowns: Cooldowns

@@ -147,6 +147,7 @@ export const apply = (before: Resolved, changes: ReadonlyArray<Change>): Resolve
 /** What is read at the start only. */
 const atStart: ReadonlyArray<ReadonlyArray<string>> = [
   ["cache"],
+  ["embeddingBatches"],
   ["engineHost"],
   ["environment"],
   ["guard", "webhook"],

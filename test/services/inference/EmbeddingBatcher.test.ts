@@ -92,6 +92,33 @@ describe("EmbeddingBatcher", () => {
     })
   })
 
+  it.effect("has the size and the wait of its options", () => {
+    const sizes: Array<number> = []
+    const models = {
+      lease: () =>
+        Effect.succeed(Deployments.engine({
+          embed: (inputs) => {
+            sizes.push(inputs.length)
+            return Effect.as(
+              Effect.sleep("1 hour"),
+              inputs.map(() => Result.succeed({ vector: Float32Array.of(1), promptTokens: 1 }))
+            )
+          }
+        }))
+    } as Partial<Models["Service"]> as Models["Service"]
+    const embed = EmbeddingBatcher.make(models, { size: 2, wait: Duration.seconds(3) })
+    const ask = Effect.forkChild(embed(attemptOf(), ["a"]))
+    return Effect.gen(function*() {
+      yield* ask
+      yield* TestClock.adjust(0)
+      yield* Effect.replicateEffect(ask, 3)
+      yield* TestClock.adjust("2 seconds")
+      assert.deepStrictEqual(sizes, [1, 2])
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(sizes, [1, 2, 1])
+    })
+  })
+
   it.effect("begins at once if the engine is idle, with all requests of the same turn", () => {
     const { ask, batches } = stage()
     return Effect.gen(function*() {

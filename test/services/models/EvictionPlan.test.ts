@@ -197,6 +197,7 @@ describe("EvictionPlan", () => {
     for (const [name, budgetBytes, bits] of budgets) {
       it(`has ${bits} bits ${name}`, () => {
         assert.strictEqual(finestBits(budgetBytes), bits)
+        assert.strictEqual(finestBits(budgetBytes, { int4Below: 0, int8Below: 0 }), 16)
         const plan = make(variants, snapshot(budgetBytes))
         assert.strictEqual(plan.type === "load" && plan.candidate.bits, bits)
       })

@@ -2,19 +2,16 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Layer, Logger, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
+import { memoryPressure } from "../../../src/domain/Defaults.ts"
 import { Memory } from "../../../src/services/models/Memory.ts"
 import type { Level } from "../../../src/services/models/MemoryPressure.ts"
-import {
-  hysteresis,
-  interval,
-  levelOf,
-  levels,
-  Pressure,
-  sheds,
-  thresholds
-} from "../../../src/services/models/MemoryPressure.ts"
+import { levelOf, levels, Pressure, shedsAt, thresholdsOf } from "../../../src/services/models/MemoryPressure.ts"
 import * as MemoryPressure from "../../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../../src/services/models/Models.ts"
+
+const { every: interval, hysteresis } = memoryPressure
+const thresholds = thresholdsOf(memoryPressure)
+const shedsOf = (level: Level) => shedsAt(level, memoryPressure)
 
 describe("Pressure", () => {
   const boundaries: ReadonlyArray<readonly [used: number, level: Level]> = [
@@ -74,17 +71,17 @@ describe("Pressure", () => {
 
   it("unloads more at each level", () => {
     const idleOf = (one: Level) => {
-      const { unloadIdleFor } = sheds[one]
+      const { unloadIdleFor } = shedsOf(one)
       return unloadIdleFor === undefined ? Number.POSITIVE_INFINITY : Duration.toMillis(unloadIdleFor)
     }
     for (const [index, worse] of levels.entries()) {
       const better = levels[Math.max(0, index - 1)]!
       assert.isAtMost(idleOf(worse), idleOf(better))
-      assert.isAtLeast(Number(sheds[worse].refuseLowPriority), Number(sheds[better].refuseLowPriority))
-      assert.isAtLeast(Number(sheds[worse].collectGarbage), Number(sheds[better].collectGarbage))
+      assert.isAtLeast(Number(shedsOf(worse).refuseLowPriority), Number(shedsOf(better).refuseLowPriority))
+      assert.isAtLeast(Number(shedsOf(worse).collectGarbage), Number(shedsOf(better).collectGarbage))
     }
-    assert.deepStrictEqual(levels.filter((one) => sheds[one].alert !== undefined), ["emergency"])
-    assert.strictEqual(sheds.emergency.alert, "emergency_memory")
+    assert.deepStrictEqual(levels.filter((one) => shedsOf(one).alert !== undefined), ["emergency"])
+    assert.strictEqual(shedsOf("emergency").alert, "emergency_memory")
   })
 })
 
@@ -107,10 +104,10 @@ const stage = () => {
       logs.push(String(message))
     })])
   )))
-  const at = (used: number): Effect.Effect<Level, never, Pressure> =>
+  const at = (used: number, after = interval): Effect.Effect<Level, never, Pressure> =>
     Effect.gen(function*() {
       state.used = used
-      yield* TestClock.adjust(interval)
+      yield* TestClock.adjust(after)
       return yield* SubscriptionRef.get(yield* Pressure)
     })
   return { at, layer, logs, unloads }
@@ -137,9 +134,28 @@ describe("The pressure layer", () => {
     }).pipe(Effect.provide(layer))
   })
 
+  it.effect("has the levels, the interval and the idle times of its options", () => {
+    const { at, layer, unloads } = stage()
+    const options = {
+      ...memoryPressure,
+      every: Duration.seconds(10),
+      warning: 0.1,
+      critical: 0.2,
+      hysteresis: 0.05,
+      warningIdle: Duration.hours(1)
+    }
+    return Effect.gen(function*() {
+      assert.strictEqual(yield* at(12, options.every), "warning")
+      assert.strictEqual(yield* at(6, options.every), "warning")
+      assert.strictEqual(yield* at(4, options.every), "normal")
+      assert.strictEqual(yield* at(21, options.every), "critical")
+      assert.deepStrictEqual([...new Set(unloads)], [3_600_000, 10_000])
+    }).pipe(Effect.provide(layer), Effect.provideService(MemoryPressure.PressureOptions, options))
+  })
+
   it.effect("unloads models as long as the level lasts, and nothing at normal", () => {
     const { at, layer, unloads } = stage()
-    const ms = (level: Level) => Duration.toMillis(sheds[level].unloadIdleFor!)
+    const ms = (level: Level) => Duration.toMillis(shedsOf(level).unloadIdleFor!)
     return Effect.gen(function*() {
       yield* at(10)
       assert.deepStrictEqual(unloads, [])

@@ -315,7 +315,14 @@ describe("a parsed configuration", () => {
         engineHost: "thread",
         logLevel: "Error",
         logFormat: "text",
-        memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
+        memory: {
+          budgetBytes: undefined,
+          hold: Duration.seconds(5),
+          reserve: 0.2,
+          pressure: Defaults.memoryPressure,
+          quantization: { int4Below: 2 * 2 ** 30, int8Below: 4 * 2 ** 30 }
+        },
+        embeddingBatches: { size: 10, wait: Duration.millis(100) },
         reload: { watch: true, wait: Duration.millis(250) },
         circuits: Defaults.breaker,
         keyCooldowns: Defaults.keyCooldowns,

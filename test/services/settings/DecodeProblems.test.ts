@@ -27,6 +27,17 @@ describe("problems", () => {
     assert.deepStrictEqual(paths({ responses: { store: "redis" } }), ["responses.store"])
   })
 
+  it("wants the levels of memory pressure in their order", () => {
+    const { memory } = resolved({ memory: { reserve: 0.1, pressure: { warning: 0.5, every: "5 seconds" } } })
+    assert.deepInclude(memory, { reserve: 0.1 })
+    assert.deepInclude(memory.pressure, { warning: 0.5, critical: 0.85, every: Duration.seconds(5) })
+    const [problem] = problems({ memory: { pressure: { warning: 0.9 } } })
+    assert.deepStrictEqual(problem, {
+      path: "memory.pressure",
+      expected: "Expected warning below critical, and critical below emergency"
+    })
+  })
+
   it("names every wrong value at once", () => {
     assert.deepStrictEqual(
       paths({

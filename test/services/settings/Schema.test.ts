@@ -24,6 +24,7 @@ describe("JSON Schema", () => {
       "limits",
       "budgets",
       "ledger",
+      "embeddingBatches",
       "reload",
       "store",
       "storage",
