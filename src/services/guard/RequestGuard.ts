@@ -137,7 +137,7 @@ export const callOf = <R extends AnyRequest>(request: R, { fields, operation }: 
 }
 
 /** Fields of a message that have no text for a model. */
-const withoutText = new Set<unknown>(["role", "id", "toolCallId", "type", "mediaType", "detail", "url"])
+const withoutText = new Set<unknown>(["role", "id", "toolCallId", "type", "mediaType", "detail", "url", "maker"])
 
 /** Names of fields are in the walk as well; their path ends with the name of the object. */
 const isText = (path: TextWalk.Path, last: string | number | undefined): boolean =>

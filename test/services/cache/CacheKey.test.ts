@@ -118,6 +118,16 @@ describe.each(Object.entries(keys))("the identity %s", (name, [identify, ignored
     )
   })
 
+  it("differs for other thoughts of earlier answers", () => {
+    const thinking = (more: object): Request => ({
+      ...base,
+      messages: [...base.messages, { role: "assistant", content: "Hi", ...more }, ...base.messages]
+    })
+    const signed = (signature: string) => ({ reasoning: [{ type: "thinking", thinking: "a", signature }] })
+    const others = [{}, { thoughts: "a" }, { thoughts: "b" }, signed("s"), signed("t")]
+    assert.strictEqual(new Set(others.map((more) => identify(thinking(more)))).size, others.length)
+  })
+
   it("differs for a change of any single field, and for every tenant", () => {
     fc.assert(fc.property(choices, fc.nat(fields.length - 1), (choice, index) => {
       for (const way of [-1, 0, 1].filter((way) => way !== choice[index])) {

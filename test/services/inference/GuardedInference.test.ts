@@ -294,6 +294,28 @@ describe("the rules", () => {
         assert.deepStrictEqual(body.messages[0]!.content[0], { type: "text", text: "al@x.de" })
       })))
 
+  it.effect("change the thoughts of earlier answers, in messages and in the caller's own body", () =>
+    run({ guard: modes({ email: "redact" }) }, (jobs) =>
+      Effect.gen(function*() {
+        const answer = { role: "assistant", content: "Hi", reasoning_content: "It is al@x.de." }
+        const last = { role: "user", content: "Hello" } as const
+        const decoded = decodeChat({ model: "a", messages: [{ role: "user", content: "Hi" }, answer, last] })
+        if (Result.isFailure(decoded)) return assert.fail()
+        yield* ways.generate(decoded.success.requests[0])
+        const { messages, source } = jobs[0]!.generation!
+        assert.strictEqual(messages[1]!.thoughts, "It is [EMAIL_1].")
+        assert.deepStrictEqual((source!.body["messages"] as ReadonlyArray<unknown>)[1], {
+          ...answer,
+          reasoning_content: "It is [EMAIL_1]."
+        })
+        const signed = { type: "thinking", thinking: "It is al@x.de.", signature: "al@x.de", maker: "m" } as const
+        yield* ways.generate(ask("", { messages: [{ role: "assistant", content: "", reasoning: [signed] }, last] }))
+        assert.deepStrictEqual(jobs[1]!.generation!.messages[0]!.reasoning, [{
+          ...signed,
+          thinking: "It is [EMAIL_1]."
+        }])
+      })))
+
   it.effect("refuse tokens, which they cannot read", () =>
     run({ guard: modes({ email: "redact" }) }, () =>
       Effect.gen(function*() {
