@@ -35,11 +35,20 @@ const isSigned = (value: unknown): boolean => {
   return type === "redacted_thinking" || (type === "thinking" && signature !== "")
 }
 
+/** What the ids of those `reasoning_details` begin with that this service made of signed reasoning. */
+export const ownDetail = "troupe_"
+
+/** Details of this service are in the messages, too, with their makers. */
+const isOwn = (details: unknown): boolean =>
+  Array.isArray(details) && details.every((detail) => String((detail as Fields | null)?.["id"]).startsWith(ownDetail))
+
 /** The fields of a request that only the provider which made them can read. */
 const fieldsOf = (source: Source): ReadonlyArray<UnknownField> =>
-  source.unknownFields?.filter(({ path }) =>
-    path[0] === "messages" && (path.at(-1) === "reasoning_details" || isSigned(valueAt(source, path)))
-  ) ?? []
+  source.unknownFields?.filter(({ path }) => {
+    if (path[0] !== "messages") return false
+    const value = valueAt(source, path)
+    return path.at(-1) === "reasoning_details" ? !isOwn(value) : isSigned(value)
+  }) ?? []
 
 /** The host of a deployment, as configured. */
 const hostOf = (options: DeploymentOptions): string =>

@@ -2,6 +2,7 @@
  * The thoughts of earlier answers, from callers of every dialect to providers of every kind: what a provider is sent of them.
  */
 import { assert } from "@effect/vitest"
+import OpenAI from "openai"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import type { FaultServer } from "../support/FaultServer.ts"
 import { startFaultServer } from "../support/FaultServer.ts"
@@ -23,8 +24,12 @@ const answers: Readonly<Record<string, Fields>> = {
     type: "message",
     role: "assistant",
     model: "up",
-    content: [{ type: "text", text: "Hi" }],
-    stop_reason: "end_turn",
+    content: [
+      { type: "thinking", thinking: thoughts, signature: "s1" },
+      { type: "redacted_thinking", data: "e1" },
+      { type: "tool_use", id: "c1", name: "weather", input: { city: "Oslo" } }
+    ],
+    stop_reason: "tool_use",
     stop_sequence: null,
     usage: { input_tokens: 3, output_tokens: 2 }
   },
@@ -66,8 +71,11 @@ beforeAll(async () => {
     const [, options, model = "up"] = providers[name]
     return `
   ${name}:
-    deployments: [{ ${options}, model: ${model}, baseUrl: "${upstream.url}", key: "\${K}" }]`
+    deployments: [{ ${options}, model: ${model}, baseUrl: "${upstream.url}", key: "\${K}", stream: false }]`
   })
+  models.push(`
+  elsewhere:
+    deployments: [{ provider: anthropic, model: claude-sonnet-4-5, baseUrl: "${upstream.url}/other", key: "\${K}" }]`)
   service = await startService(
     `
 policies: { default: { retries: 0 } }
@@ -210,6 +218,72 @@ describe("thoughts of an earlier answer", () => {
         assert.deepStrictEqual(sentThoughts(), own[caller]?.[name] ?? expected[name])
       })
     }
+  }
+})
+
+/** Asks Claude, and then a model with the answer and the result of its call, in a dialect without signatures. */
+const rounds = {
+  "OpenAI chat": async (model: string) => {
+    const first = { tools: [openAiTool], messages: [question] }
+    const { choices } = await post("/v1/chat/completions", { model: "claude", ...first })
+    const { message } = (choices as ReadonlyArray<Fields>)[0]!
+    const messages = [question, message, { role: "tool", tool_call_id: "c1", content: "sunny" }]
+    await post("/v1/chat/completions", { model, ...first, messages })
+  },
+  "a stream of OpenAI chat": async (model: string) => {
+    const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+    const details: Array<unknown> = []
+    const stream = await client.chat.completions.create({
+      model: "claude",
+      stream: true,
+      messages: [{ role: "user", content: "Weather in Oslo?" }]
+    })
+    for await (const { choices } of stream) {
+      const { reasoning_details: some = [] } = (choices[0]?.delta ?? {}) as {
+        readonly reasoning_details?: ReadonlyArray<unknown>
+      }
+      details.push(...some)
+    }
+    await post("/v1/chat/completions", { model, ...openAiBody({ reasoning_details: details }) })
+  },
+  Responses: async (model: string) => {
+    const { output: items } = await post("/v1/responses", {
+      model: "claude",
+      tools: [responsesTool],
+      input: [question]
+    })
+    await post("/v1/responses", {
+      model,
+      tools: [responsesTool],
+      input: [question, ...items as ReadonlyArray<Fields>, output]
+    })
+  },
+  "a stored response": async (model: string) => {
+    const { id } = await post("/v1/responses", { model: "claude", tools: [responsesTool], input: [question] })
+    await post("/v1/responses", { model, tools: [responsesTool], previous_response_id: id, input: [output] })
+  },
+  "a stream of Responses": async (model: string) => {
+    const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+    const stream = client.responses.stream({ model: "claude", input: "Weather in Oslo?" })
+    const { output: items } = await stream.finalResponse()
+    await post("/v1/responses", {
+      model,
+      tools: [responsesTool],
+      input: [question, ...items as ReadonlyArray<object>, output] as ReadonlyArray<Fields>
+    })
+  }
+} as const
+
+describe("signed reasoning in a dialect without signatures", () => {
+  for (const [name, ask] of Object.entries(rounds)) {
+    it(`goes back to its maker over ${name}, and to no other host and dialect`, async () => {
+      await ask("claude")
+      assert.deepStrictEqual(sentThoughts(), { blocks: [signed, { type: "redacted_thinking", data: "e1" }] })
+      await ask("elsewhere")
+      assert.deepStrictEqual(sentThoughts(), {})
+      await ask("compatible")
+      assert.deepStrictEqual(sentThoughts(), { reasoning_content: thoughts })
+    })
   }
 })
 

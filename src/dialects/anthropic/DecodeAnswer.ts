@@ -94,7 +94,7 @@ interface OpenCall {
 
 const fail = (what: string, target: Target): DecodeResult => Result.fail(malformed(target, what))
 
-/** Decodes reasoning. A caller's body of a dialect has its own way to keep it; callers without one get it signed. */
+/** Decodes reasoning, signed except for callers of this dialect, who get the provider's own blocks. */
 class ReasoningDecoder {
   readonly #count: (text: string) => number
   readonly #isSigned: boolean
@@ -105,7 +105,7 @@ class ReasoningDecoder {
   constructor({ source }: Generation, count: (text: string) => number, target: Target) {
     this.#count = count
     this.#target = target
-    this.#isSigned = source === undefined
+    this.#isSigned = source?.dialect !== "anthropic"
   }
 
   /** The begin of a block that is neither text nor a call of the caller's tools, or all of it in a buffered answer. */

@@ -13,6 +13,7 @@ import { cacheOf, callerOf, decodeBody, unknownFieldsOf } from "../shared/Caller
 import type { BodyFields } from "../shared/FieldNames.ts"
 import type { Fields } from "../shared/Json.ts"
 import { reasoningIn } from "../shared/ReasoningFields.ts"
+import { ofDetails } from "../shared/SignedFields.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import { thoughtsOf } from "./DecodeAnswer.ts"
 import * as FieldNames from "./FieldNames.ts"
@@ -68,6 +69,10 @@ const assistantOf = (message: ChatMessage, content: Content): Message => {
   const decoded: Mutable<Message> = { role: "assistant", content }
   const thoughts = thoughtsOf(message)
   if (thoughts) decoded.thoughts = thoughts
+  if (message.reasoning_details !== undefined) {
+    const reasoning = ofDetails(message)
+    if (reasoning.length > 0) decoded.reasoning = reasoning
+  }
   const calls = (message.tool_calls ?? []).filter((call) => "function" in call)
   if (calls.length > 0) decoded.toolCalls = calls.map((call) => ({ id: call.id, ...call.function }))
   return decoded

@@ -12,6 +12,7 @@ import type { ChosenLogprob, TokenLogprob, TokenUsage, ToolCall } from "../../do
 import type { Native } from "../../domain/Source.ts"
 import type { Fields } from "../shared/Json.ts"
 import { fieldsOf, indexOf, isObject, listOf } from "../shared/Json.ts"
+import { detailOf } from "../shared/SignedFields.ts"
 import type { ChatCompletion, Logprobs, Usage } from "./Schema.ts"
 
 /** What the parts of an answer share, and the options of its request. */
@@ -73,12 +74,13 @@ const toolCallOf = ({ arguments: text, id, name }: ToolCall) => ({
 })
 
 const messageOf = (answer: Answer, parallelToolCalls: boolean): ChatCompletion["choices"][number]["message"] => {
-  const { text, thoughts, toolCalls } = answer
+  const { reasoning, text, thoughts, toolCalls } = answer
   const sent = parallelToolCalls ? toolCalls : toolCalls.slice(0, 1)
   return {
     role: "assistant",
     content: text === "" && toolCalls.length > 0 ? null : text,
     ...(thoughts === undefined ? {} : { reasoning_content: thoughts }),
+    ...(reasoning === undefined ? {} : { reasoning_details: reasoning.map(detailOf) }),
     refusal: null,
     ...(sent.length === 0 ? {} : { tool_calls: sent.map(toolCallOf) })
   }

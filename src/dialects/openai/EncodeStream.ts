@@ -14,6 +14,7 @@ import type { OwnEvent } from "../shared/FrameBatch.ts"
 import { write } from "../shared/FrameBatch.ts"
 import type { Fields } from "../shared/Json.ts"
 import { isObject, listOf } from "../shared/Json.ts"
+import { detailOf } from "../shared/SignedFields.ts"
 import type { Envelope } from "./EncodeAnswer.ts"
 import { completed, isOpenAi, logprobsOf, usageOf } from "./EncodeAnswer.ts"
 import type { ErrorBody } from "./Schema.ts"
@@ -76,6 +77,17 @@ const callDelta = ({ arguments: text, id, index, name }: CallEvent): string => {
   return `{"tool_calls":[{"index":${index},${begin}"function":{${named}"arguments":${JSON.stringify(text)}}}]}`
 }
 
+type ThoughtsEvent = Extract<Event, { readonly type: "thoughts" }>
+
+const isSigned = (event: OwnEvent): boolean => event.type === "thoughts" && event.signed !== undefined
+
+/** Reasoning, and what its provider has signed of it. */
+const thoughtsDelta = ({ signed, text }: ThoughtsEvent): string => {
+  const content = `"reasoning_content":${JSON.stringify(text)}`
+  if (signed === undefined) return `{${content}}`
+  return `{${text === "" ? "" : `${content},`}"reasoning_details":[${JSON.stringify(detailOf(signed))}]}`
+}
+
 /** The finish reason, and the stop sequence under vLLM's name for it. */
 const endOf = ({ reason, stop }: Extract<Event, { readonly type: "finish" }>): string =>
   JSON.stringify(reason) + (stop === undefined ? "" : `,"stop_reason":${JSON.stringify(stop)}`)
@@ -105,8 +117,8 @@ const makeChoice = (
     if (event.type === "finish") return chunk("{}", "null", endOf(event))
     if (event.type === "tool_call") return chunk(callDelta(event))
     if (event.type === "handoff") return chunk("{}", "null", "null", handoffOf(event.deployment))
-    if (event.text === "") return ""
-    if (event.type === "thoughts") return chunk(`{"reasoning_content":${JSON.stringify(event.text)}}`)
+    if (event.text === "" && !isSigned(event)) return ""
+    if (event.type === "thoughts") return chunk(thoughtsDelta(event))
     const logprobs = event.logprobs === undefined ? "null" : JSON.stringify(logprobsOf(event.logprobs))
     return chunk(`{"content":${JSON.stringify(event.text)}}`, logprobs)
   }

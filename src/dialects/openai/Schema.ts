@@ -265,6 +265,8 @@ export const ChatCompletion = Schema.Struct({
       content: Schema.NullOr(Schema.String),
       /** Not in OpenAI's API, but in those of DeepSeek and vLLM: the reasoning, if the provider sends it. */
       reasoning_content: Schema.optionalKey(Schema.String),
+      /** Not in OpenAI's API, but in OpenRouter's: signed reasoning of an `anthropic` deployment, to be sent back unchanged. */
+      reasoning_details: Schema.optionalKey(Schema.Array(Schema.Unknown)),
       refusal: Schema.Null,
       tool_calls: Schema.optionalKey(Schema.Array(ToolCall))
     }),
@@ -298,6 +300,7 @@ export const ChatChunk = Schema.Struct({
       content: Schema.optionalKey(Schema.NullOr(Schema.String)),
       /** As in `ChatCompletion`. */
       reasoning_content: Schema.optionalKey(Schema.String),
+      reasoning_details: Schema.optionalKey(Schema.Array(Schema.Unknown)),
       tool_calls: Schema.optionalKey(Schema.Array(ToolCallDelta))
     }),
     logprobs: Schema.NullOr(Logprobs),

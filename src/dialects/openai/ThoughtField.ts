@@ -16,6 +16,7 @@ import type { Source } from "../../domain/Source.ts"
 import type { Fields } from "../shared/Json.ts"
 import { fieldsOf, isEmpty } from "../shared/Json.ts"
 import type { Target } from "../shared/ProviderDialect.ts"
+import { isOwnDetail } from "../shared/SignedFields.ts"
 import { thoughtsOf } from "./DecodeAnswer.ts"
 
 /** What a host takes; `details` are OpenRouter's `reasoning_details`, which only the host that made them can read. */
@@ -74,12 +75,30 @@ const messageFor = (message: unknown, { details, field }: Accepted): ReadonlyArr
   return hasMore(changed) ? [changed] : []
 }
 
+/** Without the details of this service, which its own deployments alone can read, and with their text. */
+const withoutOwn = (message: unknown): unknown => {
+  const fields = fieldsOf(message)
+  const details = fields?.["reasoning_details"]
+  if (!Array.isArray(details) || !details.some(isOwnDetail)) return message
+  const others = details.filter((detail) => !isOwnDetail(detail))
+  const { reasoning_details: _, ...kept } = fields!
+  const hasText = !isEmpty(kept["reasoning_content"]) || !isEmpty(kept["reasoning"])
+  return {
+    ...kept,
+    ...(hasText ? {} : { reasoning_content: thoughtsOf(fields!) }),
+    ...(others.length === 0 ? {} : { reasoning_details: others })
+  }
+}
+
 /** The caller's messages with thoughts as the host takes them; those of a host that is not known stay as they are. */
 export const acceptedBy = (
   target: Target,
   source: Source,
   messages: ReadonlyArray<unknown>
 ): ReadonlyArray<unknown> => {
-  const accepted = hasThoughts(source) ? knownFor(target) : undefined
-  return accepted === undefined ? messages : messages.flatMap((message) => messageFor(message, accepted))
+  if (!hasThoughts(source) || target.options.provider === "troupe") return messages
+  const accepted = knownFor(target)
+  const own = messages.map(withoutOwn)
+  if (accepted !== undefined) return own.flatMap((message) => messageFor(message, accepted))
+  return own.some((message, index) => message !== messages[index]) ? own : messages
 }

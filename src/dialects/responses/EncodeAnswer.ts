@@ -2,11 +2,13 @@
 import type { Answer } from "../../domain/Inference.ts"
 import type { ContentRefused, Reason } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, FinishReason, TokenUsage, ToolCall } from "../../domain/Job.ts"
+import type { SignedReasoning } from "../../domain/Message.ts"
 import type { Native } from "../../domain/Source.ts"
 import { logprobsOf } from "../openai/EncodeAnswer.ts"
 import * as OpenAiErrors from "../openai/EncodeError.ts"
 import type { Fields } from "../shared/Json.ts"
 import { at, listAt, textAt } from "../shared/Json.ts"
+import * as SignedFields from "../shared/SignedFields.ts"
 import * as CustomTools from "./CustomTools.ts"
 import * as FieldNames from "./FieldNames.ts"
 import type { Item } from "./Items.ts"
@@ -134,12 +136,23 @@ export const messageItem = (id: string, status: ItemStatus, content: ReadonlyArr
   content
 })
 
-/** Reasoning: a summary where the caller has asked for one, else the text as the model wrote it. */
-export const reasoningItem = (id: string, text: string | undefined, asSummary: boolean): Item => {
+/** Reasoning: a summary where the caller has asked for one, else the text as the model wrote it; and what is signed of it. */
+export const reasoningItem = (
+  id: string,
+  text: string | undefined,
+  asSummary: boolean,
+  signed?: ReadonlyArray<SignedReasoning>
+): Item => {
   if (text === undefined) return { id, type: "reasoning", summary: [] }
-  return asSummary
-    ? { id, type: "reasoning", summary: [{ type: "summary_text", text }] }
-    : { id, type: "reasoning", summary: [], content: [{ type: "reasoning_text", text }] }
+  const encrypted_content = SignedFields.contentOf(signed)
+  return {
+    id,
+    type: "reasoning",
+    ...(asSummary
+      ? { summary: [{ type: "summary_text", text }] }
+      : { summary: [], content: [{ type: "reasoning_text", text }] }),
+    ...(encrypted_content === undefined ? {} : { encrypted_content })
+  }
 }
 
 export const callItem = (id: string, status: ItemStatus, call: ToolCall): Item => ({
@@ -182,10 +195,12 @@ export const itemStatusOf = (reason: FinishReason, isLast: boolean): ItemStatus 
 /** The output items of a complete answer. */
 export const outputOf = (envelope: Envelope, answer: Answer): ReadonlyArray<Item> => {
   const { id, settings } = envelope
-  const { finishReason, logprobs, text, thoughts = "", toolCalls } = answer
+  const { finishReason, logprobs, reasoning, text, thoughts = "", toolCalls } = answer
   const calls = settings.parallel_tool_calls ? toolCalls : toolCalls.slice(0, 1)
   const output: Array<Item> = []
-  if (thoughts !== "") output.push(reasoningItem(outputId("rs", id, 0), thoughts, wantsSummary(envelope)))
+  if (thoughts !== "" || reasoning !== undefined) {
+    output.push(reasoningItem(outputId("rs", id, 0), thoughts, wantsSummary(envelope), reasoning))
+  }
   if (text !== "" || calls.length === 0) {
     const status = itemStatusOf(finishReason, calls.length === 0)
     output.push(messageItem(outputId("msg", id, output.length), status, [textPart(text, logprobs)]))

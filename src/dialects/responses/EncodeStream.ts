@@ -10,6 +10,7 @@
 import type { Event } from "../../domain/Inference.ts"
 import type { ContentRefused } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, FinishReason, TokenUsage } from "../../domain/Job.ts"
+import type { SignedReasoning } from "../../domain/Message.ts"
 import type { Native } from "../../domain/Source.ts"
 import { logprobsOf } from "../openai/EncodeAnswer.ts"
 import type { ErrorBody } from "../openai/Schema.ts"
@@ -58,6 +59,7 @@ interface OpenText extends Open {
 
 interface OpenThoughts extends Open {
   readonly kind: "thoughts"
+  readonly signed: Array<SignedReasoning>
 }
 
 interface OpenCall extends Open {
@@ -263,7 +265,7 @@ export class ResponseFrames {
       case "text":
         return event.text === "" && event.logprobs === undefined ? "" : this.#text(event.text, event.logprobs ?? [])
       case "thoughts":
-        return event.text === "" ? "" : this.#thoughts(event.text)
+        return this.#reasoning(event)
       case "tool_call":
         return this.#call(event)
       case "handoff":
@@ -331,9 +333,15 @@ export class ResponseFrames {
     return out + this.#frame(`${text}.delta`, { ...place, delta })
   }
 
+  #reasoning({ signed, text }: Extract<OwnEvent, { readonly type: "thoughts" }>): string {
+    const out = text === "" && (signed === undefined || this.#open?.kind === "thoughts") ? "" : this.#thoughts(text)
+    if (signed !== undefined) (this.#open as OpenThoughts).signed.push(signed)
+    return out
+  }
+
   #beginThoughts(): string {
     const { id, index } = this.#next("rs")
-    const open: OpenThoughts = { kind: "thoughts", id, index, text: "" }
+    const open: OpenThoughts = { kind: "thoughts", id, index, text: "", signed: [] }
     this.#open = open
     const { part, place, type } = this.#thoughtPart(open)
     return this.#frame("response.output_item.added", {
@@ -387,7 +395,7 @@ export class ResponseFrames {
     const { part, place, text, type } = this.#thoughtPart(open)
     return this.#frame(`${text}.done`, { ...place, text: open.text }) +
       this.#frame(`${part}.done`, { ...place, part: { type, text: open.text } }) +
-      this.#done(open.index, reasoningItem(open.id, open.text, this.#asSummary))
+      this.#done(open.index, reasoningItem(open.id, open.text, this.#asSummary, open.signed))
   }
 
   #done(index: number, item: Item): string {

@@ -8,13 +8,14 @@
  */
 import { Result, Schema } from "effect"
 import type { Message } from "../../domain/Inference.ts"
-import type { Content, Part } from "../../domain/Message.ts"
+import type { Content, Part, SignedReasoning } from "../../domain/Message.ts"
 import { Detail, textOf } from "../../domain/Message.ts"
 import * as Problem from "../../domain/Problem.ts"
 import { unseal } from "../../domain/SignedReasoning.ts"
 import { imageSourceOf } from "../openai/DecodeRequest.ts"
 import type { Fields } from "../shared/Json.ts"
 import { isObject, listOf, textAt } from "../shared/Json.ts"
+import { ofContent } from "../shared/SignedFields.ts"
 import { isReadable, summaryOf } from "./Compaction.ts"
 import * as CustomTools from "./CustomTools.ts"
 import * as Files from "./Files.ts"
@@ -328,6 +329,7 @@ class Messages {
   #open: Mutable<Message> | undefined
   /** Thoughts before the next message or call. */
   #thoughts = ""
+  #signed: Array<SignedReasoning> = []
 
   add(item: Item): void {
     switch (item.type) {
@@ -346,6 +348,7 @@ class Messages {
         return
       case "reasoning":
         this.#thoughts = joined(this.#thoughts, thoughtsOf(item))
+        this.#signed.push(...ofContent(item["encrypted_content"]))
         return
       case "compaction":
         if (isReadable(item["encrypted_content"] as string)) {
@@ -357,14 +360,18 @@ class Messages {
   #push(message: Mutable<Message>): void {
     this.list.push(message)
     this.#open = message.role === "assistant" ? message : undefined
-    if (this.#open === undefined) this.#thoughts = ""
-    else this.#addThoughts(this.#open)
+    this.#addThoughts(this.#open)
   }
 
-  #addThoughts(message: Mutable<Message>): void {
-    const thoughts = joined(message.thoughts ?? "", this.#thoughts)
-    if (thoughts !== "") message.thoughts = thoughts
+  /** Thoughts without a message of the assistant after them are left out. */
+  #addThoughts(message: Mutable<Message> | undefined): void {
+    if (message !== undefined) {
+      const thoughts = joined(message.thoughts ?? "", this.#thoughts)
+      if (thoughts !== "") message.thoughts = thoughts
+      if (this.#signed.length > 0) message.reasoning = [...message.reasoning ?? [], ...this.#signed]
+    }
     this.#thoughts = ""
+    this.#signed = []
   }
 
   #addMessage({ content, role }: Item): void {

@@ -25,6 +25,12 @@ const joinTexts = (one: TextEvent, two: TextEvent): TextEvent => {
     : { ...two, text, logprobs: [...one.logprobs ?? [], ...two.logprobs ?? []] }
 }
 
+type ThoughtsEvent = Extract<Event, { readonly type: "thoughts" }>
+
+/** What is signed ends a block of thoughts. */
+const joinThoughts = (one: ThoughtsEvent, two: ThoughtsEvent): ThoughtsEvent | undefined =>
+  one.signed === undefined ? { ...two, text: one.text + two.text } : undefined
+
 type CallEvent = Extract<Event, { readonly type: "tool_call" }>
 
 const joinCalls = (one: CallEvent, two: CallEvent): CallEvent | undefined =>
@@ -35,7 +41,7 @@ const joinCalls = (one: CallEvent, two: CallEvent): CallEvent | undefined =>
 /** Joins two events that fit into one frame. */
 const join = (one: OwnEvent | undefined, two: OwnEvent): OwnEvent | undefined => {
   if (one?.type === "text" && two.type === "text") return joinTexts(one, two)
-  if (one?.type === "thoughts" && two.type === "thoughts") return { ...two, text: one.text + two.text }
+  if (one?.type === "thoughts" && two.type === "thoughts") return joinThoughts(one, two)
   return one?.type === "tool_call" && two.type === "tool_call" ? joinCalls(one, two) : undefined
 }
 
