@@ -14,19 +14,32 @@
  *
  * Each of the `n` metrics has to reach `n / alpha` (Bonferroni), so that `alpha` bounds the error of all together.
  */
-import type { Capital, Evidence, MetricEvidence, Proportion, Rollout } from "./Rollout.ts"
+import type { Capital, Compared, Evidence, MetricEvidence, Proportion } from "./Rollout.ts"
 import type { ComparisonPlan, Metric } from "./RolloutSettings.ts"
 import type { Pair } from "./SequentialTest.ts"
 import * as SequentialTest from "./SequentialTest.ts"
 import type { Scale, Tally } from "./Tally.ts"
 import * as Tallies from "./Tally.ts"
 
-type Capitals = Rollout["capital"]
+type Capitals = Compared["capital"]
 
 const none: Capital = { learned: 0, severe: 0 }
 
 /** Before the first batch. */
-export const noEvidence: Capitals = { errors: none, refusals: none, firstToken: none, speed: none, score: none }
+const noEvidence: Capitals = { errors: none, refusals: none, firstToken: none, speed: none, score: none }
+
+/** Requests of each version in a batch: with fewer, a comparison would waste those of the other. */
+const leastInBatch = 2
+
+const bothEmpty = (): Pair<Tally> => ({ stable: Tallies.empty(), candidate: Tallies.empty() })
+
+const addBoth = (a: Pair<Tally>, b: Pair<Tally>): Pair<Tally> => ({
+  stable: Tallies.add(a.stable, b.stable),
+  candidate: Tallies.add(a.candidate, b.candidate)
+})
+
+/** A comparison without observations. */
+export const fresh = (): Compared => ({ totals: bothEmpty(), pending: bothEmpty(), capital: noEvidence })
 
 /** Metrics of a histogram; of a higher time is worse, of the others a lower value. */
 type Graded = "firstToken" | "speed" | "score"
@@ -38,16 +51,15 @@ const shiftOf = (metric: Graded, tolerance: number): number =>
 
 /** For each level, how many values are worse than the level that is `shift` further in the direction of worse. */
 const worseThan = (buckets: ReadonlyArray<number>, metric: Graded, shift: number): ReadonlyArray<Proportion> => {
-  const of = buckets.reduce((sum, value) => sum + value, 0)
-  let below = 0
   // below[i]: values below level i.
-  const belowLevel = buckets.slice(0, -1).map((value) => below += value)
-  return belowLevel.map((_, index) => {
-    const count = metric === "firstToken"
-      ? of - (belowLevel[index + shift] ?? of)
-      : belowLevel[index - shift] ?? 0
-    return { count, of }
-  })
+  const below: Array<number> = []
+  let of = 0
+  for (const value of buckets) below.push(of += value)
+  below.pop()
+  return below.map((_, index) => ({
+    count: metric === "firstToken" ? of - (below[index + shift] ?? of) : below[index - shift] ?? 0,
+    of
+  }))
 }
 
 /** The proportions of a metric, one pair for each level. */
@@ -70,6 +82,12 @@ const proportions = (
 /** The tolerance of a proportion: that of a histogram is in its levels. */
 const toleranceOf = (metric: Metric, { tolerance }: ComparisonPlan): number => isGraded(metric) ? 0 : tolerance[metric]
 
+/** Whether the observations differ: where all are the same, there is nothing to learn from. */
+const differ = ({ candidate, stable }: Pair<Proportion>): boolean => {
+  const count = stable.count + candidate.count
+  return count > 0 && count < stable.of + candidate.of
+}
+
 /** The factor of the learned bets at all levels: their mean, weighted by what each is expected to gain. */
 const learnedFactor = (
   before: ReadonlyArray<Pair<Proportion>>,
@@ -79,6 +97,7 @@ const learnedFactor = (
   const factors: Array<number> = []
   const growths: Array<number> = []
   for (const [level, each] of batch.entries()) {
+    if (!differ(before[level]!)) continue
     const bet = SequentialTest.learned(before[level]!)
     const growth = SequentialTest.growth({ stable: each.stable.of, candidate: each.candidate.of }, bet, tolerance)
     if (growth <= 0) continue
@@ -111,7 +130,7 @@ const grown = (
  *
  * @param before all that was measured before the batch
  */
-export const withBatch = (
+const withBatch = (
   capital: Capitals,
   before: Pair<Tally>,
   batch: Pair<Tally>,
@@ -130,11 +149,20 @@ const neededBy = ({ alpha, metrics }: ComparisonPlan): number => Math.log(metric
 const difference = ({ candidate, stable }: Pair<Proportion>): number =>
   stable.of === 0 || candidate.of === 0 ? 0 : candidate.count / candidate.of - stable.count / stable.of
 
-const typicalOf = (metric: Metric, tally: Tally): number | null => {
+const typicalValue = (metric: Metric, tally: Tally): number | null => {
   if (isGraded(metric)) return Tallies.median(tally[metric], scaleOf(metric)) ?? null
   if (tally.requests === 0) return null
   return (metric === "errors" ? tally.failures : tally.refusals) / tally.requests
 }
+
+/** The share of failures and refusals, and medians; null without observations. */
+export const typicalOf = (tally: Tally): Readonly<Record<Metric, number | null>> => ({
+  errors: typicalValue("errors", tally),
+  refusals: typicalValue("refusals", tally),
+  firstToken: typicalValue("firstToken", tally),
+  speed: typicalValue("speed", tally),
+  score: typicalValue("score", tally)
+})
 
 const scaleOf = (metric: Graded): Scale => Tallies.scales[metric]
 
@@ -153,24 +181,36 @@ const metricEvidence = (
     level: isGraded(metric) ? scaleOf(metric).levels[level]! : null,
     logE: logE(metric, capital),
     needed: neededBy(plan),
-    typical: { stable: typicalOf(metric, totals.stable), candidate: typicalOf(metric, totals.candidate) }
+    typical: { stable: typicalValue(metric, totals.stable), candidate: typicalValue(metric, totals.candidate) }
   }
 }
 
-/** What is known of every metric, for people and for the decision. */
-export const evidenceOf = (
-  capital: Capitals,
-  totals: Pair<Tally>,
-  plan: ComparisonPlan,
-  at: number,
-  step: number
-): Evidence => ({
-  at,
-  step,
-  requests: { stable: totals.stable.requests, candidate: totals.candidate.requests },
-  metrics: plan.metrics.map((metric) => metricEvidence(metric, capital[metric], totals, plan))
+/** The comparison with more observations, which the next evaluation takes as one batch. */
+export const observed = ({ capital, pending, totals }: Compared, batch: Pair<Tally>): Compared => ({
+  totals,
+  pending: addBoth(pending, batch),
+  capital
 })
 
+/** The comparison after the batch since the last evaluation; the same while there is too little of one version. */
+export const evaluated = ({ capital, pending, totals }: Compared, plan: ComparisonPlan): Compared =>
+  Math.min(pending.stable.requests, pending.candidate.requests) < leastInBatch
+    ? { totals, pending, capital }
+    : {
+      totals: addBoth(totals, pending),
+      pending: bothEmpty(),
+      capital: withBatch(capital, totals, pending, plan)
+    }
+
+/** What is known of every metric, for people and for the decision. */
+export const metricsOf = (
+  { capital, pending, totals }: Compared,
+  plan: ComparisonPlan
+): ReadonlyArray<MetricEvidence> => {
+  const all = addBoth(totals, pending)
+  return plan.metrics.map((metric) => metricEvidence(metric, capital[metric], all, plan))
+}
+
 /** The metric with the most evidence, where that is enough. */
-export const worst = ({ metrics }: Evidence): MetricEvidence | undefined =>
+export const worst = (metrics: Evidence["metrics"]): MetricEvidence | undefined =>
   metrics.filter(({ logE, needed }) => logE >= needed).toSorted((a, b) => b.logE - a.logE)[0]

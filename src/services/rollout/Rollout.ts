@@ -38,6 +38,19 @@ export type MetricEvidence = typeof MetricEvidence.Type
 export const Capital = Schema.Struct({ learned: Schema.Finite, severe: Schema.Finite })
 export type Capital = typeof Capital.Type
 
+const comparedFields = {
+  /** Up to the last evaluation. */
+  totals: Versions(Tally),
+  /** Since the last evaluation. */
+  pending: Versions(Tally),
+  /** The evidence so far, by metric. */
+  capital: Schema.Record(Metric, Capital)
+}
+
+/** A comparison of two versions that goes on (`Comparison`). */
+export const Compared = Schema.Struct(comparedFields)
+export type Compared = typeof Compared.Type
+
 /** What one evaluation saw. */
 export const Evidence = Schema.Struct({
   at: Schema.Finite,
@@ -105,12 +118,7 @@ export const Rollout = Schema.Struct({
   step: Schema.Int,
   /** Of this step. */
   tallies: Versions(Tally),
-  /** Of the whole rollout, up to the last evaluation. */
-  totals: Versions(Tally),
-  /** Since the last evaluation. */
-  pending: Versions(Tally),
-  /** The evidence so far, by metric (`Comparison`). */
-  capital: Schema.Record(Metric, Capital),
+  ...comparedFields,
   evaluatedAt: Schema.Finite,
   /** Of the last evaluation; after a rollback, that which caused it. */
   evidence: Schema.NullOr(Evidence),

@@ -46,9 +46,6 @@ export interface Advanced {
 /** Transitions that a rollout keeps. */
 const mostHistory = 50
 
-/** Requests of each version in a batch: with fewer, a comparison would waste those of the other. */
-const leastInBatch = 2
-
 const bothEmpty = (): Pair<Tally> => ({ stable: Tallies.empty(), candidate: Tallies.empty() })
 
 const addBoth = (a: Pair<Tally>, b: Pair<Tally>): Pair<Tally> => ({
@@ -102,9 +99,7 @@ export const start = (input: Start, now: number): Advanced => {
     phase: { _tag: "Checking", attempts: 0, nextAt: null, lastProblem: null },
     step: 0,
     tallies: bothEmpty(),
-    totals: bothEmpty(),
-    pending: bothEmpty(),
-    capital: Comparison.noEvidence,
+    ...Comparison.fresh(),
     evaluatedAt: now,
     evidence: null,
     history: []
@@ -161,23 +156,22 @@ const onUnhealthy = (state: Rollout, problem: string, now: number): Advanced => 
 
 const onObserved = (state: Rollout, batch: Pair<Tally>): Advanced =>
   observes(state)
-    ? unchanged({ ...state, tallies: addBoth(state.tallies, batch), pending: addBoth(state.pending, batch) })
+    ? unchanged({ ...state, ...Comparison.observed(state, batch), tallies: addBoth(state.tallies, batch) })
     : unchanged(state)
 
-/** Compares what has been measured since the last evaluation, unless there is too little of one version. */
+const requestsOf = (state: Rollout, version: keyof Pair<Tally>): number =>
+  state.totals[version].requests + state.pending[version].requests
+
+/** Compares what has been measured since the last evaluation. */
 const evaluated = (state: Rollout, now: number): Rollout => {
-  const { capital, pending, plan, step, totals } = state
-  const isEnough = Math.min(pending.stable.requests, pending.candidate.requests) >= leastInBatch
-  const next = isEnough
-    ? {
-      ...state,
-      capital: Comparison.withBatch(capital, totals, pending, plan),
-      totals: addBoth(totals, pending),
-      pending: bothEmpty()
-    }
-    : state
-  const measured = addBoth(next.totals, next.pending)
-  return { ...next, evaluatedAt: now, evidence: Comparison.evidenceOf(next.capital, measured, plan, now, step) }
+  const next = { ...state, ...Comparison.evaluated(state, state.plan) }
+  const evidence: Evidence = {
+    at: now,
+    step: state.step,
+    requests: { stable: requestsOf(state, "stable"), candidate: requestsOf(state, "candidate") },
+    metrics: Comparison.metricsOf(next, state.plan)
+  }
+  return { ...next, evaluatedAt: now, evidence }
 }
 
 const failureShare = ({ failures, requests }: Tally): number => requests === 0 ? 0 : failures / requests
@@ -218,7 +212,7 @@ const testReason = ({ metrics }: Evidence, found: Evidence["metrics"][number]): 
 
 /** The rollback that the measurements demand. */
 const verdict = (state: Rollout, evidence: Evidence, now: number): Advanced | undefined => {
-  const worst = Comparison.worst(evidence)
+  const worst = Comparison.worst(evidence.metrics)
   if (worst !== undefined) return rollBack(state, "test", worst.metric, testReason(evidence, worst), now)
   if (limitOf(state) !== "exceeded") return undefined
   const { candidate } = state.tallies

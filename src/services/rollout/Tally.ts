@@ -80,7 +80,7 @@ export const Tally = Schema.Struct({
 })
 export type Tally = typeof Tally.Type
 
-const zeros = ({ levels }: Scale): Array<number> => Array.from({ length: levels.length + 1 }, () => 0)
+const zeros = ({ levels }: Scale): Array<number> => [0, ...levels.map(() => 0)]
 
 /** A tally without observations, to be changed by `record`. */
 export const empty = (): Tally => ({
@@ -108,8 +108,11 @@ export const record = (tally: Tally, observation: Observation): void => {
   count(tally.score, scales.score, observation.score)
 }
 
-const sums = (a: ReadonlyArray<number>, b: ReadonlyArray<number>): Array<number> =>
-  a.map((value, index) => value + b[index]!)
+const sums = (a: ReadonlyArray<number>, b: ReadonlyArray<number>): Array<number> => {
+  const sum = a.slice()
+  for (let index = 0; index < sum.length; index++) sum[index] = sum[index]! + b[index]!
+  return sum
+}
 
 /** The sum of two tallies, which stay as they are. */
 export const add = (a: Tally, b: Tally): Tally => ({
@@ -121,14 +124,14 @@ export const add = (a: Tally, b: Tally): Tally => ({
   score: sums(a.score, b.score)
 })
 
-/** The level that half of the values are below; undefined without values. */
+/** The highest level that is not above the median, or the first; undefined without values. */
 export const median = (buckets: ReadonlyArray<number>, { levels }: Scale): number | undefined => {
   const total = buckets.reduce((sum, value) => sum + value, 0)
   if (total === 0) return undefined
   let below = 0
   for (const [bucket, value] of buckets.entries()) {
     below += value
-    if (below * 2 >= total) return levels[Math.min(bucket, levels.length - 1)]
+    if (below * 2 >= total) return levels[Math.max(0, bucket - 1)]
   }
   return undefined
 }

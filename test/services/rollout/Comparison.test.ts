@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
+import { Draws } from "../../../bench/RolloutSimulation.ts"
 import * as Comparison from "../../../src/services/rollout/Comparison.ts"
 import { resolveComparison } from "../../../src/services/rollout/RolloutSettings.ts"
 import type { Observation } from "../../../src/services/rollout/Tally.ts"
 import * as Tally from "../../../src/services/rollout/Tally.ts"
-import { Draws } from "../../support/Rollouts.ts"
 
 const plan = resolveComparison({ metrics: ["errors", "refusals", "firstToken", "speed", "score"] })
 
@@ -16,15 +16,12 @@ const tallyOf = (requests: number, observe: () => Partial<Observation>): Tally.T
 
 /** The metrics with enough evidence after 20 batches of 45 and 15 requests. */
 const found = (stable: () => Partial<Observation>, candidate: () => Partial<Observation>, compared = plan) => {
-  let capital = Comparison.noEvidence
-  let before = { stable: Tally.empty(), candidate: Tally.empty() }
+  let comparison = Comparison.fresh()
   for (let batch = 0; batch < 20; batch++) {
     const now = { stable: tallyOf(45, stable), candidate: tallyOf(15, candidate) }
-    capital = Comparison.withBatch(capital, before, now, compared)
-    before = { stable: Tally.add(before.stable, now.stable), candidate: Tally.add(before.candidate, now.candidate) }
+    comparison = Comparison.evaluated(Comparison.observed(comparison, now), compared)
   }
-  const evidence = Comparison.evidenceOf(capital, before, compared, 0, 0)
-  return evidence.metrics.filter(({ logE, needed }) => logE >= needed)
+  return Comparison.metricsOf(comparison, compared).filter(({ logE, needed }) => logE >= needed)
 }
 
 const draws = new Draws(7)
@@ -72,17 +69,12 @@ describe("the comparison of two versions", () => {
   })
 
   it("shows the level with the largest difference, and medians", () => {
-    const evidence = Comparison.evidenceOf(
-      Comparison.noEvidence,
-      {
-        stable: tallyOf(10, () => ({ firstTokenMs: 100 })),
-        candidate: tallyOf(10, () => ({ firstTokenMs: 1_000 }))
-      },
-      resolveComparison({ metrics: ["firstToken"], alpha: 0.01 }),
-      5,
-      1
-    )
-    const [{ candidate, level, needed, stable, typical } = assert.fail()] = evidence.metrics
+    const plan = resolveComparison({ metrics: ["firstToken"], alpha: 0.01 })
+    const comparison = Comparison.observed(Comparison.fresh(), {
+      stable: tallyOf(10, () => ({ firstTokenMs: 100 })),
+      candidate: tallyOf(10, () => ({ firstTokenMs: 1_000 }))
+    })
+    const [{ candidate, level, needed, stable, typical } = assert.fail()] = Comparison.metricsOf(comparison, plan)
     assert.deepStrictEqual([stable, candidate], [{ count: 0, of: 10 }, { count: 10, of: 10 }])
     assert.isTrue(level !== null && level > 100 && level < 1_000)
     assert.closeTo(needed, Math.log(100), 1e-9)
@@ -102,10 +94,20 @@ describe("the comparison of two versions", () => {
     const tallies = observations.map((all) => tallyOf(all.length, () => all.pop()!))
     const pair = fc.record({ stable: tallies, candidate: tallies })
     fc.assert(fc.property(pair, pair, (before, batch) => {
-      const capital = Comparison.withBatch(Comparison.noEvidence, before, batch, plan)
-      for (const { logE } of Comparison.evidenceOf(capital, batch, plan, 0, 0).metrics) {
-        assert.isTrue(Number.isFinite(logE))
-      }
+      const comparison = [before, batch].reduce(
+        (compared, batch) => Comparison.evaluated(Comparison.observed(compared, batch), plan),
+        Comparison.fresh()
+      )
+      for (const { logE } of Comparison.metricsOf(comparison, plan)) assert.isTrue(Number.isFinite(logE))
     }))
+  })
+
+  it("waits with a batch until it has two requests of each version", () => {
+    const one = { stable: tallyOf(9, () => ({})), candidate: tallyOf(1, () => ({ failed: true })) }
+    const waiting = Comparison.evaluated(Comparison.observed(Comparison.fresh(), one), plan)
+    assert.deepStrictEqual([waiting.pending.stable.requests, waiting.totals.stable.requests], [9, 0])
+    const compared = Comparison.evaluated(Comparison.observed(waiting, one), plan)
+    assert.deepStrictEqual([compared.pending.stable.requests, compared.totals.stable.requests], [0, 18])
+    assert.isAbove(compared.capital.errors.severe, 0)
   })
 })

@@ -1,13 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import * as fc from "fast-check"
+import { begin } from "../../../bench/RolloutSimulation.ts"
 import type { Command, Event } from "../../../src/services/rollout/Rollout.ts"
 import { Rollout } from "../../../src/services/rollout/Rollout.ts"
 import * as RolloutMachine from "../../../src/services/rollout/RolloutMachine.ts"
 import type { RolloutPlan } from "../../../src/services/rollout/RolloutSettings.ts"
 import { resolve } from "../../../src/services/rollout/RolloutSettings.ts"
 import * as Tally from "../../../src/services/rollout/Tally.ts"
-import { begin } from "../../support/Rollouts.ts"
 
 const plan = resolve()
 const minute = 60_000

@@ -1,0 +1,218 @@
+/**
+ * A simulated service of two versions whose requests are drawn by a seed, and the scenarios of `docs/rollouts.md`.
+ *
+ * **Details**
+ *
+ * Only the requests are simulated: the rollout is `RolloutMachine`, driven as the service drives it. A million requests
+ * take seconds, since nothing waits.
+ */
+import { draw } from "../src/domain/Hashing.ts"
+import { toCandidate } from "../src/services/rollout/Assignment.ts"
+import type { Command, Outcome, Rollout } from "../src/services/rollout/Rollout.ts"
+import * as RolloutMachine from "../src/services/rollout/RolloutMachine.ts"
+import type { RolloutPlan } from "../src/services/rollout/RolloutSettings.ts"
+import { resolve } from "../src/services/rollout/RolloutSettings.ts"
+import type { Observation } from "../src/services/rollout/Tally.ts"
+import * as Tally from "../src/services/rollout/Tally.ts"
+
+/** Pseudo-random numbers of a seed. */
+export class Draws {
+  readonly #seed: number
+  #index = 0
+
+  constructor(seed: number) {
+    this.#seed = seed
+  }
+
+  /** Above 0 and below 1. */
+  next(): number {
+    return draw(this.#seed, this.#index++)
+  }
+
+  chance(probability: number): boolean {
+    return this.next() < probability
+  }
+
+  /** Of the standard normal distribution (Box and Muller). */
+  normal(): number {
+    return Math.sqrt(-2 * Math.log(this.next())) * Math.cos(2 * Math.PI * this.next())
+  }
+}
+
+/** How a version answers. Shares are of its requests. */
+export interface Behaviour {
+  /** Default 0.01. */
+  readonly failures?: number
+  /** Default 0.01. */
+  readonly refusals?: number
+  /** Time to first token, of a median of 200 ms. Default 1. */
+  readonly slower?: number
+  /** Share of requests with a long prompt, and the share of those that fail. */
+  readonly long?: { readonly share: number; readonly failures: number }
+  /** While this lasts, ms from the start, a share of requests fails. */
+  readonly outage?: { readonly from: number; readonly to: number; readonly failures: number }
+  /** So many consecutive requests fail or succeed together, as those of one session may. Default 1. */
+  readonly run?: number
+}
+
+/** Draws the requests of one version. Times are lognormal: the 90th percentile is 1.9 times the median. */
+class Version {
+  readonly #behaviour: Behaviour
+  #left = 0
+  #failed = false
+
+  constructor(behaviour: Behaviour) {
+    this.#behaviour = behaviour
+  }
+
+  #failures(draws: Draws, at: number): number {
+    const { failures = 0.01, long, outage } = this.#behaviour
+    if (outage !== undefined && at >= outage.from && at < outage.to) return outage.failures
+    return long !== undefined && draws.chance(long.share) ? long.failures : failures
+  }
+
+  request(draws: Draws, at: number): Observation {
+    const { refusals = 0.01, run = 1, slower = 1 } = this.#behaviour
+    if (this.#left === 0) {
+      this.#failed = draws.chance(this.#failures(draws, at))
+      this.#left = run
+    }
+    this.#left--
+    if (this.#failed) return { failed: true, refused: false }
+    return {
+      failed: false,
+      refused: draws.chance(refusals),
+      firstTokenMs: 200 * slower * Math.exp(0.5 * draws.normal()),
+      tokensPerSecond: 40 * Math.exp(0.3 * draws.normal())
+    }
+  }
+}
+
+export interface Simulation {
+  readonly plan: RolloutPlan
+  readonly seed: number
+  readonly stable: Behaviour
+  readonly candidate: Behaviour
+  /** Of both versions. */
+  readonly requestsPerSecond: number
+  /** The simulation ends after this time, ms. */
+  readonly forMs: number
+}
+
+export interface Simulated {
+  readonly state: Rollout
+  readonly commands: ReadonlyArray<Command>
+  /** undefined where the time was over first. */
+  readonly outcome: Outcome | undefined
+  /** When the outcome was decided, ms from the start. */
+  readonly tookMs: number
+  /** Requests of the candidate until then. */
+  readonly candidateRequests: number
+}
+
+/** A rollout whose candidate is being checked, at the time 0. */
+export const begin = (plan: RolloutPlan): RolloutMachine.Advanced =>
+  RolloutMachine.start({ id: "r", model: "chat", stable: "chat#0", candidate: "chat#1", plan }, 0)
+
+/** A rollout until its outcome is decided, or until the time is over. */
+export const simulate = ({ candidate, forMs, plan, requestsPerSecond, seed, stable }: Simulation): Simulated => {
+  const draws = new Draws(seed)
+  const [older, newer] = [new Version(stable), new Version(candidate)]
+  const requests = Math.round(requestsPerSecond * plan.evaluateMs / 1000)
+  let { commands, state } = RolloutMachine.advance(begin(plan).state, { _tag: "Healthy" }, 0)
+  let candidateRequests = 0
+  let now = 0
+  while (now < forMs && !("outcome" in state.phase)) {
+    const tallies = { stable: Tally.empty(), candidate: Tally.empty() }
+    const weight = RolloutMachine.weightsOf(state).candidate
+    for (let request = 0; request < requests; request++) {
+      const isNew = toCandidate(0, weight, undefined, draws.next())
+      Tally.record(isNew ? tallies.candidate : tallies.stable, (isNew ? newer : older).request(draws, now))
+    }
+    now += plan.evaluateMs
+    candidateRequests += tallies.candidate.requests
+    const observed = RolloutMachine.advance(state, { _tag: "Observed", ...tallies }, now)
+    const ticked = RolloutMachine.advance(observed.state, { _tag: "Tick" }, now)
+    state = ticked.state
+    commands = [...commands, ...ticked.commands]
+  }
+  const outcome = "outcome" in state.phase ? state.phase.outcome : undefined
+  return { state, commands, outcome, tookMs: now, candidateRequests }
+}
+
+export interface Scenario {
+  readonly name: string
+  readonly stable: Behaviour
+  readonly candidate: Behaviour
+  /** Whether the candidate has to be rolled back. */
+  readonly isWorse: boolean
+  readonly plan: RolloutPlan
+}
+
+const plan = resolve()
+const minute = 60_000
+
+const equal = (name: string, both: Behaviour): Scenario => ({
+  name,
+  stable: both,
+  candidate: both,
+  isWorse: false,
+  plan
+})
+
+const worse = (name: string, candidate: Behaviour, settings: Partial<RolloutPlan> = {}): Scenario => ({
+  name,
+  stable: {},
+  candidate,
+  isWorse: true,
+  plan: { ...plan, ...settings }
+})
+
+const long = (failures: number) => ({ long: { share: 0.05, failures } })
+
+export const scenarios = {
+  equal: equal("equal", {}),
+  equalFailing: equal("equal, 3 % of requests fail", { failures: 0.03 }),
+  outage: equal("equal, 60 % of requests fail for 2 minutes", {
+    outage: { from: 7 * minute, to: 9 * minute, failures: 0.6 }
+  }),
+  runs: equal("equal, failures in runs of 10 requests", { run: 10 }),
+  slightlySlower: { ...worse("first token 1.1 times as long: within the tolerance", { slower: 1.1 }), isWorse: false },
+  failing: worse("4 % of requests fail, against 1 %", { failures: 0.04 }),
+  failingPatient: worse("the same with `minRequests: 500`", { failures: 0.04 }, { minRequests: 500 }),
+  longPrompts: { ...worse("fails on long prompts, 5 % of requests", long(1)), stable: long(0.01) },
+  slow: worse("first token 1.5 times as long", { slower: 1.5 }),
+  twiceAsSlow: worse("first token 2 times as long", { slower: 2 }),
+  refusing: worse("5 % refusals, against 1 %", { refusals: 0.05 }),
+  broken: worse("every request fails", { failures: 1 })
+} as const satisfies Record<string, Scenario>
+
+/** Results of a scenario, over seeds. */
+export interface Summary {
+  readonly rolledBack: number
+  readonly promoted: number
+  /** Of the rollbacks: by the sequential test, not by the limit of failures. */
+  readonly byTest: number
+  /** Medians of the rollbacks; undefined without any. */
+  readonly medianMs: number | undefined
+  readonly medianRequests: number | undefined
+}
+
+const median = (values: ReadonlyArray<number>): number | undefined =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]
+
+/** The seeds 1 to `seeds`, each for up to 8 hours. */
+export const summarize = (scenario: Scenario, requestsPerSecond: number, seeds: number): Summary => {
+  const runs = Array.from(
+    { length: seeds },
+    (_, index) => simulate({ ...scenario, requestsPerSecond, seed: index + 1, forMs: 8 * 60 * minute })
+  )
+  const rolledBack = runs.filter(({ outcome }) => outcome?.result === "rolledBack")
+  return {
+    rolledBack: rolledBack.length,
+    promoted: runs.filter(({ outcome }) => outcome?.result === "promoted").length,
+    byTest: rolledBack.filter(({ outcome }) => outcome?.cause === "test").length,
+    medianMs: median(rolledBack.map(({ tookMs }) => tookMs)),
+    medianRequests: median(rolledBack.map(({ candidateRequests }) => candidateRequests))
+  }
+}

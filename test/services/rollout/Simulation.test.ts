@@ -1,0 +1,51 @@
+/** Rollouts of a simulated service. `node bench/rollouts.ts` has more seeds, and the table of docs/rollouts.md. */
+import { assert, describe, it } from "@effect/vitest"
+import { begin, scenarios, simulate, summarize } from "../../../bench/RolloutSimulation.ts"
+import * as RolloutMachine from "../../../src/services/rollout/RolloutMachine.ts"
+import { repetitions } from "../../support/Repetitions.ts"
+
+const seeds = repetitions(6, 200)
+
+/** Requests per second, of both versions. */
+const rate = 10
+
+describe("a simulated rollout", () => {
+  it.each(["equal", "equalFailing", "outage", "slightlySlower"] as const)("promotes a candidate that is %s", (name) => {
+    const { promoted, rolledBack } = summarize(scenarios[name], rate, seeds)
+    assert.isAtMost(rolledBack, seeds * scenarios[name].plan.alpha)
+    assert.strictEqual(promoted + rolledBack, seeds)
+  })
+
+  it.each(
+    [
+      ["failing", 10],
+      ["longPrompts", 5],
+      ["slow", 5],
+      ["twiceAsSlow", 1],
+      ["refusing", 10]
+    ] as const
+  )("rolls a candidate back that is %s, within %i minutes in the median", (name, minutes) => {
+    const { medianMs, rolledBack } = summarize(scenarios[name], rate, seeds)
+    assert.isAtLeast(rolledBack, seeds * 0.95)
+    assert.isAtMost(medianMs ?? Infinity, minutes * 60_000)
+  })
+
+  it("rolls a candidate back that fails every request within one evaluation period", () => {
+    const { medianMs, rolledBack } = summarize(scenarios.broken, rate, seeds)
+    assert.strictEqual(rolledBack, seeds)
+    assert.strictEqual(medianMs, scenarios.broken.plan.evaluateMs)
+  })
+
+  it("waits in its first step without requests", () => {
+    const { plan } = scenarios.equal
+    const { outcome, state } = simulate({ ...scenarios.equal, requestsPerSecond: 0, seed: 1, forMs: 24 * 3_600_000 })
+    assert.isUndefined(outcome)
+    assert.deepStrictEqual(RolloutMachine.weightsOf(state), { stable: 0.9, candidate: 0.1 })
+    assert.strictEqual(begin(plan).state.step, state.step)
+  })
+
+  it("is the same again with the same seed", () => {
+    const simulation = { ...scenarios.failing, requestsPerSecond: rate, seed: 3, forMs: 3_600_000 }
+    assert.deepStrictEqual(simulate(simulation), simulate(simulation))
+  })
+})
