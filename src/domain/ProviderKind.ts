@@ -34,6 +34,8 @@ export interface ProviderKind {
   readonly apiVersion?: string
   /** The limit of an answer's tokens unless the request has one, for APIs that require it. */
   readonly maxTokens?: number
+  /** It signs the reasoning of its answers, and reads it again in the messages of later requests. */
+  readonly signsReasoning?: boolean
   /** Models that read an assistant's last message as the beginning of their answer; left out, none. */
   readonly prefixModels?: RegExp
   /** It is another instance of Troupe: it passes unknown fields on, and fetches images itself. */
@@ -90,6 +92,7 @@ export const kinds = {
     callerDialect: "anthropic",
     apiVersion: "2023-06-01",
     maxTokens: 4096,
+    signsReasoning: true,
     prefixModels: anthropicPrefixModels
   },
   gemini: {

@@ -19,6 +19,7 @@ import type { Generation } from "./Generation.ts"
 import { hashText } from "./Hashing.ts"
 import type { Message, SignedReasoning } from "./Message.ts"
 import { thoughtsOf } from "./Message.ts"
+import { providerKindOf } from "./ProviderKind.ts"
 import type { Source, UnknownField } from "./Source.ts"
 import { dialectOf, hasResponses, valueAt, without, withoutFields } from "./Source.ts"
 
@@ -86,8 +87,9 @@ const losesItems = ({ responses }: Source, options: DeploymentOptions): boolean 
   return found.length > 0 && (!hasResponses(options) || found.some(({ maker }) => maker !== makerOf(options)))
 }
 
-/** The provider whose reasoning messages can have. */
-const readsSigned = ({ provider }: DeploymentOptions): boolean => provider === "anthropic"
+/** Whether its provider is one whose signed reasoning messages can have. */
+const readsSigned = ({ provider }: DeploymentOptions): boolean =>
+  provider !== undefined && providerKindOf(provider).signsReasoning === true
 
 /** The signed reasoning of a message that a deployment can read. */
 export const readableBy = (

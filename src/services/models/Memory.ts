@@ -27,7 +27,13 @@ export type Budget = Effect.Effect<(granted: ReadonlyArray<Granted>) => number>
 const usedBytes = (granted: ReadonlyArray<Granted>): number =>
   granted.reduce((sum, { bytes, engine }) => engine === undefined ? sum : sum + bytes, 0)
 
-/** The configured budget; without one, the memory that models use plus what is available, less the share `reserve`. */
+/**
+ * The configured budget; without one, the memory that models use plus what is available, less the share `reserve`.
+ *
+ * **Gotchas**
+ *
+ * The pages of a mapped file count as used by its engine and as available too: the sum is limited by the machine's memory.
+ */
 export const budgetOf = (
   { budgetBytes, reserve }: { readonly budgetBytes: number | undefined; readonly reserve: number },
   memory: Memory["Service"]
@@ -35,5 +41,4 @@ export const budgetOf = (
   budgetBytes !== undefined
     ? Effect.succeed(() => budgetBytes)
     : Effect.map(memory.read, ({ availableBytes, totalBytes }) => (granted) =>
-      // The pages of a mapped file count as used by its engine and as available too.
       (1 - reserve) * Math.min(totalBytes, availableBytes + usedBytes(granted)))
