@@ -25,7 +25,9 @@ const startOptions = {
   ),
   to: Flag.String("to").pipe(
     Flag.withSchema(Schema.NonEmptyString),
-    Flag.withDescription("ID of the deployment that is to take its requests, such as chat#1")
+    Flag.withDescription(
+      "ID of the deployment that is to take its requests, such as chat#1; or another model of their provider, or another file"
+    )
   ),
   steps: setting("steps", "Shares of requests, such as 0.1,0.3,0.7,1 (default: as configured)"),
   every: span("every", "How long a step lasts at least, such as \"5 minutes\" (default: as configured)"),

@@ -144,7 +144,7 @@ export const traits = {
     AtLeastNothing
   ),
   rollout: optional(
-    "candidate: it takes no requests until a rollout gives it some. Default it takes requests from the start.",
+    "With candidate, it takes no requests until a rollout gives it some. Default it takes requests from the start.",
     // A literal would tell apart the kinds of deployments, as their `engine` does.
     Schema.String.check(Schema.isPattern(/^candidate$/, { message: "Expected candidate" }))
   )

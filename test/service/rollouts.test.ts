@@ -86,11 +86,33 @@ describe("a rollout", () => {
     assert.include((await troupe("ls")).stdout, "promoted")
   })
 
+  it("adds a deployment for another model of the provider, which stays after a restart, and goes after a rollback", async () => {
+    const started = await troupe("start", "chat", "--to", "third", "--json")
+    const { candidate: added, id } = JSON.parse(started.stdout) as { readonly candidate: string; readonly id: string }
+    assert.strictEqual(added, `chat#${id}`)
+    const { result } = await whileAsked(10, ended())
+    assert.strictEqual(result.outcome?.result, "promoted")
+    assert.deepStrictEqual(new Set(await askMany(10)), new Set(["200 third"]))
+    await service.stop()
+    service = await startRolloutService(providers, folder.path)
+    assert.deepStrictEqual(new Set(await askMany(10)), new Set(["200 third"]))
+    await troupe("start", "chat", "--to", "chat#1")
+    await whileAsked(10, ended())
+    assert.deepStrictEqual(new Set(await askMany(10)), new Set(["200 new"]))
+    candidate.fails = () => true
+    const failing = await troupe("start", "chat", "--to", "fourth", "--json")
+    await troupe("abort", "chat")
+    candidate.fails = () => false
+    assert.strictEqual((await ended()).outcome?.result, "aborted")
+    const gone = await invoke(["ps", "--json", "--url", service.adminUrl])
+    assert.notInclude(gone.stdout, (JSON.parse(failing.stdout) as { readonly candidate: string }).candidate)
+  })
+
   it("refuses what cannot be done, and says why", async () => {
     const message = async (...args: ReadonlyArray<string>) => (await troupe(...args)).stderr
     assert.include(await message("pause", "chat"), "The rollout is over")
     assert.include(await message("start", "chat", "--to", "chat#1"), "chat#1 already takes all requests of chat.")
-    assert.include(await message("start", "chat", "--to", "chat#2"), "Its deployments: chat#0, chat#1.")
+    assert.include(await message("start", "chat", "--to", "chat#2"), "Its deployments: chat#0, chat#1,")
     assert.include(await message("start", "chat", "--to", "chat#0", "--steps", "0.5"), "end with 1")
     assert.include(await message("status", "chut"), "Did you mean chat?")
     const wrong = await service.admin("POST", "", { model: "chat", to: "chat#0", settings: { every: 5 } })

@@ -25,7 +25,7 @@ const bodyOf = (model: string): string =>
 
 const failure = JSON.stringify({ error: { message: "No.", type: "server_error", code: null, param: null } })
 
-/** A provider that answers with its name. */
+/** A provider that answers with the name of the requested model, by default its own. */
 export class ScriptedProvider {
   readonly name: string
   /** Whether it fails a request, by its number from 0. */
@@ -37,10 +37,13 @@ export class ScriptedProvider {
   constructor(name: string) {
     this.name = name
     this.#server = createServer((request, response) => {
-      request.resume().once("end", () => {
+      let text = ""
+      request.setEncoding("utf8").on("data", (chunk: string) => {
+        text += chunk
+      }).once("end", () => {
         const isFailed = this.fails(this.count++)
         response.writeHead(isFailed ? 500 : 200, { "content-type": "application/json" })
-        response.end(isFailed ? failure : bodyOf(name))
+        response.end(isFailed ? failure : bodyOf((JSON.parse(text) as { readonly model: string }).model))
       })
     })
   }
@@ -64,7 +67,7 @@ export class ScriptedProvider {
 export interface RolloutService {
   /** The URL of administration. */
   readonly adminUrl: string
-  /** The answer of a chat: the status, and the name of the provider. */
+  /** The answer of a chat: the status, and the name of the model at the provider. */
   readonly ask: () => Promise<string>
   readonly admin: (method: "GET" | "POST", path: string, body?: object) => Promise<{ status: number; body: unknown }>
   /** The newest rollout. */

@@ -24,6 +24,7 @@ import { GuardPolicy } from "../../src/services/guard/RequestGuard.ts"
 import * as Breaker from "../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../src/services/inference/Inference.ts"
 import { Inference } from "../../src/services/inference/Inference.ts"
+import * as Added from "../../src/services/models/Deployments.ts"
 import type { Level } from "../../src/services/models/MemoryPressure.ts"
 import { Pressure } from "../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../src/services/models/Models.ts"
@@ -180,6 +181,7 @@ const processLayer = (world: World, folder: string) => {
     Layer.provideMerge(Layer.mergeAll(Router.layer, DecisionLog.layer, ResponseCacheLayer.layer, Backoff.layer)),
     Layer.provide([Metrics.layer, Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))]),
     Layer.provide(Breaker.layer),
+    Layer.provide(Added.layer),
     Layer.provide([Registry.layer, modelsLayer(world), ModelFiles.layer, Standing.layer]),
     Layer.provide([Layer.succeed(GuardPolicy, guard), Layer.succeed(Settings, settings)]),
     Layer.provide(Storage.layerAt({ type: "sqlite", folder }))

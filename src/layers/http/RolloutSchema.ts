@@ -42,7 +42,7 @@ export const RolloutList = Schema.Struct({ rollouts: Schema.Array(RolloutView) }
 export const NewRollout = Schema.Struct({
   /** Name or alias of the model. */
   model: Schema.NonEmptyString,
-  /** Id of the deployment that is to take its requests, as `chat#1`. */
+  /** Id of the deployment that is to take its requests, as `chat#1`; or another model of their provider, or another file. */
   to: Schema.NonEmptyString,
   /** As `rollout` of the model in `troupe.yaml`, over which it goes. */
   settings: Schema.optionalKey(RolloutSettings)

@@ -42,7 +42,7 @@ export const noDeployment = ({ deployments, name }: Model, id: string): RolloutE
     code: "deployment_not_found",
     message: `The model ${name} has no deployment ${JSON.stringify(cutName(id))}. Its deployments: ${
       deployments.map((one) => one.id).join(", ")
-    }.`
+    }. Or name another model of their provider, or another file.`
   })
 
 /** No other deployment of the model takes requests. */

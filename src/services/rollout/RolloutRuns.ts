@@ -16,8 +16,11 @@
 import { Clock, Effect, Random, Semaphore } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Model } from "../../domain/Deployment.ts"
+import type { InferenceError } from "../../domain/InferenceError.ts"
+import type { Deployments } from "../models/Deployments.ts"
 import type { Registry } from "../models/Registry.ts"
-import type { Command, Event } from "./Rollout.ts"
+import * as AddedDeployment from "./AddedDeployment.ts"
+import type { Command, Event, Rollout } from "./Rollout.ts"
 import type { RolloutCommands } from "./RolloutCommands.ts"
 import type { RolloutError } from "./RolloutError.ts"
 import { alreadyRunning, inUse, noDeployment, notFound, storageFailed } from "./RolloutError.ts"
@@ -33,7 +36,7 @@ import * as Tally from "./Tally.ts"
 export interface Start {
   /** Name or alias of a model. */
   readonly model: string
-  /** Id of one of its deployments. */
+  /** Id of one of its deployments, as `chat#1`; or another model of their provider, or another file. */
   readonly to: string
   /** Over those of the model. */
   readonly settings?: RolloutSettings | undefined
@@ -52,6 +55,7 @@ const requestsIn = ({ candidate, stable }: Tallies): number => candidate.request
 export interface Parts {
   readonly registry: Registry["Service"]
   readonly store: RolloutStore["Service"]
+  readonly deployments: Deployments["Service"]
   readonly splits: SplitTable
   readonly commands: RolloutCommands
   /** This process for the lease. */
@@ -63,6 +67,15 @@ export interface Parts {
   /** How the rollouts of a model go, by the configuration. */
   readonly settings: (model: string) => RolloutSettings | undefined
   readonly fork: (effect: Effect.Effect<void>) => void
+}
+
+/** Logs what is new in the history of a rollout; a rollback is a warning. */
+const logged = (before: Rollout, { history, id, model, phase }: Rollout): Effect.Effect<void> => {
+  const last = history.at(-1)
+  if (last === undefined || last === before.history.at(-1)) return Effect.void
+  const isRollback = phase._tag === "Draining" && phase.outcome.result === "rolledBack"
+  const log = isRollback ? Effect.logWarning : Effect.logInfo
+  return log(`Rollout ${id} of ${model}: ${last.what}`)
 }
 
 /** ms for which a leader leads without renewal. */
@@ -112,15 +125,27 @@ export class RolloutRuns {
     splits.replace(Standing.entriesOf(this.#models, rows.map(({ stored }) => stored), this.#observe))
   }
 
+  /** As `#apply`, with the deployments that rollouts have added. */
+  readonly #adopt = Effect.fnUntraced({ self: this }, function*(this: RolloutRuns, rows: ReadonlyArray<Versioned>) {
+    this.#apply(rows)
+    const { deployments, fork } = this.#parts
+    const inBackground = (effect: Effect.Effect<void, InferenceError>) => fork(Effect.ignore(effect))
+    for (const { stored } of rows) {
+      const model = this.#models.find(({ name }) => name === stored.rollout.model)
+      if (model === undefined || stored.added === undefined) continue
+      yield* Effect.ignore(AddedDeployment.settle(deployments, model, stored, inBackground))
+      this.#apply(rows)
+    }
+  })
+
   /** Reads the store; what another process has changed is done again here, where this process leads. */
-  readonly #read = Effect.suspend(() => {
+  readonly #read = Effect.gen({ self: this }, function*() {
     const known = new Map(this.#rows.map(({ stored, version }) => [stored.rollout.id, version]))
-    return Effect.map(this.#parts.store.current, (rows) => {
-      const changed = rows.filter(({ stored, version }) => known.get(stored.rollout.id) !== version)
-      const isSame = changed.length === 0 && rows.length === this.#rows.length
-      if (!isSame || this.#parts.registry.models() !== this.#models) this.#apply(rows)
-      if (this.#leads) { for (const { stored } of changed) this.#recover(stored) }
-    })
+    const rows = yield* this.#parts.store.current
+    const changed = rows.filter(({ stored, version }) => known.get(stored.rollout.id) !== version)
+    const isSame = changed.length === 0 && rows.length === this.#rows.length
+    if (!isSame || this.#parts.registry.models() !== this.#models) yield* this.#adopt(rows)
+    if (this.#leads) { for (const { stored } of changed) this.#recover(stored) }
   })
 
   /** Whether this process leads from now on. */
@@ -162,12 +187,13 @@ export class RolloutRuns {
       if (state === rollout && commands.length === 0) return row.stored
       const stored = { ...row.stored, rollout: state }
       if (yield* store.update({ stored, version: row.version })) {
-        this.#apply(this.#rows.map((one) => one === row ? { stored, version: row.version + 1 } : one))
+        yield* this.#adopt(this.#rows.map((one) => one === row ? { stored, version: row.version + 1 } : one))
+        yield* logged(rollout, state)
         // Where another process leads, it reads the new state.
         if (this.#leads) this.#carryOut(stored, commands)
         return stored
       }
-      this.#apply(yield* store.load)
+      yield* this.#adopt(yield* store.load)
     }
   })
 
@@ -200,9 +226,9 @@ export class RolloutRuns {
   })
 
   /** Reads at the start, so that the first request is divided. */
-  readonly begin: Effect.Effect<void, SqlError> = Effect.map(
+  readonly begin: Effect.Effect<void, SqlError> = Effect.flatMap(
     Effect.suspend(() => this.#parts.store.load),
-    (rows) => this.#apply(rows)
+    this.#adopt
   )
 
   find(idOrModel: string): Effect.Effect<Stored, RolloutError> {
@@ -217,6 +243,29 @@ export class RolloutRuns {
 
   readonly refresh = Effect.mapError(Effect.suspend(() => this.#mutex.withPermit(this.#read)), storageFailed)
 
+  /** Of one model, the oldest first. */
+  #of({ name }: Model): ReadonlyArray<Stored> {
+    return this.stored.filter(({ rollout: { model } }) => model === name)
+  }
+
+  /** The deployment to roll out: one that the model has, or one that is made for the rollout. */
+  readonly #candidateOf = Effect.fnUntraced({ self: this }, function*(
+    this: RolloutRuns,
+    model: Model,
+    to: string,
+    rollout: string
+  ) {
+    const configured = model.deployments.find(({ id }) => id === to)
+    if (configured !== undefined) return { candidate: configured, added: undefined }
+    const sibling = Standing.stableOf(model, this.#of(model), to).find(AddedDeployment.canBeMade)
+    if (sibling === undefined || to.includes("#")) return yield* noDeployment(model, to)
+    const made = AddedDeployment.make(sibling, `${model.name}#${rollout}`, to)
+    const known = Standing.findKnown(model, Standing.knownOf(made))
+    return known === undefined
+      ? { candidate: made, added: { sibling: Standing.knownOf(sibling), to } }
+      : { candidate: known, added: undefined }
+  })
+
   readonly start = Effect.fnUntraced(
     { self: this },
     function*(this: RolloutRuns, { model: name, settings, to }: Start) {
@@ -224,28 +273,27 @@ export class RolloutRuns {
       const model = yield* Effect.fromResult(registry.find(name))
       const running = this.#running.find(({ stored }) => stored.rollout.model === model.name)
       if (running !== undefined) return yield* alreadyRunning(running.stored.rollout)
-      const candidate = model.deployments.find(({ id }) => id === to)
-      if (candidate === undefined) return yield* noDeployment(model, to)
-      const earlier = this.#rows.map(({ stored }) => stored).filter(({ rollout }) => rollout.model === model.name)
-      const stable = Standing.stableOf(model, earlier, to)
-      if (stable.length === 0) return yield* inUse(candidate)
       const plan = resolve({ ...this.#parts.settings(model.name), ...settings })
       const id = `rollout-${(yield* Random.nextIntBetween(36 ** 7, 36 ** 8)).toString(36)}`
+      const { added, candidate } = yield* this.#candidateOf(model, to, id)
+      const stable = Standing.stableOf(model, this.#of(model), candidate.id)
+      if (stable.length === 0) return yield* inUse(candidate)
       const { commands, state } = RolloutMachine.start(
-        { id, model: model.name, stable: stable[0]!.id, candidate: to, plan },
+        { id, model: model.name, stable: stable[0]!.id, candidate: candidate.id, plan },
         yield* Clock.currentTimeMillis
       )
       const stored: Stored = {
         rollout: state,
         candidate: Standing.knownOf(candidate),
-        stable: stable.map(Standing.knownOf)
+        stable: stable.map(Standing.knownOf),
+        ...(added === undefined ? {} : { added })
       }
       if (!(yield* Effect.mapError(store.insert(stored), storageFailed))) {
         this.#apply(yield* Effect.mapError(store.load, storageFailed))
         const other = this.#running.find((one) => one.stored.rollout.model === model.name)
         return yield* alreadyRunning((other?.stored ?? stored).rollout)
       }
-      this.#apply([...this.#rows, { stored, version: 1 }])
+      yield* this.#adopt([...this.#rows, { stored, version: 1 }])
       if (this.#leads) this.#carryOut(stored, commands)
       return stored
     }

@@ -26,7 +26,9 @@ export const Stored = Schema.Struct({
   rollout: Rollout,
   candidate: Known,
   /** The deployments that the candidate is to replace. */
-  stable: Schema.Array(Known)
+  stable: Schema.Array(Known),
+  /** Where the rollout has added the candidate to its model: as the sibling, with this model or file. */
+  added: Schema.optionalKey(Schema.Struct({ sibling: Known, to: Schema.String }))
 })
 export type Stored = typeof Stored.Type
 

@@ -7,8 +7,10 @@
  * `RolloutRuns` for how several processes share this.
  */
 import { Cause, Context, Duration, Effect, Fiber, Layer, Random } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { Inference } from "../inference/Inference.ts"
+import { Deployments } from "../models/Deployments.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
 import { ProcessGroup } from "../processes/ProcessGroup.ts"
@@ -45,6 +47,24 @@ const events: Readonly<Record<Action, Event>> = {
   abort: { _tag: "Abort", reason: "" }
 }
 
+/** Logs a failure of the store once until it succeeds again. */
+const loggedOnce = (what: Effect.Effect<void, SqlError>): Effect.Effect<void> => {
+  let isFailing = false
+  return Effect.matchCauseEffect(what, {
+    onSuccess: () =>
+      Effect.sync(() => {
+        isFailing = false
+      }),
+    onFailure: (cause) =>
+      Effect.suspend(() => {
+        if (Cause.hasInterrupts(cause)) return Effect.interrupt
+        const log = isFailing ? Effect.void : Effect.logWarning("Rollouts stand still:", cause)
+        isFailing = true
+        return log
+      })
+  })
+}
+
 const make = Effect.gen(function*() {
   const scope = yield* Effect.scope
   const services = yield* Effect.context()
@@ -53,6 +73,7 @@ const make = Effect.gen(function*() {
   const runs = new RolloutRuns({
     registry: yield* Registry,
     store: yield* RolloutStore,
+    deployments: yield* Deployments,
     splits: (yield* Splits) ?? new SplitTable(),
     commands: new RolloutCommands(yield* Inference, yield* Models),
     owner: (yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36),
@@ -62,21 +83,18 @@ const make = Effect.gen(function*() {
     isShared: storage.type !== "memory",
     fork: (effect) => void Fiber.runIn(Effect.runForkWith(services)(effect), scope)
   })
-  const once = Effect.catchCause(
-    runs.once,
-    (cause) => Cause.hasInterrupts(cause) ? Effect.failCause(cause) : Effect.logWarning("Rollouts stand still:", cause)
-  )
+  const once = loggedOnce(runs.once)
   yield* runs.begin
   yield* Effect.addFinalizer(() => runs.resign)
   yield* Effect.forkScoped(
     Effect.forever(
-      Effect.andThen(Effect.ignore(once), Effect.suspend(() => Effect.sleep(Duration.millis(runs.everyMs))))
+      Effect.andThen(once, Effect.suspend(() => Effect.sleep(Duration.millis(runs.everyMs))))
     )
   )
   return Rollouts.of({
     list: Effect.map(runs.refresh, () => runs.stored.toReversed()),
     find: (idOrModel) => Effect.andThen(runs.refresh, runs.find(idOrModel)),
-    start: (given) => Effect.tap(runs.start(given), () => Effect.ignore(once)),
+    start: (given) => Effect.tap(runs.start(given), () => once),
     act: Effect.fnUntraced(function*(idOrModel, action) {
       const event = events[action]
       yield* runs.refresh

@@ -77,8 +77,9 @@ const withheldBy = (model: Model, rollouts: ReadonlyArray<Stored>): Set<string> 
   const out = new Set(
     model.deployments.filter(({ options }) => options.rollout === "candidate").map(({ id }) => id)
   )
-  for (const { candidate, rollout, stable } of rollouts) {
-    const found = findKnown(model, candidate)?.id
+  for (const { added, candidate, rollout, stable } of rollouts) {
+    // One that is still to be added gets no requests before its weight says so.
+    const found = findKnown(model, candidate)?.id ?? (added && candidate.id)
     if (found === undefined) continue
     if (weightOf(rollout) === 0) {
       out.add(found)

@@ -1,0 +1,68 @@
+/**
+ * A deployment that a rollout adds to its model: as one that the model has, with another model of its provider or another file.
+ *
+ * **Details**
+ *
+ * The store has what it is made of (`Added`), not its options: keys and headers are those of the deployment beside it, as the
+ * configuration has them now. Each process adds it when it reads the rollout, and retires it when the rollout has taken all
+ * requests from it.
+ *
+ * **Gotchas**
+ *
+ * One whose sibling is no longer configured cannot be made again.
+ */
+import { Effect } from "effect"
+import type { Deployment, Model } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
+import type { InferenceError } from "../../domain/InferenceError.ts"
+import { mapPaths, pathsOf } from "../engines/EngineKinds.ts"
+import type { Deployments } from "../models/Deployments.ts"
+import type { Stored } from "./RolloutStore.ts"
+import * as Standing from "./Standing.ts"
+
+/** Whether it can be made: another model of the provider, or another file in place of the only one. */
+export const canBeMade = ({ options }: Deployment): boolean => isRemote(options) || pathsOf(options).length === 1
+
+/**
+ * The sibling with another model or file.
+ *
+ * @param id beginning with the name of the model and `#`
+ * @param to the name of the model at the provider, or the path of the file
+ */
+export const make = (sibling: Deployment, id: string, to: string): Deployment => ({
+  ...sibling,
+  id,
+  preload: false,
+  options: isRemote(sibling.options) ? { ...sibling.options, model: to } : mapPaths(sibling.options, () => to)
+})
+
+/** The deployment that a process has to add for a rollout; undefined: it has it, or cannot have it. */
+const lacking = (model: Model, { added, candidate }: Stored): Deployment | undefined => {
+  if (added === undefined || Standing.findKnown(model, candidate) !== undefined) return undefined
+  const sibling = Standing.findKnown(model, added.sibling)
+  return sibling && make(sibling, candidate.id, added.to)
+}
+
+/** Whether requests may go to the candidate, now or later. */
+const isNeeded = ({ rollout }: Stored): boolean => Standing.isRunning(rollout) || Standing.weightOf(rollout) > 0
+
+/**
+ * Adds or retires the deployment of one rollout, as its state says.
+ *
+ * @param inBackground for the end of its requests
+ */
+export const settle = (
+  deployments: Deployments["Service"],
+  model: Model,
+  stored: Stored,
+  inBackground: (effect: Effect.Effect<void, InferenceError>) => void
+): Effect.Effect<void, InferenceError> => {
+  if (stored.added === undefined) return Effect.void
+  if (isNeeded(stored)) {
+    const deployment = lacking(model, stored)
+    return deployment === undefined ? Effect.void : deployments.add(deployment, { load: false })
+  }
+  const { id } = stored.candidate
+  if (model.deployments.some((one) => one.id === id)) inBackground(deployments.retire(id))
+  return Effect.void
+}
