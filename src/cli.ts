@@ -3,6 +3,7 @@ import { Command } from "effect/cli"
 import { circuits, decisions, load, ps, reload, unload } from "./cli/Admin.ts"
 import { cache } from "./cli/Cache.ts"
 import { check } from "./cli/ConfigCheck.ts"
+import { deploy } from "./cli/Deploy.ts"
 import { keys } from "./cli/Keys.ts"
 import { launch } from "./cli/Launch.ts"
 import { models } from "./cli/Models.ts"
@@ -29,6 +30,7 @@ export const troupe = Command.make("troupe").pipe(
   Command.withDescription("Run local and remote language models, as a service or from the command line"),
   Command.withSubcommands([
     serve,
+    deploy,
     run,
     launch,
     models,

@@ -12,7 +12,9 @@ import { durationText } from "../domain/Fields.ts"
 import type { InferenceError } from "../domain/InferenceError.ts"
 import * as Problem from "../domain/Problem.ts"
 import * as Channel from "../layers/processes/Channel.ts"
+import { DeployFailed, Deployment } from "../layers/processes/Deploy.ts"
 import { checkPort, spawn } from "../layers/processes/Spawn.ts"
+import type { GenerationOptions } from "../layers/processes/Supervisor.ts"
 import { supervise } from "../layers/processes/Supervisor.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
 import * as SettingsWatch from "../layers/settings/SettingsWatch.ts"
@@ -22,7 +24,7 @@ import { VirtualKeys } from "../services/keys/VirtualKeys.ts"
 import { Models } from "../services/models/Models.ts"
 import { SlotLease, SlotLeases } from "../services/models/SlotLeases.ts"
 import type { Bound, Place } from "../services/processes/ProcessGroup.ts"
-import { ProcessGroup, socketOf } from "../services/processes/ProcessGroup.ts"
+import { deploySocketOf, ProcessGroup, socketOf } from "../services/processes/ProcessGroup.ts"
 import * as Shares from "../services/processes/Shares.ts"
 import { SupervisedCounters } from "../services/processes/SupervisedCounters.ts"
 import type { Source } from "../services/settings/Reload.ts"
@@ -33,6 +35,7 @@ import type { Resolved } from "../services/settings/Settings.ts"
 import { AdminAddress, Settings, SettingsError } from "../services/settings/Settings.ts"
 import { SettingsChanges } from "../services/settings/SettingsChanges.ts"
 import { warningsOf } from "../services/settings/Warnings.ts"
+import * as DeployServer from "./DeployServer.ts"
 import { addressOf, CommandFailed, config, processCount, urlOf } from "./Flags.ts"
 import * as Logging from "./Logging.ts"
 import { listenError, listening } from "./ServeText.ts"
@@ -149,7 +152,9 @@ const load = Effect.fnUntraced(function*(
   const { server } = settings
   const wanted = Option.map(processes, (text) => text === "auto" ? text : Number(text))
   const count = place?.count ?? processCount(Option.getOrElse(wanted, () => server.processes))
-  const unfit = count === 1 ? [] : SettingsFile.located(text, Shares.problemsOf(settings, count))
+  const unfit = count === 1 && !settings.server.supervised
+    ? []
+    : SettingsFile.located(text, Shares.problemsOf(settings, count))
   if (unfit.length > 0) return yield* new SettingsError({ source, problems: [...unfit] })
   const resolved: Resolved = {
     ...settings,
@@ -283,7 +288,7 @@ const runMember = Effect.fnUntraced(function*(flags: Flags) {
   })
   const onListening = (bound: Bound) =>
     Effect.sync(() => {
-      temporaryFiles.add(socketOf(defaultSocket(bound.port, tmpdir(), process), index))
+      temporaryFiles.add(socketOf(defaultSocket(bound.port, tmpdir(), process), member))
       member.send({ type: "listening", bound })
     })
   return yield* run(own, Option.getOrUndefined(flags.config), onListening).pipe(
@@ -299,28 +304,53 @@ const runMember = Effect.fnUntraced(function*(flags: Flags) {
 /** How much longer than running requests the processes may take to stop. */
 const stopMargin = Duration.seconds(15)
 
-/** Runs the service in several processes, and supervises them. */
-const runGroup = (flags: Flags, loaded: Loaded) => {
+/** What a generation of processes runs with. */
+const generationOf = (flags: Flags, loaded: Loaded): GenerationOptions => {
   const { count, settings, text } = loaded
-  return Effect.gen(function*() {
-    const { host, port, shutdownGrace } = settings.server
+  return {
+    count,
+    configuration: text,
+    limits: Shares.leasedLimits(settings.models),
+    reload: { source: sourceOf(flags, loaded), settings },
+    grace: Duration.sum(settings.server.shutdownGrace, stopMargin)
+  }
+}
+
+/** The next generation: the configuration is read again, and its address must be the same. */
+const nextOf = (flags: Flags, { settings: { server } }: Loaded) =>
+  Effect.flatMap(load(flags), (loaded) => {
+    const { host, port } = loaded.settings.server
+    return host === server.host && port === server.port
+      ? Effect.succeed(generationOf(flags, loaded))
+      : Effect.fail(
+        new DeployFailed({
+          message:
+            `The service listens on ${server.host}, port ${server.port}, and now the configuration says ${host}, port ${port}. ` +
+            "Restart the service to change its address."
+        })
+      )
+  }).pipe(Effect.mapError(({ message }) => new DeployFailed({ message })))
+
+/** Runs the service in several processes, and supervises them. */
+const runGroup = (flags: Flags, loaded: Loaded) =>
+  Effect.gen(function*() {
+    const { count, settings } = loaded
+    const { host, port } = settings.server
     yield* checkPort(host, port)
     const hangUp = new HangUp()
     yield* hangUp.listening
-    const { bound, reload } = yield* supervise({
-      count,
-      spawn,
-      port,
-      configuration: text,
-      limits: Shares.leasedLimits(settings.models),
-      reload: { source: sourceOf(flags, loaded), settings },
-      grace: Duration.sum(shutdownGrace, stopMargin)
-    })
+    const supervised = yield* supervise({ ...generationOf(flags, loaded), spawn, port })
+    const { bound } = supervised
+    const deployment = new Deployment(supervised)
     const services = yield* Effect.context()
-    const by = (trigger: "file" | "signal") =>
-      reload === undefined ? Effect.void : Effect.provideContext(Effect.ignore(reload.run({ trigger })), services)
+    const by = (trigger: "file" | "signal") => Effect.provideContext(deployment.reload(trigger), services)
     hangUp.reload = by("signal")
     yield* watchFile(loaded, Option.getOrUndefined(flags.config), by("file"))
+    yield* DeployServer.listen({
+      deployment,
+      next: nextOf(flags, loaded),
+      socket: deploySocketOf(defaultSocket(bound.port, tmpdir(), process))
+    })
     yield* Console.log(listening({ ...bound, settings, count }))
     return yield* Effect.never
   }).pipe(
@@ -333,11 +363,10 @@ const runGroup = (flags: Flags, loaded: Loaded) => {
             process.exitCode = 1
           })
           : Effect.fail(new CommandFailed({ message })),
-      PortError: (error) => Effect.fail(listenError(settings, error))
+      PortError: (error) => Effect.fail(listenError(loaded.settings, error))
     }),
-    Effect.provide(Logging.layer(settings))
+    Effect.provide(Logging.layer(loaded.settings))
   )
-}
 
 export const serve = Command.make(
   "serve",
@@ -347,7 +376,7 @@ export const serve = Command.make(
       if (Channel.isServiceProcess()) return yield* runMember(flags)
       const loaded = yield* load(flags)
       yield* logWarnings(loaded)
-      if (loaded.count > 1) return yield* runGroup(flags, loaded)
+      if (loaded.count > 1 || loaded.settings.server.supervised) return yield* runGroup(flags, loaded)
       return yield* runAlone(flags, loaded)
     }).pipe(
       // An orderly shutdown is a success.

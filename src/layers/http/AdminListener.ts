@@ -48,7 +48,7 @@ export const isSameToken = (given: string, expected: string): boolean =>
   timingSafeEqual(digest(given), digest(expected))
 
 /** A folder that only this user can write to. */
-const makePrivateFolder = (folder: string): void => {
+export const makePrivateFolder = (folder: string): void => {
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   const { mode, uid } = lstatSync(folder)
   if (uid !== userId() || (mode & 0o077) !== 0) {
@@ -75,7 +75,7 @@ const listen = (server: Server, address: Address): Promise<void> =>
   })
 
 /** Also where a process that was killed has left the file. */
-const listenAtSocket = async (server: Server, path: string): Promise<void> => {
+export const listenAtSocket = async (server: Server, path: string): Promise<void> => {
   try {
     await listen(server, { path })
   } catch (cause) {

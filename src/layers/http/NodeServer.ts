@@ -259,8 +259,15 @@ export const canonicalTarget = (target: string): Result.Result<string, string> =
 export const streamsOf = (response: ServerResponse): OpenStreams | undefined =>
   (response as { readonly streams?: OpenStreams }).streams
 
+/** What the responses of a server read and count. */
+interface State {
+  isClosing: boolean
+  /** Undefined where nothing asks for it. */
+  tally: { answers: number; failures: number } | undefined
+}
+
 /** Responses that close their connections once the server closes: clients would keep idle ones open for seconds. */
-const makeResponse = (state: { readonly isClosing: boolean }, streams: OpenStreams | undefined) =>
+const makeResponse = (state: State, streams: OpenStreams | undefined) =>
   class extends ServerResponse {
     get streams(): OpenStreams | undefined {
       return streams
@@ -274,13 +281,21 @@ const makeResponse = (state: { readonly isClosing: boolean }, streams: OpenStrea
     /** Called by Node when the response has been written. */
     override detachSocket(socket: Socket): void {
       super.detachSocket(socket)
+      if (state.tally !== undefined) {
+        state.tally.answers++
+        if (this.statusCode >= 500) state.tally.failures++
+      }
       if (state.isClosing) socket.destroySoon()
     }
   }
 
 export class NodeServer extends Server {
   readonly #options: Options
-  readonly #state: { isClosing: boolean }
+  readonly #state: State
+  /** Open connections, where they are counted. */
+  #connections = 0
+  /** Called when no connection is open. */
+  readonly #onEmpty: Array<() => void> = []
   readonly #pacer = new ArrivalPacer({
     ...Defaults.turns.arrivals,
     now: () => performance.now(),
@@ -305,7 +320,7 @@ export class NodeServer extends Server {
 
   constructor(options: Options) {
     const headersTimeout = Duration.toMillis(options.settings.headersTimeout)
-    const state = { isClosing: false }
+    const state: State = { isClosing: false, tally: undefined }
     // The time of a whole upload is not limited: `RequestBody` limits the pauses in it.
     super({
       headersTimeout,
@@ -326,7 +341,47 @@ export class NodeServer extends Server {
   /** Closes idle connections now, and the others after their responses. */
   override close(callback?: (error?: Error) => void): this {
     this.#state.isClosing = true
-    return super.close(callback)
+    // Node waits for the connections that it has accepted by itself.
+    return super.close((error) => this.#whenEmpty(() => callback?.(error)))
+  }
+
+  /** Counts connections and answers from now on, so that connections can be adopted and drained. */
+  countConnections(): void {
+    this.#state.tally = { answers: 0, failures: 0 }
+    this.on("connection", (socket: Socket) => {
+      this.#connections++
+      socket.once("close", () => {
+        this.#connections--
+        if (this.#connections === 0) { for (const run of this.#onEmpty.splice(0)) run() }
+      })
+    })
+  }
+
+  /** The answers since `countConnections`. */
+  get tally(): { readonly answers: number; readonly failures: number } {
+    return { answers: 0, failures: 0, ...this.#state.tally }
+  }
+
+  /** Takes a connection that another server has accepted. */
+  adopt(connection: Socket): void {
+    connection.allowHalfOpen = true
+    connection.setNoDelay(true)
+    this.emit("connection", connection)
+  }
+
+  /**
+   * Closes each connection after its next answer; idle ones after the time that clients know. The server goes on to accept.
+   *
+   * @param onEmpty called when no connection is open
+   */
+  drain(onEmpty: () => void): void {
+    this.#state.isClosing = true
+    this.#whenEmpty(onEmpty)
+  }
+
+  #whenEmpty(run: () => void): void {
+    if (this.#connections === 0) run()
+    else this.#onEmpty.push(run)
   }
 
   override emit(event: string, ...args: Array<unknown>): boolean {

@@ -24,7 +24,7 @@ import { isObject } from "../../dialects/shared/Json.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { ActorEvent } from "../../services/models/Actor.ts"
 import type { Member } from "../../services/processes/ProcessGroup.ts"
-import { socketOf } from "../../services/processes/ProcessGroup.ts"
+import { heldSocketOf, socketOf } from "../../services/processes/ProcessGroup.ts"
 import { first, makeIsOfFirst } from "../../services/processes/Shares.ts"
 import { defaultSocket } from "../../services/settings/Resolution.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
@@ -105,7 +105,17 @@ export class Peers {
   }
 
   socketOf(index: number): string {
-    return socketOf(defaultSocket(this.#port, tmpdir(), process), index)
+    return socketOf(defaultSocket(this.#port, tmpdir(), process), { generation: this.#member.generation, index })
+  }
+
+  /** See `Handover`. */
+  get heldSocket(): string {
+    return heldSocketOf(defaultSocket(this.#port, tmpdir(), process), this.#member)
+  }
+
+  /** This process in its group. */
+  get member(): Member {
+    return this.#member
   }
 
   get ownSocket(): string {

@@ -10,7 +10,9 @@ import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { ByteSize, Deferred, Duration, Effect, Layer, Stream } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServer, UrlParams } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
+import { rmSync } from "node:fs"
 import type { IncomingMessage, ServerResponse } from "node:http"
+import { dirname } from "node:path"
 import { getHeapStatistics } from "node:v8"
 import * as Defaults from "../../domain/Defaults.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
@@ -34,6 +36,7 @@ import * as CohereRoutes from "./CohereRoutes.ts"
 import type { Dialects } from "./Dialect.ts"
 import { DirectRoutes } from "./DirectRoutes.ts"
 import * as Endpoint from "./Endpoint.ts"
+import * as Handover from "./Handover.ts"
 import type { DirectRoute } from "./NodeServer.ts"
 import { NodeServer } from "./NodeServer.ts"
 import * as OllamaRoutes from "./OllamaRoutes.ts"
@@ -114,7 +117,10 @@ const listenerOptions = (settings: Resolved["server"], handle: Handle) =>
 const listenForAdmin = Effect.fnUntraced(
   function*(settings: Resolved["server"], peers: Peers | undefined, handle: Handle) {
     const options = yield* listenerOptions(settings, handle)
-    return peers === undefined || peers.isFirst ? yield* AdminListener.listening(options) : AdminAddress.of({})
+    if (peers === undefined) return yield* AdminListener.listening(options)
+    return peers.isFirst
+      ? AdminAddress.of(yield* Handover.administration(peers.member, AdminListener.listening(options)))
+      : AdminAddress.of({})
   }
 )
 
@@ -123,14 +129,26 @@ const listenForAdmin = Effect.fnUntraced(
  * interrupt the requests of other processes when its own have ended.
  */
 const listenForProcesses = Effect.fnUntraced(
-  function*(settings: Resolved["server"], peers: Peers | undefined, handle: Handle) {
+  function*(settings: Resolved["server"], peers: Peers | undefined, node: NodeServer, handle: Handle) {
     if (peers === undefined) return
     const options = yield* listenerOptions(settings, handle)
     peers.boundTo(options.port)
+    Handover.Handover.start(node, peers.member, peers.heldSocket)
     const graceMs = Duration.toMillis(settings.shutdownGrace) + lastResponsesMs
     yield* AdminListener.listeningForProcesses(options, peers.ownSocket, graceMs)
   }
 )
+
+/** Beside another generation, which has the port, at a socket file. */
+const whereToListen = ({ host, port }: Resolved["server"], peers: Peers | undefined) => {
+  if (peers?.member.isBeside !== true) {
+    return { host, port, backlog: Defaults.connectionBacklog, reusePort: peers !== undefined }
+  }
+  AdminListener.makePrivateFolder(dirname(peers.heldSocket))
+  // Of a process that was killed.
+  rmSync(peers.heldSocket, { force: true })
+  return { path: peers.heldSocket }
+}
 
 /** Undefined if streams are not kept alive. */
 const streamsOf = ({ streamKeepAlive }: Resolved["server"]): KeptStreams | undefined =>
@@ -174,16 +192,13 @@ export const make = (dialects: Dialects) =>
       )
     ))
     const http = NodeHttpServer.layer(() => node, {
-      host: server.host,
-      port: server.port,
-      backlog: Defaults.connectionBacklog,
-      reusePort: peers !== undefined,
+      ...whereToListen(server, peers),
       websocket: { maxPayload: server.maxBodyBytes },
       gracefulShutdownTimeout: grace + lastResponsesMs
     })
     const handle: Handle = (request, response) => node.handle(request, response)
     const admin = Layer.effect(AdminAddress, listenForAdmin(server, peers, handle))
-    const forProcesses = Layer.effectDiscard(listenForProcesses(server, peers, handle))
+    const forProcesses = Layer.effectDiscard(listenForProcesses(server, peers, node, handle))
     const served = HttpRouter.serve(routesOf(dialects, serviceRoutes.layer), serving)
     return stop.pipe(
       Layer.provideMerge(forProcesses),

@@ -7,6 +7,7 @@
  * the group; the supervisor alone decides what it means.
  */
 import { Effect } from "effect"
+import type { SendHandle } from "node:child_process"
 import type { Member, ToProcess, ToSupervisor } from "../../services/processes/ProcessGroup.ts"
 
 /** Set in the environment of service processes. */
@@ -37,19 +38,19 @@ export const follow = (end: () => void): void => {
 
 /** Waits for the first message, which says which process of the service this is. */
 export const open: Effect.Effect<Member> = Effect.callback((resume) => {
-  const listeners: Array<(message: ToProcess) => void> = []
-  const early: Array<ToProcess> = []
-  const send = (message: ToSupervisor): void => {
+  const listeners: Array<(message: ToProcess, handle?: unknown) => void> = []
+  const early: Array<[message: ToProcess, handle: unknown]> = []
+  const send = (message: ToSupervisor, handle?: unknown, onSent = () => {}): void => {
     // A message that cannot be sent is lost with the supervisor.
-    process.send?.(message, undefined, undefined, () => {})
+    process.send?.(message, handle as SendHandle | undefined, undefined, onSent)
   }
-  const listen = (listener: (message: ToProcess) => void): void => {
+  const listen = (listener: (message: ToProcess, handle?: unknown) => void): void => {
     listeners.push(listener)
-    for (const waiting of early.splice(0)) listener(waiting)
+    for (const waiting of early.splice(0)) listener(...waiting)
   }
-  process.on("message", (message: ToProcess) => {
+  process.on("message", (message: ToProcess, handle?: unknown) => {
     if (message.type === "start") resume(Effect.succeed({ ...message.place, send, listen }))
-    else if (listeners.length === 0) early.push(message)
-    else for (const listener of listeners) listener(message)
+    else if (listeners.length === 0) early.push([message, handle])
+    else for (const listener of listeners) listener(message, handle)
   })
 })

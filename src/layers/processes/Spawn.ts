@@ -1,11 +1,38 @@
 /** Starts service processes, and checks that they can share a port. */
 import { Effect, Schema } from "effect"
 import { fork } from "node:child_process"
+import type { SendHandle } from "node:child_process"
 import { createServer } from "node:net"
 import type { ListenOptions } from "node:net"
-import type { ToSupervisor } from "../../services/processes/ProcessGroup.ts"
+import type { ToProcess, ToSupervisor } from "../../services/processes/ProcessGroup.ts"
 import { environmentOf } from "./Channel.ts"
-import type { Spawn } from "./Supervisor.ts"
+
+/** How a process ended: by an exit code or by a signal. */
+export interface Ending {
+  readonly code: number | null
+  readonly signal: string | null
+}
+
+/** A running process. */
+export interface ServiceProcess {
+  readonly pid: number
+  /** Whether messages reach it. */
+  readonly isConnected: boolean
+  /**
+   * Sends a message.
+   *
+   * @param handle a socket that is sent beside it
+   * @param onSent called when it has it, or never will
+   */
+  readonly send: (message: ToProcess, handle?: unknown, onSent?: () => void) => void
+  readonly kill: (signal: "SIGTERM" | "SIGKILL") => void
+}
+
+/** Starts a process. `onEnd` is called once, later. */
+export type Spawn = (listeners: {
+  readonly onMessage: (message: ToSupervisor, handle?: unknown) => void
+  readonly onEnd: (ending: Ending) => void
+}) => ServiceProcess
 
 /** Several processes cannot listen on the port. */
 export class PortError extends Schema.TaggedError<PortError>()("PortError", {
@@ -56,7 +83,7 @@ export const spawn: Spawn = ({ onEnd, onMessage }) => {
     hasEnded = true
     onEnd({ code, signal })
   }
-  child.on("message", (message: ToSupervisor) => onMessage(message))
+  child.on("message", (message: ToSupervisor, handle?: unknown) => onMessage(message, handle))
   child.on("exit", end)
   // An unsent message is an error event too.
   child.on("error", () => {
@@ -64,7 +91,13 @@ export const spawn: Spawn = ({ onEnd, onMessage }) => {
   })
   return {
     pid: child.pid ?? 0,
-    send: (message) => void (child.connected && child.send(message, () => {})),
+    get isConnected() {
+      return child.connected
+    },
+    send: (message, handle, onSent = () => {}) => {
+      if (child.connected) child.send(message, handle as SendHandle | undefined, {}, onSent)
+      else onSent()
+    },
     kill: (signal) => void child.kill(signal)
   }
 }

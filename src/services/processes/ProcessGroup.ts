@@ -15,6 +15,10 @@ import type { ReloadError, Report } from "../settings/Reload.ts"
 
 /** The place of a process in its group. */
 export interface Place {
+  /** From 1: `troupe deploy` starts the next one. */
+  readonly generation: number
+  /** Another generation has the port: the supervisor passes connections to this process, and later the sockets. */
+  readonly isBeside: boolean
   /** From 1 up to `count`. */
   readonly index: number
   readonly count: number
@@ -62,6 +66,18 @@ export type ToProcess =
   | { readonly type: "decide"; readonly applies: boolean }
   /** The answer to `reload`, in the order of the questions. */
   | { readonly type: "reloaded"; readonly outcome: ReloadOutcome }
+  /** It gives the supervisor its listening sockets, each in a message `socket`, and then sends `released`. */
+  | { readonly type: "release" }
+  /** A listening socket, beside the message: it accepts connections. */
+  | { readonly type: "socket" }
+  /** A connection that the supervisor has accepted, beside the message. */
+  | { readonly type: "connection" }
+  /** It answers what it has begun, closes each connection after its answer, and sends `drained` when none is left. */
+  | { readonly type: "drain" }
+  /** Whether it listens for administration; answered by `leads`. */
+  | { readonly type: "lead"; readonly isLeading: boolean }
+  /** Answered by `tally`. */
+  | { readonly type: "count" }
 
 /** From a service process to the supervisor. */
 export type ToSupervisor =
@@ -82,11 +98,24 @@ export type ToSupervisor =
   | { readonly type: "reload"; readonly dryRun: boolean }
   /** It has done what `prepare` or `decide` asked for, or why it cannot. */
   | { readonly type: "ready"; readonly problem?: string | undefined }
+  /** A listening socket, beside the message. */
+  | { readonly type: "socket" }
+  | { readonly type: "released" }
+  | { readonly type: "drained" }
+  | { readonly type: "leads" }
+  | { readonly type: "tally"; readonly tally: Tally }
 
 /** What a reload has done, or why nothing has changed. */
 export type ReloadOutcome =
   | { readonly report: Report }
   | { readonly report?: undefined; readonly message: string; readonly problems: ReloadError["problems"] }
+
+/** The answers of a process since its start. */
+export interface Tally {
+  readonly answers: number
+  /** Those with a status from 500. */
+  readonly failures: number
+}
 
 /** Where administration listens. */
 export interface Address {
@@ -106,9 +135,15 @@ export interface Bound {
 
 /** This process in its group. */
 export interface Member extends Place {
-  readonly send: (message: ToSupervisor) => void
-  /** Passes every further message to this listener as well. */
-  readonly listen: (receive: (message: ToProcess) => void) => void
+  /**
+   * Sends a message.
+   *
+   * @param handle a socket that is sent beside it
+   * @param onSent called when the supervisor has it, or never will
+   */
+  readonly send: (message: ToSupervisor, handle?: unknown, onSent?: () => void) => void
+  /** Passes every further message, and what is beside it, to this listener as well. */
+  readonly listen: (receive: (message: ToProcess, handle?: unknown) => void) => void
 }
 
 /** This process in its group; undefined if it is the whole service. */
@@ -117,8 +152,16 @@ export const ProcessGroup = Context.Reference<Member | undefined>("troupe/servic
 })
 
 /**
- * The socket file at which a process answers the others.
+ * The socket file at which a process answers the others, and the supervisor.
  *
  * @param adminSocket the default socket of administration at the service's port
  */
-export const socketOf = (adminSocket: string, index: number): string => adminSocket.replace(/\.sock$/, `-${index}.sock`)
+export const socketOf = (adminSocket: string, { generation, index }: Pick<Place, "generation" | "index">): string =>
+  adminSocket.replace(/\.sock$/, `-${generation === 1 ? "" : `${generation}.`}${index}.sock`)
+
+/** The socket file of the HTTP server of a process that does not listen on the port itself. */
+export const heldSocketOf = (adminSocket: string, place: Pick<Place, "generation" | "index">): string =>
+  socketOf(adminSocket, place).replace(/\.sock$/, "-http.sock")
+
+/** The socket file at which the supervisor answers `troupe deploy`. */
+export const deploySocketOf = (adminSocket: string): string => adminSocket.replace(/\.sock$/, "-deploy.sock")

@@ -71,6 +71,11 @@ const Server = Schema.Struct({
     Schema.Union([wholeNumber(1, mostProcesses), Schema.Literal("auto")]),
     1
   ),
+  supervised: withDefault(
+    "Whether one process has a supervisor too, so that `troupe deploy` can replace it while it runs. Several processes always have.",
+    Schema.Boolean,
+    false
+  ),
   shutdownGrace: withDefault(
     "How long a shutdown waits for running requests, false for not at all.",
     SpanOrOff,

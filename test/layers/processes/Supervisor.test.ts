@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Redacted, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import type { Configuration, Ending, Spawn } from "../../../src/layers/processes/Supervisor.ts"
+import type { Configuration } from "../../../src/layers/processes/Generation.ts"
+import type { Ending, Spawn } from "../../../src/layers/processes/Spawn.ts"
 import { supervise } from "../../../src/layers/processes/Supervisor.ts"
 import type { Place, ToProcess, ToSupervisor } from "../../../src/services/processes/ProcessGroup.ts"
 import type { Source } from "../../../src/services/settings/Reload.ts"
@@ -38,6 +39,7 @@ const setup = (
     processes.push({ received, signals, send: onMessage, end })
     return {
       pid: processes.length,
+      isConnected: true,
       send: (message) => void received.push(message),
       kill: (signal) => {
         signals.push(signal)
@@ -97,7 +99,8 @@ describe("supervise", () => {
       const { processes, supervised } = setup()
       const fiber = yield* fork(supervised)
       assert.lengthOf(processes, 1)
-      assert.deepStrictEqual(placeOf(processes[0]!), { index: 1, count: 2, port: 0, configuration: "models: {}" })
+      const place = { generation: 1, isBeside: false, index: 1, count: 2, port: 0, configuration: "models: {}" }
+      assert.deepStrictEqual(placeOf(processes[0]!), place)
       yield* listen(processes[0]!)
       assert.lengthOf(processes, 2)
       assert.strictEqual(placeOf(processes[1]!).port, 3000)

@@ -238,6 +238,7 @@ describe("a parsed configuration", () => {
         allowAnonymous: false,
         port: 3000,
         processes: 1,
+        supervised: false,
         shutdownGrace: Duration.seconds(30),
         maxBodyBytes: 10 * 1024 * 1024,
         headersTimeout: Duration.seconds(15),
