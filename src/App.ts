@@ -330,7 +330,15 @@ const serviceProblems = (replaced: object): ReadonlyArray<Problem.Problem> => [
   )
 ]
 
-const loadSettings = (options: SettingsFile.Options, problems: ReadonlyArray<Problem.Problem>) =>
+/**
+ * Reads and checks settings. Fails with a `SettingsError` that names every problem.
+ *
+ * @internal
+ */
+export const loadSettings = (
+  options: SettingsFile.Options = {},
+  problems: ReadonlyArray<Problem.Problem> = problemsOf(options, settingNames)
+): Effect.Effect<Settings["Service"], SettingsError> =>
   problems.length === 0
     ? SettingsFile.load({ customStrategies: true, ...options })
     : Effect.fail(new SettingsError({ source: "the options of Troupe", problems }))
@@ -341,8 +349,7 @@ const loadSettings = (options: SettingsFile.Options, problems: ReadonlyArray<Pro
  * @param options `config`, the configuration as a value, or `file`; default `troupe.yaml` in the current folder, or the
  * embedded `tiny-chat`
  */
-export const settings = (options: SettingsFile.Options = {}) =>
-  Layer.effect(Settings, loadSettings(options, problemsOf(options, settingNames)))
+export const settings = (options: SettingsFile.Options = {}) => Layer.effect(Settings, loadSettings(options))
 
 /** A layer that is built once wherever it is used, and shares nothing with another. */
 const isolated = <A, E, R>(layer: Layer.Layer<A, E, R>): Layer.Layer<A, E, R> =>

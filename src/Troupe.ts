@@ -39,6 +39,8 @@ import type * as SettingsFile from "./layers/settings/SettingsFile.ts"
 import { Inference } from "./services/inference/Inference.ts"
 import * as Explanation from "./services/routing/Explanation.ts"
 import * as ModelReport from "./services/routing/ModelReport.ts"
+import type { Report } from "./services/settings/Reload.ts"
+import { Reload } from "./services/settings/Reload.ts"
 
 /** Options of one call. */
 export interface CallOptions {
@@ -86,6 +88,13 @@ export interface Troupe {
   readonly handler: (request: globalThis.Request) => Promise<Response>
   /** `handler` for servers on Node's `http`, as Express and Fastify. It needs the body of the request as it arrives. */
   readonly listener: NodeListener.Listener
+  /**
+   * Changes to another configuration while calls run: all of it, or nothing. Unchanged models stay loaded; changed ones that
+   * are in use are loaded beside and take over. Rejects with a `ReloadError` that has every problem; then nothing has changed.
+   *
+   * @param options as those of `start`; left out, those that it was started with: its file is read again
+   */
+  readonly reload: (options?: SettingsFile.Options) => Promise<Report>
   /** Stops running calls, unloads the models, ends the threads. */
   readonly close: () => Promise<void>
 }
@@ -175,7 +184,10 @@ class RunningTroupe implements Troupe {
   /** Built by the first request. */
   #web: Promise<WebHandler.WebHandler["Service"]> | undefined
 
+  readonly #options: SettingsFile.Options | undefined
+
   constructor(options: SettingsFile.Options | undefined) {
+    this.#options = options
     this.#runtime = ManagedRuntime.make(App.hosted(options))
   }
 
@@ -244,6 +256,12 @@ class RunningTroupe implements Troupe {
 
   readonly route = (request: Explanation.ExplanationRequest = {}, options?: CallOptions) =>
     this.#run(options, Effect.flatMap(Effect.fromResult(Explanation.requestOf(request)), Explanation.explain))
+
+  readonly reload = (options: SettingsFile.Options | undefined = this.#options): Promise<Report> =>
+    this.#run(
+      undefined,
+      Reload.use(({ run }) => run({ trigger: "program", settings: App.loadSettings(options) }))
+    )
 
   #buildWeb(): Promise<WebHandler.WebHandler["Service"]> {
     const built = Layer.buildWithMemoMap(App.web, Layer.makeMemoMapUnsafe(), this.#runtime.scope)

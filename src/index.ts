@@ -83,6 +83,8 @@ export * as DecisionLog from "./services/routing/DecisionLog.ts"
 export * as Router from "./services/routing/Router.ts"
 /** Service: the configuration, every default filled in. */
 export * as Settings from "./services/settings/Settings.ts"
+/** Another configuration for a running program: what it changes, and why it does not apply. */
+export * as Reload from "./services/settings/Reload.ts"
 /** Service: pulls, verifies, lists and removes model files. */
 export * as ModelStore from "./services/store/ModelStore.ts"
 /**

@@ -1,7 +1,7 @@
 /** The promise API on the embedded model. */
 import { assert } from "@effect/vitest"
 import { afterAll, describe, it } from "vitest"
-import { InferenceError, Settings, Troupe } from "../src/index.ts"
+import { InferenceError, Reload, Settings, Troupe } from "../src/index.ts"
 import type { Inference } from "../src/index.ts"
 import { until } from "./support/Service.ts"
 
@@ -230,5 +230,26 @@ describe("Troupe", () => {
       assert.instanceOf(error, Error)
       assert.match(error.message, /closed|stopped/)
     }
+  })
+})
+
+describe("Troupe.reload", () => {
+  const fake = (name: string, reply: string) => ({ [name]: { deployments: [{ engine: "fake", reply }] as const } })
+
+  it("changes to another configuration while calls run, or to none of it", async () => {
+    const one = Troupe.start({ config: { models: { ...fake("fake/a", "first"), ...fake("fake/b", "other") } } })
+    const textOf = async (model: string) => (await one.generate(ask("Hello", { model }))).text
+    assert.deepStrictEqual([await textOf("fake/a"), await textOf("fake/b")], ["first", "other"])
+    const running = one.generate(ask("Hello", { model: "fake/b" }))
+    const report = await one.reload({ config: { models: { ...fake("fake/a", "second"), ...fake("fake/c", "new") } } })
+    assert.isTrue(report.applied)
+    assert.strictEqual((await running).text, "other")
+    assert.deepStrictEqual([await textOf("fake/a"), await textOf("fake/c")], ["second", "new"])
+    assert.instanceOf(await thrown(() => textOf("fake/b")), InferenceError.InferenceError)
+    const error = await thrown(() => one.reload({ config: { models: { none: { deployments: [] } } } as never }))
+    assert.instanceOf(error, Reload.ReloadError)
+    assert.isAbove(error.problems.length, 0)
+    assert.strictEqual(await textOf("fake/a"), "second")
+    await one.close()
   })
 })

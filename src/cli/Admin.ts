@@ -32,11 +32,17 @@ const reasonOf = ({ circuit, keys, lastFailure = "", state }: Deployment): strin
   return `the provider limited or rejected ${which}; retry in ${secondsText(retryAfterMs)}`
 }
 
+/** The engine, with the name of its file where there are several. */
+const engineOf = ({ engine, variant }: Deployment): string =>
+  variant === undefined
+    ? engine
+    : `${engine} ${variant.slice(Math.max(variant.lastIndexOf("/"), variant.lastIndexOf("\\")) + 1)}`
+
 const rows = (deployments: ReadonlyArray<Deployment>): ReadonlyArray<ReadonlyArray<string>> => [
   ["DEPLOYMENT", "ENGINE", "STATE", "RUNNING", "WAITING", "MEMORY", "REASON"],
   ...deployments.map((deployment) => [
     deployment.deployment,
-    deployment.engine,
+    engineOf(deployment),
     stateOf(deployment),
     String(deployment.running),
     String(deployment.queued),

@@ -161,6 +161,54 @@ describe("another configuration", () => {
     assert.strictEqual(await ask(service, "fake/a"), "first answer")
   })
 
+  it("changes the input policy, the cache, the names in answers and the circuits", async () => {
+    const post = async (content: string) => {
+      const response = await fetch(`${service.url}/v1/chat/completions`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ model: "fake/a", messages: [{ role: "user", content }], temperature: 0 })
+      })
+      return { status: response.status, cache: response.headers.get("x-troupe-cache"), text: await response.text() }
+    }
+    const injection = "'; DROP TABLE users; --"
+    assert.strictEqual((await post(injection)).status, 200)
+    write(
+      service,
+      yamlOf({ more: "guard: { mode: reject }\ncache: {}\ntroupe: { model: requested }\ncircuits: { failures: 1 }\n" })
+        .replace("fake/a:", "fake/a:\n    cache: { when: always }")
+    )
+    const { body } = await reload(service)
+    assert.includeMembers([...pathsOf(body)], ["circuits.failures", "troupe.model", "models.fake/a.cache"])
+    assert.strictEqual((await post(injection)).status, 400)
+    await post("What is the capital of Japan?")
+    assert.strictEqual((await post("What is the capital of Japan?")).cache, "hit")
+    assert.include((await post("Again")).text, "\"model\":\"fake/a\"")
+    write(service, yamlOf())
+    await reload(service)
+    assert.strictEqual((await post(injection)).status, 200)
+    assert.notStrictEqual((await post("What is the capital of Japan?")).cache, "hit")
+  })
+
+  it("changes the keys of callers, and asks for one from then on", async () => {
+    const own = await startService(yamlOf(), { TEAM_KEY: "team-key-of-sixteen", OTHER_KEY: "other-key-of-sixteen" })
+    const status = async (key: string) =>
+      (await fetch(`${own.url}/v1/models`, { headers: { authorization: `Bearer ${key}` } })).status
+    assert.strictEqual(await status("anything"), 200)
+    const withKey = (name: string) => yamlOf({ more: `keys: { team: { key: "\${${name}}", admin: true } }\n` })
+    write(own, withKey("TEAM_KEY"))
+    const { body } = await reload(own)
+    assert.deepStrictEqual(pathsOf(body), ["keys.team"])
+    assert.notInclude(JSON.stringify(body), "team-key-of-sixteen")
+    assert.deepStrictEqual([await status("team-key-of-sixteen"), await status("other-key-of-sixteen")], [200, 401])
+    write(own, withKey("OTHER_KEY"))
+    assert.strictEqual((await reload(own)).status, 401)
+    own.process.child.kill("SIGHUP")
+    await until(async () => await status("other-key-of-sixteen") === 200 || undefined)
+    assert.strictEqual(await status("team-key-of-sixteen"), 401)
+    assert.notInclude(own.process.output().stderr, "of-sixteen")
+    await own.stop()
+  })
+
   it("is not read for a caller who may not administer", async () => {
     const response = await fetch(`${service.url}/admin/reload`, { method: "POST" })
     assert.strictEqual(response.status, 403)

@@ -47,6 +47,8 @@ export const Deployment = Schema.Struct({
   /** Of its engine's process, resident. */
   memoryBytes: Schema.Int,
   pinned: Schema.Boolean,
+  /** Of a local model with several files (`variants`): the path of the one that is loaded. */
+  variant: Schema.optionalKey(Schema.String),
   /** Why it failed last. */
   lastFailure: Schema.optionalKey(Schema.String),
   /** Where it is not closed. */

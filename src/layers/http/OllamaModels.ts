@@ -11,7 +11,7 @@ import type { Details, ListedModel, RunningModel, ShownModel } from "../../diale
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
-import { kindOf, pathOf, sourceOf } from "../../services/engines/EngineKinds.ts"
+import { kindOf, pathOf, sourceOf, withPath } from "../../services/engines/EngineKinds.ts"
 import type { GgufFile } from "../../services/engines/ModelFiles.ts"
 import { ModelFiles } from "../../services/engines/ModelFiles.ts"
 import { Models } from "../../services/models/Models.ts"
@@ -193,6 +193,10 @@ export class OllamaModels {
   }
 
   #describe({ deployments: [deployment] }: Model): Effect.Effect<Described> {
+    return this.#describeOne(deployment)
+  }
+
+  #describeOne(deployment: Deployment): Effect.Effect<Described> {
     return Effect.map(this.#fileOf(deployment), (file) => ({ deployment, file, details: detailsOf(deployment, file) }))
   }
 
@@ -203,9 +207,12 @@ export class OllamaModels {
       const index = statuses.findIndex(({ state }) => state === "ready")
       const [deployment, status] = [local[index], statuses[index]]
       if (deployment === undefined || status === undefined) return []
-      const { contextSize } = deployment.options
+      const { options } = deployment
+      const { contextSize } = options
+      const { variant } = status
+      const loaded = variant === undefined ? deployment : { ...deployment, options: withPath(options, variant) }
       return [{
-        ...modelBase(model, yield* this.#describe(model), status.memoryBytes),
+        ...modelBase(model, yield* this.#describeOne(loaded), status.memoryBytes),
         expires_at: expiryOf(deployment, yield* Clock.currentTimeMillis),
         size_vram: 0,
         ...(contextSize === undefined ? {} : { context_length: contextSize })

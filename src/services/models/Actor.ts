@@ -18,6 +18,7 @@ import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { make as makeError, QueueFull } from "../../domain/InferenceError.ts"
 import type { Engine } from "../engines/Engine.ts"
+import * as EngineKinds from "../engines/EngineKinds.ts"
 import type { Waiting } from "./Mailbox.ts"
 import { Mailbox } from "./Mailbox.ts"
 import type { SlotLease } from "./SlotLeases.ts"
@@ -52,6 +53,8 @@ export interface Status {
   readonly queued: number
   /** Resident memory outside this process, bytes. */
   readonly memoryBytes: number
+  /** Of a deployment with several files: the path of the one that is loaded. */
+  readonly variant?: string
   /** The reason of the last failure. */
   readonly lastFailure?: string
 }
@@ -236,6 +239,13 @@ export const loadingOf = (actor: Actor | undefined, now: number): Loading | unde
 /** Jobs that hold a slot. */
 export const runningOf = (actor: Actor): number => instancesOf(actor).reduce((sum, { running }) => sum + running, 0)
 
+/** The file that an engine has loaded, of a deployment that has several. */
+const variantOf = (instance: EngineInstance | undefined): Pick<Status, "variant"> => {
+  if (instance?.engine === undefined || EngineKinds.alternativesOf(instance.deployment.options).length < 2) return {}
+  const variant = EngineKinds.pathOf(instance.granted.options)
+  return variant === undefined ? {} : { variant }
+}
+
 /** Of a deployment. */
 export const statusOf = (id: string, actor: Actor | undefined): Effect.Effect<Status> =>
   Effect.map(actor?.instance?.engine?.memoryBytes ?? Effect.succeed(0), (memoryBytes) => ({
@@ -243,6 +253,7 @@ export const statusOf = (id: string, actor: Actor | undefined): Effect.Effect<St
     ...snapshotOf(actor),
     running: actor === undefined ? 0 : runningOf(actor),
     memoryBytes,
+    ...variantOf(actor?.instance),
     ...(actor?.lastFailure === undefined ? {} : { lastFailure: actor.lastFailure })
   }))
 

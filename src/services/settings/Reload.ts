@@ -51,6 +51,7 @@ export const SettingsSource = Context.Reference<Source | undefined>("troupe/serv
   defaultValue: () => undefined
 })
 
+/** How a reload is done. */
 export interface Options {
   readonly trigger: Trigger
   /** Only says what would change. */

@@ -14,8 +14,10 @@
  * A change has the values, secrets included. `shown` has none: it is what is printed, logged and sent.
  */
 import { Duration, Equal, Redacted } from "effect"
+import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { durationText } from "../../domain/Fields.ts"
 import * as Problem from "../../domain/Problem.ts"
+import { sourceOf } from "../engines/EngineKinds.ts"
 import type { Resolved } from "./Settings.ts"
 
 type Path = ReadonlyArray<string>
@@ -178,7 +180,16 @@ const readable = (value: unknown): unknown => {
   return Object.fromEntries(Object.entries(value).map(([field, inner]) => [field, readable(inner)]))
 }
 
-const textOf = (value: unknown): string => {
+/** What serves a whole model or deployment, which has more fields than a line can show. */
+const serving = ([section, , field]: Path, value: unknown): string | undefined => {
+  if (section !== "models" || !isFields(value)) return undefined
+  const { deployments = field === "deployments" ? [value] : undefined } = value as Partial<Model>
+  return deployments && (deployments as ReadonlyArray<Deployment>).map(({ options }) => sourceOf(options)).join(", ")
+}
+
+const textOf = (path: Path, value: unknown): string => {
+  const served = path.length === 2 || path.length === 4 ? serving(path, value) : undefined
+  if (served !== undefined) return cut(served)
   const shown = readable(value)
   return cut(typeof shown === "string" ? shown : JSON.stringify(shown) ?? "")
 }
@@ -188,6 +199,19 @@ const sectionOf: Readonly<Record<string, ReadonlyArray<string>>> = {
   answerModel: ["troupe", "model"],
   engineHost: ["engines", "host"],
   environment: ["NODE_ENV"]
+}
+
+/** Fields that the file names otherwise, by section. */
+const fieldsOf: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  circuits: { opensAfter: "failures", closesAfter: "successes" },
+  keyCooldowns: {
+    limited: "rateLimited",
+    longest: "rateLimitedMax",
+    refused: "rejected",
+    longestRefused: "rejectedMax"
+  },
+  keys: { secret: "key", expiresAt: "expires" },
+  memory: { budgetBytes: "budget" }
 }
 
 /** Fields of deployments that the file has for the whole model. */
@@ -211,7 +235,9 @@ const placeOf = (path: Path): Path => {
   if (path.at(-1) === order) return [...placeOf(path.slice(0, -1)), "order"]
   if (section === "models") return placeInModel(path)
   if (section === "admission") return path.slice(1).filter((part) => part !== "rule" && part !== "scope")
-  return [...sectionOf[section!] ?? [section!], ...path.slice(1).filter((part) => part !== "selection")]
+  const fields = fieldsOf[section!] ?? {}
+  const inSection = path.slice(1).filter((part) => part !== "selection").map((part) => fields[part] ?? part)
+  return [...sectionOf[section!] ?? [section!], ...inSection]
 }
 
 const kindOf = ({ after, before }: Change): ShownChange["change"] => {
@@ -231,8 +257,8 @@ export const shown = (changes: ReadonlyArray<Change>): ReadonlyArray<ShownChange
   const all = changes.filter((change) => !isInherited(change, changes)).map((change): ShownChange => ({
     path: Problem.formatPath(placeOf(change.path)),
     change: kindOf(change),
-    ...(change.before === undefined ? {} : { before: textOf(change.before) }),
-    ...(change.after === undefined ? {} : { after: textOf(change.after) }),
+    ...(change.before === undefined ? {} : { before: textOf(change.path, change.before) }),
+    ...(change.after === undefined ? {} : { after: textOf(change.path, change.after) }),
     needsRestart: needsRestart(change)
   }))
   return [...new Map(all.map((change) => [change.path, change])).values()]
