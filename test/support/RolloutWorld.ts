@@ -67,7 +67,10 @@ export interface World {
   /** Writes of the store after which the process ends; undefined: never. */
   writesLeft: number | undefined
   readonly settings: RolloutSettings
+  readonly policy: RoutingPolicy.Policy
 }
+
+const policy: RoutingPolicy.Policy = { ...RoutingPolicy.defaults, retries: 0 }
 
 export const makeWorld = (given: Partial<World> = {}): World => ({
   behaviors: [() => ({}), () => ({})],
@@ -78,6 +81,7 @@ export const makeWorld = (given: Partial<World> = {}): World => ({
   asked: 0,
   writesLeft: undefined,
   settings: {},
+  policy,
   ...given
 })
 
@@ -156,9 +160,7 @@ const storeLayer = (world: World) =>
     })
   ).pipe(Layer.provide(RolloutStore.layer))
 
-const policy: RoutingPolicy.Policy = { ...RoutingPolicy.defaults, retries: 0 }
-
-const chat = (): Model => {
+const chat = ({ policy }: World): Model => {
   const of = (id: string, reply: string, more: object) =>
     Deployments.deployment(id, { options: { engine: "fake", reply, ...more } })
   return {
@@ -171,8 +173,8 @@ const chat = (): Model => {
 const processLayer = (world: World, folder: string) => {
   const guard = { modes: allRules("off") }
   const settings = Deployments.settings({
-    models: [chat()],
-    policies: [policy],
+    models: [chat(world)],
+    policies: [world.policy],
     storage: { type: "sqlite", folder },
     rollouts: new Map([["chat", world.settings]])
   })

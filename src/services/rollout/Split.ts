@@ -10,6 +10,8 @@
  * A version that rejects a request as invalid has failed only if another one accepts the request: else the request is
  * wrong. A new version whose circuit is open fails the requests that it would have taken.
  *
+ * An attempt that a hedge has overtaken counts as if its first token, or its whole answer, had come when it was cancelled.
+ *
  * **Gotchas**
  *
  * `SplitTable.of` is undefined while there is no entry, so that requests cost nothing.
@@ -138,11 +140,17 @@ export class TrialAttempt {
   end(end: AttemptEnd, now: number): void {
     const { reason, verdict } = end
     if (!this.#isFirst) {
-      if (verdict === "success") this.#trial.accepted()
+      if (verdict === "success") this.#trial.accepted(end.tokens, this.#firstTokenMs !== undefined)
     } else if (verdict === "success") this.#trial.observe(this.#answered(end, now))
     else if (verdict === "failure") this.#trial.observe(failed)
     else if (reason?._tag === "ContentRefused") this.#trial.observe(refused)
-    else if (reason !== undefined && rejections.has(reason._tag)) this.#trial.rejected()
+    else if (reason === undefined) this.#left(now)
+    else if (rejections.has(reason._tag)) this.#trial.rejected()
+  }
+
+  /** The caller has left, or a later attempt was faster. */
+  #left(now: number): void {
+    if (this.#grantedAt !== undefined) this.#trial.left(this.#firstTokenMs ?? now - this.#grantedAt)
   }
 
   #answered({ finish, tokens }: AttemptEnd, now: number): Observation {
@@ -163,6 +171,10 @@ export class Trial {
   #hasBegun = false
   /** The version rejected the request, which another version may accept. */
   #isRejected = false
+  /** ms that the version had before it was left. */
+  #leftAfterMs: number | undefined
+  /** The tokens of a later attempt that has answered the request, and whether it was streamed. */
+  #answer: { readonly tokens: number; readonly isStreamed: boolean } | undefined
 
   /** @param version the deployment that takes the request; undefined: one of the others */
   constructor(version: string | undefined, observe: Observe) {
@@ -185,10 +197,31 @@ export class Trial {
     this.#isRejected = true
   }
 
+  left(afterMs: number): void {
+    this.#leftAfterMs = afterMs
+    this.#compareOvertaken()
+  }
+
   /** A later attempt has answered the request. */
-  accepted(): void {
+  accepted(tokens: number, isStreamed: boolean): void {
+    this.#answer ??= { tokens, isStreamed }
     if (this.#isRejected && this.#version !== undefined) this.observe(failed)
     this.#isRejected = false
+    this.#compareOvertaken()
+  }
+
+  /** Observes a version that was left because another one was faster. */
+  #compareOvertaken(): void {
+    const [answer, tookMs] = [this.#answer, this.#leftAfterMs]
+    if (answer === undefined || tookMs === undefined) return
+    this.#leftAfterMs = undefined
+    this.observe({
+      failed: false,
+      refused: false,
+      ...(answer.isStreamed
+        ? { firstTokenMs: tookMs }
+        : { tokensPerSecond: speedOf(answer.tokens, tookMs, undefined) })
+    })
   }
 }
 

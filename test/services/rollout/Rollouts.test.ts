@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect } from "effect"
+import { defaults } from "../../../src/domain/RoutingPolicy.ts"
 import type { Stored } from "../../../src/services/rollout/RolloutStore.ts"
 import type { Behavior, World } from "../../support/RolloutWorld.ts"
 import { database, inTestTime, isOver, makeWorld, startProcess, until } from "../../support/RolloutWorld.ts"
@@ -69,6 +70,20 @@ describe("Rollouts", () => {
       const { outcome } = yield* run({ behaviors: [sound, () => ({ firstMs: 200 })], settings: long })
       assert.deepStrictEqual([outcome?.result, outcome?.metric], ["rolledBack", "firstToken"])
     }))
+
+  it.effect("rolls back a version that is slow, though hedges overtake it", () =>
+    inTestTime(Effect.gen(function*() {
+      const world = makeWorld({
+        behaviors: [sound, () => ({ firstMs: 600 })],
+        settings: long,
+        policy: { ...defaults, retries: 0, hedge: { afterMs: 150, share: 1 } }
+      })
+      const process = yield* startProcess(world, yield* database)
+      yield* process.rollouts.start(begin)
+      // So few at once that the budget covers every hedge.
+      const outcome = outcomeOf(yield* until(process, isOver, 8))
+      assert.deepStrictEqual([outcome?.result, outcome?.metric], ["rolledBack", "firstToken"])
+    })))
 
   it.effect("rolls back a version that fails long prompts only", () =>
     Effect.gen(function*() {

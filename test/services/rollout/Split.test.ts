@@ -124,6 +124,33 @@ describe("Split", () => {
     }
   })
 
+  it("counts an attempt that a later one overtakes by the time it had, in either order of their ends", () => {
+    const overtaken = (firstToken: number | undefined, order: "winner first" | "loser first"): Seen => {
+      const seen: Seen = []
+      const begun = Split.begin(entryOf(1, seen), { withheld: new Set(), first: "new" }, "new", closed)!
+      const [first, hedge] = [begun.attempt(), begun.attempt()]
+      first.granted(100)
+      hedge.granted(200)
+      if (firstToken !== undefined) hedge.content(firstToken)
+      const ends = [() => first.end(end({ verdict: "left" }), 350), () => hedge.end(end(), 1200)]
+      for (const each of order === "loser first" ? ends : ends.toReversed()) each()
+      return seen
+    }
+    for (const order of ["winner first", "loser first"] as const) {
+      assert.deepStrictEqual(overtaken(350, order), [["new", { failed: false, refused: false, firstTokenMs: 250 }]])
+      // 11 tokens would have taken more than 250 ms.
+      assert.deepStrictEqual(overtaken(undefined, order), [
+        ["new", { failed: false, refused: false, tokensPerSecond: 44 }]
+      ])
+    }
+    // It had no slot: its queue is not its speed.
+    const seen: Seen = []
+    const begun = Split.begin(entryOf(1, seen), { withheld: new Set(), first: "new" }, "new", closed)!
+    begun.attempt().end(end({ verdict: "left" }), 350)
+    begun.attempt().end(end(), 1200)
+    assert.deepStrictEqual(seen, [])
+  })
+
   it("counts requests that the open circuit of the new version gives to another, and no other replacement", () => {
     const seen: Seen = []
     const split = { withheld: new Set<string>(), first: "new" }
