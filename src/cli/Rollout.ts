@@ -8,7 +8,7 @@ import { RolloutSettings } from "../services/rollout/RolloutSettings.ts"
 import { withClient } from "./Client.ts"
 import { CommandFailed, json, target } from "./Flags.ts"
 import { printJson } from "./Output.ts"
-import { rolloutTable, rolloutText } from "./RolloutText.ts"
+import { experimentTable, rolloutTable, rolloutText } from "./RolloutText.ts"
 
 const print = (asJson: boolean, rollout: RolloutView) => asJson ? printJson(rollout) : Console.log(rolloutText(rollout))
 
@@ -111,10 +111,11 @@ const which = Argument.String("rollout").pipe(
 
 const list = Command.make("list", { ...target, json }, ({ json, ...target }) =>
   Effect.gen(function*() {
-    const { rollouts } = yield* withClient(target, (client) => client.rollouts.list({}))
-    if (json) return yield* printJson(rollouts)
+    const { experiments, rollouts } = yield* withClient(target, (client) => client.rollouts.list({}))
+    if (json) return yield* printJson({ rollouts, experiments })
     yield* Console.log(rollouts.length === 0 ? "No rollouts yet." : rolloutTable(rollouts))
-  })).pipe(Command.withDescription("List the rollouts"), Command.withAlias("ls"))
+    if (experiments.length > 0) yield* Console.log(`\n${experimentTable(experiments)}`)
+  })).pipe(Command.withDescription("List the rollouts and A/B tests"), Command.withAlias("ls"))
 
 const status = Command.make(
   "status",

@@ -1,5 +1,5 @@
 /** Rollouts as text: a table of all, and one with its evidence. */
-import type { RolloutView } from "../layers/http/RolloutSchema.ts"
+import type { ExperimentView, RolloutView } from "../layers/http/RolloutSchema.ts"
 import type { MetricEvidence } from "../services/rollout/Rollout.ts"
 import { table } from "./Output.ts"
 
@@ -26,6 +26,24 @@ export const rolloutTable = (rollouts: ReadonlyArray<RolloutView>): string =>
       percent(rollout.weight),
       time(rollout.startedAt)
     ])
+  ])
+
+/** The variants of all A/B tests. */
+export const experimentTable = (experiments: ReadonlyArray<ExperimentView>): string =>
+  table([
+    ["A/B TEST", "VARIANT", "REQUESTS", "SHARE", "ERRORS", "FIRST TOKEN", "SPEED", "VERDICT"],
+    ...experiments.flatMap(({ model, variants }) =>
+      variants.map(({ deployment, requests, share, typical, verdict }) => [
+        model,
+        deployment,
+        String(requests),
+        percent(share),
+        typicalText("errors", typical.errors),
+        typicalText("firstToken", typical.firstToken),
+        typicalText("speed", typical.speed),
+        verdict
+      ])
+    )
   ])
 
 const names = {

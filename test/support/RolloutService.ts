@@ -102,7 +102,7 @@ export const startRolloutService = async (
       models: {
         chat: {
           deployments: [stable.options, { ...candidate.options, rollout: "candidate" }],
-          rollout: { steps: [0.5, 1], every: "1 ms", evaluateEvery: "20 ms", minRequests: 20 }
+          rollout: { steps: [0.5, 1], every: "1 ms", evaluateEvery: "20 ms", minRequests: 20, metrics: ["errors"] }
         }
       }
     }

@@ -32,7 +32,8 @@ import * as Registry from "../../src/services/models/Registry.ts"
 import * as Metrics from "../../src/services/observability/Metrics.ts"
 import * as Backoff from "../../src/services/resilience/Backoff.ts"
 import * as Rollouts from "../../src/services/rollout/Rollouts.ts"
-import type { RolloutSettings } from "../../src/services/rollout/RolloutSettings.ts"
+import type { ExperimentSettings, RolloutSettings } from "../../src/services/rollout/RolloutSettings.ts"
+import { resolveExperiment } from "../../src/services/rollout/RolloutSettings.ts"
 import type { Stored } from "../../src/services/rollout/RolloutStore.ts"
 import * as RolloutStore from "../../src/services/rollout/RolloutStore.ts"
 import * as Standing from "../../src/services/rollout/Standing.ts"
@@ -68,6 +69,8 @@ export interface World {
   writesLeft: number | undefined
   readonly settings: RolloutSettings
   readonly policy: RoutingPolicy.Policy
+  /** The A/B test of the model. */
+  readonly experiment?: ExperimentSettings
 }
 
 const policy: RoutingPolicy.Policy = { ...RoutingPolicy.defaults, retries: 0 }
@@ -176,7 +179,10 @@ const processLayer = (world: World, folder: string) => {
     models: [chat(world)],
     policies: [world.policy],
     storage: { type: "sqlite", folder },
-    rollouts: new Map([["chat", world.settings]])
+    rollouts: new Map([["chat", world.settings]]),
+    ...(world.experiment === undefined
+      ? {}
+      : { experiments: new Map([["chat", resolveExperiment(world.experiment)]]) })
   })
   return Layer.provide(Rollouts.layer, storeLayer(world)).pipe(
     Layer.provideMerge(InferenceLayer.layer),

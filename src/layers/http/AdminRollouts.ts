@@ -61,8 +61,9 @@ export const layer = HttpApiBuilder.group(
         ? answer(rollouts.act(id, action), one(200))
         : Effect.succeed(respondError(noAction(action)))
     const list = answer(
-      rollouts.list,
-      (all, now) => HttpServerResponse.jsonUnsafe({ rollouts: all.map((stored) => viewOf(stored, now)) })
+      Effect.all([rollouts.list, rollouts.experiments]),
+      ([all, experiments], now) =>
+        HttpServerResponse.jsonUnsafe({ rollouts: all.map((stored) => viewOf(stored, now)), experiments })
     )
     return handlers
       .handleRaw("list", () => guarded(list))

@@ -1,9 +1,9 @@
 /** What an operator sees of rollouts, and how one is started: the shapes of `/admin/rollouts`. */
 import { Schema } from "effect"
 import type { Rollout } from "../../services/rollout/Rollout.ts"
-import { Evidence, Outcome, Transition } from "../../services/rollout/Rollout.ts"
+import { Evidence, MetricEvidence, Outcome, Transition } from "../../services/rollout/Rollout.ts"
 import * as RolloutMachine from "../../services/rollout/RolloutMachine.ts"
-import { RolloutPlan, RolloutSettings } from "../../services/rollout/RolloutSettings.ts"
+import { metrics, RolloutPlan, RolloutSettings } from "../../services/rollout/RolloutSettings.ts"
 import type { Stored } from "../../services/rollout/RolloutStore.ts"
 
 /** A rollout as it is now. */
@@ -35,8 +35,32 @@ export const RolloutView = Schema.Struct({
 }).annotate({ identifier: "Rollout" })
 export type RolloutView = typeof RolloutView.Type
 
-/** The newest first. */
-export const RolloutList = Schema.Struct({ rollouts: Schema.Array(RolloutView) })
+/** A variant of an A/B test. */
+const VariantView = Schema.Struct({
+  deployment: Schema.String,
+  weight: Schema.Finite,
+  /** Requests, and their share of those of all variants. */
+  requests: Schema.Int,
+  share: Schema.Finite,
+  /** The share of failures or refusals, or the median; null without observations. */
+  typical: Schema.Record(Schema.Literals(metrics), Schema.NullOr(Schema.Finite)),
+  /** The evidence against the first variant; empty for the first. In `better`, `candidate` is the first variant. */
+  worse: Schema.Array(MetricEvidence),
+  better: Schema.Array(MetricEvidence),
+  verdict: Schema.Literals(["control", "worse", "better", "mixed", "undecided"])
+})
+
+/** An A/B test, as far as the process that answers has compared it since its start. */
+export const ExperimentView = Schema.Struct({ model: Schema.String, variants: Schema.Array(VariantView) }).annotate({
+  identifier: "Experiment"
+})
+export type ExperimentView = typeof ExperimentView.Type
+
+/** Rollouts, the newest first, and the A/B tests. */
+export const RolloutList = Schema.Struct({
+  rollouts: Schema.Array(RolloutView),
+  experiments: Schema.Array(ExperimentView)
+})
 
 /** A rollout to start. */
 export const NewRollout = Schema.Struct({

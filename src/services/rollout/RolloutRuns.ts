@@ -20,6 +20,7 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Deployments } from "../models/Deployments.ts"
 import type { Registry } from "../models/Registry.ts"
 import * as AddedDeployment from "./AddedDeployment.ts"
+import type { Experiments } from "./Experiments.ts"
 import type { Command, Event, Rollout } from "./Rollout.ts"
 import type { RolloutCommands } from "./RolloutCommands.ts"
 import type { RolloutError } from "./RolloutError.ts"
@@ -56,6 +57,7 @@ export interface Parts {
   readonly registry: Registry["Service"]
   readonly store: RolloutStore["Service"]
   readonly deployments: Deployments["Service"]
+  readonly experiments: Experiments
   readonly splits: SplitTable
   readonly commands: RolloutCommands
   /** This process for the lease. */
@@ -119,10 +121,10 @@ export class RolloutRuns {
 
   /** Divides requests by the rows. */
   #apply(rows: ReadonlyArray<Versioned>): void {
-    const { registry, splits } = this.#parts
+    const { experiments, registry, splits } = this.#parts
     this.#rows = rows
     this.#models = registry.models()
-    splits.replace(Standing.entriesOf(this.#models, rows.map(({ stored }) => stored), this.#observe))
+    splits.replace(Standing.entriesOf(this.#models, rows.map(({ stored }) => stored), this.#observe, experiments))
   }
 
   /** As `#apply`, with the deployments that rollouts have added. */
@@ -221,6 +223,7 @@ export class RolloutRuns {
   /** One period. */
   readonly once: Effect.Effect<void, SqlError> = Effect.gen({ self: this }, function*() {
     yield* this.#mutex.withPermit(this.#read)
+    this.#parts.experiments.evaluate(yield* Clock.currentTimeMillis)
     yield* this.#renewLease()
     yield* Effect.forEach(this.#running, (row) => this.#evaluate(row), { discard: true })
   })

@@ -16,6 +16,8 @@ import { Registry } from "../models/Registry.ts"
 import { ProcessGroup } from "../processes/ProcessGroup.ts"
 import { first } from "../processes/Shares.ts"
 import { Settings } from "../settings/Settings.ts"
+import type { Report } from "./Experiments.ts"
+import { Experiments } from "./Experiments.ts"
 import type { Event } from "./Rollout.ts"
 import { RolloutCommands } from "./RolloutCommands.ts"
 import type { RolloutError } from "./RolloutError.ts"
@@ -35,6 +37,8 @@ export class Rollouts extends Context.Service<Rollouts, {
   readonly list: Effect.Effect<ReadonlyArray<Stored>, RolloutError>
   /** By id, or the newest of a model. */
   readonly find: (idOrModel: string) => Effect.Effect<Stored, RolloutError>
+  /** The A/B tests, as far as this process has compared them. */
+  readonly experiments: Effect.Effect<ReadonlyArray<Report>>
   readonly start: (given: Start) => Effect.Effect<Stored, InferenceError | RolloutError>
   /** Fails with `rollout_refused` where the action has no effect. */
   readonly act: (idOrModel: string, action: Action) => Effect.Effect<Stored, RolloutError>
@@ -69,11 +73,13 @@ const make = Effect.gen(function*() {
   const scope = yield* Effect.scope
   const services = yield* Effect.context()
   const member = yield* ProcessGroup
-  const { rollouts, storage } = yield* Settings
+  const { experiments, rollouts, storage } = yield* Settings
+  const tests = new Experiments(experiments ?? new Map())
   const runs = new RolloutRuns({
     registry: yield* Registry,
     store: yield* RolloutStore,
     deployments: yield* Deployments,
+    experiments: tests,
     splits: (yield* Splits) ?? new SplitTable(),
     commands: new RolloutCommands(yield* Inference, yield* Models),
     owner: (yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36),
@@ -94,6 +100,7 @@ const make = Effect.gen(function*() {
   return Rollouts.of({
     list: Effect.map(runs.refresh, () => runs.stored.toReversed()),
     find: (idOrModel) => Effect.andThen(runs.refresh, runs.find(idOrModel)),
+    experiments: Effect.sync(() => tests.reports),
     start: (given) => Effect.tap(runs.start(given), () => once),
     act: Effect.fnUntraced(function*(idOrModel, action) {
       const event = events[action]

@@ -22,6 +22,7 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import type { Verdict } from "../../domain/Measurement.ts"
 import type { RoutingRequest, Split } from "../../domain/RoutingRequest.ts"
 import * as Assignment from "./Assignment.ts"
+import type { ExperimentPlan } from "./RolloutSettings.ts"
 import type { Observation } from "./Tally.ts"
 
 /** Called with the result of a request, and the version that took it: a deployment, or undefined for all others. */
@@ -71,6 +72,38 @@ export const weighted = ({ candidate, observe, rollout, sticky, weight, withheld
       Assignment.toCandidate(seed, weight, sticky ? sessionOf(request) : undefined, Hashing.draw(random, -3))
         ? toCandidate
         : toOthers
+  }
+}
+
+/**
+ * An entry of an A/B test, which divides requests by fixed weights. A variant that fails is followed by another deployment.
+ *
+ * @param model whose sessions stay at their variants
+ */
+export const varied = (
+  model: string,
+  { sticky, variants }: Pick<ExperimentPlan, "sticky" | "variants">,
+  withheld: ReadonlyArray<string>,
+  observe: Observe
+): Entry => {
+  const out = new Set([
+    ...withheld,
+    ...variants.filter(({ weight }) => weight === 0).map(({ deployment }) => deployment)
+  ])
+  const splits = variants.map(({ deployment }): Split => ({ withheld: out, first: deployment }))
+  const weights = variants.map(({ weight }) => weight)
+  const seed = Hashing.hashText(model)
+  return {
+    observe,
+    split: (request, random) =>
+      splits[
+        Assignment.variantOf(
+          weights,
+          seed,
+          sticky ? sessionOf(request) : undefined,
+          Hashing.draw(random, -3)
+        )
+      ]!
   }
 }
 

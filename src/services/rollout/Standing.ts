@@ -16,10 +16,11 @@ import { Effect, Layer } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { traits } from "../../domain/Fields.ts"
 import { Settings } from "../settings/Settings.ts"
+import type { Experiments } from "./Experiments.ts"
 import type { Rollout } from "./Rollout.ts"
 import type { Known, Stored } from "./RolloutStore.ts"
 import type { Entry, Observe } from "./Split.ts"
-import { Splits, SplitTable, weighted, withholding } from "./Split.ts"
+import { Splits, SplitTable, varied, weighted, withholding } from "./Split.ts"
 
 /** Options that do not change what is served. */
 const incidental: ReadonlySet<string> = new Set([
@@ -102,6 +103,14 @@ export const stableOf = (
   return model.deployments.filter(({ id }) => id !== candidate && !out.has(id))
 }
 
+/** The A/B test of a model, if it has one: its variants take requests. */
+const testOf = (model: Model, withheld: ReadonlySet<string>, experiments?: Experiments): Entry | undefined => {
+  const plan = experiments?.planOf(model)
+  if (experiments === undefined || plan === undefined) return undefined
+  const others = [...withheld].filter((id) => plan.variants.every(({ deployment }) => deployment !== id))
+  return varied(model.name, plan, others, experiments.observe(model.name))
+}
+
 /**
  * How the requests of a model are divided; undefined where nothing divides them.
  *
@@ -110,14 +119,15 @@ export const stableOf = (
 export const entryOf = (
   model: Model,
   rollouts: ReadonlyArray<Stored>,
-  observe: (rollout: string) => Observe
+  observe: (rollout: string) => Observe,
+  experiments?: Experiments
 ): Entry | undefined => {
   const out = withheldBy(model, rollouts)
   const running = rollouts.find(({ rollout }) => !isDecided(rollout))
   const candidate = running && findKnown(model, running.candidate)
   const weight = running === undefined ? 0 : weightOf(running.rollout)
   if (running === undefined || candidate === undefined || weight === 0) {
-    return out.size === 0 ? undefined : withholding([...out])
+    return testOf(model, out, experiments) ?? (out.size === 0 ? undefined : withholding([...out]))
   }
   out.delete(candidate.id)
   const { id, plan: { sticky } } = running.rollout
@@ -135,10 +145,11 @@ export const entryOf = (
 export const entriesOf = (
   models: ReadonlyArray<Model>,
   rollouts: ReadonlyArray<Stored>,
-  observe: (rollout: string) => Observe
+  observe: (rollout: string) => Observe,
+  experiments?: Experiments
 ): ReadonlyMap<string, Entry> =>
   new Map(models.flatMap((model) => {
-    const entry = entryOf(model, rollouts.filter(({ rollout }) => rollout.model === model.name), observe)
+    const entry = entryOf(model, rollouts.filter(({ rollout }) => rollout.model === model.name), observe, experiments)
     return entry === undefined ? [] : [[model.name, entry] as const]
   }))
 

@@ -10,6 +10,7 @@ import { mapPaths, pathOf, pathsOf } from "../engines/EngineKinds.ts"
 import { languageModel as languageModelKind } from "../engines/LanguageModelKind.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
+import { resolveExperiment } from "../rollout/RolloutSettings.ts"
 import { admissionOf } from "./AdmissionSettings.ts"
 import { boundsOf, modelCacheOf } from "./CacheSettings.ts"
 import { guardOf } from "./GuardSettings.ts"
@@ -213,12 +214,34 @@ const logFormatOf = ({ logFormat }: Source, environment: Environment): Pick<Reso
   return environment === "production" ? { logFormat: "json" } : {}
 }
 
-const rolloutsOf = ({ models = {} }: Source): Pick<Resolved, "rollouts"> => {
-  const found = Object.entries(models).flatMap(([name, { rollout }]) =>
-    rollout === undefined ? [] : [[name, rollout] as const]
-  )
-  return found.length === 0 ? {} : { rollouts: new Map(found) }
+/** A setting of models, by their names. */
+const byModel = <A>(
+  { models = {} }: Source,
+  of: (settings: NonNullable<Source["models"]>[string]) => A | undefined
+): ReadonlyMap<string, A> | undefined => {
+  const found = Object.entries(models).flatMap(([name, settings]) => {
+    const value = of(settings)
+    return value === undefined ? [] : [[name, value] as const]
+  })
+  return found.length === 0 ? undefined : new Map(found)
 }
+
+const rolloutsOf = (source: Source): Pick<Resolved, "experiments" | "rollouts"> => {
+  const rollouts = byModel(source, ({ rollout }) => rollout)
+  const experiments = byModel(source, ({ experiment }) => experiment && resolveExperiment(experiment))
+  return { ...(rollouts === undefined ? {} : { rollouts }), ...(experiments === undefined ? {} : { experiments }) }
+}
+
+/** Problems of variants that are no deployments of their models. */
+export const unknownVariants = ({ experiments = new Map(), models }: Resolved): ReadonlyArray<Problem.Problem> =>
+  models.flatMap(({ deployments, name }) =>
+    (experiments.get(name)?.variants ?? []).flatMap(({ deployment }, index) =>
+      deployments.some(({ id }) => id === deployment) ? [] : [{
+        path: Problem.formatPath(["models", name, "experiment", "variants", index, "deployment"]),
+        expected: `Expected the id of one of the model's deployments: ${deployments.map(({ id }) => id).join(", ")}`
+      }]
+    )
+  )
 
 /** The settings of this environment. */
 export const resolve = (

@@ -13,7 +13,7 @@ import { Bytes, described, durationText, optional, Span, SpanOrOff } from "../..
 import { wholeNumber } from "../../domain/Problem.ts"
 import { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
 import * as EngineKinds from "../engines/EngineKinds.ts"
-import { RolloutSettings } from "../rollout/RolloutSettings.ts"
+import { ExperimentSettings, RolloutSettings } from "../rollout/RolloutSettings.ts"
 import { Budgets, Ledger, Limits } from "./AdmissionSettings.ts"
 import { Cache, ModelCache } from "./CacheSettings.ts"
 import { Guard } from "./GuardSettings.ts"
@@ -199,6 +199,7 @@ const ModelSettings = Schema.Struct({
   ...routingFields,
   cache: optional("Earlier answers of the model. Default as the section cache says.", ModelCache),
   rollout: optional("How its gradual rollouts go: troupe rollout starts one.", RolloutSettings),
+  experiment: optional("An A/B test: deployments with fixed shares of the requests.", ExperimentSettings),
   aliases: optional(
     "Further names of the model in requests. Keys, limits, budgets, usage and the cache have its own name. Default none.",
     Schema.Array(Schema.NonEmptyString)

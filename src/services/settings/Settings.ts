@@ -7,7 +7,7 @@ import * as Problem from "../../domain/Problem.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
-import type { RolloutSettings } from "../rollout/RolloutSettings.ts"
+import type { ExperimentPlan, RolloutSettings } from "../rollout/RolloutSettings.ts"
 import type { AdmissionSettings } from "./AdmissionSettings.ts"
 import type { CacheBounds } from "./CacheSettings.ts"
 import type { GuardSettings } from "./GuardSettings.ts"
@@ -69,6 +69,8 @@ export interface Resolved {
   readonly models: ReadonlyArray<Model>
   /** How the rollouts of models go, by name; left out, by the defaults. */
   readonly rollouts?: ReadonlyMap<string, RolloutSettings>
+  /** The A/B tests of models, by name; left out, none. */
+  readonly experiments?: ReadonlyMap<string, ExperimentPlan>
 }
 
 /** The configuration, every default filled in. */

@@ -167,6 +167,33 @@ describe("Rollouts", () => {
     })))
 })
 
+describe("an A/B test", () => {
+  const variants = [{ deployment: "chat#0", weight: 3 }, { deployment: "chat#1", weight: 1 }]
+
+  it.effect("divides requests by fixed weights, compares the variants, and shows no caller the errors of one", () =>
+    inTestTime(Effect.gen(function*() {
+      const world = makeWorld({ settings, experiment: { variants }, behaviors: [sound, failsOften] })
+      const process = yield* startProcess(world, yield* database)
+      for (let seconds = 0; seconds < 60; seconds++) yield* process.second(20)
+      const [report] = yield* process.rollouts.experiments
+      assert.deepStrictEqual(report?.variants.map(({ verdict }) => verdict), ["control", "worse"])
+      assert.closeTo(report!.variants[1]!.share, 0.25, 0.05)
+      assert.deepStrictEqual(world.errors, [])
+    })))
+
+  it.effect("gives way to a rollout of its model", () =>
+    inTestTime(Effect.gen(function*() {
+      const world = makeWorld({ settings, experiment: { variants: [variants[0]!, { ...variants[1]!, weight: 0 }] } })
+      const process = yield* startProcess(world, yield* database)
+      yield* process.second(20)
+      assert.strictEqual(world.counts[1], 0)
+      yield* process.rollouts.start(begin)
+      yield* until(process, isStepping)
+      yield* process.second(20)
+      assert.isAbove(world.counts[1], 1)
+    })))
+})
+
 describe("a process that is killed after any write of a rollout", () => {
   const cases: ReadonlyArray<readonly [string, Behavior, string, string]> = [
     ["an equal version is promoted", sound, "promoted", "unload chat#0"],

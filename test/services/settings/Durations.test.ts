@@ -48,7 +48,10 @@ const found = new Map(
 /** What must stand beside a field for the rest of the file to be right. */
 const beside: Readonly<Record<string, object>> = {
   "models.*.cache.semantic": { embeddings: "any" },
-  "models.*": { deployments: [{ provider: "openai", model: "m" }] },
+  "models.*": { deployments: [{ provider: "openai", model: "m" }, { provider: "openai", model: "n" }] },
+  "models.*.experiment": {
+    variants: [{ deployment: "any#0", weight: 1 }, { deployment: "any#1", weight: 1 }]
+  },
   "models.*.deployments.0": { provider: "openai", model: "m" },
   "policies.*.hedge": { share: 0.5 }
 }

@@ -1,0 +1,72 @@
+/**
+ * The A/B tests of this process: what each variant has had since the start, and how the variants compare.
+ *
+ * **Details**
+ *
+ * A model with `experiment` in the configuration has one. Requests are divided by fixed weights (`Split.varied`); the comparison
+ * is that of `Experiment`, on a batch of each period. A rollout of the model takes the place of its test while it runs.
+ *
+ * **Gotchas**
+ *
+ * The counts are those of this process since its start: nothing is decided by them.
+ */
+import type { Model } from "../../domain/Deployment.ts"
+import * as Experiment from "./Experiment.ts"
+import type { ExperimentPlan } from "./RolloutSettings.ts"
+import type { Observe } from "./Split.ts"
+import * as Tally from "./Tally.ts"
+
+interface Run {
+  readonly plan: ExperimentPlan
+  state: Experiment.Experiment
+  /** A tally for each variant, since the last period. */
+  batch: ReadonlyArray<Tally.Tally>
+  /** ms since 1970 */
+  evaluatedAt: number
+}
+
+/** An A/B test as it is now. */
+export interface Report {
+  readonly model: string
+  readonly variants: ReadonlyArray<Experiment.VariantReport>
+}
+
+const emptyBatch = ({ variants }: ExperimentPlan): ReadonlyArray<Tally.Tally> => variants.map(() => Tally.empty())
+
+export class Experiments {
+  readonly #runs = new Map<string, Run>()
+
+  /** @param plans by the names of models */
+  constructor(plans: ReadonlyMap<string, ExperimentPlan>) {
+    for (const [model, plan] of plans) {
+      this.#runs.set(model, { plan, state: Experiment.start(plan), batch: emptyBatch(plan), evaluatedAt: 0 })
+    }
+  }
+
+  /** The variants that a model has now; undefined without a test, or with fewer than two of its variants. */
+  planOf({ deployments, name }: Model): ExperimentPlan | undefined {
+    const plan = this.#runs.get(name)?.plan
+    const variants = plan?.variants.filter(({ deployment }) => deployments.some(({ id }) => id === deployment)) ?? []
+    return plan !== undefined && variants.length > 1 ? { ...plan, variants } : undefined
+  }
+
+  readonly observe = (model: string): Observe => (version, observation) => {
+    const run = this.#runs.get(model)
+    const index = run?.plan.variants.findIndex(({ deployment }) => deployment === version) ?? -1
+    if (run !== undefined && index >= 0) Tally.record(run.batch[index]!, observation)
+  }
+
+  /** Compares what came since the last period of each test. @param now ms since 1970 */
+  evaluate(now: number): void {
+    for (const run of this.#runs.values()) {
+      if (now - run.evaluatedAt < run.plan.evaluateMs) continue
+      run.state = Experiment.evaluated(Experiment.observed(run.state, run.batch))
+      run.batch = emptyBatch(run.plan)
+      run.evaluatedAt = now
+    }
+  }
+
+  get reports(): ReadonlyArray<Report> {
+    return [...this.#runs].map(([model, { state }]) => ({ model, variants: Experiment.report(state) }))
+  }
+}
