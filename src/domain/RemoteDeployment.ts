@@ -106,9 +106,9 @@ export const RemoteDeployment = Schema.Struct({
     Schema.Boolean
   ),
   thoughts: optional(
-    "For openai: the field of an assistant's message that takes the thoughts of an earlier answer back: reasoning_content, " +
-      "reasoning or none. Default by the host: none for OpenAI, Azure, Mistral and Gemini, reasoning for Groq, Cerebras and " +
-      "OpenRouter, otherwise reasoning_content.",
+    "For openai and azure-openai: the field of an assistant's message that takes the thoughts of an earlier answer back: " +
+      "reasoning_content, reasoning or none. Default by the host: none for OpenAI, Azure, Mistral and Gemini, reasoning for " +
+      "Groq, Cerebras and OpenRouter, otherwise reasoning_content.",
     Schema.Literals(["reasoning_content", "reasoning", "none"])
   ),
   responses: optional(

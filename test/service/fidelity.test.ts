@@ -51,6 +51,7 @@ policies: { default: { retries: 0 } }
 models:
   openai: { deployments: [{ provider: openai, model: up, baseUrl: "${upstream.url}" }] }
   azure: { deployments: [{ provider: azure-openai, model: up, baseUrl: "${upstream.url}", key: "\${K}" }] }
+  padded: { deployments: [{ provider: azure-openai, model: up, baseUrl: "${upstream.url}", key: "\${K}", thoughts: reasoning_content }] }
   anthropic: { deployments: [{ provider: anthropic, model: up, baseUrl: "${upstream.url}", key: "\${K}" }] }
   short: { deployments: [{ provider: openai, model: up, baseUrl: "${upstream.url}", maxTokens: 9 }] }
 `,
@@ -98,27 +99,51 @@ const usageAsked = ({ stream, stream_options: options }: Fields): Fields =>
 /** Options that OpenAI's own API does not have are rejected for it and for Azure. */
 const ofOpenAiItself = ({ min_p: _, repeat_penalty: __, top_k: ___, ...body }: Fields): Fields => body
 
+/** They have no field for thoughts, unless the deployment's `thoughts` names one. */
+const withoutThoughts = ({ messages, ...body }: Fields): Fields => ({
+  ...body,
+  messages: (messages as ReadonlyArray<Fields>).map(({ reasoning_content: _, ...message }) => message)
+})
+
+const asItCame = (body: Fields): Fields => body
+
 const runs = { numRuns: 150 }
 
 const withNumbers = (bodies: fc.Arbitrary<Fields>) => fc.oneof(bodies, Numbers.inMessages(bodies))
 
 describe("a request in the provider's own dialect arrives unchanged", () => {
+  const ofAzure = Bodies.openAiChat.map(ofOpenAiItself)
   const chats: ReadonlyArray<
-    readonly [name: string, url: () => string, model: string, bodies: typeof Bodies.openAiChat]
+    readonly [
+      name: string,
+      url: () => string,
+      model: string,
+      bodies: typeof Bodies.openAiChat,
+      accepted: (body: Fields) => Fields
+    ]
   > = [
-    ["openai", () => service.url, "openai", Bodies.openAiChat],
-    ["azure-openai", () => service.url, "azure", Bodies.openAiChat.map(ofOpenAiItself)],
-    ["openai through another Troupe", () => front.url, "openai", Bodies.openAiChat]
+    ["openai", () => service.url, "openai", Bodies.openAiChat, asItCame],
+    ["azure-openai, without thoughts", () => service.url, "azure", ofAzure, withoutThoughts],
+    ["azure-openai with a field for thoughts", () => service.url, "padded", ofAzure, asItCame],
+    ["openai through another Troupe", () => front.url, "openai", Bodies.openAiChat, asItCame]
   ]
-  it.each(chats)("chat completions at %s", async (_, url, model, bodies) => {
+  it.each(chats)("chat completions at %s", async (_, url, model, bodies, accepted) => {
     await fc.assert(
       fc.asyncProperty(fc.oneof(bodies, Numbers.inChats(bodies)), async (body) => {
         const sent = await exactlySentBy(url(), "chat/completions", { ...body, model })
-        assert.deepStrictEqual(sent, Numbers.exactlyOf({ ...body, model: "up", ...usageAsked(body) }))
+        assert.deepStrictEqual(sent, Numbers.exactlyOf({ ...accepted(body), model: "up", ...usageAsked(body) }))
       }),
       runs
     )
   }, 60_000)
+
+  it("messages without thoughts whose field is there for a host that needs it", async () => {
+    for (const pad of ["", " "]) {
+      const messages = [{ role: "assistant", content: "I look.", reasoning_content: pad }]
+      const sent = await sentBy(service.url, "chat/completions", { model: "padded", messages }) as Fields
+      assert.deepStrictEqual(sent["messages"], messages)
+    }
+  })
 
   it("messages at anthropic", async () => {
     await fc.assert(

@@ -5,7 +5,8 @@
  *
  * DeepSeek, Moonshot, Z.ai and MiniMax need them in `reasoning_content` between calls of tools; vLLM, SGLang and llama-server
  * take them there for their chat templates. Groq and Cerebras take `reasoning` only, and OpenRouter prefers it. OpenAI, Azure,
- * Mistral and Gemini have no field and reject unknown ones. The deployment's `thoughts` says it for other hosts.
+ * Mistral and Gemini have no field and reject unknown ones. The deployment's `thoughts` says it for other hosts. Where there are
+ * no thoughts, DeepSeek and Moonshot need the field all the same: clients send a space or an empty text, which stays.
  *
  * **Gotchas**
  *
@@ -67,9 +68,10 @@ const messageFor = (message: unknown, { details, field }: Accepted): ReadonlyArr
   if (fields === undefined || !isAnswer(fields)) return [message]
   const thoughts = thoughtsOf(fields)
   const { reasoning: _, reasoning_content: __, reasoning_details: given, ...others } = fields
+  const text = thoughts || (field === undefined ? undefined : fields[field])
   const changed = {
     ...others,
-    ...(field === undefined || !thoughts ? {} : { [field]: thoughts }),
+    ...(field === undefined || text === undefined ? {} : { [field]: text }),
     ...(details && given !== undefined ? { reasoning_details: given } : {})
   }
   return hasMore(changed) ? [changed] : []
