@@ -8,6 +8,7 @@
  */
 import { draw } from "../src/domain/Hashing.ts"
 import { toCandidate } from "../src/services/rollout/Assignment.ts"
+import { RepeatedFailures } from "../src/services/rollout/RepeatedFailures.ts"
 import type { Command, Outcome, Rollout } from "../src/services/rollout/Rollout.ts"
 import * as RolloutMachine from "../src/services/rollout/RolloutMachine.ts"
 import type { RolloutPlan } from "../src/services/rollout/RolloutSettings.ts"
@@ -53,11 +54,15 @@ export interface Behaviour {
   readonly outage?: { readonly from: number; readonly to: number; readonly failures: number }
   /** So many consecutive requests fail or succeed together, as those of one session may. Default 1. */
   readonly run?: number
+  /** Whether these requests have a session. Default false. */
+  readonly hasSessions?: boolean
 }
 
 /** Draws the requests of one version. Times are lognormal: the 90th percentile is 1.9 times the median. */
 class Version {
   readonly #behaviour: Behaviour
+  readonly #failures = new RepeatedFailures()
+  #run = 0
   #left = 0
   #failed = false
 
@@ -65,20 +70,29 @@ class Version {
     this.#behaviour = behaviour
   }
 
-  #failures(draws: Draws, at: number): number {
+  #failureShare(draws: Draws, at: number): number {
     const { failures = 0.01, long, outage } = this.#behaviour
     if (outage !== undefined && at >= outage.from && at < outage.to) return outage.failures
     return long !== undefined && draws.chance(long.share) ? long.failures : failures
   }
 
-  request(draws: Draws, at: number): Observation {
-    const { refusals = 0.01, run = 1, slower = 1 } = this.#behaviour
+  pass(ms: number): void {
+    this.#failures.pass(ms)
+  }
+
+  /** undefined: a repetition, which does not count. */
+  request(draws: Draws, at: number): Observation | undefined {
+    const { hasSessions = false, refusals = 0.01, run = 1, slower = 1 } = this.#behaviour
     if (this.#left === 0) {
-      this.#failed = draws.chance(this.#failures(draws, at))
+      this.#failed = draws.chance(this.#failureShare(draws, at))
       this.#left = run
+      this.#run++
     }
     this.#left--
-    if (this.#failed) return { failed: true, refused: false }
+    if (this.#failed) {
+      const isRepeated = this.#failures.isRepeated(0, hasSessions ? this.#run : undefined)
+      return isRepeated ? undefined : { failed: true, refused: false }
+    }
     return {
       failed: false,
       refused: draws.chance(refusals),
@@ -127,8 +141,11 @@ export const simulate = ({ candidate, forMs, plan, requestsPerSecond, seed, stab
     const weight = RolloutMachine.weightsOf(state).candidate
     for (let request = 0; request < requests; request++) {
       const isNew = toCandidate(0, weight, undefined, draws.next())
-      Tally.record(isNew ? tallies.candidate : tallies.stable, (isNew ? newer : older).request(draws, now))
+      const observation = (isNew ? newer : older).request(draws, now)
+      if (observation !== undefined) Tally.record(isNew ? tallies.candidate : tallies.stable, observation)
     }
+    older.pass(plan.evaluateMs)
+    newer.pass(plan.evaluateMs)
     now += plan.evaluateMs
     candidateRequests += tallies.candidate.requests
     const observed = RolloutMachine.advance(state, { _tag: "Observed", ...tallies }, now)
@@ -176,7 +193,8 @@ export const scenarios = {
   outage: equal("equal, 60 % of requests fail for 2 minutes", {
     outage: { from: 7 * minute, to: 9 * minute, failures: 0.6 }
   }),
-  runs: equal("equal, failures in runs of 10 requests", { run: 10 }),
+  sessions: equal("equal, sessions of 10 requests fail together", { run: 10, hasSessions: true }),
+  runs: equal("the same without `route.session`", { run: 10 }),
   slightlySlower: { ...worse("first token 1.1 times as long: within the tolerance", { slower: 1.1 }), isWorse: false },
   failing: worse("4 % of requests fail, against 1 %", { failures: 0.04 }),
   failingPatient: worse("the same with `minRequests: 500`", { failures: 0.04 }, { minRequests: 500 }),

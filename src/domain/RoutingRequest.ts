@@ -48,6 +48,8 @@ export interface Split {
   readonly first?: string | undefined
   /** The deployment that is tried after the others. */
   readonly last?: string | undefined
+  /** The hash of the session, of a request that is compared. */
+  readonly session?: number | undefined
 }
 
 /** What a decision depends on besides the request and the deployments. */

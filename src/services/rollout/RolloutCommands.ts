@@ -137,9 +137,13 @@ export class RolloutCommands {
 
   #probe({ observe, stored: { rollout } }: Given, deployment: Deployment, prompts: ReadonlyArray<string>) {
     const version = deployment.id === rollout.candidate ? deployment.id : undefined
-    return Effect.forEach(prompts, (prompt) => this.#measure(deployment, prompt, (seen) => observe(version, seen)), {
-      discard: true
-    })
+    return Effect.forEach(
+      prompts,
+      (prompt) => this.#measure(deployment, prompt, (seen) => observe(version, seen, undefined)),
+      {
+        discard: true
+      }
+    )
   }
 
   /** Streams an answer and reports how it went. */

@@ -16,11 +16,13 @@
 import { Clock, Effect, Random, Semaphore } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Model } from "../../domain/Deployment.ts"
+import * as Hashing from "../../domain/Hashing.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Deployments } from "../models/Deployments.ts"
 import type { Registry } from "../models/Registry.ts"
 import * as AddedDeployment from "./AddedDeployment.ts"
 import type { Experiments } from "./Experiments.ts"
+import { RepeatedFailures } from "./RepeatedFailures.ts"
 import type { Command, Event, Rollout } from "./Rollout.ts"
 import type { RolloutCommands } from "./RolloutCommands.ts"
 import type { RolloutError } from "./RolloutError.ts"
@@ -93,6 +95,7 @@ export class RolloutRuns {
   #rows: ReadonlyArray<Versioned> = []
   #models: ReadonlyArray<Model> = []
   #tallies = new Map<string, Tallies>()
+  readonly #repeated = new RepeatedFailures()
   #leads = false
 
   constructor(parts: Parts) {
@@ -113,10 +116,15 @@ export class RolloutRuns {
     return Math.min(readEveryMs, ...this.#running.map(({ stored: { rollout: { plan } } }) => plan.evaluateMs))
   }
 
-  readonly #observe = (rollout: string): Observe => (version, observation) => {
+  readonly #observe = (rollout: string): Observe => (version, observation, session) => {
+    if (observation.failed && this.#isRepeated(rollout, version, session)) return
     const known = this.#tallies.get(rollout) ?? noTallies()
     this.#tallies.set(rollout, known)
     Tally.record(version === undefined ? known.stable : known.candidate, observation)
+  }
+
+  #isRepeated(rollout: string, version: string | undefined, session: number | undefined): boolean {
+    return this.#repeated.isRepeated(Hashing.hashText(`${rollout}\n${version ?? ""}`), session)
   }
 
   /** Divides requests by the rows. */
@@ -226,6 +234,7 @@ export class RolloutRuns {
     this.#parts.experiments.evaluate(yield* Clock.currentTimeMillis)
     yield* this.#renewLease()
     yield* Effect.forEach(this.#running, (row) => this.#evaluate(row), { discard: true })
+    this.#repeated.pass(this.everyMs)
   })
 
   /** Reads at the start, so that the first request is divided. */

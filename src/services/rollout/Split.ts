@@ -25,8 +25,11 @@ import * as Assignment from "./Assignment.ts"
 import type { ExperimentPlan } from "./RolloutSettings.ts"
 import type { Observation } from "./Tally.ts"
 
-/** Called with the result of a request, and the version that took it: a deployment, or undefined for all others. */
-export type Observe = (version: string | undefined, observation: Observation) => void
+/**
+ * Called with the result of a request, the version that took it (a deployment, or undefined for all others) and the hash of
+ * its session.
+ */
+export type Observe = (version: string | undefined, observation: Observation, session: number | undefined) => void
 
 /** How the requests of one model are divided. */
 export interface Entry {
@@ -68,10 +71,12 @@ export const weighted = ({ candidate, observe, rollout, sticky, weight, withheld
   const seed = Hashing.hashText(rollout)
   return {
     observe,
-    split: (request, random) =>
-      Assignment.toCandidate(seed, weight, sticky ? sessionOf(request) : undefined, Hashing.draw(random, -3))
-        ? toCandidate
-        : toOthers
+    split: (request, random) => {
+      const session = sessionOf(request)
+      const key = sticky ? session : undefined
+      const split = Assignment.toCandidate(seed, weight, key, Hashing.draw(random, -3)) ? toCandidate : toOthers
+      return session === undefined ? split : { ...split, session }
+    }
   }
 }
 
@@ -201,6 +206,7 @@ export class TrialAttempt {
 export class Trial {
   readonly #version: string | undefined
   readonly #observe: Observe
+  readonly #session: number | undefined
   #hasBegun = false
   /** The version rejected the request, which another version may accept. */
   #isRejected = false
@@ -209,10 +215,14 @@ export class Trial {
   /** The tokens of a later attempt that has answered the request, and whether it was streamed. */
   #answer: { readonly tokens: number; readonly isStreamed: boolean } | undefined
 
-  /** @param version the deployment that takes the request; undefined: one of the others */
-  constructor(version: string | undefined, observe: Observe) {
+  /**
+   * @param version the deployment that takes the request; undefined: one of the others
+   * @param session the hash of the request's session
+   */
+  constructor(version: string | undefined, observe: Observe, session: number | undefined) {
     this.#version = version
     this.#observe = observe
+    this.#session = session
   }
 
   /** Begins an attempt. */
@@ -223,7 +233,7 @@ export class Trial {
   }
 
   observe(observation: Observation): void {
-    this.#observe(this.#version, observation)
+    this.#observe(this.#version, observation, this.#session)
   }
 
   rejected(): void {
@@ -266,13 +276,15 @@ export class Trial {
  */
 export const begin = (
   { observe }: Entry,
-  { first, last }: Split,
+  { first, last, session }: Split,
   tried: string | undefined,
   isClosed: (deployment: string) => boolean
 ): Trial | undefined => {
   if (observe === undefined || tried === undefined) return undefined
-  if (first === undefined) return last === undefined || tried === last ? undefined : new Trial(undefined, observe)
-  if (tried === first) return new Trial(first, observe)
-  if (isClosed(first)) observe(first, failed)
+  if (first === undefined) {
+    return last === undefined || tried === last ? undefined : new Trial(undefined, observe, session)
+  }
+  if (tried === first) return new Trial(first, observe, session)
+  if (isClosed(first)) observe(first, failed, session)
   return undefined
 }

@@ -161,4 +161,21 @@ describe("Split", () => {
     assert.isUndefined(Split.begin(entryOf(0.5, seen), { withheld: new Set(), last: "new" }, "new", closed))
     assert.isUndefined(Split.begin(Split.withholding(["new"]), { withheld: new Set(["new"]) }, "old", closed))
   })
+
+  it("passes on the session of a request that is compared", () => {
+    const sessions: Array<number | undefined> = []
+    const entry = Split.weighted({
+      rollout: "r",
+      candidate: "new",
+      weight: 1,
+      withheld: [],
+      sticky: false,
+      observe: (_, __, session) => void sessions.push(session)
+    })
+    for (const request of [session("a"), {}]) {
+      const begun = Split.begin(entry, entry.split(request, 1), "new", closed)!
+      begun.attempt().end(end(), 1)
+    }
+    assert.deepStrictEqual(sessions, [Split.sessionOf(session("a")), undefined])
+  })
 })
