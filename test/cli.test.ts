@@ -476,6 +476,7 @@ models:
       schema.properties,
       [
         "server",
+        "embeddingBatches",
         "engines",
         "memory",
         "circuits",
