@@ -5,36 +5,9 @@
  *
  * Troupe stores no files, opens no URLs of files, and reads no formats such as PDF: those are rejected, and never left out.
  */
+import * as TextFile from "../../domain/TextFile.ts"
 import type { Fields } from "../shared/Json.ts"
 import type { ItemProblem } from "./Items.ts"
-
-const dataUrl = /^data:([^;,]*)(?:;[^,]*)?;base64,/
-
-const base64 = /^[A-Za-z0-9+/]*={0,2}$/
-
-interface Encoded {
-  /** Empty: not given. */
-  readonly mediaType: string
-  readonly data: string
-}
-
-/** A `data:` URL, or base64 alone. */
-const encodedOf = (fileData: string): Encoded => {
-  const [prefix = "", mediaType = ""] = dataUrl.exec(fileData) ?? []
-  return { mediaType: mediaType.toLowerCase(), data: fileData.slice(prefix.length) }
-}
-
-const utf8 = new TextDecoder("utf-8", { fatal: true })
-
-/** The text of bytes that are one: valid UTF-8 without NUL, and no PDF. */
-const textIn = ({ data }: Encoded): string | undefined => {
-  try {
-    const text = utf8.decode(Buffer.from(data, "base64"))
-    return text.includes("\0") || text.startsWith("%PDF-") ? undefined : text
-  } catch {
-    return undefined
-  }
-}
 
 const named = (name: unknown): string => typeof name === "string" && name !== "" ? JSON.stringify(name) : "The file"
 
@@ -55,11 +28,11 @@ export const problemsOf = (part: Fields, path: string): ReadonlyArray<ItemProble
       isForeign: true
     }]
   }
-  const encoded = encodedOf(typeof data === "string" ? data : "-")
-  if (encoded.data.length % 4 !== 0 || !base64.test(encoded.data)) {
+  const encoded = TextFile.parse(typeof data === "string" ? data : "-")
+  if (!TextFile.isValid(encoded)) {
     return [{ path: `${path}.file_data`, expected: "Expected a data: URL in base64, or base64" }]
   }
-  if (textIn(encoded) !== undefined) return []
+  if (TextFile.textOf(encoded) !== undefined) return []
   const format = encoded.mediaType === "" ? "" : ` (${encoded.mediaType.slice(0, 100)})`
   const expected = `${named(filename)}${format} is no text in UTF-8, and Troupe reads no other files. Send its text`
   return [{ path: `${path}.file_data`, expected, isForeign: true }]
@@ -67,6 +40,6 @@ export const problemsOf = (part: Fields, path: string): ReadonlyArray<ItemProble
 
 /** The text of a checked part, after the name of the file. */
 export const textOf = ({ file_data: data, filename }: Fields): string => {
-  const text = textIn(encodedOf(data as string)) ?? ""
+  const text = TextFile.textOf(TextFile.parse(data as string)) ?? ""
   return typeof filename === "string" && filename !== "" ? `File ${JSON.stringify(filename)}:\n${text}` : text
 }

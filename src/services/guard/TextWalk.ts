@@ -3,13 +3,14 @@
  *
  * **Details**
  *
- * Bytes in base64, URLs with data and signatures of providers are no texts, and stay as they are. Values that do not change
- * keep their identity.
+ * Bytes in base64, URLs with data and signatures of providers are no texts, and stay as they are, but for files that are
+ * texts. Values that do not change keep their identity.
  */
 import * as Exact from "../../domain/ExactNumber.ts"
 import { ExactNumber } from "../../domain/ExactNumber.ts"
 import { isNestedDeeper, mostLevels } from "../../domain/JsonScan.ts"
 import { mediaTypeOf } from "../../domain/Message.ts"
+import * as TextFile from "../../domain/TextFile.ts"
 
 type Fields = Readonly<Record<string, unknown>>
 
@@ -58,7 +59,6 @@ const isOpaque = (fields: Fields, name: string): boolean => {
   switch (name) {
     case "url":
     case "image_url":
-    case "file_data":
       return typeof fields[name] === "string" && inlineUrl.test(fields[name])
     case "data":
       return type === "base64" || type === "redacted_thinking" || typeof format === "string"
@@ -156,12 +156,23 @@ class Walk {
     const entries = Object.entries(fields).map(([name, value]) =>
       this.#options.isAllText !== true && (isOpaque(fields, name) || isImages(fields, name))
         ? [name, value] as const
-        : [this.text(name), this.at(name, value)] as const
+        : [this.text(name), name === "file_data" ? this.file(value) : this.at(name, value)] as const
     )
     // `Object.fromEntries` takes `__proto__` as a name like any other.
     return entries.every(([name, value]) => Object.hasOwn(fields, name) && fields[name] === value)
       ? fields
       : Object.fromEntries(entries)
+  }
+
+  /** A file: its text, if it is one, else its bytes. */
+  file(value: unknown): unknown {
+    if (typeof value !== "string") return this.at("file_data", value)
+    const file = TextFile.parse(value)
+    const text = TextFile.textOf(file)
+    const changed = text === undefined ? text : this.at("file_data", text) as string
+    if (changed !== text) return TextFile.withText(file, changed!)
+    // What is no data URL may be no base64 either.
+    return file.prefix === "" || this.#options.isAllText === true ? this.at("file_data", value) : value
   }
 
   at(step: string | number, value: unknown): unknown {

@@ -190,4 +190,72 @@ describe("a request of the Responses API", () => {
     // What a provider has encrypted is no text.
     assert.strictEqual(thought!["encrypted_content"], text)
   })
+
+  describe("with a file that is a text", () => {
+    const base64 = (text: string): string => Buffer.from(text).toString("base64")
+    const forms: ReadonlyArray<readonly [name: string, prefix: string]> = [
+      ["a data URL", "data:text/plain;base64,"],
+      ["a data URL in capitals", "DATA:text/plain;charset=utf-8;base64,"],
+      ["base64 alone", ""]
+    ]
+    /** Decoded as the dialect does it. */
+    const withFile = (text: string, file: string, prefix: string, more: Record<string, unknown> = {}): Request => ({
+      model: "a",
+      messages: [{
+        role: "user",
+        content: [{ type: "text", text }, { type: "text", text: `File "a.txt":\n${file}` }]
+      }],
+      source: {
+        dialect: "openai",
+        body: {},
+        responses: {
+          body: {
+            model: "a",
+            input: [{
+              type: "message",
+              role: "user",
+              content: [
+                { type: "input_text", text },
+                { type: "input_file", filename: "a.txt", file_data: `${prefix}${base64(file)}` }
+              ]
+            }],
+            ...more
+          }
+        }
+      }
+    })
+    const fileOf = ({ source }: Request): string => {
+      const [message] = source!.responses!.body["input"] as ReadonlyArray<{
+        readonly content: ReadonlyArray<{ readonly file_data?: string }>
+      }>
+      return message!.content[1]!.file_data!
+    }
+
+    it.each(forms)("is redacted in the file, whatever else is: %s", (_, prefix) => {
+      for (const text of ["x", "to al@example.com", "to bo@example.com"]) {
+        for (const more of [{}, { instructions: "to al@example.com" }]) {
+          const given = withFile(text, "é: mail al@example.com", prefix, more)
+          const { redaction, request } = policies.redact.apply(given, ["messages"], "conversation")
+          const sent = fileOf(request)
+          assert.strictEqual(sent.slice(0, prefix.length), prefix)
+          const file = Buffer.from(sent.slice(prefix.length), "base64").toString()
+          assert.match(file, /^é: mail \[EMAIL_\d\]$/)
+          assert.strictEqual(redaction!.restore(file), "é: mail al@example.com")
+        }
+      }
+    })
+
+    it("is rejected by a rule that finds something in the file", () => {
+      const { rejection } = policies.reject.apply(withFile("x", "al@example.com", ""), [], "conversation")
+      assert.deepInclude(rejection, { path: "input[0].content[1].file_data", inBody: true })
+    })
+
+    it("stays as it is where nothing is found, or where it is no text", () => {
+      for (const file of ["nothing", "%PDF-1.7 al@example.com"]) {
+        const given = withFile("to al@example.com", file, "data:application/pdf;base64,")
+        const request = policies.redact.apply({ ...given, messages: [] }, ["messages"], "conversation").request
+        assert.strictEqual(fileOf(request), fileOf(given))
+      }
+    })
+  })
 })
