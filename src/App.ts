@@ -333,14 +333,16 @@ const serviceProblems = (replaced: object): ReadonlyArray<Problem.Problem> => [
 /**
  * Reads and checks settings. Fails with a `SettingsError` that names every problem.
  *
+ * @param mayBeEmpty whether a file without content stands for the defaults
  * @internal
  */
 export const loadSettings = (
   options: SettingsFile.Options = {},
-  problems: ReadonlyArray<Problem.Problem> = problemsOf(options, settingNames)
+  problems: ReadonlyArray<Problem.Problem> = problemsOf(options, settingNames),
+  mayBeEmpty = true
 ): Effect.Effect<Settings["Service"], SettingsError> =>
   problems.length === 0
-    ? SettingsFile.load({ customStrategies: true, ...options })
+    ? SettingsFile.load({ customStrategies: true, ...options, mayBeEmpty })
     : Effect.fail(new SettingsError({ source: "the options of Troupe", problems }))
 
 /**

@@ -260,7 +260,7 @@ class RunningTroupe implements Troupe {
   readonly reload = (options: SettingsFile.Options | undefined = this.#options): Promise<Report> =>
     this.#run(
       undefined,
-      Reload.use(({ run }) => run({ trigger: "program", settings: App.loadSettings(options) }))
+      Reload.use(({ run }) => run({ trigger: "program", settings: App.loadSettings(options, undefined, false) }))
     )
 
   #buildWeb(): Promise<WebHandler.WebHandler["Service"]> {

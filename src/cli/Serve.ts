@@ -139,12 +139,12 @@ interface Flags {
 /** The settings with the flags, and the text that they are from. */
 const load = Effect.fnUntraced(function*(
   { adminPort, config, host, port, processes }: Flags,
-  place?: Pick<Place, "configuration" | "count">
+  place?: Pick<Place, "configuration" | "count"> & { readonly mayBeEmpty?: boolean }
 ) {
   const { problems, settings, source, text } = yield* SettingsFile.inspect({
     ...service,
     file: Option.getOrUndefined(config),
-    ...(place === undefined ? {} : { read: { text: place.configuration } })
+    ...(place === undefined ? {} : { read: { text: place.configuration }, mayBeEmpty: place.mayBeEmpty })
   })
   if (settings === undefined || problems.length > 0) {
     return yield* new SettingsError({ source, problems: [...problems] })
@@ -172,7 +172,7 @@ const sourceOf = (flags: Flags, { count, text }: Loaded, share = (settings: Reso
   read: SettingsFile.textOf(Option.getOrUndefined(flags.config), text !== undefined),
   resolve: Effect.fnUntraced(function*(configuration) {
     const { settings } = yield* Effect.catchTag(
-      load(flags, { configuration, count }),
+      load(flags, { configuration, count, mayBeEmpty: false }),
       "CommandFailed",
       ({ message }) =>
         Effect.fail(new SettingsError({ source: "the environment", problems: [{ path: "PORT", expected: message }] }))

@@ -126,8 +126,28 @@ describe("another configuration", () => {
     assert.strictEqual(await ask(service, "fake/b"), "other answer")
     rmSync(service.file)
     assert.strictEqual((await reload(service)).status, 400)
+    for (const empty of ["", "\n", "# models:\n"]) {
+      write(service, empty)
+      const { body, status } = await reload(service)
+      assert.strictEqual(status, 400, empty)
+      assert.include(body.error.message, "is empty")
+    }
+    assert.strictEqual(await ask(service, "fake/a"), "first answer")
     write(service, yamlOf())
     assert.deepStrictEqual((await reload(service)).body, { applied: false, changes: [] } as never)
+  })
+
+  it("is not applied where a query only means to show what changes", async () => {
+    write(service, yamlOf({ a: "third" }))
+    for (
+      const [query, message] of [["?dryRun=yes", "Expected true or false"], ["?dryrun=true", "Did you mean dryRun?"]]
+    ) {
+      const { body, status } = await reload(service, query)
+      assert.strictEqual(status, 400, query)
+      assert.include(body.error.message, message!)
+    }
+    assert.strictEqual(await ask(service, "fake/a"), "first answer")
+    write(service, yamlOf())
   })
 
   it("is read again on SIGHUP, and what needs a restart is named", async () => {

@@ -2,14 +2,16 @@
 import { Effect, Schema } from "effect"
 import { HttpServerResponse } from "effect/http"
 import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
+import { InvalidRequest, make as failure } from "../../domain/InferenceError.ts"
 import type { ReloadError } from "../../services/settings/Reload.ts"
 import { Reload } from "../../services/settings/Reload.ts"
+import * as AdminQuery from "./AdminQuery.ts"
 import { respondError } from "./Dialect.ts"
 
 /** Whether something changes, or is only shown. */
 export const Selection = Schema.Struct({
   dryRun: Schema.optionalKey(
-    Schema.Literals(["true", "false"]).annotate({ description: "true: only says what would change. Default false." })
+    Schema.String.annotate({ description: "`true`: only says what would change. Default `false`." })
   )
 })
 
@@ -44,12 +46,19 @@ const refused = ({ message, problems }: ReloadError) =>
       : OpenAiEncodeError.make(message, { status: 503, type: "server_error", code: "reload_failed" })
   )
 
+/** Whether nothing is to change. Another value, or another parameter, is an error: it would apply what was only to be shown. */
+const isDry = Effect.fnUntraced(function*({ dryRun = "false" }: typeof Selection.Type) {
+  yield* AdminQuery.check(Object.keys(Selection.fields))
+  if (dryRun === "true" || dryRun === "false") return dryRun === "true"
+  return yield* failure(new InvalidRequest({ path: "dryRun", detail: "Expected true or false" }))
+})
+
 /** The answer to a request. */
-export const make = Effect.map(
-  Reload,
-  ({ run }) => ({ dryRun }: typeof Selection.Type) =>
-    Effect.match(run({ trigger: "admin", dryRun: dryRun === "true" }), {
+export const make = Effect.map(Reload, ({ run }) =>
+  Effect.fnUntraced(function*(query: typeof Selection.Type) {
+    const dryRun = yield* isDry(query)
+    return yield* Effect.match(run({ trigger: "admin", dryRun }), {
       onSuccess: (report) => HttpServerResponse.jsonUnsafe(report),
       onFailure: refused
     })
-)
+  }))

@@ -253,7 +253,7 @@ const AdminGroup = HttpApiGroup.make("admin").add(
     success: AdminReload.Report,
     error: [
       ...closed,
-      error(400, "The configuration is invalid; the one in use stays (`invalid_configuration`)"),
+      error(400, "The configuration is invalid; the one in use stays (`invalid_configuration`). Or the query is"),
       error(503, "A changed model did not load, or the configuration cannot be read again (`reload_failed`)")
     ]
   }).annotateMerge(OpenApi.annotations({

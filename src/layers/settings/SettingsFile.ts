@@ -62,6 +62,8 @@ export interface Options {
 interface ServiceOptions extends Options {
   /** Where data is stored if the configuration does not say; default memory. */
   readonly defaultStorage?: "sqlite" | "memory" | undefined
+  /** Whether a file without content stands for the defaults; default true. */
+  readonly mayBeEmpty?: boolean | undefined
 }
 
 const unusable = (source: string, expected: string) => new SettingsError({ source, problems: [{ path: "", expected }] })
@@ -186,18 +188,22 @@ export const located = (text: string | undefined, problems: ReadonlyArray<Proble
 export const textOf = (file: string | undefined, required: boolean): Effect.Effect<string | undefined, SettingsError> =>
   read(resolve(file ?? defaultFile), required || file !== undefined)
 
+/** Of a service that runs: a file that is being written, or could not be, is empty. */
+const emptied = "The file is empty. Restart the service to use the defaults"
+
 /** Reads a configuration: every problem, and the settings of its valid part. Fails if the file is not YAML. */
 export const inspect = Effect.fnUntraced(function*(options: ServiceOptions = {}) {
   const { folder, json, literalSecrets, source, text } = yield* readFrom(options)
   const { problems, settings } = diagnose(json, { ...contextOf(folder, options), literalSecrets })
   const isEmpty = text !== undefined && (json === null || json === undefined)
+  const problemsOfText = isEmpty && options.mayBeEmpty === false ? [{ path: "", expected: emptied }] : problems
   const isOfEnvironment = settings === undefined && problems.length > 0 &&
     problems.every(({ path }) => path === "NODE_ENV")
   return {
     source: isOfEnvironment ? environmentVariables : source,
     text,
     isEmpty,
-    problems: located(text, problems),
+    problems: located(text, problemsOfText),
     settings
   }
 })
