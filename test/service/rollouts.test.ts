@@ -119,4 +119,19 @@ describe("a rollout", () => {
     assert.strictEqual(wrong.status, 400)
     assert.strictEqual((await service.admin("POST", "/chat/stop")).status, 404)
   })
+
+  it("is made permanent in the configuration without a failed request", async () => {
+    const made = service.change([candidate.options])
+    const { seen } = await whileAsked(20, made.then(() => askMany(20)))
+    assert.deepStrictEqual(seen, new Set(["200 new"]))
+    assert.deepStrictEqual(new Set(await askMany(20)), new Set(["200 new"]))
+  })
+
+  it("gives no request to a deployment that another configuration lets wait for one", async () => {
+    const asked = stable.count
+    const waiting = ["newer", "newest"].map((model) => ({ ...stable.options, model, rollout: "candidate" }))
+    await service.change([candidate.options, ...waiting])
+    assert.deepStrictEqual(new Set(await askMany(40)), new Set(["200 new"]))
+    assert.strictEqual(stable.count, asked)
+  })
 })

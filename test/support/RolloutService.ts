@@ -2,7 +2,7 @@
  * The real service in this process, whose model `chat` has a deployment at one provider and one that waits for a rollout at
  * another, each a server of this process. Periods of rollouts are milliseconds: a test waits for states, never for times.
  */
-import { Effect, Exit, Layer, Logger, Scope } from "effect"
+import { Context, Effect, Exit, Layer, Logger, Scope } from "effect"
 import { HttpServer } from "effect/http"
 import { once } from "node:events"
 import type { Server } from "node:http"
@@ -11,6 +11,7 @@ import type { AddressInfo } from "node:net"
 import * as App from "../../src/App.ts"
 import type { RolloutView } from "../../src/layers/http/RolloutSchema.ts"
 import * as SettingsFile from "../../src/layers/settings/SettingsFile.ts"
+import { Reload } from "../../src/services/settings/Reload.ts"
 import { AdminAddress } from "../../src/services/settings/Settings.ts"
 
 const bodyOf = (model: string): string =>
@@ -72,6 +73,8 @@ export interface RolloutService {
   readonly admin: (method: "GET" | "POST", path: string, body?: object) => Promise<{ status: number; body: unknown }>
   /** The newest rollout. */
   readonly rollout: () => Promise<RolloutView>
+  /** Applies other deployments of the model, as another configuration does. */
+  readonly change: (deployments: ReadonlyArray<object>) => Promise<void>
   readonly stop: () => Promise<void>
 }
 
@@ -95,18 +98,25 @@ export const startRolloutService = async (
   [stable, candidate]: readonly [ScriptedProvider, ScriptedProvider],
   folder: string
 ): Promise<RolloutService> => {
-  const settings = SettingsFile.layer({
+  const configOf = (deployments: ReadonlyArray<object>) => ({
     config: {
-      server: { port: 0, shutdownGrace: "1 second", admin: { socket: false, port: 0 } },
-      storage: { type: "sqlite", folder },
+      server: { port: 0, shutdownGrace: "1 second", admin: { socket: false as const, port: 0 } },
+      storage: { type: "sqlite" as const, folder },
       models: {
         chat: {
-          deployments: [stable.options, { ...candidate.options, rollout: "candidate" }],
-          rollout: { steps: [0.5, 1], every: "1 ms", evaluateEvery: "20 ms", minRequests: 20, metrics: ["errors"] }
+          deployments: deployments as never,
+          rollout: {
+            steps: [0.5, 1],
+            every: "1 ms",
+            evaluateEvery: "20 ms",
+            minRequests: 20,
+            metrics: ["errors" as const]
+          }
         }
       }
     }
   })
+  const settings = SettingsFile.layer(configOf([stable.options, { ...candidate.options, rollout: "candidate" }]))
   const scope = Scope.makeUnsafe()
   const context = await Effect.runPromise(
     Layer.buildWithScope(App.service.pipe(Layer.provide(settings), Layer.provide(Logger.layer([]))), scope)
@@ -119,6 +129,12 @@ export const startRolloutService = async (
     admin,
     ask: askAt(`http://127.0.0.1:${(address as { readonly port: number }).port}`),
     rollout: async () => (await admin("GET", "/chat")).body as RolloutView,
+    change: async (deployments) => {
+      const { run } = Context.get(context, Reload)
+      await Effect.runPromiseWith(context)(
+        run({ trigger: "program", settings: SettingsFile.load(configOf(deployments)) })
+      )
+    },
     stop: () => Effect.runPromise(Scope.close(scope, Exit.void))
   }
 }

@@ -190,7 +190,8 @@ const processLayer = (world: World, folder: string) => {
     Layer.provide([Metrics.layer, Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))]),
     Layer.provide(Breaker.layer),
     Layer.provide(Added.layer),
-    Layer.provide([Registry.layer, modelsLayer(world), ModelFiles.layer, Standing.layer]),
+    Layer.provide([modelsLayer(world), ModelFiles.layer, Standing.layer]),
+    Layer.provide(Registry.layer),
     Layer.provide([Layer.succeed(GuardPolicy, guard), Layer.succeed(Settings, settings)]),
     Layer.provide(Storage.layerAt({ type: "sqlite", folder }))
   )

@@ -4,13 +4,15 @@
  * **Details**
  *
  * A deployment that is equal stays the same object with the same id, wherever it is in the list of its model: it stays loaded,
- * and keeps its circuit, its queue and its measurements. So a new deployment at the head of the list gets a free id. After a
- * restart the ids are those of the list again.
+ * and keeps its circuit, its queue and its measurements. One that serves the same with other traits, such as another weight or
+ * no `rollout: candidate`, keeps its id, too. So a new deployment at the head of the list gets a free id. After a restart the
+ * ids are those of the list again.
  */
 import { Equal } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import { traits } from "../../domain/Fields.ts"
+import { optionsText } from "../rollout/Standing.ts"
 
 /** A deployment with other settings. */
 export interface Changed {
@@ -43,6 +45,16 @@ const needsEngine = (before: Deployment, after: Deployment): boolean =>
   !Equal.equals(engineOptions(before.options), engineOptions(after.options)) ||
   !isRemote(after.options) && !Equal.equals(before.stallAfter, after.stallAfter)
 
+const servesSame = (one: Deployment, other: Deployment): boolean => optionsText(one) === optionsText(other)
+
+/** How a deployment is recognized, the surest way first. */
+const rules: ReadonlyArray<(before: Deployment, after: Deployment) => boolean> = [
+  (before, after) => before.id === after.id && isSame(before, after),
+  isSame,
+  (before, after) => before.id === after.id && servesSame(before, after),
+  servesSame
+]
+
 const freeId = (model: string, used: ReadonlySet<string>): string => {
   for (let index = 0;; index++) {
     const id = `${model}#${index}`
@@ -63,23 +75,28 @@ class Matching {
     this.#before = before
     this.#used = new Set(before.map(({ id }) => id))
     const left = new Set(before)
-    const kept = after.map((deployment) => {
-      const own = [...left].find((one) => one.id === deployment.id && isSame(one, deployment)) ??
-        [...left].find((one) => isSame(one, deployment))
-      if (own !== undefined) left.delete(own)
-      return own
-    })
-    this.deployments = after.map((deployment, index) => kept[index] ?? this.#place(deployment, left))
+    const found = new Map<Deployment, Deployment>()
+    for (const rule of rules) {
+      for (const deployment of after) {
+        const own = found.has(deployment) ? undefined : [...left].find((one) => rule(one, deployment))
+        if (own === undefined) continue
+        found.set(deployment, own)
+        left.delete(own)
+      }
+    }
+    this.deployments = after.map((deployment) => this.#place(deployment, found.get(deployment), left))
     this.removed = [...left]
   }
 
-  /** A deployment that is not the same as before: that of its id changes, or it is new. */
-  #place(deployment: Deployment, left: Set<Deployment>): Deployment {
-    const before = [...left].find(({ id }) => id === deployment.id)
+  /** The deployment as it is from now on: the same object, a changed one, or a new one. */
+  #place(deployment: Deployment, own: Deployment | undefined, left: Set<Deployment>): Deployment {
+    if (own !== undefined && isSame(own, deployment)) return own
+    const before = own ?? [...left].find(({ id }) => id === deployment.id)
     if (before !== undefined) {
       left.delete(before)
-      this.changed.push({ before, after: deployment, needsEngine: needsEngine(before, deployment) })
-      return deployment
+      const after = before.id === deployment.id ? deployment : { ...deployment, id: before.id }
+      this.changed.push({ before, after, needsEngine: needsEngine(before, after) })
+      return after
     }
     const id = this.#used.has(deployment.id) ? freeId(deployment.model, this.#used) : deployment.id
     const added = id === deployment.id ? deployment : { ...deployment, id }

@@ -27,6 +27,8 @@ export class Registry extends Context.Service<Registry, {
   readonly call?: ((name: string) => InferenceError | undefined) | undefined
   /** Replaces all models in one step. A model or deployment that stays the same object keeps its measurements. */
   readonly replace?: ((models: ReadonlyArray<Model>) => void) | undefined
+  /** Calls a listener in each `replace`, after its models are in use. */
+  readonly onReplace?: ((listener: (models: ReadonlyArray<Model>) => void) => void) | undefined
 }>()("troupe/services/models/Registry") {}
 
 /** The models at one time. */
@@ -48,6 +50,7 @@ const tableOf = (models: ReadonlyArray<Model>, before?: Wildcards): Table => ({
 
 class Replaceable {
   #table: Table
+  readonly #listeners: Array<(models: ReadonlyArray<Model>) => void> = []
   readonly #call = (name: string): InferenceError | undefined => {
     const { byName, wildcards } = this.#table
     return byName.has(name) && !isWildcard(name) ? undefined : wildcards.call(name)
@@ -73,6 +76,11 @@ class Replaceable {
 
   readonly replace = (models: ReadonlyArray<Model>): void => {
     this.#table = tableOf(models, this.#table.wildcards)
+    for (const listener of this.#listeners) listener(models)
+  }
+
+  readonly onReplace = (listener: (models: ReadonlyArray<Model>) => void): void => {
+    this.#listeners.push(listener)
   }
 }
 

@@ -127,12 +127,16 @@ export class RolloutRuns {
     return this.#repeated.isRepeated(Hashing.hashText(`${rollout}\n${version ?? ""}`), session)
   }
 
-  /** Divides requests by the rows. */
+  /** Divides the requests of the models by the rows. */
+  #divide(models: ReadonlyArray<Model>): void {
+    const { experiments, splits } = this.#parts
+    splits.replace(Standing.entriesOf(models, this.stored, this.#observe, experiments))
+  }
+
   #apply(rows: ReadonlyArray<Versioned>): void {
-    const { experiments, registry, splits } = this.#parts
     this.#rows = rows
-    this.#models = registry.models()
-    splits.replace(Standing.entriesOf(this.#models, rows.map(({ stored }) => stored), this.#observe, experiments))
+    this.#models = this.#parts.registry.models()
+    this.#divide(this.#models)
   }
 
   /** As `#apply`, with the deployments that rollouts have added. */
@@ -237,11 +241,11 @@ export class RolloutRuns {
     this.#repeated.pass(this.everyMs)
   })
 
-  /** Reads at the start, so that the first request is divided. */
-  readonly begin: Effect.Effect<void, SqlError> = Effect.flatMap(
-    Effect.suspend(() => this.#parts.store.load),
-    this.#adopt
-  )
+  /** Reads at the start, so that the first request is divided, and follows the configuration from then on. */
+  readonly begin: Effect.Effect<void, SqlError> = Effect.suspend(() => {
+    this.#parts.registry.onReplace?.((models) => this.#divide(models))
+    return Effect.flatMap(this.#parts.store.load, this.#adopt)
+  })
 
   find(idOrModel: string): Effect.Effect<Stored, RolloutError> {
     return Effect.suspend(() => {

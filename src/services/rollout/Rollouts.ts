@@ -16,6 +16,7 @@ import { Registry } from "../models/Registry.ts"
 import { ProcessGroup } from "../processes/ProcessGroup.ts"
 import { first } from "../processes/Shares.ts"
 import { Settings } from "../settings/Settings.ts"
+import { SettingsChanges } from "../settings/SettingsChanges.ts"
 import type { Report } from "./Experiments.ts"
 import { Experiments } from "./Experiments.ts"
 import type { Event } from "./Rollout.ts"
@@ -73,8 +74,13 @@ const make = Effect.gen(function*() {
   const scope = yield* Effect.scope
   const services = yield* Effect.context()
   const member = yield* ProcessGroup
-  const { experiments, rollouts, storage } = yield* Settings
+  const { experiments, storage, ...configured } = yield* Settings
   const tests = new Experiments(experiments ?? new Map())
+  let { rollouts } = configured
+  const changes = yield* SettingsChanges
+  changes.follow((next) => {
+    rollouts = next.rollouts
+  })
   const runs = new RolloutRuns({
     registry: yield* Registry,
     store: yield* RolloutStore,

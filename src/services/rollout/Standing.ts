@@ -15,7 +15,7 @@
 import { Effect, Layer } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { traits } from "../../domain/Fields.ts"
-import { Settings } from "../settings/Settings.ts"
+import { Registry } from "../models/Registry.ts"
 import type { Experiments } from "./Experiments.ts"
 import type { Rollout } from "./Rollout.ts"
 import type { Known, Stored } from "./RolloutStore.ts"
@@ -153,12 +153,14 @@ export const entriesOf = (
     return entry === undefined ? [] : [[model.name, entry] as const]
   }))
 
-/** The table of the settings, without rollouts: `Rollouts` replaces its entries. */
-export const layer: Layer.Layer<never, never, Settings> = Layer.effect(
+/** The table of the configured models, without rollouts: `Rollouts` replaces its entries. */
+export const layer: Layer.Layer<never, never, Registry> = Layer.effect(
   Splits,
-  Effect.map(Settings, ({ models }) => {
+  Effect.map(Registry, ({ models, onReplace }) => {
     const table = new SplitTable()
-    table.replace(entriesOf(models, [], () => () => {}))
+    const write = (all: ReadonlyArray<Model>) => table.replace(entriesOf(all, [], () => () => {}))
+    write(models())
+    onReplace?.(write)
     return table
   })
 )

@@ -33,6 +33,17 @@ describe("Reconcile", () => {
     assert.deepStrictEqual([idsOf(added), changed, removed], [["a#2"], [], []])
   })
 
+  it("keeps the id of a deployment that has moved and serves the same with another trait", () => {
+    const waiting = deployment("a#1", { options: { engine: "fake", reply: "new", rollout: "candidate" } })
+    const before = [model("a", deployment("a#0", { options: { engine: "fake", reply: "old" } }), waiting)]
+    const { added, changed, models: [found], removed } = reconcile(before, [
+      model("a", deployment("a#0", { options: { engine: "fake", reply: "new" } }))
+    ])
+    assert.deepStrictEqual(idsOf(found!.deployments), ["a#1"])
+    assert.deepStrictEqual([added, idsOf(removed)], [[], ["a#0"]])
+    assert.deepStrictEqual(changed.map(({ before: one, needsEngine }) => [one, needsEngine]), [[waiting, false]])
+  })
+
   it("removes deployments and models", () => {
     const { removed } = reconcile(
       [model("a", remote("a#0", "x"), remote("a#1", "y")), model("b", remote("b#0", "x"))],
