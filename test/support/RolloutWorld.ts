@@ -46,6 +46,8 @@ import * as Deployments from "./Deployments.ts"
 /** What an engine does with a request. */
 export interface Played {
   readonly fails?: boolean
+  /** Its provider answers 429. */
+  readonly isLimited?: boolean
   /** ms until the first token; default 100. */
   readonly firstMs?: number
 }
@@ -100,15 +102,15 @@ const engineOf = (world: World, { id }: Deployment) => {
     describe: { capabilities: engineCapabilities },
     generate: ({ messages }) =>
       Stream.unwrap(Effect.sync(() => {
-        const { fails = false, firstMs = 100 } = world.behaviors[which](
+        const { fails = false, firstMs = 100, isLimited = false } = world.behaviors[which](
           world.counts[which]++,
           textOf(messages.at(-1)!.content)
         )
-        const first = fails
-          ? Effect.andThen(
-            Effect.sleep(1),
-            InferenceError.make(new InferenceError.EngineFailed({ deployment: id, detail: "No." }))
-          )
+        const failure = isLimited
+          ? new InferenceError.RateLimited({ deployment: id })
+          : new InferenceError.EngineFailed({ deployment: id, detail: "No." })
+        const first = fails || isLimited
+          ? Effect.andThen(Effect.sleep(1), InferenceError.make(failure))
           : Effect.as(Effect.sleep(firstMs), { type: "text", text: id, tokens: 1 } satisfies Event)
         const rest = Effect.as(Effect.sleep(200), finish)
         return Stream.concat(Stream.fromEffect(first), Stream.fromEffect(rest)) as Stream.Stream<

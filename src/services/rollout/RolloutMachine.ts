@@ -202,21 +202,31 @@ const names = {
   score: "score"
 } as const
 
-const testReason = ({ metrics }: Evidence, found: Evidence["metrics"][number]): string => {
+/** Which of the failures are rate limits; empty without one. */
+const limitedText = ({ rateLimited }: Tally, before: string, after: string): string =>
+  rateLimited === 0 ? "" : `${before}${rateLimited} rate limited${after}`
+
+const testReason = ({ metrics }: Evidence, all: Tally, found: Evidence["metrics"][number]): string => {
   const { candidate, level, metric, stable } = found
   const share = ({ count, of }: typeof stable): string => percent(of === 0 ? 0 : count / of)
   const beyond = level === null ? "" : ` beyond ${Number(level.toPrecision(3))}`
-  return `${names[metric]}${beyond}: ${share(candidate)} of ${candidate.of} against ${share(stable)} of ${stable.of} ` +
+  const limited = metric === "errors" ? limitedText(all, " (", ")") : ""
+  return `${names[metric]}${beyond}: ${share(candidate)} of ${candidate.of}${limited} against ` +
+    `${share(stable)} of ${stable.of} ` +
     `(evidence e^${found.logE.toFixed(1)}, needed e^${found.needed.toFixed(1)}, ${metrics.length} metrics).`
 }
 
 /** The rollback that the measurements demand. */
 const verdict = (state: Rollout, evidence: Evidence, now: number): Advanced | undefined => {
   const worst = Comparison.worst(evidence.metrics)
-  if (worst !== undefined) return rollBack(state, "test", worst.metric, testReason(evidence, worst), now)
+  if (worst !== undefined) {
+    const all = Tallies.add(state.totals.candidate, state.pending.candidate)
+    return rollBack(state, "test", worst.metric, testReason(evidence, all, worst), now)
+  }
   if (limitOf(state) !== "exceeded") return undefined
   const { candidate } = state.tallies
-  const reason = `${percent(failureShare(candidate))} of ${candidate.requests} requests of this step failed; ` +
+  const reason = `${percent(failureShare(candidate))} of ${candidate.requests} requests of this step failed` +
+    `${limitedText(candidate, " (", ")")}; ` +
     `the limit is ${percent(state.plan.errorRate ?? 1)}.`
   return rollBack(state, "errorRate", "errors", reason, now)
 }
@@ -350,7 +360,9 @@ export const recover = (state: Rollout): ReadonlyArray<Command> => {
 const waitingInStep = ({ candidate, plan, tallies }: Rollout, since: number, now: number): string => {
   const leftMs = Math.max(0, since + plan.stepMs - now)
   const has = tallies.candidate.requests
-  const lacking = has < plan.minRequests ? `${has} of ${plan.minRequests} requests` : undefined
+  const lacking = has < plan.minRequests
+    ? `${has} of ${plan.minRequests} requests${limitedText(tallies.candidate, ", ", "")}`
+    : undefined
   if (leftMs === 0) return lacking === undefined ? "The next evaluation." : `Requests of ${candidate}: ${lacking}.`
   return `The end of the step in ${Math.ceil(leftMs / 1000)} s${lacking === undefined ? "" : ` (${lacking})`}.`
 }

@@ -117,7 +117,8 @@ export class RolloutRuns {
   }
 
   readonly #observe = (rollout: string): Observe => (version, observation, session) => {
-    if (observation.failed && this.#isRepeated(rollout, version, session)) return
+    const { failed, isRateLimited } = observation
+    if (failed && isRateLimited !== true && this.#isRepeated(rollout, version, session)) return
     const known = this.#tallies.get(rollout) ?? noTallies()
     this.#tallies.set(rollout, known)
     Tally.record(version === undefined ? known.stable : known.candidate, observation)

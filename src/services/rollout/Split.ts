@@ -8,7 +8,8 @@
  * reads it synchronously. A `Trial` observes the first attempt of a request.
  *
  * A version that rejects a request as invalid has failed only if another one accepts the request: else the request is
- * wrong. A new version whose circuit is open fails the requests that it would have taken.
+ * wrong. A new version whose circuit is open fails the requests that it would have taken. A version that is rate limited
+ * has failed if another one answers: else the limit may be that of both.
  *
  * An attempt that a hedge has overtaken counts as if its first token, or its whole answer, had come when it was cancelled.
  *
@@ -153,6 +154,7 @@ export const speedOf = (tokens: number, tookMs: number, firstTokenMs: number | u
 }
 
 const failed: Observation = { failed: true, refused: false }
+const limited: Observation = { failed: true, refused: false, isRateLimited: true }
 const refused: Observation = { failed: false, refused: true }
 
 /** One attempt of a request that is compared. Times are monotonic ms. */
@@ -184,6 +186,7 @@ export class TrialAttempt {
     else if (reason?._tag === "ContentRefused") this.#trial.observe(refused)
     else if (reason === undefined) this.#left(now)
     else if (rejections.has(reason._tag)) this.#trial.rejected()
+    else if (reason._tag === "RateLimited") this.#trial.limited()
   }
 
   /** The caller has left, or a later attempt was faster. */
@@ -210,6 +213,8 @@ export class Trial {
   #hasBegun = false
   /** The version rejected the request, which another version may accept. */
   #isRejected = false
+  /** The version's provider limits its rate; that of another version may not be. */
+  #isLimited = false
   /** ms that the version had before it was left. */
   #leftAfterMs: number | undefined
   /** The tokens of a later attempt that has answered the request, and whether it was streamed. */
@@ -240,6 +245,10 @@ export class Trial {
     this.#isRejected = true
   }
 
+  limited(): void {
+    this.#isLimited = true
+  }
+
   left(afterMs: number): void {
     this.#leftAfterMs = afterMs
     this.#compareOvertaken()
@@ -249,7 +258,9 @@ export class Trial {
   accepted(tokens: number, isStreamed: boolean): void {
     this.#answer ??= { tokens, isStreamed }
     if (this.#isRejected && this.#version !== undefined) this.observe(failed)
+    if (this.#isLimited) this.observe(limited)
     this.#isRejected = false
+    this.#isLimited = false
     this.#compareOvertaken()
   }
 

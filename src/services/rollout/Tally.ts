@@ -12,12 +12,14 @@
  *
  * An answer without a time to first token (a buffered one, a failed one) is in no histogram of that metric.
  */
-import { Schema } from "effect"
+import { Effect, Schema } from "effect"
 
-/** The outcome of one request. Mistakes of the caller, cancellations and rate limits are not observations. */
+/** The outcome of one request. Mistakes of the caller and cancellations are not observations. */
 export interface Observation {
-  /** It failed by the fault of the deployment: what its circuit counts as a failure. */
+  /** It failed by the fault of the deployment: what its circuit counts as a failure, and a rate limit. */
   readonly failed: boolean
+  /** It failed because of a rate limit. */
+  readonly isRateLimited?: boolean
   /** The model refused to answer, or its content filter ended the answer. */
   readonly refused: boolean
   /** From the slot to the first token, ms; of a streamed answer. */
@@ -73,6 +75,8 @@ const histogram = ({ levels }: Scale) =>
 export const Tally = Schema.Struct({
   requests: Schema.mutableKey(Count),
   failures: Schema.mutableKey(Count),
+  /** Failures because of a rate limit. */
+  rateLimited: Schema.mutableKey(Count.pipe(Schema.withDecodingDefaultKey(Effect.succeed(0)))),
   refusals: Schema.mutableKey(Count),
   firstToken: histogram(scales.firstToken),
   speed: histogram(scales.speed),
@@ -86,6 +90,7 @@ const zeros = ({ levels }: Scale): Array<number> => [0, ...levels.map(() => 0)]
 export const empty = (): Tally => ({
   requests: 0,
   failures: 0,
+  rateLimited: 0,
   refusals: 0,
   firstToken: zeros(scales.firstToken),
   speed: zeros(scales.speed),
@@ -102,6 +107,7 @@ const count = (buckets: Array<number>, { bucketOf }: Scale, value: number | unde
 export const record = (tally: Tally, observation: Observation): void => {
   tally.requests++
   if (observation.failed) tally.failures++
+  if (observation.isRateLimited === true) tally.rateLimited++
   if (observation.refused) tally.refusals++
   count(tally.firstToken, scales.firstToken, observation.firstTokenMs)
   count(tally.speed, scales.speed, observation.tokensPerSecond)
@@ -118,6 +124,7 @@ const sums = (a: ReadonlyArray<number>, b: ReadonlyArray<number>): Array<number>
 export const add = (a: Tally, b: Tally): Tally => ({
   requests: a.requests + b.requests,
   failures: a.failures + b.failures,
+  rateLimited: a.rateLimited + b.rateLimited,
   refusals: a.refusals + b.refusals,
   firstToken: sums(a.firstToken, b.firstToken),
   speed: sums(a.speed, b.speed),

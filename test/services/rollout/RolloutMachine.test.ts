@@ -74,6 +74,12 @@ describe("a step", () => {
     assert.deepStrictEqual(commands.at(-1), { _tag: "SetWeights", weights: { stable: 0.7, candidate: 0.3 } })
   })
 
+  it("says how many of the new version's requests were rate limited", () => {
+    const limited = { ...tally(20, 6), rateLimited: 6 }
+    const few = after(plan, healthy, [1, observed(tally(180), limited)])
+    assert.include(RolloutMachine.waitingFor(few.state, 5 * minute), "20 of 100 requests, 6 rate limited")
+  })
+
   it("waits without requests, however long", () => {
     const ticks = Array.from({ length: 100 }, (_, index) => [(index + 1) * 60 * minute, tick] as const)
     const { commands, state } = after(plan, healthy, ...ticks)

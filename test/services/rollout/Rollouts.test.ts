@@ -104,6 +104,21 @@ describe("Rollouts", () => {
       assert.deepStrictEqual(world.errors, [])
     }))
 
+  it.effect("rolls back a version that is rate limited while the old one answers", () =>
+    inTestTime(Effect.gen(function*() {
+      const world = makeWorld({ settings, behaviors: [sound, (index) => ({ isLimited: index > 0 })] })
+      const process = yield* startProcess(world, yield* database)
+      yield* process.rollouts.start(begin)
+      const { rollout } = yield* until(process, isOver, 20, 60)
+      const { phase } = rollout
+      assert.deepStrictEqual(
+        phase._tag === "Ended" && [phase.outcome.result, phase.outcome.metric],
+        ["rolledBack", "errors"]
+      )
+      assert.match(phase._tag === "Ended" ? phase.outcome.reason : "", /\d+ rate limited/)
+      assert.deepStrictEqual(world.errors, [])
+    })))
+
   it.effect("gives no request to a version that fails its check", () =>
     Effect.gen(function*() {
       const { outcome, world } = yield* run({ behaviors: [sound, () => ({ fails: true })] })

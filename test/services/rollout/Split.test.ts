@@ -124,6 +124,14 @@ describe("Split", () => {
     }
   })
 
+  it("counts a rate limit of either version as a failure only where another one answers", () => {
+    const limited = end({ verdict: "left", reason: new InferenceError.RateLimited({ deployment: "m" }) })
+    const counted: Observation = { failed: true, refused: false, isRateLimited: true }
+    assert.deepStrictEqual(trial("new", limited, end()), [["new", counted]])
+    assert.deepStrictEqual(trial("old", limited, end()), [[undefined, counted]])
+    assert.deepStrictEqual(trial("new", limited, limited), [])
+  })
+
   it("counts an attempt that a later one overtakes by the time it had, in either order of their ends", () => {
     const overtaken = (firstToken: number | undefined, order: "winner first" | "loser first"): Seen => {
       const seen: Seen = []
