@@ -38,6 +38,12 @@ export const breaker = {
 /** How long the configuration file must stay unchanged before it is read again. */
 export const reloadWait = Duration.millis(250)
 
+/**
+ * How long a reload waits for a service process: one that starts, and one that makes itself ready, beside the time to load changed
+ * models.
+ */
+export const reloadProcess = Duration.minutes(1)
+
 /** A stream without a frame for this time gets one without content. Proxies often close connections after 30 or 60 s. */
 export const streamKeepAlive = Duration.seconds(15)
 

@@ -90,6 +90,7 @@ export class Generation {
     this.#place = options.place
     this.reload = options.reload && new GroupReload(options.reload.source, options.reload.settings, {
       running: () => new Map(Array.from(this.#running, ([index, { send }]) => [this.#starts.get(index)!, send])),
+      isStarting: () => this.#ready.size < this.#running.size,
       adopt: (configuration, limits) => {
         this.#place = { ...this.#place, configuration }
         shared.resize(options.leases, limits, options.place.count)
@@ -209,7 +210,7 @@ export class Generation {
       case "tally":
         return this.#answer(index, message)
       case "ready":
-        return this.reload?.receive(this.#starts.get(index)!, message.problem)
+        return this.reload?.receive(this.#starts.get(index)!, message)
       case "reload":
         return this.#reloadFor(index, message.dryRun)
       default:
@@ -256,5 +257,6 @@ export class Generation {
     const adminPort = index === first && admin.url !== undefined ? Number(new URL(admin.url).port) : undefined
     this.#place = { ...this.#place, port, ...(adminPort === undefined ? {} : { adminPort }) }
     Deferred.doneUnsafe(this.listening.get(index)!, Effect.succeed(bound))
+    this.reload?.note()
   }
 }

@@ -5,10 +5,12 @@
  *
  * The supervisor reads and checks the configuration once. Then every process makes itself ready (`prepare`), which loads changed
  * models beside those in use; when all are, each of them changes (`decide`). If one of them cannot, or one ends or starts
- * meanwhile, none changes.
+ * meanwhile, none changes. A process that is starting is waited for first: before it takes requests, it may miss a question.
  */
-import { Deferred, Effect, Semaphore } from "effect"
-import type { ToProcess } from "../../services/processes/ProcessGroup.ts"
+import { Deferred, Duration, Effect, Semaphore } from "effect"
+import * as Defaults from "../../domain/Defaults.ts"
+import { isRemote } from "../../domain/Deployment.ts"
+import type { ToProcess, ToSupervisor } from "../../services/processes/ProcessGroup.ts"
 import * as Shares from "../../services/processes/Shares.ts"
 import type { Report, Source, Trigger } from "../../services/settings/Reload.ts"
 import { logFailure, logReport, ReloadError, reloadError, Reloading } from "../../services/settings/Reload.ts"
@@ -19,6 +21,8 @@ import * as SettingsDiff from "../../services/settings/SettingsDiff.ts"
 export interface Processes {
   /** Those that run now, by another number for each start. */
   readonly running: () => ReadonlyMap<number, (message: ToProcess) => void>
+  /** Whether one of them does not take requests yet. */
+  readonly isStarting: () => boolean
   /** What processes that start from now on get, and the limits that the processes share. */
   readonly adopt: (configuration: string | undefined, limits: ReadonlyMap<string, number>) => void
 }
@@ -28,17 +32,36 @@ const failed = (message: string) =>
 
 const ended = "A service process ended meanwhile. Try again."
 
+const inTime = Duration.format(Defaults.reloadProcess)
+
+const slowStart = failed(`A service process has been starting for ${inTime}. Try again when it takes requests.`)
+
+type Asking = Extract<ToProcess, { readonly type: "decide" | "prepare" }>
+type Ready = Extract<ToSupervisor, { readonly type: "ready" }>
+
+/** How long the processes may take to make themselves ready: they load one model after another. */
+const prepareLimit = (before: Resolved, after: Resolved): Duration.Duration => {
+  const kept = new Set(before.models.flatMap(({ deployments }) => deployments))
+  return after.models.flatMap(({ deployments }) => deployments)
+    .filter((deployment) => !kept.has(deployment) && !isRemote(deployment.options))
+    .reduce((sum, { loadTimeout }) => Duration.sum(sum, loadTimeout), Defaults.reloadProcess)
+}
+
 /** The answers of the processes to one question. */
 class Answers {
+  readonly question: number
   readonly #left: Set<number>
   readonly done = Deferred.makeUnsafe<void, ReloadError>()
 
-  constructor(processes: ReadonlyArray<number>) {
+  constructor(question: number, processes: ReadonlyArray<number>) {
+    this.question = question
     this.#left = new Set(processes)
     if (processes.length === 0) Deferred.doneUnsafe(this.done, Effect.void)
   }
 
-  note(process: number, problem: string | undefined): void {
+  /** An answer that comes after the limit of its question is not one to the next. */
+  note(process: number, { problem, question }: Ready): void {
+    if (question !== this.question) return
     if (problem !== undefined) return this.fail(problem)
     this.#left.delete(process)
     if (this.#left.size === 0) Deferred.doneUnsafe(this.done, Effect.void)
@@ -65,6 +88,9 @@ export class GroupReload {
   #settings: Resolved
   readonly #oneAtATime = Semaphore.makeUnsafe(1)
   #answers: Answers | undefined
+  #questions = 0
+  /** Called when a process takes requests, or has ended. */
+  #onChange = () => {}
 
   constructor(source: Source, settings: Resolved, processes: Processes) {
     const nothing = { prepare: () => Effect.succeed({ commit: () => {}, cancel: Effect.void }) }
@@ -75,13 +101,19 @@ export class GroupReload {
   }
 
   /** A process has answered. */
-  receive(process: number, problem: string | undefined): void {
-    this.#answers?.note(process, problem)
+  receive(process: number, ready: Ready): void {
+    this.#answers?.note(process, ready)
+  }
+
+  /** A process takes requests. */
+  note(): void {
+    this.#onChange()
   }
 
   /** A process has ended. */
   leave(): void {
     this.#answers?.fail(ended)
+    this.#onChange()
   }
 
   run(
@@ -102,32 +134,59 @@ export class GroupReload {
     const problem = sharingProblem(this.#settings, next)
     if (problem !== undefined) return yield* failed(problem)
     if (dryRun || found.every(SettingsDiff.needsRestart)) return { applied: false, changes }
-    yield* this.#apply(text, next)
+    yield* this.#apply(text, next, prepareLimit(this.#settings, next))
     const prepared = yield* Effect.mapError(this.#reloading.prepare(given), reloadError)
     prepared?.commit()
     this.#settings = next
     return { applied: true, changes }
   })
 
+  /** Waits until every process takes requests. */
+  #whenStarted(): Effect.Effect<void, ReloadError> {
+    const started = Effect.callback<void>((resume) => {
+      this.#onChange = () => {
+        if (!this.#processes.isStarting()) resume(Effect.void)
+      }
+      this.#onChange()
+    })
+    return Effect.timeoutOrElse(Effect.interruptible(started), {
+      duration: Defaults.reloadProcess,
+      orElse: () => Effect.fail(slowStart)
+    })
+  }
+
   /** Asks all processes, and waits for their answers. */
-  readonly #ask = (message: ToProcess, processes: ReadonlyMap<number, (message: ToProcess) => void>) =>
+  readonly #ask = (
+    message:
+      | Omit<Extract<Asking, { type: "decide" }>, "question">
+      | Omit<Extract<Asking, { type: "prepare" }>, "question">,
+    processes: ReadonlyMap<number, (message: ToProcess) => void>,
+    limit: Duration.Duration
+  ) =>
     Effect.suspend(() => {
       const running = this.#processes.running()
       const asked = [...processes].filter(([process]) => running.has(process))
-      const answers = new Answers(asked.map(([process]) => process))
+      const answers = new Answers(++this.#questions, asked.map(([process]) => process))
       this.#answers = answers
-      for (const [, send] of asked) send(message)
-      return Deferred.await(answers.done)
+      for (const [, send] of asked) send({ ...message, question: answers.question })
+      const silent = `A service process did not answer within ${
+        Duration.format(limit)
+      }. If it stays so, restart the service.`
+      return Effect.timeoutOrElse(Effect.interruptible(Deferred.await(answers.done)), {
+        duration: limit,
+        orElse: () => Effect.fail(failed(silent))
+      })
     })
 
   readonly #apply = Effect.fnUntraced(
     { self: this },
-    function*(this: GroupReload, configuration: string | undefined, next: Resolved) {
+    function*(this: GroupReload, configuration: string | undefined, next: Resolved, limit: Duration.Duration) {
+      yield* this.#whenStarted()
       const processes = this.#processes.running()
-      const decide = (applies: boolean) => this.#ask({ type: "decide", applies }, processes)
+      const decide = (applies: boolean) => this.#ask({ type: "decide", applies }, processes, Defaults.reloadProcess)
       yield* Effect.tapError(
         Effect.andThen(
-          this.#ask({ type: "prepare", configuration }, processes),
+          this.#ask({ type: "prepare", configuration }, processes, limit),
           Effect.suspend(() => {
             const now = this.#processes.running()
             return now.size === processes.size && [...now.keys()].every((one) => processes.has(one))

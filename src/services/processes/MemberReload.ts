@@ -6,13 +6,15 @@
  * A process asks the supervisor for a reload. The supervisor asks each process to make itself ready for a configuration, and then
  * whether it applies.
  */
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Semaphore } from "effect"
 import type { Complete, Report, Source } from "../settings/Reload.ts"
 import { Reload, ReloadError, reloadError, Reloading, settingsOf, SettingsSource } from "../settings/Reload.ts"
 import { Settings } from "../settings/Settings.ts"
 import type { Prepared } from "../settings/SettingsChanges.ts"
 import { SettingsChanges } from "../settings/SettingsChanges.ts"
 import type { Member, ReloadOutcome, ToProcess } from "./ProcessGroup.ts"
+
+type Question<Type> = Extract<ToProcess, { readonly type: Type }>
 
 type Answer = (effect: Effect.Effect<Report, ReloadError>) => void
 
@@ -27,6 +29,8 @@ export class MemberReload {
   /** Those that wait for the answer of the supervisor. */
   readonly #waiting: Array<Answer> = []
   #prepared: Prepared | undefined
+  /** A `decide` that comes before the end of its `prepare` has to wait: what is ready then is canceled. */
+  readonly #oneAtATime = Semaphore.makeUnsafe(1)
 
   /** @param fork runs until the process ends */
   constructor(
@@ -42,7 +46,7 @@ export class MemberReload {
     this.#complete = complete
     member.listen((message) => {
       const work = this.#receive(message)
-      if (work !== undefined) fork(work)
+      if (work !== undefined) fork(this.#oneAtATime.withPermits(1)(work))
     })
   }
 
@@ -55,9 +59,9 @@ export class MemberReload {
   #receive(message: ToProcess): Effect.Effect<void> | undefined {
     switch (message.type) {
       case "prepare":
-        return this.#prepare(message.configuration)
+        return this.#prepare(message)
       case "decide":
-        return this.#decide(message.applies)
+        return this.#decide(message)
       case "reloaded":
         this.#waiting.shift()?.(outcomeOf(message.outcome))
         return undefined
@@ -66,7 +70,7 @@ export class MemberReload {
     }
   }
 
-  #prepare(configuration: string | undefined): Effect.Effect<void> {
+  #prepare({ configuration, question }: Question<"prepare">): Effect.Effect<void> {
     const source = this.#source && { ...this.#source, read: Effect.succeed(configuration) }
     return settingsOf(source).pipe(
       Effect.flatMap((given) => Effect.mapError(this.#complete(given), reloadError)),
@@ -77,19 +81,19 @@ export class MemberReload {
       Effect.match({
         onSuccess: (prepared) => {
           this.#prepared = prepared
-          this.#member.send({ type: "ready" })
+          this.#member.send({ type: "ready", question })
         },
-        onFailure: ({ message }) => this.#member.send({ type: "ready", problem: message })
+        onFailure: ({ message }) => this.#member.send({ type: "ready", question, problem: message })
       })
     )
   }
 
-  #decide(applies: boolean): Effect.Effect<void> {
+  #decide({ applies, question }: Question<"decide">): Effect.Effect<void> {
     const prepared = this.#prepared
     this.#prepared = undefined
     if (applies) prepared?.commit()
     const cancel = applies || prepared === undefined ? Effect.void : prepared.cancel
-    return Effect.andThen(cancel, Effect.sync(() => this.#member.send({ type: "ready" })))
+    return Effect.andThen(cancel, Effect.sync(() => this.#member.send({ type: "ready", question })))
   }
 }
 

@@ -61,9 +61,9 @@ export type ToProcess =
   /** Of another process. */
   | { readonly type: "news"; readonly news: News }
   /** Makes itself ready for the configuration of this text. */
-  | { readonly type: "prepare"; readonly configuration: string | undefined }
+  | { readonly type: "prepare"; readonly question: number; readonly configuration: string | undefined }
   /** Changes to the configuration that it is ready for, or stays as it is. */
-  | { readonly type: "decide"; readonly applies: boolean }
+  | { readonly type: "decide"; readonly question: number; readonly applies: boolean }
   /** The answer to `reload`, in the order of the questions. */
   | { readonly type: "reloaded"; readonly outcome: ReloadOutcome }
   /** It gives the supervisor its listening sockets, each in a message `socket`, and then sends `released`. */
@@ -96,8 +96,8 @@ export type ToSupervisor =
   | { readonly type: "news"; readonly news: News }
   /** An operator asks for the configuration to be read again, in all processes. */
   | { readonly type: "reload"; readonly dryRun: boolean }
-  /** It has done what `prepare` or `decide` asked for, or why it cannot. */
-  | { readonly type: "ready"; readonly problem?: string | undefined }
+  /** It has done what the `prepare` or `decide` of this number asked for, or why it cannot. */
+  | { readonly type: "ready"; readonly question: number; readonly problem?: string | undefined }
   /** A listening socket, beside the message. */
   | { readonly type: "socket" }
   | { readonly type: "released" }

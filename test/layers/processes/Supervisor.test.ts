@@ -244,8 +244,17 @@ describe("supervise, another configuration", () => {
 
   const typesOf = ({ received }: Scripted) => received.map(({ type }) => type)
 
-  const ready = ({ send }: Scripted, problem?: string) =>
-    Effect.andThen(Effect.sync(() => send({ type: "ready", problem })), settled)
+  const questionOf = ({ received }: Scripted): number => {
+    const asked = received.findLast(({ type }) => type === "prepare" || type === "decide")
+    assert(asked !== undefined && "question" in asked)
+    return asked.question
+  }
+
+  const ready = (process: Scripted, problem?: string) =>
+    Effect.andThen(
+      Effect.sync(() => process.send({ type: "ready", question: questionOf(process), problem })),
+      settled
+    )
 
   it.effect("applies in all processes when all are ready, with the shared limits", () =>
     Effect.gen(function*() {
@@ -253,12 +262,12 @@ describe("supervise, another configuration", () => {
       const [one, two] = [processes[0]!, processes[1]!]
       one.send({ type: "reload", dryRun: false })
       yield* settled
-      assert.deepStrictEqual(one.received, [{ type: "prepare", configuration: "second" }])
+      assert.deepStrictEqual(one.received, [{ type: "prepare", question: 1, configuration: "second" }])
       yield* ready(one)
       assert.notInclude(typesOf(one), "decide")
       yield* ready(two)
       for (const process of [one, two]) {
-        assert.deepInclude(process.received, { type: "decide", applies: true })
+        assert.isTrue(process.received.some((message) => message.type === "decide" && message.applies))
       }
       assert.deepInclude(one.received, { type: "recall", deployment: "chat#0", count: 2, must: true })
       yield* Effect.forEach([one, two], (process) => ready(process))
@@ -278,7 +287,9 @@ describe("supervise, another configuration", () => {
       const failing = yield* fork(Effect.flip(reload!.run({ trigger: "signal" })))
       yield* ready(one)
       yield* ready(two, "No such file.")
-      for (const process of [one, two]) assert.deepInclude(process.received, { type: "decide", applies: false })
+      for (const process of [one, two]) {
+        assert.isTrue(process.received.some((message) => message.type === "decide" && !message.applies))
+      }
       yield* Effect.forEach([one, two], (process) => ready(process))
       assert.include((yield* Fiber.join(failing)).message, "No such file.\nThe configuration in use stays.")
 
@@ -291,6 +302,52 @@ describe("supervise, another configuration", () => {
       assert.deepStrictEqual(typesOf(one).filter((type) => type === "decide").length, 2)
       yield* TestClock.adjust("1 second")
       assert.strictEqual(placeOf(processes[2]!).configuration, "models: {}")
+    }).pipe(Effect.scoped))
+
+  it.effect("waits for a process that starts, which would miss the question", () =>
+    Effect.gen(function*() {
+      const { processes, reload } = yield* reloading()
+      const one = processes[0]!
+      processes[1]!.end(crash)
+      yield* TestClock.adjust("1 second")
+      const again = processes[2]!
+      again.received.splice(0)
+      const running = yield* fork(reload!.run({ trigger: "file" }))
+      assert.deepStrictEqual([typesOf(one), typesOf(again)], [[], []])
+      yield* listen(again)
+      for (let step = 0; step < 2; step++) yield* Effect.forEach([one, again], (process) => ready(process))
+      assert.deepInclude(yield* Fiber.join(running), { applied: true })
+    }).pipe(Effect.scoped))
+
+  it.effect("is refused if a process does not start, or does not answer, and works later", () =>
+    Effect.gen(function*() {
+      const { processes, reload } = yield* reloading()
+      const [one, two] = [processes[0]!, processes[1]!]
+      const silent = yield* fork(Effect.flip(reload!.run({ trigger: "signal" })))
+      yield* ready(one)
+      const late = questionOf(two)
+      yield* TestClock.adjust("1 minute")
+      yield* ready(one)
+      yield* TestClock.adjust("1 minute")
+      assert.include((yield* Fiber.join(silent)).message, "did not answer within 1m")
+      const applied = yield* fork(reload!.run({ trigger: "signal" }))
+      // An answer to the first question.
+      two.send({ type: "ready", question: late })
+      yield* ready(one)
+      assert.strictEqual(one.received.at(-1)?.type, "prepare")
+      yield* ready(two)
+      yield* Effect.forEach([one, two], (process) => ready(process))
+      assert.deepInclude(yield* Fiber.join(applied), { applied: true })
+    }).pipe(Effect.scoped))
+
+  it.effect("is refused while a process does not take requests", () =>
+    Effect.gen(function*() {
+      const { processes, reload } = yield* reloading()
+      processes[1]!.end(crash)
+      yield* TestClock.adjust("1 second")
+      const starting = yield* fork(Effect.flip(reload!.run({ trigger: "signal" })))
+      yield* TestClock.adjust("1 minute")
+      assert.include((yield* Fiber.join(starting)).message, "has been starting for 1m")
     }).pipe(Effect.scoped))
 
   it.effect("asks no process about an invalid configuration, and for a dry run", () =>
