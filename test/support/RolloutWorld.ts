@@ -73,6 +73,21 @@ export interface World {
   readonly policy: RoutingPolicy.Policy
   /** The A/B test of the model. */
   readonly experiment?: ExperimentSettings
+  /** Of the model. */
+  readonly deployments: Model["deployments"]
+}
+
+const deploymentOf = (id: string, reply: string, more: object) =>
+  Deployments.deployment(id, { options: { engine: "fake", reply, ...more } })
+
+/** Deployments by their ids and what they serve. */
+export const deployments = {
+  old: deploymentOf("chat#0", "old", {}),
+  candidate: deploymentOf("chat#1", "new", { rollout: "candidate" }),
+  /** The candidate after its promotion, without the old one and the mark. */
+  renamed: deploymentOf("chat#0", "new", {}),
+  /** Another one in place of the old one. */
+  edited: deploymentOf("chat#0", "other", {})
 }
 
 const policy: RoutingPolicy.Policy = { ...RoutingPolicy.defaults, retries: 0 }
@@ -87,6 +102,7 @@ export const makeWorld = (given: Partial<World> = {}): World => ({
   writesLeft: undefined,
   settings: {},
   policy,
+  deployments: [deployments.old, deployments.candidate],
   ...given
 })
 
@@ -165,20 +181,16 @@ const storeLayer = (world: World) =>
     })
   ).pipe(Layer.provide(RolloutStore.layer))
 
-const chat = ({ policy }: World): Model => {
-  const of = (id: string, reply: string, more: object) =>
-    Deployments.deployment(id, { options: { engine: "fake", reply, ...more } })
-  return {
-    name: "chat",
-    deployments: [of("chat#0", "old", {}), of("chat#1", "new", { rollout: "candidate" })],
-    routing: { policy, fallbacks: { ordinary: [], context: [], content: [] } }
-  }
-}
+const chat = ({ policy }: World, deployments: Model["deployments"]): Model => ({
+  name: "chat",
+  deployments,
+  routing: { policy, fallbacks: { ordinary: [], context: [], content: [] } }
+})
 
 const processLayer = (world: World, folder: string) => {
   const guard = { modes: allRules("off") }
   const settings = Deployments.settings({
-    models: [chat(world)],
+    models: [chat(world, world.deployments)],
     policies: [world.policy],
     storage: { type: "sqlite", folder },
     rollouts: new Map([["chat", world.settings]]),
@@ -191,9 +203,9 @@ const processLayer = (world: World, folder: string) => {
     Layer.provideMerge(Layer.mergeAll(Router.layer, DecisionLog.layer, ResponseCacheLayer.layer, Backoff.layer)),
     Layer.provide([Metrics.layer, Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))]),
     Layer.provide(Breaker.layer),
-    Layer.provide(Added.layer),
-    Layer.provide([modelsLayer(world), ModelFiles.layer, Standing.layer]),
-    Layer.provide(Registry.layer),
+    Layer.provide([Added.layer, Standing.layer]),
+    Layer.provideMerge(Registry.layer),
+    Layer.provide([modelsLayer(world), ModelFiles.layer]),
     Layer.provide([Layer.succeed(GuardPolicy, guard), Layer.succeed(Settings, settings)]),
     Layer.provide(Storage.layerAt({ type: "sqlite", folder }))
   )
@@ -202,6 +214,8 @@ const processLayer = (world: World, folder: string) => {
 /** One process. */
 export interface Process {
   readonly rollouts: Rollouts.Rollouts["Service"]
+  /** Another configuration; undefined: without the model. */
+  readonly replace: (deployments: Model["deployments"] | undefined) => void
   /** Some requests at once, and a second. */
   readonly second: (requests: number) => Effect.Effect<void>
   /** Ends it as a kill does: what has not been written is lost. */
@@ -219,11 +233,13 @@ export const startProcess = Effect.fnUntraced(function*(world: World, folder: st
   const context = yield* Layer.buildWithScope(Layer.fresh(processLayer(world, folder)), scope)
   const rollouts = Context.get(context, Rollouts.Rollouts)
   const { stream } = Context.get(context, Inference)
+  const registry = Context.get(context, Registry.Registry)
   const ask = Effect.suspend(() =>
     Stream.runDrain(stream({ model: "chat", messages: [{ role: "user", content: world.prompts(world.asked++) }] }))
   ).pipe(Effect.catchCause((cause) => Effect.sync(() => void world.errors.push(cause))))
   return {
     rollouts,
+    replace: (deployments) => registry.replace!(deployments === undefined ? [] : [chat(world, deployments)]),
     second: Effect.fnUntraced(function*(requests: number) {
       const fibers = yield* Effect.replicateEffect(Effect.forkChild(ask), requests)
       yield* TestClock.adjust(1_000)

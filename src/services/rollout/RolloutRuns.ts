@@ -82,6 +82,14 @@ const logged = (before: Rollout, { history, id, model, phase }: Rollout): Effect
   return log(`Rollout ${id} of ${model}: ${last.what}`)
 }
 
+/** How a command ends that has nothing to do; undefined for one whose end nobody waits for. */
+const endOf = (command: Command): Event | undefined =>
+  command._tag === "Drain"
+    ? { _tag: "Drained", deployment: command.deployment }
+    : command._tag === "Unload"
+    ? { _tag: "Unloaded", deployment: command.deployment }
+    : undefined
+
 /** ms for which a leader leads without renewal. */
 const leaseMs = 3_000
 
@@ -179,10 +187,15 @@ export class RolloutRuns {
 
   #carryOut(stored: Stored, commands: ReadonlyArray<Command>): void {
     const model = this.#models.find(({ name }) => name === stored.rollout.model)
-    if (model === undefined) return
     const { id } = stored.rollout
     const report = (event: Event) => Effect.asVoid(Effect.ignore(this.advance(id, event)))
     for (const command of commands) {
+      // The configuration no longer has the model, nor any request of it that is waited for here.
+      if (model === undefined) {
+        const done = endOf(command)
+        if (done !== undefined) this.#parts.fork(report(done))
+        continue
+      }
       const work = this.#parts.commands.workOf({ command, model, stored, report, observe: this.#observe(id) })
       if (work !== undefined) this.#parts.fork(work)
     }

@@ -1,9 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect } from "effect"
+import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
 import { defaults } from "../../../src/domain/RoutingPolicy.ts"
 import type { Stored } from "../../../src/services/rollout/RolloutStore.ts"
-import type { Behavior, World } from "../../support/RolloutWorld.ts"
-import { database, inTestTime, isOver, makeWorld, startProcess, until } from "../../support/RolloutWorld.ts"
+import type { Behavior, Process, World } from "../../support/RolloutWorld.ts"
+import {
+  database,
+  deployments,
+  inTestTime,
+  isOver,
+  makeWorld,
+  startProcess,
+  until
+} from "../../support/RolloutWorld.ts"
 
 const settings = {
   steps: [0.5, 1],
@@ -206,6 +215,69 @@ describe("an A/B test", () => {
       yield* until(process, isStepping)
       yield* process.second(20)
       assert.isAbove(world.counts[1], 1)
+    })))
+})
+
+describe("another configuration", () => {
+  const policy: Policy = { ...defaults, retries: 0, selection: { ...defaults.selection, strategy: "round-robin" } }
+
+  const whenPromoted = (test: (process: Process, world: World) => Effect.Effect<void>) =>
+    inTestTime(Effect.gen(function*() {
+      const world = makeWorld({ settings, policy })
+      const process = yield* startProcess(world, yield* database)
+      yield* process.rollouts.start(begin)
+      assert.strictEqual(outcomeOf(yield* until(process, isOver))?.result, "promoted")
+      yield* test(process, world)
+      assert.deepStrictEqual(world.errors, [])
+    }))
+
+  it.effect("gives no request to a candidate that it adds", () =>
+    inTestTime(Effect.gen(function*() {
+      const world = makeWorld({ settings, policy, deployments: [deployments.old] })
+      const process = yield* startProcess(world, yield* database)
+      yield* process.second(20)
+      process.replace([deployments.old, deployments.candidate])
+      yield* process.second(20)
+      assert.deepStrictEqual(world.counts, [40, 0])
+    })))
+
+  it.effect("keeps the promoted deployment in use if it has another id and no mark", () =>
+    whenPromoted((process, world) =>
+      Effect.gen(function*() {
+        process.replace([deployments.renamed])
+        const before = world.counts[0]
+        yield* process.second(20)
+        assert.strictEqual(world.counts[0], before + 20)
+      })
+    ))
+
+  it.effect("gives requests to a deployment in place of a replaced one, from the first moment on", () =>
+    whenPromoted((process, world) =>
+      Effect.gen(function*() {
+        process.replace([deployments.edited, deployments.candidate])
+        for (let seconds = 0; seconds < 3; seconds++) {
+          const before = [...world.counts]
+          yield* process.second(20)
+          assert.isAbove(world.counts[0], before[0]!)
+          assert.isAbove(world.counts[1], before[1]!)
+        }
+      })
+    ))
+
+  it.effect("ends the rollout of a model that it removes; another one can be started when the model is back", () =>
+    inTestTime(Effect.gen(function*() {
+      const world = makeWorld({ settings })
+      const process = yield* startProcess(world, yield* database)
+      yield* process.rollouts.start(begin)
+      yield* until(process, isStepping)
+      process.replace(undefined)
+      const ended = yield* until(process, isOver, 0, 5)
+      assert.strictEqual(outcomeOf(ended)?.result, "rolledBack")
+      assert.strictEqual(ended.rollout.phase._tag, "Ended")
+      process.replace(world.deployments)
+      yield* process.rollouts.start(begin)
+      assert.strictEqual(outcomeOf(yield* until(process, isOver))?.result, "promoted")
+      assert.deepStrictEqual(world.errors, [])
     })))
 })
 
