@@ -4,7 +4,7 @@ import { Argument, Command, Flag } from "effect/cli"
 import type { Report } from "../layers/http/AdminReload.ts"
 import type { Action, Circuit, Deployment } from "../layers/http/AdminSchema.ts"
 import * as SettingsDiff from "../services/settings/SettingsDiff.ts"
-import { withClient } from "./Client.ts"
+import { withClient, withStarted } from "./Client.ts"
 import type { Target } from "./Flags.ts"
 import { CommandFailed, json, target } from "./Flags.ts"
 import { bytesText, printJson, secondsText, table } from "./Output.ts"
@@ -84,7 +84,7 @@ const summaryOf = ({ applied, changes }: Report, dryRun: boolean): string => {
 
 const reloadConfiguration = Effect.fnUntraced(function*(dryRun: boolean, asJson: boolean, to: Target) {
   const query = dryRun ? { dryRun: "true" } as const : {}
-  const report = yield* withClient(to, (client) => client.admin.reload({ query }))
+  const report = yield* withStarted(to, (client) => client.admin.reload({ query }))
   if (asJson) return yield* printJson(report)
   yield* Console.log([...report.changes.map(SettingsDiff.line), summaryOf(report, dryRun)].join("\n"))
 })

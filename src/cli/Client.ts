@@ -9,6 +9,7 @@ import { TypedApi } from "../layers/http/Api.ts"
 import { defaultSocket } from "../services/settings/Resolution.ts"
 import type { Target } from "./Flags.ts"
 import { addressOf, CommandFailed, loadWithoutSecrets, urlOf } from "./Flags.ts"
+import * as RunningService from "./RunningService.ts"
 
 /** No service listens at the address. */
 export class NoService extends Schema.TaggedError<NoService>()("NoService", { message: Schema.String }) {}
@@ -96,11 +97,32 @@ const call = <A, E>(
     )
   )
 
+type Use<A, E> = (client: HttpApiClient.ForApi<typeof TypedApi>) => Effect.Effect<A, E>
+
+/** The service that was started with the file; none if `--url` or PORT names another, or it is not recorded. */
+const startedEndpoint = Effect.fnUntraced(function*({ config, url }: Target) {
+  const place = RunningService.find(config)
+  if (Option.isSome(url) || process.env["PORT"] || Option.isNone(place)) return undefined
+  const { adminUrl, socket, url: bound } = place.value
+  const settings = yield* Effect.option(loadWithoutSecrets(config))
+  const configured = Option.getOrUndefined(settings)?.server.admin.token
+  const token = configured === undefined ? tokenInEnvironment() : Redacted.value(configured)
+  return {
+    url: socket === undefined ? adminUrl ?? bound : bound,
+    ...(socket === undefined ? {} : { socket }),
+    ...(token === undefined ? {} : { token })
+  } satisfies Endpoint
+})
+
+/** Calls the service that was started with the file, whatever the file says now; else as `withClient`. */
+export const withStarted = <A, E>(target: Target, use: Use<A, E>) =>
+  Effect.flatMap(startedEndpoint(target), (endpoint) =>
+    endpoint === undefined
+      ? withClient(target, use)
+      : Effect.catchTag(call(endpoint, use), "NoService", () => withClient(target, use)))
+
 /** Calls the running service. Falls back to the port if the socket was left by a killed service. */
-export const withClient = <A, E>(
-  target: Target,
-  use: (client: HttpApiClient.ForApi<typeof TypedApi>) => Effect.Effect<A, E>
-) =>
+export const withClient = <A, E>(target: Target, use: Use<A, E>) =>
   Effect.flatMap(endpointOf(target), (endpoint: Endpoint) => {
     const { socket, ...direct } = endpoint
     const answer = call(endpoint, use)

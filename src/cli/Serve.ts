@@ -38,6 +38,7 @@ import { warningsOf } from "../services/settings/Warnings.ts"
 import * as DeployServer from "./DeployServer.ts"
 import { addressOf, CommandFailed, config, processCount, urlOf } from "./Flags.ts"
 import * as Logging from "./Logging.ts"
+import * as RunningService from "./RunningService.ts"
 import { listenError, listening } from "./ServeText.ts"
 import { temporaryFiles } from "./Signals.ts"
 
@@ -245,6 +246,7 @@ const runAlone = Effect.fnUntraced(function*(flags: Flags, loaded: Loaded) {
       const by = (trigger: "file" | "signal") => Effect.provideContext(Effect.ignore(reload.run({ trigger })), services)
       hangUp.reload = by("signal")
       yield* watchFile(loaded, file, by("file"))
+      yield* RunningService.record(flags.config, bound)
       yield* Console.log(listening({ ...bound, settings }))
     })
   yield* hangUp.listening
@@ -346,6 +348,7 @@ const runGroup = (flags: Flags, loaded: Loaded) =>
     const by = (trigger: "file" | "signal") => Effect.provideContext(deployment.reload(trigger), services)
     hangUp.reload = by("signal")
     yield* watchFile(loaded, Option.getOrUndefined(flags.config), by("file"))
+    yield* RunningService.record(flags.config, bound)
     yield* DeployServer.listen({
       deployment,
       next: nextOf(flags, loaded),

@@ -181,6 +181,19 @@ describe("another configuration", () => {
     assert.strictEqual(await ask(service, "fake/a"), "first answer")
   })
 
+  it("is asked for at the service that was started with the file, whatever the file says now", async () => {
+    const cwd = dirname(service.file)
+    write(service, yamlOf({ more: "server: { port: 1, maxBodyBytes: 1 MiB }\n" }))
+    const dry = await invoke(["reload", "--dry-run"], { cwd })
+    assert.include(dry.stdout, "(needs a restart)", dry.stderr)
+    for (const wrong of ["", "models: [\n"]) {
+      write(service, wrong)
+      const refused = await invoke(["reload"], { cwd })
+      assert.include(refused.stderr, "The configuration in use stays.")
+    }
+    write(service, yamlOf())
+  })
+
   it("changes the input policy, the cache, the names in answers and the circuits", async () => {
     const post = async (content: string) => {
       const response = await fetch(`${service.url}/v1/chat/completions`, {
