@@ -51,18 +51,20 @@ onEachDatabase("the store of rollouts", (it) => {
       assert.deepStrictEqual(yield* store.load, [{ stored: stored("a", { step: 1 }), version: 2 }])
     }).pipe(Effect.provide(storeOn(database))))
 
-  it("has one leader, until its lease ends or it resigns", (database) =>
+  it("has one leader of a rollout, until its lease ends or it resigns", (database) =>
     Effect.gen(function*() {
       const store = yield* RolloutStore.RolloutStore
-      assert.isTrue(yield* store.lead("one", 0, 10))
-      assert.isFalse(yield* store.lead("two", 5, 15))
-      assert.isTrue(yield* store.lead("one", 9, 19))
-      assert.isFalse(yield* store.lead("two", 11, 21))
-      assert.isTrue(yield* store.lead("two", 20, 30))
+      assert.isTrue(yield* store.lead("a", "one", 0, 10))
+      assert.isFalse(yield* store.lead("a", "two", 5, 15))
+      assert.isTrue(yield* store.lead("a", "one", 9, 19))
+      assert.isFalse(yield* store.lead("a", "two", 11, 21))
+      assert.isTrue(yield* store.lead("a", "two", 20, 30))
       yield* store.resign("one")
-      assert.isFalse(yield* store.lead("one", 25, 35))
+      assert.isFalse(yield* store.lead("a", "one", 25, 35))
       yield* store.resign("two")
-      assert.isTrue(yield* store.lead("one", 26, 36))
+      assert.isTrue(yield* store.lead("a", "one", 26, 36))
+      assert.isTrue(yield* store.lead("b", "two", 26, 28))
+      assert.deepStrictEqual([...yield* store.led(28)], ["a"])
     }).pipe(Effect.provide(storeOn(database))))
 
   it("gives what processes have measured once", (database) =>

@@ -6,8 +6,8 @@ import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as Text from "../../domain/Text.ts"
 import type { RolloutError } from "../../services/rollout/RolloutError.ts"
+import type { Found } from "../../services/rollout/RolloutRuns.ts"
 import { Rollouts } from "../../services/rollout/Rollouts.ts"
-import type { Stored } from "../../services/rollout/RolloutStore.ts"
 import * as AdminBody from "./AdminBody.ts"
 import * as AdminGuard from "./AdminGuard.ts"
 import { TypedApi } from "./Api.ts"
@@ -45,7 +45,7 @@ const answer = <A, R>(
     Effect.catchTag("RolloutError", (error) => Effect.succeed(refuse(error)))
   )
 
-const one = (status: number) => (stored: Stored, now: number) =>
+const one = (status: number) => (stored: Found, now: number) =>
   HttpServerResponse.jsonUnsafe(viewOf(stored, now), { status })
 
 const newRollout = AdminBody.as(NewRollout)

@@ -3,8 +3,8 @@ import { Schema } from "effect"
 import type { Rollout } from "../../services/rollout/Rollout.ts"
 import { Evidence, MetricEvidence, Outcome, Transition } from "../../services/rollout/Rollout.ts"
 import * as RolloutMachine from "../../services/rollout/RolloutMachine.ts"
+import type { Found } from "../../services/rollout/RolloutRuns.ts"
 import { metrics, RolloutPlan, RolloutSettings } from "../../services/rollout/RolloutSettings.ts"
-import type { Stored } from "../../services/rollout/RolloutStore.ts"
 
 /** A rollout as it is now. */
 export const RolloutView = Schema.Struct({
@@ -92,7 +92,7 @@ const problemOf = ({ phase }: Rollout) =>
   phase._tag === "Checking" && phase.lastProblem !== null ? { problem: phase.lastProblem } : {}
 
 /** @param now ms since 1970 */
-export const viewOf = ({ rollout, stable }: Stored, now: number): RolloutView => {
+export const viewOf = ({ isAbandoned = false, rollout, stable }: Found, now: number): RolloutView => {
   const { candidate, evidence, history, id, model, phase, plan, startedAt, step } = rollout
   return {
     id,
@@ -104,7 +104,7 @@ export const viewOf = ({ rollout, stable }: Stored, now: number): RolloutView =>
     step,
     plan,
     startedAt,
-    waitingFor: RolloutMachine.waitingFor(rollout, now),
+    waitingFor: isAbandoned ? RolloutMachine.waitingForService(rollout) : RolloutMachine.waitingFor(rollout, now),
     ...outcomeOf(rollout),
     ...problemOf(rollout),
     evidence,

@@ -367,6 +367,12 @@ const waitingInStep = ({ candidate, plan, tallies }: Rollout, since: number, now
   return `The end of the step in ${Math.ceil(leftMs / 1000)} s${lacking === undefined ? "" : ` (${lacking})`}.`
 }
 
+/** What a rollout waits for whose candidate no running process has, in a sentence. */
+export const waitingForService = ({ candidate, phase }: Rollout): string =>
+  phase._tag === "Draining"
+    ? `No running service has ${candidate}. The rollout ends by itself.`
+    : `No running service has ${candidate}. Start one that has it, or abort the rollout.`
+
 /** What the rollout waits for, in a sentence. */
 export const waitingFor = (state: Rollout, now: number): string => {
   const { candidate, phase } = state

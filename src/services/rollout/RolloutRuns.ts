@@ -6,8 +6,11 @@
  * `RolloutMachine` decides. Each state is stored before its commands are carried out, and every command may be carried out
  * twice: a process that ends at any point is followed by one that reads the state and goes on (`RolloutMachine.recover`).
  *
- * Every process divides requests by the weights in the store. One of them leads: it evaluates and carries out commands. The
- * others pass on what they have measured. An operator's command may come to any of them.
+ * Every process divides requests by the weights in the store. One of them leads a rollout: it evaluates and carries out
+ * commands. The others pass on what they have measured. An operator's command may come to any of them.
+ *
+ * Services with different configurations may share a store: a process leads only rollouts whose candidate it has, or has had
+ * since its start. A rollout that is over and that no such process leads for `abandonedMs` is ended by any.
  *
  * **Gotchas**
  *
@@ -90,8 +93,19 @@ const endOf = (command: Command): Event | undefined =>
     ? { _tag: "Unloaded", deployment: command.deployment }
     : undefined
 
+const noLongerConfigured = "the configuration no longer has it."
+
 /** ms for which a leader leads without renewal. */
 const leaseMs = 3_000
+
+/** ms after which any process ends a rollout that is over, if none that has its candidate leads it. */
+const abandonedMs = 5 * leaseMs
+
+/** A rollout as an operator sees it. */
+export interface Found extends Stored {
+  /** Whether no running process has the candidate. */
+  readonly isAbandoned?: boolean
+}
 
 /** How often the store is read, ms: at most, and where no rollout runs. */
 const readEveryMs = 1_000
@@ -104,7 +118,10 @@ export class RolloutRuns {
   #models: ReadonlyArray<Model> = []
   #tallies = new Map<string, Tallies>()
   readonly #repeated = new RepeatedFailures()
-  #leads = false
+  /** Those that this process leads. */
+  #led: ReadonlySet<string> = new Set()
+  /** Those whose candidate this process has, or has had. */
+  #known: ReadonlySet<string> = new Set()
 
   constructor(parts: Parts) {
     this.#parts = parts
@@ -136,6 +153,12 @@ export class RolloutRuns {
     return this.#repeated.isRepeated(Hashing.hashText(`${rollout}\n${version ?? ""}`), session)
   }
 
+  /** Whether the model has the candidate now. */
+  #has({ candidate, rollout }: Stored): boolean {
+    const model = this.#models.find(({ name }) => name === rollout.model)
+    return model !== undefined && Standing.findKnown(model, candidate) !== undefined
+  }
+
   /** Divides the requests of the models by the rows. */
   #divide(models: ReadonlyArray<Model>): void {
     const { experiments, splits } = this.#parts
@@ -145,6 +168,9 @@ export class RolloutRuns {
   #apply(rows: ReadonlyArray<Versioned>): void {
     this.#rows = rows
     this.#models = this.#parts.registry.models()
+    this.#known = new Set(
+      rows.flatMap(({ stored }) => this.#known.has(stored.rollout.id) || this.#has(stored) ? stored.rollout.id : [])
+    )
     this.#divide(this.#models)
   }
 
@@ -168,17 +194,28 @@ export class RolloutRuns {
     const changed = rows.filter(({ stored, version }) => known.get(stored.rollout.id) !== version)
     const isSame = changed.length === 0 && rows.length === this.#rows.length
     if (!isSame || this.#parts.registry.models() !== this.#models) yield* this.#adopt(rows)
-    if (this.#leads) { for (const { stored } of changed) this.#recover(stored) }
+    for (const { stored } of changed) {
+      if (this.#led.has(stored.rollout.id)) this.#recover(stored)
+    }
   })
 
-  /** Whether this process leads from now on. */
-  #renewLease = Effect.fnUntraced({ self: this }, function*(this: RolloutRuns) {
-    const { mayLead, owner, store } = this.#parts
-    const running = this.#running
-    const hasLed = this.#leads
+  /** Whether this process may lead the rollout. */
+  #mayLead({ history, id, phase }: Rollout, now: number): boolean {
+    if (!this.#parts.mayLead) return false
+    return this.#known.has(id) || (phase._tag === "Draining" && now - (history.at(-1)?.at ?? now) >= abandonedMs)
+  }
+
+  /** Leads from now on what it may. */
+  #renewLeases = Effect.fnUntraced({ self: this }, function*(this: RolloutRuns) {
+    const { owner, store } = this.#parts
+    const before = this.#led
     const now = yield* Clock.currentTimeMillis
-    this.#leads = mayLead && running.length > 0 && (yield* store.lead(owner, now, now + leaseMs))
-    if (this.#leads && !hasLed) { for (const { stored } of running) this.#recover(stored) }
+    const mine = this.#running.filter(({ stored }) => this.#mayLead(stored.rollout, now))
+    const led = yield* Effect.filter(mine, ({ stored }) => store.lead(stored.rollout.id, owner, now, now + leaseMs))
+    this.#led = new Set(led.map(({ stored }) => stored.rollout.id))
+    for (const { stored } of led) {
+      if (!before.has(stored.rollout.id)) this.#recover(stored)
+    }
   })
 
   #recover(stored: Stored): void {
@@ -188,6 +225,7 @@ export class RolloutRuns {
   #carryOut(stored: Stored, commands: ReadonlyArray<Command>): void {
     const model = this.#models.find(({ name }) => name === stored.rollout.model)
     const { id } = stored.rollout
+    if (!this.#known.has(id)) return
     const report = (event: Event) => Effect.asVoid(Effect.ignore(this.advance(id, event)))
     for (const command of commands) {
       // The configuration no longer has the model, nor any request of it that is waited for here.
@@ -218,7 +256,7 @@ export class RolloutRuns {
         yield* this.#adopt(this.#rows.map((one) => one === row ? { stored, version: row.version + 1 } : one))
         yield* logged(rollout, state)
         // Where another process leads, it reads the new state.
-        if (this.#leads) this.#carryOut(stored, commands)
+        if (this.#led.has(id)) this.#carryOut(stored, commands)
         return stored
       }
       yield* this.#adopt(yield* store.load)
@@ -231,26 +269,31 @@ export class RolloutRuns {
     const { id } = stored.rollout
     const own = this.#tallies.get(id)
     this.#tallies.delete(id)
-    if (!this.#leads) {
+    if (!this.#led.has(id)) {
       if (own !== undefined) yield* store.add(id, own)
       return
     }
     const others = isShared ? yield* store.take(id) : []
     const measured = joined(own === undefined ? others : [...others, own])
     if (requestsIn(measured) > 0) yield* this.advance(id, { _tag: "Observed", ...measured })
-    const model = this.#models.find(({ name }) => name === stored.rollout.model)
-    const isLost = model === undefined || Standing.findKnown(model, stored.candidate) === undefined
-    yield* this.advance(
-      id,
-      isLost ? { _tag: "Unhealthy", problem: "the configuration no longer has it." } : { _tag: "Tick" }
-    )
+    if (this.#has(stored)) yield* this.advance(id, { _tag: "Tick" })
+    else if (this.#known.has(id)) yield* this.advance(id, { _tag: "Unhealthy", problem: noLongerConfigured })
+    else yield* this.#end(stored)
+  })
+
+  /** Ends a rollout that is over without its last steps: no process has anything to drain. */
+  readonly #end = Effect.fnUntraced({ self: this }, function*(this: RolloutRuns, { rollout: { id, phase } }: Stored) {
+    if (phase._tag !== "Draining") return
+    const { deployment } = phase
+    yield* this.advance(id, { _tag: "Drained", deployment })
+    yield* this.advance(id, { _tag: "Unloaded", deployment })
   })
 
   /** One period. */
   readonly once: Effect.Effect<void, SqlError> = Effect.gen({ self: this }, function*() {
     yield* this.#mutex.withPermit(this.#read)
     this.#parts.experiments.evaluate(yield* Clock.currentTimeMillis)
-    yield* this.#renewLease()
+    yield* this.#renewLeases()
     yield* Effect.forEach(this.#running, (row) => this.#evaluate(row), { discard: true })
     this.#repeated.pass(this.everyMs)
   })
@@ -270,6 +313,20 @@ export class RolloutRuns {
         : Effect.succeed(found)
     })
   }
+
+  /** With what their processes have. */
+  readonly seen = (all: ReadonlyArray<Stored>): Effect.Effect<ReadonlyArray<Found>, RolloutError> => {
+    const isForeign = ({ rollout }: Stored) => Standing.isRunning(rollout) && !this.#known.has(rollout.id)
+    if (!all.some(isForeign)) return Effect.succeed(all)
+    const led = Effect.flatMap(Clock.currentTimeMillis, this.#parts.store.led)
+    return Effect.mapBoth(led, {
+      onFailure: storageFailed,
+      onSuccess: (ids) => all.map((one) => ({ ...one, isAbandoned: isForeign(one) && !ids.has(one.rollout.id) }))
+    })
+  }
+
+  readonly findSeen = (idOrModel: string): Effect.Effect<Found, RolloutError> =>
+    Effect.flatMap(this.find(idOrModel), (found) => Effect.map(this.seen([found]), ([first = found]) => first))
 
   readonly refresh = Effect.mapError(Effect.suspend(() => this.#mutex.withPermit(this.#read)), storageFailed)
 
@@ -324,7 +381,7 @@ export class RolloutRuns {
         return yield* alreadyRunning((other?.stored ?? stored).rollout)
       }
       yield* this.#adopt([...this.#rows, { stored, version: 1 }])
-      if (this.#leads) this.#carryOut(stored, commands)
+      if (this.#led.has(id)) this.#carryOut(stored, commands)
       return stored
     }
   )

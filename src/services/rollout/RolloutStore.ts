@@ -4,8 +4,8 @@
  * **Details**
  *
  * A row is the whole state of a rollout. It is written only over the version that was read, so that a command of an
- * operator and a step of the leader at the same time do not undo each other. `troupe_rollouts_leader` has the process that
- * carries out commands; a process that ends without giving up its lease is followed by another when the lease ends.
+ * operator and a step of the leader at the same time do not undo each other. `troupe_rollouts_leases` has the process that
+ * carries out the commands of a rollout; one that ends without giving up its lease is followed by another when the lease ends.
  * Processes that do not lead add what they have measured to `troupe_rollouts_tallies`, from where the leader takes it.
  */
 import { Context, Effect, Layer, Schema } from "effect"
@@ -52,12 +52,14 @@ export class RolloutStore extends Context.Service<RolloutStore, {
   /** Writes over the version that was read; false if there is a newer one. */
   readonly update: (versioned: Versioned) => Effect.Effect<boolean, SqlError>
   /**
-   * Whether this process leads until `until`.
+   * Whether this process leads the rollout until `until`.
    *
    * @param now ms since 1970
    */
-  readonly lead: (owner: string, now: number, until: number) => Effect.Effect<boolean, SqlError>
-  /** Gives up the lease, if this process has it. */
+  readonly lead: (rollout: string, owner: string, now: number, until: number) => Effect.Effect<boolean, SqlError>
+  /** The rollouts that a process leads at `now`. */
+  readonly led: (now: number) => Effect.Effect<ReadonlySet<string>, SqlError>
+  /** Gives up the leases of this process. */
   readonly resign: (owner: string) => Effect.Effect<void, SqlError>
   /** Adds what this process has measured. */
   readonly add: (rollout: string, tallies: Tallies) => Effect.Effect<void, SqlError>
@@ -81,6 +83,16 @@ const migrations = Migrations.make("rollouts", [
         yield* sql`INSERT INTO troupe_rollouts_leader (id, owner, until) VALUES (1, '', 0)`
         yield* sql`CREATE TABLE troupe_rollouts_tallies (rollout TEXT NOT NULL, tallies TEXT NOT NULL)`
       })
+  },
+  {
+    name: "lead each rollout",
+    run: (sql) =>
+      Effect.gen(function*() {
+        yield* sql`DROP TABLE troupe_rollouts_leader`
+        yield* sql`CREATE TABLE troupe_rollouts_leases (
+          rollout TEXT PRIMARY KEY, owner TEXT NOT NULL, until BIGINT NOT NULL
+        )`
+      })
   }
 ])
 
@@ -97,6 +109,24 @@ const decodeTallies = Schema.decodeSync(TalliesText)
 const encodeTallies = Schema.encodeSync(TalliesText)
 
 const endedOf = ({ rollout: { phase } }: Stored): number => phase._tag === "Ended" ? 1 : 0
+
+/** Who leads which rollout. */
+const leasesOf = (sql: SqlClient): Pick<RolloutStore["Service"], "lead" | "led" | "resign"> => ({
+  lead: (rollout, owner, now, until) =>
+    Effect.map(
+      sql`INSERT INTO troupe_rollouts_leases (rollout, owner, until) VALUES (${rollout}, ${owner}, ${until})
+        ON CONFLICT (rollout) DO UPDATE SET owner = excluded.owner, until = excluded.until
+        WHERE troupe_rollouts_leases.owner = excluded.owner OR troupe_rollouts_leases.until <= ${now}
+        RETURNING rollout`,
+      (found) => found.length > 0
+    ),
+  led: (now) =>
+    Effect.map(
+      sql<{ readonly rollout: string }>`SELECT rollout FROM troupe_rollouts_leases WHERE until > ${now}`,
+      (found) => new Set(found.map(({ rollout }) => rollout))
+    ),
+  resign: (owner) => Effect.asVoid(sql`DELETE FROM troupe_rollouts_leases WHERE owner = ${owner}`)
+})
 
 const make = Effect.gen(function*() {
   yield* Migrations.apply(migrations)
@@ -125,14 +155,7 @@ const make = Effect.gen(function*() {
       changed(sql`UPDATE troupe_rollouts
         SET state = ${encode(stored)}, ended = ${endedOf(stored)}, version = ${version + 1}
         WHERE id = ${stored.rollout.id} AND version = ${version} RETURNING id`),
-    lead: (owner, now, until) =>
-      Effect.map(
-        sql`UPDATE troupe_rollouts_leader SET owner = ${owner}, until = ${until}
-          WHERE id = 1 AND (owner = ${owner} OR until <= ${now}) RETURNING id`,
-        (found) => found.length > 0
-      ),
-    resign: (owner) =>
-      Effect.asVoid(sql`UPDATE troupe_rollouts_leader SET until = 0 WHERE id = 1 AND owner = ${owner}`),
+    ...leasesOf(sql),
     add: (rollout, tallies) =>
       Effect.asVoid(
         sql`INSERT INTO troupe_rollouts_tallies ${sql.insert({ rollout, tallies: encodeTallies(tallies) })}`

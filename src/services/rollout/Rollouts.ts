@@ -24,7 +24,7 @@ import { RolloutCommands } from "./RolloutCommands.ts"
 import type { RolloutError } from "./RolloutError.ts"
 import { refused, storageFailed } from "./RolloutError.ts"
 import * as RolloutMachine from "./RolloutMachine.ts"
-import type { Start } from "./RolloutRuns.ts"
+import type { Found, Start } from "./RolloutRuns.ts"
 import { RolloutRuns } from "./RolloutRuns.ts"
 import type { Stored } from "./RolloutStore.ts"
 import { RolloutStore } from "./RolloutStore.ts"
@@ -35,9 +35,9 @@ export type Action = "pause" | "resume" | "promote" | "abort"
 
 export class Rollouts extends Context.Service<Rollouts, {
   /** The newest first. */
-  readonly list: Effect.Effect<ReadonlyArray<Stored>, RolloutError>
+  readonly list: Effect.Effect<ReadonlyArray<Found>, RolloutError>
   /** By id, or the newest of a model. */
-  readonly find: (idOrModel: string) => Effect.Effect<Stored, RolloutError>
+  readonly find: (idOrModel: string) => Effect.Effect<Found, RolloutError>
   /** The A/B tests, as far as this process has compared them. */
   readonly experiments: Effect.Effect<ReadonlyArray<Report>>
   readonly start: (given: Start) => Effect.Effect<Stored, InferenceError | RolloutError>
@@ -104,8 +104,8 @@ const make = Effect.gen(function*() {
     )
   )
   return Rollouts.of({
-    list: Effect.map(runs.refresh, () => runs.stored.toReversed()),
-    find: (idOrModel) => Effect.andThen(runs.refresh, runs.find(idOrModel)),
+    list: Effect.flatMap(runs.refresh, () => runs.seen(runs.stored.toReversed())),
+    find: (idOrModel) => Effect.andThen(runs.refresh, runs.findSeen(idOrModel)),
     experiments: Effect.sync(() => tests.reports),
     start: (given) => Effect.tap(runs.start(given), () => once),
     act: Effect.fnUntraced(function*(idOrModel, action) {

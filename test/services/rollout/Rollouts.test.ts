@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect } from "effect"
 import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
 import { defaults } from "../../../src/domain/RoutingPolicy.ts"
+import { viewOf } from "../../../src/layers/http/RolloutSchema.ts"
 import type { Stored } from "../../../src/services/rollout/RolloutStore.ts"
 import type { Behavior, Process, World } from "../../support/RolloutWorld.ts"
 import {
@@ -346,5 +347,51 @@ describe("several processes", () => {
       yield* one.kill
       assert.strictEqual(outcomeOf(yield* until(two, isOver))?.result, "rolledBack")
       assert.deepStrictEqual(world.errors, [])
+    })))
+})
+
+describe("a process without the candidate", () => {
+  const another = () => makeWorld({ settings, deployments: [deployments.old] })
+
+  it.effect("does not judge a rollout of another service", () =>
+    inTestTime(Effect.gen(function*() {
+      const shared = yield* database
+      const foreign = yield* startProcess(another(), shared)
+      const own = yield* startProcess(makeWorld({ settings }), shared)
+      yield* own.rollouts.start(begin)
+      for (let seconds = 0; seconds < 5; seconds++) yield* foreign.second(0)
+      assert.isFalse((yield* foreign.rollouts.find("chat")).isAbandoned)
+      assert.strictEqual(outcomeOf(yield* until(own, isOver))?.result, "promoted")
+    })))
+
+  it.effect("leaves one that no service has, and ends it after an operator has aborted it", () =>
+    inTestTime(Effect.gen(function*() {
+      const shared = yield* database
+      const own = yield* startProcess(makeWorld({ settings }), shared)
+      yield* own.rollouts.start(begin)
+      yield* until(own, isStepping)
+      yield* own.kill
+      const foreign = yield* startProcess(another(), shared)
+      const left = yield* until(foreign, isOver, 1, 30)
+      assert.isTrue(isStepping(left))
+      const view = viewOf(yield* foreign.rollouts.find("chat"), 0)
+      assert.strictEqual(
+        view.waitingFor,
+        "No running service has chat#1. Start one that has it, or abort the rollout."
+      )
+      yield* foreign.rollouts.act("chat", "abort")
+      assert.strictEqual(outcomeOf(yield* until(foreign, isOver, 1, 30))?.result, "aborted")
+    })))
+
+  it.effect("goes on where a service with the candidate starts again", () =>
+    inTestTime(Effect.gen(function*() {
+      const shared = yield* database
+      const own = yield* startProcess(makeWorld({ settings }), shared)
+      yield* own.rollouts.start(begin)
+      yield* own.kill
+      const foreign = yield* startProcess(another(), shared)
+      yield* until(foreign, isOver, 1, 30)
+      const again = yield* startProcess(makeWorld({ settings }), shared)
+      assert.strictEqual(outcomeOf(yield* until(again, isOver))?.result, "promoted")
     })))
 })
