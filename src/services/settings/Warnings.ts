@@ -119,9 +119,21 @@ const withoutKey = ({ models }: Resolved): ReadonlyArray<Problem> =>
     })
   )
 
+/** Models whose deployments all wait for a rollout: none of them would take requests, so all do. */
+const onlyCandidates = ({ experiments = new Map(), models }: Resolved): ReadonlyArray<Problem> =>
+  models.filter(({ deployments, name }) =>
+    !experiments.has(name) && deployments.every(({ options }) => options.rollout === "candidate")
+  ).map(({ deployments, name }) => ({
+    path: formatPath(["models", name, "deployments"]),
+    expected:
+      `Every deployment of the model is a candidate (${namesOf(deployments)}), so they take requests without a ` +
+      "rollout. Remove rollout: candidate from one that is in use"
+  }))
+
 /** Every warning, at its setting. */
 export const warningsOf = (settings: Resolved): ReadonlyArray<Problem> => [
   ...withoutKey(settings),
   ...unmatchedIn(settings),
-  ...unpriced(settings)
+  ...unpriced(settings),
+  ...onlyCandidates(settings)
 ]

@@ -26,6 +26,26 @@ const priced = { ...remote, price: { input: 1, output: 2 } }
 const models = { chat: { deployments: [priced, remote] }, "fake/a": { deployments: [{ engine: "fake" }] } }
 
 describe("warnings", () => {
+  it("name models whose deployments are all candidates", () => {
+    const candidate = { ...priced, rollout: "candidate" }
+    assert.deepStrictEqual(
+      warnings({
+        models: {
+          one: { deployments: [candidate] },
+          two: { deployments: [priced, candidate] },
+          tested: {
+            deployments: [candidate, candidate],
+            experiment: { variants: [{ deployment: "tested#0", weight: 1 }, { deployment: "tested#1", weight: 1 }] }
+          }
+        }
+      }),
+      [
+        "models.one.deployments: Every deployment of the model is a candidate (one#0), so they take requests without a " +
+        "rollout. Remove rollout: candidate from one that is in use"
+      ]
+    )
+  })
+
   it("name patterns of limits, budgets and keys that match no model", () => {
     assert.deepStrictEqual(
       warnings({
