@@ -5,7 +5,7 @@
  *
  * The store has what it is made of (`Added`), not its options: keys and headers are those of the deployment beside it, as the
  * configuration has them now. Each process adds it when it reads the rollout, and retires it when the rollout has taken all
- * requests from it.
+ * requests from it, or when the configuration has a deployment that serves the same.
  *
  * **Gotchas**
  *
@@ -43,8 +43,13 @@ const lacking = (model: Model, { added, candidate }: Stored): Deployment | undef
   return sibling && make(sibling, candidate.id, added.to)
 }
 
+/** Whether the model has another deployment that serves the same: the result of the rollout was made permanent. */
+const isConfigured = ({ deployments }: Model, { candidate: { id, options } }: Stored): boolean =>
+  deployments.some((one) => one.id !== id && Standing.optionsText(one) === options)
+
 /** Whether requests may go to the candidate, now or later. */
-const isNeeded = ({ rollout }: Stored): boolean => Standing.isRunning(rollout) || Standing.weightOf(rollout) > 0
+const isNeeded = (model: Model, stored: Stored): boolean =>
+  Standing.isRunning(stored.rollout) || (Standing.weightOf(stored.rollout) > 0 && !isConfigured(model, stored))
 
 /**
  * Adds or retires the deployment of one rollout, as its state says.
@@ -58,7 +63,7 @@ export const settle = (
   inBackground: (effect: Effect.Effect<void, InferenceError>) => void
 ): Effect.Effect<void, InferenceError> => {
   if (stored.added === undefined) return Effect.void
-  if (isNeeded(stored)) {
+  if (isNeeded(model, stored)) {
     const deployment = lacking(model, stored)
     return deployment === undefined ? Effect.void : deployments.add(deployment, { load: false })
   }
