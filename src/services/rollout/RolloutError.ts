@@ -52,5 +52,13 @@ export const inUse = ({ id, model }: Deployment): RolloutError =>
     message: `${id} already takes all requests of ${model}. Roll out to another deployment of the model.`
   })
 
+/** Its callers would get vectors of both models. */
+export const otherVectors = ({ id, model }: Deployment, stable: Deployment): RolloutError =>
+  new RolloutError({
+    code: "rollout_refused",
+    message: `${id} embeds texts in other vectors than ${stable.id}, which cannot be compared. ` +
+      `Configure it as another model than ${model}, and embed all texts again.`
+  })
+
 /** @param reason a sentence, as `RolloutMachine.refusal` gives it */
 export const refused = (reason: string): RolloutError => new RolloutError({ code: "rollout_refused", message: reason })

@@ -29,7 +29,7 @@ import { RepeatedFailures } from "./RepeatedFailures.ts"
 import type { Command, Event, Rollout } from "./Rollout.ts"
 import type { RolloutCommands } from "./RolloutCommands.ts"
 import type { RolloutError } from "./RolloutError.ts"
-import { alreadyRunning, inUse, noDeployment, notFound, storageFailed } from "./RolloutError.ts"
+import { alreadyRunning, inUse, noDeployment, notFound, otherVectors, storageFailed } from "./RolloutError.ts"
 import * as RolloutMachine from "./RolloutMachine.ts"
 import type { RolloutSettings } from "./RolloutSettings.ts"
 import { resolve } from "./RolloutSettings.ts"
@@ -365,6 +365,8 @@ export class RolloutRuns {
       const { added, candidate } = yield* this.#candidateOf(model, to, id)
       const stable = Standing.stableOf(model, this.#of(model), candidate.id)
       if (stable.length === 0) return yield* inUse(candidate)
+      const other = Standing.otherVectorsThan(candidate, stable)
+      if (other !== undefined) return yield* otherVectors(candidate, other)
       const { commands, state } = RolloutMachine.start(
         { id, model: model.name, stable: stable[0]!.id, candidate: candidate.id, plan },
         yield* Clock.currentTimeMillis
@@ -377,8 +379,8 @@ export class RolloutRuns {
       }
       if (!(yield* Effect.mapError(store.insert(stored), storageFailed))) {
         this.#apply(yield* Effect.mapError(store.load, storageFailed))
-        const other = this.#running.find((one) => one.stored.rollout.model === model.name)
-        return yield* alreadyRunning((other?.stored ?? stored).rollout)
+        const first = this.#running.find((one) => one.stored.rollout.model === model.name)
+        return yield* alreadyRunning((first?.stored ?? stored).rollout)
       }
       yield* this.#adopt([...this.#rows, { stored, version: 1 }])
       if (this.#led.has(id)) this.#carryOut(stored, commands)

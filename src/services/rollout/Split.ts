@@ -32,10 +32,13 @@ import type { Observation } from "./Tally.ts"
  */
 export type Observe = (version: string | undefined, observation: Observation, session: number | undefined) => void
 
+/** What decides which version takes a request. */
+type Divided = Pick<RoutingRequest, "route"> & Partial<Pick<RoutingRequest, "capabilities">>
+
 /** How the requests of one model are divided. */
 export interface Entry {
   /** @param seed a 32-bit random number, which counts where the request has no session */
-  readonly split: (request: Pick<RoutingRequest, "route">, seed: number) => Split
+  readonly split: (request: Divided, seed: number) => Split
   /** Undefined: no request is compared. */
   readonly observe?: Observe | undefined
 }
@@ -60,19 +63,25 @@ export interface Weights {
   readonly withheld: ReadonlyArray<string>
   /** Whether all requests of a session go to one version. */
   readonly sticky: boolean
+  /** The candidate embeds texts in other vectors: it takes no embedding requests. */
+  readonly hasOtherVectors?: boolean | undefined
   readonly observe?: Observe | undefined
 }
 
 /** An entry that divides requests by weight. */
-export const weighted = ({ candidate, observe, rollout, sticky, weight, withheld }: Weights): Entry => {
+export const weighted = (
+  { candidate, hasOtherVectors = false, observe, rollout, sticky, weight, withheld }: Weights
+): Entry => {
   const out = new Set(withheld)
   const toCandidate: Split = { withheld: out, first: candidate }
   // Where no other deployment is left, it is better than none.
   const toOthers: Split = { withheld: out, last: candidate }
+  const onlyOthers: Split = { withheld: new Set([...withheld, candidate]) }
   const seed = Hashing.hashText(rollout)
   return {
     observe,
     split: (request, random) => {
+      if (hasOtherVectors && request.capabilities?.includes("embed") === true) return onlyOthers
       const session = sessionOf(request)
       const key = sticky ? session : undefined
       const split = Assignment.toCandidate(seed, weight, key, Hashing.draw(random, -3)) ? toCandidate : toOthers

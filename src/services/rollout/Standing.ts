@@ -14,7 +14,9 @@
  */
 import { Effect, Layer } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import { traits } from "../../domain/Fields.ts"
+import { capabilitiesOf, pathOf } from "../engines/EngineKinds.ts"
 import { Registry } from "../models/Registry.ts"
 import type { Experiments } from "./Experiments.ts"
 import type { Rollout } from "./Rollout.ts"
@@ -52,6 +54,18 @@ export const findKnown = ({ deployments }: Model, { id, options }: Known): Deplo
 
 const idsOf = (model: Model, known: ReadonlyArray<Known>): ReadonlyArray<string> =>
   known.flatMap((one) => findKnown(model, one)?.id ?? [])
+
+/** Whether both have the model of the same name or file, whose vectors can be compared. */
+const haveSameModel = ({ options: a }: Deployment, { options: b }: Deployment): boolean =>
+  isRemote(a) && isRemote(b) ? a.model === b.model : !isRemote(a) && !isRemote(b) && pathOf(a) === pathOf(b)
+
+/** The deployment whose vectors cannot be compared with those of a candidate that only embeds. */
+export const otherVectorsThan = (candidate: Deployment, stable: ReadonlyArray<Deployment>): Deployment | undefined => {
+  const capabilities = capabilitiesOf(candidate.options)
+  return capabilities.includes("embed") && !capabilities.includes("generate")
+    ? stable.find((one) => !haveSameModel(one, candidate))
+    : undefined
+}
 
 /** Whether the rollout has not ended. */
 export const isRunning = ({ phase }: Rollout): boolean => phase._tag !== "Ended"
@@ -131,12 +145,14 @@ export const entryOf = (
   }
   out.delete(candidate.id)
   const { id, plan: { sticky } } = running.rollout
+  const stable = idsOf(model, running.stable)
   return weighted({
     rollout: id,
     candidate: candidate.id,
     weight,
     withheld: [...out],
     sticky,
+    hasOtherVectors: model.deployments.some((one) => stable.includes(one.id) && !haveSameModel(one, candidate)),
     observe: observe(id)
   })
 }

@@ -72,6 +72,14 @@ describe("Split", () => {
     assert.closeTo(shareOf(drawn), 0.3, 0.03)
   })
 
+  it("gives no embedding requests to a new version with other vectors", () => {
+    const embedding = { capabilities: ["embed"] as const }
+    const other = entryOf(1, [], { hasOtherVectors: true })
+    assert.deepStrictEqual(other.split(embedding, 1), { withheld: new Set(["new"]) })
+    assert.strictEqual(other.split({ capabilities: ["generate"] }, 1).first, "new")
+    assert.strictEqual(entryOf(1).split(embedding, 1).first, "new")
+  })
+
   it("draws also the requests of a session where sessions do not stay", () => {
     const entry = entryOf(0.5, [], { sticky: false })
     const versions = new Set(Array.from({ length: 50 }, (_, index) => entry.split(session("a"), index * 7919).first))

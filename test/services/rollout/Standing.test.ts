@@ -53,6 +53,25 @@ describe("Standing", () => {
     }
   })
 
+  it("keeps embedding requests from a candidate with another model only", () => {
+    const remote = (id: string, model: string, more: object = {}) =>
+      deployment(id, { options: { engine: "remote", provider: "openai", model, ...more } })
+    const [small, large] = [remote("chat#0", "small"), remote("chat#1", "large")]
+    const again = remote("chat#1", "small", { weight: 2 })
+    const firstOf = (candidate: Deployment) =>
+      Standing.entryOf(
+        model(small, candidate),
+        [stored({ _tag: "Stepping", since: 0 }, { step: 3 }, candidate, [small])],
+        () => () => {}
+      )!.split({ capabilities: ["embed"] }, 1).first
+    assert.deepStrictEqual([firstOf(large), firstOf(again)], [undefined, "chat#1"])
+    // One that only embeds would have no requests.
+    const onlyEmbeds = { abilities: ["embed"] }
+    assert.strictEqual(Standing.otherVectorsThan(remote("chat#1", "large", onlyEmbeds), [small]), small)
+    assert.isUndefined(Standing.otherVectorsThan(remote("chat#1", "small", onlyEmbeds), [small]))
+    assert.isUndefined(Standing.otherVectorsThan(large, [small]))
+  })
+
   it("gives all requests to the version that the rollout has ended with, from its draining on", () => {
     const draining = (result: Outcome["result"]) =>
       stored({ _tag: "Draining", deployment: "chat#0", drained: false, outcome: outcome(result) })
