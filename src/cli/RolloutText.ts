@@ -1,6 +1,7 @@
 /** Rollouts as text: a table of all, and one with its evidence. */
 import type { ExperimentView, RolloutView } from "../layers/http/RolloutSchema.ts"
 import type { MetricEvidence } from "../services/rollout/Rollout.ts"
+import { evidenceText } from "../services/rollout/RolloutMachine.ts"
 import { table } from "./Output.ts"
 
 export const percent = (share: number): string => `${Number((share * 100).toPrecision(3))} %`
@@ -61,12 +62,6 @@ const typicalText = (metric: MetricEvidence["metric"], value: number | null): st
   if (isShare(metric)) return percent(value)
   const rounded = String(Number(value.toPrecision(3)))
   return metric === "firstToken" ? `${rounded} ms` : metric === "speed" ? `${rounded} tokens/s` : rounded
-}
-
-/** An e-value as a person reads it: times less likely if the new version were not worse. */
-const evidenceText = (logE: number): string => {
-  const value = Math.exp(Math.min(logE, 700))
-  return value >= 10_000 ? value.toExponential(1) : String(Number(value.toPrecision(3)))
 }
 
 const metricRow = ({ candidate, logE, metric, needed, stable, typical }: MetricEvidence): ReadonlyArray<string> => [

@@ -194,26 +194,32 @@ const limitOf = ({ plan, tallies: { candidate, stable }, totals }: Rollout): "me
   return reference.requests === 0 || isAbove(candidate, reference) ? "exceeded" : "unclear"
 }
 
-const names = {
-  errors: "failures",
-  refusals: "refusals",
-  firstToken: "time to first token",
-  speed: "tokens per second",
-  score: "score"
-} as const
+/** What is worse, with the level that the share is beyond: ms, tokens per second or a score. */
+const worse: Readonly<Record<Evidence["metrics"][number]["metric"], (level: string) => string>> = {
+  errors: () => "failures",
+  refusals: () => "refusals",
+  firstToken: (level) => `time to first token above ${level} ms`,
+  speed: (level) => `below ${level} tokens per second`,
+  score: (level) => `score below ${level}`
+}
+
+/** An e-value as a person reads it: times less likely if the new version were not worse. */
+export const evidenceText = (logE: number): string => {
+  const value = Math.exp(Math.min(logE, 700))
+  return value >= 10_000 ? value.toExponential(1) : String(Number(value.toPrecision(3)))
+}
 
 /** Which of the failures are rate limits; empty without one. */
 const limitedText = ({ rateLimited }: Tally, before: string, after: string): string =>
   rateLimited === 0 ? "" : `${before}${rateLimited} rate limited${after}`
 
 const testReason = ({ metrics }: Evidence, all: Tally, found: Evidence["metrics"][number]): string => {
-  const { candidate, level, metric, stable } = found
+  const { candidate, level, logE, metric, needed, stable } = found
   const share = ({ count, of }: typeof stable): string => percent(of === 0 ? 0 : count / of)
-  const beyond = level === null ? "" : ` beyond ${Number(level.toPrecision(3))}`
+  const what = worse[metric](String(Number((level ?? 0).toPrecision(3))))
   const limited = metric === "errors" ? limitedText(all, " (", ")") : ""
-  return `${names[metric]}${beyond}: ${share(candidate)} of ${candidate.of}${limited} against ` +
-    `${share(stable)} of ${stable.of} ` +
-    `(evidence e^${found.logE.toFixed(1)}, needed e^${found.needed.toFixed(1)}, ${metrics.length} metrics).`
+  return `${what}: ${share(candidate)} of ${candidate.of}${limited} against ${share(stable)} of ${stable.of} ` +
+    `(evidence ${evidenceText(logE)}, limit ${evidenceText(needed)}, ${metrics.length} metrics).`
 }
 
 /** The rollback that the measurements demand. */

@@ -156,7 +156,10 @@ describe("a rollback", () => {
   it("comes with the first evaluation that has the evidence, which is kept", () => {
     const { commands, state } = after(plan, healthy, failing, [10_000, tick])
     assert.deepInclude(outcomeOf(state), { result: "rolledBack", cause: "test", metric: "errors" })
-    assert.include(outcomeOf(state)?.reason, "100 % of 10 against 0 % of 90")
+    assert.match(
+      outcomeOf(state)?.reason ?? "",
+      /^Rolled back: failures: 100 % of 10 against 0 % of 90 \(evidence \d\S*, limit 80, 4 metrics\)\.$/
+    )
     assert.deepStrictEqual(commands.slice(-2), [
       { _tag: "SetWeights", weights: { stable: 1, candidate: 0 } },
       { _tag: "Drain", deployment: "chat#1" }
@@ -172,6 +175,21 @@ describe("a rollback", () => {
     assert.deepStrictEqual(ended.commands.at(-1), { _tag: "Unload", deployment: "chat#1" })
     assert.strictEqual(ended.state.phase._tag, "Ended")
     assert.deepStrictEqual(ended.state.evidence, state.evidence)
+  })
+
+  it("says what is worse, with its unit", () => {
+    const [stable, candidate] = [Tally.empty(), Tally.empty()]
+    for (let index = 0; index < 200; index++) {
+      const answer = { failed: false, refused: false, firstTokenMs: 100, tokensPerSecond: 50 }
+      Tally.record(stable, answer)
+      Tally.record(candidate, { ...answer, firstTokenMs: 1_000 })
+    }
+    const slow = { _tag: "Observed", stable, candidate } as const
+    const { state } = after(plan, healthy, [1, slow], [10_000, tick], [10_001, slow], [20_000, tick])
+    assert.match(
+      outcomeOf(state)?.reason ?? "",
+      /^Rolled back: time to first token above \d+(?:\.\d+)? ms: 100 % of 400 /
+    )
   })
 
   it("comes while paused as well", () => {
