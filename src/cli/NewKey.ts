@@ -85,12 +85,15 @@ const flagOf = ({ budget, limit }: Flags, [field, at]: ReadonlyArray<PropertyKey
   return field === "name" ? "name" : `--${String(field)}`
 }
 
+const limitProblem = (expected: string): string =>
+  expected === "Unknown field"
+    ? `Unknown limit. Expected one of ${limitNames}`
+    : expected.replace(/^Unknown field/, "Unknown limit")
+
 /** What is wrong with a value, without the full stop. */
 const problemOf = (flags: Flags, { expected, path }: Problem.KeyedProblem): string => {
   const value = path[0] === "limits" ? Object.fromEntries(flags.limit.map(limitOf))[String(path[1])] : undefined
-  const text = path[0] === "limits" && path.length === 2
-    ? expected.replace(/^Unknown field/, "Unknown limit")
-    : expected
+  const text = path[0] === "limits" && path.length === 2 ? limitProblem(expected) : expected
   return `${flagOf(flags, path)}: ${Problem.withLargest(text, value)}`
 }
 

@@ -25,6 +25,13 @@ const nothingText = ({ key, user }: Readonly<Record<string, string>>): string =>
     ? `${nothing} Requests without a key are recorded only with \`ledger: { anonymous: true }\` in the configuration.`
     : nothing
 
+/** A key without a user is its own: the user is the key's id. */
+const cellOf = (sum: UsageSum, name: ReturnType<typeof fieldsOf>[number]): string => {
+  const { key, keyName, user } = sum
+  if (name === "user" && keyName !== undefined && (key ?? user) === user) return `${keyName} (${user})`
+  return sum[name] || "(none)"
+}
+
 const printUsage = (
   by: ReadonlyArray<Group>,
   usage: ReadonlyArray<UsageSum>,
@@ -42,7 +49,7 @@ const printUsage = (
         "USD"
       ],
       ...usage.map((sum) => [
-        ...fieldsOf(by).map((name) => sum[name] || "(none)"),
+        ...fieldsOf(by).map((name) => cellOf(sum, name)),
         String(sum.attempts),
         String(sum.promptTokens),
         String(sum.cachedTokens),

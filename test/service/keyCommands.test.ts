@@ -172,6 +172,7 @@ describe("troupe keys", () => {
     [["create", "y", "--budget", "month=20"], "Expected PERIOD=AMOUNT"],
     [["create", "y", "--limit", "paralel=3"], "paralel"],
     [["create", "y", "--limit", "parallel=many"], "--limit parallel=many: Expected a whole number of at least 1.\n"],
+    [["create", "y", "--limit", "foo=1"], "--limit foo=1: Unknown limit. Expected one of requestsPerMinute, "],
     [["create", "y", "--limit", "requestPerMinute=3"], "Unknown limit. Did you mean requestsPerMinute?\n"],
     [
       ["create", "y", "--limit", "parallel=5", "--limit", "parallel=9"],

@@ -240,6 +240,14 @@ describe("the report of usage", () => {
       assert.match(stdout, /^KEY +NAME +ATTEMPTS .*\nsettings\/bob +bob +1 /)
     }
     assert.match((await run("--by", "key", "--key", "bob", "--csv")).stdout, /^key,keyName,.*\r\nsettings\/bob,bob,1,/)
+    await costOf(chat("fake/tail", {}, "ADMIN_KEY"))
+    for (const by of ["user", "key,user"]) {
+      const { stdout } = await run("--by", by, "--model", "fake/tail")
+      assert.match(stdout, /^(?:settings\/admin +admin +)?admin \(settings\/admin\) +\d/m)
+      assert.match(stdout, /^(?:settings\/ada +ada +)?ada@example.com +\d/m)
+    }
+    const byUser = await usage("by=user&user=settings/admin&model=fake/tail")
+    assert.deepInclude(byUser[0], { user: "settings/admin", keyName: "admin" })
     for (
       const [flag, value, said] of [
         ["key", "bop", "Did you mean bob?"],

@@ -61,11 +61,12 @@ export const make = Effect.gen(function*() {
 
   const idOf = (key: string) => Effect.orElseSucceed(Effect.map(keys.find(key), ({ id }) => id), () => key)
 
+  /** The user of a key without one is the key's id. */
   const withKeyNames = (sums: ReadonlyArray<UsageSum>): Effect.Effect<ReadonlyArray<UsageSum>> =>
     Effect.map(keys.list, (all) => {
       const names = new Map(all.map(({ id, name }) => [id, name]))
       return sums.map((sum) => {
-        const keyName = names.get(sum.key ?? "")
+        const keyName = names.get(sum.key ?? sum.user ?? "")
         return keyName === undefined ? sum : { ...sum, keyName }
       })
     })
@@ -76,7 +77,7 @@ export const make = Effect.gen(function*() {
       const key = where.key === undefined ? undefined : yield* idOf(where.key)
       const sums = yield* ledger.usage({ ...query, where: { ...where, key } })
       if (sums.length === 0) yield* checkFilters(where)
-      return query.by.includes("key") ? yield* withKeyNames(sums) : sums
+      return query.by.includes("key") || query.by.includes("user") ? yield* withKeyNames(sums) : sums
     })
   }
 })

@@ -51,7 +51,7 @@ export const UsageSum = Schema.Struct({
   /** As 2027-01-31, in UTC. */
   day: Text,
   key: Text,
-  /** Of the key, if there still is one of this id. */
+  /** Of the key, if there still is one of this id. In sums by user and not by key, of a key that is its own user. */
   keyName: Text,
   user: Text,
   tenant: Text,
