@@ -41,6 +41,7 @@ import * as DecisionLog from "../../src/services/routing/DecisionLog.ts"
 import * as Router from "../../src/services/routing/Router.ts"
 import { allRules } from "../../src/services/settings/GuardSettings.ts"
 import { Settings } from "../../src/services/settings/Settings.ts"
+import * as SettingsChanges from "../../src/services/settings/SettingsChanges.ts"
 import * as Deployments from "./Deployments.ts"
 
 /** What an engine does with a request. */
@@ -187,9 +188,8 @@ const chat = ({ policy }: World, deployments: Model["deployments"]): Model => ({
   routing: { policy, fallbacks: { ordinary: [], context: [], content: [] } }
 })
 
-const processLayer = (world: World, folder: string) => {
-  const guard = { modes: allRules("off") }
-  const settings = Deployments.settings({
+const settingsOf = (world: World, folder: string) =>
+  Deployments.settings({
     models: [chat(world, world.deployments)],
     policies: [world.policy],
     storage: { type: "sqlite", folder },
@@ -198,6 +198,10 @@ const processLayer = (world: World, folder: string) => {
       ? {}
       : { experiments: new Map([["chat", resolveExperiment(world.experiment)]]) })
   })
+
+const processLayer = (world: World, folder: string) => {
+  const guard = { modes: allRules("off") }
+  const settings = settingsOf(world, folder)
   return Layer.provide(Rollouts.layer, storeLayer(world)).pipe(
     Layer.provideMerge(InferenceLayer.layer),
     Layer.provideMerge(Layer.mergeAll(Router.layer, DecisionLog.layer, ResponseCacheLayer.layer, Backoff.layer)),
@@ -207,7 +211,8 @@ const processLayer = (world: World, folder: string) => {
     Layer.provideMerge(Registry.layer),
     Layer.provide([modelsLayer(world), ModelFiles.layer]),
     Layer.provide([Layer.succeed(GuardPolicy, guard), Layer.succeed(Settings, settings)]),
-    Layer.provide(Storage.layerAt({ type: "sqlite", folder }))
+    Layer.provide(Storage.layerAt({ type: "sqlite", folder })),
+    Layer.provideMerge(SettingsChanges.layer)
   )
 }
 
@@ -216,6 +221,8 @@ export interface Process {
   readonly rollouts: Rollouts.Rollouts["Service"]
   /** Another configuration; undefined: without the model. */
   readonly replace: (deployments: Model["deployments"] | undefined) => void
+  /** Another configuration of the A/B test; undefined: none. */
+  readonly test: (experiment: ExperimentSettings | undefined) => Effect.Effect<void>
   /** Some requests at once, and a second. */
   readonly second: (requests: number) => Effect.Effect<void>
   /** Ends it as a kill does: what has not been written is lost. */
@@ -240,6 +247,14 @@ export const startProcess = Effect.fnUntraced(function*(world: World, folder: st
   return {
     rollouts,
     replace: (deployments) => registry.replace!(deployments === undefined ? [] : [chat(world, deployments)]),
+    test: (experiment) =>
+      Effect.orDie(Effect.map(
+        Context.get(context, SettingsChanges.SettingsChanges).prepare(
+          settingsOf({ ...world, ...(experiment === undefined ? {} : { experiment }) }, folder),
+          settingsOf(world, folder)
+        ),
+        ({ commit }) => commit()
+      )),
     second: Effect.fnUntraced(function*(requests: number) {
       const fibers = yield* Effect.replicateEffect(Effect.forkChild(ask), requests)
       yield* TestClock.adjust(1_000)

@@ -8,8 +8,9 @@
  *
  * **Gotchas**
  *
- * The counts are those of this process since its start: nothing is decided by them.
+ * The counts are those of this process since its start, or since the test was changed: nothing is decided by them.
  */
+import { Equal } from "effect"
 import type { Model } from "../../domain/Deployment.ts"
 import * as Experiment from "./Experiment.ts"
 import type { ExperimentPlan } from "./RolloutSettings.ts"
@@ -33,14 +34,28 @@ export interface Report {
 
 const emptyBatch = ({ variants }: ExperimentPlan): ReadonlyArray<Tally.Tally> => variants.map(() => Tally.empty())
 
+const begin = (plan: ExperimentPlan): Run => ({
+  plan,
+  state: Experiment.start(plan),
+  batch: emptyBatch(plan),
+  evaluatedAt: 0
+})
+
 export class Experiments {
-  readonly #runs = new Map<string, Run>()
+  #runs: ReadonlyMap<string, Run> = new Map()
 
   /** @param plans by the names of models */
   constructor(plans: ReadonlyMap<string, ExperimentPlan>) {
-    for (const [model, plan] of plans) {
-      this.#runs.set(model, { plan, state: Experiment.start(plan), batch: emptyBatch(plan), evaluatedAt: 0 })
-    }
+    this.replace(plans)
+  }
+
+  /** The tests of another configuration: one whose plan is equal goes on, another one begins. */
+  replace(plans: ReadonlyMap<string, ExperimentPlan>): void {
+    const before = this.#runs
+    this.#runs = new Map(Array.from(plans, ([model, plan]) => {
+      const run = before.get(model)
+      return [model, run !== undefined && Equal.equals(run.plan, plan) ? run : begin(plan)]
+    }))
   }
 
   /** The variants that a model has now; undefined without a test, or with fewer than two of its variants. */

@@ -165,6 +165,11 @@ export class RolloutRuns {
     splits.replace(Standing.entriesOf(models, this.stored, this.#observe, experiments))
   }
 
+  /** Divides requests by A/B tests that have changed. */
+  divide(): void {
+    this.#divide(this.#parts.registry.models())
+  }
+
   #apply(rows: ReadonlyArray<Versioned>): void {
     this.#rows = rows
     this.#models = this.#parts.registry.models()

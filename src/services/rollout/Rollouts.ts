@@ -78,9 +78,6 @@ const make = Effect.gen(function*() {
   const tests = new Experiments(experiments ?? new Map())
   let { rollouts } = configured
   const changes = yield* SettingsChanges
-  changes.follow((next) => {
-    rollouts = next.rollouts
-  })
   const runs = new RolloutRuns({
     registry: yield* Registry,
     store: yield* RolloutStore,
@@ -94,6 +91,11 @@ const make = Effect.gen(function*() {
     settings: (model) => rollouts?.get(model),
     isShared: storage.type !== "memory",
     fork: (effect) => void Fiber.runIn(Effect.runForkWith(services)(effect), scope)
+  })
+  changes.follow((next) => {
+    rollouts = next.rollouts
+    tests.replace(next.experiments ?? new Map())
+    runs.divide()
   })
   const once = loggedOnce(runs.once)
   yield* runs.begin

@@ -5,7 +5,7 @@
  *
  * Settings are compared as they are resolved: with defaults, and with the values of environment variables. Models, policies,
  * keys, limits and budgets are compared by their names, deployments by their ids; other lists as a whole. The order of named
- * things is a change of its own.
+ * things is a change of its own. What the settings have by the names of models, apart from these, is a field of its model.
  *
  * `apply(before, diff(before, after))` equals `after`.
  *
@@ -45,7 +45,24 @@ type Fields = Readonly<Record<string, unknown>>
 
 const isFields = (value: unknown): value is Fields =>
   typeof value === "object" && value !== null && !Array.isArray(value) && !Duration.isDuration(value) &&
-  !Redacted.isRedacted(value)
+  !Redacted.isRedacted(value) && !(value instanceof Map)
+
+/** Sections by the names of models, and the fields that models have for them in the file. */
+const fieldOfModel: Readonly<Record<string, string>> = { experiments: "experiment", rollouts: "rollout" }
+
+type ByModel = ReadonlyMap<string, unknown>
+
+/** The values by the names of models; a section without any is left out of the settings. */
+const byModel = (path: Path, value: unknown): ByModel | undefined =>
+  path.length === 1 && fieldOfModel[path[0]!] !== undefined ? value as ByModel | undefined ?? new Map() : undefined
+
+const writeByModel = (place: Path, values: ByModel, [model, ...rest]: Path, change: Change): ByModel | undefined => {
+  const next = new Map(values)
+  const value = write([...place, model!], values.get(model!), rest, change)
+  if (value === undefined) next.delete(model!)
+  else next.set(model!, value)
+  return next.size === 0 ? undefined : next
+}
 
 /** The name of an element of a list that is compared by names. */
 const nameOf = (path: Path, element: unknown): string | undefined => {
@@ -105,6 +122,12 @@ const isEqual = (before: unknown, after: unknown): boolean =>
 
 const compare = (path: Path, before: unknown, after: unknown): ReadonlyArray<Change> => {
   if (isEqual(before, after)) return []
+  const [models, others] = [byModel(path, before), byModel(path, after)]
+  if (models !== undefined && others !== undefined) {
+    return [...new Set([...models.keys(), ...others.keys()])].flatMap((model) =>
+      compare([...path, model], models.get(model), others.get(model))
+    )
+  }
   const [one, other] = [named(path, before), named(path, after)]
   if (one !== undefined && other !== undefined) return compareNamed(path, one, other)
   if (isFields(before) && isFields(after)) return compareFields(path, before, after)
@@ -136,6 +159,8 @@ const writeNamed = (
 const write = (place: Path, value: unknown, path: Path, change: Change): unknown => {
   const [field, ...rest] = path
   if (field === undefined) return change.after
+  const values = byModel(place, value)
+  if (values !== undefined) return writeByModel(place, values, path, change)
   const list = named(place, value)
   if (list !== undefined) return writeNamed(place, list, path, change)
   const fields = value as Fields
@@ -188,6 +213,7 @@ const serving = ([section, , field]: Path, value: unknown): string | undefined =
 }
 
 const textOf = (path: Path, value: unknown): string => {
+  if (path.at(-1) === "evaluateMs") return durationText(value as number)
   const served = path.length === 2 || path.length === 4 ? serving(path, value) : undefined
   if (served !== undefined) return cut(served)
   const shown = readable(value)
@@ -234,6 +260,11 @@ const placeOf = (path: Path): Path => {
   const [section] = path
   if (path.at(-1) === order) return [...placeOf(path.slice(0, -1)), "order"]
   if (section === "models") return placeInModel(path)
+  const field = fieldOfModel[section!]
+  if (field !== undefined) {
+    const own = path.slice(2).map((part) => part === "evaluateMs" ? "evaluateEvery" : part)
+    return ["models", path[1]!, field, ...own]
+  }
   if (section === "admission") return path.slice(1).filter((part) => part !== "rule" && part !== "scope")
   const fields = fieldsOf[section!] ?? {}
   const inSection = path.slice(1).filter((part) => part !== "selection").map((part) => fields[part] ?? part)

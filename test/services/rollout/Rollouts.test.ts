@@ -265,6 +265,28 @@ describe("another configuration", () => {
       })
     ))
 
+  it.effect("begins, changes and ends A/B tests from the first moment on", () =>
+    inTestTime(Effect.gen(function*() {
+      const world = makeWorld({ settings, policy })
+      const process = yield* startProcess(world, yield* database)
+      const weights = (one: number, other: number) => ({
+        variants: [{ deployment: "chat#0", weight: one }, { deployment: "chat#1", weight: other }],
+        evaluateEvery: Duration.seconds(1)
+      })
+      yield* process.test(weights(0, 1))
+      yield* process.second(20)
+      assert.deepStrictEqual(world.counts, [0, 20])
+      for (let seconds = 0; seconds < 3; seconds++) yield* process.second(0)
+      yield* process.test(weights(0, 1))
+      const [report] = yield* process.rollouts.experiments
+      assert.deepStrictEqual(report?.variants.map(({ requests }) => requests), [0, 20])
+      yield* process.test(weights(1, 0))
+      yield* process.second(20)
+      assert.deepStrictEqual(world.counts, [20, 20])
+      yield* process.test(undefined)
+      assert.deepStrictEqual(yield* process.rollouts.experiments, [])
+    })))
+
   it.effect("ends the rollout of a model that it removes; another one can be started when the model is back", () =>
     inTestTime(Effect.gen(function*() {
       const world = makeWorld({ settings })

@@ -47,7 +47,8 @@ const modelFile = fc.record({
   deployments: fc.array(deploymentFile, { minLength: 1, maxLength: 3 }),
   queueLimit: some(fc.integer({ min: 1, max: 3 })),
   idleUnload: some(fc.constantFrom("1 minute", "2 minutes", false)),
-  fallbacks: some(fc.constant(["cached-responses"]))
+  fallbacks: some(fc.constant(["cached-responses"])),
+  rollout: some(fc.record({ minRequests: fc.integer({ min: 1, max: 3 }) }))
 }).map(present)
 
 const names = fc.constantFrom("a", "b", "c", "d")
@@ -90,6 +91,7 @@ describe("SettingsDiff", () => {
         assert.deepStrictEqual(SettingsDiff.diff(applied, after), [])
         assert.deepStrictEqual(applied.models, after.models)
         assert.deepStrictEqual(applied.policies, after.policies)
+        assert.deepStrictEqual(applied.rollouts, after.rollouts)
         assert.deepStrictEqual(
           applied.admission.limits.map(({ rule }) => rule),
           after.admission.limits.map(({ rule }) => rule)
@@ -122,6 +124,30 @@ describe("SettingsDiff", () => {
     assert.isTrue(lines.includes("- models.other: openai: gpt-4o-mini"))
     assert.isTrue(lines.includes("+ models.more: openai: gpt-5"))
     assert.notInclude(lines.join("\n"), "secret-")
+  })
+
+  it("shows how rollouts and A/B tests of a model change", () => {
+    const testOf = (weight: number, evaluateEvery: string) => ({
+      variants: [{ deployment: "chat#0", weight }, { deployment: "chat#1", weight: 1 }],
+      evaluateEvery
+    })
+    const models = (more: object) => ({
+      models: { chat: { deployments: [remote("gpt-4o"), remote("gpt-5")], ...more }, other: base.models.other }
+    })
+    const lines = linesOf(
+      models({ experiment: testOf(1, "10 seconds"), rollout: { minRequests: 10 } }),
+      models({ experiment: testOf(3, "1 minute"), rollout: { minRequests: 20, every: "1 minute" } })
+    )
+    assert.sameMembers([...lines], [
+      "+ models.chat.rollout.every: 1 minute",
+      "~ models.chat.rollout.minRequests: 10 -> 20",
+      "~ models.chat.experiment.evaluateEvery: 10 seconds -> 1 minute",
+      "~ models.chat.experiment.variants: [{\"deployment\":\"chat#0\",\"weight\":1},{\"deployment\":\"chat#1\",\"weight\":1}] -> " +
+      "[{\"deployment\":\"chat#0\",\"weight\":3},{\"deployment\":\"chat#1\",\"weight\":1}]"
+    ])
+    assert.deepStrictEqual(linesOf(models({ rollout: { minRequests: 10 } }), models({})), [
+      "- models.chat.rollout: {\"minRequests\":10}"
+    ])
   })
 
   it("shows a change of a policy once, not for each model that has it", () => {
