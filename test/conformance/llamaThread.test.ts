@@ -11,7 +11,7 @@ engineConformance({
     slots: 4,
     threads: 1
   },
-  capabilities: ["generate", "complete", "tools", "format", "logprobs", "embed", "tokenize"],
+  capabilities: ["generate", "complete", "tools", "format", "logprobs", "echo", "embed", "embedTokens", "tokenize"],
   cachesPrompts: true,
   continuesExactly: true,
   where: "thread",
