@@ -43,6 +43,8 @@ let cutAfter: number | undefined
 let failure: Play | undefined
 let upstream: FaultServer
 let service: Service
+/** Another service, whose provider is the first one. */
+let chained: Service
 let client: OpenAI
 
 const answer = (_: number, { body, path }: Seen): Play => {
@@ -50,6 +52,8 @@ const answer = (_: number, { body, path }: Seen): Play => {
   if (path.endsWith("/chat/completions")) return chatOf(" world", stream)
   return failure ?? play(answered, stream, cutAfter)
 }
+
+const clientOf = ({ url }: Service) => new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 })
 
 beforeAll(async () => {
   upstream = await startFaultServer(answer)
@@ -64,6 +68,9 @@ policies:
 models:
   own: { deployments: [{ ${own}, baseUrl: "${upstream.url}/own" }] }
   cached: { cache: { when: always }, deployments: [{ ${own}, baseUrl: "${upstream.url}/own" }] }
+  azure:
+    deployments:
+      - { provider: azure-openai, model: gpt-5, key: "\${K}", responses: true, baseUrl: "${upstream.url}/azure" }
   chat: { deployments: [{ provider: openai, model: m, baseUrl: "${upstream.url}/chat" }] }
   both:
     deployments:
@@ -72,10 +79,18 @@ models:
 `,
     { K: "key" }
   )
-  client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+  const through = `provider: troupe, responses: true, baseUrl: "${service.url}/v1"`
+  chained = await startService(`
+storage: { type: memory }
+models:
+  own: { deployments: [{ ${through}, model: own }] }
+  azure: { deployments: [{ ${through}, model: azure }] }
+`)
+  client = clientOf(service)
 }, 60_000)
 
 afterAll(async () => {
+  await chained.stop()
   await service.stop()
   await upstream.close()
 })
@@ -250,6 +265,44 @@ describe("a request of the Responses API", () => {
       assert.instanceOf(unavailable, OpenAI.APIError)
       assert.deepStrictEqual(upstream.seen.slice(before).map(({ path }) => path), ["/own/responses"])
     })
+  })
+})
+
+describe("each provider with the Responses API", () => {
+  const through = { "azure-openai": () => service, "azure-openai behind a troupe": () => chained }
+
+  it.each(Object.entries(through))("%s gets the body at its own path, and its items come back", async (_, of) => {
+    const answers = clientOf(of())
+    const body = { ...request, model: "azure", max_tool_calls: 3 }
+    const buffered = await at(whole, () => answers.responses.create(body))
+    const { body: given, headers, path } = upstream.seen.at(-1)!
+    assert.strictEqual(path, "/azure/openai/v1/responses")
+    assert.strictEqual(headers["api-key"], "key")
+    assert.notProperty(headers, "authorization")
+    assert.deepInclude(given as object, { model: "gpt-5", store: false, tools, max_tool_calls: 3 })
+    const events = await at(whole, async () => eventsOf(await answers.responses.create({ ...body, stream: true })))
+    assert.strictEqual(upstream.seen.at(-1)!.path, path)
+    assert.isTrue(events.some(({ type }) => type === "response.web_search_call.searching"))
+    const streamed = responseIn(events)
+    assert.deepStrictEqual(streamed.output.map(({ type }) => type), whole.output.map(({ type }) => type as never))
+    // A service in between puts its own id of the item before the content.
+    const items = (response: Response) => JSON.stringify(withoutIds(response)).replaceAll(/\brs_\w{20,}/g, "rs_")
+    assert.deepStrictEqual(JSON.parse(items(streamed)), JSON.parse(items(buffered)))
+    assert.deepStrictEqual(streamed.usage, buffered.usage)
+  })
+
+  it("a chained troupe sends the reasoning of a stored answer to the provider that made it", async () => {
+    const answers = clientOf(chained)
+    const first = await at(whole, () => answers.responses.create(request))
+    assert.notInclude(JSON.stringify(first), "\"secret\"")
+    await at({ output: [message("Yes")] }, () =>
+      answers.responses.create({
+        model: "own",
+        previous_response_id: first.id,
+        input: [{ type: "function_call_output", call_id: "call_1", output: "1" }]
+      }))
+    assert.notProperty(sent(), "previous_response_id")
+    assert.deepInclude(sent().input[1], { type: "reasoning", encrypted_content: "secret" })
   })
 })
 
