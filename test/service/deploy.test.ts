@@ -28,8 +28,10 @@ const ask = (url: string, model: string, options: { readonly agent: Agent | fals
     asked.on("error", failed).end(JSON.stringify({ model, stream: options.stream, messages }))
   })
 
+const adminToken = "administration-of-this-test"
+
 const yaml = (processes: number, reply: string, more = "") => `
-server: { processes: ${processes}, supervised: true }
+server: { processes: ${processes}, supervised: true, admin: { token: "\${ADMIN_TOKEN}" } }
 storage: { type: sqlite, folder: data }
 reload: { watch: false }
 models:
@@ -62,6 +64,20 @@ const traffic = (url: string) => {
   }
 }
 
+/** A WebSocket and an event stream without a request: how they end. */
+const openIdle = async (url: string) => {
+  const socket = new WebSocket(`${url.replace("http", "ws")}/v1/responses`)
+  const closed = new Promise<number>((resolve) => socket.addEventListener("close", ({ code }) => resolve(code)))
+  await new Promise((resolve) => socket.addEventListener("open", resolve))
+  const { body } = await fetch(`${url}/admin/events`, { headers: { authorization: `Bearer ${adminToken}` } })
+  const reader = body!.getReader()
+  await reader.read()
+  const ended = (async () => {
+    for (;;) if ((await reader.read()).done) return "ended"
+  })()
+  return { ends: Promise.all([closed, ended]) }
+}
+
 const isWhole = ({ status, text }: Answer): boolean => status === 200 && text.includes("[DONE]")
 
 describe("troupe deploy", () => {
@@ -72,7 +88,7 @@ describe("troupe deploy", () => {
 
   beforeAll(async () => {
     writeFileSync(file, yaml(1, "first"))
-    service = troupe(["serve", "--port", "0", "--config", file])
+    service = troupe(["serve", "--port", "0", "--config", file], { env: { ADMIN_TOKEN: adminToken } })
     url = await until(() => /listens on (http:\S+)/.exec(service.output().stdout)?.[1])
   })
 
@@ -85,16 +101,18 @@ describe("troupe deploy", () => {
     assert.strictEqual(code, 0)
   })
 
-  const options = () => ({ env: { PORT: new URL(url).port } })
+  const options = () => ({ env: { PORT: new URL(url).port, ADMIN_TOKEN: adminToken } })
   const deploy = (...args: ReadonlyArray<string>) => invoke(["deploy", ...args, "--config", file], options())
 
   it("replaces the processes under load: no request fails, and every stream is whole", async () => {
+    const idle = await openIdle(url)
     const load = traffic(url)
     await until(() => load.short.length > 20 ? true : undefined)
     writeFileSync(file, yaml(2, "second"))
     const { code, stderr, stdout } = await deploy("--step", "300 ms")
     assert.strictEqual(code, 0, stderr)
     for (const share of ["10 %", "30 %", "70 %", "100 %"]) assert.include(stdout, `${share} of new connections`)
+    assert.deepStrictEqual(await idle.ends, [1012, "ended"])
     const { short, streams } = await load.end()
     assert.deepStrictEqual(short.filter(({ status }) => status !== 200), [])
     assert.deepStrictEqual(streams.filter((stream) => !isWhole(stream)), [])

@@ -12,6 +12,7 @@ import * as Time from "../../domain/Time.ts"
 import { Providers } from "../../services/engines/Providers.ts"
 import { Breaker } from "../../services/health/Breaker.ts"
 import type { State } from "../../services/health/Circuit.ts"
+import { Readiness, untilLeaving } from "../../services/health/Readiness.ts"
 import { Models } from "../../services/models/Models.ts"
 import { Registry } from "../../services/models/Registry.ts"
 import * as AdminDecisions from "./AdminDecisions.ts"
@@ -36,10 +37,10 @@ const noAction = (action: string) =>
 
 const encoder = new TextEncoder()
 
-/** A stream of server-sent events that ends when the client disconnects. */
-const watch = (events: Stream.Stream<object>) => {
+/** A stream of server-sent events that ends when the client disconnects, or when the process is about to end. */
+const makeWatch = (readiness: Readiness["Service"]) => (events: Stream.Stream<object>) => {
   const frames = Stream.mapArray(
-    events,
+    Stream.interruptWhen(events, untilLeaving(readiness)),
     (some) => Arr.of(encoder.encode(some.map((event) => `data: ${JSON.stringify(event)}\n\n`).join("")))
   )
   // The response begins at once, not with the first event: with a comment of the server-sent events format.
@@ -85,6 +86,7 @@ export const layer = HttpApiBuilder.group(
     const guarded = yield* AdminGuard.make
     const whole = yield* WholeService.make
 
+    const watch = makeWatch(yield* Readiness)
     const resets = yield* AdminResets.make
 
     const describe = makeDescribe(models, providers)

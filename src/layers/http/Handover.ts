@@ -21,20 +21,26 @@ export class Handover {
   readonly #member: Member
   /** Socket file at which the server listens where it has no port. */
   readonly #file: string
+  readonly #onDrain: () => void
   /** Sockets that the supervisor has sent. */
   readonly #adopted = new Set<Server>()
 
-  /** Follows the messages of the supervisor from now on. */
-  static start(server: NodeServer, member: Member, file: string): void {
-    const handover = new Handover(server, member, file)
+  /**
+   * Follows the messages of the supervisor from now on.
+   *
+   * @param onDrain called when another generation takes the requests
+   */
+  static start(server: NodeServer, member: Member, file: string, onDrain: () => void): void {
+    const handover = new Handover(server, member, file, onDrain)
     server.countConnections()
     member.listen((message, handle) => handover.#receive(message, handle))
   }
 
-  private constructor(server: NodeServer, member: Member, file: string) {
+  private constructor(server: NodeServer, member: Member, file: string, onDrain: () => void) {
     this.#server = server
     this.#member = member
     this.#file = file
+    this.#onDrain = onDrain
   }
 
   #receive({ type }: ToProcess, handle: unknown): void {
@@ -48,6 +54,7 @@ export class Handover {
         if (handle instanceof Socket) this.#server.adopt(handle)
         return
       case "drain":
+        this.#onDrain()
         return this.#server.drain(() => this.#member.send({ type: "drained" }))
       case "count":
         return this.#member.send({ type: "tally", tally: this.#server.tally })

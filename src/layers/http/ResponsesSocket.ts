@@ -10,7 +10,7 @@
  *
  * Source: OpenAI's guide "WebSocket mode", and Open Responses.
  */
-import { Duration, Effect, Queue, Schedule, Stream } from "effect"
+import { Effect, Queue, Stream } from "effect"
 import type { HttpServerResponse } from "effect/http"
 import { HttpServerRequest } from "effect/http"
 import { CloseEvent } from "effect/socket/Socket"
@@ -21,7 +21,7 @@ import type { Fields } from "../../dialects/shared/Json.ts"
 import { isObject, parse } from "../../dialects/shared/Json.ts"
 import type { Identity } from "../../domain/Identity.ts"
 import { Unauthenticated } from "../../domain/InferenceError.ts"
-import { Readiness } from "../../services/health/Readiness.ts"
+import { Readiness, untilLeaving } from "../../services/health/Readiness.ts"
 import type { ByteBudget } from "../../services/limits/RequestLimits.ts"
 import * as Authentication from "./Authentication.ts"
 import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
@@ -74,6 +74,9 @@ const tooManyMessages = new CloseEvent(1008, `More than ${mostWaiting} messages 
 
 /** The code of a server that goes away. */
 const stopped = new CloseEvent(1001, "The service is shutting down.")
+
+/** The code of a restart: a client that connects again gets the new process. */
+const replaced = new CloseEvent(1012, "The service restarts. Connect again.")
 
 const { encodeProblem, encodeReason } = OpenAiRoutes.dialect
 
@@ -147,20 +150,17 @@ class ResponsesSocket {
       )
     )
     const answering = Effect.forever(Effect.flatMap(Queue.take(messages), (waiting) => this.#next(waiting)))
-    const untilStopped = Effect.repeat(Effect.sync(() => this.#isStopped), {
-      schedule: Schedule.spaced(Duration.millis(250)),
-      until: (isStopped: boolean) => isStopped
-    })
-    const stopping = Effect.andThen(untilStopped, Effect.andThen(this.#writer.write(stopped), Effect.never))
+    const { readiness } = this.#parts
+    const left = Effect.suspend(() => this.#writer.write(readiness.status === "stopping" ? stopped : replaced))
+    const stopping = untilLeaving(readiness, () => !this.#isAnswering).pipe(
+      Effect.andThen(left),
+      Effect.andThen(Effect.never)
+    )
     return yield* Effect.ensuring(
       Effect.raceAllFirst([reading, answering, stopping]),
       Effect.sync(() => this.#release(this.#held))
     )
   })
-
-  get #isStopped(): boolean {
-    return this.#parts.readiness.status === "stopping" && !this.#isAnswering
-  }
 
   #offer(messages: Queue.Queue<Waiting>, text: string) {
     return Effect.suspend(() =>

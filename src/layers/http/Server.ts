@@ -133,7 +133,10 @@ const listenForProcesses = Effect.fnUntraced(
     if (peers === undefined) return
     const options = yield* listenerOptions(settings, handle)
     peers.boundTo(options.port)
-    Handover.Handover.start(node, peers.member, peers.heldSocket)
+    const readiness = yield* Readiness
+    Handover.Handover.start(node, peers.member, peers.heldSocket, () => {
+      readiness.isReplaced = true
+    })
     const graceMs = Duration.toMillis(settings.shutdownGrace) + lastResponsesMs
     yield* AdminListener.listeningForProcesses(options, peers.ownSocket, graceMs)
   }

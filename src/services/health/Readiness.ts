@@ -1,5 +1,5 @@
 /** Whether the service takes requests, and what `GET /health/ready` answers. */
-import { Context, Effect, Layer, Schema } from "effect"
+import { Context, Duration, Effect, Layer, Schedule, Schema } from "effect"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
 
@@ -25,7 +25,22 @@ export const Report = Schema.Struct({
 /** The status of the service. The application sets it once every model is loaded; the server sets it when it stops. */
 export class Readiness extends Context.Service<Readiness, {
   status: Status
+  /** Whether another generation of processes takes the requests: connections without a request are to end. */
+  isReplaced?: boolean
 }>()("troupe/services/health/Readiness") {}
+
+/** Whether the process is about to end. */
+export const isLeaving = ({ isReplaced = false, status }: Readiness["Service"]): boolean =>
+  isReplaced || status === "stopping"
+
+const lookEvery = Schedule.spaced(Duration.millis(250))
+
+/** Waits until the process is about to end: for what a client would keep open for ever. */
+export const untilLeaving = (readiness: Readiness["Service"], isIdle = () => true): Effect.Effect<void> =>
+  Effect.asVoid(Effect.repeat(Effect.sync(() => isLeaving(readiness) && isIdle()), {
+    schedule: lookEvery,
+    until: (isOver: boolean) => isOver
+  }))
 
 /** A service that starts. */
 export const layer = Layer.sync(Readiness, () => Readiness.of({ status: "starting" }))
