@@ -12,8 +12,8 @@ import * as Defaults from "../../domain/Defaults.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import type { ToProcess, ToSupervisor } from "../../services/processes/ProcessGroup.ts"
 import * as Shares from "../../services/processes/Shares.ts"
-import type { Report, Source, Trigger } from "../../services/settings/Reload.ts"
-import { logFailure, logReport, ReloadError, reloadError, Reloading } from "../../services/settings/Reload.ts"
+import type { ReloadError, Report, Source, Trigger } from "../../services/settings/Reload.ts"
+import { logFailure, logReport, reloadError, reloadFailed, Reloading } from "../../services/settings/Reload.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import * as SettingsDiff from "../../services/settings/SettingsDiff.ts"
 
@@ -27,14 +27,11 @@ export interface Processes {
   readonly adopt: (configuration: string | undefined, limits: ReadonlyMap<string, number>) => void
 }
 
-const failed = (message: string) =>
-  new ReloadError({ message: `${message}\nThe configuration in use stays.`, problems: [] })
-
 const ended = "A service process ended meanwhile. Try again."
 
 const inTime = Duration.format(Defaults.reloadProcess)
 
-const slowStart = failed(`A service process has been starting for ${inTime}. Try again when it takes requests.`)
+const slowStart = reloadFailed(`A service process has been starting for ${inTime}. Try again when it takes requests.`)
 
 type Asking = Extract<ToProcess, { readonly type: "decide" | "prepare" }>
 type Ready = Extract<ToSupervisor, { readonly type: "ready" }>
@@ -68,7 +65,7 @@ class Answers {
   }
 
   fail(problem: string): void {
-    Deferred.doneUnsafe(this.done, Effect.fail(failed(problem)))
+    Deferred.doneUnsafe(this.done, Effect.fail(reloadFailed(problem)))
   }
 }
 
@@ -132,7 +129,7 @@ export class GroupReload {
     const { changes: found, next } = this.#reloading.plan(given)
     const changes = SettingsDiff.shown(found)
     const problem = sharingProblem(this.#settings, next)
-    if (problem !== undefined) return yield* failed(problem)
+    if (problem !== undefined) return yield* reloadFailed(problem)
     if (dryRun || found.every(SettingsDiff.needsRestart)) return { applied: false, changes }
     yield* this.#apply(text, next, prepareLimit(this.#settings, next))
     const prepared = yield* Effect.mapError(this.#reloading.prepare(given), reloadError)
@@ -174,7 +171,7 @@ export class GroupReload {
       }. If it stays so, restart the service.`
       return Effect.timeoutOrElse(Effect.interruptible(Deferred.await(answers.done)), {
         duration: limit,
-        orElse: () => Effect.fail(failed(silent))
+        orElse: () => Effect.fail(reloadFailed(silent))
       })
     })
 
@@ -191,7 +188,7 @@ export class GroupReload {
             const now = this.#processes.running()
             return now.size === processes.size && [...now.keys()].every((one) => processes.has(one))
               ? Effect.void
-              : Effect.fail(failed("A service process started meanwhile. Try again."))
+              : Effect.fail(reloadFailed("A service process started meanwhile. Try again."))
           })
         ),
         () => Effect.ignore(decide(false))

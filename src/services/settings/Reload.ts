@@ -67,11 +67,13 @@ export class Reload extends Context.Service<Reload, {
 
 const stays = "The configuration in use stays."
 
+/** @param message with or without the sentence about the configuration in use: that of another process has it */
+export const reloadFailed = (message: string, problems: ReloadError["problems"] = []): ReloadError =>
+  new ReloadError({ message: message.endsWith(stays) ? message : `${message}\n${stays}`, problems })
+
 /** A failure to read, check or load a configuration, as the error of the reload. */
-export const reloadError = (error: InferenceError | SettingsError): ReloadError => {
-  const problems = "problems" in error ? error.problems : []
-  return new ReloadError({ message: `${error.message}\n${stays}`, problems })
-}
+export const reloadError = (error: InferenceError | SettingsError): ReloadError =>
+  reloadFailed(error.message, "problems" in error ? error.problems : [])
 
 /** The settings in use, and those that are about to be. */
 export class Reloading {
