@@ -1,7 +1,8 @@
 // `npm start` and `npm run troupe`: runs the command line as a bundle, which starts in a third of the CPU time of the
 // sources. If the sources are newer than `dist`, it builds `dist` first; without rolldown, the sources run.
 //
-// `node start.mjs --build` only builds what is out of date; `npm ci` does so.
+// `node start.mjs --build` only builds what is out of date; `npm ci` does so. `node start.mjs --package` builds the whole package,
+// with its types; `npm run build` does so.
 import { existsSync, readdirSync, renameSync, rmSync, statSync, utimesSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath, pathToFileURL } from "node:url"
@@ -10,6 +11,8 @@ const root = fileURLToPath(new URL(".", import.meta.url))
 const dist = join(root, "dist")
 const entry = join(dist, "main.js")
 const rolldown = join(root, "node_modules", "rolldown", "bin", "cli.mjs")
+const tsc = join(root, "node_modules", "typescript", "bin", "tsc")
+const isPackage = process.argv[2] === "--package"
 
 const foldersIn = (folder) =>
   readdirSync(folder, { withFileTypes: true }).flatMap((one) => {
@@ -36,25 +39,32 @@ const build = async () => {
   const { spawnSync } = await import("node:child_process")
   const begun = new Date()
   const output = `${dist}-${process.pid}`
+  const replaced = `${output}-replaced`
+  const types = isPackage ? [[tsc, "-p", "tsconfig.build.json", "--outDir", output]] : []
   try {
-    const { status, stderr } = spawnSync(process.execPath, [rolldown, "-c", "rolldown.config.ts"], {
-      cwd: root,
-      env: { ...process.env, TROUPE_BUILD_OUTPUT: output },
-      encoding: "utf8"
-    })
-    if (status !== 0) throw new Error(stderr)
+    for (const tool of [[rolldown, "-c", "rolldown.config.ts"], ...types]) {
+      const { status, stderr } = spawnSync(process.execPath, tool, {
+        cwd: root,
+        env: { ...process.env, TROUPE_BUILD_OUTPUT: output },
+        encoding: "utf8",
+        stdio: isPackage ? "inherit" : "pipe"
+      })
+      if (status !== 0) throw new Error(stderr ?? `${tool[0]} failed.`)
+    }
     // A file that changes during the build is newer than the bundle.
     utimesSync(join(output, "main.js"), begun, begun)
-    rmSync(dist, { recursive: true, force: true })
+    if (existsSync(dist)) renameSync(dist, replaced)
     renameSync(output, dist)
     return true
   } catch (error) {
-    process.stderr.write(`troupe: dist could not be built, so the sources run. ${error.message}\n`)
+    const result = isPackage ? "and stays as it was" : "so the sources run"
+    process.stderr.write(`troupe: dist could not be built, ${result}. ${error.message}\n`)
     return false
   } finally {
-    rmSync(output, { recursive: true, force: true })
+    for (const folder of [output, replaced]) rmSync(folder, { recursive: true, force: true })
   }
 }
 
-const isBuilt = isCurrent() || (existsSync(rolldown) && await build())
-if (process.argv[2] !== "--build") await import(pathToFileURL(isBuilt ? entry : join(root, "src", "main.ts")).href)
+const isBuilt = !isPackage && isCurrent() || (existsSync(rolldown) && await build())
+if (isPackage) process.exitCode = isBuilt ? 0 : 1
+else if (process.argv[2] !== "--build") await import(pathToFileURL(isBuilt ? entry : join(root, "src", "main.ts")).href)

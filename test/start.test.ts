@@ -69,6 +69,27 @@ describe("start.mjs", () => {
     assert.deepStrictEqual(readdirSync(folder).filter((name) => name.startsWith("dist-")), [])
   })
 
+  it("builds the package with types beside dist, which stays until all is built", () => {
+    installBundler(bundler)
+    mkdirSync(join(folder, "node_modules/typescript/bin"), { recursive: true })
+    const compiler = (end: string) => `
+      import { existsSync, writeFileSync } from "node:fs"
+      console.log(existsSync("dist/main.js") ? "dist is there" : "no dist")
+      writeFileSync(process.argv.at(-1) + "/main.d.ts", "export {}")
+      ${end}
+    `
+    write("node_modules/typescript/bin/package.json", "{\"type\":\"module\"}")
+    write("node_modules/typescript/bin/tsc", compiler(""))
+    assert.strictEqual(run("--package").stdout, "no dist")
+    assert.strictEqual(run("--package").stdout, "dist is there")
+    assert.deepStrictEqual(readdirSync(join(folder, "dist")).toSorted(), ["main.d.ts", "main.js"])
+    assert.strictEqual(run().stdout, "bundle 2")
+    write("node_modules/typescript/bin/tsc", compiler("process.exit(1)"))
+    assert.include(run("--package").stderr, "dist could not be built, and stays as it was.")
+    assert.strictEqual(run().stdout, "bundle 2")
+    assert.deepStrictEqual(readdirSync(folder).filter((name) => name.startsWith("dist-")), [])
+  })
+
   it("runs the sources without a bundler", () => {
     assert.deepStrictEqual(run("serve"), { stdout: "sources serve", stderr: "" })
   })
