@@ -6,6 +6,7 @@ import { Span } from "../domain/Fields.ts"
 import type { RolloutAction, RolloutView } from "../layers/http/RolloutSchema.ts"
 import { RolloutSettings } from "../services/rollout/RolloutSettings.ts"
 import { withClient } from "./Client.ts"
+import type { Target } from "./Flags.ts"
 import { CommandFailed, json, target } from "./Flags.ts"
 import { printJson } from "./Output.ts"
 import { experimentTable, rolloutTable, rolloutText } from "./RolloutText.ts"
@@ -138,12 +139,27 @@ const status = Command.make(
   Command.withExamples([{ command: "troupe rollout status chat", description: "Show the newest rollout of chat" }])
 )
 
+/** The only rollout that has not ended. */
+const onlyRunning = Effect.fnUntraced(function*(to: Target) {
+  const { rollouts } = yield* withClient(to, (client) => client.rollouts.list({}))
+  const [first, ...others] = rollouts.filter(({ outcome }) => outcome === undefined)
+  if (first === undefined) return yield* new CommandFailed({ message: "No rollout is running." })
+  if (others.length === 0) return first.id
+  const names = [first, ...others].map(({ id, model }) => `${id} of ${model}`).join(", ")
+  return yield* new CommandFailed({ message: `Several rollouts are running. Name one: ${names}.` })
+})
+
 const act = (action: RolloutAction, description: string) =>
-  Command.make(action, { rollout: which, ...target, json }, ({ json, rollout, ...target }) =>
-    Effect.flatMap(
-      withClient(target, (client) => client.rollouts.act({ params: { rollout, action } })),
-      (changed) => print(json, changed)
-    )).pipe(Command.withDescription(description))
+  Command.make(
+    action,
+    { rollout: Argument.optional(which), ...target, json },
+    ({ json, rollout: named, ...target }) =>
+      Effect.gen(function*() {
+        const rollout = Option.isSome(named) ? named.value : yield* onlyRunning(target)
+        const changed = yield* withClient(target, (client) => client.rollouts.act({ params: { rollout, action } }))
+        yield* print(json, changed)
+      })
+  ).pipe(Command.withDescription(`${description}: the only running one, unless one is named`))
 
 export const rollout = Command.make("rollout").pipe(
   Command.withDescription(

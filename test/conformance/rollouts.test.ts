@@ -42,6 +42,20 @@ onEachDatabase("the store of rollouts", (it) => {
       assert.deepStrictEqual((yield* store.current).map((one) => one.stored.rollout.id), ["a", "b"])
     }).pipe(Effect.provide(storeOn(database))))
 
+  it("keeps the last ended rollouts of a model, and those of others", (database) =>
+    Effect.gen(function*() {
+      const store = yield* RolloutStore.RolloutStore
+      const most = RolloutStore.mostEnded
+      yield* store.insert(stored("other", { model: "other", phase: ended }))
+      for (let index = 0; index < most + 2; index++) {
+        yield* store.insert(stored(`r${index}`, { phase: ended, startedAt: 1_700_000_000_001 + index }))
+      }
+      yield* store.insert(stored("running", { startedAt: 1_800_000_000_000 }))
+      const kept = (yield* store.load).map((one) => one.stored.rollout.id)
+      assert.strictEqual(kept.length, most + 2)
+      assert.deepStrictEqual([kept[0], kept[1], kept.at(-1)], ["other", "r2", "running"])
+    }).pipe(Effect.provide(storeOn(database))))
+
   it("writes only over the version that was read", (database) =>
     Effect.gen(function*() {
       const store = yield* RolloutStore.RolloutStore

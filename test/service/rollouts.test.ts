@@ -101,7 +101,10 @@ describe("a rollout", () => {
     assert.deepStrictEqual(new Set(await askMany(10)), new Set(["200 new"]))
     candidate.fails = () => true
     const failing = await troupe("start", "chat", "--to", "fourth", "--json")
-    await troupe("abort", "chat")
+    assert.include(
+      (await troupe("abort")).stdout,
+      `${(JSON.parse(failing.stdout) as { readonly id: string }).id}: chat`
+    )
     candidate.fails = () => false
     assert.strictEqual((await ended()).outcome?.result, "aborted")
     const gone = await invoke(["ps", "--json", "--url", service.adminUrl])
@@ -111,6 +114,7 @@ describe("a rollout", () => {
   it("refuses what cannot be done, and says why", async () => {
     const message = async (...args: ReadonlyArray<string>) => (await troupe(...args)).stderr
     assert.include(await message("pause", "chat"), "The rollout is over")
+    assert.include(await message("pause"), "No rollout is running.")
     assert.include(await message("start", "chat", "--to", "chat#1"), "chat#1 already takes all requests of chat.")
     assert.include(await message("start", "chat", "--to", "chat#2"), "Its deployments: chat#0, chat#1,")
     assert.include(await message("start", "chat", "--to", "chat#0", "--steps", "0.5"), "end with 1")

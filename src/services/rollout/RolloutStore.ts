@@ -47,7 +47,7 @@ export class RolloutStore extends Context.Service<RolloutStore, {
   readonly load: Effect.Effect<ReadonlyArray<Versioned>, SqlError>
   /** Reads again only if another process may have changed something. */
   readonly current: Effect.Effect<ReadonlyArray<Versioned>, SqlError>
-  /** False if a rollout of the model has not ended. */
+  /** False if a rollout of the model has not ended. Removes its oldest ended ones beyond `mostEnded`. */
   readonly insert: (stored: Stored) => Effect.Effect<boolean, SqlError>
   /** Writes over the version that was read; false if there is a newer one. */
   readonly update: (versioned: Versioned) => Effect.Effect<boolean, SqlError>
@@ -96,6 +96,9 @@ const migrations = Migrations.make("rollouts", [
   }
 ])
 
+/** Ended rollouts of a model that are kept. */
+export const mostEnded = 50
+
 interface Row {
   readonly state: string
   readonly version: number | string
@@ -143,13 +146,21 @@ const make = Effect.gen(function*() {
       rows.forget()
       return Effect.map(statement, (found) => found.length > 0)
     })
+  const prune = (model: string): Effect.Effect<void, SqlError> =>
+    Effect.asVoid(sql`DELETE FROM troupe_rollouts WHERE model = ${model} AND ended = 1 AND id NOT IN (
+      SELECT id FROM troupe_rollouts WHERE model = ${model} AND ended = 1
+      ORDER BY started_at DESC, id DESC LIMIT ${mostEnded}
+    )`)
   return RolloutStore.of({
     load: rows.latest,
     current: rows.current,
     insert: (stored) => {
       const { id, model, startedAt } = stored.rollout
       const row = { id, model, started_at: startedAt, ended: endedOf(stored), version: 1, state: encode(stored) }
-      return changed(sql`INSERT INTO troupe_rollouts ${sql.insert(row)} ON CONFLICT DO NOTHING RETURNING id`)
+      const inserted = changed(
+        sql`INSERT INTO troupe_rollouts ${sql.insert(row)} ON CONFLICT DO NOTHING RETURNING id`
+      )
+      return Effect.tap(inserted, (isNew) => isNew ? prune(model) : Effect.void)
     },
     update: ({ stored, version }) =>
       changed(sql`UPDATE troupe_rollouts
