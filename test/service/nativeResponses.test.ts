@@ -266,6 +266,23 @@ describe("a request of the Responses API", () => {
       assert.deepStrictEqual(upstream.seen.slice(before).map(({ path }) => path), ["/own/responses"])
     })
   })
+
+  it("may have only items without translation, which are refused by name where no deployment has the API", async () => {
+    const input = [{
+      type: "mcp_approval_response" as const,
+      approval_request_id: "mcpr_1",
+      approve: true
+    }]
+    await at(whole, () => client.responses.create({ model: "own", input }))
+    assert.deepInclude(sent().input[0], input[0])
+    for (const item of [input[0], { type: "mesage", role: "user" }]) {
+      const failed = await client.responses.create({ model: "chat", input: [item] as never }).catch((error: unknown) =>
+        error
+      )
+      assert.instanceOf(failed, OpenAI.BadRequestError)
+      assert.include(failed.message, `"${item!.type}"`)
+    }
+  })
 })
 
 describe("each provider with the Responses API", () => {

@@ -95,6 +95,9 @@ const isLocal = ({ registry }: Services, deployment: string): boolean =>
     )
   )
 
+/** In place of items that only a provider's Responses API reads: the deployments without one are excluded, by the items' names. */
+const unread: ReadonlyArray<Message> = [{ role: "user", content: "" }]
+
 const create = (services: Services): Endpoint.Endpoint<ResponseCall> => ({
   idPrefix,
   encodeError,
@@ -106,7 +109,8 @@ const create = (services: Services): Endpoint.Endpoint<ResponseCall> => ({
       if (dialogue === undefined || (services.state === undefined && settings.background)) {
         return respondError(noState, call.headers)
       }
-      const messages = yield* messagesOf(call.body, dialogue)
+      const said = yield* messagesOf(call.body, dialogue)
+      const messages = said.length === 0 && request.source?.responses?.needs !== undefined ? unread : said
       const store = settings.store && services.state !== undefined
       return yield* respondRun({
         services,
