@@ -60,6 +60,7 @@ import * as Backoff from "./services/resilience/Backoff.ts"
 import * as Responses from "./services/responses/Responses.ts"
 import * as Rollouts from "./services/rollout/Rollouts.ts"
 import * as RolloutStore from "./services/rollout/RolloutStore.ts"
+import { Splits, takingRequests } from "./services/rollout/Split.ts"
 import * as Standing from "./services/rollout/Standing.ts"
 import * as DecisionLog from "./services/routing/DecisionLog.ts"
 import { cachedResponses } from "./services/routing/DecisionRecord.ts"
@@ -382,23 +383,25 @@ const embedded = <R, A, E>(all: Options<R>, state: Layer.Layer<A, E, Settings>) 
  */
 export const layer = <R = never>(options: Options<R> = {}) => embedded(options, Layer.empty)
 
-/** Loads the models, so that a service that reports to be ready can answer. */
+/** Loads what takes requests, so that a service that reports to be ready can answer. */
 const preload = Layer.effectDiscard(Effect.gen(function*() {
   const registry = yield* Registry.Registry
   const models = yield* Models.Models
   const readiness = yield* Readiness.Readiness
-  const deployments = registry.models().map(({ deployments }) => deployments[0])
-  yield* Effect.forEach(
-    deployments.filter((deployment) => deployment.preload),
-    (deployment) =>
-      // If an operator unloads a model before it is loaded, the service starts all the same.
-      Effect.catchIf(
-        models.load(deployment),
-        ({ reason }) => reason._tag === "EngineStopped" && reason.by === "unload",
-        () => Effect.void
-      ),
-    { discard: true }
-  )
+  const splits = yield* Splits
+  // The setting is the model's; a deployment that a rollout has added does not have it.
+  const loaded = registry.models().filter(({ deployments }) => deployments[0].preload)
+  for (const model of loaded) {
+    const [first, ...others] = takingRequests(model, splits?.of?.(model.name))
+    // If an operator unloads a model before it is loaded, the service starts all the same.
+    yield* Effect.catchIf(
+      models.load(first),
+      ({ reason }) => reason._tag === "EngineStopped" && reason.by === "unload",
+      () => Effect.void
+    )
+    // The first answers for a version that does not load.
+    yield* Effect.forEach(others, (one) => Effect.ignore(models.load(one)), { discard: true })
+  }
   readiness.status = "ready"
 }))
 

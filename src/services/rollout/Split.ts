@@ -18,6 +18,7 @@
  * `SplitTable.of` is undefined while there is no entry, so that requests cost nothing.
  */
 import { Context } from "effect"
+import type { Deployment, Model } from "../../domain/Deployment.ts"
 import * as Hashing from "../../domain/Hashing.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { Verdict } from "../../domain/Measurement.ts"
@@ -37,6 +38,8 @@ type Divided = Pick<RoutingRequest, "route"> & Partial<Pick<RoutingRequest, "cap
 
 /** How the requests of one model are divided. */
 export interface Entry {
+  /** The deployments that have a share of the requests. The others that are not withheld are equal. */
+  readonly versions?: ReadonlyArray<string>
   /** @param seed a 32-bit random number, which counts where the request has no session */
   readonly split: (request: Divided, seed: number) => Split
   /** Undefined: no request is compared. */
@@ -80,6 +83,7 @@ export const weighted = (
   const seed = Hashing.hashText(rollout)
   return {
     observe,
+    versions: [candidate],
     split: (request, random) => {
       if (hasOtherVectors && request.capabilities?.includes("embed") === true) return onlyOthers
       const session = sessionOf(request)
@@ -110,6 +114,7 @@ export const varied = (
   const seed = Hashing.hashText(model)
   return {
     observe,
+    versions: variants.filter(({ weight }) => weight > 0).map(({ deployment }) => deployment),
     split: (request, random) =>
       splits[
         Assignment.variantOf(
@@ -133,6 +138,19 @@ export class SplitTable {
     this.#entries = entries
     this.of = entries.size === 0 ? undefined : (model) => this.#entries.get(model)
   }
+}
+
+/**
+ * The deployments of a model that are loaded before its first request: the first that takes requests, and those with a share of
+ * their own.
+ */
+export const takingRequests = (
+  { deployments }: Model,
+  entry: Entry | undefined
+): readonly [Deployment, ...ReadonlyArray<Deployment>] => {
+  const withheld = entry?.split({}, 0).withheld
+  const first = deployments.find(({ id }) => withheld?.has(id) !== true) ?? deployments[0]
+  return [first, ...deployments.filter((one) => one !== first && entry?.versions?.includes(one.id) === true)]
 }
 
 /** The table of this application; undefined where it has no rollouts. */

@@ -4,6 +4,7 @@ import type { Outcome, Phase } from "../../../src/services/rollout/Rollout.ts"
 import * as RolloutMachine from "../../../src/services/rollout/RolloutMachine.ts"
 import { resolve } from "../../../src/services/rollout/RolloutSettings.ts"
 import type { Stored } from "../../../src/services/rollout/RolloutStore.ts"
+import { takingRequests } from "../../../src/services/rollout/Split.ts"
 import * as Standing from "../../../src/services/rollout/Standing.ts"
 import { deployment } from "../../support/Deployments.ts"
 
@@ -43,6 +44,17 @@ describe("Standing", () => {
       withheld(model(old, waiting), [stored({ _tag: "Checking", attempts: 0, nextAt: null, lastProblem: null })]),
       ["chat#1"]
     )
+  })
+
+  it("loads what takes requests: the promoted version after a promotion, both while requests are divided", () => {
+    const loaded = (...rollouts: ReadonlyArray<Stored>) => {
+      const both = model(old, waiting)
+      return takingRequests(both, Standing.entryOf(both, rollouts, () => () => {})).map(({ id }) => id)
+    }
+    assert.deepStrictEqual(loaded(), ["chat#0"])
+    assert.deepStrictEqual(loaded(ended("promoted")), ["chat#1"])
+    assert.deepStrictEqual(loaded(ended("rolledBack")), ["chat#0"])
+    assert.deepStrictEqual(loaded(stored({ _tag: "Stepping", since: 0 }, { step: 3 })), ["chat#0", "chat#1"])
   })
 
   it("divides requests while the rollout has steps, paused or not", () => {
