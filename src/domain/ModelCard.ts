@@ -40,6 +40,8 @@ export interface ModelCard {
   readonly input: ReadonlyArray<typeof inputModalities[number]>
   readonly output: ReadonlyArray<typeof outputModalities[number]>
   readonly state: ModelState
+  /** The name of the loaded file, of a model on this machine that has several: of its first deployment that does. */
+  readonly variant?: string
   readonly price: KnownPrice | undefined
 }
 

@@ -36,6 +36,8 @@ export const Model = Schema.Struct({
   input_modalities: Schema.Array(Schema.Literals(inputModalities)),
   output_modalities: Schema.Array(Schema.Literals(outputModalities)),
   state: Schema.Literals(modelStates),
+  /** The loaded file, of a model with `variants`. */
+  variant: Schema.optionalKey(Schema.String),
   /** The highest of its deployments, USD per million tokens; null if one is unknown. */
   pricing: Schema.NullOr(Pricing)
 }).annotate({ identifier: "Model" })
@@ -74,6 +76,7 @@ export const encode = (card: ModelCard, startedAt: number): Model => ({
   input_modalities: card.input,
   output_modalities: card.output,
   state: card.state,
+  ...(card.variant === undefined ? {} : { variant: card.variant }),
   pricing: card.price === undefined ? null : pricingOf(card.price)
 })
 

@@ -6,12 +6,15 @@ import { Clock, Effect, Layer, Result } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApi, HttpApiBuilder, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
+import { basename } from "node:path"
 import { identityOf } from "../../dialects/shared/CallerRequest.ts"
 import type { Model } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import { allowsModel } from "../../domain/Identity.ts"
 import * as ModelCard from "../../domain/ModelCard.ts"
 import { nearestName } from "../../domain/NearestName.ts"
 import * as Text from "../../domain/Text.ts"
+import * as EngineKinds from "../../services/engines/EngineKinds.ts"
 import { Refusals } from "../../services/guard/SecurityEvents.ts"
 import * as Readiness from "../../services/health/Readiness.ts"
 import { Models } from "../../services/models/Models.ts"
@@ -27,6 +30,15 @@ import type { Peers } from "./Peers.ts"
 import { PeerProcesses } from "./Peers.ts"
 import * as WholeService from "./WholeService.ts"
 
+/** The name of the file that a model with variants has loaded. Callers do not see its folder. */
+const loadedFile = Effect.fnUntraced(function*({ deployments }: Model, { variant }: Models["Service"]) {
+  for (const { id, options } of deployments) {
+    const path = isRemote(options) || EngineKinds.alternativesOf(options).length < 2 ? undefined : yield* variant(id)
+    if (path !== undefined) return { variant: basename(path) }
+  }
+  return {}
+})
+
 /** `GET /v1/models` and `GET /v1/models/{model}`, in the shape of the client's dialect. */
 const models = (dialects: Dialects) => {
   const dialectOf = makeDialectOfClient(dialects)
@@ -38,15 +50,20 @@ const models = (dialects: Dialects) => {
     const startedAt = yield* Clock.currentTimeMillis
     const nameOf = namesIn(registry)
     const cardOf = (model: Model) =>
-      ModelCard.cardOf(model, facts(model), (deployment) => actors.snapshot(deployment).state)
-    const cardsOf = (model: Model) => {
-      const card = cardOf(model)
-      return [card, ...(model.aliases ?? []).map((alias) => ({ ...card, name: alias, aliasOf: model.name }))]
-    }
-    const list = Effect.map(HttpServerRequest.HttpServerRequest, ({ headers, source }) => {
+      Effect.map(loadedFile(model, actors), (file): ModelCard.ModelCard => ({
+        ...ModelCard.cardOf(model, facts(model), (deployment) => actors.snapshot(deployment).state),
+        ...file
+      }))
+    const cardsOf = (model: Model) =>
+      Effect.map(
+        cardOf(model),
+        (card) => [card, ...(model.aliases ?? []).map((alias) => ({ ...card, name: alias, aliasOf: model.name }))]
+      )
+    const list = Effect.gen(function*() {
+      const { headers, source } = yield* HttpServerRequest.HttpServerRequest
       const identity = identityOf(source)
-      const models = registry.models().filter(({ name }) => allowsModel(identity, name))
-      return HttpServerResponse.jsonUnsafe(dialectOf(headers).models.list(models.flatMap(cardsOf), startedAt))
+      const cards = yield* Effect.forEach(registry.models().filter(({ name }) => allowsModel(identity, name)), cardsOf)
+      return HttpServerResponse.jsonUnsafe(dialectOf(headers).models.list(cards.flat(), startedAt))
     })
     const one = Effect.fnUntraced(function*() {
       const { headers, source } = yield* HttpServerRequest.HttpServerRequest
@@ -60,13 +77,12 @@ const models = (dialects: Dialects) => {
         refusals.record("access", { identity })
         return respondError(encodeReason(forbidden, id), idHeaders(id))
       }
-      return Result.match(registry.find(model), {
-        onSuccess: (found) =>
-          HttpServerResponse.jsonUnsafe(
-            models.model(cardsOf(found).find(({ name }) => name === model) ?? cardOf(found), startedAt)
-          ),
-        onFailure: ({ reason }) => respondError(encodeReason(reason, id), idHeaders(id))
-      })
+      const found = registry.find(model)
+      if (Result.isFailure(found)) return respondError(encodeReason(found.failure.reason, id), idHeaders(id))
+      const cards = yield* cardsOf(found.success)
+      return HttpServerResponse.jsonUnsafe(
+        models.model(cards.find(({ name }) => name === model) ?? cards[0]!, startedAt)
+      )
     })
     yield* router.add("GET", "/v1/models", ofWhole(peers, list, list))
     yield* router.add("GET", "/v1/models/:model", ofWhole(peers, one(), one()))

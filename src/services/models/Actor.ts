@@ -239,10 +239,16 @@ export const loadingOf = (actor: Actor | undefined, now: number): Loading | unde
 /** Jobs that hold a slot. */
 export const runningOf = (actor: Actor): number => instancesOf(actor).reduce((sum, { running }) => sum + running, 0)
 
-/** The file that an engine has loaded, of a deployment that has several. */
-const variantOf = (instance: EngineInstance | undefined): Pick<Status, "variant"> => {
-  if (instance?.engine === undefined || EngineKinds.alternativesOf(instance.deployment.options).length < 2) return {}
-  const variant = EngineKinds.pathOf(instance.granted.options)
+/** The path of the file that is loaded, of a deployment that has several. */
+export const variantOf = (actor: Actor | undefined): string | undefined => {
+  const instance = actor?.instance
+  return instance?.engine === undefined || EngineKinds.alternativesOf(instance.deployment.options).length < 2
+    ? undefined
+    : EngineKinds.pathOf(instance.granted.options)
+}
+
+const loadedVariant = (actor: Actor | undefined): Pick<Status, "variant"> => {
+  const variant = variantOf(actor)
   return variant === undefined ? {} : { variant }
 }
 
@@ -253,7 +259,7 @@ export const statusOf = (id: string, actor: Actor | undefined): Effect.Effect<St
     ...snapshotOf(actor),
     running: actor === undefined ? 0 : runningOf(actor),
     memoryBytes,
-    ...variantOf(actor?.instance),
+    ...loadedVariant(actor),
     ...(actor?.lastFailure === undefined ? {} : { lastFailure: actor.lastFailure })
   }))
 

@@ -91,6 +91,8 @@ export class Models extends Context.Service<Models, {
   readonly status: (deployment: Deployment) => Effect.Effect<Status>
   /** The part of a deployment's status that is in memory, for the router. */
   readonly snapshot: (deployment: string) => Pick<Status, "queued" | "state">
+  /** The path of the file that is loaded, of a deployment that has several; undefined otherwise. */
+  readonly variant: (deployment: string) => Effect.Effect<string | undefined>
   /** Why the engine of a deployment cannot take a request now; undefined if it can, or is not loaded. */
   readonly loading: (deployment: string) => Effect.Effect<Actor.Loading | undefined>
   /** Of every deployment that has an actor. */
@@ -202,6 +204,7 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
     stopLoads: Effect.sync(() => EngineLifecycle.stopLoads(context)),
     stop: Effect.suspend(() => stopAll(context)),
     snapshot: (id) => Actor.snapshotOf(actors.get(id)),
+    variant: (id) => Effect.sync(() => Actor.variantOf(actors.get(id))),
     loading: (id) => Effect.sync(() => Actor.loadingOf(actors.get(id), now(context))),
     status: ({ id }) => Effect.suspend(() => Actor.statusOf(id, actors.get(id))),
     statuses: Effect.suspend(() =>

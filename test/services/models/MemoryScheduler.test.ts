@@ -500,7 +500,9 @@ describe("the variants of a model", () => {
     return Effect.gen(function*() {
       yield* once(varied)
       assert.deepStrictEqual(fileOf(setup), ["small.gguf"])
-      const { status } = yield* Models
+      const { status, variant } = yield* Models
+      assert.strictEqual(yield* variant(varied.id), "small.gguf")
+      assert.isUndefined(yield* variant("w"))
       assert.strictEqual((yield* status(varied)).variant, "small.gguf")
       assert.isUndefined((yield* status(deployment("w"))).variant)
     }).pipe(Effect.provide(setup.layer))
