@@ -92,7 +92,7 @@ const problemOf = ({ phase }: Rollout) =>
   phase._tag === "Checking" && phase.lastProblem !== null ? { problem: phase.lastProblem } : {}
 
 /** @param now ms since 1970 */
-export const viewOf = ({ isAbandoned = false, rollout, stable }: Found, now: number): RolloutView => {
+export const viewOf = ({ isAbandoned = false, rollout, running, stable }: Found, now: number): RolloutView => {
   const { candidate, evidence, history, id, model, phase, plan, startedAt, step } = rollout
   return {
     id,
@@ -104,7 +104,9 @@ export const viewOf = ({ isAbandoned = false, rollout, stable }: Found, now: num
     step,
     plan,
     startedAt,
-    waitingFor: isAbandoned ? RolloutMachine.waitingForService(rollout) : RolloutMachine.waitingFor(rollout, now),
+    waitingFor: isAbandoned
+      ? RolloutMachine.waitingForService(rollout)
+      : RolloutMachine.waitingFor(rollout, now, running),
     ...outcomeOf(rollout),
     ...problemOf(rollout),
     evidence,

@@ -70,6 +70,14 @@ export class RolloutCommands {
     this.#models = models
   }
 
+  /** Requests that a deployment has not answered yet. */
+  runningAt(id: string): Effect.Effect<number> {
+    return Effect.map(
+      this.#models.statuses,
+      (statuses) => statuses.find(({ deployment }) => deployment === id)?.running ?? 0
+    )
+  }
+
   /** The work of a command; undefined: there is none, or it is being done. */
   workOf(given: Given): Effect.Effect<void> | undefined {
     const { command, stored: { rollout: { id } } } = given

@@ -363,11 +363,13 @@ export const recover = (state: Rollout): ReadonlyArray<Command> => {
   return [weights]
 }
 
-const waitingInStep = ({ candidate, plan, tallies }: Rollout, since: number, now: number): string => {
+const waitingInStep = ({ candidate, plan, tallies }: Rollout, since: number, now: number, running: number): string => {
   const leftMs = Math.max(0, since + plan.stepMs - now)
   const has = tallies.candidate.requests
   const lacking = has < plan.minRequests
-    ? `${has} of ${plan.minRequests} requests${limitedText(tallies.candidate, ", ", "")}`
+    ? `${has} of ${plan.minRequests} requests${limitedText(tallies.candidate, ", ", "")}${
+      running === 0 ? "" : `, ${running} running`
+    }`
     : undefined
   if (leftMs === 0) return lacking === undefined ? "The next evaluation." : `Requests of ${candidate}: ${lacking}.`
   return `The end of the step in ${Math.ceil(leftMs / 1000)} s${lacking === undefined ? "" : ` (${lacking})`}.`
@@ -379,8 +381,12 @@ export const waitingForService = ({ candidate, phase }: Rollout): string =>
     ? `No running service has ${candidate}. The rollout ends by itself.`
     : `No running service has ${candidate}. Start one that has it, or abort the rollout.`
 
-/** What the rollout waits for, in a sentence. */
-export const waitingFor = (state: Rollout, now: number): string => {
+/**
+ * What the rollout waits for, in a sentence.
+ *
+ * @param running requests that the candidate has not answered yet
+ */
+export const waitingFor = (state: Rollout, now: number, running = 0): string => {
   const { candidate, phase } = state
   switch (phase._tag) {
     case "Checking":
@@ -388,7 +394,7 @@ export const waitingFor = (state: Rollout, now: number): string => {
         ? `The health check of ${candidate}.`
         : `The next health check of ${candidate}; the last one failed: ${phase.lastProblem}`
     case "Stepping":
-      return waitingInStep(state, phase.since, now)
+      return waitingInStep(state, phase.since, now, running)
     case "Paused":
       return "An operator, to resume, promote or abort."
     case "Draining":

@@ -105,6 +105,8 @@ const abandonedMs = 5 * leaseMs
 export interface Found extends Stored {
   /** Whether no running process has the candidate. */
   readonly isAbandoned?: boolean
+  /** Requests that the candidate has not answered yet. */
+  readonly running?: number
 }
 
 /** How often the store is read, ms: at most, and where no rollout runs. */
@@ -331,7 +333,12 @@ export class RolloutRuns {
   }
 
   readonly findSeen = (idOrModel: string): Effect.Effect<Found, RolloutError> =>
-    Effect.flatMap(this.find(idOrModel), (found) => Effect.map(this.seen([found]), ([first = found]) => first))
+    Effect.flatMap(this.find(idOrModel), (found) =>
+      Effect.zipWith(
+        this.seen([found]),
+        this.#parts.commands.runningAt(found.rollout.candidate),
+        ([first = found], running) => running === 0 ? first : { ...first, running }
+      ))
 
   readonly refresh = Effect.mapError(Effect.suspend(() => this.#mutex.withPermit(this.#read)), storageFailed)
 

@@ -74,10 +74,11 @@ describe("a step", () => {
     assert.deepStrictEqual(commands.at(-1), { _tag: "SetWeights", weights: { stable: 0.7, candidate: 0.3 } })
   })
 
-  it("says how many of the new version's requests were rate limited", () => {
+  it("says how many of the new version's requests were rate limited, and how many run", () => {
     const limited = { ...tally(20, 6), rateLimited: 6 }
     const few = after(plan, healthy, [1, observed(tally(180), limited)])
     assert.include(RolloutMachine.waitingFor(few.state, 5 * minute), "20 of 100 requests, 6 rate limited")
+    assert.include(RolloutMachine.waitingFor(few.state, 5 * minute, 30), "6 rate limited, 30 running")
   })
 
   it("waits without requests, however long", () => {
