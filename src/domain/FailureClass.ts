@@ -30,8 +30,8 @@ export interface FailureClass {
   readonly isCallerMistake: boolean
   /** The earliest retry, ms from now. */
   readonly retryAfterMs?: number
-  /** What the next attempt changes: a shorter answer, or low priority. */
-  readonly adjust?: "shorter" | "low-priority"
+  /** What the next attempt changes: a shorter answer, low priority, or no signed reasoning of earlier answers. */
+  readonly adjust?: "shorter" | "low-priority" | "unsigned"
 }
 
 const failureClass = (given: Partial<FailureClass>, retryAfterMs?: number): FailureClass => ({
@@ -95,7 +95,8 @@ const another = failureClass({})
 const broken = failureClass({ countsAgainstCircuit: true })
 
 const classes: { readonly [T in Tag]: (reason: Of<T>) => FailureClass } = {
-  InvalidRequest: () => mistake,
+  InvalidRequest: ({ isForeignReasoning = false }) =>
+    isForeignReasoning ? failureClass({ isCallerMistake: true, adjust: "unsigned" }) : mistake,
   ModelNotFound: () => mistake,
   // A prompt that is shorter than the window fits with a shorter answer; otherwise a larger window is needed.
   ContextLengthExceeded: ({ contextWindow = 0, promptTokens = 0, withAnswer = false }) =>

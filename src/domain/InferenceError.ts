@@ -30,7 +30,9 @@ export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("Invali
   /** Whether the paths are those of the caller's own body (`Source`); default false: those of the request. */
   inBody: Schema.optionalKey(Schema.Boolean),
   /** The rule of the input policy that rejects the request, if one does. */
-  rule: Schema.optionalKey(Schema.String)
+  rule: Schema.optionalKey(Schema.String),
+  /** The provider cannot read the signed reasoning of the request: another host has made it. */
+  isForeignReasoning: Schema.optionalKey(Schema.Boolean)
 }) {
   override get message(): string {
     return this.path === undefined ? this.detail : `${[this.path, ...this.alsoAt ?? []].join(", ")}: ${this.detail}`
@@ -38,13 +40,14 @@ export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("Invali
 
   /** The same problem with other paths, as those of a dialect. */
   renamed(rename: (path: string) => string, detail = this.detail): InvalidRequest {
-    const { alsoAt, inBody, path, rule } = this
+    const { alsoAt, inBody, isForeignReasoning, path, rule } = this
     return new InvalidRequest({
       detail,
       ...(path === undefined ? {} : { path: rename(path) }),
       ...(alsoAt === undefined ? {} : { alsoAt: alsoAt.map(rename) }),
       ...(inBody === undefined ? {} : { inBody }),
-      ...(rule === undefined ? {} : { rule })
+      ...(rule === undefined ? {} : { rule }),
+      ...(isForeignReasoning === undefined ? {} : { isForeignReasoning })
     })
   }
 }

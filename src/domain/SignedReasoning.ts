@@ -148,18 +148,22 @@ const endsInResult = ({ body }: Source): boolean => {
   return Array.isArray(content) && content.some((block) => (block as Fields)["type"] === "tool_result")
 }
 
-/** The message with that reasoning alone whose maker is known, and with the text of all of it. */
-const withKnown = (message: Message): Message =>
+/** The message with that reasoning alone which passes, and with the text of all of it. */
+const withReasoning = (message: Message, passes: (one: SignedReasoning) => boolean): Message =>
   message.reasoning === undefined ? message : {
     ...message,
     thoughts: thoughtsOf(message),
-    reasoning: message.reasoning.filter(({ maker }) => maker !== undefined)
+    reasoning: message.reasoning.filter(passes)
   }
 
-/** The generation without such reasoning, except what is only for its maker. */
-export const withoutIt = (generation: Generation): Generation => {
+/**
+ * The generation without such reasoning.
+ *
+ * @param isAll whether also without what is only for its maker; default false
+ */
+export const withoutIt = (generation: Generation, isAll = false): Generation => {
   const { source } = generation
-  const messages = generation.messages.map(withKnown)
+  const messages = generation.messages.map((one) => withReasoning(one, ({ maker }) => !isAll && maker !== undefined))
   if (source === undefined) return { ...generation, messages }
   const kept = withoutFields(source, fieldsOf(source))
   const { thinking } = kept.body as { readonly thinking?: Fields }

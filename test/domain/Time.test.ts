@@ -194,6 +194,7 @@ describe("monotonic time", () => {
       "layers/http/ResponsesAnswer.ts",
       "layers/http/ResponsesBackground.ts",
       "layers/http/ServiceRoutes.ts",
+      "layers/processes/Deploy.ts",
       "layers/processes/Supervisor.ts",
       "layers/providers/KeyAttempts.ts",
       "layers/store/Http.ts",

@@ -120,6 +120,18 @@ beforeAll(async () => {
   const json = { "content-type": "application/json" }
   upstream = await startFaultServer((_, { body, path }) => {
     if (path.startsWith("/broken")) return { status: 500, headers: json, pieces: ["{}"] }
+    if (path.startsWith("/foreign") && JSON.stringify(body).includes("\"thinking\"")) {
+      const message = "messages.1.content.0: Invalid `signature` in `thinking` block"
+      const error = { type: "invalid_request_error", message }
+      return { status: 400, headers: json, pieces: [JSON.stringify({ type: "error", error })] }
+    }
+    if (path.startsWith("/never")) {
+      const error = {
+        type: "invalid_request_error",
+        message: "messages.1.content.0: Invalid `data` in `redacted_thinking` block"
+      }
+      return { status: 400, headers: json, pieces: [JSON.stringify({ type: "error", error })] }
+    }
     if (answering === undefined) return { status: 500, headers: json, pieces: ["{\"error\":{\"message\":\"down\"}}"] }
     const [provider, { frames, buffered }] = providers[answering]!
     const isStreamed = (body as Fields)["stream"] === true || path.includes(":stream")
@@ -138,6 +150,10 @@ models:${models.join("")}
     policy: patient
     fallbacks: [another]
     deployments: [{ provider: anthropic, model: up, baseUrl: "${upstream.url}/broken", key: "\${K}" }]
+  foreign:
+    deployments: [{ provider: anthropic, model: up, baseUrl: "${upstream.url}/foreign", key: "\${K}" }]
+  never:
+    deployments: [{ provider: anthropic, model: up, baseUrl: "${upstream.url}/never", key: "\${K}" }]
   another:
     deployments: [{ provider: anthropic, model: up, baseUrl: "${upstream.url}/other", key: "\${K}" }]
   unsigned:
@@ -360,7 +376,7 @@ describe("signed reasoning of an earlier answer", () => {
     { role: "assistant", content: [signed, redacted, { type: "text", text: "I look." }, use] },
     { role: "user", content: [{ type: "tool_result", tool_use_id: "t", content: "1" }] }
   ]
-  const ask = async (model: string) => {
+  const ask = async (model: string, status = 200) => {
     const sent = upstream.seen.length
     const response = await fetch(`${service.url}/v1/messages`, {
       method: "POST",
@@ -373,7 +389,7 @@ describe("signed reasoning of an earlier answer", () => {
         messages: conversation
       })
     })
-    assert.strictEqual(response.status, 200, await response.text())
+    assert.strictEqual(response.status, status, await response.text())
     const decision = await fetch(`${service.admin}/admin/decisions/${response.headers.get("x-troupe-decision")}`)
     const { attempts } = await decision.json() as { readonly attempts: ReadonlyArray<Fields> }
     return { bodies: upstream.seen.slice(sent).map(({ body }) => body as Fields), attempts }
@@ -394,6 +410,20 @@ describe("signed reasoning of an earlier answer", () => {
     assert.notProperty(last, "thinking")
     assert.notProperty(attempts[0], "reasoningDropped")
     assert.propertyVal(attempts.at(-1), "reasoningDropped", true)
+  })
+
+  it("is left out in a second attempt where the host cannot read it, which the decision record says", async () => {
+    answering = "anthropic"
+    const { attempts, bodies } = await ask("foreign")
+    assert.deepStrictEqual(bodies[0]!["messages"], conversation)
+    assert.deepStrictEqual(bodies[1]!["messages"], [
+      conversation[0],
+      { role: "assistant", content: [{ type: "text", text: "I look." }, use] },
+      conversation[2]
+    ])
+    assert.deepStrictEqual(attempts.map(({ reasoningDropped }) => reasoningDropped), [undefined, true])
+    // Once: a host that says so of a request without it gets no third one.
+    assert.lengthOf((await ask("never", 400)).attempts, 2)
   })
 
   it("goes to a provider of another dialect as text alone, which the decision record says", async () => {

@@ -90,6 +90,9 @@ const contextExceeded = ({ model, options }: Target, details: ErrorDetails): Inf
   return new InferenceError.ContextLengthExceeded({ model, ...details.figures ?? figuresOf(details.message) ?? least })
 }
 
+/** Of Anthropic and of hosts of its models. */
+const foreignReasoning = /invalid [`'"]?(?:signature|data)[`'"]? in [`'"]?(?:redacted_)?thinking[`'"]? block/i
+
 const optionally = (retryAfterMs: number | undefined) =>
   retryAfterMs === undefined ? {} : { retryAfterMs: bounded(retryAfterMs) }
 
@@ -103,7 +106,11 @@ const reasonOfStatus = (
   if (status === 401 || status === 403) return new InferenceError.AuthenticationFailed({ deployment, status })
   if (status === 429) return new InferenceError.RateLimited({ deployment, ...optionally(retryAfterMs) })
   if (isRequestError(status)) {
-    return new InferenceError.InvalidRequest({ detail, ...(path === undefined ? {} : { path }) })
+    return new InferenceError.InvalidRequest({
+      detail,
+      ...(path === undefined ? {} : { path }),
+      ...(foreignReasoning.test(detail) ? { isForeignReasoning: true } : {})
+    })
   }
   const kind = status >= 300 && status < 400 ? "redirect" as const : "status" as const
   return new InferenceError.UpstreamFailed({ deployment, kind, status, detail, ...optionally(retryAfterMs) })

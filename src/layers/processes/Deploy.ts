@@ -13,6 +13,7 @@ import { Clock, Duration, Effect, Option, Schema } from "effect"
 import { request } from "node:http"
 import { tmpdir } from "node:os"
 import { durationText } from "../../domain/Fields.ts"
+import * as Time from "../../domain/Time.ts"
 import type { Tally } from "../../services/processes/ProcessGroup.ts"
 import { socketOf } from "../../services/processes/ProcessGroup.ts"
 import { first } from "../../services/processes/Shares.ts"
@@ -114,7 +115,7 @@ const moveShares = Effect.fnUntraced(
   function*(front: Front, candidate: Generation, { isAborted, limits, report, steps }: Switching) {
     for (const share of steps.shares) {
       front.share = share
-      const until = (yield* Clock.currentTimeMillis) + steps.stepMs
+      const until = (yield* Time.now) + steps.stepMs
       yield* report(
         "moving",
         `${percent(share)} of new connections for ${durationText(steps.stepMs)} (${
@@ -122,7 +123,7 @@ const moveShares = Effect.fnUntraced(
         })`
       )
       for (;;) {
-        const left = until - (yield* Clock.currentTimeMillis)
+        const left = until - (yield* Time.now)
         if (left <= 0) break
         yield* Effect.sleep(Math.min(left, Duration.toMillis(limits.every)))
         const problem = isAborted() ? "`troupe deploy rollback` was called" : yield* judge(candidate, steps)

@@ -116,13 +116,8 @@ const cleaned = (reason: InferenceError.Reason, hide: (text: string) => string):
         detail: hide(reason.detail),
         ...(reason.answer === undefined ? {} : { answer: reason.answer })
       })
-    case "InvalidRequest": {
-      const { detail, path } = reason
-      return new InferenceError.InvalidRequest({
-        detail: hide(detail),
-        ...(path === undefined ? {} : { path: hide(path) })
-      })
-    }
+    case "InvalidRequest":
+      return reason.renamed(hide, hide(reason.detail))
     default:
       return reason
   }

@@ -137,12 +137,12 @@ class Entry {
   }
 
   /** Whether signed reasoning of the request must not go to the deployment; the record says so. */
-  dropsReasoning({ request, route }: RoutedRequest<Reasoned>): boolean {
+  dropsReasoning({ request, route }: RoutedRequest<Reasoned>, unsigned = false): boolean {
     if (!mayHaveSigned(request)) return false
     const all = [...route.deployments, ...Object.values(route.fallbacks).flat()]
     const earlier = this.#state.record.attempts.slice(0, this.#state.record.attempts.indexOf(this.#draft))
     const tried = earlier.flatMap(({ deployment }) => all.find(({ id }) => id === deployment) ?? [])
-    const isLost = SignedReasoning.isLost(request, this.#deployment, tried)
+    const isLost = unsigned || SignedReasoning.isLost(request, this.#deployment, tried)
     if (isLost) this.#draft.reasoningDropped = true
     return isLost
   }
@@ -271,7 +271,7 @@ export const make = (parts: Parts) => {
         stats,
         admit,
         content,
-        dropsReasoning: entry.dropsReasoning(routed),
+        dropsReasoning: entry.dropsReasoning(routed, start.unsigned),
         superseded: false
       }
       return context

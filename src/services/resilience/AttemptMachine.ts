@@ -8,6 +8,7 @@
  * decides what a failure means, and the policy what is allowed:
  *
  * - A transient failure is retried at the same deployment after a backoff, `retries` times; a status of `retryOnce` once.
+ * - A request whose signed reasoning another host has made is sent again at once without it, once.
  * - Otherwise the next free deployment is tried at once, regardless of `Retry-After`.
  * - If none is free, the request waits for one that is free within `maxWaitMs`.
  *
@@ -119,7 +120,8 @@ const start = (
     afterMs,
     hedge,
     lowPriority: state.lowPriority,
-    ...(state.maxTokens === undefined ? {} : { maxTokens: state.maxTokens })
+    ...(state.maxTokens === undefined ? {} : { maxTokens: state.maxTokens }),
+    ...(state.unsigned === true ? { unsigned: true } : {})
   }
   const known = state.tried[deployment] ?? untried
   return {
@@ -192,6 +194,10 @@ const shorten = (
   ) return undefined
   return start({ ...state, maxTokens: Math.max(1, Math.floor(maxTokens * policy.shorterBy)) }, deployment)
 }
+
+/** Sends the request again to the same deployment, without signed reasoning. */
+const unsign = (state: State, deployment: string, { adjust }: FailureClass): Step | undefined =>
+  adjust === "unsigned" ? start({ ...state, unsigned: true }, deployment) : undefined
 
 /** Retries at the same deployment before the next one. */
 const retriesOf = ({ retries, retryOnce }: Policy, reason: Reason): number =>
@@ -276,7 +282,8 @@ const recover = (
   if (!isInTime(state, view, 0)) return undefined
   const again = view.closedFor(deployment) > 0
     ? undefined
-    : shorten(state, deployment, failure, event) ?? retry(state, deployment, failure, event, view)
+    : unsign(state, deployment, failure) ?? shorten(state, deployment, failure, event) ??
+      retry(state, deployment, failure, event, view)
   return again ?? tryNext(state, view) ?? wait(state, view)
 }
 
@@ -300,8 +307,13 @@ const moveOn = ({ adjust: _, ...failure }: FailureClass): FailureClass => ({
 })
 
 /** A deployment that rejects the continuation of an answer as invalid does not end the request: others may accept it. */
-const classifyIn = ({ cutBy, plan: { candidate } }: State, deployment: string, reason: Reason): FailureClass => {
-  const failure = classify(reason)
+const classifyIn = (
+  { cutBy, plan: { candidate }, unsigned }: State,
+  deployment: string,
+  reason: Reason
+): FailureClass => {
+  const given = classify(reason)
+  const failure: FailureClass = given.adjust === "unsigned" && unsigned === true ? { ...given, next: "none" } : given
   if (deployment === candidate) return moveOn(failure)
   return cutBy !== undefined && reason._tag === "InvalidRequest" ? { ...failure, next: "ordinary" } : failure
 }

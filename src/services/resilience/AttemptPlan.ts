@@ -60,6 +60,8 @@ export interface State {
   readonly hedged: boolean
   readonly maxTokens: number | undefined
   readonly lowPriority: boolean
+  /** Later attempts have no signed reasoning. */
+  readonly unsigned?: boolean | undefined
 }
 
 interface Failed {
@@ -90,6 +92,8 @@ export interface Start {
   readonly hedge: boolean
   readonly maxTokens?: number
   readonly lowPriority: boolean
+  /** Without signed reasoning of earlier answers. */
+  readonly unsigned?: boolean
 }
 
 /** Ends the request. */
