@@ -25,6 +25,7 @@ import type { Resolved } from "../../services/settings/Settings.ts"
 import type { Authentication } from "./Authentication.ts"
 import * as Cors from "./Cors.ts"
 import type { Dialect, ErrorResponse, HttpProblem } from "./Dialect.ts"
+import { stopping } from "./EndpointFailure.ts"
 import * as SocketUpgrades from "./SocketUpgrades.ts"
 
 export interface Options {
@@ -180,22 +181,31 @@ const discardBody = (request: IncomingMessage): void => {
   })
 }
 
-const writeError = (
-  request: IncomingMessage,
-  response: ServerResponse,
-  { body, headers, status }: ErrorResponse,
-  id: string
-): void => {
+const errorText = ({ body, headers, status }: ErrorResponse, id: string) => {
   const text = JSON.stringify(body)
-  response.writeHead(status, {
-    ...headers,
-    "content-type": "application/json",
-    "content-length": Buffer.byteLength(text),
-    "request-id": id,
-    "x-request-id": id
-  })
+  return {
+    status,
+    text,
+    headers: {
+      ...headers,
+      "content-type": "application/json",
+      "content-length": String(Buffer.byteLength(text)),
+      "request-id": id,
+      "x-request-id": id
+    }
+  }
+}
+
+const writeError = (request: IncomingMessage, response: ServerResponse, error: ErrorResponse, id: string): void => {
+  const { headers, text } = errorText(error, id)
+  response.writeHead(error.status, headers)
   response.end(text)
   discardBody(request)
+}
+
+const stoppedOf = ({ dialectOf, makeId }: Pick<Options, "dialectOf" | "makeId">, { headers, url }: IncomingMessage) => {
+  const id = makeId()
+  return errorText(dialectOf(url ?? "", headers).encodeProblem(stopping, id), id)
 }
 
 /** Paths with a name that may contain slashes, and what may follow it. */
@@ -266,16 +276,43 @@ interface State {
   tally: { answers: number; failures: number } | undefined
 }
 
-/** Responses that close their connections once the server closes: clients would keep idle ones open for seconds. */
-const makeResponse = (state: State, streams: OpenStreams | undefined) =>
+/** Whether Effect's server answers a request that it has interrupted: with a status alone. */
+const isInterrupted = (response: ServerResponse, status: number, headers: object = {}): boolean =>
+  status === 503 && !response.headersSent && !("content-type" in headers) && !response.hasHeader("content-type")
+
+/**
+ * Responses that close their connections once the server closes: clients would keep idle ones open for seconds. Those to
+ * requests that the stop interrupts have the error of their dialect.
+ *
+ * @param stopped the response to a request while the server stops
+ */
+const makeResponse = (
+  state: State,
+  streams: OpenStreams | undefined,
+  stopped: (
+    request: IncomingMessage
+  ) => { readonly status: number; readonly headers: Record<string, string>; readonly text: string }
+) =>
   class extends ServerResponse {
     get streams(): OpenStreams | undefined {
       return streams
     }
 
     override writeHead(...args: Array<never>): this {
-      if (state.isClosing) this.shouldKeepAlive = false
+      const [status, headers] = args as unknown as [status: number, headers?: object]
+      if (state.isClosing) {
+        this.shouldKeepAlive = false
+        if (isInterrupted(this, status, headers)) return this.#complete()
+      }
       return super.writeHead(...args as unknown as [status: number])
+    }
+
+    #complete(): this {
+      const { headers, status, text } = stopped(this.req)
+      const end = super.end.bind(this) as (text: string, done?: () => void) => this
+      this.end = (...given: ReadonlyArray<unknown>) =>
+        end(text, given.find((one) => typeof one === "function") as (() => void) | undefined)
+      return super.writeHead(status, headers)
     }
 
     /** Called by Node when the response has been written. */
@@ -327,7 +364,11 @@ export class NodeServer extends Server {
       requestTimeout: 0,
       connectionsCheckingInterval: checkInterval(headersTimeout),
       shouldUpgradeCallback: SocketUpgrades.startsSocket,
-      ServerResponse: makeResponse(state, options.streams) as typeof ServerResponse
+      ServerResponse: makeResponse(
+        state,
+        options.streams,
+        (request) => stoppedOf(options, request)
+      ) as typeof ServerResponse
     })
     this.#state = state
     this.#options = options

@@ -93,6 +93,7 @@ const start = (scope: Scope.Scope, tracer: Tracer.Tracer, bodyTimeout: Duration.
     maxBodyBytes,
     maxRequestMemory: 4 * maxBodyBytes,
     bodyTimeout,
+    shutdownGrace: Duration.millis(1),
     cors: { origins: ["https://app.example"] }
   }
   const layer = Server.make(Server.dialects).pipe(
@@ -378,5 +379,28 @@ describe.each(paths)("a request at %s", (path) => {
   it("gets the router's response: a body that stops", async () => {
     await expectSame(impatient, 408, said(post(path, bodyOf("answers"), json).slice(0, -5)))
     assert.isEmpty(impatient.direct.seen)
+  })
+})
+
+describe("a request that the end of the grace interrupts", () => {
+  it("gets the error of its dialect, with and without the router", async () => {
+    const own = Scope.makeUnsafe()
+    const { direct, routed } = await startPair(own, Duration.minutes(10))
+    const ask = ({ port }: Running, path: string) =>
+      fetch(`http://127.0.0.1:${port}${path}`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ model: "waits", max_tokens: 5, messages: [{ role: "user", content: "Hello" }] })
+      })
+    const asked = [direct, routed].flatMap((one) =>
+      ["/v1/chat/completions", "/v1/messages"].map((path) => ask(one, path))
+    )
+    await until(() => direct.seen.length + routed.seen.length === 4 ? true : undefined)
+    await Effect.runPromise(Scope.close(own, Exit.void))
+    for (const response of await Promise.all(asked)) {
+      assert.deepStrictEqual([response.status >= 503, response.headers.get("retry-after")], [true, "1"])
+      const { error } = await response.json() as { readonly error: { readonly message: string } }
+      assert.strictEqual(error.message, "The service is shutting down. Try again.")
+    }
   })
 })
