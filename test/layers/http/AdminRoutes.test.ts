@@ -361,11 +361,14 @@ describe("events", () => {
   )
 
   it("end their subscription when the client disconnects", async () => {
-    const ended = Promise.withResolvers<string>()
-    const events = Stream.ensuring(Stream.never, Effect.sync(() => ended.resolve("ended")))
+    const [begun, ended] = [Promise.withResolvers<void>(), Promise.withResolvers<string>()]
+    const begins = Stream.fromEffectDrain(Effect.sync(() => begun.resolve()))
+    const subscription = Stream.concat(begins, Stream.never)
+    const events = Stream.ensuring(subscription, Effect.sync(() => ended.resolve("ended")))
     await withRoutes({ events }, async (fetch) => {
       const reader = readerOf(await fetch("events"))
       await readUntil(reader, "\n\n")
+      await begun.promise
       await reader.cancel()
       assert.strictEqual(await ended.promise, "ended")
     })
