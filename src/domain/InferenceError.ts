@@ -261,7 +261,7 @@ export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", {
   }
 }
 
-/** All requests of a call with several prompts or choices, of which one is rejected. */
+/** All requests of a call with several prompts or choices. One of them is rejected. */
 const Together = Schema.Struct({
   requests: Schema.Int,
   /** The most that all may cost. */

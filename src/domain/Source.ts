@@ -89,7 +89,7 @@ export const Source = Schema.Struct({
   isChoice: Schema.optional(Schema.Boolean),
   /** The bodies of all requests that the caller's prompts and choices stand for, this one's among them; default none. */
   siblings: Schema.optional(Schema.Array(Schema.declare(isObject, { expected: "an object" }))),
-  /** The caller's request is one of the Responses API, of which `body` has fields of chats; default none. */
+  /** The caller's request if it uses the Responses API; `body` then has its fields as a chat. Default none. */
   responses: Schema.optional(Responses)
 })
 export type Source = typeof Source.Type

@@ -239,7 +239,7 @@ export class ResponseFrames {
     return begun + this.#frame(type as string, fields)
   }
 
-  /** The whole answer of a provider, of which there have been no events. */
+  /** The whole answer of a provider that has sent no events of it. */
   #nativeAnswer(response: Fields): string {
     const isStreamed = this.#native !== undefined
     const { incomplete: _, ...end } = endOfNative(response)

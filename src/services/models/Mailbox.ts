@@ -139,7 +139,7 @@ export class Mailbox<A> {
   }
 
   /**
-   * The place of a caller, if nobody comes or leaves and no priority rises: the next one has 1. Undefined if it does not wait.
+   * The number of callers before this one in the queue now, plus 1. Undefined if it does not wait.
    * Callers of a higher priority go first, and the turns of the others count as they are now.
    */
   positionOf(waiting: Waiting<A>, now: number): number | undefined {

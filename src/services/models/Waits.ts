@@ -17,7 +17,7 @@ export interface WaitProgress {
   readonly deployment: string
   /** `loading`: its engine has to be loaded first. */
   readonly state: "queued" | "loading"
-  /** The place in the queue of the deployment if nobody else came; 1 is next. */
+  /** The number of requests before it in the queue of the deployment now, plus 1. */
   readonly position: number
   /** Of the load; null if nothing loads, or no load came before to measure against. See `Actor.Loading`. */
   readonly progress: number | null

@@ -85,7 +85,7 @@ const logged = (before: Rollout, { history, id, model, phase }: Rollout): Effect
   return log(`Rollout ${id} of ${model}: ${last.what}`)
 }
 
-/** How a command ends that has nothing to do; undefined for one whose end nobody waits for. */
+/** The event that ends a command which has nothing to do. Undefined for a command that has no such event. */
 const endOf = (command: Command): Event | undefined =>
   command._tag === "Drain"
     ? { _tag: "Drained", deployment: command.deployment }
