@@ -101,6 +101,30 @@ const engineProblem = (problem: KeyedProblem, deployment: Record<string, Tree>):
   return { path, expected: hint === undefined ? expected : `${expected}. ${hint}` }
 }
 
+/** Fields of a deployment by the names that other programs have for them, without case, hyphens and underscores. */
+const otherNames = {
+  local: {
+    ctxsize: "contextSize",
+    gguf: "file",
+    modelpath: "file",
+    nctx: "contextSize",
+    numctx: "contextSize",
+    path: "file"
+  },
+  remote: { apibase: "baseUrl", apikey: "key", endpoint: "baseUrl", token: "key", url: "baseUrl" }
+} satisfies Record<string, Readonly<Record<string, string>>>
+
+/** The problem of a field that no deployment has, with the name that Troupe has for it. */
+const unknownField = (tree: Tree, problem: KeyedProblem): KeyedProblem => {
+  const { path } = problem
+  const place = path.slice(0, -1)
+  const deployment = at(tree, place)
+  if (path[0] !== "models" || path.length !== 5 || !isMapping(deployment)) return problem
+  const names: Readonly<Record<string, string>> = "provider" in deployment ? otherNames.remote : otherNames.local
+  const written = String(path[4]).toLowerCase().replaceAll(/[-_]/g, "")
+  return Object.hasOwn(names, written) ? { path, expected: `Unknown field. Did you mean ${names[written]}?` } : problem
+}
+
 /**
  * The problem, with a hint if there is one.
  *
@@ -115,6 +139,7 @@ export const withHint = (tree: Tree, problem: KeyedProblem): KeyedProblem => {
       ? engineProblem(problem, deployment)
       : { path: place, expected: withExample({ path: place, expected: "Expected an object" }) }
   }
+  if (expected === "Unknown field") return unknownField(tree, problem)
   const value = at(tree, path)
   return {
     path,

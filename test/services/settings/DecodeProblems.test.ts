@@ -212,6 +212,26 @@ describe("problems", () => {
     ])
   })
 
+  it("of a deployment's fields have the name for what other programs call otherwise", () => {
+    const file = {
+      models: {
+        a: { deployments: [{ engine: "llama", file: "a.gguf", num_ctx: 512, constructor: 1 }] },
+        b: { deployments: [{ provider: "openai", model: "m", apiKey: "${KEY}", api_base: "http://localhost" }] },
+        c: { deployments: [{ engine: "llama", path: "c.gguf", url: "http://localhost" }] }
+      }
+    }
+    const found = problems(file, { variables: { KEY: "x" } }).map(Problem.format)
+    assert.deepStrictEqual(found.map((line) => line.replace(/ The value comes from .*/, "")).sort(), [
+      "models.a.deployments[0].constructor: Unknown field",
+      "models.a.deployments[0].num_ctx: Unknown field. Did you mean contextSize?",
+      "models.b.deployments[0].apiKey: Unknown field. Did you mean key?",
+      "models.b.deployments[0].api_base: Unknown field. Did you mean baseUrl?",
+      "models.c.deployments[0].file: `file` is required",
+      "models.c.deployments[0].path: Unknown field. Did you mean file?",
+      "models.c.deployments[0].url: Unknown field"
+    ])
+  })
+
   it("of names and strategies are reported beside problems of fields, also of the same model and policy", () => {
     const file = {
       policies: { slow: { strategy: "custom/x", retries: -1, timeouts: { totl: "1 s" } } },
