@@ -1,9 +1,6 @@
 /**
- * How each keyword of JSON Schema (draft 2020-12) is handled: enforced, ignored as an annotation, or refused with advice.
- *
- * **Gotchas**
- *
- * An unknown keyword is refused too, since it may be a misspelt constraint.
+ * How each keyword of JSON Schema (draft 2020-12) is handled: enforced, refused with advice, or, as the standard has it for
+ * unknown keywords, ignored as an annotation.
  */
 import { refuse } from "../../domain/Job.ts"
 
@@ -33,26 +30,6 @@ export const partOf = ({ path }: Located, schema: unknown, ...keys: ReadonlyArra
   via: []
 })
 
-const annotations = new Set([
-  "$anchor",
-  "$comment",
-  "$defs",
-  "$id",
-  "$schema",
-  "contentEncoding",
-  "contentMediaType",
-  "contentSchema",
-  "default",
-  "definitions",
-  "deprecated",
-  "description",
-  "example",
-  "examples",
-  "readOnly",
-  "title",
-  "writeOnly"
-])
-
 /** The type that a keyword constrains; values of other types are not constrained. */
 export const typeOfKeyword: ReadonlyMap<string, string> = new Map(
   Object.entries({
@@ -63,17 +40,16 @@ export const typeOfKeyword: ReadonlyMap<string, string> = new Map(
   }).flatMap(([type, keywords]) => keywords.map((keyword) => [keyword, type] as const))
 )
 
-const general = new Set(["$ref", "allOf", "anyOf", "const", "enum", "not", "oneOf", "type"])
-
+/** The keywords that constrain values and that a grammar does not express. */
 const advice: Readonly<Record<string, string>> = {
   $dynamicRef: "use $ref",
+  $recursiveRef: "use $ref",
   additionalItems: "use prefixItems with items",
   contains: "use items, and check the rest in the answer",
   dependencies: "use anyOf with an object schema for each case",
   dependentRequired: "use anyOf with an object schema for each case",
   dependentSchemas: "use anyOf with an object schema for each case",
   if: "use anyOf with a schema for each case",
-  nullable: "use \"type\": [..., \"null\"]",
   patternProperties: "declare the properties by name, or use additionalProperties",
   propertyNames: "declare the properties by name",
   unevaluatedItems: "use items",
@@ -85,16 +61,13 @@ const check = "omit it, and check it in the answer"
 export const unsupported = (located: Located, keyword: string, what = "is not supported"): never =>
   refuseAt(within(located.path, keyword), `${what}; ${advice[keyword] ?? check}`)
 
-const isKnown = (keyword: string): boolean =>
-  annotations.has(keyword) || general.has(keyword) || typeOfKeyword.has(keyword) || keyword.startsWith("x-")
-
-/** The schema as an object, all of whose keywords are known. */
+/** The schema as an object, all of whose constraints are supported. */
 export const objectOf = (located: Located): SchemaObject => {
   const { path, schema } = located
   if (typeof schema !== "object" || schema === null || Array.isArray(schema)) {
     return refuseAt(path, "must be a schema: an object, true or false")
   }
-  for (const keyword of Object.keys(schema)) if (!isKnown(keyword)) unsupported(located, keyword)
+  for (const keyword of Object.keys(schema)) if (Object.hasOwn(advice, keyword)) unsupported(located, keyword)
   return schema as SchemaObject
 }
 

@@ -22,6 +22,7 @@ import type { ChatMessage, Thinking, ToolDefinition } from "../../domain/Job.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
 import { parseJinja } from "./Jinja.ts"
 import { OverBudget } from "./JinjaValues.ts"
+import { joinRoles, readsToolResponses, valueOfJson, withoutSystem, withToolResponses } from "./TemplateMessages.ts"
 import type { ThoughtFields } from "./TemplateThoughts.ts"
 import { fieldsFor, joined } from "./TemplateThoughts.ts"
 
@@ -72,14 +73,7 @@ const mapStrings = (value: Value, change: (text: string) => string): Value => {
 }
 
 /** Templates print arguments as JSON themselves; a text that is not JSON stays unchanged. */
-const argumentsOf = (text: string): Value => {
-  if (text.trim() === "") return {}
-  try {
-    return JSON.parse(text) as Value
-  } catch {
-    return text
-  }
-}
+const argumentsOf = (text: string): Value => text.trim() === "" ? {} : valueOfJson(text) as Value
 
 /** Some templates accept only ids of nine letters and digits; the value does not matter. */
 const idOf = (ids: Map<string, string>, id: string): string => {
@@ -189,8 +183,13 @@ type Print = (
   thinking?: Thinking
 ) => string
 
-/** The variables by which templates are told how much to think: those of Qwen, DeepSeek, gpt-oss and Seed-OSS. */
-const variablesOf = ({ budget, effort, on }: Thinking): Readonly<Record<string, Value>> => {
+/**
+ * The variables by which templates are told how much to think: those of Qwen, DeepSeek, gpt-oss and Seed-OSS. If the caller
+ * does not say, the model thinks as with llama.cpp: templates that have `enable_thinking` print it.
+ */
+const variablesOf = (thinking: Thinking | undefined): Readonly<Record<string, Value>> => {
+  if (thinking === undefined) return { enable_thinking: true }
+  const { budget, effort, on } = thinking
   if (!on) return { enable_thinking: false, thinking: false, thinking_budget: 0 }
   return {
     enable_thinking: true,
@@ -202,10 +201,11 @@ const variablesOf = ({ budget, effort, on }: Thinking): Readonly<Record<string, 
 
 const printerOf = ({ bos, eos, source }: ChatTemplateOptions): Print => {
   const template = parseJinja(source)
+  const hasToolResponses = readsToolResponses(source)
   return (messages, tools, goOn, thinking) =>
     template.render({
-      ...(thinking === undefined ? {} : variablesOf(thinking)),
-      messages,
+      ...variablesOf(thinking),
+      messages: hasToolResponses ? withToolResponses(messages as ReadonlyArray<object>) : messages,
       ...(tools.length === 0 ? {} : { tools }),
       add_generation_prompt: goOn,
       bos_token: bos ?? "",
@@ -224,8 +224,8 @@ const hasSwitch = (print: Print): boolean => {
   }
 }
 
-/** A template may reject a value of a variable, or thoughts: it is rendered without, then. */
-const printHinted = (hinted: () => string, plain: () => string): string => {
+/** A template may reject a value of a variable, thoughts or the order of roles: it is rendered without, then. */
+const printHinted = <A>(hinted: () => A, plain: () => A): A => {
   try {
     return hinted()
   } catch (cause) {
@@ -250,6 +250,7 @@ const tryOut = (print: Print) => {
   return {
     asked,
     hasThinkingSwitch: hasSwitch(print),
+    hasSystem: attempt([{ role: "system", content: answer.content }, question], [], true).includes(answer.content),
     turnEnd: end < 0 ? "" : answered.slice(end + answer.content.length),
     supportsTools: attempt([question], [probeTool], true).includes(probeTool.name)
   }
@@ -291,22 +292,17 @@ const open = (options: ChatTemplateOptions): Opened | Unusable => {
   }
 }
 
-/**
- * @returns the template, or why it is not usable: it is empty, it cannot be parsed, it fails for one question, or its
- *   prompt does not contain the question
- */
-export const makeChatTemplate = (options: ChatTemplateOptions): ChatTemplate | Unusable => {
-  const opened = open(options)
-  if ("problem" in opened) return opened
-  const { hasThinkingSwitch, print, supportsTools, thoughtFields, turnEnd } = opened
-  const controlToken = finderOf(options.control)
+type Render = (
+  messages: ReadonlyArray<ChatMessage>,
+  tools: ReadonlyArray<ToolDefinition>,
+  thinking: Thinking | undefined
+) => ReadonlyArray<Piece>
+
+const rendererOf = ({ hasSystem, print, thoughtFields }: Opened, control: ReadonlyArray<string>): Render => {
+  const controlToken = finderOf(control)
   const everyControlToken = new RegExp(controlToken, "g")
 
-  const render = (
-    messages: ReadonlyArray<ChatMessage>,
-    tools: ReadonlyArray<ToolDefinition>,
-    thinking: Thinking | undefined
-  ): ReadonlyArray<Piece> => {
+  const render: Render = (messages, tools, thinking) => {
     const mark = markFor(JSON.stringify([messages, tools]))
     const marked = (values: ReadonlyArray<Value>) =>
       mapStrings(values, (text) => text.replaceAll(everyControlToken, `${mark}$&`)) as ReadonlyArray<Value>
@@ -321,6 +317,25 @@ export const makeChatTemplate = (options: ChatTemplateOptions): ChatTemplate | U
     if (prompt.trim() === "") throw new Error("it renders no text")
     return cut(prompt, mark, controlToken)
   }
+  return (messages, tools, thinking) => {
+    const taken = hasSystem ? messages : withoutSystem(messages)
+    const joined = joinRoles(taken)
+    // A template may accept messages of the same role in succession.
+    return joined.length === taken.length
+      ? render(taken, tools, thinking)
+      : printHinted(() => render(taken, tools, thinking), () => render(joined, tools, thinking))
+  }
+}
+
+/**
+ * @returns the template, or why it is not usable: it is empty, it cannot be parsed, it fails for one question, or its
+ *   prompt does not contain the question
+ */
+export const makeChatTemplate = (options: ChatTemplateOptions): ChatTemplate | Unusable => {
+  const opened = open(options)
+  if ("problem" in opened) return opened
+  const { hasThinkingSwitch, supportsTools, turnEnd } = opened
+  const render = rendererOf(opened, options.control)
   return {
     supportsTools,
     turnEnd,

@@ -252,7 +252,6 @@ const refusals: ReadonlyArray<readonly [schema: AnySchema, path: string, message
     ".properties[\"a b\"].patternProperties",
     /additionalProperties/
   ],
-  [{ type: "string", minLenght: 3 }, ".minLenght", /not supported/],
   [{ if: { type: "string" } }, ".if", /anyOf/],
   [{ not: { type: "string" } }, ".not", /not/],
   [{ type: "integer", multipleOf: 5 }, ".multipleOf", /1 only/],

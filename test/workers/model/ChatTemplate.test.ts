@@ -155,15 +155,69 @@ sunny<|im_end|>
 
   it("rejects messages with the template's own message", () => {
     const template = make(
-      "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" +
+      "{% if messages[0].role == 'assistant' %}{{ raise_exception('A user begins') }}{% endif %}" +
         "{{ messages[0].content }}"
     )
-    const failure = failureOf(() => template.render([{ role: "system", content: "" }]))
+    const failure = failureOf(() => template.render([{ role: "assistant", content: "" }]))
     assert.deepStrictEqual(failure, {
       kind: "invalid_request",
       path: "messages",
-      message: "The model's chat template rejects the messages: System role not supported"
+      message: "The model's chat template rejects the messages: A user begins"
     })
+  })
+
+  it.each([
+    ["rejects", "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}"],
+    ["leaves out", ""]
+  ])("joins a system message with the question where the template %s it", (_, check) => {
+    const template = make(`${check}{% for m in messages if m.role != 'system' %}[{{ m.content }}]{% endfor %}`)
+    const render = (...messages: ReadonlyArray<ChatMessage>) => textOf(template.render(messages))
+    const system = { role: "system", content: "Be brief." } as const
+    const user = { role: "user", content: "Hello" } as const
+    assert.strictEqual(render(system, user), "[Be brief.\nHello]")
+    assert.strictEqual(render(system, system, user, user), "[Be brief.\nBe brief.\nHello][Hello]")
+    assert.strictEqual(render(user, system), "[Hello][Be brief.]")
+  })
+
+  it("joins successive messages of a role only where the template rejects them", () => {
+    const strict = make(
+      "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Alternate') }}" +
+        "{% endif %}[{{ m.content }}]{% endfor %}"
+    )
+    const free = make("{% for m in messages %}[{{ m.content }}]{% endfor %}")
+    const messages = ["a", "b"].map((content) => ({ role: "user", content }) as const)
+    const answer = { role: "assistant", content: "c" } as const
+    assert.strictEqual(textOf(strict.render([...messages, answer, ...messages])), "[a\nb][c][a\nb]")
+    assert.strictEqual(textOf(free.render([...messages, answer])), "[a][b][c]")
+    assert.match(JSON.stringify(failureOf(() => strict.render([answer]))), /Alternate/)
+  })
+
+  it("says that the model may think unless the caller does not want it", () => {
+    const template = make("{{ messages[0].content }} {{ enable_thinking }}{{ thinking is defined }}")
+    const promptOf = (thinking?: { readonly on: boolean }) =>
+      textOf(template.render([{ role: "user", content: "Hi" }], [], thinking))
+    assert.strictEqual(promptOf(), "Hi TrueFalse")
+    assert.strictEqual(promptOf({ on: true }), "Hi TrueTrue")
+    assert.strictEqual(promptOf({ on: false }), "Hi FalseTrue")
+  })
+
+  it("gives the results of calls in `tool_responses` to a template that reads them there", () => {
+    const template = make(
+      "{% for m in messages %}<{{ m.role }}{% for r in m['tool_responses'] %} {{ r.name }}={{ r.response | tojson }}" +
+        "{% endfor %} {{ m.content }}>{% endfor %}"
+    )
+    const calls = ["1", "2"].map((id) => ({ id, name: `f${id}`, arguments: "{}" }))
+    const messages: ReadonlyArray<ChatMessage> = [
+      { role: "user", content: "Hi" },
+      { role: "assistant", content: "", toolCalls: calls },
+      { role: "tool", content: "{\"t\": 3}", toolCallId: "1" },
+      { role: "tool", content: "sunny", toolCallId: "2" }
+    ]
+    assert.strictEqual(
+      textOf(template.render([...messages, { role: "assistant", content: "Warm." }, { role: "user", content: "Oh" }])),
+      "<user Hi><assistant f1={\"t\": 3} f2=\"sunny\" Warm.><user Oh>"
+    )
+    assert.strictEqual(textOf(template.render(messages)), "<user Hi><assistant f1={\"t\": 3} f2=\"sunny\" >")
   })
 
   it("gives ids that strict templates accept, the same for a call and its result", () => {
@@ -195,8 +249,8 @@ sunny<|im_end|>
   })
 
   it("rejects messages for which the template renders nothing", () => {
-    const template = make("{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}")
-    assert.deepStrictEqual(failureOf(() => template.render([{ role: "system", content: "Be brief." }])), {
+    const template = make("{% for m in messages if m.role != 'assistant' %}{{ m.content }}{% endfor %}")
+    assert.deepStrictEqual(failureOf(() => template.render([{ role: "assistant", content: "Be brief." }])), {
       kind: "invalid_request",
       path: "messages",
       message: "The model's chat template rejects the messages: it renders no text"
