@@ -87,6 +87,24 @@ export const memoryPressure = {
   criticalIdle: Duration.seconds(10)
 }
 
+/** When replicas of local deployments are added and removed: see `ScalingPolicy`. */
+export const scaling = {
+  every: Duration.seconds(5),
+  /** Shares in use that are aimed at: of a deployment's slots, and of the machine. */
+  targets: { slots: 0.7, cpu: 0.7, memory: 0.8, gpu: 0.85 },
+  /** Times the target. */
+  up: 1.2,
+  down: 0.5,
+  smoothing: Duration.seconds(30),
+  upAfter: Duration.seconds(30),
+  downAfter: Duration.minutes(5),
+  cooldown: Duration.minutes(5),
+  /** Between two additions. */
+  addition: Duration.minutes(1),
+  /** Replicas of one deployment. */
+  most: 2
+}
+
 /** The budgets, bytes, below which a variant of at most 4 or 8 bits a weight is preferred. */
 export const quantization = { int4Below: 2 * 2 ** 30, int8Below: 4 * 2 ** 30 }
 
