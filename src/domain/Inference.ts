@@ -308,6 +308,8 @@ export type Event =
     readonly tokens: number
     /** The text of the events before, as its provider has signed it, or encrypted reasoning; `text` is empty then. */
     readonly signed?: SignedReasoning
+    /** Signatures and encrypted texts in the native event: the engine notes who made them, and keeps the event. */
+    readonly marks?: ReadonlyArray<string>
   }
   /**
    * Another deployment has failed, and this one continues the text from here on. Only with `continue` in the policy.

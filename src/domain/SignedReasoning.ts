@@ -4,11 +4,12 @@
  *
  * **Details**
  *
- * Signed reasoning of a message has its `maker`, and goes to deployments of that provider and host alone. In the caller's own
- * body, and in a message without a maker, it goes first to the deployment that the router chooses, which is taken to have made
- * it. Where that fails, a deployment of another host gets the request without it: the provider would reject it ("Invalid
- * `signature` in `thinking` block"). Deployments of other dialects never get it. Encrypted items of the Responses API name their
- * maker too (`seal`), because a conversation is longer than a request.
+ * Signed reasoning of a message has its `maker`, and goes to deployments of that provider and host alone. So does reasoning in
+ * the caller's own body whose signature is known (`services/inference/ReasoningMakers`). Where the maker is not known, it goes
+ * first to the deployment that the router chooses, which is taken to have made it. Where that fails, a deployment of another
+ * host gets the request without it: the provider would reject it ("Invalid `signature` in `thinking` block"). Deployments of
+ * other dialects never get it. Encrypted items of the Responses API name their maker too (`seal`), because a conversation is
+ * longer than a request.
  *
  * **Gotchas**
  *
@@ -30,6 +31,16 @@ export interface Request {
   readonly messages?: ReadonlyArray<Pick<Message, "reasoning">> | undefined
   readonly source?: Source | undefined
 }
+
+/** The maker of a signature or an encrypted text of an earlier answer, as `makerOf`; undefined: not known. */
+export type MakerIn = (mark: string) => string | undefined
+
+/** The signatures and encrypted texts of reasoning: of a block, or of a list of parts such as `reasoning_details`. */
+export const marksIn = (value: unknown): ReadonlyArray<string> =>
+  (Array.isArray(value) ? value : [value]).flatMap((part: unknown) => {
+    const { data, signature = data } = (part ?? {}) as Fields
+    return typeof signature === "string" && signature !== "" ? [signature] : []
+  })
 
 const isSigned = (value: unknown): boolean => {
   const { signature = "", type } = (value ?? {}) as Fields
@@ -79,8 +90,8 @@ export const unseal = (text: unknown): Sealed | undefined => {
 }
 
 /** Whether a deployment is sent a conversation without some of its encrypted items. */
-const losesItems = ({ responses }: Source, options: DeploymentOptions): boolean => {
-  const input = responses?.body["input"]
+const losesItems = (source: Source | undefined, options: DeploymentOptions): boolean => {
+  const input = source?.responses?.body["input"]
   const found = Array.isArray(input)
     ? input.flatMap((item) => unseal((item as Fields | null)?.["encrypted_content"]) ?? [])
     : []
@@ -111,41 +122,75 @@ const isOther = (
   return maker !== undefined && hostOf(maker.options) !== hostOf(options)
 }
 
-const losesFields = (source: Source, options: DeploymentOptions, tried: ReadonlyArray<Deployment>): boolean => {
-  if (fieldsOf(source).length === 0) return false
+/** The fields of the caller's body that a deployment must not get. */
+const lostFields = (
+  source: Source,
+  options: DeploymentOptions,
+  tried: ReadonlyArray<Deployment>,
+  makerIn: MakerIn
+): ReadonlyArray<UnknownField> => {
+  const fields = fieldsOf(source)
   const reads = (options: DeploymentOptions) => dialectOf(options) === source.dialect
-  return !reads(options) || isOther(options, tried, reads)
+  if (fields.length === 0 || !reads(options)) return fields
+  const own = makerOf(options)
+  const losesUnknown = isOther(options, tried, reads)
+  return fields.filter(({ path }) => {
+    const makers = marksIn(valueAt(source, path)).flatMap((mark) => makerIn(mark) ?? [])
+    return makers.length === 0 ? losesUnknown : makers.some((maker) => maker !== own)
+  })
 }
 
-const losesParts = (
-  messages: NonNullable<Request["messages"]>,
-  options: DeploymentOptions,
-  tried: ReadonlyArray<Deployment>
-): boolean => {
+const losesParts = (messages: NonNullable<Request["messages"]>, options: DeploymentOptions, keepsUnknown: boolean) => {
   const isUnread = (message: Pick<Message, "reasoning">) =>
     readableBy(message, options).length < message.reasoning!.length ||
-    message.reasoning!.some(({ maker }) => maker === undefined) && isOther(options, tried, readsSigned)
+    message.reasoning!.some(({ maker }) => maker === undefined) && !keepsUnknown
   return messages.some((message) => (message.reasoning?.length ?? 0) > 0 && isUnread(message))
 }
 
+/** What an attempt loses of the reasoning of earlier answers. */
+export interface Loss {
+  /** Also what is only for its maker: a provider has rejected it. */
+  readonly isAll: boolean
+  /** Reasoning of messages whose maker is not known stays. */
+  readonly keepsUnknown: boolean
+  /** Of the caller's own body. */
+  readonly fields: ReadonlyArray<UnknownField>
+}
+
 /**
- * Whether an attempt at a deployment loses reasoning of earlier answers.
+ * What an attempt at a deployment loses of the reasoning of earlier answers; undefined: nothing.
  *
  * @param tried the deployments that the request was sent to before, in order
  */
-export const isLost = (
+export const lossOf = (
   { messages = [], source }: Request,
   { options }: Deployment,
-  tried: ReadonlyArray<Deployment>
-): boolean =>
-  (source !== undefined && (losesFields(source, options, tried) || losesItems(source, options))) ||
-  losesParts(messages, options, tried)
+  tried: ReadonlyArray<Deployment>,
+  makerIn: MakerIn
+): Loss | undefined => {
+  const keepsUnknown = readsSigned(options) && !isOther(options, tried, readsSigned)
+  const fields = source === undefined ? [] : lostFields(source, options, tried, makerIn)
+  const isLost = fields.length > 0 || losesItems(source, options) || losesParts(messages, options, keepsUnknown)
+  return isLost ? { isAll: false, keepsUnknown, fields } : undefined
+}
 
-/** The value of a message of the last turn is the result of a call. */
-const endsInResult = ({ body }: Source): boolean => {
+/** The loss of all of it. */
+export const wholeLoss = ({ source }: Request): Loss => ({
+  isAll: true,
+  keepsUnknown: false,
+  fields: source === undefined ? [] : fieldsOf(source)
+})
+
+const blocksOf = (message: unknown): ReadonlyArray<Fields> => {
+  const content = (message as Fields | undefined)?.["content"]
+  return Array.isArray(content) ? content as ReadonlyArray<Fields> : []
+}
+
+/** Whether the last message is the result of a call that has no thoughts before it. */
+const endsUnthought = ({ body }: Source): boolean => {
   const messages = body["messages"]
-  const content = Array.isArray(messages) ? (messages.at(-1) as Fields)["content"] : undefined
-  return Array.isArray(content) && content.some((block) => (block as Fields)["type"] === "tool_result")
+  if (!Array.isArray(messages) || !blocksOf(messages.at(-1)).some(({ type }) => type === "tool_result")) return false
+  return !blocksOf(messages.findLast((message) => (message as Fields)["role"] === "assistant")).some(isSigned)
 }
 
 /** The message with that reasoning alone which passes, and with the text of all of it. */
@@ -156,20 +201,37 @@ const withReasoning = (message: Message, passes: (one: SignedReasoning) => boole
     reasoning: message.reasoning.filter(passes)
   }
 
-/**
- * The generation without such reasoning.
- *
- * @param isAll whether also without what is only for its maker; default false
- */
-export const withoutIt = (generation: Generation, isAll = false): Generation => {
-  const { source } = generation
-  const messages = generation.messages.map((one) => withReasoning(one, ({ maker }) => !isAll && maker !== undefined))
-  if (source === undefined) return { ...generation, messages }
-  const kept = withoutFields(source, fieldsOf(source))
+/** The caller's body without these fields, and without messages that had nothing else. */
+const withoutReasoning = (source: Source, fields: ReadonlyArray<UnknownField>): Source => {
+  const kept = withoutFields(source, fields)
+  const messages = (kept.body["messages"] ?? []) as ReadonlyArray<unknown>
+  const isEmptied = (message: unknown, index: number) =>
+    (message as Fields)["content"] === undefined &&
+    fields.some(({ path }) => path[1] === index && path[2] === "content")
+  const empty = messages.flatMap((message, index) => isEmptied(message, index) ? [{ path: ["messages", index] }] : [])
   const { thinking } = kept.body as { readonly thinking?: Fields }
-  return {
-    ...generation,
-    messages,
-    source: thinking?.["type"] === "enabled" && endsInResult(kept) ? without(kept, ["thinking"]) : kept
-  }
+  const spoken = empty.length === 0 ? kept : withoutFields(kept, empty)
+  return thinking?.["type"] === "enabled" && endsUnthought(spoken) ? without(spoken, ["thinking"]) : spoken
+}
+
+/** The request without encrypted reasoning of the Responses API. A summary of the conversation stays. */
+const withoutItems = (source: Source): Source => {
+  const { responses } = source
+  const input = responses?.body["input"]
+  if (responses === undefined || !Array.isArray(input)) return source
+  const kept = input.map((item: unknown) => {
+    const { encrypted_content: content, ...others } = (item ?? {}) as Fields
+    return others["type"] === "reasoning" && content !== undefined ? others : item
+  })
+  return { ...source, responses: { ...responses, body: { ...responses.body, input: kept } } }
+}
+
+/** The generation without what an attempt loses. */
+export const withoutIt = (generation: Generation, { fields, isAll, keepsUnknown }: Loss): Generation => {
+  const { source } = generation
+  const passes = ({ maker }: SignedReasoning) => !isAll && (maker !== undefined || keepsUnknown)
+  const messages = generation.messages.map((one) => withReasoning(one, passes))
+  if (source === undefined) return { ...generation, messages }
+  const kept = fields.length === 0 ? source : withoutReasoning(source, fields)
+  return { ...generation, messages, source: isAll ? withoutItems(kept) : kept }
 }

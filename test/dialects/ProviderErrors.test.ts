@@ -33,6 +33,7 @@ describe("an error of a provider", () => {
       "AuthenticationFailed",
       "ContentRefused",
       "ContextLengthExceeded",
+      "InvalidRequest",
       "RateLimited",
       "UpstreamFailed"
     ])

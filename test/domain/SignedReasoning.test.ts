@@ -1,7 +1,7 @@
 import { assert, describe, it } from "vitest"
 import type { Deployment } from "../../src/domain/Deployment.ts"
 import type { Message, SignedReasoning } from "../../src/domain/Message.ts"
-import { isLost, makerOf, readableBy, seal, unseal, withoutIt } from "../../src/domain/SignedReasoning.ts"
+import { lossOf, makerOf, marksIn, readableBy, seal, unseal, withoutIt } from "../../src/domain/SignedReasoning.ts"
 import { generationOf, targetOf } from "../support/Dialects.ts"
 
 type Options = Parameters<typeof targetOf>[1]
@@ -26,6 +26,8 @@ const answer = (...reasoning: ReadonlyArray<SignedReasoning>): Message => ({
   reasoning
 })
 
+const unknownTo = () => undefined
+
 const own = signed(makerOf(anthropic.options))
 const foreign = signed(makerOf(proxy.options))
 const unknown = signed()
@@ -47,11 +49,15 @@ describe("signed reasoning of a message", () => {
     ["the second host, where the maker is not known", unknown, proxy, [anthropic], true],
     ["another dialect, where the maker is not known", unknown, openAi, [], true]
   ])("at %s", (_, reasoning, deployment, tried, lost) => {
-    assert.strictEqual(isLost({ messages: [answer(), answer(reasoning)] }, deployment, tried), lost)
+    assert.strictEqual(
+      lossOf({ messages: [answer(), answer(reasoning)] }, deployment, tried, unknownTo) !== undefined,
+      lost
+    )
   })
 
   it("is taken out of a generation where its maker is not known, and its text stays", () => {
-    const { messages } = withoutIt(generationOf({ messages: [{ role: "user", content: "Q" }, answer(own, unknown)] }))
+    const generation = generationOf({ messages: [{ role: "user", content: "Q" }, answer(own, unknown)] })
+    const { messages } = withoutIt(generation, lossOf(generation, anthropic, [proxy], unknownTo)!)
     assert.deepStrictEqual(messages, [
       { role: "user", content: "Q" },
       { ...answer(own), thoughts: "Hm.Hm." }
@@ -63,6 +69,61 @@ describe("signed reasoning of a message", () => {
     assert.strictEqual(new Set(makers).size, 3)
     for (const maker of makers) assert.match(maker, /^[0-9a-z]{1,7}$/)
     assert.strictEqual(makerOf({ ...targetOf("anthropic").options, model: "another" }), makers[0])
+  })
+})
+
+describe("signed reasoning in the caller's own body", () => {
+  const block = (signature: string) => ({ type: "thinking", thinking: "Hm.", signature })
+  const text = { type: "text", text: "A" }
+  const use = { type: "tool_use", id: "t", name: "f", input: {} }
+  const result = { role: "user", content: [{ type: "tool_result", tool_use_id: "t", content: "1" }] }
+  const question = { role: "user", content: "Q" }
+  const makerIn = (mark: string) =>
+    mark === "own" ? makerOf(anthropic.options) : mark === "foreign" ? makerOf(proxy.options) : undefined
+
+  /** The messages and `thinking` that Anthropic is sent. */
+  const sentOf = (answers: ReadonlyArray<ReadonlyArray<object>>, tried: ReadonlyArray<Deployment> = []) => {
+    const messages: ReadonlyArray<{ readonly role: string; readonly content: unknown }> = [
+      question,
+      ...answers.flatMap((content) => [{ role: "assistant", content }, result])
+    ]
+    const unknownFields = messages.flatMap(({ content }, index) =>
+      Array.isArray(content)
+        ? content.flatMap((part, at) => part.type === "thinking" ? [{ path: ["messages", index, "content", at] }] : [])
+        : []
+    )
+    const body = { thinking: { type: "enabled", budget_tokens: 2000 }, messages }
+    const generation = generationOf({ source: { dialect: "anthropic", body, unknownFields } })
+    const loss = lossOf(generation, anthropic, tried, makerIn)
+    const { body: sent } = (loss === undefined ? generation : withoutIt(generation, loss)).source!
+    return [(sent["messages"] as typeof messages).map(({ content }) => content), sent["thinking"] !== undefined]
+  }
+
+  it("is lost block by block: what the deployment made stays", () => {
+    const first = [block("foreign"), text, use]
+    const last = [block("own"), use]
+    const [given, asked] = [result.content, question.content]
+    assert.deepStrictEqual(sentOf([last, last]), [[asked, last, given, last, given], true])
+    assert.deepStrictEqual(sentOf([first, last]), [[asked, [text, use], given, last, given], true])
+    // Without thoughts before the call, it must not think.
+    assert.deepStrictEqual(sentOf([last, first]), [[asked, last, given, [text, use], given], false])
+    // After another host has failed, only what is known to be its own.
+    assert.deepStrictEqual(sentOf([[block("new"), use], last], [proxy]), [[asked, [use], given, last, given], true])
+  })
+
+  it("takes its message with it, where that has nothing else", () => {
+    assert.deepStrictEqual(sentOf([[block("foreign")], [block("own"), use]]), [
+      [question.content, result.content, [block("own"), use], result.content],
+      true
+    ])
+  })
+
+  it("is known by its signatures and encrypted texts", () => {
+    assert.deepStrictEqual(marksIn([{ signature: "s" }, { data: "d" }, { text: "Hm." }, null, { signature: "" }]), [
+      "s",
+      "d"
+    ])
+    assert.deepStrictEqual(marksIn({ type: "thinking", signature: "s" }), ["s"])
   })
 })
 
@@ -90,6 +151,6 @@ describe("an encrypted item of the Responses API", () => {
   ])("at %s", (_, deployment, encrypted_content, lost) => {
     const body = { input: ["text", null, { type: "reasoning", encrypted_content }] }
     const source = { dialect: "openai" as const, body: {}, responses: { body } }
-    assert.strictEqual(isLost({ source }, deployment, []), lost)
+    assert.strictEqual(lossOf({ source }, deployment, [], unknownTo) !== undefined, lost)
   })
 })

@@ -368,7 +368,8 @@ describe("the thoughts of a model on this machine", () => {
 })
 
 describe("signed reasoning of an earlier answer", () => {
-  const signed = { type: "thinking", thinking: "Hm.", signature: "s" }
+  // Of no answer that has passed through the service: its maker is not known.
+  const signed = { type: "thinking", thinking: "Hm.", signature: "of another service" }
   const redacted = { type: "redacted_thinking", data: "x" }
   const use = { type: "tool_use", id: "t", name: "f", input: {} }
   const conversation = [

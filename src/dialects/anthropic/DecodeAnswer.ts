@@ -94,7 +94,7 @@ interface OpenCall {
 
 const fail = (what: string, target: Target): DecodeResult => Result.fail(malformed(target, what))
 
-/** Decodes reasoning, signed except for callers of this dialect, who get the provider's own blocks. */
+/** Decodes reasoning, signed except for callers of this dialect, who get the provider's own blocks: of those, only marks. */
 class ReasoningDecoder {
   readonly #count: (text: string) => number
   readonly #isSigned: boolean
@@ -121,7 +121,11 @@ class ReasoningDecoder {
       }]
     }
     // A call of the provider's own tools is progress, as reasoning is.
-    return [this.piece(textAt(content, "thinking") ?? ""), ...this.sign(textAt(content, "signature"))]
+    return [
+      this.piece(textAt(content, "thinking") ?? ""),
+      ...this.#mark(data),
+      ...this.sign(textAt(content, "signature"))
+    ]
   }
 
   piece(text: string): Event {
@@ -129,8 +133,13 @@ class ReasoningDecoder {
     return { type: "thoughts", text, tokens: this.#count(text) }
   }
 
+  #mark(mark: string): ReadonlyArray<Event> {
+    return mark === "" ? [] : [{ type: "thoughts", text: "", tokens: 0, marks: [mark] }]
+  }
+
   sign(signature = ""): ReadonlyArray<Event> {
-    if (!this.#isSigned || signature === "") return []
+    if (signature === "") return []
+    if (!this.#isSigned) return this.#mark(signature)
     const signed = { type: "thinking", thinking: this.#text, signature, maker: makerOf(this.#target.options) } as const
     return [{ type: "thoughts", text: "", tokens: 0, signed }]
   }

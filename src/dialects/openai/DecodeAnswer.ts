@@ -7,6 +7,7 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, FinishReason, ReportedUsage, TokenLogprob } from "../../domain/Job.ts"
 import { JsonText } from "../../domain/JsonText.ts"
+import { marksIn } from "../../domain/SignedReasoning.ts"
 import type { Native } from "../../domain/Source.ts"
 import { choicesOf, isNative } from "../../domain/Source.ts"
 import type { ErrorDetails } from "../shared/ErrorMapping.ts"
@@ -70,6 +71,8 @@ const detailsIn = (body: unknown): ErrorDetails => {
     message: param !== undefined && message.startsWith(`${param}: `) ? message.slice(param.length + 2) : message,
     path: pathOf(param),
     codes: [textAt(error, "code"), textAt(error, "type"), innerCode],
+    // OpenRouter.
+    inner: textAt(error, "metadata", "raw"),
     figures: figuresIn(error)
   }
 }
@@ -234,7 +237,7 @@ class MessageDecoder {
     const events: Array<Event> = []
     const thoughts = thoughtsOf(message)
     if (thoughts !== undefined) {
-      events.push({ type: "thoughts", text: thoughts, tokens: this.#counter.count(thoughts) })
+      events.push({ type: "thoughts", text: thoughts, tokens: this.#counter.count(thoughts) }, ...this.#marks(message))
     }
     const text = contentOf(message["content"])
     if (text !== "") events.push(this.#text(choice, text))
@@ -243,6 +246,12 @@ class MessageDecoder {
       events.push(...this.#calls.push(delta))
     }
     return events
+  }
+
+  /** Of OpenRouter's reasoning, which callers of this dialect get as it is. */
+  #marks({ reasoning_details: details }: Fields): ReadonlyArray<Event> {
+    const marks = details === undefined || !isNative(this.#generation, this.#target.options) ? [] : marksIn(details)
+    return marks.length === 0 ? [] : [{ type: "thoughts", text: "", tokens: 0, marks }]
   }
 
   #text(choice: Fields, text: string): Event {

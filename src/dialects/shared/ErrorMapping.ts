@@ -25,6 +25,8 @@ export interface ErrorDetails {
   readonly codes?: ReadonlyArray<string | undefined>
   /** The invalid field, by the core's name. */
   readonly path?: string | undefined
+  /** The error of the host behind a router of hosts, as text. */
+  readonly inner?: string | undefined
   /** Token counts that are separate from the message. */
   readonly figures?: ContextFigures | undefined
 }
@@ -32,6 +34,7 @@ export interface ErrorDetails {
 /** HTTP statuses of providers' codes and types, for errors without a status. */
 const statuses: Readonly<Record<string, number>> = {
   invalid_request_error: 400,
+  invalid_encrypted_content: 400,
   badrequesterror: 400,
   invalid_argument: 400,
   failed_precondition: 400,
@@ -90,8 +93,17 @@ const contextExceeded = ({ model, options }: Target, details: ErrorDetails): Inf
   return new InferenceError.ContextLengthExceeded({ model, ...details.figures ?? figuresOf(details.message) ?? least })
 }
 
-/** Of Anthropic and of hosts of its models. */
-const foreignReasoning = /invalid [`'"]?(?:signature|data)[`'"]? in [`'"]?(?:redacted_)?thinking[`'"]? block/i
+/** Of Anthropic and hosts of its models, of OpenAI's Responses API, and of Gemini, in this order. */
+const foreignReasoning =
+  /invalid [`'"]?(?:signature|data)[`'"]? in [`'"]?(?:redacted_)?thinking[`'"]? block|encrypted content .{0,400}could not be (?:verified|decrypted)|encrypted content item_id did not match|(?:corrupted|invalid) thought[ _]signature|thought[ _]signature is (?:not valid|invalid)/is
+
+/** Characters of a text that are read. */
+const mostRead = 4000
+
+/** Whether the provider cannot read signed or encrypted reasoning of the request. */
+const rejectsReasoning = ({ codes = [], inner = "", message }: ErrorDetails): boolean =>
+  codes.includes("invalid_encrypted_content") ||
+  [message, inner].some((text) => foreignReasoning.test(text.slice(0, mostRead)))
 
 const optionally = (retryAfterMs: number | undefined) =>
   retryAfterMs === undefined ? {} : { retryAfterMs: bounded(retryAfterMs) }
@@ -99,17 +111,18 @@ const optionally = (retryAfterMs: number | undefined) =>
 const reasonOfStatus = (
   { status }: Refusal,
   { deployment }: Target,
-  path: string | undefined,
+  details: ErrorDetails,
   detail: string,
   retryAfterMs: number | undefined
 ): InferenceError.Reason => {
+  const { path } = details
   if (status === 401 || status === 403) return new InferenceError.AuthenticationFailed({ deployment, status })
   if (status === 429) return new InferenceError.RateLimited({ deployment, ...optionally(retryAfterMs) })
   if (isRequestError(status)) {
     return new InferenceError.InvalidRequest({
       detail,
       ...(path === undefined ? {} : { path }),
-      ...(foreignReasoning.test(detail) ? { isForeignReasoning: true } : {})
+      ...(rejectsReasoning(details) ? { isForeignReasoning: true } : {})
     })
   }
   const kind = status >= 300 && status < 400 ? "redirect" as const : "status" as const
@@ -141,9 +154,15 @@ export const reasonOf = (
       return new InferenceError.RateLimited({ deployment, ...optionally(retryAfterMs) })
     case "overloaded":
       // 429 concerns the key; any other status is no better than Anthropic's own for this.
-      return reasonOfStatus({ ...refusal, status: status === 429 ? 429 : 529 }, target, undefined, detail, retryAfterMs)
+      return reasonOfStatus(
+        { ...refusal, status: status === 429 ? 429 : 529 },
+        target,
+        { message: "" },
+        detail,
+        retryAfterMs
+      )
     case undefined:
-      return reasonOfStatus(refusal, target, details.path, detail, retryAfterMs)
+      return reasonOfStatus(refusal, target, details, detail, retryAfterMs)
   }
 }
 

@@ -81,9 +81,15 @@ export const makeCheck = (target: Target, { assistantPrefix, stop }: Generation)
   }
 }
 
-/** Encrypted reasoning that the caller does not need is progress without a text to pass on. */
-export const isEncrypted = (event: Event): boolean =>
-  event.type === "thoughts" && event.text === "" && event.signed === undefined
+/**
+ * Whether an event is passed on: encrypted reasoning that the caller does not need is progress without a text. Notes who made
+ * what the caller gets as it is.
+ */
+export const isPassedOn = (event: Event, { options }: Target, meter: Meter | undefined): boolean => {
+  if (event.type !== "thoughts" || event.text !== "" || event.signed !== undefined) return true
+  if (event.marks !== undefined) meter?.makers?.note(event.marks, options)
+  return false
+}
 
 /** The stop matcher of an answer without an assistant prefix. */
 export const unchanged = (events: ReadonlyArray<Event>) => events
@@ -93,10 +99,15 @@ export const stopMatcherOf = (generation: Generation, { options }: Target) =>
   generation.assistantPrefix === undefined ? unchanged : makePrefixStopMatcher(generation, options)
 
 /** The events of a decoded answer that was not streamed. */
-const bufferedEvents = (target: Target, generation: Generation, events: ReadonlyArray<Event>): DecodeResult => {
+const bufferedEvents = (
+  target: Target,
+  generation: Generation,
+  events: ReadonlyArray<Event>,
+  meter: Meter | undefined
+): DecodeResult => {
   const wrong = makeCheck(target, generation)(events)
   return wrong === undefined
-    ? Result.succeed(stopMatcherOf(generation, target)(events.filter((event) => !isEncrypted(event))))
+    ? Result.succeed(stopMatcherOf(generation, target)(events.filter((event) => isPassedOn(event, target, meter))))
     : Result.fail(wrong)
 }
 
@@ -107,7 +118,7 @@ export const decodeBuffered =
     const { buffered, usageIn } = dialect.generate
     const decoded = Result.flatMap(
       readable(target, () => buffered(body, generation, target, text.length < JsonText.shortest ? undefined : text)),
-      (events) => bufferedEvents(target, generation, events)
+      (events) => bufferedEvents(target, generation, events, meter)
     )
     if (meter !== undefined && Result.isFailure(decoded)) {
       meter.isSent &&= dialect.errorIn(body, target) === undefined

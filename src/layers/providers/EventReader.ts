@@ -16,7 +16,7 @@ import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type * as InferenceError from "../../domain/InferenceError.ts"
 import type { Meter } from "../../services/engines/Engine.ts"
-import { isEncrypted, makeCheck, readable, stopMatcherOf, unchanged } from "./BufferedAnswer.ts"
+import { isPassedOn, makeCheck, readable, stopMatcherOf, unchanged } from "./BufferedAnswer.ts"
 import { Utf8Decoder } from "./Utf8Decoder.ts"
 
 /** Decodes the bytes of a streamed answer up to its finish. */
@@ -208,7 +208,7 @@ class Reader implements EventReader, FrameDecoder.FrameReceiver {
     const joined = this.#join(decoded.success)
     for (const event of joined) {
       this.#hasThoughts ||= event.type === "thoughts"
-      if (!isEncrypted(event)) this.#events.push(event)
+      if (isPassedOn(event, this.#target, this.#meter)) this.#events.push(event)
     }
     this.#isOver = joined.at(-1)?.type === "finish"
   }

@@ -9,7 +9,7 @@
  */
 import type { Effect, Scope, Stream } from "effect"
 import { Context, Result } from "effect"
-import type { Deployment, EngineDeployment } from "../../domain/Deployment.ts"
+import type { Deployment, DeploymentOptions, EngineDeployment } from "../../domain/Deployment.ts"
 import type { EngineDescription } from "../../domain/EngineProtocol.ts"
 import type { Countable, Counted, Generation, NativeEmbeddings, Ranking } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
@@ -52,6 +52,8 @@ export interface Meter {
   reporter: { readonly usage?: () => ReportedUsage | undefined } | undefined
   /** Events of a stream that were not readable and were left out; left out: none. */
   skippedEvents?: number | undefined
+  /** Remembers who made signed reasoning that the caller gets as the provider sent it; left out: nothing does. */
+  readonly makers?: { readonly note: (marks: ReadonlyArray<string>, options: DeploymentOptions) => void } | undefined
 }
 
 /** The meter of a task with one buffered result, which the fiber of an attempt runs. */

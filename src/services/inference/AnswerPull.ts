@@ -51,7 +51,7 @@ const pullOf = Effect.fnUntraced(
     rest: Rest | undefined
   ) {
     const { content, deadlines, lease, stats } = context
-    const given = context.dropsReasoning ? SignedReasoning.withoutIt(generation, context.start.unsigned) : generation
+    const given = context.loss === undefined ? generation : SignedReasoning.withoutIt(generation, context.loss)
     const stream = rest ?? (yield* lease).generate(given, undefined, stats)
     // Not `Stream.toPull`, which synchronizes concurrent pulls.
     const pull = yield* Channel.toPullScoped(Stream.toChannel(stream), yield* Effect.scope)

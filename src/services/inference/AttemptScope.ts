@@ -31,6 +31,7 @@ import { addAttempt } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Route.ts"
 import type { Router } from "../routing/Router.ts"
 import * as EmbeddingBatcher from "./EmbeddingBatcher.ts"
+import type { ReasoningMakers } from "./ReasoningMakers.ts"
 import type { AttemptStats, RequestState, RoutedRequest } from "./RequestTelemetry.ts"
 import * as RequestTelemetry from "./RequestTelemetry.ts"
 
@@ -52,8 +53,8 @@ export interface AttemptContext {
   readonly admit: Effect.Effect<void, InferenceError, Scope.Scope>
   /** Called when the first content has arrived. */
   readonly content: () => void
-  /** The deployment must not get the signed reasoning of earlier answers. */
-  readonly dropsReasoning: boolean
+  /** The signed reasoning of earlier answers that the deployment must not get. */
+  readonly loss: SignedReasoning.Loss | undefined
   /** A time limit or another attempt ended it, not the caller. */
   superseded: boolean
 }
@@ -78,6 +79,7 @@ const withoutQueueTimeout = ({ granted }: AttemptStats, ending: Ending): Ending 
 export interface Parts {
   readonly breaker: Breaker["Service"]
   readonly callbacks: GuardedCallbacks
+  readonly makers: ReasoningMakers
   readonly models: Models["Service"]
   readonly router: Router["Service"]
   readonly watch: Watch
@@ -95,8 +97,8 @@ const noSample: LatencySample = { granted: () => {}, content: () => {}, end: () 
 export const isAlone = ({ alone, deployments, fallbacks: { ordinary } }: Route): boolean =>
   alone === true || deployments.length + ordinary.length === 1
 
-const statsOf = (deployment: Deployment): AttemptStats =>
-  RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment))
+const statsOf = ({ makers }: Parts, deployment: Deployment): AttemptStats =>
+  RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment), makers)
 
 type Reasoned = Caller & SignedReasoning.Request
 
@@ -104,6 +106,18 @@ type Reasoned = Caller & SignedReasoning.Request
 const mayHaveSigned = ({ messages = [], source }: Reasoned): boolean =>
   source?.unknownFields !== undefined || source?.responses !== undefined ||
   (source?.isChecked !== true && messages.some(({ reasoning }) => reasoning !== undefined))
+
+const none: ReadonlyArray<Deployment> = []
+
+const lossAt = (
+  { makers }: Parts,
+  request: Reasoned,
+  deployment: Deployment,
+  tried: ReadonlyArray<Deployment>
+): SignedReasoning.Loss | undefined =>
+  mayHaveSigned(request)
+    ? SignedReasoning.lossOf(request, deployment, tried, (mark) => makers.makerIn(mark))
+    : undefined
 
 /** The record and the measurement of an attempt. */
 class Entry {
@@ -136,15 +150,19 @@ class Entry {
     this.#trial = route.trial?.attempt()
   }
 
-  /** Whether signed reasoning of the request must not go to the deployment; the record says so. */
-  dropsReasoning({ request, route }: RoutedRequest<Reasoned>, unsigned = false): boolean {
-    if (!mayHaveSigned(request)) return false
+  /** What of the request's signed reasoning must not go to the deployment; the record says so. */
+  lossOf({ request, route }: RoutedRequest<Reasoned>, unsigned = false): SignedReasoning.Loss | undefined {
+    if (!mayHaveSigned(request)) return undefined
+    if (unsigned) return this.lose(SignedReasoning.wholeLoss(request))
     const all = [...route.deployments, ...Object.values(route.fallbacks).flat()]
     const earlier = this.#state.record.attempts.slice(0, this.#state.record.attempts.indexOf(this.#draft))
     const tried = earlier.flatMap(({ deployment }) => all.find(({ id }) => id === deployment) ?? [])
-    const isLost = unsigned || SignedReasoning.isLost(request, this.#deployment, tried)
-    if (isLost) this.#draft.reasoningDropped = true
-    return isLost
+    return this.lose(lossAt(this.#parts, request, this.#deployment, tried))
+  }
+
+  lose(loss: SignedReasoning.Loss | undefined): SignedReasoning.Loss | undefined {
+    if (loss !== undefined) this.#draft.reasoningDropped = true
+    return loss
   }
 
   granted(): void {
@@ -207,7 +225,7 @@ const makeEnter = (parts: Parts) => {
   const { breaker } = parts
   return Effect.fnUntraced(function*(routed: RoutedRequest, deployment: Deployment, hedge: boolean) {
     const { id } = deployment
-    const entry = new Entry(parts, routed, deployment, statsOf(deployment), hedge)
+    const entry = new Entry(parts, routed, deployment, statsOf(parts, deployment), hedge)
     const alone = isAlone(routed.route)
     let circuitContent = yield* Effect.tapCause(
       breaker.enter(id, () => entry.end(), alone),
@@ -271,7 +289,7 @@ export const make = (parts: Parts) => {
         stats,
         admit,
         content,
-        dropsReasoning: entry.dropsReasoning(routed, start.unsigned),
+        loss: entry.lossOf(routed, start.unsigned),
         superseded: false
       }
       return context
@@ -359,7 +377,7 @@ export class DirectAttempt {
       stats: this.stats,
       admit: Effect.void,
       content: () => this.content(),
-      dropsReasoning: false,
+      loss: undefined,
       superseded: false
     }
   }
@@ -392,16 +410,17 @@ export const makeDirect = (parts: Parts) => {
     const call = breaker.enterClosed(deployment.id)
     const slot = call && models.tryLease(deployment, request)
     if (slot === undefined) return undefined
-    const stats = statsOf(deployment)
-    const answer = startWith(slot, generation, hops, receiver, stats)
+    const stats = statsOf(parts, deployment)
+    const loss = lossAt(parts, request, deployment, none)
+    const given = loss === undefined ? generation : SignedReasoning.withoutIt(generation, loss)
+    const answer = startWith(slot, given, hops, receiver, stats)
     if (answer === undefined) {
       slot.cancel()
       return undefined
     }
     const entry = new Entry(parts, routed, deployment, stats, false)
     state.stats = entry.stats
-    // Only the record changes: a deployment of another dialect does not get such reasoning.
-    entry.dropsReasoning(routed)
+    entry.lose(loss)
     entry.granted()
     const attempt = new DirectAttempt(deployment, answer, entry, call!, slot)
     const { timeouts } = route.policy

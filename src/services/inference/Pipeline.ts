@@ -39,6 +39,7 @@ import * as AttemptScope from "./AttemptScope.ts"
 import { BatchOptions } from "./EmbeddingBatcher.ts"
 import type { AttemptRequest, Use } from "./PlannedAttempts.ts"
 import * as PlannedAttempts from "./PlannedAttempts.ts"
+import { ReasoningMakers } from "./ReasoningMakers.ts"
 import type { RoutedRequest } from "./RequestTelemetry.ts"
 import * as RequestTelemetry from "./RequestTelemetry.ts"
 
@@ -328,6 +329,7 @@ export const make = Effect.gen(function*() {
     attemptScope: {
       breaker: yield* Breaker,
       callbacks: parts.callbacks,
+      makers: new ReasoningMakers(),
       models,
       router: parts.router,
       watch: yield* DeadlineWatch.make(now),

@@ -64,7 +64,7 @@ export interface AttemptStats extends Meter {
   done: boolean
 }
 
-export const makeStats = (server: Server | undefined): AttemptStats => ({
+export const makeStats = (server: Server | undefined, makers?: Meter["makers"]): AttemptStats => ({
   server,
   tokens: 0,
   promptTokens: undefined,
@@ -75,7 +75,8 @@ export const makeStats = (server: Server | undefined): AttemptStats => ({
   done: false,
   isSent: false,
   reporter: undefined,
-  skippedEvents: undefined
+  skippedEvents: undefined,
+  makers
 })
 
 /** What a provider has reported of an attempt without an answer; tokens that have arrived count, too. */

@@ -6,6 +6,7 @@ import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import { free } from "../../../src/services/admission/Admission.ts"
 import type { Breaker } from "../../../src/services/health/Breaker.ts"
 import * as AttemptScope from "../../../src/services/inference/AttemptScope.ts"
+import { ReasoningMakers } from "../../../src/services/inference/ReasoningMakers.ts"
 import * as RequestTelemetry from "../../../src/services/inference/RequestTelemetry.ts"
 import type { Models } from "../../../src/services/models/Models.ts"
 import * as GuardedCallbacks from "../../../src/services/observability/GuardedCallbacks.ts"
@@ -76,6 +77,7 @@ describe("an attempt that its circuit rejects", () => {
       const open = AttemptScope.make({
         breaker: breaker as Breaker["Service"],
         callbacks,
+        makers: new ReasoningMakers(),
         models: {} as Models["Service"],
         router: router as Router["Service"],
         now: () => 0,
@@ -134,6 +136,7 @@ describe("telemetry", () => {
         const open = AttemptScope.make({
           breaker: breaker as Breaker["Service"],
           callbacks,
+          makers: new ReasoningMakers(),
           models: {} as Models["Service"],
           router: router as Router["Service"],
           now: () => 0,

@@ -1,0 +1,308 @@
+/**
+ * Signed and encrypted reasoning in later requests of a conversation: what each scripted host is sent. A host rejects what another
+ * one made, as Anthropic, OpenAI and OpenRouter do.
+ */
+import { assert } from "@effect/vitest"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import { Troupe } from "../../src/index.ts"
+import type { Fields } from "../support/Answers.ts"
+import type { FaultServer, Play, Seen } from "../support/FaultServer.ts"
+import { startFaultServer } from "../support/FaultServer.ts"
+import { message as messageItem, play } from "../support/ResponsesProvider.ts"
+
+const json = { "content-type": "application/json" }
+const sse = (events: ReadonlyArray<Fields>, end = ""): Play => ({
+  pieces: [...events.map((event) => `data: ${JSON.stringify(event)}\n\n`), end]
+})
+const rejected = (body: Fields): Play => ({ status: 400, headers: json, pieces: [JSON.stringify(body)] })
+
+/** What a host signs with. */
+const markOf = (host: string): string => `${host}-mark`
+
+const messagesAnswer = (host: string, stream: boolean): Play => {
+  const message = { id: "m", type: "message", role: "assistant", model: "up", stop_sequence: null }
+  const usage = { input_tokens: 3, output_tokens: 2 }
+  const blocks = [
+    { type: "thinking", thinking: "Hm.", signature: markOf(host) },
+    { type: "redacted_thinking", data: `${markOf(host)}-data` },
+    { type: "text", text: "Hi" }
+  ]
+  if (!stream) {
+    return { headers: json, pieces: [JSON.stringify({ ...message, content: blocks, stop_reason: "end_turn", usage })] }
+  }
+  const delta = (index: number, delta: Fields) => ({ type: "content_block_delta", index, delta })
+  return sse([
+    { type: "message_start", message: { ...message, content: [], stop_reason: null, usage } },
+    { type: "content_block_start", index: 0, content_block: { type: "thinking", thinking: "", signature: "" } },
+    delta(0, { type: "thinking_delta", thinking: "Hm." }),
+    delta(0, { type: "signature_delta", signature: markOf(host) }),
+    { type: "content_block_stop", index: 0 },
+    { type: "content_block_start", index: 1, content_block: blocks[1] },
+    { type: "content_block_stop", index: 1 },
+    { type: "content_block_start", index: 2, content_block: { type: "text", text: "" } },
+    delta(2, { type: "text_delta", text: "Hi" }),
+    { type: "content_block_stop", index: 2 },
+    { type: "message_delta", delta: { stop_reason: "end_turn", stop_sequence: null }, usage: { output_tokens: 2 } },
+    { type: "message_stop" }
+  ])
+}
+
+const detail = (host: string): Fields => ({
+  type: "reasoning.text",
+  text: "Hm.",
+  signature: markOf(host),
+  format: "anthropic-claude-v1",
+  index: 0
+})
+
+const chatAnswer = (host: string, stream: boolean): Play => {
+  const usage = { prompt_tokens: 3, completion_tokens: 2, total_tokens: 5 }
+  const thought = { reasoning: "Hm.", reasoning_details: [detail(host)] }
+  if (stream) {
+    return sse([
+      { id: "c", choices: [{ index: 0, delta: { role: "assistant", content: "", ...thought } }] },
+      { id: "c", choices: [{ index: 0, delta: { content: "Hi" } }] },
+      { id: "c", choices: [{ index: 0, delta: {}, finish_reason: "stop" }], usage }
+    ], "data: [DONE]\n\n")
+  }
+  const message = { role: "assistant", content: "Hi", ...thought }
+  return {
+    headers: json,
+    pieces: [JSON.stringify({ id: "c", choices: [{ index: 0, message, finish_reason: "stop" }], usage })]
+  }
+}
+
+const responsesAnswer = (host: string, stream: boolean): Play =>
+  play({
+    output: [
+      {
+        id: `rs_${host}`,
+        type: "reasoning",
+        summary: [{ type: "summary_text", text: "Hm." }],
+        encrypted_content: markOf(host)
+      },
+      messageItem("Hi")
+    ]
+  }, stream)
+
+const hosts = ["ada", "bob"]
+
+/** Ada and Bob have every API, each with its own rejection of what the other has made. */
+const answer = (_: number, { body, path, text }: Seen): Play => {
+  const [, host = "", ...rest] = path.split("/")
+  const stream = (body as Fields)["stream"] === true
+  const isForeign = text.includes("-mark") && text.replaceAll(markOf(host), "").includes("-mark")
+  const invalid = "messages.1.content.0: Invalid `signature` in `thinking` block"
+  if (rest.at(-1) === "messages") {
+    return isForeign
+      ? rejected({ type: "error", error: { type: "invalid_request_error", message: invalid } })
+      : messagesAnswer(host, stream)
+  }
+  if (rest.at(-1) === "responses") {
+    return isForeign
+      ? rejected({
+        error: {
+          message: "The encrypted content gAAA...DQ== could not be verified.",
+          type: "invalid_request_error",
+          param: null,
+          code: "invalid_encrypted_content"
+        }
+      })
+      : responsesAnswer(host, stream)
+  }
+  const raw = JSON.stringify({ type: "error", error: { type: "invalid_request_error", message: invalid } })
+  return isForeign
+    ? rejected({ error: { message: "Provider returned error", code: 400, metadata: { raw, provider_name: "Azure" } } })
+    : chatAnswer(host, stream)
+}
+
+let upstream: FaultServer
+let troupe: Troupe.Troupe
+
+const key = "admin-key-0123456789"
+const headers = { ...json, authorization: `Bearer ${key}` }
+
+const start = (): Troupe.Troupe => {
+  const at = (host: string, provider: string, more: Fields = {}) => ({
+    fallbacks: [],
+    deployments: [{ provider, model: "up", key: "key-0123456789", baseUrl: `${upstream.url}/${host}`, ...more }]
+  })
+  const models = Object.fromEntries(hosts.flatMap((host) => [
+    [`messages-${host}`, at(host, "anthropic")],
+    [`chat-${host}`, at(host, "openai", { thoughts: "reasoning" })],
+    [`responses-${host}`, at(host, "openai", { responses: true })]
+  ]))
+  const plain = { deployments: [{ provider: "openai", model: "up", key: "k", baseUrl: `${upstream.url}/eve/plain` }] }
+  const policies = { default: { retries: 0 } }
+  const keys = { admin: { key, admin: true } }
+  return Troupe.start({ config: { keys, policies, models: { ...models, plain } } as never })
+}
+
+beforeAll(async () => {
+  upstream = await startFaultServer(answer)
+  troupe = start()
+})
+
+afterAll(async () => {
+  await troupe.close()
+  await upstream.close()
+})
+
+/** A form of reasoning between a caller and a provider. */
+interface Form {
+  readonly path: string
+  /** The models of its hosts begin with it. */
+  readonly api: string
+  readonly body: Fields
+  /** The fields of the next request, with what the caller got in the first answer. */
+  readonly next: (given: string) => Fields
+  /** What no deployment of this service has made. */
+  readonly unknown: string
+  /** The maker is in what the caller keeps: a restart does not lose it, and nothing is unknown. */
+  readonly names: boolean
+}
+
+const question = { role: "user", content: "Q" }
+
+/** The last text of a field, as the caller got it. */
+const lastOf = (text: string, field: string): string =>
+  [...text.matchAll(new RegExp(String.raw`"${field}":\s*"([^"]+)"`, "g"))].at(-1)?.[1] ??
+    assert.fail(`no ${field} in ${text}`)
+
+const chatNext = (details: ReadonlyArray<Fields>): Fields => ({
+  messages: [question, { role: "assistant", content: "Hi", reasoning_details: details }, question]
+})
+
+const blocks = (mark: string, data: string): Fields => ({
+  max_tokens: 100,
+  messages: [
+    question,
+    {
+      role: "assistant",
+      content: [
+        { type: "thinking", thinking: "Hm.", signature: mark },
+        { type: "redacted_thinking", data },
+        { type: "text", text: "Hi" }
+      ]
+    },
+    question
+  ]
+})
+
+const forms: Readonly<Record<string, Form>> = {
+  "Anthropic's own blocks": {
+    path: "/v1/messages",
+    api: "messages",
+    body: { max_tokens: 100, messages: [question] },
+    next: (given) => blocks(lastOf(given, "signature"), lastOf(given, "data")),
+    unknown: `"signature":"new-mark" "data":"new-mark-data"`,
+    names: false
+  },
+  "Anthropic's blocks for OpenAI's callers": {
+    path: "/v1/chat/completions",
+    api: "messages",
+    body: { messages: [question] },
+    next: (given) => {
+      const id = /"id":"(troupe_\w+)"/.exec(given)![1]
+      const format = "anthropic-claude-v1"
+      return chatNext([
+        { type: "reasoning.text", text: "Hm.", signature: markOf("ada"), id, format },
+        { type: "reasoning.encrypted", data: lastOf(given, "data"), id, format }
+      ])
+    },
+    unknown: `"id":"troupe_none" "data":"new-mark-data"`,
+    names: true
+  },
+  "OpenRouter's details": {
+    path: "/v1/chat/completions",
+    api: "chat",
+    body: { messages: [question] },
+    next: (given) => chatNext([{ ...detail(""), signature: lastOf(given, "signature") }]),
+    unknown: `"signature":"new-mark"`,
+    names: false
+  },
+  "encrypted items of Responses": {
+    path: "/v1/responses",
+    api: "responses",
+    body: { input: "Q", store: false, include: ["reasoning.encrypted_content"] },
+    next: (given) => ({
+      store: false,
+      input: [
+        { role: "user", content: "Q" },
+        {
+          id: "rs_1",
+          type: "reasoning",
+          summary: [],
+          encrypted_content: lastOf(given, "encrypted_content")
+        },
+        { type: "message", role: "assistant", content: [{ type: "output_text", text: "Hi", annotations: [] }] },
+        { role: "user", content: "Q" }
+      ]
+    }),
+    unknown: `"encrypted_content":"new-mark"`,
+    names: true
+  }
+}
+
+const post = async (to: Troupe.Troupe, { path }: Form, model: string, stream: boolean, body: Fields) => {
+  const from = upstream.seen.length
+  const response = await to.handler(
+    new Request(`http://localhost${path}`, {
+      method: "POST",
+      headers,
+      body: JSON.stringify({ ...body, model, ...(stream ? { stream } : {}) })
+    })
+  )
+  const text = await response.text()
+  assert.strictEqual(response.status, 200, text)
+  assert.include(text, "Hi")
+  /** Of each request: whether it has the reasoning. */
+  const sent = upstream.seen.slice(from).map(({ text }) => text.includes("-mark"))
+  return { text, sent, decision: response.headers.get("x-troupe-decision") }
+}
+
+const droppedIn = async (to: Troupe.Troupe, id: string | null): Promise<ReadonlyArray<boolean>> => {
+  const response = await to.handler(new Request(`http://localhost/admin/decisions/${id}`, { headers }))
+  const { attempts } = await response.json() as { readonly attempts: ReadonlyArray<Fields> }
+  return attempts.map((attempt) => attempt["reasoningDropped"] === true)
+}
+
+describe("signed or encrypted reasoning of an earlier answer", () => {
+  for (const [name, form] of Object.entries(forms)) {
+    for (const stream of [false, true]) {
+      const how = stream ? "streamed" : "buffered"
+      const { api, names, next, unknown } = form
+      /** The next request to a model. @returns whether each request had the reasoning, and whether the record says it was lost */
+      const ask = async (to: Troupe.Troupe, model: string, body: Fields) => {
+        const { decision, sent } = await post(to, form, model, stream, body)
+        return [sent, await droppedIn(to, decision)]
+      }
+
+      it(`goes to its maker and to no other: ${name}, ${how}`, async () => {
+        const first = await post(troupe, form, `${api}-ada`, stream, form.body)
+        const body = next(first.text)
+        assert.deepStrictEqual(await ask(troupe, `${api}-ada`, body), [[true], [false]], "its maker")
+        assert.deepStrictEqual(await ask(troupe, `${api}-bob`, body), [[false], [true]], "another host")
+        const [sent] = await ask(troupe, "plain", body)
+        assert.deepStrictEqual(sent, [false], "another provider")
+      })
+
+      it(`goes where it is accepted, if its maker is not known: ${name}, ${how}`, async () => {
+        const first = await post(troupe, form, `${api}-ada`, stream, form.body)
+        // What is not known, and what is known to be of another service.
+        const rejected = [[true, false], [false, true]]
+        const expected = name.endsWith("callers") ? [[false], [true]] : rejected
+        assert.deepStrictEqual(await ask(troupe, `${api}-bob`, next(unknown)), expected, "of another service")
+        const restarted = start()
+        try {
+          const body = next(first.text)
+          const other = names ? [[false], [true]] : rejected
+          assert.deepStrictEqual(await ask(restarted, `${api}-bob`, body), other, "another host, restarted")
+          assert.deepStrictEqual(await ask(restarted, `${api}-ada`, body), [[true], [false]], "its maker, restarted")
+        } finally {
+          await restarted.close()
+        }
+      })
+    }
+  }
+})
