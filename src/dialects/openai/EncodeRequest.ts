@@ -132,7 +132,7 @@ const messageOf = (message: Message, field: ReturnType<typeof ThoughtField.field
 
 export const messagesOf = (messages: ReadonlyArray<Message>, target: Target) => {
   const field = ThoughtField.fieldFor(target)
-  return messages.map((message) => messageOf(message, field))
+  return ThoughtField.withPadding(target, messages.map((message) => messageOf(message, field)))
 }
 
 export const toolsOf = (tools: ReadonlyArray<ToolDefinition>) =>
@@ -315,7 +315,8 @@ const changedMessages = (
   const { assistantPrefix, resumed = false } = generation
   const { body } = source
   const given = body["messages"] as ReadonlyArray<unknown>
-  const accepted = source.unknownFields === undefined ? given : ThoughtField.acceptedBy(target, source, given)
+  const own = source.unknownFields === undefined ? given : ThoughtField.acceptedBy(target, source, given)
+  const accepted = ThoughtField.withPadding(target, own)
   const messages = fetched === undefined ? accepted : withImages(accepted, fetched)
   const isBegun = body["continue_final_message"] === true
   if (assistantPrefix !== undefined && (resumed || (isBegun && features.isOpenAi === true))) {

@@ -5,12 +5,14 @@
  *
  * DeepSeek, Moonshot, Z.ai and MiniMax need them in `reasoning_content` between calls of tools; vLLM, SGLang and llama-server
  * take them there for their chat templates. Groq and Cerebras take `reasoning` only, and OpenRouter prefers it. OpenAI, Azure,
- * Mistral and Gemini have no field and reject unknown ones. The deployment's `thoughts` says it for other hosts. Where there are
- * no thoughts, DeepSeek and Moonshot need the field all the same: clients send a space or an empty text, which stays.
+ * Mistral and Gemini have no field and reject unknown ones. The deployment's `thoughts` says it for other hosts. In conversations
+ * with calls of tools, DeepSeek and Moonshot need the field all the same where there are no thoughts, as in calls of another
+ * model: it has a space there. Moonshot takes an empty text for a missing one.
  *
  * **Gotchas**
  *
- * Sources: api-docs.deepseek.com/guides/thinking_mode, console.groq.com/docs/api-reference (`reasoning` of an assistant's
+ * Sources: api-docs.deepseek.com/guides/thinking_mode, platform.kimi.ai/docs/guide/use-kimi-k2-thinking-model ("thinking is enabled
+ * but reasoning_content is missing in assistant tool call message"), github.com/earendil-works/pi/pull/4178, console.groq.com/docs/api-reference (`reasoning` of an assistant's
  * message), github.com/QwenLM/qwen-code/issues/11045 (Cerebras), openrouter.ai/docs/use-cases/reasoning-tokens.
  */
 import type { Source } from "../../domain/Source.ts"
@@ -36,7 +38,14 @@ const hosts: ReadonlyArray<readonly [baseUrl: RegExp, Accepted]> = [
   [/^https:\/\/generativelanguage\.googleapis\.com(?:[:/]|$)/i, none],
   [/^https:\/\/api\.(?:groq\.com|cerebras\.ai)(?:[:/]|$)/i, { field: "reasoning", details: false }],
   [/^https:\/\/openrouter\.ai(?:[:/]|$)/i, { field: "reasoning", details: true }],
-  [/^https:\/\/api\.deepseek\.com(?:[:/]|$)/i, { field: "reasoning_content", details: false }]
+  [/^https:\/\/api\.deepseek\.com(?:[:/]|$)/i, { field: "reasoning_content", details: false }],
+  [/^https:\/\/api\.(?:moonshot\.(?:ai|cn)|kimi\.com)(?:[:/]|$)/i, { field: "reasoning_content", details: false }]
+]
+
+/** Hosts that reject a call of a tool without thoughts before it, and their models that think. */
+const strict: ReadonlyArray<readonly [baseUrl: RegExp, model: RegExp]> = [
+  [/^https:\/\/api\.deepseek\.com(?:[:/]|$)/i, /./],
+  [/^https:\/\/api\.(?:moonshot\.(?:ai|cn)|kimi\.com)(?:[:/]|$)/i, /^kimi/i]
 ]
 
 /** What a host is known to take; undefined for one that is not known. */
@@ -103,4 +112,31 @@ export const acceptedBy = (
   const own = messages.map(withoutOwn)
   if (accepted !== undefined) return own.flatMap((message) => messageFor(message, accepted))
   return own.some((message, index) => message !== messages[index]) ? own : messages
+}
+
+const padding = new WeakMap<Target["options"], boolean>()
+
+const needsPadding = ({ options }: Target): boolean => {
+  const known = padding.get(options)
+  if (known !== undefined) return known
+  const { baseUrl = "", model, thoughts } = options
+  const needs = thoughts !== "none" && strict.some(([url, models]) => url.test(baseUrl) && models.test(model))
+  padding.set(options, needs)
+  return needs
+}
+
+const hasCalls = (message: unknown): boolean => !isEmpty(fieldsOf(message)?.["tool_calls"])
+
+/** An answer with a space where it has no thoughts. The last message without calls is one that the model continues. */
+const padded = <M>(message: M, isLast: boolean): M => {
+  const fields = fieldsOf(message)
+  const isComplete = fields !== undefined && isAnswer(fields) && (!isLast || hasCalls(fields))
+  return isComplete && isEmpty(fields["reasoning_content"]) ? { ...message, reasoning_content: " " } : message
+}
+
+/** The messages as a host takes them that needs thoughts in conversations with calls of tools; else the same list. */
+export const withPadding = <M>(target: Target, messages: ReadonlyArray<M>): ReadonlyArray<M> => {
+  if (!needsPadding(target) || !messages.some(hasCalls)) return messages
+  const all = messages.map((message, index) => padded(message, index === messages.length - 1))
+  return all.some((message, index) => message !== messages[index]) ? all : messages
 }
