@@ -7,6 +7,7 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe, it } from "vitest"
 import { invoke } from "./support/CommandLine.ts"
+import { writeLora } from "./support/LoraFiles.ts"
 import { run, temporaryFolder, troupe, until } from "./support/Service.ts"
 
 const main = fileURLToPath(new URL("../src/main.ts", import.meta.url))
@@ -179,6 +180,33 @@ describe("config", () => {
         `  models.a.deployments[2].folder: The folder ${
           join(folder.path, "half")
         } has no tokenizer.json, no onnx/small.onnx (line 1, column 138)\n`
+    )
+  })
+
+  it("names LoRA adapters that are missing or of another model", async () => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    const [model, other] = ["q8_0", "f16"].map((name) =>
+      fileURLToPath(new URL(`../models/tiny-chat-${name}.gguf`, import.meta.url))
+    )
+    const adapter = join(folder.path, "qwen.gguf")
+    writeLora(adapter, { metadata: { "general.architecture": "qwen2" } })
+    const deployments = [
+      { engine: "llama", file: model, lora: "gone.gguf" },
+      { engine: "llama", file: model, variants: [other], lora: [{ path: "qwen.gguf", scale: 0.5 }] }
+    ]
+    writeFileSync(file, JSON.stringify({ models: { a: { deployments } } }))
+    const { code, stdout } = await invoke(["config", "check", "--config", file, "--json"])
+    assert.strictEqual(code, 1)
+    const { problems } = JSON.parse(stdout) as { readonly problems: ReadonlyArray<{ path: string; expected: string }> }
+    assert.deepStrictEqual(problems.map(({ path }) => path), [
+      "models.a.deployments[0].lora",
+      "models.a.deployments[1].lora[0].path"
+    ])
+    assert.include(problems[0]!.expected, `No such file or folder: ${join(folder.path, "gone.gguf")}`)
+    assert.include(
+      problems[1]!.expected,
+      `${adapter} is not a LoRA adapter of this model. It is for models of the arch`
     )
   })
 

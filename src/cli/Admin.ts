@@ -32,11 +32,15 @@ const reasonOf = ({ circuit, keys, lastFailure = "", state }: Deployment): strin
   return `the provider limited or rejected ${which}; retry in ${secondsText(retryAfterMs)}`
 }
 
-/** The engine, with the name of its file where there are several. */
-const engineOf = ({ engine, variant }: Deployment): string =>
-  variant === undefined
-    ? engine
-    : `${engine} ${variant.slice(Math.max(variant.lastIndexOf("/"), variant.lastIndexOf("\\")) + 1)}`
+const fileName = (path: string): string => path.slice(Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1)
+
+/** The engine, with the name of its file where there are several, and its LoRA adapters. */
+const engineOf = ({ engine, lora = [], variant }: Deployment): string =>
+  [
+    engine,
+    ...(variant === undefined ? [] : [fileName(variant)]),
+    ...lora.map(({ path, scale }) => `+ ${fileName(path)}${scale === 1 ? "" : ` x ${scale}`}`)
+  ].join(" ")
 
 const rows = (deployments: ReadonlyArray<Deployment>): ReadonlyArray<ReadonlyArray<string>> => [
   ["DEPLOYMENT", "ENGINE", "STATE", "RUNNING", "WAITING", "MEMORY", "REASON"],

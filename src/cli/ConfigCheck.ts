@@ -10,7 +10,7 @@ import type { Deployment, DeploymentOptions } from "../domain/Deployment.ts"
 import type { Problem } from "../domain/Problem.ts"
 import { format, formatPath } from "../domain/Problem.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
-import { alternativesOf, pathOf } from "../services/engines/EngineKinds.ts"
+import { adapterPathsOf, alternativesOf, pathOf } from "../services/engines/EngineKinds.ts"
 import { ModelFiles } from "../services/engines/ModelFiles.ts"
 import type { Verdict } from "../services/models/MemoryForecast.ts"
 import * as MemoryForecast from "../services/models/MemoryForecast.ts"
@@ -55,6 +55,12 @@ const candidatesOf = (deployment: Deployment): ReadonlyArray<Candidate> =>
     options
   }))
 
+/** The fields with the files that a candidate is loaded from, and their paths. */
+const filesOf = ({ field, options, source }: Candidate): ReadonlyArray<readonly [field: string, path: string]> => [
+  [field, source],
+  ...adapterPathsOf(options).map(([field, path]) => [formatPath(field), path] as const)
+]
+
 /** The command that shows a model of the store. */
 const inStore = (settings: Resolved, path: string): string => {
   const inside = relative(settings.store.folder, path)
@@ -78,12 +84,13 @@ const look =
         })
         : Result.succeed(facts)
     }).pipe(
-      Effect.catch(({ message }) =>
-        Effect.succeed(Result.fail({
-          path: `${candidate.place}.${candidate.field}`,
-          expected: `${message}${inStore(settings, candidate.source)}`
+      Effect.catch(({ message, reason }) => {
+        const [field, source] = filesOf(candidate).find(([, path]) => path === reason.path) ?? filesOf(candidate)[0]!
+        return Effect.succeed(Result.fail({
+          path: `${candidate.place}.${field}`,
+          expected: `${message}${inStore(settings, source)}`
         }))
-      )
+      })
     )
 
 const missingMemory = ({ availableBytes, neededBytes }: Verdict): string =>
@@ -109,12 +116,14 @@ const checkFiles = Effect.fnUntraced(function*(settings: Resolved) {
   const missing = SettingsFile.missingFiles(settings)
   const paths = new Set(missing.map(({ path }) => path))
   const deployments = settings.models.flatMap(({ deployments }) => deployments)
-  const candidates = deployments.flatMap(candidatesOf).filter(({ field, place, source }) =>
-    !isReference(source) && !paths.has(`${place}.${field}`)
+  const candidates = deployments.flatMap(candidatesOf).filter((candidate) =>
+    filesOf(candidate).every(([field, path]) => !isReference(path) && !paths.has(`${candidate.place}.${field}`))
   )
   const looks = yield* Effect.forEach(candidates, look(settings))
   const facts = looks.flatMap((found) => Result.isSuccess(found) ? [found.success] : [])
-  const wrong = looks.flatMap((found) => Result.isFailure(found) ? [found.failure] : [])
+  const failures = looks.flatMap((found) => Result.isFailure(found) ? [found.failure] : [])
+  // The alternatives of a deployment share its adapters.
+  const wrong = new Map(failures.map((problem) => [format(problem), problem])).values()
   const places = new Set(facts.map(({ place }) => place))
   const readable = deployments.filter((deployment) =>
     pathOf(deployment.options) === undefined || places.has(placeOf(deployment))

@@ -42,6 +42,8 @@ export interface ModelCard {
   readonly state: ModelState
   /** The name of the loaded file, of a model on this machine that has several: of its first deployment that does. */
   readonly variant?: string
+  /** The LoRA adapters of its deployments, by the names of their files, without their folders; left out, none. */
+  readonly lora?: ReadonlyArray<{ readonly file: string; readonly scale: number }>
   readonly price: KnownPrice | undefined
 }
 

@@ -1,10 +1,16 @@
 /** The service over real sockets: answers, errors, faults, shutdown. */
 import { assert } from "@effect/vitest"
 import { connect } from "node:net"
+import { join } from "node:path"
 import { gzipSync } from "node:zlib"
 import { afterAll, beforeAll, describe, it } from "vitest"
+import { invoke } from "../support/CommandLine.ts"
+import { writeLora } from "../support/LoraFiles.ts"
 import type { Service } from "../support/Service.ts"
-import { startService, until } from "../support/Service.ts"
+import { startService, temporaryFolder, until } from "../support/Service.ts"
+
+const adapters = temporaryFolder()
+const adapter = join(adapters.path, "adapter.gguf")
 
 const yaml = `
 models:
@@ -13,6 +19,15 @@ models:
       - engine: llama
         file: ${new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url).pathname}
         slots: 8
+  adapted:
+    preload: false
+    deployments:
+      - engine: llama
+        file: ${new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url).pathname}
+        lora: [{ path: ${adapter}, scale: 0.5 }]
+      - engine: llama
+        file: ${new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url).pathname}
+        lora: ${adapter}
   fake/endless:
     deployments:
       - engine: fake
@@ -47,9 +62,13 @@ server:
 
 let service: Service
 beforeAll(async () => {
+  writeLora(adapter)
   service = await startService(yaml)
 }, 60_000)
-afterAll(() => service.stop())
+afterAll(async () => {
+  await service.stop()
+  adapters[Symbol.dispose]()
+})
 
 const chat = (body: unknown, init: RequestInit = {}): Promise<Response> =>
   fetch(`${service.url}/v1/chat/completions`, {
@@ -130,6 +149,28 @@ describe("answers", () => {
     assert.includeMembers(Object.keys(openapi.paths), ["/v1/chat/completions", "/v1/models", "/health/live"])
     assert.deepStrictEqual(await (await fetch(`${service.url}/health/live`)).json(), { status: "live" })
     assert.strictEqual((await fetch(`${service.url}/health/ready`)).status, 200)
+  })
+})
+
+describe("LoRA adapters", () => {
+  it("are listed for callers without their folders, and for operators", async () => {
+    const { lora } = await (await fetch(`${service.url}/v1/models/adapted`)).json() as { readonly lora: unknown }
+    assert.deepStrictEqual(lora, [{ file: "adapter.gguf", scale: 0.5 }, { file: "adapter.gguf", scale: 1 }])
+    const plain = await (await fetch(`${service.url}/v1/models/tiny-chat`)).json() as object
+    assert.notProperty(plain, "lora")
+    const { deployments } = await (await fetch(`${service.admin}/admin/deployments`)).json() as {
+      readonly deployments: ReadonlyArray<{ readonly deployment: string; readonly lora?: unknown }>
+    }
+    const first = deployments.find(({ deployment }) => deployment === "adapted#0")
+    assert.deepStrictEqual(first?.lora, [{ path: adapter, scale: 0.5 }])
+    const { stdout } = await invoke(["ps", "--url", service.admin])
+    assert.match(stdout, /adapted#0 +llama \+ adapter\.gguf x 0\.5 +cold/)
+    assert.match(stdout, /adapted#1 +llama \+ adapter\.gguf +cold/)
+  })
+
+  it("are applied by an engine process", async () => {
+    const answer = await json(await chat(ask("adapted", "What is the capital of Japan?", { temperature: 0 })))
+    assert.strictEqual(answer.choices[0]?.message.content, "The capital of Japan is Tokyo.")
   })
 })
 

@@ -11,6 +11,7 @@ import { isTerminal } from "../../src/domain/Job.ts"
 import { makePoolHost } from "../../src/layers/engines/PoolHost.ts"
 import type { LlamaSpec } from "../../src/workers/llama/LlamaLoad.ts"
 import { readGguf, withTexts, writeGguf } from "../support/GgufCopy.ts"
+import { writeLora } from "../support/LoraFiles.ts"
 import { temporaryFolder } from "../support/Service.ts"
 
 const file = fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url))
@@ -182,6 +183,22 @@ describe("the llama engine", () => {
     await other.close()
   })
 
+  it("applies LoRA adapters by their scales", async () => {
+    using folder = temporaryFolder()
+    const path = join(folder.path, "adapter.gguf")
+    writeLora(path, { value: 0.5 })
+    const answers = await Promise.all([[], [0], [1], [1, -1]].map(async (scales) => {
+      const other = hostOf({ lora: scales.map((scale) => ({ path, scale })) })
+      await other.ready
+      const answer = textOf(await generate(other, { maxTokens: 8 }))
+      await other.close()
+      return answer
+    }))
+    const [plain, without, applied] = answers
+    assert.strictEqual(without, plain)
+    assert.notStrictEqual(applied, plain)
+  })
+
   it("uses the library's format, with a warning, if the file's chat template is not usable", async () => {
     using folder = temporaryFolder()
     const tiny = readGguf(file)
@@ -225,6 +242,10 @@ describe("the llama engine", () => {
     assert.match(await messageOf({ gpuLayers: 3 }), /gpuLayers.*gpu/)
     assert.match(await messageOf({ kvCacheType: "q4_0" }), /q4_0 needs flashAttention/)
     assert.match(await messageOf({ contextSize: 100_000 }), /512/)
+    const adapter = (path: string) => messageOf({ lora: [{ path, scale: 1 }] })
+    assert.match(await adapter("/missing.gguf"), /^\/missing\.gguf does not exist/)
+    assert.match(await adapter(fileURLToPath(import.meta.url)), /llama\.test\.ts is not a GGUF file$/)
+    assert.match(await adapter(file), /tiny-chat-q8_0\.gguf is not a LoRA adapter of this model\. It is not an adapter/)
     // No machine has both.
     const absent = process.platform === "darwin" ? "cuda" : "metal"
     assert.match(await messageOf({ gpu: absent }), /No build of llama.cpp with (CUDA|Metal).*leave out `gpu`/)

@@ -38,6 +38,8 @@ export const Model = Schema.Struct({
   state: Schema.Literals(modelStates),
   /** The loaded file, of a model with `variants`. */
   variant: Schema.optionalKey(Schema.String),
+  /** The LoRA adapters of its deployments, by the names of their files. */
+  lora: Schema.optionalKey(Schema.Array(Schema.Struct({ file: Schema.String, scale: Schema.Finite }))),
   /** The highest of its deployments, USD per million tokens; null if one is unknown. */
   pricing: Schema.NullOr(Pricing)
 }).annotate({ identifier: "Model" })
@@ -77,6 +79,7 @@ export const encode = (card: ModelCard, startedAt: number): Model => ({
   output_modalities: card.output,
   state: card.state,
   ...(card.variant === undefined ? {} : { variant: card.variant }),
+  ...(card.lora === undefined ? {} : { lora: card.lora }),
   pricing: card.price === undefined ? null : pricingOf(card.price)
 })
 

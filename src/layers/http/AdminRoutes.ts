@@ -9,6 +9,7 @@ import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as Text from "../../domain/Text.ts"
 import * as Time from "../../domain/Time.ts"
+import { adaptersOf } from "../../services/engines/EngineKinds.ts"
 import { Providers } from "../../services/engines/Providers.ts"
 import { Breaker } from "../../services/health/Breaker.ts"
 import type { State } from "../../services/health/Circuit.ts"
@@ -64,7 +65,9 @@ const makeDescribe = (models: Models["Service"], providers: Providers["Service"]
     const { id, model, options, pinned } = deployment
     const keys = providers.waitingKeys(deployment, yield* Time.now)
     const waiting = keys === undefined || keys.waiting + keys.rejected === 0 ? {} : { keys }
-    return { ...status, model, engine: options.engine, pinned, ...circuitOf(id, states), ...waiting }
+    const lora = adaptersOf(options)
+    const adapters = lora.length === 0 ? {} : { lora }
+    return { ...status, model, engine: options.engine, pinned, ...adapters, ...circuitOf(id, states), ...waiting }
   })
 
 type Act = (deployment: Deployment) => Effect.Effect<void, InferenceError>

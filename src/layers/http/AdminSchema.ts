@@ -49,6 +49,8 @@ export const Deployment = Schema.Struct({
   pinned: Schema.Boolean,
   /** Of a local model with several files (`variants`): the path of the one that is loaded. */
   variant: Schema.optionalKey(Schema.String),
+  /** Of a local model with LoRA adapters. */
+  lora: Schema.optionalKey(Schema.Array(Schema.Struct({ path: Schema.String, scale: Schema.Finite }))),
   /** Why it failed last. */
   lastFailure: Schema.optionalKey(Schema.String),
   /** Where it is not closed. */

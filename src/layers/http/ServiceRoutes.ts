@@ -39,6 +39,14 @@ const loadedFile = Effect.fnUntraced(function*({ deployments }: Model, { variant
   return {}
 })
 
+/** The LoRA adapters of all deployments, each once. */
+const adaptersOf = ({ deployments }: Model): Pick<ModelCard.ModelCard, "lora"> => {
+  const all = deployments.flatMap(({ options }) => EngineKinds.adaptersOf(options)).map(({ path, scale }) =>
+    [`${path} ${scale}`, { file: basename(path), scale }] as const
+  )
+  return all.length === 0 ? {} : { lora: [...new Map(all).values()] }
+}
+
 /** `GET /v1/models` and `GET /v1/models/{model}`, in the shape of the client's dialect. */
 const models = (dialects: Dialects) => {
   const dialectOf = makeDialectOfClient(dialects)
@@ -52,6 +60,7 @@ const models = (dialects: Dialects) => {
     const cardOf = (model: Model) =>
       Effect.map(loadedFile(model, actors), (file): ModelCard.ModelCard => ({
         ...ModelCard.cardOf(model, facts(model), (deployment) => actors.snapshot(deployment).state),
+        ...adaptersOf(model),
         ...file
       }))
     const cardsOf = (model: Model) =>

@@ -225,7 +225,7 @@ interface Missing {
 
 /** Missing files and folders of a deployment: one problem for each path. */
 const missingOf = ({ options }: Deployment): ReadonlyArray<Missing> => {
-  const paths = EngineKinds.pathsOf(options).map(([field, path]) => ({ place: formatPath(field), path }))
+  const paths = EngineKinds.filesOf(options).map(([field, path]) => ({ place: formatPath(field), path }))
   const [own] = paths
   if (own === undefined || isRemote(options)) return []
   const files = EngineKinds.kindOf(options).filesIn?.(options) ?? []

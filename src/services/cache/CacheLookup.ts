@@ -114,7 +114,7 @@ export class CacheLookup {
     if (known !== undefined) return known
     const { cache } = this.#parts
     const byDeployment = new Map(model.deployments.map((deployment) => {
-      const paths = EngineKinds.pathsOf(deployment.options).map(([, path]) => path)
+      const paths = EngineKinds.filesOf(deployment.options).map(([, path]) => path)
       const text = CacheKey.weightsOf(deployment, paths.length === 0 ? "" : cache.versionOf(paths))
       return [deployment.id, cache.hash(text).slice(0, weightsLength)] as const
     }))

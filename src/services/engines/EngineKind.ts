@@ -40,6 +40,8 @@ export interface EngineKind<Options extends EngineDeployment = EngineDeployment>
   readonly path?: "file" | "folder"
   /** The option with paths of the same model in other sizes. */
   readonly variants?: "variants"
+  /** The option with LoRA adapters. */
+  readonly adapters?: "lora"
   /** The format of the files that it loads from the model store. */
   readonly format?: ModelFormat
   /** The file extension of its models; undefined if it loads folders. */

@@ -3,12 +3,15 @@ import { Schema } from "effect"
 import type { DeploymentOptions, EngineDeployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
+import type { Adapter } from "../../domain/LoraAdapter.ts"
 import { providerKindOf } from "../../domain/ProviderKind.ts"
 import { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
 import type { EngineKind, ModelFormat } from "./EngineKind.ts"
 import { fake } from "./FakeKind.ts"
 import { languageModel } from "./LanguageModelKind.ts"
 import { llama } from "./LlamaKind.ts"
+import type { Lora } from "./LoraOption.ts"
+import * as LoraOption from "./LoraOption.ts"
 import { onnx } from "./OnnxKind.ts"
 
 /** Every kind. Messages list them in this order. */
@@ -51,7 +54,7 @@ export type PathField = readonly [field: ReadonlyArray<string | number>, path: s
 const variantsOf = (kind: EngineKind, options: EngineDeployment): ReadonlyArray<string> =>
   kind.variants === undefined ? [] : (options[kind.variants] ?? []) as ReadonlyArray<string>
 
-/** Every path in a deployment's options, the model's own first. */
+/** Every path of the model in a deployment's options, the model's own first. */
 export const pathsOf = (options: DeploymentOptions): ReadonlyArray<PathField> => {
   const path = pathOf(options)
   if (path === undefined || isRemote(options)) return []
@@ -61,6 +64,24 @@ export const pathsOf = (options: DeploymentOptions): ReadonlyArray<PathField> =>
     ...variantsOf(kind, options).map((variant, index): PathField => [[kind.variants!, index], variant])
   ]
 }
+
+const loraOf = (options: DeploymentOptions): Lora | undefined => {
+  const field = localKindOf(options)?.adapters
+  return field === undefined ? undefined : (options as EngineDeployment)[field] as Lora | undefined
+}
+
+/** The LoRA adapters of a deployment. */
+export const adaptersOf = (options: DeploymentOptions): ReadonlyArray<Adapter> => LoraOption.adaptersOf(loraOf(options))
+
+/** The paths of a deployment's LoRA adapters, and their fields: `["lora"]`, `["lora", 0, "path"]`. */
+export const adapterPathsOf = (options: DeploymentOptions): ReadonlyArray<PathField> =>
+  LoraOption.placesOf(loraOf(options)).map(([place, path]): PathField => [["lora", ...place], path])
+
+/** Every path in a deployment's options: the model's, and those of its LoRA adapters. */
+export const filesOf = (options: DeploymentOptions): ReadonlyArray<PathField> => [
+  ...pathsOf(options),
+  ...adapterPathsOf(options)
+]
 
 /** A deployment's options once for each of its paths, with that path as the model's. */
 export const alternativesOf = (
@@ -79,10 +100,14 @@ export const mapPaths = <A extends DeploymentOptions>(options: A, change: (path:
   const path = pathOf(options)
   if (path === undefined || isRemote(options)) return options
   const kind = kindOf(options)
-  const changed = withPath(options, change(path))
-  return kind.variants === undefined || options[kind.variants] === undefined
-    ? changed
-    : { ...changed, [kind.variants]: variantsOf(kind, options).map(change) }
+  const lora = loraOf(options)
+  return {
+    ...withPath(options, change(path)),
+    ...(kind.variants === undefined || options[kind.variants] === undefined
+      ? {}
+      : { [kind.variants]: variantsOf(kind, options).map(change) }),
+    ...(lora === undefined ? {} : { lora: LoraOption.mapAdapters(lora, change) })
+  }
 }
 
 /** The kind that loads this format of the model store. */

@@ -10,6 +10,7 @@ import type { Header } from "../store/Gguf.ts"
 import { architectureOf, bitsOf, numberOf, textOf } from "../store/Gguf.ts"
 import type { EngineKind } from "./EngineKind.ts"
 import { contextSize, sharePrefixes, threadOptions, threads } from "./EngineKind.ts"
+import * as LoraOption from "./LoraOption.ts"
 import type { GgufFile } from "./ModelFiles.ts"
 
 const name = "llama"
@@ -24,6 +25,7 @@ const LlamaOptions = Schema.Struct({
     "Other sizes of the same model: GGUF files to load when `file` does not fit into memory. Default none.",
     Schema.Array(Schema.NonEmptyString)
   ),
+  lora: LoraOption.lora,
   contextSize,
   threads,
   gpu: optional(
@@ -103,20 +105,24 @@ export const llama = {
   ],
   path: "file",
   variants: "variants",
+  adapters: "lora",
   format: "gguf",
   extension: ".gguf",
   isNative: true,
   isExternal: false,
   describe: (options, files) =>
-    Effect.map(Effect.forEach(partsOf(options.file), files.inspectFile), (parts) => {
+    Effect.gen(function*() {
+      const parts = yield* Effect.forEach(partsOf(options.file), files.inspectFile)
       const header = merge(parts)
+      const adapterBytes = yield* LoraOption.describe(options.lora, header, files)
       const fileBytes = parts.reduce((sum, { bytes }) => sum + bytes, 0)
       const shape = shapeOf(header)
       return {
         ...ofGguf(header, fileBytes, {
           ...options,
           slots: options.slots ?? defaultSlots,
-          replicas: options.replicas ?? 1
+          replicas: options.replicas ?? 1,
+          adapterBytes
         }),
         bits: bitsOf(header),
         window: contextSizeOf(shape, options.contextSize),
@@ -124,8 +130,9 @@ export const llama = {
         capabilities: capabilitiesIn(header)
       }
     }),
-  spec: ({ replicas: _, variants: __, ...options }) => ({
+  spec: ({ lora, replicas: _, variants: __, ...options }) => ({
     ...options,
+    ...(lora === undefined ? {} : { lora: LoraOption.adaptersOf(lora) }),
     slots: options.slots ?? defaultSlots,
     threads: options.threads ?? 1
   }),

@@ -26,9 +26,19 @@ export class NotAModel extends Schema.TaggedError<NotAModel>()("NotAModel", {
   }
 }
 
+/** The file is not a LoRA adapter that can be applied to the model. */
+export class NotAnAdapter extends Schema.TaggedError<NotAnAdapter>()("NotAnAdapter", {
+  path: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.path} is not a LoRA adapter of this model. ${this.detail}`
+  }
+}
+
 /** A problem with a model's files. */
 export class ModelFileError extends Schema.TaggedError<ModelFileError>()("ModelFileError", {
-  reason: Schema.Union([Unreadable, NotAModel])
+  reason: Schema.Union([Unreadable, NotAModel, NotAnAdapter])
 }) {
   override get message(): string {
     return this.reason.message
@@ -42,6 +52,10 @@ export const unreadable = (path: string, detail: string): ModelFileError =>
 /** The error of a file that is not a model file of the expected format. */
 export const notAModel = (path: string, detail: string): ModelFileError =>
   new ModelFileError({ reason: new NotAModel({ path, detail }) })
+
+/** The error of a file that is not a LoRA adapter of the model. */
+export const notAnAdapter = (path: string, detail: string): ModelFileError =>
+  new ModelFileError({ reason: new NotAnAdapter({ path, detail }) })
 
 /** A GGUF file, without its weights. */
 export interface GgufFile {

@@ -35,6 +35,8 @@ export interface Use {
   readonly kvCacheType?: keyof typeof kvEntryBytes | undefined
   readonly flashAttention?: boolean | undefined
   readonly useMmap?: boolean | undefined
+  /** Size of the LoRA adapters, of which each engine thread has a copy, bytes; default 0. */
+  readonly adapterBytes?: number | undefined
   /** Default the CPU. */
   readonly gpu?: string | undefined
 }
@@ -135,7 +137,7 @@ export const ofGguf = (header: Header, fileBytes: number, use: Use): MemoryEstim
   const batch = batchOf(contextSize, use)
   const scores = use.flashAttention === true ? 0 : batch * window * shape.heads * floatBytes
   return summed(
-    Math.max(weights, 0) * (use.useMmap === false ? use.replicas : 1),
+    Math.max(weights, 0) * (use.useMmap === false ? use.replicas : 1) + (use.adapterBytes ?? 0) * use.replicas,
     kvCache * use.replicas,
     (batchBytes(shape, batch) + scores) * use.replicas
   )

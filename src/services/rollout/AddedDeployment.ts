@@ -15,7 +15,7 @@ import { Effect } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import { mapPaths, pathsOf } from "../engines/EngineKinds.ts"
+import { pathsOf, withPath } from "../engines/EngineKinds.ts"
 import type { Deployments } from "../models/Deployments.ts"
 import type { Stored } from "./RolloutStore.ts"
 import * as Standing from "./Standing.ts"
@@ -33,7 +33,7 @@ export const make = (sibling: Deployment, id: string, to: string): Deployment =>
   ...sibling,
   id,
   preload: false,
-  options: isRemote(sibling.options) ? { ...sibling.options, model: to } : mapPaths(sibling.options, () => to)
+  options: isRemote(sibling.options) ? { ...sibling.options, model: to } : withPath(sibling.options, to)
 })
 
 /** The deployment that a process has to add for a rollout; undefined: it has it, or cannot have it. */

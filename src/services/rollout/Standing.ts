@@ -16,7 +16,7 @@ import { Effect, Layer } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import { traits } from "../../domain/Fields.ts"
-import { capabilitiesOf, pathOf } from "../engines/EngineKinds.ts"
+import { adaptersOf, capabilitiesOf, pathOf } from "../engines/EngineKinds.ts"
 import { Registry } from "../models/Registry.ts"
 import type { Experiments } from "./Experiments.ts"
 import type { Rollout } from "./Rollout.ts"
@@ -55,9 +55,11 @@ export const findKnown = ({ deployments }: Model, { id, options }: Known): Deplo
 const idsOf = (model: Model, known: ReadonlyArray<Known>): ReadonlyArray<string> =>
   known.flatMap((one) => findKnown(model, one)?.id ?? [])
 
-/** Whether both have the model of the same name or file, whose vectors can be compared. */
-const haveSameModel = ({ options: a }: Deployment, { options: b }: Deployment): boolean =>
-  isRemote(a) && isRemote(b) ? a.model === b.model : !isRemote(a) && !isRemote(b) && pathOf(a) === pathOf(b)
+/** Whether both have the model of the same name, or the same file and adapters, whose vectors can be compared. */
+const haveSameModel = ({ options: a }: Deployment, { options: b }: Deployment): boolean => {
+  if (isRemote(a) || isRemote(b)) return isRemote(a) && isRemote(b) && a.model === b.model
+  return pathOf(a) === pathOf(b) && JSON.stringify(adaptersOf(a)) === JSON.stringify(adaptersOf(b))
+}
 
 /** The deployment whose vectors cannot be compared with those of a candidate that only embeds. */
 export const otherVectorsThan = (candidate: Deployment, stable: ReadonlyArray<Deployment>): Deployment | undefined => {

@@ -22,6 +22,7 @@ const examples: Readonly<Record<string, string>> = {
   "models.*.deployments.*.abilities": "[generate, embed]",
   "models.*.deployments.*.keys": "[{ key: \"${NAME}\", weight: 2 }]",
   "models.*.deployments.*.keys.*": "{ key: \"${NAME}\", weight: 2 }",
+  "models.*.deployments.*.lora": "[{ path: models/adapter.gguf, scale: 0.5 }]",
   "models.*.deployments.*.price": "{ input: 0.15, output: 0.6 }",
   "models.*.deployments.*.tasks": "[code]",
   "models.*.deployments.*.variants": "[models/assistant-q4.gguf]",
@@ -101,6 +102,14 @@ const engineProblem = (problem: KeyedProblem, deployment: Record<string, Tree>):
   return { path, expected: hint === undefined ? expected : `${expected}. ${hint}` }
 }
 
+const adapting = engineKinds.flatMap((kind) => "adapters" in kind ? [`engine: ${kind.name}`] : []).join(" or ")
+
+/** The problem of LoRA adapters of a deployment that cannot have them. */
+const adapterProblem = ({ provider }: Record<string, Tree>): string =>
+  `Only deployments with ${adapting} have LoRA adapters. ` + (provider === undefined
+    ? "Merge the adapter into the model before it is converted"
+    : "A provider applies an adapter that is served under its own name: `model`")
+
 /** Fields of a deployment by the names that other programs have for them, without case, hyphens and underscores. */
 const otherNames = {
   local: {
@@ -114,12 +123,13 @@ const otherNames = {
   remote: { apibase: "baseUrl", apikey: "key", endpoint: "baseUrl", token: "key", url: "baseUrl" }
 } satisfies Record<string, Readonly<Record<string, string>>>
 
-/** The problem of a field that no deployment has, with the name that Troupe has for it. */
+/** The problem of a field that such a deployment does not have, with the name that Troupe has for it. */
 const unknownField = (tree: Tree, problem: KeyedProblem): KeyedProblem => {
   const { path } = problem
   const place = path.slice(0, -1)
   const deployment = at(tree, place)
   if (path[0] !== "models" || path.length !== 5 || !isMapping(deployment)) return problem
+  if (path[4] === "lora") return { path, expected: adapterProblem(deployment) }
   const names: Readonly<Record<string, string>> = "provider" in deployment ? otherNames.remote : otherNames.local
   const written = String(path[4]).toLowerCase().replaceAll(/[-_]/g, "")
   return Object.hasOwn(names, written) ? { path, expected: `Unknown field. Did you mean ${names[written]}?` } : problem

@@ -6,7 +6,7 @@ import type { Deployment, DeploymentOptions, Model } from "../../domain/Deployme
 import type { SpanOrOff } from "../../domain/Fields.ts"
 import * as Problem from "../../domain/Problem.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
-import { mapPaths, pathOf, pathsOf } from "../engines/EngineKinds.ts"
+import { filesOf, mapPaths, pathOf } from "../engines/EngineKinds.ts"
 import { languageModel as languageModelKind } from "../engines/LanguageModelKind.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
@@ -298,7 +298,7 @@ export const missingModels = (
 ): ReadonlyArray<Problem.Problem> =>
   models.flatMap(({ deployments }) =>
     deployments.flatMap(({ model, options }, index) =>
-      pathsOf(options).filter(([, path]) => isReference(path)).map(([field, path]) => ({
+      filesOf(options).filter(([, path]) => isReference(path)).map(([field, path]) => ({
         path: Problem.formatPath(["models", model, "deployments", index, ...field]),
         expected: expectedFor(path, context)
       }))

@@ -1,9 +1,11 @@
 /** Loads a GGUF model and creates its context. Failures name the file and the problem. */
-import type { Llama, LlamaContext, LlamaModel } from "node-llama-cpp"
+import type { GgufFileInfo, Llama, LlamaContext, LlamaModel } from "node-llama-cpp"
 import { setImmediate } from "node:timers/promises"
 import type { EngineCapability, EngineDescription } from "../../domain/EngineProtocol.ts"
 import { batchOf, largestDefaultWindow, promptPiece, promptsPerBatch } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
+import type { Adapter, Header } from "../../domain/LoraAdapter.ts"
+import { problemOf } from "../../domain/LoraAdapter.ts"
 import { ofGguf } from "../../domain/ModelCapabilities.ts"
 import type { Pair } from "../job/ThoughtSyntax.ts"
 import { checkFile } from "../model/ModelCheck.ts"
@@ -39,6 +41,8 @@ export type LlamaSpec = {
   readonly kvCacheType?: "f32" | "f16" | "q8_0" | "q5_1" | "q5_0" | "q4_1" | "q4_0" | undefined
   /** Jobs of all owners share the computation of common prompt beginnings; left out, false. */
   readonly sharePrefixes?: boolean | undefined
+  /** LoRA adapters with absolute paths, applied together; left out, none. */
+  readonly lora?: ReadonlyArray<Adapter> | undefined
   /** The markers of thoughts, or false for none; left out, those of the chat template. */
   readonly reasoning?: Pair | false | undefined
 }
@@ -138,10 +142,36 @@ const windowOf = (spec: LlamaSpec, model: LlamaModel): number => {
   })
 }
 
+const headerOf = (
+  { fullTensorInfo = [], metadata }: Pick<GgufFileInfo, "fullTensorInfo" | "metadata">
+): Header => ({
+  metadata: (key) =>
+    key.split(".").reduce<unknown>((at, name) => (at as Record<string, unknown> | undefined)?.[name], metadata),
+  tensors: fullTensorInfo.map(({ dimensions, name }) => ({ name, dimensions: dimensions.map(Number) }))
+})
+
+/** Refuses a LoRA adapter that cannot be applied to the model. */
+const checkAdapters = async (
+  library: Library,
+  { fileInfo }: LlamaModel,
+  { lora = [] }: LlamaSpec
+): Promise<void> => {
+  for (const { path } of lora) {
+    const info = await library.readGgufFileInfo(path, { sourceType: "filesystem", logWarnings: false }).catch(() =>
+      refuse({ kind: "load_failed", message: `${path} is not a GGUF file` })
+    )
+    const problem = problemOf(headerOf(info), headerOf(fileInfo))
+    if (problem !== undefined) {
+      refuse({ kind: "load_failed", message: `${path} is not a LoRA adapter of this model. ${problem}` })
+    }
+  }
+}
+
 const createContext = async (library: Library, model: LlamaModel, spec: LlamaSpec): Promise<LlamaContext> => {
   const contextSize = windowOf(spec, model)
   const type = spec.kvCacheType?.toUpperCase() as Uppercase<NonNullable<LlamaSpec["kvCacheType"]>> | undefined
   const batchSize = batchOf(contextSize, spec)
+  await checkAdapters(library, model, spec)
   const batches = makeBatches(spec.gpu === undefined ? promptsPerBatch : batchSize)
   const context = await model.createContext({
     contextSize,
@@ -149,6 +179,9 @@ const createContext = async (library: Library, model: LlamaModel, spec: LlamaSpe
     threads: spec.threads,
     batchSize,
     batching: { itemPrioritizationStrategy: batches.strategy },
+    ...(spec.lora === undefined ? {} : {
+      lora: { adapters: spec.lora.map(({ path, scale }) => ({ filePath: path, scale })) }
+    }),
     ...(spec.flashAttention === undefined ? {} : { flashAttention: spec.flashAttention }),
     ...(type === undefined ? {} : {
       experimentalKvCacheKeyType: library.GgmlType[type],
@@ -231,7 +264,7 @@ export type Loaded = Awaited<ReturnType<typeof loadWith>>
 /** A loaded model with one free slot for each sequence; rejects with an `EngineFailure`. */
 export const load = async (spec: LlamaSpec): Promise<Loaded> => {
   checkOptions(spec)
-  await checkFile(spec.file)
+  for (const path of [spec.file, ...(spec.lora ?? []).map(({ path }) => path)]) await checkFile(path)
   const library = await importLibrary()
   const llama = await startLibrary(library, spec.gpu)
   try {

@@ -1,13 +1,14 @@
 /** Headers of files on the disk. */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { appendFileSync, copyFileSync, cpSync, truncateSync, writeFileSync } from "node:fs"
+import { appendFileSync, copyFileSync, cpSync, statSync, truncateSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe } from "vitest"
 import type { DeploymentOptions } from "../../../src/domain/Deployment.ts"
 import * as ModelFiles from "../../../src/layers/engines/ModelFiles.ts"
 import { ModelFiles as Service } from "../../../src/services/engines/ModelFiles.ts"
+import { writeLora } from "../../support/LoraFiles.ts"
 import { temporaryFolder } from "../../support/Service.ts"
 
 const models = fileURLToPath(new URL("../../../models/", import.meta.url))
@@ -85,6 +86,27 @@ describe("ModelFiles", () => {
         cpSync(join(models, "tiny-embed"), damaged, { recursive: true })
         truncateSync(join(damaged, "onnx/model.onnx"), 5_000)
         assert.isUndefined(yield* able({ engine: "onnx", folder: damaged }))
+      })
+    ))
+
+  it.effect("counts the memory of LoRA adapters for each engine thread, and refuses those of other models", () =>
+    withFiles((files, folder) =>
+      Effect.gen(function*() {
+        const path = join(folder, "adapter.gguf")
+        const options = { engine: "llama", file, replicas: 2, lora: [{ path, scale: 0.5 }] }
+        const problem = () => Effect.map(Effect.flip(files.describe(options)), ({ message }) => message)
+        assert.strictEqual(yield* problem(), `${path} cannot be read: There is no such file`)
+        writeLora(path, { metadata: { "general.architecture": "qwen2" } })
+        assert.match(
+          yield* problem(),
+          /adapter\.gguf is not a LoRA adapter of this model\. It is for models of the arch/
+        )
+        writeLora(path)
+        const [plain, adapted] = [
+          yield* files.describe({ engine: "llama", file, replicas: 2 }),
+          yield* files.describe(options)
+        ]
+        assert.strictEqual(adapted.weightsBytes - plain.weightsBytes, 2 * statSync(path).size)
       })
     ))
 

@@ -43,6 +43,8 @@ describe("an engine kind", () => {
 
   it("starts its worker with the fields that the worker reads", () => {
     const llamaSpec: LlamaSpec = llama.spec({ engine: "llama", file: "/a.gguf", variants: ["/b.gguf"], replicas: 2 })
+    const adapted = llama.spec({ engine: "llama", file: "/a.gguf", lora: "/b.gguf" })
+    assert.deepStrictEqual(adapted.lora, [{ path: "/b.gguf", scale: 1 }])
     const onnxSpec: OnnxSpec = onnx.spec({ engine: "onnx", folder: "/a", replicas: 2 })
     const fakeSpec: FakeSpec = fake.spec({ engine: "fake", memory: 1, replicas: 2, fault: { kind: "hang" } })
     assert.deepStrictEqual<unknown>([llamaSpec, onnxSpec, fakeSpec], [
@@ -71,6 +73,26 @@ describe("paths of a deployment", () => {
     for (const none of [{ engine: "fake" }, { engine: "language-model", name: "a" }, remote]) {
       assert.deepStrictEqual(EngineKinds.pathsOf(none), [])
     }
+  })
+
+  it("have those of LoRA adapters beside the model's, which the alternatives share", () => {
+    const list = { ...options, lora: [{ path: "c.gguf", scale: 0.5 }, { path: "d.gguf" }] }
+    assert.deepStrictEqual(EngineKinds.filesOf(list).slice(2), [[["lora", 0, "path"], "c.gguf"], [[
+      "lora",
+      1,
+      "path"
+    ], "d.gguf"]])
+    assert.deepStrictEqual(EngineKinds.filesOf({ ...options, lora: "c.gguf" }).slice(2), [[["lora"], "c.gguf"]])
+    assert.deepStrictEqual(EngineKinds.filesOf(remote), [])
+    assert.deepStrictEqual(EngineKinds.pathsOf(list), EngineKinds.pathsOf(options))
+    assert.deepStrictEqual(EngineKinds.adaptersOf(EngineKinds.mapPaths(list, (path) => `/${path}`)), [
+      { path: "/c.gguf", scale: 0.5 },
+      { path: "/d.gguf", scale: 1 }
+    ])
+    assert.deepStrictEqual(
+      EngineKinds.alternativesOf(list).map((one) => EngineKinds.adaptersOf(one.options).length),
+      [2, 2]
+    )
   })
 
   it("are changed together, and one by one for its alternatives", () => {

@@ -78,10 +78,22 @@ describe("Standing", () => {
       )!.split({ capabilities: ["embed"] }, 1).first
     assert.deepStrictEqual([firstOf(large), firstOf(again)], [undefined, "chat#1"])
     // One that only embeds would have no requests.
-    const onlyEmbeds = { abilities: ["embed"] }
+    const onlyEmbeds = { abilities: ["embed"] } as const
     assert.strictEqual(Standing.otherVectorsThan(remote("chat#1", "large", onlyEmbeds), [small]), small)
     assert.isUndefined(Standing.otherVectorsThan(remote("chat#1", "small", onlyEmbeds), [small]))
     assert.isUndefined(Standing.otherVectorsThan(large, [small]))
+    const adapted = (id: string, scale?: number) =>
+      deployment(id, {
+        options: {
+          engine: "llama",
+          file: "/a.gguf",
+          ...onlyEmbeds,
+          ...(scale && { lora: [{ path: "/b.gguf", scale }] })
+        }
+      })
+    assert.isDefined(Standing.otherVectorsThan(adapted("chat#1", 1), [adapted("chat#0")]))
+    assert.isDefined(Standing.otherVectorsThan(adapted("chat#1", 0.5), [adapted("chat#0", 1)]))
+    assert.isUndefined(Standing.otherVectorsThan(adapted("chat#1", 1), [adapted("chat#0", 1)]))
   })
 
   it("gives all requests to the version that the rollout has ended with, from its draining on", () => {

@@ -156,6 +156,19 @@ describe("problems", () => {
     [{ engine: "llama", provider: "openai", model: "a" }, "engine", /^Set either `engine` or `provider`, not both$/],
     [{ engine: "remote", provider: "openai", model: "a" }, "engine", /^Set either `engine` or `provider`, not both$/],
     [{ engine: "remote", model: "a" }, "engine", /^Expected "llama", .*or `provider` for a remote model/],
+    [
+      { engine: "onnx", folder: "a", lora: "b.gguf" },
+      "lora",
+      /^Only deployments with engine: llama have LoRA adapters/
+    ],
+    [
+      { provider: "ollama", model: "a", lora: "b.gguf" },
+      "lora",
+      /^Only .* adapters\. .* served under its own name: `model`$/
+    ],
+    [{ engine: "llama", file: "a", lora: [] }, "lora", /^Expected at least one element$/],
+    [{ engine: "llama", file: "a", lora: [{ path: "b", scale: "1" }] }, "lora[0].scale", /^Expected a number$/],
+    [{ engine: "llama", file: "a", lora: [{}] }, "lora[0].path", /^`path` is required/],
     [{ engine: "llama", file: "a", price: 2 }, "price", /^Expected a mapping, such as \{ input: /]
   ])("of the deployment %j are at %s, with a hint", (deployment, field, expected) => {
     const [problem, ...others] = problems({ models: { a: { deployments: [deployment] } } })
