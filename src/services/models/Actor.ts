@@ -81,6 +81,8 @@ export interface EngineInstance {
   held: boolean
   /** The first load continues without waiting callers: the request that began it went to another deployment. */
   detached: boolean
+  /** It was added beside the current one, and shares its jobs; it may become the current one. */
+  isAdded: boolean
   /** Engine threads, each with the engine's slots. */
   readonly replicas: number
   /** Granted memory, bytes. */
@@ -115,6 +117,8 @@ export interface Actor {
   deployment: Deployment
   /** The instance that gets the jobs. */
   instance: EngineInstance | undefined
+  /** Instances that share the jobs with the current one. Each is one replica. */
+  readonly added: Set<EngineInstance>
   /** Instances that drain, and at most one that loads to replace the current one. */
   readonly others: Set<EngineInstance>
   readonly mailbox: Mailbox<SlotRequest>
@@ -150,6 +154,7 @@ export const make = (deployment: Deployment, now: number, lease?: SlotLease): Ac
     id: deployment.id,
     deployment,
     instance: undefined,
+    added: new Set(),
     others: new Set(),
     mailbox: new Mailbox({
       // `replace` may change the limit.
@@ -175,7 +180,7 @@ export const make = (deployment: Deployment, now: number, lease?: SlotLease): Ac
   return actor
 }
 
-export const makeInstance = (actor: Actor, deployment: Deployment): EngineInstance => ({
+export const makeInstance = (actor: Actor, deployment: Deployment, replicas?: number): EngineInstance => ({
   actor,
   version: ++actor.instances,
   deployment,
@@ -186,7 +191,8 @@ export const makeInstance = (actor: Actor, deployment: Deployment): EngineInstan
   paused: false,
   held: false,
   detached: false,
-  replicas: isRemote(deployment.options) ? 1 : deployment.options.replicas ?? 1,
+  isAdded: false,
+  replicas: replicas ?? (isRemote(deployment.options) ? 1 : deployment.options.replicas ?? 1),
   bytes: 0,
   readyAt: undefined,
   loadMs: 0,
@@ -196,15 +202,19 @@ export const makeInstance = (actor: Actor, deployment: Deployment): EngineInstan
 })
 
 /** All instances of an actor, the one that gets the jobs first. */
-export const instancesOf = ({ instance, others }: Actor): ReadonlyArray<EngineInstance> =>
-  instance === undefined ? [...others] : [instance, ...others]
+export const instancesOf = ({ added, instance, others }: Actor): ReadonlyArray<EngineInstance> =>
+  instance === undefined ? [...added, ...others] : [instance, ...added, ...others]
+
+/** An added instance that gets jobs. */
+export const readyAdded = ({ added }: Actor): EngineInstance | undefined =>
+  added.size === 0 ? undefined : [...added].find(({ engine, state }) => state === "ready" && engine !== undefined)
 
 /** The instance that loads to take over. */
 export const successorOf = ({ others }: Actor): EngineInstance | undefined =>
   others.size === 0 ? undefined : [...others].find(({ state }) => state === "loading")
 
 export const stateOf = (actor: Actor): State => {
-  const instance = actor.instance ?? successorOf(actor)
+  const instance = readyAdded(actor) ?? actor.instance ?? successorOf(actor)
   if (instance !== undefined && instance.state !== "gone") return instance.state
   if (actor.others.size > 0) return "draining"
   return actor.failed ? "failed" : "cold"
@@ -252,9 +262,17 @@ const loadedVariant = (actor: Actor | undefined): Pick<Status, "variant"> => {
   return variant === undefined ? {} : { variant }
 }
 
+/** Of the instances that get jobs, bytes. */
+const memoryOf = (actor: Actor | undefined): Effect.Effect<number> => {
+  const current = actor?.instance?.engine?.memoryBytes ?? Effect.succeed(0)
+  if (actor === undefined || actor.added.size === 0) return current
+  const added = [...actor.added].flatMap(({ engine }) => engine?.memoryBytes ?? [])
+  return Effect.map(Effect.all([current, ...added]), (all) => all.reduce((sum, bytes) => sum + bytes, 0))
+}
+
 /** Of a deployment. */
 export const statusOf = (id: string, actor: Actor | undefined): Effect.Effect<Status> =>
-  Effect.map(actor?.instance?.engine?.memoryBytes ?? Effect.succeed(0), (memoryBytes) => ({
+  Effect.map(memoryOf(actor), (memoryBytes) => ({
     deployment: id,
     ...snapshotOf(actor),
     running: actor === undefined ? 0 : runningOf(actor),
@@ -271,15 +289,49 @@ export const isAwaited = ({ actor, detached }: EngineInstance): boolean => !deta
 
 const capacityOf = ({ replicas }: EngineInstance, engine: Engine): number => engine.describe.slots * replicas
 
+/** Whether a job can start. An engine refuses jobs before its crash is recorded: callers wait for the next instance. */
+const isOpen = (instance: EngineInstance | undefined): instance is EngineInstance & { readonly engine: Engine } =>
+  instance?.engine !== undefined && !instance.paused && instance.state === "ready" &&
+  instance.engine.isOver?.() !== true && instance.running < capacityOf(instance, instance.engine)
+
+/** The open instance that uses the smallest share of its slots. */
+const emptiest = ({ added, instance }: Actor): (EngineInstance & { readonly engine: Engine }) | undefined => {
+  const [first, ...others] = [instance, ...added].filter(isOpen)
+  const shareOf = (one: EngineInstance & { readonly engine: Engine }) => one.running / capacityOf(one, one.engine)
+  return first && others.reduce((least, one) => shareOf(one) < shareOf(least) ? one : least, first)
+}
+
 /** A free slot, which the job then holds; undefined if there is none. */
 const freeSlot = (actor: Actor): Slot | undefined => {
-  const { instance, lease } = actor
-  if (instance?.engine === undefined || instance.paused || instance.state !== "ready") return undefined
-  // An engine refuses jobs before its crash is recorded: waiting callers must not fail with it, the next instance serves them.
-  if (instance.engine.isOver?.() === true || instance.running >= capacityOf(instance, instance.engine)) return undefined
-  if (lease !== undefined && runningOf(actor) >= lease.slots) return undefined
+  const { added, lease } = actor
+  const instance = added.size === 0 ? actor.instance : emptiest(actor)
+  if (!isOpen(instance) || lease !== undefined && runningOf(actor) >= lease.slots) return undefined
   instance.running++
   return { instance, engine: instance.engine }
+}
+
+/** The slots of all instances that get jobs, and what uses them. */
+export interface Occupancy {
+  /** Jobs that hold a slot, and callers that wait. */
+  readonly demand: number
+  readonly slots: number
+  /** Loaded ones; those of the current instance included. */
+  readonly replicas: number
+  /** Whether one that was added loads, or one that was removed drains. */
+  readonly isChanging: boolean
+}
+
+/** Undefined if the deployment is not loaded. */
+export const occupancyOf = (actor: Actor | undefined): Occupancy | undefined => {
+  if (actor?.instance?.engine === undefined || actor.instance.state !== "ready") return undefined
+  const serving = [actor.instance, ...actor.added].filter(({ state }) => state === "ready")
+  const sumOf = (of: (instance: EngineInstance) => number) => serving.reduce((sum, one) => sum + of(one), 0)
+  return {
+    demand: sumOf(({ running }) => running) + actor.mailbox.size,
+    slots: sumOf((one) => one.engine === undefined ? 0 : capacityOf(one, one.engine)),
+    replicas: sumOf(({ replicas }) => replicas),
+    isChanging: actor.added.size + 1 > serving.length || actor.others.size > 0
+  }
 }
 
 /** A slot without waiting: if one is free and no caller waits. */
@@ -316,8 +368,9 @@ const smoothing = 0.2
 const shortestRetry = 1_000
 
 const queueFull = (actor: Actor): InferenceError => {
-  const { id, instance, mailbox, meanJobMs } = actor
-  const slots = instance?.engine === undefined ? 1 : capacityOf(instance, instance.engine)
+  const { added, id, instance, mailbox, meanJobMs } = actor
+  const slotsOf = (one: EngineInstance) => one.engine === undefined ? 0 : capacityOf(one, one.engine)
+  const slots = instance === undefined ? 1 : [instance, ...added].reduce((sum, one) => sum + slotsOf(one), 0) || 1
   return makeError(
     new QueueFull({
       deployment: id,
@@ -361,7 +414,8 @@ export const release = (instance: EngineInstance, takenAt: number, now: number):
 
 /** Whether it is loaded and unused, so that its idle time counts. */
 export const isUnused = (actor: Actor): actor is Actor & { readonly instance: EngineInstance } =>
-  actor.instance?.readyAt !== undefined && actor.instance.running === 0 && !isWanted(actor)
+  actor.instance?.readyAt !== undefined && actor.instance.running === 0 && !isWanted(actor) &&
+  (actor.added.size === 0 || [...actor.added].every(({ running }) => running === 0))
 
 /** When it is unloaded if it stays unused, monotonic ms. */
 export const unloadTimeOf = ({ deployment, keepAlive, lastUsed }: Actor): number =>

@@ -42,6 +42,15 @@ export interface ActorContext {
 /** monotonic ms */
 export const now = ({ clock }: ActorContext): number => Time.nowOf(clock)
 
+/** Emits a change of the deployment. An added instance is none: the deployment stays as it is. */
+const emit = (
+  context: ActorContext,
+  { actor, isAdded }: EngineInstance,
+  event: Omit<ActorEvent, "at" | "deployment">
+) => {
+  if (!isAdded) context.emit({ deployment: actor.id, ...event })
+}
+
 /** Removes an actor that has no instance, no waiting caller and no failure to report. */
 const forget = ({ actors }: ActorContext, actor: Actor.Actor): void => {
   if (Actor.stateOf(actor) === "cold" && !Actor.isWanted(actor) && actors.get(actor.id) === actor) {
@@ -68,7 +77,7 @@ const recordCrash = (context: ActorContext, instance: EngineInstance) => (error:
     instance.engine = undefined
     if (instance.state === "draining") return
     instance.state = "loading"
-    context.emit({ deployment: instance.actor.id, state: "loading", cause: error.message })
+    emit(context, instance, { state: "loading", cause: error.message })
   })
 
 const describedBy = ({ engine }: EngineInstance) =>
@@ -86,8 +95,8 @@ export const serve = (context: ActorContext, instance: EngineInstance) => {
   if (instance.held) return Actor.resolve(instance.waiters, Effect.void)
   instance.state = "ready"
   instance.detached = false
-  context.emit({ deployment: actor.id, state: "ready", ...describedBy(instance) })
-  if (actor.instance !== instance) takeOver(context, instance)
+  emit(context, instance, { state: "ready", ...describedBy(instance) })
+  if (actor.instance !== instance && !instance.isAdded) takeOver(context, instance)
   actor.failed = false
   actor.downUntil = 0
   actor.lastUsed = now(context)
@@ -98,16 +107,31 @@ export const serve = (context: ActorContext, instance: EngineInstance) => {
   scheduleUnload(context, actor)
 }
 
-/** Gets the jobs in place of the instance before, which drains. Later loads of this id use its deployment. */
+/**
+ * Gets the jobs in place of the instance before and of those added to it, which drain. As many are added to it. Later loads
+ * of this id use its deployment.
+ */
 const takeOver = (context: ActorContext, instance: EngineInstance) => {
   const { actor } = instance
   const before = actor.instance
+  const added = [...actor.added]
   actor.others.delete(instance)
   actor.instance = instance
   actor.deployment = instance.deployment
   context.replaced.set(actor.id, instance.deployment)
   actor.keepAlive = instance.deployment.idleUnload
+  for (const one of added) context.fork(drain(context, one))
   if (before !== undefined) context.fork(drain(context, before))
+  for (const _ of added) addBeside(context, actor)
+}
+
+/** Begins to load another instance that shares the jobs of the current one. */
+export const addBeside = (context: ActorContext, actor: Actor.Actor): EngineInstance => {
+  const instance = Actor.makeInstance(actor, actor.deployment, 1)
+  instance.isAdded = true
+  actor.added.add(instance)
+  begin(context, instance)
+  return instance
 }
 
 /** A load has its own limit, independent of its callers' limits. */
@@ -190,12 +214,26 @@ const reasonFor = ({ id }: Actor.Actor, cause: Cause.Cause<InferenceError>): Inf
     return makeError(new EngineFailed({ deployment: id, detail }))
   })
 
+/** When a deployment that failed may be tried again, monotonic ms; 0 for at once. */
+const downUntil = (context: ActorContext, error: InferenceError): number => {
+  const isDown = isEngineEnd(error) || error.reason._tag === "UpstreamTimeout"
+  return isDown ? now(context) + Duration.toMillis(Defaults.probeAfter) : 0
+}
+
+/** An added instance has ended: the others go on. */
+const giveUpAdded = (instance: EngineInstance, error: InferenceError): void => {
+  instance.state = "gone"
+  instance.actor.added.delete(instance)
+  Actor.resolve(instance.waiters, Effect.fail(error))
+}
+
 /** Supervision has ended: waiting callers fail. The next caller loads again, or is refused while the deployment is down. */
 export const giveUp = (context: ActorContext, instance: EngineInstance, cause: Cause.Cause<InferenceError>): void => {
   // The interruption or the drain does the rest.
   if (Cause.hasInterruptsOnly(cause) || instance.state === "draining") return
   const { actor } = instance
   const error = reasonFor(actor, cause)
+  if (instance.isAdded) return giveUpAdded(instance, error)
   const wasCurrent = actor.instance === instance
   instance.state = "gone"
   actor.others.delete(instance)
@@ -207,8 +245,7 @@ export const giveUp = (context: ActorContext, instance: EngineInstance, cause: C
   actor.failed = true
   // Callers that waited while a new version loaded get the old version.
   if (!wasCurrent && !context.stopping) return ensureInstance(context, actor)
-  const isDown = isEngineEnd(error) || error.reason._tag === "UpstreamTimeout"
-  actor.downUntil = isDown ? now(context) + Duration.toMillis(Defaults.probeAfter) : 0
+  actor.downUntil = downUntil(context, error)
   Actor.failAll(actor, error)
 }
 
@@ -227,7 +264,7 @@ export const stopLoads = (context: ActorContext): void => {
 
 /** Starts the instance's fiber. */
 export const begin = (context: ActorContext, instance: EngineInstance): void => {
-  context.emit({ deployment: instance.actor.id, state: "loading" })
+  emit(context, instance, { state: "loading" })
   instance.fiber = context.fork(
     // Callers of the same turn wait for this instance, even if it fails at once.
     Effect.andThen(Effect.yieldNow, supervise(context, instance)).pipe(
@@ -256,9 +293,14 @@ const untilIdle = (instance: EngineInstance): Effect.Effect<void> =>
     return Effect.sync(() => instance.onIdle.delete(notify))
   })
 
-/** Removes the current instance from the actor and cancels its unload timer. */
+/** Removes the current instance from the actor and cancels its unload timer. One that was added takes its place. */
 const detach = (actor: Actor.Actor): void => {
-  actor.instance = undefined
+  const next = Actor.readyAdded(actor)
+  actor.instance = next
+  if (next !== undefined) {
+    next.isAdded = false
+    actor.added.delete(next)
+  }
   actor.unloadTimer?.fiber?.interruptUnsafe()
   actor.unloadTimer = undefined
 }
@@ -270,15 +312,24 @@ export const drain = (context: ActorContext, instance: EngineInstance): Effect.E
     const { actor } = instance
     const first = instance.state !== "draining"
     if (actor.instance === instance) detach(actor)
+    actor.added.delete(instance)
     actor.others.add(instance)
     instance.state = "draining"
-    if (first) context.emit({ deployment: actor.id, state: "draining" })
+    if (first) emit(context, instance, { state: "draining" })
     const interrupt = Effect.suspend(() => instance.fiber === undefined ? Effect.void : Fiber.interrupt(instance.fiber))
     return untilIdle(instance).pipe(
       Effect.andThen(Effect.suspend(() => measure(context, instance))),
       Effect.andThen(interrupt),
       Effect.andThen(Effect.sync(() => end(context, instance)))
     )
+  })
+
+/** Drains everything that gets jobs: those added first, so that none of them takes the place of the current one. */
+export const drainAll = (context: ActorContext, actor: Actor.Actor): Effect.Effect<void, never, Engines> =>
+  Effect.suspend(() => {
+    const ends = [...actor.added, ...(actor.instance === undefined ? [] : [actor.instance])]
+      .map((instance) => context.fork(drain(context, instance)))
+    return Effect.asVoid(Fiber.awaitAll(ends))
   })
 
 /** Records the memory that its engine uses, if it is loaded. */
@@ -290,7 +341,8 @@ const end = (context: ActorContext, instance: EngineInstance) => {
   if (instance.state === "gone") return
   instance.state = "gone"
   actor.others.delete(instance)
-  context.emit({ deployment: actor.id, state: "gone" })
+  // Whoever waits for the end of the deployment has to hear of its last instance.
+  if (!instance.isAdded || Actor.instancesOf(actor).length === 0) context.emit({ deployment: actor.id, state: "gone" })
   context.memory.replan()
   Actor.resolve(instance.waiters, Effect.fail(stoppedError(actor)))
   ensureInstance(context, actor)
@@ -314,7 +366,7 @@ const unloadAt = (context: ActorContext, actor: Actor.Actor, at: number): Effect
     Effect.suspend(() => {
       actor.unloadTimer = undefined
       if (!Actor.isUnused(actor)) return Effect.void
-      if (now(context) >= Actor.unloadTimeOf(actor)) return drain(context, actor.instance)
+      if (now(context) >= Actor.unloadTimeOf(actor)) return drainAll(context, actor)
       return Effect.sync(() => scheduleUnload(context, actor))
     })
   )

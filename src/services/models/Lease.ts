@@ -339,12 +339,9 @@ export const unload = (context: ActorContext, { id }: Deployment): Effect.Effect
     const stopped = Effect.fail(EngineLifecycle.stoppedError(actor, "unload"))
     Actor.resolve(actor.loadWaiters, stopped)
     if (successor !== undefined) Actor.resolve(successor.waiters, stopped)
-    return Effect.forEach(
-      [actor.instance, successor],
-      (instance) =>
-        instance === undefined
-          ? Effect.void
-          : Fiber.await(context.fork(EngineLifecycle.drain(context, instance))),
-      { concurrency: "unbounded", discard: true }
-    )
+    const ends = [
+      EngineLifecycle.drainAll(context, actor),
+      ...(successor === undefined ? [] : [EngineLifecycle.drain(context, successor)])
+    ].map((end) => context.fork(end))
+    return Effect.asVoid(Fiber.awaitAll(ends))
   })

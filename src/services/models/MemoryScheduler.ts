@@ -13,11 +13,15 @@
  * A detached load, for which no request waits, gets memory that is free or idle after all others are planned, and stops
  * no model from getting jobs.
  *
+ * An added instance takes memory that is free and that no load waits for, at once, or is refused. It is evicted as an unused
+ * model is, also where its deployment is pinned.
+ *
  * A deployment that needs no memory here, such as a remote one, is not planned for and never waits.
  */
 import type { Cause, Fiber, Scope } from "effect"
 import { Deferred, Effect, Exit } from "effect"
 import type { Deployment } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InsufficientMemory, make as makeError } from "../../domain/InferenceError.ts"
 import * as Time from "../../domain/Time.ts"
@@ -57,7 +61,7 @@ const keyOf = ({ actor, version }: EngineInstance): string => `${actor.id}@${ver
 const residentOf = (now: number) => (instance: EngineInstance): Resident => ({
   key: keyOf(instance),
   bytes: instance.bytes,
-  pinned: instance.deployment.pinned,
+  pinned: instance.deployment.pinned && !instance.isAdded,
   inUse: instance.running > 0 || instance.state !== "ready",
   idleMs: Math.max(0, now - Math.max(instance.actor.lastUsed, instance.readyAt ?? 0)),
   heldMs: instance.state === "ready" ? now - (instance.readyAt ?? now) : 0,
@@ -211,6 +215,34 @@ const inOrder = ({ waiting }: State): ReadonlyArray<MemoryQueue.Waiting> => {
   }))
 }
 
+/** What an added instance loads: the file of the current one, on one thread. */
+const besideOf = ({ actor }: EngineInstance): Deployment => {
+  const { granted } = actor.instance ?? { granted: actor.deployment }
+  const { options } = granted
+  return isRemote(options) || (options.replicas ?? 1) === 1
+    ? granted
+    : { ...granted, options: { ...options, replicas: 1 } }
+}
+
+/** Memory for an added instance, if it is free. */
+const takeFree = (
+  state: State,
+  options: Options,
+  instance: EngineInstance,
+  { bytes, deployment }: LoadCandidate
+): Effect.Effect<Deployment, InferenceError> =>
+  Effect.flatMap(Effect.all([options.budget, Time.now]), ([budgetOf, now]) => {
+    const { budgetBytes, residents } = snapshotOf(state, options, now, budgetOf)
+    const used = residents.reduce((total, resident) => total + resident.bytes, 0)
+    const availableBytes = state.waiting.size > 0 ? 0 : Math.max(0, budgetBytes - used)
+    if (bytes > availableBytes) {
+      return makeError(new InsufficientMemory({ deployment: instance.actor.id, neededBytes: bytes, availableBytes }))
+    }
+    instance.bytes = bytes
+    instance.granted = deployment
+    return Effect.succeed(deployment)
+  })
+
 const failAll = ({ waiting }: State, cause: Cause.Cause<never>): void => {
   for (const { granted } of waiting) Deferred.doneUnsafe(granted, Exit.failCause(cause))
 }
@@ -270,16 +302,19 @@ export const make = (options: Options): MemoryScheduler => {
       replan()
     })
 
+  const reserve = (instance: EngineInstance, candidates: readonly [LoadCandidate, ...Array<LoadCandidate>]) => {
+    if (candidates.every(({ bytes }) => bytes === 0)) return Effect.succeed(candidates[0].deployment)
+    return instance.isAdded ? takeFree(state, options, instance, candidates[0]) : wait(instance, candidates)
+  }
+
   return {
     reserve: (instance) =>
       Effect.andThen(
         Effect.addFinalizer(() => release(instance)),
-        Effect.flatMap(options.candidates(instance.deployment), (candidates) =>
-          candidates.every(({ bytes }) =>
-              bytes === 0
-            )
-            ? Effect.succeed(candidates[0].deployment)
-            : Effect.suspend(() => wait(instance, candidates)))
+        Effect.flatMap(
+          Effect.suspend(() => options.candidates(instance.isAdded ? besideOf(instance) : instance.deployment)),
+          (candidates) => reserve(instance, candidates)
+        )
       ),
     replan
   }

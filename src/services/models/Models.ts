@@ -30,6 +30,7 @@ import * as Lease from "./Lease.ts"
 import * as LoadCandidates from "./LoadCandidates.ts"
 import { budgetOf, Memory } from "./Memory.ts"
 import * as MemoryScheduler from "./MemoryScheduler.ts"
+import * as Replicas from "./Replicas.ts"
 import { SlotLeases } from "./SlotLeases.ts"
 
 export type { ActorEvent, State, Status } from "./Actor.ts"
@@ -77,6 +78,18 @@ export class Models extends Context.Service<Models, {
    * slot included, have ended and it is unloaded.
    */
   readonly retire: (deployment: Deployment) => Effect.Effect<void>
+  /**
+   * Loads one more engine of a loaded deployment, which shares its jobs. It takes memory that is free, and none from another
+   * model: otherwise it fails with `InsufficientMemory`. False if the deployment is not loaded.
+   */
+  readonly addReplica: (deployment: Deployment) => Effect.Effect<boolean, InferenceError>
+  /**
+   * Ends one of the engines that `addReplica` has loaded, the one with the fewest jobs: it gets no new ones, and the effect
+   * waits for its last one. False if there is none.
+   */
+  readonly removeReplica: (deployment: Deployment) => Effect.Effect<boolean>
+  /** How much of a loaded deployment's slots is used; undefined if it is not loaded. */
+  readonly occupancy: (deployment: string) => Effect.Effect<Actor.Occupancy | undefined>
   /** Unloads models that are unused, not pinned, and idle for at least this long. Returns their number. */
   readonly unloadIdle: (idleFor: Duration.Duration) => Effect.Effect<number>
   /** Events from now on. A subscriber that falls behind by 1,024 events misses the oldest. */
@@ -142,18 +155,22 @@ const makeContext = Effect.fnUntraced(function*(memory: MemoryOptions) {
   return { context, events }
 })
 
+/** What can be unloaded of an actor that has been unused for long enough; replicas without a job, if another has some. */
+const idleOf = (actor: Actor.Actor): ReadonlyArray<EngineInstance> => {
+  const { added, instance } = actor
+  const spare = [...added].filter(({ running, state }) => running === 0 && state === "ready")
+  if (!Actor.isUnused(actor) || instance?.state !== "ready" || instance.deployment.pinned) return spare
+  // Those that were added first: otherwise one of them would take the place of the current one.
+  return [...added, instance]
+}
+
 const unloadIdle = (context: ActorContext, idleFor: Duration.Duration): Effect.Effect<number, never, Engines> =>
   Effect.suspend(() => {
-    const idle = [...context.actors.values()].filter(Actor.isUnused).flatMap(({ instance, lastUsed }) =>
-      instance.state === "ready" && !instance.deployment.pinned &&
-        now(context) - lastUsed >= Duration.toMillis(idleFor)
-        ? [instance]
-        : []
+    const longIdle = [...context.actors.values()].filter(({ lastUsed }) =>
+      now(context) - lastUsed >= Duration.toMillis(idleFor)
     )
-    const drainAll = Effect.forEach(idle, (instance) => EngineLifecycle.drain(context, instance), {
-      concurrency: "unbounded"
-    })
-    return Effect.as(drainAll, idle.length)
+    const ends = longIdle.flatMap(idleOf).map((instance) => context.fork(EngineLifecycle.drain(context, instance)))
+    return Effect.as(Fiber.awaitAll(ends), ends.length)
   })
 
 /** Ends an instance now, with running jobs. */
@@ -199,6 +216,9 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
     prepare: (deployment) => Lease.prepare(context, deployment),
     renew: (deployment) => Lease.renew(context, deployment),
     retire: (deployment) => Lease.retire(context, deployment, events),
+    addReplica: (deployment) => Replicas.add(context, deployment),
+    removeReplica: (deployment) => Replicas.remove(context, deployment),
+    occupancy: (id) => Effect.sync(() => Actor.occupancyOf(actors.get(id))),
     unloadIdle: (idleFor) => Effect.suspend(() => Fiber.join(fork(unloadIdle(context, idleFor)))),
     events: Stream.fromPubSub(events),
     stopLoads: Effect.sync(() => EngineLifecycle.stopLoads(context)),
