@@ -304,6 +304,22 @@ const continuationOf = (
     : { messages: [...all, { role: "user", content: continuePromptOf(generation) }], continue_final_message: undefined }
 }
 
+const hasCalls = ({ messages }: Generation): boolean => {
+  for (const { toolCalls } of messages) if (toolCalls !== undefined) return true
+  return false
+}
+
+/** The caller's messages, with thoughts as the host takes them. */
+const acceptedBy = (
+  generation: Generation,
+  source: Source.Source,
+  target: Target,
+  given: ReadonlyArray<unknown>
+): ReadonlyArray<unknown> => {
+  const messages = source.unknownFields === undefined ? given : ThoughtField.acceptedBy(target, source, given)
+  return hasCalls(generation) ? ThoughtField.withPadding(target, messages) : messages
+}
+
 /** The caller's messages, if thoughts, fetched images or an assistant prefix change them. */
 const changedMessages = (
   generation: Generation,
@@ -315,8 +331,7 @@ const changedMessages = (
   const { assistantPrefix, resumed = false } = generation
   const { body } = source
   const given = body["messages"] as ReadonlyArray<unknown>
-  const own = source.unknownFields === undefined ? given : ThoughtField.acceptedBy(target, source, given)
-  const accepted = ThoughtField.withPadding(target, own)
+  const accepted = acceptedBy(generation, source, target, given)
   const messages = fetched === undefined ? accepted : withImages(accepted, fetched)
   const isBegun = body["continue_final_message"] === true
   if (assistantPrefix !== undefined && (resumed || (isBegun && features.isOpenAi === true))) {

@@ -114,16 +114,8 @@ export const acceptedBy = (
   return own.some((message, index) => message !== messages[index]) ? own : messages
 }
 
-const padding = new WeakMap<Target["options"], boolean>()
-
-const needsPadding = ({ options }: Target): boolean => {
-  const known = padding.get(options)
-  if (known !== undefined) return known
-  const { baseUrl = "", model, thoughts } = options
-  const needs = thoughts !== "none" && strict.some(([url, models]) => url.test(baseUrl) && models.test(model))
-  padding.set(options, needs)
-  return needs
-}
+const needsPadding = ({ options: { baseUrl = "", model, thoughts } }: Target): boolean =>
+  thoughts !== "none" && strict.some(([url, models]) => url.test(baseUrl) && models.test(model))
 
 const hasCalls = (message: unknown): boolean => !isEmpty(fieldsOf(message)?.["tool_calls"])
 
@@ -136,7 +128,7 @@ const padded = <M>(message: M, isLast: boolean): M => {
 
 /** The messages as a host takes them that needs thoughts in conversations with calls of tools; else the same list. */
 export const withPadding = <M>(target: Target, messages: ReadonlyArray<M>): ReadonlyArray<M> => {
-  if (!needsPadding(target) || !messages.some(hasCalls)) return messages
+  if (!messages.some(hasCalls) || !needsPadding(target)) return messages
   const all = messages.map((message, index) => padded(message, index === messages.length - 1))
   return all.some((message, index) => message !== messages[index]) ? all : messages
 }

@@ -27,14 +27,25 @@ const sentWith = (options: Options, generation: ReturnType<typeof generationOf>)
   return (sent.body as { readonly messages: ReadonlyArray<unknown> }).messages
 }
 
+const decoded = ({ role, tool_calls: calls }: Fields): Message => ({
+  role: role as Message["role"],
+  content: "",
+  ...(calls === undefined ? {} : { toolCalls })
+})
+
 /** The caller's own messages, at a host. */
+const toolCalls = [{ id: "c1", name: "weather", arguments: "{}" }]
+
 const passed = (options: Options, ...messages: ReadonlyArray<Fields>): ReadonlyArray<unknown> => {
   const unknownFields = messages.flatMap((message, index) =>
     "reasoning_content" in message ? [{ path: ["messages", index, "reasoning_content"], optional: true }] : []
   )
   return sentWith(
     options,
-    generationOf({ source: { dialect: "openai", body: { model: "m", messages }, unknownFields } })
+    generationOf({
+      messages: messages.map(decoded),
+      source: { dialect: "openai", body: { model: "m", messages }, unknownFields }
+    })
   )
 }
 
@@ -64,7 +75,6 @@ describe("a call of another model, without thoughts", () => {
         { ...called, reasoning_content: " " },
         result
       ])
-      const toolCalls = [{ id: "c1", name: "weather", arguments: "{}" }]
       const messages: ReadonlyArray<Message> = [
         { role: "user", content: "Q" },
         { role: "assistant", content: "", toolCalls },
