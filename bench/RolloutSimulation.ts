@@ -15,6 +15,7 @@ import type { RolloutPlan } from "../src/services/rollout/RolloutSettings.ts"
 import { resolve } from "../src/services/rollout/RolloutSettings.ts"
 import type { Observation } from "../src/services/rollout/Tally.ts"
 import * as Tally from "../src/services/rollout/Tally.ts"
+import { Waiting } from "../src/services/rollout/Waiting.ts"
 
 /** Pseudo-random numbers of a seed. */
 export class Draws {
@@ -48,6 +49,8 @@ export interface Behaviour {
   readonly refusals?: number
   /** Time to first token, of a median of 200 ms. Default 1. */
   readonly slower?: number
+  /** A share of requests has its first token after this time, ms. */
+  readonly late?: { readonly share: number; readonly ms: number }
   /** Share of requests with a long prompt, and the share of those that fail. */
   readonly long?: { readonly share: number; readonly failures: number }
   /** While this lasts, ms from the start, a share of requests fails. */
@@ -58,10 +61,27 @@ export interface Behaviour {
   readonly hasSessions?: boolean
 }
 
+/** A request that has no first token yet, and the time at which it has, ms. */
+interface Running {
+  readonly wait: ReturnType<Waiting["begin"]>
+  readonly observation: Observation
+  readonly until: number
+}
+
+/** ms after which a request without a token fails. */
+const timeoutMs = 60_000
+
+/** A failure takes this time, ms. */
+const failureMs = 50
+
 /** Draws the requests of one version. Times are lognormal: the 90th percentile is 1.9 times the median. */
 class Version {
   readonly #behaviour: Behaviour
   readonly #failures = new RepeatedFailures()
+  readonly #waiting = new Waiting(() => this.tally)
+  #running: ReadonlyArray<Running> = []
+  /** What was measured since the last evaluation. */
+  tally = Tally.empty()
   #run = 0
   #left = 0
   #failed = false
@@ -76,13 +96,45 @@ class Version {
     return long !== undefined && draws.chance(long.share) ? long.failures : failures
   }
 
+  #firstTokenMs(draws: Draws): number {
+    const { late, slower = 1 } = this.#behaviour
+    return late !== undefined && draws.chance(late.share) ? late.ms : 200 * slower * Math.exp(0.5 * draws.normal())
+  }
+
   pass(ms: number): void {
     this.#failures.pass(ms)
   }
 
+  /** Begins a request. */
+  request(draws: Draws, at: number): void {
+    const observation = this.#draw(draws, at)
+    if (observation === undefined) return
+    const { failed, firstTokenMs = failureMs } = observation
+    const isLate = !failed && firstTokenMs > timeoutMs
+    this.#running = [...this.#running, {
+      wait: this.#waiting.begin(undefined, at),
+      observation: isLate ? { failed: true, refused: false } : observation,
+      until: at + Math.min(firstTokenMs, timeoutMs)
+    }]
+  }
+
+  /** Measures what has happened until now. */
+  measure(now: number): Tally.Tally {
+    for (const { observation, until, wait } of this.#running) {
+      if (until > now) continue
+      wait.end(until, !observation.failed)
+      Tally.record(this.tally, observation)
+    }
+    this.#running = this.#running.filter(({ until }) => until > now)
+    this.#waiting.report(now)
+    const measured = this.tally
+    this.tally = Tally.empty()
+    return measured
+  }
+
   /** undefined: a repetition, which does not count. */
-  request(draws: Draws, at: number): Observation | undefined {
-    const { hasSessions = false, refusals = 0.01, run = 1, slower = 1 } = this.#behaviour
+  #draw(draws: Draws, at: number): Observation | undefined {
+    const { hasSessions = false, refusals = 0.01, run = 1 } = this.#behaviour
     if (this.#left === 0) {
       this.#failed = draws.chance(this.#failureShare(draws, at))
       this.#left = run
@@ -96,7 +148,7 @@ class Version {
     return {
       failed: false,
       refused: draws.chance(refusals),
-      firstTokenMs: 200 * slower * Math.exp(0.5 * draws.normal()),
+      firstTokenMs: this.#firstTokenMs(draws),
       tokensPerSecond: 40 * Math.exp(0.3 * draws.normal())
     }
   }
@@ -120,7 +172,7 @@ export interface Simulated {
   readonly outcome: Outcome | undefined
   /** When the outcome was decided, ms from the start. */
   readonly tookMs: number
-  /** Requests of the candidate until then. */
+  /** Requests that the candidate was given until then. */
   readonly candidateRequests: number
 }
 
@@ -137,17 +189,17 @@ export const simulate = ({ candidate, forMs, plan, requestsPerSecond, seed, stab
   let candidateRequests = 0
   let now = 0
   while (now < forMs && !("outcome" in state.phase)) {
-    const tallies = { stable: Tally.empty(), candidate: Tally.empty() }
     const weight = RolloutMachine.weightsOf(state).candidate
     for (let request = 0; request < requests; request++) {
       const isNew = toCandidate(0, weight, undefined, draws.next())
-      const observation = (isNew ? newer : older).request(draws, now)
-      if (observation !== undefined) Tally.record(isNew ? tallies.candidate : tallies.stable, observation)
+      const version = isNew ? newer : older
+      version.request(draws, now + plan.evaluateMs * request / requests)
+      if (isNew) candidateRequests++
     }
     older.pass(plan.evaluateMs)
     newer.pass(plan.evaluateMs)
     now += plan.evaluateMs
-    candidateRequests += tallies.candidate.requests
+    const tallies = { stable: older.measure(now), candidate: newer.measure(now) }
     const observed = RolloutMachine.advance(state, { _tag: "Observed", ...tallies }, now)
     const ticked = RolloutMachine.advance(observed.state, { _tag: "Tick" }, now)
     state = ticked.state
@@ -195,6 +247,7 @@ export const scenarios = {
   }),
   sessions: equal("equal, sessions of 10 requests fail together", { run: 10, hasSessions: true }),
   runs: equal("the same without `route.session`", { run: 10 }),
+  late: equal("equal, the first token of 2 % comes after 40 s", { late: { share: 0.02, ms: 40_000 } }),
   slightlySlower: { ...worse("first token 1.1 times as long: within the tolerance", { slower: 1.1 }), isWorse: false },
   failing: worse("4 % of requests fail, against 1 %", { failures: 0.04 }),
   failingPatient: worse("the same with `minRequests: 500`", { failures: 0.04 }, { minRequests: 500 }),
@@ -202,7 +255,9 @@ export const scenarios = {
   slow: worse("first token 1.5 times as long", { slower: 1.5 }),
   twiceAsSlow: worse("first token 2 times as long", { slower: 2 }),
   refusing: worse("5 % refusals, against 1 %", { refusals: 0.05 }),
-  broken: worse("every request fails", { failures: 1 })
+  broken: worse("every request fails", { failures: 1 }),
+  hanging: worse("no request has a token", { late: { share: 1, ms: Infinity } }),
+  hangingRarely: worse("5 % of requests have no token", { late: { share: 0.05, ms: Infinity } })
 } as const satisfies Record<string, Scenario>
 
 /** Results of a scenario, over seeds. */

@@ -52,7 +52,8 @@ const names = {
   refusals: "refusals",
   firstToken: "time to first token",
   speed: "tokens per second",
-  score: "score"
+  score: "score",
+  hanging: "time without a token"
 } as const satisfies Record<MetricEvidence["metric"], string>
 
 const isShare = (metric: MetricEvidence["metric"]): boolean => metric === "errors" || metric === "refusals"
@@ -61,7 +62,11 @@ const typicalText = (metric: MetricEvidence["metric"], value: number | null): st
   if (value === null) return ""
   if (isShare(metric)) return percent(value)
   const rounded = String(Number(value.toPrecision(3)))
-  return metric === "firstToken" ? `${rounded} ms` : metric === "speed" ? `${rounded} tokens/s` : rounded
+  return metric === "firstToken" || metric === "hanging"
+    ? `${rounded} ms`
+    : metric === "speed"
+    ? `${rounded} tokens/s`
+    : rounded
 }
 
 const metricRow = ({ candidate, logE, metric, needed, stable, typical }: MetricEvidence): ReadonlyArray<string> => [

@@ -1,5 +1,6 @@
 import { assert } from "@effect/vitest"
 import { afterAll, beforeAll, describe, it } from "vitest"
+import type { RolloutView } from "../../src/layers/http/RolloutSchema.ts"
 import { invoke } from "../support/CommandLine.ts"
 import type { RolloutService } from "../support/RolloutService.ts"
 import { ScriptedProvider, startRolloutService } from "../support/RolloutService.ts"
@@ -38,13 +39,15 @@ const whileAsked = async <A>(callers: number, work: Promise<A>) => {
   return { seen, result }
 }
 
-const ended = async () => {
+const until = async (isReached: (found: RolloutView) => boolean) => {
   for (;;) {
     const found = await service.rollout()
-    if (found.phase === "Ended") return found
+    if (isReached(found)) return found
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
 }
+
+const ended = () => until(({ phase }) => phase === "Ended")
 
 describe("a rollout", () => {
   it("gives no requests to a deployment that waits for one", async () => {
@@ -71,8 +74,32 @@ describe("a rollout", () => {
     assert.strictEqual(candidate.count, asked)
   })
 
-  it("promotes a version that is not worse, which takes all requests, also after a restart", async () => {
+  it("rolls a version back that passes its check and then never answers, before any of its requests has ended", async () => {
     candidate.fails = () => false
+    const check = candidate.count
+    candidate.hangs = (index) => index > check
+    const settings = { metrics: ["errors", "hanging"], minRequests: 5_000 }
+    assert.strictEqual((await service.admin("POST", "", { model: "chat", to: "chat#1", settings })).status, 201)
+    // Callers that wait for the new version send nothing else.
+    const { result, seen } = await whileAsked(
+      60,
+      until(({ outcome }) => outcome !== undefined).then(async (found) => {
+        candidate.answer()
+        await ended()
+        return found
+      })
+    )
+    assert.deepStrictEqual([result.outcome?.result, result.outcome?.metric], ["rolledBack", "hanging"])
+    assert.deepStrictEqual(seen, new Set(["200 old", "200 new"]))
+    assert.match(
+      result.outcome?.reason ?? "",
+      /no token or answer after \d+ ms and the tolerance: 100 % of \d+ against/
+    )
+    const { stdout } = await troupe("status", "chat")
+    assert.match(stdout, /^time without a token +\S.* ms +\d+ of \d+ +\d+ of \d+ +\S+ +40$/m)
+  })
+
+  it("promotes a version that is not worse, which takes all requests, also after a restart", async () => {
     assert.strictEqual((await service.admin("POST", "", { model: "chat", to: "chat#1" })).status, 201)
     const { result, seen } = await whileAsked(20, ended())
     assert.strictEqual(result.outcome?.result, "promoted")

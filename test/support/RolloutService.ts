@@ -31,9 +31,12 @@ export class ScriptedProvider {
   readonly name: string
   /** Whether it fails a request, by its number from 0. */
   fails: (index: number) => boolean = () => false
+  /** Whether it leaves a request without an answer until `answer`. */
+  hangs: (index: number) => boolean = () => false
   /** Requests so far. */
   count = 0
   readonly #server: Server
+  #hanging: Array<() => void> = []
 
   constructor(name: string) {
     this.name = name
@@ -42,9 +45,14 @@ export class ScriptedProvider {
       request.setEncoding("utf8").on("data", (chunk: string) => {
         text += chunk
       }).once("end", () => {
-        const isFailed = this.fails(this.count++)
-        response.writeHead(isFailed ? 500 : 200, { "content-type": "application/json" })
-        response.end(isFailed ? failure : bodyOf((JSON.parse(text) as { readonly model: string }).model))
+        const index = this.count++
+        const isFailed = this.fails(index)
+        const respond = () => {
+          response.writeHead(isFailed ? 500 : 200, { "content-type": "application/json" })
+          response.end(isFailed ? failure : bodyOf((JSON.parse(text) as { readonly model: string }).model))
+        }
+        if (this.hangs(index)) this.#hanging.push(respond)
+        else respond()
       })
     })
   }
@@ -52,6 +60,12 @@ export class ScriptedProvider {
   async listen(): Promise<void> {
     this.#server.listen(0, "127.0.0.1")
     await once(this.#server, "listening")
+  }
+
+  /** Answers what hangs, and hangs no longer. */
+  answer(): void {
+    this.hangs = () => false
+    for (const respond of this.#hanging.splice(0)) respond()
   }
 
   get options() {

@@ -14,14 +14,16 @@ import { Equal } from "effect"
 import type { Model } from "../../domain/Deployment.ts"
 import * as Experiment from "./Experiment.ts"
 import type { ExperimentPlan } from "./RolloutSettings.ts"
-import type { Observe } from "./Split.ts"
+import type { Observe, Observer } from "./Split.ts"
 import * as Tally from "./Tally.ts"
+import { Waiting } from "./Waiting.ts"
 
 interface Run {
   readonly plan: ExperimentPlan
   state: Experiment.Experiment
   /** A tally for each variant, since the last period. */
   batch: ReadonlyArray<Tally.Tally>
+  readonly waiting: Waiting
   /** ms since 1970 */
   evaluatedAt: number
 }
@@ -34,12 +36,19 @@ export interface Report {
 
 const emptyBatch = ({ variants }: ExperimentPlan): ReadonlyArray<Tally.Tally> => variants.map(() => Tally.empty())
 
-const begin = (plan: ExperimentPlan): Run => ({
-  plan,
-  state: Experiment.start(plan),
-  batch: emptyBatch(plan),
-  evaluatedAt: 0
-})
+const tallyOf = ({ batch, plan }: Run, version: string | undefined): Tally.Tally | undefined =>
+  batch[plan.variants.findIndex(({ deployment }) => deployment === version)]
+
+const begin = (plan: ExperimentPlan): Run => {
+  const run: Run = {
+    plan,
+    state: Experiment.start(plan),
+    batch: emptyBatch(plan),
+    waiting: new Waiting((version) => tallyOf(run, version)),
+    evaluatedAt: 0
+  }
+  return run
+}
 
 export class Experiments {
   #runs: ReadonlyMap<string, Run> = new Map()
@@ -65,16 +74,27 @@ export class Experiments {
     return plan !== undefined && variants.length > 1 ? { ...plan, variants } : undefined
   }
 
-  readonly observe = (model: string): Observe => (version, observation) => {
+  readonly #observe = (model: string): Observe => (version, observation) => {
     const run = this.#runs.get(model)
-    const index = run?.plan.variants.findIndex(({ deployment }) => deployment === version) ?? -1
-    if (run !== undefined && index >= 0) Tally.record(run.batch[index]!, observation)
+    const tally = run && tallyOf(run, version)
+    if (tally !== undefined) Tally.record(tally, observation)
   }
 
-  /** Compares what came since the last period of each test. @param now ms since 1970 */
-  evaluate(now: number): void {
+  /** Of a test as it is now. */
+  observer(model: string): Observer {
+    return { observe: this.#observe(model), waiting: this.#runs.get(model)?.waiting }
+  }
+
+  /**
+   * Compares what came since the last period of each test.
+   *
+   * @param now ms since 1970
+   * @param monotonicMs for how long requests have run
+   */
+  evaluate(now: number, monotonicMs: number): void {
     for (const run of this.#runs.values()) {
       if (now - run.evaluatedAt < run.plan.evaluateMs) continue
+      run.waiting.report(monotonicMs)
       run.state = Experiment.evaluated(Experiment.observed(run.state, run.batch))
       run.batch = emptyBatch(run.plan)
       run.evaluatedAt = now

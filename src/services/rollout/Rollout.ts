@@ -7,7 +7,7 @@
  * The state is JSON and complete: a process that reads it goes on where another ended. Times are epoch milliseconds and
  * arguments of every function; nothing here reads a clock or draws a random number.
  */
-import { Schema } from "effect"
+import { Effect, Schema } from "effect"
 import { metrics, RolloutPlan } from "./RolloutSettings.ts"
 import { Tally } from "./Tally.ts"
 
@@ -44,7 +44,15 @@ const comparedFields = {
   /** Since the last evaluation. */
   pending: Versions(Tally),
   /** The evidence so far, by metric. */
-  capital: Schema.Record(Metric, Capital)
+  capital: Schema.Struct({
+    errors: Capital,
+    refusals: Capital,
+    firstToken: Capital,
+    speed: Capital,
+    score: Capital,
+    // States of earlier versions do not have it.
+    hanging: Capital.pipe(Schema.withDecodingDefaultKey(Effect.succeed({ learned: 0, severe: 0 })))
+  })
 }
 
 /** A comparison of two versions that goes on (`Comparison`). */

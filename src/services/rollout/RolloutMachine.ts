@@ -200,7 +200,8 @@ const worse: Readonly<Record<Evidence["metrics"][number]["metric"], (level: stri
   refusals: () => "refusals",
   firstToken: (level) => `time to first token above ${level} ms`,
   speed: (level) => `below ${level} tokens per second`,
-  score: (level) => `score below ${level}`
+  score: (level) => `score below ${level}`,
+  hanging: (level) => `no token or answer after ${level} ms and the tolerance`
 }
 
 /** An e-value as a person reads it: times less likely if the new version were not worse. */

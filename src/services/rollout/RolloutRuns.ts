@@ -21,6 +21,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { Model } from "../../domain/Deployment.ts"
 import * as Hashing from "../../domain/Hashing.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
+import * as Time from "../../domain/Time.ts"
 import type { Deployments } from "../models/Deployments.ts"
 import type { Registry } from "../models/Registry.ts"
 import * as AddedDeployment from "./AddedDeployment.ts"
@@ -34,9 +35,10 @@ import * as RolloutMachine from "./RolloutMachine.ts"
 import type { RolloutSettings } from "./RolloutSettings.ts"
 import { resolve } from "./RolloutSettings.ts"
 import type { RolloutStore, Stored, Tallies, Versioned } from "./RolloutStore.ts"
-import type { Observe, SplitTable } from "./Split.ts"
+import type { Observe, Observer, SplitTable } from "./Split.ts"
 import * as Standing from "./Standing.ts"
 import * as Tally from "./Tally.ts"
+import { Waiting } from "./Waiting.ts"
 
 /** A rollout to start. */
 export interface Start {
@@ -55,8 +57,6 @@ const joined = (some: ReadonlyArray<Tallies>): Tallies =>
     (sum, one) => ({ stable: Tally.add(sum.stable, one.stable), candidate: Tally.add(sum.candidate, one.candidate) }),
     noTallies()
   )
-
-const requestsIn = ({ candidate, stable }: Tallies): number => candidate.requests + stable.requests
 
 export interface Parts {
   readonly registry: Registry["Service"]
@@ -119,6 +119,8 @@ export class RolloutRuns {
   #rows: ReadonlyArray<Versioned> = []
   #models: ReadonlyArray<Model> = []
   #tallies = new Map<string, Tallies>()
+  /** The requests that have no answer yet, by rollout. */
+  #waiting: ReadonlyMap<string, Waiting> = new Map()
   readonly #repeated = new RepeatedFailures()
   /** Those that this process leads. */
   #led: ReadonlySet<string> = new Set()
@@ -146,10 +148,19 @@ export class RolloutRuns {
   readonly #observe = (rollout: string): Observe => (version, observation, session) => {
     const { failed, isRateLimited } = observation
     if (failed && isRateLimited !== true && this.#isRepeated(rollout, version, session)) return
+    Tally.record(this.#tallyOf(rollout, version), observation)
+  }
+
+  #tallyOf(rollout: string, version: string | undefined): Tally.Tally {
     const known = this.#tallies.get(rollout) ?? noTallies()
     this.#tallies.set(rollout, known)
-    Tally.record(version === undefined ? known.stable : known.candidate, observation)
+    return version === undefined ? known.stable : known.candidate
   }
+
+  readonly #observer = (rollout: string): Observer => ({
+    observe: this.#observe(rollout),
+    waiting: this.#waiting.get(rollout)
+  })
 
   #isRepeated(rollout: string, version: string | undefined, session: number | undefined): boolean {
     return this.#repeated.isRepeated(Hashing.hashText(`${rollout}\n${version ?? ""}`), session)
@@ -164,7 +175,7 @@ export class RolloutRuns {
   /** Divides the requests of the models by the rows. */
   #divide(models: ReadonlyArray<Model>): void {
     const { experiments, splits } = this.#parts
-    splits.replace(Standing.entriesOf(models, this.stored, this.#observe, experiments))
+    splits.replace(Standing.entriesOf(models, this.stored, this.#observer, experiments))
   }
 
   /** Divides requests by A/B tests that have changed. */
@@ -177,6 +188,12 @@ export class RolloutRuns {
     this.#models = this.#parts.registry.models()
     this.#known = new Set(
       rows.flatMap(({ stored }) => this.#known.has(stored.rollout.id) || this.#has(stored) ? stored.rollout.id : [])
+    )
+    this.#waiting = new Map(
+      this.#running.map(({ stored: { rollout: { id } } }) => [
+        id,
+        this.#waiting.get(id) ?? new Waiting((version) => this.#tallyOf(id, version))
+      ])
     )
     this.#divide(this.#models)
   }
@@ -274,6 +291,7 @@ export class RolloutRuns {
   readonly #evaluate = Effect.fnUntraced({ self: this }, function*(this: RolloutRuns, { stored }: Versioned) {
     const { isShared, store } = this.#parts
     const { id } = stored.rollout
+    this.#waiting.get(id)?.report(yield* Time.now)
     const own = this.#tallies.get(id)
     this.#tallies.delete(id)
     if (!this.#led.has(id)) {
@@ -281,8 +299,8 @@ export class RolloutRuns {
       return
     }
     const others = isShared ? yield* store.take(id) : []
-    const measured = joined(own === undefined ? others : [...others, own])
-    if (requestsIn(measured) > 0) yield* this.advance(id, { _tag: "Observed", ...measured })
+    const measured = own === undefined ? others : [...others, own]
+    if (measured.length > 0) yield* this.advance(id, { _tag: "Observed", ...joined(measured) })
     if (this.#has(stored)) yield* this.advance(id, { _tag: "Tick" })
     else if (this.#known.has(id)) yield* this.advance(id, { _tag: "Unhealthy", problem: noLongerConfigured })
     else yield* this.#end(stored)
@@ -299,7 +317,7 @@ export class RolloutRuns {
   /** One period. */
   readonly once: Effect.Effect<void, SqlError> = Effect.gen({ self: this }, function*() {
     yield* this.#mutex.withPermit(this.#read)
-    this.#parts.experiments.evaluate(yield* Clock.currentTimeMillis)
+    this.#parts.experiments.evaluate(yield* Clock.currentTimeMillis, yield* Time.now)
     yield* this.#renewLeases()
     yield* Effect.forEach(this.#running, (row) => this.#evaluate(row), { discard: true })
     this.#repeated.pass(this.everyMs)

@@ -2,12 +2,12 @@
  * The settings of gradual rollouts, copies of requests and A/B tests, as in `troupe.yaml` or in a request, and the plans
  * that they resolve to.
  */
-import { Duration, Schema } from "effect"
+import { Duration, Effect, Schema } from "effect"
 import { described, optional, Span } from "../../domain/Fields.ts"
 import { wholeNumber } from "../../domain/Problem.ts"
 
 /** What the sequential test compares. `score` needs a score of every answer. */
-export const metrics = ["errors", "refusals", "firstToken", "speed", "score"] as const
+export const metrics = ["errors", "refusals", "firstToken", "speed", "score", "hanging"] as const
 export type Metric = (typeof metrics)[number]
 
 export const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
@@ -33,8 +33,21 @@ export const Tolerance = Schema.Struct({
     "Tokens per second: 0.2 permits an old speed that is 20 % higher. Rounded up to a power of 1.1. Default 0.2.",
     AtLeastNothing
   ),
-  score: optional("Score: difference, rounded up to a multiple of 0.05. Default 0.05.", Share)
+  score: optional("Score: difference, rounded up to a multiple of 0.05. Default 0.05.", Share),
+  hanging: optional(
+    "Time without a token, or without an answer that is not streamed: 3 permits four times as long. Rounded up to a power of 1.41. Default 3.",
+    AtLeastNothing
+  )
 })
+
+const defaultTolerance = {
+  errors: 0.005,
+  refusals: 0.01,
+  firstToken: 0.2,
+  speed: 0.2,
+  score: 0.05,
+  hanging: 3
+} as const satisfies Record<Metric, number>
 
 /** The settings of the test, which a rollout and an A/B test share. */
 export const comparisonFields = {
@@ -43,7 +56,7 @@ export const comparisonFields = {
     Schema.Finite.check(Schema.isBetween({ minimum: 1e-9, maximum: 0.5 }))
   ),
   metrics: optional(
-    "What is compared. Default [errors, refusals, firstToken, speed].",
+    "What is compared. Default [errors, refusals, firstToken, speed, hanging].",
     Schema.Array(Schema.Literals(metrics)).check(Schema.isUnique())
   ),
   tolerance: optional("Differences up to these do not count as worse.", Tolerance),
@@ -84,7 +97,15 @@ export type RolloutSettings = typeof RolloutSettings.Type
 export const ComparisonPlan = Schema.Struct({
   alpha: Schema.Finite,
   metrics: Schema.Array(Schema.Literals(metrics)),
-  tolerance: Schema.Record(Schema.Literals(metrics), Schema.Finite),
+  tolerance: Schema.Struct({
+    errors: Schema.Finite,
+    refusals: Schema.Finite,
+    firstToken: Schema.Finite,
+    speed: Schema.Finite,
+    score: Schema.Finite,
+    // States of earlier versions do not have it.
+    hanging: Schema.Finite.pipe(Schema.withDecodingDefaultKey(Effect.succeed(defaultTolerance.hanging)))
+  }),
   sticky: Schema.Boolean
 })
 export type ComparisonPlan = typeof ComparisonPlan.Type
@@ -149,11 +170,9 @@ export type ExperimentSettings = typeof ExperimentSettings.Type
 
 type ComparisonSettings = Pick<RolloutSettings, keyof typeof comparisonFields>
 
-const defaultTolerance = { errors: 0.005, refusals: 0.01, firstToken: 0.2, speed: 0.2, score: 0.05 } as const
-
 export const resolveComparison = (settings: ComparisonSettings = {}): ComparisonPlan => ({
   alpha: settings.alpha ?? 0.05,
-  metrics: settings.metrics ?? ["errors", "refusals", "firstToken", "speed"],
+  metrics: settings.metrics ?? ["errors", "refusals", "firstToken", "speed", "hanging"],
   tolerance: { ...defaultTolerance, ...settings.tolerance },
   sticky: settings.sticky ?? true
 })

@@ -12,6 +12,7 @@
  * has failed if another one answers: else the limit may be that of both.
  *
  * An attempt that a hedge has overtaken counts as if its first token, or its whole answer, had come when it was cancelled.
+ * How long a first attempt has had no answer is known while it runs (`Waiting`).
  *
  * **Gotchas**
  *
@@ -26,12 +27,20 @@ import type { RoutingRequest, Split } from "../../domain/RoutingRequest.ts"
 import * as Assignment from "./Assignment.ts"
 import type { ExperimentPlan } from "./RolloutSettings.ts"
 import type { Observation } from "./Tally.ts"
+import type { Wait, Waiting } from "./Waiting.ts"
 
 /**
  * Called with the result of a request, the version that took it (a deployment, or undefined for all others) and the hash of
  * its session.
  */
 export type Observe = (version: string | undefined, observation: Observation, session: number | undefined) => void
+
+/** What follows the requests that are compared. */
+export interface Observer {
+  readonly observe: Observe
+  /** Those that have no answer yet. */
+  readonly waiting?: Waiting | undefined
+}
 
 /** What decides which version takes a request. */
 type Divided = Pick<RoutingRequest, "route"> & Partial<Pick<RoutingRequest, "capabilities">>
@@ -43,7 +52,7 @@ export interface Entry {
   /** @param seed a 32-bit random number, which counts where the request has no session */
   readonly split: (request: Divided, seed: number) => Split
   /** Undefined: no request is compared. */
-  readonly observe?: Observe | undefined
+  readonly observer?: Observer | undefined
 }
 
 /** An entry of a model whose requests no new version takes. */
@@ -68,12 +77,12 @@ export interface Weights {
   readonly sticky: boolean
   /** The candidate embeds texts in other vectors: it takes no embedding requests. */
   readonly hasOtherVectors?: boolean | undefined
-  readonly observe?: Observe | undefined
+  readonly observer?: Observer | undefined
 }
 
 /** An entry that divides requests by weight. */
 export const weighted = (
-  { candidate, hasOtherVectors = false, observe, rollout, sticky, weight, withheld }: Weights
+  { candidate, hasOtherVectors = false, observer, rollout, sticky, weight, withheld }: Weights
 ): Entry => {
   const out = new Set(withheld)
   const toCandidate: Split = { withheld: out, first: candidate }
@@ -82,7 +91,7 @@ export const weighted = (
   const onlyOthers: Split = { withheld: new Set([...withheld, candidate]) }
   const seed = Hashing.hashText(rollout)
   return {
-    observe,
+    observer,
     versions: [candidate],
     split: (request, random) => {
       if (hasOtherVectors && request.capabilities?.includes("embed") === true) return onlyOthers
@@ -103,7 +112,7 @@ export const varied = (
   model: string,
   { sticky, variants }: Pick<ExperimentPlan, "sticky" | "variants">,
   withheld: ReadonlyArray<string>,
-  observe: Observe
+  observer: Observer
 ): Entry => {
   const out = new Set([
     ...withheld,
@@ -113,7 +122,7 @@ export const varied = (
   const weights = variants.map(({ weight }) => weight)
   const seed = Hashing.hashText(model)
   return {
-    observe,
+    observer,
     versions: variants.filter(({ weight }) => weight > 0).map(({ deployment }) => deployment),
     split: (request, random) =>
       splits[
@@ -190,6 +199,7 @@ export class TrialAttempt {
   readonly #isFirst: boolean
   #grantedAt: number | undefined
   #firstTokenMs: number | undefined
+  #wait: Wait | undefined
 
   constructor(trial: Trial, isFirst: boolean) {
     this.#trial = trial
@@ -197,18 +207,27 @@ export class TrialAttempt {
   }
 
   granted(now: number): void {
-    this.#grantedAt ??= now
+    if (this.#grantedAt !== undefined) return
+    this.#grantedAt = now
+    if (this.#isFirst) this.#wait = this.#trial.wait(now)
   }
 
   content(now: number): void {
-    if (this.#grantedAt !== undefined) this.#firstTokenMs ??= now - this.#grantedAt
+    if (this.#grantedAt === undefined) return
+    this.#firstTokenMs ??= now - this.#grantedAt
+    this.#wait?.end(now, true)
   }
 
   end(end: AttemptEnd, now: number): void {
+    const isAnswered = end.verdict === "success"
+    this.#wait?.end(now, isAnswered)
+    if (this.#isFirst) this.#observe(end, now)
+    else if (isAnswered) this.#trial.accepted(end.tokens, this.#firstTokenMs !== undefined)
+  }
+
+  #observe(end: AttemptEnd, now: number): void {
     const { reason, verdict } = end
-    if (!this.#isFirst) {
-      if (verdict === "success") this.#trial.accepted(end.tokens, this.#firstTokenMs !== undefined)
-    } else if (verdict === "success") this.#trial.observe(this.#answered(end, now))
+    if (verdict === "success") this.#trial.observe(this.#answered(end, now))
     else if (verdict === "failure") this.#trial.observe(failed)
     else if (reason?._tag === "ContentRefused") this.#trial.observe(refused)
     else if (reason === undefined) this.#left(now)
@@ -235,7 +254,7 @@ export class TrialAttempt {
 /** One request whose first attempt is compared. */
 export class Trial {
   readonly #version: string | undefined
-  readonly #observe: Observe
+  readonly #observer: Observer
   readonly #session: number | undefined
   #hasBegun = false
   /** The version rejected the request, which another version may accept. */
@@ -251,9 +270,9 @@ export class Trial {
    * @param version the deployment that takes the request; undefined: one of the others
    * @param session the hash of the request's session
    */
-  constructor(version: string | undefined, observe: Observe, session: number | undefined) {
+  constructor(version: string | undefined, observer: Observer, session: number | undefined) {
     this.#version = version
-    this.#observe = observe
+    this.#observer = observer
     this.#session = session
   }
 
@@ -265,7 +284,12 @@ export class Trial {
   }
 
   observe(observation: Observation): void {
-    this.#observe(this.#version, observation, this.#session)
+    this.#observer.observe(this.#version, observation, this.#session)
+  }
+
+  /** Its first attempt has a slot. */
+  wait(now: number): Wait | undefined {
+    return this.#observer.waiting?.begin(this.#version, now)
   }
 
   rejected(): void {
@@ -313,16 +337,16 @@ export class Trial {
  * @param isClosed whether the circuit of a deployment keeps requests from it
  */
 export const begin = (
-  { observe }: Entry,
+  { observer }: Entry,
   { first, last, session }: Split,
   tried: string | undefined,
   isClosed: (deployment: string) => boolean
 ): Trial | undefined => {
-  if (observe === undefined || tried === undefined) return undefined
+  if (observer === undefined || tried === undefined) return undefined
   if (first === undefined) {
-    return last === undefined || tried === last ? undefined : new Trial(undefined, observe, session)
+    return last === undefined || tried === last ? undefined : new Trial(undefined, observer, session)
   }
-  if (tried === first) return new Trial(first, observe, session)
-  if (isClosed(first)) observe(first, failed, session)
+  if (tried === first) return new Trial(first, observer, session)
+  if (isClosed(first)) observer.observe(first, failed, session)
   return undefined
 }

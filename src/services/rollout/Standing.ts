@@ -21,7 +21,7 @@ import { Registry } from "../models/Registry.ts"
 import type { Experiments } from "./Experiments.ts"
 import type { Rollout } from "./Rollout.ts"
 import type { Known, Stored } from "./RolloutStore.ts"
-import type { Entry, Observe } from "./Split.ts"
+import type { Entry, Observer } from "./Split.ts"
 import { Splits, SplitTable, varied, weighted, withholding } from "./Split.ts"
 
 /** Options that do not change what is served. */
@@ -124,7 +124,7 @@ const testOf = (model: Model, withheld: ReadonlySet<string>, experiments?: Exper
   const plan = experiments?.planOf(model)
   if (experiments === undefined || plan === undefined) return undefined
   const others = [...withheld].filter((id) => plan.variants.every(({ deployment }) => deployment !== id))
-  return varied(model.name, plan, others, experiments.observe(model.name))
+  return varied(model.name, plan, others, experiments.observer(model.name))
 }
 
 /**
@@ -135,7 +135,7 @@ const testOf = (model: Model, withheld: ReadonlySet<string>, experiments?: Exper
 export const entryOf = (
   model: Model,
   rollouts: ReadonlyArray<Stored>,
-  observe: (rollout: string) => Observe,
+  observer: (rollout: string) => Observer,
   experiments?: Experiments
 ): Entry | undefined => {
   const out = withheldBy(model, rollouts)
@@ -155,7 +155,7 @@ export const entryOf = (
     withheld: [...out],
     sticky,
     hasOtherVectors: model.deployments.some((one) => stable.includes(one.id) && !haveSameModel(one, candidate)),
-    observe: observe(id)
+    observer: observer(id)
   })
 }
 
@@ -163,20 +163,22 @@ export const entryOf = (
 export const entriesOf = (
   models: ReadonlyArray<Model>,
   rollouts: ReadonlyArray<Stored>,
-  observe: (rollout: string) => Observe,
+  observer: (rollout: string) => Observer,
   experiments?: Experiments
 ): ReadonlyMap<string, Entry> =>
   new Map(models.flatMap((model) => {
-    const entry = entryOf(model, rollouts.filter(({ rollout }) => rollout.model === model.name), observe, experiments)
+    const entry = entryOf(model, rollouts.filter(({ rollout }) => rollout.model === model.name), observer, experiments)
     return entry === undefined ? [] : [[model.name, entry] as const]
   }))
+
+const noObserver: Observer = { observe: () => {} }
 
 /** The table of the configured models, without rollouts: `Rollouts` replaces its entries. */
 export const layer: Layer.Layer<never, never, Registry> = Layer.effect(
   Splits,
   Effect.map(Registry, ({ models, onReplace }) => {
     const table = new SplitTable()
-    const write = (all: ReadonlyArray<Model>) => table.replace(entriesOf(all, [], () => () => {}))
+    const write = (all: ReadonlyArray<Model>) => table.replace(entriesOf(all, [], () => noObserver))
     write(models())
     onReplace?.(write)
     return table

@@ -1,12 +1,16 @@
 /**
  * What was measured of one version: counts of requests, failures and refusals, and histograms of time to first token,
- * speed and score.
+ * speed and score, and of the time without an answer.
  *
  * **Details**
  *
  * Everything in a tally is a count, so that the memory is constant and the tallies of several processes or periods are
  * added. The levels of the histograms are fixed: they do not depend on the data, which the sequential test requires.
  * Those of times and speeds are powers of 1.1, so that a quantile is exact to 10 %.
+ *
+ * The time without an answer is also known of requests that still run: `waiting` has how many levels they have passed.
+ * What a later report, or the answer, adds to a request is its difference: the sums of all reports count each request once
+ * at each level that it has reached, and not at levels that it has not reached (a censored observation).
  *
  * **Gotchas**
  *
@@ -36,9 +40,13 @@ export interface Scale {
   readonly bucketOf: (value: number) => number
 }
 
+/** The ratio of neighboring levels of times to first token and speeds. */
 const growth = 1.1
 
-const logarithmic = (first: number, count: number): Scale => ({
+/** Of times without an answer. */
+const waitGrowth = Math.SQRT2
+
+const logarithmic = (first: number, count: number, growth: number): Scale => ({
   levels: Array.from({ length: count }, (_, index) => first * growth ** index),
   bucketOf: (value) => {
     if (!(value > first)) return value === first ? 1 : 0
@@ -52,16 +60,22 @@ const linear = (count: number): Scale => ({
   bucketOf: (value) => value > 0 ? Math.min(count, Math.floor(value * (count + 1) + 1e-9)) : 0
 })
 
-/** From 5 ms to 69 s; tokens per second from 0.5 to 4,500; scores in steps of 0.05. */
+/** From 5 ms to 69 s; tokens per second from 0.5 to 4,500; scores in steps of 0.05; waits from 100 ms to 19 minutes. */
 export const scales = {
-  firstToken: logarithmic(5, 101),
-  speed: logarithmic(0.5, 97),
-  score: linear(19)
+  firstToken: logarithmic(5, 101, growth),
+  speed: logarithmic(0.5, 97, growth),
+  score: linear(19),
+  hanging: logarithmic(100, 28, waitGrowth)
 } as const satisfies Record<string, Scale>
 
-/** The number of buckets that a relative difference spans, rounded up. */
-export const bucketsOfFactor = (difference: number): number =>
+const bucketsOf = (difference: number, growth: number): number =>
   Math.max(0, Math.ceil(Math.log1p(difference) / Math.log(growth) - 1e-9))
+
+/** The number of buckets that a relative difference spans, rounded up. */
+export const bucketsOfFactor = (difference: number): number => bucketsOf(difference, growth)
+
+/** The same, of times without an answer. */
+export const bucketsOfWait = (difference: number): number => bucketsOf(difference, waitGrowth)
 
 /** The number of buckets that a difference of scores spans, rounded up. */
 export const bucketsOfScore = (difference: number): number =>
@@ -69,8 +83,14 @@ export const bucketsOfScore = (difference: number): number =>
 
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
-const histogram = ({ levels }: Scale) =>
-  Schema.mutable(Schema.Array(Count)).check(Schema.isBetweenLength(levels.length + 1, levels.length + 1))
+const zeros = ({ levels }: Scale): Array<number> => [0, ...levels.map(() => 0)]
+
+const histogram = ({ levels }: Scale, each: Schema.Codec<number> = Count) =>
+  Schema.mutable(Schema.Array(each)).check(Schema.isBetweenLength(levels.length + 1, levels.length + 1))
+
+/** A histogram that states of earlier versions do not have. */
+const added = (scale: Scale, each: Schema.Codec<number>) =>
+  histogram(scale, each).pipe(Schema.withDecodingDefaultKey(Effect.sync(() => zeros(scale))))
 
 export const Tally = Schema.Struct({
   requests: Schema.mutableKey(Count),
@@ -80,11 +100,13 @@ export const Tally = Schema.Struct({
   refusals: Schema.mutableKey(Count),
   firstToken: histogram(scales.firstToken),
   speed: histogram(scales.speed),
-  score: histogram(scales.score)
+  score: histogram(scales.score),
+  /** Times to the first token, or to the answer that is not streamed. */
+  answered: added(scales.hanging, Count),
+  /** Levels of `hanging` that requests without an answer have passed; a reported request that goes on is taken away here. */
+  waiting: added(scales.hanging, Schema.Int)
 })
 export type Tally = typeof Tally.Type
-
-const zeros = ({ levels }: Scale): Array<number> => [0, ...levels.map(() => 0)]
 
 /** A tally without observations, to be changed by `record`. */
 export const empty = (): Tally => ({
@@ -94,7 +116,9 @@ export const empty = (): Tally => ({
   refusals: 0,
   firstToken: zeros(scales.firstToken),
   speed: zeros(scales.speed),
-  score: zeros(scales.score)
+  score: zeros(scales.score),
+  answered: zeros(scales.hanging),
+  waiting: zeros(scales.hanging)
 })
 
 const count = (buckets: Array<number>, { bucketOf }: Scale, value: number | undefined): void => {
@@ -114,6 +138,20 @@ export const record = (tally: Tally, observation: Observation): void => {
   count(tally.score, scales.score, observation.score)
 }
 
+/** A request that had passed `from` levels of waiting has passed `to`, and has no answer yet. */
+export const waited = ({ waiting }: Tally, from: number, to: number): void => {
+  if (to <= from) return
+  waiting[from] = waiting[from]! - 1
+  waiting[to] = waiting[to]! + 1
+}
+
+/** A request that had passed `from` levels of waiting has its first token, or its answer, after `tookMs`. */
+export const answered = (tally: Tally, from: number, tookMs: number): void => {
+  const bucket = Math.max(from, scales.hanging.bucketOf(tookMs))
+  tally.waiting[from] = tally.waiting[from]! - 1
+  tally.answered[bucket] = tally.answered[bucket]! + 1
+}
+
 const sums = (a: ReadonlyArray<number>, b: ReadonlyArray<number>): Array<number> => {
   const sum = a.slice()
   for (let index = 0; index < sum.length; index++) sum[index] = sum[index]! + b[index]!
@@ -128,17 +166,21 @@ export const add = (a: Tally, b: Tally): Tally => ({
   refusals: a.refusals + b.refusals,
   firstToken: sums(a.firstToken, b.firstToken),
   speed: sums(a.speed, b.speed),
-  score: sums(a.score, b.score)
+  score: sums(a.score, b.score),
+  answered: sums(a.answered, b.answered),
+  waiting: sums(a.waiting, b.waiting)
 })
 
-/** The highest level that is not above the median, or the first; undefined without values. */
-export const median = (buckets: ReadonlyArray<number>, { levels }: Scale): number | undefined => {
+/** The bucket of a quantile, such as 0.5 for the median; undefined without values. */
+export const quantile = (buckets: ReadonlyArray<number>, share: number): number | undefined => {
   const total = buckets.reduce((sum, value) => sum + value, 0)
   if (total === 0) return undefined
   let below = 0
-  for (const [bucket, value] of buckets.entries()) {
-    below += value
-    if (below * 2 >= total) return levels[Math.max(0, bucket - 1)]
-  }
-  return undefined
+  return buckets.findIndex((value) => (below += value) >= total * share)
+}
+
+/** The highest level that is not above the median, or the first; undefined without values. */
+export const median = (buckets: ReadonlyArray<number>, { levels }: Scale): number | undefined => {
+  const bucket = quantile(buckets, 0.5)
+  return bucket === undefined ? undefined : levels[Math.max(0, bucket - 1)]
 }

@@ -159,7 +159,7 @@ describe("a rollback", () => {
     assert.deepInclude(outcomeOf(state), { result: "rolledBack", cause: "test", metric: "errors" })
     assert.match(
       outcomeOf(state)?.reason ?? "",
-      /^Rolled back: failures: 100 % of 10 against 0 % of 90 \(evidence \d\S*, limit 80, 4 metrics\)\.$/
+      /^Rolled back: failures: 100 % of 10 against 0 % of 90 \(evidence \d\S*, limit 100, 5 metrics\)\.$/
     )
     assert.deepStrictEqual(commands.slice(-2), [
       { _tag: "SetWeights", weights: { stable: 1, candidate: 0 } },

@@ -10,11 +10,14 @@ const seeds = repetitions(6, 200)
 const rate = 10
 
 describe("a simulated rollout", () => {
-  it.each(["equal", "equalFailing", "outage", "slightlySlower"] as const)("promotes a candidate that is %s", (name) => {
-    const { promoted, rolledBack } = summarize(scenarios[name], rate, seeds)
-    assert.isAtMost(rolledBack, seeds * scenarios[name].plan.alpha)
-    assert.strictEqual(promoted + rolledBack, seeds)
-  })
+  it.each(["equal", "equalFailing", "outage", "late", "slightlySlower"] as const)(
+    "promotes a candidate that is %s",
+    (name) => {
+      const { promoted, rolledBack } = summarize(scenarios[name], rate, seeds)
+      assert.isAtMost(rolledBack, seeds * scenarios[name].plan.alpha)
+      assert.strictEqual(promoted + rolledBack, seeds)
+    }
+  )
 
   it.each(
     [
@@ -22,7 +25,8 @@ describe("a simulated rollout", () => {
       ["longPrompts", 5],
       ["slow", 5],
       ["twiceAsSlow", 1],
-      ["refusing", 10]
+      ["refusing", 10],
+      ["hangingRarely", 5]
     ] as const
   )("rolls a candidate back that is %s, within %i minutes in the median", (name, minutes) => {
     const { medianMs, rolledBack } = summarize(scenarios[name], rate, seeds)
@@ -30,10 +34,15 @@ describe("a simulated rollout", () => {
     assert.isAtMost(medianMs ?? Infinity, minutes * 60_000)
   })
 
-  it("rolls a candidate back that fails every request within one evaluation period", () => {
-    const { medianMs, rolledBack } = summarize(scenarios.broken, rate, seeds)
+  it.each(
+    [
+      ["fails every request", "broken"],
+      ["never answers", "hanging"]
+    ] as const
+  )("rolls a candidate back that %s within one evaluation period", (_, name) => {
+    const { medianMs, rolledBack } = summarize(scenarios[name], rate, seeds)
     assert.strictEqual(rolledBack, seeds)
-    assert.strictEqual(medianMs, scenarios.broken.plan.evaluateMs)
+    assert.strictEqual(medianMs, scenarios[name].plan.evaluateMs)
   })
 
   it("waits in its first step without requests", () => {

@@ -4,6 +4,8 @@ import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { AttemptEnd, Entry } from "../../../src/services/rollout/Split.ts"
 import * as Split from "../../../src/services/rollout/Split.ts"
 import type { Observation } from "../../../src/services/rollout/Tally.ts"
+import * as Tally from "../../../src/services/rollout/Tally.ts"
+import { Waiting } from "../../../src/services/rollout/Waiting.ts"
 
 type Seen = Array<readonly [string | undefined, Observation]>
 
@@ -14,7 +16,7 @@ const entryOf = (weight: number, seen: Seen = [], more: Partial<Split.Weights> =
     weight,
     withheld: [],
     sticky: true,
-    observe: (version, observation) => void seen.push([version, observation]),
+    observer: { observe: (version, observation) => void seen.push([version, observation]) },
     ...more
   })
 
@@ -167,6 +169,33 @@ describe("Split", () => {
     assert.deepStrictEqual(seen, [])
   })
 
+  it("knows how long the first attempt has waited from its slot on, while it runs", () => {
+    const tallies = { new: Tally.empty(), old: Tally.empty() }
+    const waiting = new Waiting((version) => version === undefined ? tallies.old : tallies.new)
+    const entry = entryOf(1, [], { observer: { observe: () => {}, waiting } })
+    const bucketOf = Tally.scales.hanging.bucketOf
+    const begin = () => Split.begin(entry, { withheld: new Set(), first: "new" }, "new", closed)!
+    const [hanging, answered, left] = [begin(), begin(), begin()].map((trial) => {
+      const attempt = trial.attempt()
+      attempt.granted(1_000)
+      trial.attempt().granted(1_500)
+      return attempt
+    })
+    waiting.report(1_500)
+    assert.strictEqual(tallies.new.waiting[bucketOf(500)], 3)
+    answered!.content(1_800)
+    answered!.end(end({ verdict: "left" }), 60_000)
+    left!.end(end({ verdict: "left" }), 3_000)
+    waiting.report(9_000)
+    assert.strictEqual(tallies.new.answered[bucketOf(800)], 1)
+    assert.strictEqual(tallies.new.waiting[bucketOf(2_000)], 1)
+    assert.strictEqual(tallies.new.waiting[bucketOf(8_000)], 1)
+    // Not streamed.
+    hanging!.end(end(), 11_000)
+    assert.strictEqual(tallies.new.answered[bucketOf(10_000)], 1)
+    assert.deepStrictEqual(tallies.old, Tally.empty())
+  })
+
   it("counts requests that the open circuit of the new version gives to another, and no other replacement", () => {
     const seen: Seen = []
     const split = { withheld: new Set<string>(), first: "new" }
@@ -186,7 +215,7 @@ describe("Split", () => {
       weight: 1,
       withheld: [],
       sticky: false,
-      observe: (_, __, session) => void sessions.push(session)
+      observer: { observe: (_, __, session) => void sessions.push(session) }
     })
     for (const request of [session("a"), {}]) {
       const begun = Split.begin(entry, entry.split(request, 1), "new", closed)!

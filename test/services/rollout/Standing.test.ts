@@ -4,6 +4,7 @@ import type { Outcome, Phase } from "../../../src/services/rollout/Rollout.ts"
 import * as RolloutMachine from "../../../src/services/rollout/RolloutMachine.ts"
 import { resolve } from "../../../src/services/rollout/RolloutSettings.ts"
 import type { Stored } from "../../../src/services/rollout/RolloutStore.ts"
+import type { Observer } from "../../../src/services/rollout/Split.ts"
 import { takingRequests } from "../../../src/services/rollout/Split.ts"
 import * as Standing from "../../../src/services/rollout/Standing.ts"
 import { deployment } from "../../support/Deployments.ts"
@@ -33,13 +34,15 @@ const stored = (phase: Phase, more: Partial<Stored["rollout"]> = {}, candidate =
 const ended = (result: Outcome["result"], ...more: ReadonlyArray<Deployment>) =>
   stored({ _tag: "Ended", at: 1, outcome: outcome(result) }, {}, more[0] ?? waiting, [more[1] ?? old])
 
+const noObserver = (): Observer => ({ observe: () => {} })
+
 const withheld = (given: Model, rollouts: ReadonlyArray<Stored>): ReadonlyArray<string> =>
-  [...Standing.entryOf(given, rollouts, () => () => {})?.split({}, 1).withheld ?? []].toSorted()
+  [...Standing.entryOf(given, rollouts, noObserver)?.split({}, 1).withheld ?? []].toSorted()
 
 describe("Standing", () => {
   it("withholds a deployment that waits for its rollout", () => {
     assert.deepStrictEqual(withheld(model(old, waiting), []), ["chat#1"])
-    assert.isUndefined(Standing.entryOf(model(old), [], () => () => {}))
+    assert.isUndefined(Standing.entryOf(model(old), [], noObserver))
     assert.deepStrictEqual(
       withheld(model(old, waiting), [stored({ _tag: "Checking", attempts: 0, nextAt: null, lastProblem: null })]),
       ["chat#1"]
@@ -49,7 +52,7 @@ describe("Standing", () => {
   it("loads what takes requests: the promoted version after a promotion, both while requests are divided", () => {
     const loaded = (...rollouts: ReadonlyArray<Stored>) => {
       const both = model(old, waiting)
-      return takingRequests(both, Standing.entryOf(both, rollouts, () => () => {})).map(({ id }) => id)
+      return takingRequests(both, Standing.entryOf(both, rollouts, noObserver)).map(({ id }) => id)
     }
     assert.deepStrictEqual(loaded(), ["chat#0"])
     assert.deepStrictEqual(loaded(ended("promoted")), ["chat#1"])
@@ -59,9 +62,9 @@ describe("Standing", () => {
 
   it("divides requests while the rollout has steps, paused or not", () => {
     for (const phase of [{ _tag: "Stepping", since: 0 }, { _tag: "Paused", elapsedMs: 0 }] as const) {
-      const entry = Standing.entryOf(model(old, waiting), [stored(phase, { step: 3 })], () => () => {})!
+      const entry = Standing.entryOf(model(old, waiting), [stored(phase, { step: 3 })], noObserver)!
       assert.deepStrictEqual(entry.split({}, 1), { withheld: new Set<string>(), first: "chat#1" })
-      assert.isDefined(entry.observe)
+      assert.isDefined(entry.observer)
     }
   })
 
@@ -74,7 +77,7 @@ describe("Standing", () => {
       Standing.entryOf(
         model(small, candidate),
         [stored({ _tag: "Stepping", since: 0 }, { step: 3 }, candidate, [small])],
-        () => () => {}
+        noObserver
       )!.split({ capabilities: ["embed"] }, 1).first
     assert.deepStrictEqual([firstOf(large), firstOf(again)], [undefined, "chat#1"])
     // One that only embeds would have no requests.
