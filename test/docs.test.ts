@@ -6,9 +6,11 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { describe, expect, it } from "vitest"
+import * as ErrorCatalog from "../src/domain/ErrorCatalog.ts"
 import { fileJsonSchema } from "../src/services/settings/Schema.ts"
 import * as ApiTables from "./support/ApiTables.ts"
 import { invoke } from "./support/CommandLine.ts"
+import * as ErrorTables from "./support/ErrorTables.ts"
 import { temporaryFolder } from "./support/Service.ts"
 import { tablesOf, withTables } from "./support/SettingsTables.ts"
 
@@ -72,15 +74,30 @@ describe("docs/api.md", () => {
     const missing = ApiTables.endpoints.filter((endpoint) => !text.includes(endpoint))
     assert.deepStrictEqual(missing, [])
   })
+})
 
-  it("has every code of an error", () => {
-    const sources = [
-      "src/dialects/openai/EncodeError.ts",
-      ...readdirSync(join(root, "src/layers/http")).map((name) => join("src/layers/http", name))
-    ]
-    const codes = sources.flatMap((name) => [...read(name).matchAll(/\bcode: "(\w+)"/g)].map(([, code]) => code!))
-    assert.isAbove(codes.length, 10)
-    for (const code of codes) assert.include(read("docs/api.md"), `\`${code}\``)
+describe("docs/errors.md", () => {
+  it("has the errors of the catalog: update it with `npx vitest run test/docs.test.ts -u`", async () => {
+    assert.isAbove(ErrorTables.encoded.length, 1000)
+    await expect(ErrorTables.withErrors(read("docs/errors.md"))).toMatchFileSnapshot("../docs/errors.md")
+  })
+
+  it("has every code that a reason or a source has, and no other", () => {
+    const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" })
+      .filter((name) => /^(?:layers\/http|services)\/.*\.ts$/.test(name))
+    const written = sources.flatMap((name) =>
+      [...read(join("src", name)).matchAll(/\bcode: "(\w+)"/g)].map(([, code]) => code!)
+    )
+    assert.isAbove(written.length, 30)
+    const codes = new Set([...written, ...ErrorTables.encoded.map(({ code }) => code)])
+    assert.deepStrictEqual([...codes].toSorted(), Object.keys(ErrorCatalog.entries).toSorted())
+  })
+
+  it("has the statuses of each code", () => {
+    for (const [code, { statuses }] of Object.entries(ErrorCatalog.entries)) {
+      const isOfReason = ErrorTables.encoded.some((one) => one.code === code)
+      assert.strictEqual(statuses === undefined, isOfReason, code)
+    }
   })
 })
 

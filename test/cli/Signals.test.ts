@@ -45,5 +45,5 @@ describe("a service whose shell ends, as that of npm does at a signal", () => {
         // It has ended.
       }
     }
-  }, 15_000)
+  })
 })

@@ -232,7 +232,7 @@ describe("endpoints without a method in the package", () => {
     ) {
       const refusal = await call("/v2/rerank", body, method)
       assert.strictEqual(refusal.status, expected)
-      assert.hasAllKeys(refusal.json, ["id", "message"])
+      assert.hasAllKeys(refusal.json, ["id", "message", "doc_url"])
     }
     const older = await call("/v1/rerank", { ...asked, documents: [] })
     assert.hasAllKeys(older.json, ["error", "detail", "message"])

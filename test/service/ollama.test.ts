@@ -169,11 +169,11 @@ describe("a provider of the same dialect", () => {
   it("fails with a status before the first line, and in a line after it", async () => {
     const gone = await send("/api/chat", { model: "gone", messages })
     assert.isAtLeast(gone.status, 500)
-    assert.hasAllKeys(await gone.json(), ["error"])
+    assert.hasAllKeys(await gone.json(), ["error", "doc_url"])
     const cut = await send("/api/chat", { model: "cut", messages })
     const lines = await linesOf(cut)
     assert.strictEqual(cut.status, 200)
-    assert.hasAllKeys(lines.at(-1), ["error"])
+    assert.hasAllKeys(lines.at(-1), ["error", "doc_url"])
     assert.isFalse(lines.some(({ done }) => done === true))
   })
 })

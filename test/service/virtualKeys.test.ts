@@ -9,6 +9,10 @@ const models = `
 models:
   fake/a: { deployments: [{ engine: fake, reply: hi }] }
   fake/b: { deployments: [{ engine: fake, reply: hi }] }
+  fake/failing:
+    policy: once
+    deployments: [{ engine: fake, quality: 0.9, fault: { kind: error } }, { engine: fake, fault: { kind: error } }]
+policies: { once: { retries: 0, strategy: quality } }
 `
 const secrets = {
   ALL_KEY: "a-key-of-the-whole-team",
@@ -68,6 +72,36 @@ const ask = (
 const bearer = (secret: string) => ({ authorization: `Bearer ${secret}` })
 const chat = (model = "fake/a") => ({ model, messages: [{ role: "user", content: "Hi" }], max_tokens: 5 })
 const anthropic = (secret: string) => ({ "x-api-key": secret, "anthropic-version": "2023-06-01" })
+
+describe("an error after several attempts", () => {
+  const failed = async (service: Service, headers = {}) => {
+    const { json } = await ask(service.url, "/v1/chat/completions", { body: chat("fake/failing"), headers })
+    return (json as { readonly error: { readonly attempts?: ReadonlyArray<object>; readonly doc_url: string } }).error
+  }
+
+  it("lists them for administrators and where there are no keys, and for no other caller", async () => {
+    for (const { attempts } of [await failed(open), await failed(closed, bearer(secrets.ADMIN_KEY))]) {
+      assert.lengthOf(attempts!, 2)
+      assert.hasAllKeys(attempts![0], ["deployment", "code", "message", "took_ms"])
+      assert.deepInclude(attempts![0], { deployment: "fake/failing#0", code: "engine_failed" })
+    }
+    assert.isUndefined((await failed(closed, bearer(secrets.ALL_KEY))).attempts)
+  })
+
+  it("names its explanation, which needs no key, as all errors of all dialects do", async () => {
+    const { doc_url: path } = await failed(closed, bearer(secrets.ALL_KEY))
+    const { status, text } = await ask(closed.url, path)
+    assert.strictEqual(status, 200)
+    assert.match(text, /^engine_failed: [\s\S]+\nCause: .+\nRemedy: .+\n$/)
+    for (const endpoint of ["/v1/messages", "/api/chat", "/v2/rerank"]) {
+      const { text } = await ask(closed.url, endpoint, { body: chat("no") })
+      assert.include(text, "\"doc_url\":\"/errors/invalid_api_key\"")
+    }
+    const unknown = await ask(closed.url, "/errors/constructor")
+    assert.strictEqual(unknown.status, 404)
+    assert.include(unknown.text, "queue_full")
+  })
+})
 
 describe("a service with keys", () => {
   it.each([

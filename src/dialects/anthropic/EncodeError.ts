@@ -1,6 +1,8 @@
 /** Encodes errors of the Anthropic dialect: the status and the body of each reason. Pure. */
+import * as ErrorCatalog from "../../domain/ErrorCatalog.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import * as Text from "../../domain/Text.ts"
+import { codeOf } from "../openai/EncodeError.ts"
 import type { ErrorBody } from "./Schema.ts"
 
 /** An error response. */
@@ -24,12 +26,16 @@ const types: Readonly<Record<number, string>> = {
   529: "overloaded_error"
 }
 
-/** @param message for people: what was wrong, the limit and what to do */
+/**
+ * @param message for people: what was wrong, the limit and what to do
+ * @param code of `docs/errors.md`, if the error has one
+ */
 export const make = (
   status: number,
   message: string,
   id: string,
-  headers: Readonly<Record<string, string>> = {}
+  headers: Readonly<Record<string, string>> = {},
+  code?: string | null
 ): AnthropicError => ({
   status,
   headers,
@@ -37,7 +43,8 @@ export const make = (
     type: "error",
     error: {
       type: types[status] ?? (status < 500 ? "invalid_request_error" : "api_error"),
-      message: Text.cut(message, Text.longestMessage)
+      message: Text.cut(message, Text.longestMessage),
+      ...(code === undefined || code === null ? {} : { doc_url: ErrorCatalog.pathOf(code) })
     },
     request_id: id
   }
@@ -97,6 +104,6 @@ export const fromReason = (reason: Reason, id: string): AnthropicError => {
   const headers = retryAfterMs === undefined
     ? {}
     : { "retry-after": String(Math.max(1, Math.ceil(retryAfterMs / 1000))) }
-  const error = make(status, messageOf(reason), id, headers)
+  const error = make(status, messageOf(reason), id, headers, codeOf(reason))
   return reason._tag === "InvalidRequest" && reason.path === "thread" ? unthreaded(error) : error
 }

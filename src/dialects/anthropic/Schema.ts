@@ -276,7 +276,9 @@ export const ErrorBody = Schema.Struct({
   error: Schema.Struct({
     type: Schema.String,
     message: Schema.String,
-    details: Schema.optionalKey(Schema.Struct({ error_code: Schema.String }))
+    details: Schema.optionalKey(Schema.Struct({ error_code: Schema.String })),
+    /** The path of the explanation of the error at this service. */
+    doc_url: Schema.optionalKey(Schema.String)
   }),
   request_id: Schema.NullOr(Schema.String)
 }).annotate({ identifier: "AnthropicError" })

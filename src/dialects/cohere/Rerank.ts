@@ -54,9 +54,12 @@ export const Ranking = Schema.Struct({
 export type Ranking = typeof Ranking.Type
 
 /** The body of every error. */
-export const ErrorBody = Schema.Struct({ id: Schema.String, message: Schema.String }).annotate({
-  identifier: "CohereError"
-})
+export const ErrorBody = Schema.Struct({
+  id: Schema.String,
+  message: Schema.String,
+  /** The path of the explanation of the error at this service. */
+  doc_url: Schema.String
+}).annotate({ identifier: "CohereError" })
 
 const fields: BodyFields = {
   ...placeOf(Request, { optional: { return_documents: always } }),
@@ -103,14 +106,16 @@ export interface CohereError {
   readonly headers: Readonly<Record<string, string>>
 }
 
+/** @param docUrl the path of the explanation of the error */
 export const make = (
   message: string,
   status: number,
   id: string,
+  docUrl: string,
   headers: Readonly<Record<string, string>> = {}
-): CohereError => ({ status, headers, body: { id, message } })
+): CohereError => ({ status, headers, body: { id, message, doc_url: docUrl } })
 
 export const fromReason = (reason: Reason, id: string): CohereError => {
   const { body, headers, status } = OpenAiError.fromReason(reason, FieldNames.rerankErrors)
-  return make(body.error.message, status, id, headers)
+  return make(body.error.message, status, id, body.error.doc_url, headers)
 }

@@ -58,15 +58,23 @@ export interface OllamaError {
   readonly headers: Readonly<Record<string, string>>
 }
 
-/** @param message for people: what was wrong, the limit and what to do */
+/**
+ * @param message for people: what was wrong, the limit and what to do
+ * @param docUrl the path of the explanation, if the error has a code
+ */
 export const make = (
   status: number,
   message: string,
-  headers: Readonly<Record<string, string>> = {}
-): OllamaError => ({ status, headers, body: { error: Text.cut(message, Text.longestMessage) } })
+  headers: Readonly<Record<string, string>> = {},
+  docUrl?: string
+): OllamaError => ({
+  status,
+  headers,
+  body: { error: Text.cut(message, Text.longestMessage), ...(docUrl === undefined ? {} : { doc_url: docUrl }) }
+})
 
 /** @param names the field names of the endpoint */
 export const fromReason = (reason: Reason, names: ErrorNames): OllamaError => {
   const { body, headers, status } = OpenAi.fromReason(reason, names)
-  return make(status, body.error.message, headers)
+  return make(status, body.error.message, headers, body.error.doc_url)
 }

@@ -318,5 +318,9 @@ export const PullProgress = Schema.Struct({
 export type PullProgress = typeof PullProgress.Type
 
 /** The body of every error, and the last line of a stream that fails. */
-export const ErrorBody = Schema.Struct({ error: Schema.String }).annotate({ identifier: "OllamaError" })
+export const ErrorBody = Schema.Struct({
+  error: Schema.String,
+  /** The path of the explanation of the error at this service. */
+  doc_url: Schema.optionalKey(Schema.String)
+}).annotate({ identifier: "OllamaError" })
 export type ErrorBody = typeof ErrorBody.Type

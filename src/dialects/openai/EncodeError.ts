@@ -1,4 +1,5 @@
 /** Encodes errors of the OpenAI dialect: the status and the body of each reason. Pure. */
+import * as ErrorCatalog from "../../domain/ErrorCatalog.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import * as Text from "../../domain/Text.ts"
 import type { ErrorNames } from "../shared/FieldNames.ts"
@@ -28,7 +29,8 @@ export const make = (message: string, { code, headers = {}, param = null, status
       message: Text.cut(message, Text.longestMessage),
       type,
       param: param === null ? null : Text.cut(param, Text.longestPath),
-      code
+      code,
+      doc_url: ErrorCatalog.pathOf(code ?? ErrorCatalog.withoutCode)
     }
   }
 })
@@ -123,6 +125,12 @@ const messageOf = (reason: Reason, { rename }: ErrorNames): string => {
   return path !== undefined && message.startsWith(`${path}: `)
     ? `${rename(path)}${message.slice(path.length)}`
     : message
+}
+
+/** The code of a reason in `docs/errors.md`, in all dialects. */
+export const codeOf = (reason: Reason): string => {
+  const optionsOf = options[reason._tag] as (reason: Reason, names: ErrorNames) => Options
+  return optionsOf(reason, { prompt: "messages", rename: (path) => path }).code ?? ErrorCatalog.withoutCode
 }
 
 /** @param endpoint the field names of the endpoint */

@@ -321,7 +321,9 @@ export const ErrorBody = Schema.Struct({
     type: Schema.String,
     /** The invalid field, such as `messages[0].content`. */
     param: Schema.NullOr(Schema.String),
-    code: Schema.NullOr(Schema.String)
+    code: Schema.NullOr(Schema.String),
+    /** The path of the explanation of the code at this service. */
+    doc_url: Schema.String
   })
 })
 export type ErrorBody = typeof ErrorBody.Type

@@ -16,6 +16,7 @@ import * as EncodeError from "../../dialects/anthropic/EncodeError.ts"
 import * as EncodeStream from "../../dialects/anthropic/EncodeStream.ts"
 import * as Schema from "../../dialects/anthropic/Schema.ts"
 import { bearerTokenOf } from "../../dialects/shared/CallerRequest.ts"
+import * as ErrorCatalog from "../../domain/ErrorCatalog.ts"
 import type { CountRequest, Request } from "../../domain/Inference.ts"
 import { InferenceError } from "../../domain/InferenceError.ts"
 import type { ModelCard } from "../../domain/ModelCard.ts"
@@ -68,8 +69,8 @@ const group = HttpApiGroup.make("anthropic").add(
 )
 
 /** Anthropic's statuses have no 503: a service that cannot answer now is overloaded. */
-const encodeProblem = ({ headers, message, status }: HttpProblem, id: string): EncodeError.AnthropicError =>
-  EncodeError.make(status === 503 ? 529 : status, message, id, headers)
+const encodeProblem = ({ code, headers, message, status }: HttpProblem, id: string): EncodeError.AnthropicError =>
+  EncodeError.make(status === 503 ? 529 : status, message, id, headers, code ?? ErrorCatalog.withoutCode)
 
 const encodeError = EncodeError.fromReason
 

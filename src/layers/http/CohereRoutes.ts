@@ -2,6 +2,7 @@
 import { Effect } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import * as Rerank from "../../dialects/cohere/Rerank.ts"
+import * as ErrorCatalog from "../../domain/ErrorCatalog.ts"
 import { Inference } from "../../services/inference/Inference.ts"
 import type { Conventions, Dialect } from "./Dialect.ts"
 import * as Endpoint from "./Endpoint.ts"
@@ -24,7 +25,8 @@ const group = HttpApiGroup.make("cohere").add(
 )
 
 const conventions: Conventions = {
-  encodeProblem: ({ headers, message, status }, id) => Rerank.make(message, status, id, headers),
+  encodeProblem: ({ code, headers, message, status }, id) =>
+    Rerank.make(message, status, id, ErrorCatalog.pathOf(code ?? ErrorCatalog.withoutCode), headers),
   idHeaders: OpenAiRoutes.dialect.idHeaders,
   keyOf: OpenAiRoutes.dialect.keyOf
 }

@@ -7,10 +7,12 @@
  */
 import { Cause, Effect, Option } from "effect"
 import type { HttpServerResponse } from "effect/http"
+import { codeOf } from "../../dialects/openai/EncodeError.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Identity } from "../../domain/Identity.ts"
 import type * as InferenceError from "../../domain/InferenceError.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
+import * as Text from "../../domain/Text.ts"
 import type { Refusal } from "../../services/guard/SecurityEvents.ts"
 import { Refusals } from "../../services/guard/SecurityEvents.ts"
 import type { Models } from "../../services/models/Models.ts"
@@ -92,6 +94,35 @@ const noteRefusal = ({ identity }: FailedRequest, { _tag }: InferenceError.Reaso
 /** Statuses that tell a client to come back; 529 is Anthropic's for 503. */
 const laterStatuses: ReadonlySet<number> = new Set([429, 503, 529])
 
+/** The error with more fields: in the object of the error, or beside its text. */
+const withFields = (response: ErrorResponse, fields: Readonly<Record<string, unknown>>): ErrorResponse => {
+  const body = response.body as { readonly error?: unknown }
+  const { error } = body
+  return {
+    ...response,
+    body: typeof error === "object" ? { ...body, error: { ...error, ...fields } } : { ...body, ...fields }
+  }
+}
+
+/** At most this many attempts are in the body of an error; the decision record has all. */
+const mostAttempts = 20
+
+/** The error with the attempts before it, for those who may see them: administrators, and all where there are no keys. */
+const withAttempts = (
+  { identity }: FailedRequest,
+  attempts: InferenceError.InferenceError["attempts"],
+  response: ErrorResponse
+): ErrorResponse => {
+  if (attempts === undefined || identity?.isAdmin === false) return response
+  const shown = attempts.slice(-mostAttempts).map(({ deployment, reason, tookMs }) => ({
+    deployment,
+    code: codeOf(reason),
+    message: Text.cut(reason.message, Text.longestMessage),
+    took_ms: Math.round(tookMs)
+  }))
+  return withFields(response, { attempts: shown })
+}
+
 /** The error with the state of the engine that cannot answer now: in the object of the error, or beside its text. */
 const withLoading = (
   { loadingOf }: FailedRequest,
@@ -100,24 +131,19 @@ const withLoading = (
 ): Effect.Effect<ErrorResponse> => {
   if (!laterStatuses.has(response.status) || !("deployment" in reason)) return Effect.succeed(response)
   return Effect.map(loadingOf(reason.deployment), (loading) => {
-    if (loading === undefined) return response
-    const body = response.body as { readonly error?: unknown }
-    const { error } = body
-    return {
-      ...response,
-      body: typeof error === "object" ? { ...body, error: { ...error, loading } } : { ...body, loading }
-    }
+    return loading === undefined ? response : withFields(response, { loading })
   })
 }
 
 const respondReason = (
   request: FailedRequest,
   failed: InferenceError.Reason,
-  headers: Headers
+  headers: Headers,
+  attempts?: InferenceError.InferenceError["attempts"]
 ): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
   const { conventions, encodeError, id } = request
   const reason = renamed(request, failed)
-  const error = encodeError(reason, id)
+  const error = withAttempts(request, attempts, encodeError(reason, id))
   const log = error.status >= 500
     ? Effect.logWarning(`${logName(id, headers)}: ${ReasonMessage.recorded(reason)}`)
     : noteRefusal(request, reason)
@@ -145,6 +171,6 @@ export const respondFailure = (
     case "InvalidRequest":
       return respondReason(request, error, {})
     case "InferenceError":
-      return respondReason(request, error.reason, errorHeaders(error))
+      return respondReason(request, error.reason, errorHeaders(error), error.attempts)
   }
 }

@@ -8,6 +8,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http"
 import { Readable } from "node:stream"
 import type { ReadableStream as NodeStream } from "node:stream/web"
+import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
 import { internalError } from "./EndpointFailure.ts"
 
 type Handler = (request: Request) => Promise<Response>
@@ -71,9 +72,8 @@ const fail = (response: ServerResponse, error: unknown, next: Next | undefined):
   if (response.headersSent || response.destroyed) return void response.destroy()
   if (next !== undefined) return next(error)
   response.writeHead(500, { "content-type": "application/json" })
-  response.end(
-    JSON.stringify({ error: { message: internalError.message, type: "server_error", code: internalError.code } })
-  )
+  const { code, message, status } = internalError
+  response.end(JSON.stringify(OpenAiEncodeError.make(message, { status, type: "server_error", code }).body))
 }
 
 const answer = async (handler: Handler, message: IncomingMessage, response: ServerResponse, next: Next | undefined) => {

@@ -21,6 +21,7 @@ import { bearerTokenOf, identityOf } from "../../dialects/shared/CallerRequest.t
 import type { ErrorNames } from "../../dialects/shared/FieldNames.ts"
 import { isObject } from "../../dialects/shared/Json.ts"
 import { isRemote } from "../../domain/Deployment.ts"
+import * as ErrorCatalog from "../../domain/ErrorCatalog.ts"
 import { allowsModel } from "../../domain/Identity.ts"
 import type { AnsweredBy, Embeddings } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
@@ -46,8 +47,8 @@ const greeting = "Ollama is running"
 
 const encodeErrorWith = (names: ErrorNames) => (reason: InferenceError.Reason) => EncodeError.fromReason(reason, names)
 
-const encodeProblem = ({ headers, message, status }: HttpProblem): EncodeError.OllamaError =>
-  EncodeError.make(status, message, headers)
+const encodeProblem = ({ code, headers, message, status }: HttpProblem): EncodeError.OllamaError =>
+  EncodeError.make(status, message, headers, ErrorCatalog.pathOf(code ?? ErrorCatalog.withoutCode))
 
 const conventions: Conventions = {
   encodeProblem,
@@ -304,7 +305,7 @@ const unsupported = [group.endpoints.create, group.endpoints.copy, group.endpoin
 const respondUnsupported = Effect.map(HttpServerRequest.HttpServerRequest, ({ url }) =>
   respondError(encodeProblem({
     status: 501,
-    code: null,
+    code: "not_supported",
     message: `Troupe does not serve ${url.split("?")[0]}. Its models are those of its configuration.`
   })))
 
@@ -316,7 +317,7 @@ const isAllowed = Effect.map(HttpServerRequest.HttpServerRequest, ({ source }) =
 
 const unavailable = respondError(encodeProblem({
   status: 503,
-  code: null,
+  code: "engine_crashed",
   message: "The process that serves local models is being started again.",
   headers: { "retry-after": "1" }
 }))

@@ -10,6 +10,7 @@ import { basename } from "node:path"
 import { identityOf } from "../../dialects/shared/CallerRequest.ts"
 import type { Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
+import * as ErrorCatalog from "../../domain/ErrorCatalog.ts"
 import { allowsModel } from "../../domain/Identity.ts"
 import * as ModelCard from "../../domain/ModelCard.ts"
 import { nearestName } from "../../domain/NearestName.ts"
@@ -152,6 +153,21 @@ const metrics = HttpRouter.use(Effect.fnUntraced(function*(router) {
   yield* router.add("GET", "/metrics", guarded(ofWhole(peers, Effect.map(all, respond), unavailable)))
 }))
 
+/** What the codes of errors mean, for people: the errors of the service have the path in `doc_url`. */
+const errorPages = HttpRouter.add(
+  "GET",
+  "/errors/:code",
+  Effect.map(HttpRouter.params, ({ code = "" }) => {
+    const entry = Object.hasOwn(ErrorCatalog.entries, code) ? ErrorCatalog.entries[code] : undefined
+    const text = entry === undefined
+      ? `There is no error ${JSON.stringify(Text.cutName(code))}. The errors: ${
+        Object.keys(ErrorCatalog.entries).join(", ")
+      }.\n`
+      : ErrorCatalog.format(code, entry)
+    return HttpServerResponse.text(text, { status: entry === undefined ? 404 : 200 })
+  })
+)
+
 /** Names in paths have no limit of their own: the HTTP parser limits the whole target, to 16 KiB with the headers. */
 export const routerConfig = { maxParamLength: Number.MAX_SAFE_INTEGER }
 
@@ -166,7 +182,9 @@ interface KnownPaths {
 }
 
 const makeKnownPaths = (api: ReturnType<typeof Api.make>): KnownPaths => {
-  const byPath = new Map<string, Array<string>>([["/metrics", ["GET"]], ["/openapi.json", ["GET"]]])
+  const byPath = new Map<string, Array<string>>([["/metrics", ["GET"]], ["/openapi.json", ["GET"]], ["/errors/:code", [
+    "GET"
+  ]]])
   HttpApi.reflect(api, {
     onGroup: () => {},
     onEndpoint: ({ endpoint: { method, path } }) => byPath.set(path, [...byPath.get(path) ?? [], method])
@@ -226,6 +244,7 @@ export const make = (dialects: Dialects) => {
     // It takes longer to make than to read the configuration, and few ask for it; `OpenApi` keeps it.
     HttpRouter.add("GET", "/openapi.json", Effect.sync(() => HttpServerResponse.jsonUnsafe(OpenApi.fromApi(api)))),
     metrics,
+    errorPages,
     HttpRouter.add("*", "/*", notFound(dialectOf, known))
   )
   return { dialectOf, layer, methodsOf: known.methodsOf }

@@ -42,7 +42,7 @@ describe("Cohere's rerank", () => {
     const missing = new InferenceError.ModelNotFound({ model: "x", available: ["r"] })
     const { body, status } = fromReason(missing, "rerank-1")
     assert.strictEqual(status, 404)
-    assert.deepStrictEqual(Object.keys(body), ["id", "message"])
+    assert.deepStrictEqual(Object.keys(body), ["id", "message", "doc_url"])
     assert.strictEqual(body.id, "rerank-1")
   })
 })

@@ -303,7 +303,15 @@ describe("EncodeError", () => {
         status,
         headers,
         // The message has the dialect's name for the field.
-        body: { error: { message: reason.message.replace(/^topP(?=: )/, "top_p"), type, param, code } }
+        body: {
+          error: {
+            message: reason.message.replace(/^topP(?=: )/, "top_p"),
+            type,
+            param,
+            code,
+            doc_url: `/errors/${code ?? "invalid_request"}`
+          }
+        }
       })
     }
   )
@@ -389,7 +397,13 @@ describe("EncodeError", () => {
         status: 413,
         headers: {},
         body: {
-          error: { message: "Too large.", type: "invalid_request_error", param: null, code: "request_too_large" }
+          error: {
+            message: "Too large.",
+            type: "invalid_request_error",
+            param: null,
+            code: "request_too_large",
+            doc_url: "/errors/request_too_large"
+          }
         }
       }
     )

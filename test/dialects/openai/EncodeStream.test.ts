@@ -4,6 +4,7 @@ import { Sse } from "effect/encoding"
 import * as fc from "fast-check"
 import type { Envelope } from "../../../src/dialects/openai/EncodeAnswer.ts"
 import * as EncodeAnswer from "../../../src/dialects/openai/EncodeAnswer.ts"
+import * as EncodeError from "../../../src/dialects/openai/EncodeError.ts"
 import * as EncodeStream from "../../../src/dialects/openai/EncodeStream.ts"
 import * as OpenAiSchema from "../../../src/dialects/openai/Schema.ts"
 import type { Answer, Event } from "../../../src/domain/Inference.ts"
@@ -211,7 +212,7 @@ describe("EncodeStream", () => {
     })
 
     it("have one frame with the body of an error", () => {
-      const body = { error: { message: "It\n\"failed\".", type: "server_error", param: null, code: "engine_failed" } }
+      const { body } = EncodeError.make("It\n\"failed\".", { status: 500, type: "server_error", code: "engine_failed" })
       assert.deepStrictEqual(parse(EncodeStream.encodeError(body), 1).map((text) => JSON.parse(text) as unknown), [
         body
       ])

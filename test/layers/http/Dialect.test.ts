@@ -93,14 +93,14 @@ describe("a dialect added to the server's list", () => {
   it.live("and every other dialect has its own, for an unknown path and for a method that a path does not allow", () =>
     withServer(async (url) => {
       const openAi = (body: Readonly<Record<string, Readonly<Record<string, unknown>>>>) =>
-        assert.hasAllKeys(body["error"], ["message", "type", "param", "code"])
+        assert.hasAllKeys(body["error"], ["message", "type", "param", "code", "doc_url"])
       const anthropic = (body: Readonly<Record<string, unknown>>) => {
         assert.hasAllKeys(body, ["type", "error", "request_id"])
         assert.strictEqual(body["type"], "error")
       }
-      const cohere = (body: Readonly<Record<string, unknown>>) => assert.hasAllKeys(body, ["id", "message"])
+      const cohere = (body: Readonly<Record<string, unknown>>) => assert.hasAllKeys(body, ["id", "message", "doc_url"])
       const ollama = (body: Readonly<Record<string, unknown>>) => {
-        assert.hasAllKeys(body, ["error"])
+        assert.hasAllKeys(body, ["error", "doc_url"])
         assert.isString(body["error"])
       }
       for (

@@ -13,7 +13,7 @@ const upstream = { deployment, kind: "status" as const, detail: "No." }
 
 const errorOf = async (response: Response) => {
   const body = await response.json() as { readonly error: string }
-  assert.hasAllKeys(body, ["error"])
+  assert.hasAllKeys(body, ["error", "doc_url"])
   return body.error
 }
 
@@ -95,7 +95,7 @@ describe("a failure outside of inference", () => {
         assert.strictEqual(response.headers.get("x-troupe-deployment"), deployment)
         const text = await response.text()
         const lines = text.split("\n").slice(0, -1).map((line) => JSON.parse(line) as Record<string, unknown>)
-        assert.hasAllKeys(lines.at(-1), ["error"])
+        assert.hasAllKeys(lines.at(-1), ["error", "doc_url"])
         assert.isFalse(lines.some(({ done }) => done === true))
         assert.notInclude(text, "secret words")
       })
