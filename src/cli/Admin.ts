@@ -42,13 +42,16 @@ const engineOf = ({ engine, lora = [], variant }: Deployment): string =>
     ...lora.map(({ path, scale }) => `+ ${fileName(path)}${scale === 1 ? "" : ` x ${scale}`}`)
   ].join(" ")
 
+/** Jobs that hold a slot, of how many where the limit is adaptive. */
+const runningOf = ({ limit, running }: Deployment): string => limit === undefined ? `${running}` : `${running}/${limit}`
+
 const rows = (deployments: ReadonlyArray<Deployment>): ReadonlyArray<ReadonlyArray<string>> => [
   ["DEPLOYMENT", "ENGINE", "STATE", "RUNNING", "WAITING", "MEMORY", "REASON"],
   ...deployments.map((deployment) => [
     deployment.deployment,
     engineOf(deployment),
     stateOf(deployment),
-    String(deployment.running),
+    runningOf(deployment),
     String(deployment.queued),
     deployment.memoryBytes === 0 ? "" : bytesText(deployment.memoryBytes),
     reasonOf(deployment)

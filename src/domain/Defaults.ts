@@ -265,6 +265,9 @@ export const media = {
 /** Concurrent requests to one remote deployment, unless configured. */
 export const maxConcurrent = 64
 
+/** Of a remote deployment with an adaptive limit. */
+export const adaptiveConcurrency = { min: 1, max: 256, initial: 20 } as const
+
 /** How long a provider's key is not used, ms: see `KeyPool.Cooldowns`. */
 export const keyCooldowns = { limited: 1000, longest: 3_600_000, refused: 1000, longestRefused: 60_000 }
 

@@ -60,6 +60,8 @@ export interface Condition {
   /** Requests that wait for it. */
   readonly queued: number
   readonly queueFull: boolean
+  /** Requests that it may process at the same time, where that changes; default as in its facts. */
+  readonly slots?: number | undefined
   /** Why its circuit rejects calls, and ms until it admits one. */
   readonly closed?: { readonly reason: string; readonly retryAfterMs: number } | undefined
 }

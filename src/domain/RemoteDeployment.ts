@@ -1,5 +1,6 @@
 /** The settings of a remote deployment: a model that another host serves over HTTP. */
 import { Schema } from "effect"
+import { MaxConcurrent } from "./AdaptiveConcurrency.ts"
 import { engineCapabilities } from "./EngineProtocol.ts"
 import { Bytes, Count, described, optional, SpanOrOff, traits } from "./Fields.ts"
 import type { ProviderKind } from "./ProviderKind.ts"
@@ -124,7 +125,10 @@ export const RemoteDeployment = Schema.Struct({
     }.`,
     Count
   ),
-  maxConcurrent: optional("Maximum number of concurrent requests. Default 64.", Count),
+  maxConcurrent: optional(
+    "Maximum number of concurrent requests, or { adaptive: true } for a limit that follows what is measured. Default 64.",
+    MaxConcurrent
+  ),
   stream: optional(
     "Whether to request streamed answers: true always, false never. Default as the caller requests, and always when " +
       "timeouts has firstByte, firstToken or stall.",

@@ -69,8 +69,8 @@ const single = (input: ScoringInput, name: string, scoreOf: (index: number) => n
 }
 
 const loadOf = ({ conditions, table }: ScoringInput, index: number): number => {
-  const { measured, queued } = conditions[index]!
-  return (measured.inFlight + queued) / table.slots[index]!
+  const { measured, queued, slots = table.slots[index]! } = conditions[index]!
+  return (measured.inFlight + queued) / slots
 }
 
 /** From 0, slow, to 1, the fastest; old or unknown measurements are nearer to neutral. */

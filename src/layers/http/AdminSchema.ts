@@ -42,6 +42,8 @@ export const Deployment = Schema.Struct({
   state: State,
   /** Jobs that hold a slot. */
   running: Schema.Int,
+  /** Of a deployment with an adaptive limit of concurrency: how many may run now, in all processes. */
+  limit: Schema.optionalKey(Schema.Int),
   /** Callers that wait. */
   queued: Schema.Int,
   /** Of its engine's process, resident. */

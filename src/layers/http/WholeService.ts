@@ -17,6 +17,12 @@ const phases = ["closed", "half-open", "open"] as const
 
 const states = ["ready", "draining", "loading", "failed", "cold"] as const
 
+/** Each process adapts a limit of its own. */
+const sumOfLimits = (one: Deployment, other: Deployment): Pick<Deployment, "limit"> => {
+  const limits = [one, other].flatMap(({ limit }) => limit ?? [])
+  return limits.length === 0 ? {} : { limit: limits.reduce((sum, limit) => sum + limit, 0) }
+}
+
 const add = (one: Deployment, other: Deployment): Deployment => {
   const circuit = worse(one.circuit, other.circuit)
   const keys = (one.keys?.retryAfterMs ?? -1) >= (other.keys?.retryAfterMs ?? -1) ? one.keys : other.keys
@@ -29,7 +35,8 @@ const add = (one: Deployment, other: Deployment): Deployment => {
     memoryBytes: one.memoryBytes + other.memoryBytes,
     ...(circuit === undefined ? {} : { circuit }),
     ...(keys === undefined ? {} : { keys }),
-    ...(lastFailure === undefined ? {} : { lastFailure })
+    ...(lastFailure === undefined ? {} : { lastFailure }),
+    ...sumOfLimits(one, other)
   }
 }
 

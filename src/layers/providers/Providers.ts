@@ -16,6 +16,7 @@ import { azureOpenAi, openAi } from "../../dialects/openai/Provider.ts"
 import { withResponses } from "../../dialects/responses/Provider.ts"
 import type { Dialect } from "../../dialects/shared/ProviderDialect.ts"
 import { troupe } from "../../dialects/troupe/Provider.ts"
+import { mostConcurrent } from "../../domain/AdaptiveConcurrency.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import { orOff } from "../../domain/Fields.ts"
@@ -54,7 +55,7 @@ const longest = 2 ** 31 - 1
 export const poolOptions = (options: RemoteDeployment) => {
   const idle = Duration.toMillis(orOff(options.timeouts?.idle, Defaults.upstream.idle, Duration.infinity))
   return {
-    connections: options.maxConcurrent ?? Defaults.maxConcurrent,
+    connections: mostConcurrent(options.maxConcurrent),
     keepAliveTimeout: Math.min(idle, longest),
     // Of what a provider announces.
     keepAliveMaxTimeout: Math.min(idle, longest),

@@ -20,7 +20,7 @@ import type {
   Target,
   Task
 } from "../../dialects/shared/ProviderDialect.ts"
-import * as Defaults from "../../domain/Defaults.ts"
+import { mostConcurrent } from "../../domain/AdaptiveConcurrency.ts"
 import type { RemoteDeployment } from "../../domain/Deployment.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import type { SpanOrOff } from "../../domain/Fields.ts"
@@ -230,7 +230,7 @@ const makeGenerators = (parts: Parts) => {
 const describe = (options: RemoteDeployment): Engine["describe"] => ({
   engine: "remote",
   contextWindow: options.contextSize ?? 0,
-  slots: options.maxConcurrent ?? Defaults.maxConcurrent,
+  slots: mostConcurrent(options.maxConcurrent),
   capabilities: capabilitiesOf(options),
   details: { provider: options.provider, model: options.model }
 })

@@ -53,6 +53,6 @@ export const makeReport = Effect.gen(function*() {
   const statuses = yield* Effect.forEach(registry.models().flatMap(({ deployments }) => deployments), models.status)
   return {
     status: readiness.status,
-    deployments: statuses.map(({ memoryBytes: _, ...health }) => health)
+    deployments: statuses.map(({ limit: _, memoryBytes: __, ...health }) => health)
   }
 })

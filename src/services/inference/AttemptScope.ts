@@ -19,6 +19,7 @@ import type { Engine, EventReceiver, StartedAnswer } from "../engines/Engine.ts"
 import type { Breaker, ClosedCall } from "../health/Breaker.ts"
 import type { Ending } from "../health/Circuit.ts"
 import { endingOf } from "../health/Circuit.ts"
+import type { ObservedAttempt } from "../models/ConcurrencyLimiter.ts"
 import type { Slot } from "../models/Lease.ts"
 import type { Models } from "../models/Models.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
@@ -100,6 +101,10 @@ export const isAlone = ({ alone, deployments, fallbacks: { ordinary } }: Route):
 const statsOf = ({ makers }: Parts, deployment: Deployment): AttemptStats =>
   RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment), makers)
 
+/** Whether the limit of the deployment's concurrency follows what is measured. */
+const isAdaptive = ({ options }: Deployment): boolean =>
+  options.engine === "remote" && typeof options.maxConcurrent === "object"
+
 type Reasoned = Caller & SignedReasoning.Request
 
 /** Whether a request may have signed reasoning: one that a dialect has checked has it in unknown fields only. */
@@ -128,6 +133,7 @@ class Entry {
   readonly #sample: LatencySample
   readonly #state: RequestState
   readonly #trial: TrialAttempt | undefined
+  #observed: ObservedAttempt | undefined
   /** monotonic ms */
   readonly startedAt: number
 
@@ -170,6 +176,7 @@ class Entry {
     this.stats.granted = true
     this.#parts.callbacks.call(measurementsName, () => this.#sample.granted(), undefined)
     this.#trial?.granted(this.#parts.now())
+    if (isAdaptive(this.#deployment)) this.#observed = this.#parts.models.observe?.(this.#deployment.id)
   }
 
   /** Whether this is the first content. */
@@ -179,6 +186,7 @@ class Entry {
     this.#draft.firstTokenMs = now() - this.startedAt
     callbacks.call(measurementsName, () => this.#sample.content(), undefined)
     this.#trial?.content(now())
+    this.#observed?.content(now())
     return true
   }
 
@@ -200,6 +208,7 @@ class Entry {
     const { finish, tokens } = this.stats
     callbacks.call(measurementsName, () => this.#sample.end(ending.verdict, tokens), undefined)
     this.#trial?.end({ ...ending, tokens, finish: finish?.reason }, now())
+    this.#observed?.end({ ...ending, tokens }, now())
     const tookMs = now() - this.startedAt
     completeRecord(this.#draft, exit, tookMs)
     this.#draft.skippedEvents = this.stats.skippedEvents

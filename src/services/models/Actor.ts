@@ -19,6 +19,8 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import { make as makeError, QueueFull } from "../../domain/InferenceError.ts"
 import type { Engine } from "../engines/Engine.ts"
 import * as EngineKinds from "../engines/EngineKinds.ts"
+import type { ConcurrencyLimiter } from "./ConcurrencyLimiter.ts"
+import * as Limiter from "./ConcurrencyLimiter.ts"
 import type { Waiting } from "./Mailbox.ts"
 import { Mailbox } from "./Mailbox.ts"
 import type { SlotLease } from "./SlotLeases.ts"
@@ -57,6 +59,8 @@ export interface Status {
   readonly variant?: string
   /** The reason of the last failure. */
   readonly lastFailure?: string
+  /** Of a deployment with an adaptive limit: how many may run now. */
+  readonly limit?: number
 }
 
 /** Calls that wait for an engine and need no slot. */
@@ -124,6 +128,8 @@ export interface Actor {
   readonly mailbox: Mailbox<SlotRequest>
   /** Its slots, if other processes call the deployment, too. */
   readonly lease: SlotLease | undefined
+  /** Undefined unless the limit of its concurrency is adaptive. */
+  limiter: ConcurrencyLimiter | undefined
   /** Calls of `load`. */
   readonly loadWaiters: Waiters
   /** Instances made so far. */
@@ -164,6 +170,7 @@ export const make = (deployment: Deployment, now: number, lease?: SlotLease): Ac
       ageing: Duration.toMillis(Defaults.queueAgeing)
     }),
     lease,
+    limiter: undefined,
     loadWaiters: new Set(),
     instances: 0,
     served: 0,
@@ -220,9 +227,18 @@ export const stateOf = (actor: Actor): State => {
   return actor.failed ? "failed" : "cold"
 }
 
+/** The part of a status that is in memory. */
+export type Snapshot = Pick<Status, "limit" | "queued" | "state">
+
 /** The part of a status that is in memory; without an actor a deployment is cold. */
-export const snapshotOf = (actor: Actor | undefined): Pick<Status, "queued" | "state"> =>
-  actor === undefined ? { queued: 0, state: "cold" } : { queued: actor.mailbox.size, state: stateOf(actor) }
+export const snapshotOf = (actor: Actor | undefined): Snapshot => {
+  if (actor === undefined) return { queued: 0, state: "cold" }
+  const { limiter, mailbox } = actor
+  const state = stateOf(actor)
+  return limiter === undefined
+    ? { queued: mailbox.size, state }
+    : { queued: mailbox.size, state, limit: limiter.limit }
+}
 
 /** The state of an engine that cannot take a request now. */
 export interface Loading {
@@ -248,6 +264,11 @@ export const loadingOf = (actor: Actor | undefined, now: number): Loading | unde
 
 /** Jobs that hold a slot. */
 export const runningOf = (actor: Actor): number => instancesOf(actor).reduce((sum, { running }) => sum + running, 0)
+
+/** Observes an attempt that has just got its slot, if the limit is adaptive. */
+export const observe = (actor: Actor | undefined, now: number): Limiter.ObservedAttempt | undefined =>
+  actor?.limiter &&
+  new Limiter.ObservedAttempt(actor.limiter, { startedAt: now, inFlight: Math.max(1, runningOf(actor)) })
 
 /** The path of the file that is loaded, of a deployment that has several. */
 export const variantOf = (actor: Actor | undefined): string | undefined => {
@@ -287,7 +308,20 @@ export const isWanted = ({ loadWaiters, mailbox }: Actor): boolean => mailbox.si
 /** Whether a request or an operator waits for this load; a detached load may have no waiting caller. */
 export const isAwaited = ({ actor, detached }: EngineInstance): boolean => !detached || isWanted(actor)
 
-const capacityOf = ({ replicas }: EngineInstance, engine: Engine): number => engine.describe.slots * replicas
+/** Another configuration of the deployment. An adaptive limit stays as it is, if the same model serves. */
+export const configure = (actor: Actor, deployment: Deployment, onRaise: () => void): void => {
+  actor.limiter = Limiter.follow(actor.limiter, actor.deployment, deployment, onRaise)
+  actor.deployment = deployment
+}
+
+const capacityOf = ({ actor: { limiter }, replicas }: EngineInstance, engine: Engine): number => {
+  const slots = engine.describe.slots * replicas
+  return limiter === undefined ? slots : Math.min(slots, limiter.limit)
+}
+
+/** Whether its own limit holds callers back, so that no slot of another process helps. */
+const isAtLimit = ({ instance, limiter }: Actor): boolean =>
+  limiter !== undefined && instance !== undefined && instance.running >= limiter.limit
 
 /** Whether a job can start. An engine refuses jobs before its crash is recorded: callers wait for the next instance. */
 const isOpen = (instance: EngineInstance | undefined): instance is EngineInstance & { readonly engine: Engine } =>
@@ -342,7 +376,7 @@ export const takeSlot = (actor: Actor): Slot | undefined =>
 export const dispatch = (actor: Actor, now: number): void => {
   while (actor.mailbox.size > 0) {
     const slot = freeSlot(actor)
-    if (slot === undefined) return actor.lease?.wait(actor.mailbox.size)
+    if (slot === undefined) return isAtLimit(actor) ? undefined : actor.lease?.wait(actor.mailbox.size)
     const { value } = actor.mailbox.next(now)!
     value.instance = slot.instance
     Deferred.doneUnsafe(value.slot, Effect.succeed(slot))

@@ -51,6 +51,10 @@ const emit = (
   if (!isAdded) context.emit({ deployment: actor.id, ...event })
 }
 
+/** The actor has another configuration of its deployment from now on. */
+export const configure = (context: ActorContext, actor: Actor.Actor, deployment: Deployment): void =>
+  Actor.configure(actor, deployment, () => Actor.dispatch(actor, now(context)))
+
 /** Removes an actor that has no instance, no waiting caller and no failure to report. */
 const forget = ({ actors }: ActorContext, actor: Actor.Actor): void => {
   if (Actor.stateOf(actor) === "cold" && !Actor.isWanted(actor) && actors.get(actor.id) === actor) {
@@ -117,7 +121,7 @@ const takeOver = (context: ActorContext, instance: EngineInstance) => {
   const added = [...actor.added]
   actor.others.delete(instance)
   actor.instance = instance
-  actor.deployment = instance.deployment
+  configure(context, actor, instance.deployment)
   context.replaced.set(actor.id, instance.deployment)
   actor.keepAlive = instance.deployment.idleUnload
   for (const one of added) context.fork(drain(context, one))

@@ -24,12 +24,13 @@ const actorOf = (context: ActorContext, requested: Deployment): Actor.Actor => {
   const known = actors.get(deployment.id)
   if (known !== undefined) {
     // Without an instance, the deployment that served last or is requested counts, not one that failed to replace it.
-    if (known.instance === undefined) known.deployment = deployment
+    if (known.instance === undefined) EngineLifecycle.configure(context, known, deployment)
     return known
   }
   const lease = context.leases.get(deployment.id)
   const made = Actor.make(deployment, now(context), lease)
   lease?.useFor({ running: () => Actor.runningOf(made), dispatch: () => Actor.dispatch(made, now(context)) })
+  EngineLifecycle.configure(context, made, deployment)
   actors.set(deployment.id, made)
   return made
 }
@@ -304,7 +305,7 @@ export const renew = (context: ActorContext, deployment: Deployment): void => {
   context.replaced.set(id, deployment)
   const actor = context.actors.get(id)
   if (actor === undefined) return
-  actor.deployment = deployment
+  EngineLifecycle.configure(context, actor, deployment)
   actor.keepAlive = idleUnload
   if (actor.instance !== undefined) actor.instance.deployment = deployment
   EngineLifecycle.scheduleUnload(context, actor)

@@ -23,6 +23,7 @@ import { ModelFiles } from "../engines/ModelFiles.ts"
 import { Settings } from "../settings/Settings.ts"
 import type { ActorEvent, EngineInstance, Status } from "./Actor.ts"
 import * as Actor from "./Actor.ts"
+import type { ObservedAttempt } from "./ConcurrencyLimiter.ts"
 import type { ActorContext } from "./EngineLifecycle.ts"
 import * as EngineLifecycle from "./EngineLifecycle.ts"
 import { now } from "./EngineLifecycle.ts"
@@ -103,7 +104,9 @@ export class Models extends Context.Service<Models, {
   readonly stop: Effect.Effect<void>
   readonly status: (deployment: Deployment) => Effect.Effect<Status>
   /** The part of a deployment's status that is in memory, for the router. */
-  readonly snapshot: (deployment: string) => Pick<Status, "queued" | "state">
+  readonly snapshot: (deployment: string) => Actor.Snapshot
+  /** Observes an attempt that has its slot, for the deployment's adaptive limit; undefined if it has none. */
+  readonly observe?: (deployment: string) => ObservedAttempt | undefined
   /** The path of the file that is loaded, of a deployment that has several; undefined otherwise. */
   readonly variant: (deployment: string) => Effect.Effect<string | undefined>
   /** Why the engine of a deployment cannot take a request now; undefined if it can, or is not loaded. */
@@ -224,6 +227,7 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
     stopLoads: Effect.sync(() => EngineLifecycle.stopLoads(context)),
     stop: Effect.suspend(() => stopAll(context)),
     snapshot: (id) => Actor.snapshotOf(actors.get(id)),
+    observe: (id) => Actor.observe(actors.get(id), now(context)),
     variant: (id) => Effect.sync(() => Actor.variantOf(actors.get(id))),
     loading: (id) => Effect.sync(() => Actor.loadingOf(actors.get(id), now(context))),
     status: ({ id }) => Effect.suspend(() => Actor.statusOf(id, actors.get(id))),

@@ -119,6 +119,10 @@ const memoryUsage = Metric.gauge("llm_memory_usage_bytes", {
 
 const queueSize = Metric.gauge("llm_queue_size", { description: "Requests waiting for an engine slot" })
 
+const concurrencyLimit = Metric.gauge("troupe_concurrency_limit", {
+  description: "Requests that may run at the same time, by deployment with an adaptive limit"
+})
+
 /** How one request ended. */
 export interface Outcome {
   readonly model: string
@@ -206,6 +210,9 @@ export const layerSampler = Layer.effectDiscard(
       const engines = statuses.reduce((sum, status) => sum + status.memoryBytes, 0)
       yield* Metric.update(memoryUsage, process.memoryUsage.rss() + engines)
       yield* Metric.update(queueSize, statuses.reduce((sum, status) => sum + status.queued, 0))
+      for (const { deployment, limit } of statuses) {
+        if (limit !== undefined) yield* Metric.update(Metric.withAttributes(concurrencyLimit, { deployment }), limit)
+      }
       const { compact, memory, semantic } = cache.contents()
       yield* Metric.update(cacheMemory, memory.bytes)
       yield* Metric.update(cacheCompact, compact.bytes)

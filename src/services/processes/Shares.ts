@@ -8,7 +8,8 @@
  * leased (`SlotLeases`); limits that count what one process holds are divided here. Rates and budgets are counted by the supervisor
  * (`SupervisedCounters`), or in Redis or Postgres. Keys and usage are in the database, which cannot be in memory.
  */
-import * as Defaults from "../../domain/Defaults.ts"
+import type { MaxConcurrent } from "../../domain/AdaptiveConcurrency.ts"
+import { boundsOf, mostConcurrent, withMost } from "../../domain/AdaptiveConcurrency.ts"
 import type { Deployment, DeploymentOptions, Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import * as Problem from "../../domain/Problem.ts"
@@ -72,15 +73,13 @@ const dividedWildcards = (models: ReadonlyArray<Model>): ReadonlyArray<Model> =>
   return models.filter(({ name }) => isWildcard(name) && !own.has(name))
 }
 
-const maxConcurrentOf = (
-  { maxConcurrent = Defaults.maxConcurrent }: { readonly maxConcurrent?: number | undefined }
-): number => maxConcurrent
-
 /** The concurrency of each deployment that several processes call, by its id. */
 export const leasedLimits = (models: ReadonlyArray<Model>): ReadonlyMap<string, number> =>
   new Map(
     sharedModels(models).flatMap(({ deployments }) =>
-      deployments.flatMap(({ id, options }) => isRemote(options) ? [[id, maxConcurrentOf(options)] as const] : [])
+      deployments.flatMap(({ id, options }) =>
+        isRemote(options) ? [[id, mostConcurrent(options.maxConcurrent)] as const] : []
+      )
     )
   )
 
@@ -113,7 +112,7 @@ export const problemsOf = ({ models, server, storage }: Resolved, count: number)
   ...dividedWildcards(models).flatMap(({ deployments, name }) =>
     deployments.flatMap(({ options }, index) =>
       isRemote(options)
-        ? least(["models", name, "deployments", index, "maxConcurrent"], maxConcurrentOf(options), count)
+        ? least(["models", name, "deployments", index, "maxConcurrent"], mostConcurrent(options.maxConcurrent), count)
         : []
     )
   )
@@ -122,8 +121,21 @@ export const problemsOf = ({ models, server, storage }: Resolved, count: number)
 /** The part of a wildcard's concurrency: its models are not known before they are requested, and so not leased. */
 const sharedOptions = (options: DeploymentOptions, index: number, count: number): DeploymentOptions =>
   isRemote(options)
-    ? { ...options, maxConcurrent: shareOf(maxConcurrentOf(options), index, count) }
+    ? {
+      ...options,
+      maxConcurrent: withMost(options.maxConcurrent, shareOf(mostConcurrent(options.maxConcurrent), index, count))
+    }
     : options
+
+/** Each process adapts a limit of its own, which begins at its part. The greatest limit is leased, so it is that of all. */
+const adaptiveShare = (options: DeploymentOptions, index: number, count: number): DeploymentOptions => {
+  const bounds = isRemote(options) ? boundsOf(options.maxConcurrent) : undefined
+  if (!isRemote(options) || bounds === undefined) return options
+  const min = Math.max(1, shareOf(bounds.min, index, count))
+  const initial = Math.max(min, shareOf(bounds.initial, index, count))
+  const maxConcurrent: MaxConcurrent = { ...bounds, adaptive: true, min, initial }
+  return { ...options, maxConcurrent }
+}
 
 /**
  * The settings of one process: its part of the connections, of the memory of bodies, and of the queues of shared models. Only
@@ -140,7 +152,9 @@ export const settingsOf = (settings: Resolved, index: number, count: number): Re
       : {
         ...deployment,
         queueLimit: shareOf(deployment.queueLimit, index, count),
-        options: isWildcard(deployment.model) ? sharedOptions(deployment.options, index, count) : deployment.options
+        options: isWildcard(deployment.model)
+          ? sharedOptions(deployment.options, index, count)
+          : adaptiveShare(deployment.options, index, count)
       }
   return {
     ...settings,

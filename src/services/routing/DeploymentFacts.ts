@@ -1,7 +1,7 @@
 /** The constant facts of a deployment: from its configuration, its files, or as its provider publishes them. */
 import { Effect } from "effect"
+import { mostConcurrent } from "../../domain/AdaptiveConcurrency.ts"
 import * as Capability from "../../domain/Capability.ts"
-import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, DeploymentOptions, Model } from "../../domain/Deployment.ts"
 import { defaultSlots, isRemote } from "../../domain/Deployment.ts"
 import type { DeploymentFacts, KnownPrice } from "../../domain/DeploymentFacts.ts"
@@ -26,7 +26,7 @@ const priceOf = (published: KnownModel | undefined): KnownPrice | undefined =>
 
 /** Requests that it processes at the same time. */
 const slotsOf = (options: DeploymentOptions): number => {
-  if (isRemote(options)) return options.maxConcurrent ?? Defaults.maxConcurrent
+  if (isRemote(options)) return mostConcurrent(options.maxConcurrent)
   return (options.slots ?? defaultSlots) * (options.replicas ?? 1)
 }
 

@@ -32,6 +32,7 @@ import * as Time from "../../domain/Time.ts"
 import { capabilitiesOf } from "../engines/EngineKinds.ts"
 import { ModelFiles } from "../engines/ModelFiles.ts"
 import { Breaker } from "../health/Breaker.ts"
+import type { Snapshot } from "../models/Actor.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
@@ -145,7 +146,7 @@ const makeTables = (now: () => number, inFiles: FactsInFiles) => {
   }
 }
 
-const idle = { queued: 0, state: "ready" } as const
+const idle: Snapshot = { queued: 0, state: "ready" }
 
 /** The condition of one deployment. Whether it is busy does not matter if it is the only one. */
 const conditionOf = (
@@ -155,7 +156,7 @@ const conditionOf = (
   alone: boolean,
   now: number
 ): Condition => {
-  const { queued, state } = isOnly ? idle : models.snapshot(id)
+  const { limit, queued, state } = isOnly ? idle : models.snapshot(id)
   const retryAfterMs = breaker.closedFor(id, now, alone)
   return {
     measured: stats.of(id),
@@ -165,7 +166,8 @@ const conditionOf = (
     },
     state: state === "ready" || state === "loading" ? state : "cold",
     queued,
-    queueFull: queued >= queueLimit
+    queueFull: queued >= queueLimit,
+    slots: limit
   }
 }
 

@@ -21,7 +21,8 @@ describe("the sampler", () => {
       state: "ready",
       running: 0,
       queued,
-      memoryBytes
+      memoryBytes,
+      limit: 10 + queued
     })
     const models = Layer.mock(Models)({
       tryLease: () => undefined,
@@ -46,6 +47,7 @@ describe("the sampler", () => {
       yield* TestClock.adjust("5 seconds")
       assert.strictEqual(yield* gauge("llm_queue_size"), 7)
       assert.isAbove(yield* gauge("llm_memory_usage_bytes"), 2 ** 41)
+      assert.strictEqual(yield* gauge("troupe_concurrency_limit"), 14)
     }).pipe(
       Effect.provide(Layer.provide(Metrics.layerSampler, [models, cache])),
       Effect.provideService(Metric.MetricRegistry, new Map())

@@ -1,0 +1,124 @@
+/**
+ * The adaptive limit of one deployment in use: it observes the attempts and changes by `AdaptiveLimit`.
+ *
+ * **Details**
+ *
+ * It belongs to the deployment's actor, and begins anew when the actor does: after the deployment was unused for its idle
+ * time, what was measured before need not hold. Where several processes call the deployment, each has a limiter of its own,
+ * over the permits that it holds (`SlotLeases`): latencies and rejections show each process the load of all.
+ *
+ * Only attempts at deployments with an adaptive limit are observed, so others cost nothing.
+ */
+import type { Bounds } from "../../domain/AdaptiveConcurrency.ts"
+import { boundsOf } from "../../domain/AdaptiveConcurrency.ts"
+import type { Deployment } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
+import type { Ending } from "../health/Circuit.ts"
+import * as AdaptiveLimit from "./AdaptiveLimit.ts"
+
+/** 529 is Anthropic's "overloaded". */
+const overloadStatuses = new Set([429, 503, 529])
+
+/** Whether a failure says that the deployment has too many requests. */
+const isOverload = (reason: Reason | undefined): boolean => {
+  switch (reason?._tag) {
+    case "RateLimited":
+      // While all keys are in cooldown nothing is sent: the rejection before has counted.
+      return reason.cached !== true
+    case "UpstreamFailed":
+      return reason.status !== undefined && overloadStatuses.has(reason.status)
+    case "UpstreamTimeout":
+      return reason.phase === "first_token" && reason.byCaller !== true
+    default:
+      return false
+  }
+}
+
+/** How an observed attempt has ended. */
+export interface AttemptEnd extends Ending {
+  /** Tokens generated. */
+  readonly tokens: number
+}
+
+/** One attempt that has its slot. Times are monotonic ms. */
+export class ObservedAttempt {
+  readonly #limiter: ConcurrencyLimiter
+  readonly #begun: AdaptiveLimit.Begun
+  #hasContent = false
+
+  constructor(limiter: ConcurrencyLimiter, begun: AdaptiveLimit.Begun) {
+    this.#limiter = limiter
+    this.#begun = begun
+  }
+
+  /** The first content has arrived. */
+  content(now: number): void {
+    if (this.#hasContent) return
+    this.#hasContent = true
+    const ms = now - this.#begun.startedAt
+    this.#limiter.observe({ ...this.#begun, type: "latency", measure: "firstToken", ms }, now)
+  }
+
+  end({ reason, tokens, verdict }: AttemptEnd, now: number): void {
+    const begun = this.#begun
+    if (verdict !== "success") {
+      if (isOverload(reason)) this.#limiter.observe({ ...begun, type: "overload" }, now)
+    } else if (!this.#hasContent) {
+      const ms = now - begun.startedAt
+      const measure = tokens > 0 ? "perToken" : "whole"
+      this.#limiter.observe({ ...begun, type: "latency", measure, ms, tokens }, now)
+    }
+  }
+}
+
+export class ConcurrencyLimiter {
+  readonly #onRaise: () => void
+  #bounds: Bounds
+  #state: AdaptiveLimit.State
+
+  /** @param onRaise called when more requests may be in flight */
+  constructor(bounds: Bounds, onRaise: () => void) {
+    this.#bounds = bounds
+    this.#onRaise = onRaise
+    this.#state = AdaptiveLimit.make(bounds)
+  }
+
+  /** Requests that may be in flight, at least 1. */
+  get limit(): number {
+    return AdaptiveLimit.limitOf(this.#state)
+  }
+
+  /** What was measured stays. */
+  resize(bounds: Bounds): void {
+    this.#bounds = bounds
+    this.#state = AdaptiveLimit.within(this.#state, bounds)
+  }
+
+  observe(sample: AdaptiveLimit.Sample, now: number): void {
+    const before = this.limit
+    this.#state = AdaptiveLimit.update(this.#state, this.#bounds, sample, now)
+    if (this.limit > before) this.#onRaise()
+  }
+}
+
+const adaptiveBounds = ({ options }: Deployment): Bounds | undefined =>
+  isRemote(options) ? boundsOf(options.maxConcurrent) : undefined
+
+/** Whether both are the same model at the same host, so that what one has measured holds for the other. */
+const isSameServer = ({ options: a }: Deployment, { options: b }: Deployment): boolean =>
+  isRemote(a) && isRemote(b) && a.provider === b.provider && a.baseUrl === b.baseUrl && a.model === b.model
+
+/** The limiter of a deployment that replaces another; undefined where the limit is a number. */
+export const follow = (
+  limiter: ConcurrencyLimiter | undefined,
+  before: Deployment,
+  after: Deployment,
+  onRaise: () => void
+): ConcurrencyLimiter | undefined => {
+  const bounds = adaptiveBounds(after)
+  if (bounds === undefined) return undefined
+  if (limiter === undefined || !isSameServer(before, after)) return new ConcurrencyLimiter(bounds, onRaise)
+  if (before !== after) limiter.resize(bounds)
+  return limiter
+}
