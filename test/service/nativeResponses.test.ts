@@ -72,6 +72,7 @@ models:
     deployments:
       - { provider: azure-openai, model: gpt-5, key: "\${K}", responses: true, baseUrl: "${upstream.url}/azure" }
   chat: { deployments: [{ provider: openai, model: m, baseUrl: "${upstream.url}/chat" }] }
+  fake/chat: { deployments: [{ engine: fake, reply: "Snow is white." }] }
   both:
     deployments:
       - { ${own}, baseUrl: "${upstream.url}/own", quality: 0.9 }
@@ -282,6 +283,65 @@ describe("a request of the Responses API", () => {
       assert.instanceOf(failed, OpenAI.BadRequestError)
       assert.include(failed.message, `"${item!.type}"`)
     }
+  })
+})
+
+describe("what create accepts of tools at the provider", () => {
+  const items = [
+    { role: "user" as const, content: "What color is snow?" },
+    { ...search },
+    { type: "mcp_approval_response" as const, approval_request_id: "mcpr_1", approve: true },
+    { role: "user" as const, content: [{ type: "input_image" as const, detail: "auto" as const, file_id: "file_1" }] },
+    { type: "message" as const, role: "assistant" as const, content: [{ type: "output_text" as const, text: "White" }] }
+  ] as unknown as Array<OpenAI.Responses.ResponseInputItem>
+  const known = [items[0]!, { role: "user" as const, content: "" }, items[4]!]
+
+  it("is accepted for counts, which are those of what the model reads", async () => {
+    const count = (input: typeof items, more = {}) =>
+      client.responses.inputTokens.count({ model: "fake/chat", input, ...more })
+    const { input_tokens: expected } = await count(known)
+    assert.strictEqual((await count(items)).input_tokens, expected)
+    const web = { tools: [{ type: "web_search" }, { type: "web_search_preview_2025_03_11" }], tool_choice: "auto" }
+    assert.strictEqual((await count(items, web)).input_tokens, expected)
+    assert.strictEqual((await count([items[1]!])).input_tokens, 0)
+  })
+
+  it("is accepted for compactions and conversations, which keep it", async () => {
+    const compacted = await client.responses.compact({ model: "fake/chat", input: items })
+    assert.strictEqual(compacted.output.at(-1)?.type, "compaction")
+    const { id } = await client.conversations.create({ items: items.slice(0, 2) })
+    await client.conversations.items.create(id, { items: items.slice(2) })
+    const { data } = await client.conversations.items.list(id, { order: "asc" })
+    assert.deepStrictEqual(data.map(({ type }) => type), [
+      "message",
+      "web_search_call",
+      "mcp_approval_response",
+      "message",
+      "message"
+    ])
+    assert.deepInclude(data[1], { action: search["action"] as never })
+    await at(
+      { output: [message("Yes")] },
+      () => client.responses.create({ model: "own", conversation: id, input: "Is it?" })
+    )
+    assert.deepStrictEqual(sent().input.map(({ type }) => type).slice(1, 3), [
+      "web_search_call",
+      "mcp_approval_response"
+    ])
+  })
+
+  it.each<readonly [string, () => Promise<unknown>]>([
+    ["counts", () => client.responses.inputTokens.count({ model: "fake/chat", input: [{ type: "mesage" }] as never })],
+    [
+      "tools of counts",
+      () => client.responses.inputTokens.count({ model: "fake/chat", input: "Q", tools: [{ type: "mesage" }] as never })
+    ],
+    ["compactions", () => client.responses.compact({ model: "fake/chat", input: [{ type: "mesage" }] as never })],
+    ["conversations", () => client.conversations.create({ items: [{ type: "mesage" }] as never })]
+  ])("is rejected by name where OpenAI's reference does not have it: %s", async (_, ask) => {
+    const failed = await ask().catch((error: unknown) => error)
+    assert.instanceOf(failed, OpenAI.BadRequestError)
+    assert.include(failed.message, `"mesage"`)
   })
 })
 

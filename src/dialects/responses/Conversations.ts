@@ -34,7 +34,7 @@ const shapes = Object.fromEntries(
       suggest: () => undefined,
       decode: Problem.decoderOf(schema),
       most: [["items", Schema.mostItems]] as const,
-      problems: ({ items = [] }: Body) => Items.problemsOf(items, "items")
+      problems: ({ items = [] }: Body) => Items.withoutDocumented(Items.problemsOf(items, "items"))
     }
   }])
 )

@@ -304,12 +304,16 @@ const createShape = shapeOf(
   (body): ReadonlyArray<ItemProblem> => [...promptProblems(body), ...optionProblems(body)]
 )
 
-const countShape = shapeOf(FieldNames.count, Problem.decoderOf(Schema.CountRequest), promptProblems)
+const countShape = shapeOf(
+  FieldNames.count,
+  Problem.decoderOf(Schema.CountRequest),
+  (body) => Items.withoutDocumented(promptProblems(body))
+)
 
 const compactShape = shapeOf(
   FieldNames.compact,
   Problem.decoderOf(Schema.CompactRequest),
-  (body) => [...stateProblems(body), ...Items.problemsOf(inputOf(body.input), "input")]
+  (body) => [...stateProblems(body), ...Items.withoutDocumented(Items.problemsOf(inputOf(body.input), "input"))]
 )
 
 /** Decodes a body that may have the fields of the table only. */

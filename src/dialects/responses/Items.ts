@@ -100,7 +100,37 @@ const quoted = (names: Iterable<string>): string => [...names].map((name) => `"$
 export interface ItemProblem extends Problem.Problem {
   /** Only for deployments without the Responses API: it has no translation. */
   readonly isForeign?: true
+  /** OpenAI's reference has it: where nothing is generated, it is accepted without a translation. */
+  readonly isDocumented?: true
 }
+
+/** Items of tools that run at a provider, and parts that only it reads, by OpenAI's reference. */
+const documented: ReadonlySet<string> = new Set([
+  "apply_patch_call",
+  "apply_patch_call_output",
+  "code_interpreter_call",
+  "computer_call",
+  "computer_call_output",
+  "computer_screenshot",
+  "file_search_call",
+  "image_generation_call",
+  "input_audio",
+  "local_shell_call",
+  "local_shell_call_output",
+  "mcp_approval_request",
+  "mcp_approval_response",
+  "mcp_call",
+  "mcp_list_tools",
+  "shell_call",
+  "shell_call_output",
+  "tool_search_call",
+  "tool_search_output",
+  "web_search_call"
+])
+
+/** The problems of a body from which nothing is generated: what has no translation there is kept, or left out. */
+export const withoutDocumented = (problems: ReadonlyArray<ItemProblem>): ReadonlyArray<ItemProblem> =>
+  problems.filter(({ isDocumented }) => isDocumented !== true)
 
 /** A type that Troupe does not have, or not in this place. */
 const unsupported = (path: string, type: unknown, known: Iterable<string>): ItemProblem => {
@@ -110,7 +140,10 @@ const unsupported = (path: string, type: unknown, known: Iterable<string>): Item
     path: `${path}.type`,
     expected: `Troupe does not support the type ${JSON.stringify(type.slice(0, 100))}. ${expected}`
   }
-  return parts.has(type) ? problem : { ...problem, isForeign: true }
+  if (parts.has(type)) return problem
+  return documented.has(type)
+    ? { ...problem, isForeign: true, isDocumented: true }
+    : { ...problem, isForeign: true }
 }
 
 const decodedProblems = (decode: Decoder, value: unknown, path: string): ReadonlyArray<Problem.Problem> => {
@@ -124,7 +157,7 @@ const decodedProblems = (decode: Decoder, value: unknown, path: string): Readonl
 }
 
 const foreign = (problems: ReadonlyArray<Problem.Problem>): ReadonlyArray<ItemProblem> =>
-  problems.map((problem) => ({ ...problem, isForeign: true }))
+  problems.map((problem) => ({ ...problem, isForeign: true, isDocumented: true }))
 
 const partProblems = (part: unknown, path: string, known: ReadonlyArray<string>): ReadonlyArray<ItemProblem> => {
   const type = isObject(part) ? part["type"] : undefined

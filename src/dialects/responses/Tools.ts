@@ -30,6 +30,10 @@ const decoders = new Map<unknown, (tool: unknown) => Result.Result<unknown, Sche
   ["custom", Problem.decoderOf(CustomTools.CustomTool)]
 ])
 
+/** Tools that run at a provider, by OpenAI's reference; some have a date after their name. */
+const documented =
+  /^(?:apply_patch|code_interpreter|computer|computer_use_preview|file_search|image_generation|local_shell|mcp|namespace|shell|tool_search|web_search|web_search_preview)(?:_\d{4}_\d{2}_\d{2})?$/
+
 const expectedType = "Expected \"function\" or \"custom\""
 
 const unknownType = (type: unknown): string =>
@@ -40,7 +44,8 @@ const unknownType = (type: unknown): string =>
 const typeProblem = (path: string, type: unknown): ItemProblem => ({
   path: `${path}.type`,
   expected: unknownType(type),
-  ...(typeof type === "string" && type !== "" ? { isForeign: true as const } : {})
+  ...(typeof type === "string" && type !== "" ? { isForeign: true as const } : {}),
+  ...(typeof type === "string" && documented.test(type) ? { isDocumented: true as const } : {})
 })
 
 const oneProblem = (tool: Fields, path: string): ReadonlyArray<ItemProblem> => {

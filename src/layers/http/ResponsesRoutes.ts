@@ -95,7 +95,7 @@ const isLocal = ({ registry }: Services, deployment: string): boolean =>
     )
   )
 
-/** In place of items that only a provider's Responses API reads: the deployments without one are excluded, by the items' names. */
+/** In place of items that only a provider's Responses API reads. For an answer, the deployments without one are excluded, by their names. */
 const unread: ReadonlyArray<Message> = [{ role: "user", content: "" }]
 
 const create = (services: Services): Endpoint.Endpoint<ResponseCall> => ({
@@ -158,7 +158,8 @@ const inputTokens = (services: Services): Endpoint.Endpoint<PromptCall> => ({
     Effect.gen(function*() {
       const dialogue = yield* dialogueOf(services, call.body, call.id)
       if (dialogue === undefined) return respondError(noState, call.headers)
-      const found = yield* services.inference.count(countOf(call.body, yield* messagesOf(call.body, dialogue)))
+      const said = yield* messagesOf(call.body, dialogue)
+      const found = yield* services.inference.count(countOf(call.body, said.length === 0 ? unread : said))
       const body = { object: "response.input_tokens", input_tokens: found.promptTokens }
       return Endpoint.respondJson(call, body, Endpoint.answerHeaders(found))
     }).pipe(respondState(call.headers))
