@@ -32,6 +32,7 @@ import * as Storage from "./layers/persistence/Storage.ts"
 import * as Providers from "./layers/providers/Providers.ts"
 import * as SettingsFile from "./layers/settings/SettingsFile.ts"
 import * as ModelStore from "./layers/store/ModelStore.ts"
+import * as Traces from "./layers/telemetry/Traces.ts"
 import * as Accounts from "./services/admission/Accounts.ts"
 import type { CountersLost } from "./services/admission/Counters.ts"
 import { SharedCounters } from "./services/admission/Counters.ts"
@@ -470,11 +471,18 @@ const state = Layer.mergeAll(keys, ledger, responses, answers, counters).pipe(La
 /** Gradual rollouts, as the database has them. */
 const rollouts = Layer.provide(Rollouts.layer, RolloutStore.layer)
 
+/**
+ * Sends the traces of requests to an OpenTelemetry collector, as `telemetry` in the settings and OpenTelemetry's variables say;
+ * none without an endpoint. Requires `Settings`. A part of `layer` and of `core`.
+ */
+export const telemetry = Traces.layer
+
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
 export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
   Layer.provideMerge(Layer.provide(Server.layer, Layer.mergeAll(SecurityEvents.layerRefusals, store, rollouts))),
   Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
   Layer.provideMerge(state),
+  Layer.provideMerge(telemetry),
   Layer.provideMerge(SettingsChanges.layer)
 )
 

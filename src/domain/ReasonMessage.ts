@@ -205,6 +205,8 @@ export const recorded = (reason: InferenceError.Reason): string => {
     }
     case "ContentRefused":
       return `The provider of "${reason.deployment}" rejected the content.`
+    case "ModelNotFound":
+      return "The requested model does not exist."
     case "InvalidRequest":
       return reason.path === undefined || !isPath.test(reason.path)
         ? "The request is invalid."

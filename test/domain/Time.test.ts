@@ -209,6 +209,7 @@ describe("monotonic time", () => {
       "services/inference/RequestTelemetry.ts",
       "services/keys/VirtualKeys.ts",
       "services/models/Models.ts",
+      "services/observability/RequestTrace.ts",
       "services/persistence/Migrations.ts",
       "services/responses/BackgroundResponses.ts",
       "services/responses/Dialogues.ts",

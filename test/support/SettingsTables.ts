@@ -110,7 +110,8 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
       "cache",
       "ledger",
       "guard",
-      "troupe"
+      "troupe",
+      "telemetry"
     ].map(
       (section) => [section, table({ properties: { [section]: properties[section]! } })] as const
     ),

@@ -7,7 +7,7 @@
  */
 import { toServerResponse } from "@effect/platform-node/NodeHttpServerRequest"
 import type { Fiber } from "effect"
-import { Clock, Context, Effect, Random, Result, Scope } from "effect"
+import { Clock, Context, Effect, Random, Result, Scope, Tracer } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { ServerResponse } from "node:http"
 import { IncomingMessage } from "node:http"
@@ -20,11 +20,13 @@ import type { Identity } from "../../domain/Identity.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
+import * as TraceContext from "../../domain/TraceContext.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
 import { Models } from "../../services/models/Models.ts"
 import { namesIn, Registry, ServedNames } from "../../services/models/Registry.ts"
 import type { Waits } from "../../services/models/Waits.ts"
 import { RequestWaits } from "../../services/models/Waits.ts"
+import { ServiceTracing } from "../../services/observability/RequestTrace.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
 import * as Authentication from "./Authentication.ts"
@@ -218,6 +220,8 @@ interface DialectParts {
   readonly nameOf: (name: string) => string
   readonly servedModel: Call<unknown>["servedModel"]
   readonly loadingOf: FailedRequest["loadingOf"]
+  /** Whether the service has a tracing of its own. */
+  readonly isTraced: boolean
 }
 
 /** What a request has, however it arrived. */
@@ -366,8 +370,15 @@ class EndpointRequest<Decoded> {
     const answered = this.#endpoint.answer({ id, headers, response, created: this.#created, servedModel, waits, body })
     const seen = waits === undefined ? answered : Effect.provideService(answered, RequestWaits, waits)
     const counted = this.#hops === 0 ? seen : Effect.provideService(seen, Caller.HopCount, this.#hops)
-    if (hasScope || this.#endpoint.isScoped?.(body) !== true) return counted
-    return Effect.succeed(new Unsent(this.#settled(counted) as Unsent["response"]))
+    const traced = this.#parts.isTraced ? this.#traced(counted) : counted
+    if (hasScope || this.#endpoint.isScoped?.(body) !== true) return traced
+    return Effect.succeed(new Unsent(this.#settled(traced) as Unsent["response"]))
+  }
+
+  /** The answer with its spans below the caller's, if there is one. */
+  #traced(answered: Answered): Answered {
+    const caller = TraceContext.callerOf(this.#arrival.headers)
+    return caller === undefined ? answered : Effect.provideService(answered, Tracer.ParentSpan, caller)
   }
 }
 
@@ -404,7 +415,8 @@ const makeParts = (conventions: Conventions, limits: RequestBody.Limits) =>
       peers: yield* PeerProcesses,
       loadingOf: (yield* Models).loading,
       nameOf: namesIn(yield* Registry),
-      servedModel: yield* makeServedModel
+      servedModel: yield* makeServedModel,
+      isTraced: (yield* ServiceTracing) !== undefined
     }
     return parts
   })

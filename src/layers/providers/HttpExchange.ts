@@ -139,7 +139,7 @@ class Started implements StartedExchange, Connection.Receiver {
     this.#flush = begun.wanted === "json" ? undefined : () => this.#pass()
     this.#connection = begun.connection = Connection.open(
       parts.dispatcher,
-      parts.write(begun.call, begun.wanted, held, hops),
+      parts.write(begun.call, begun.wanted, held, hops, begun.meter?.trace),
       this,
       begun.meter
     )

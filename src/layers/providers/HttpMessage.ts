@@ -6,6 +6,7 @@ import type { Call, Dialect, Target } from "../../dialects/shared/ProviderDialec
 import * as Caller from "../../domain/Caller.ts"
 import { keyHeader, providerKindOf } from "../../domain/ProviderKind.ts"
 import * as Text from "../../domain/Text.ts"
+import type { Meter } from "../../services/engines/Engine.ts"
 import * as Connection from "./Connection.ts"
 import * as Decompression from "./Decompression.ts"
 import type { DeploymentKeys, Held } from "./DeploymentKeys.ts"
@@ -68,11 +69,12 @@ export const makeWriter = ({ baseUrl, target }: Options) => {
     const ofKey = usual[held.index] ??= {}
     return ofKey[wanted] ??= headersOf(call, wanted, held, 0)
   }
-  return (call: Call, wanted: Media, held: Held, hops: number): Connection.Request => {
+  return (call: Call, wanted: Media, held: Held, hops: number, trace?: Meter["trace"]): Connection.Request => {
     const isUsual = kind.isTroupe !== true && !hasFields(call.headers)
+    const headers = isUsual ? usualHeaders(call, wanted, held) : headersOf(call, wanted, held, hops)
     return {
       ...placeOf(call.path),
-      headers: isUsual ? usualHeaders(call, wanted, held) : headersOf(call, wanted, held, hops),
+      headers: trace === undefined ? headers : [...headers, ...trace.headers()],
       body: typeof call.body === "string" ? call.body : JSON.stringify(call.body)
     }
   }

@@ -161,7 +161,7 @@ export const attempt = Effect.fnUntraced(function*(parts: Parts, begun: Begun, h
   if (ended !== undefined) return yield* InferenceError.make(ended)
   const connection = Connection.open(
     parts.dispatcher,
-    parts.write(begun.call, begun.wanted, held, yield* Caller.HopCount),
+    parts.write(begun.call, begun.wanted, held, yield* Caller.HopCount, begun.meter?.trace),
     undefined,
     begun.meter
   )

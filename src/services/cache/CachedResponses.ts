@@ -44,7 +44,7 @@ export const misplaced = (fallbacks: ReadonlyArray<string>): number => {
 /** The error detail for a misplaced entry. */
 export const onlyLast = `${cachedResponses} may be only the last entry of \`fallbacks\``
 
-const server: RequestTelemetry.Server = { id: cachedResponses, provider: "troupe.cache" }
+const server: RequestTelemetry.Server = { id: cachedResponses, provider: "troupe.cache", model: cachedResponses }
 
 const notCached = { reason: "NotCached", message: "No earlier answer to the same request is kept." }
 

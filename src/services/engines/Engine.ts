@@ -54,6 +54,8 @@ export interface Meter {
   skippedEvents?: number | undefined
   /** Remembers who made signed reasoning that the caller gets as the provider sent it; left out: nothing does. */
   readonly makers?: { readonly note: (marks: ReadonlyArray<string>, options: DeploymentOptions) => void } | undefined
+  /** Makes the headers with the trace that the provider joins, names and values in turn; left out: it joins none. */
+  readonly trace?: { readonly headers: () => ReadonlyArray<string> } | undefined
 }
 
 /** The meter of a task with one buffered result, which the fiber of an attempt runs. */

@@ -10,6 +10,7 @@ import type { Generation } from "../../domain/Generation.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Embedding, EmbedInput } from "../../domain/Job.ts"
 import type { LatencySample } from "../../domain/Measurement.ts"
+import type { Message } from "../../domain/Message.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import * as SignedReasoning from "../../domain/SignedReasoning.ts"
@@ -23,6 +24,7 @@ import type { ObservedAttempt } from "../models/ConcurrencyLimiter.ts"
 import type { Slot } from "../models/Lease.ts"
 import type { Models } from "../models/Models.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
+import { Content } from "../observability/TraceContent.ts"
 import type { Start } from "../resilience/AttemptPlan.ts"
 import * as Deadlines from "../resilience/Deadlines.ts"
 import type { Watch, WatchedAttempt } from "../resilience/DeadlineWatch.ts"
@@ -98,14 +100,24 @@ const noSample: LatencySample = { granted: () => {}, content: () => {}, end: () 
 export const isAlone = ({ alone, deployments, fallbacks: { ordinary } }: Route): boolean =>
   alone === true || deployments.length + ordinary.length === 1
 
-const statsOf = ({ makers }: Parts, deployment: Deployment): AttemptStats =>
-  RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment), makers)
-
 /** Whether the limit of the deployment's concurrency follows what is measured. */
 const isAdaptive = ({ options }: Deployment): boolean =>
   options.engine === "remote" && typeof options.maxConcurrent === "object"
 
 type Reasoned = Caller & SignedReasoning.Request
+
+/** The content to capture; undefined where its capture is off. */
+const contentOf = ({ request, state: { trace } }: RoutedRequest<Reasoned>): Content | undefined =>
+  trace?.capturesContent === true && request.messages !== undefined
+    ? new Content(request.messages as ReadonlyArray<Message>)
+    : undefined
+
+const statsOf = ({ makers }: Parts, routed: RoutedRequest<Reasoned>, deployment: Deployment): AttemptStats => {
+  const stats = RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment), makers)
+  const { trace } = routed.state
+  if (trace !== undefined) stats.trace = trace.attempt(deployment, contentOf(routed))
+  return stats
+}
 
 /** Whether a request may have signed reasoning: one that a dialect has checked has it in unknown fields only. */
 const mayHaveSigned = ({ messages = [], source }: Reasoned): boolean =>
@@ -174,6 +186,7 @@ class Entry {
   granted(): void {
     if (this.stats.granted) return
     this.stats.granted = true
+    this.stats.trace?.granted()
     this.#parts.callbacks.call(measurementsName, () => this.#sample.granted(), undefined)
     this.#trial?.granted(this.#parts.now())
     if (isAdaptive(this.#deployment)) this.#observed = this.#parts.models.observe?.(this.#deployment.id)
@@ -212,6 +225,8 @@ class Entry {
     const tookMs = now() - this.startedAt
     completeRecord(this.#draft, exit, tookMs)
     this.#draft.skippedEvents = this.stats.skippedEvents
+    const { trace } = this.stats
+    if (trace !== undefined) RequestTelemetry.endAttempt(trace, this.stats, this.#draft, exit)
     const { ticket } = this.#state
     if (ticket !== free) this.#charge(ticket, tookMs)
   }
@@ -234,7 +249,7 @@ const makeEnter = (parts: Parts) => {
   const { breaker } = parts
   return Effect.fnUntraced(function*(routed: RoutedRequest, deployment: Deployment, hedge: boolean) {
     const { id } = deployment
-    const entry = new Entry(parts, routed, deployment, statsOf(parts, deployment), hedge)
+    const entry = new Entry(parts, routed, deployment, statsOf(parts, routed, deployment), hedge)
     const alone = isAlone(routed.route)
     let circuitContent = yield* Effect.tapCause(
       breaker.enter(id, () => entry.end(), alone),
@@ -419,12 +434,13 @@ export const makeDirect = (parts: Parts) => {
     const call = breaker.enterClosed(deployment.id)
     const slot = call && models.tryLease(deployment, request)
     if (slot === undefined) return undefined
-    const stats = statsOf(parts, deployment)
+    const stats = statsOf(parts, routed, deployment)
     const loss = lossAt(parts, request, deployment, none)
     const given = loss === undefined ? generation : SignedReasoning.withoutIt(generation, loss)
     const answer = startWith(slot, given, hops, receiver, stats)
     if (answer === undefined) {
       slot.cancel()
+      if (stats.trace !== undefined) state.trace?.keep(stats.trace)
       return undefined
     }
     const entry = new Entry(parts, routed, deployment, stats, false)

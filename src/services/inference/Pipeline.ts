@@ -26,6 +26,7 @@ import * as AttemptLog from "../observability/AttemptLog.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import type { Operation } from "../observability/Metrics.ts"
 import { Metrics } from "../observability/Metrics.ts"
+import * as RequestTrace from "../observability/RequestTrace.ts"
 import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
 import * as Backoff from "../resilience/Backoff.ts"
 import * as DeadlineWatch from "../resilience/DeadlineWatch.ts"
@@ -57,6 +58,8 @@ interface Parts {
   /** How often the pressure is read, ms. */
   readonly pressureEveryMs: number
   readonly router: Router["Service"]
+  /** Of the service; undefined without one. */
+  readonly tracing: RequestTrace.Tracing | undefined
 }
 
 const noAttributes = () => ({})
@@ -103,25 +106,62 @@ const admit = (
   return callbacks.call("admission", () => admission.admit(demand), free)
 }
 
+/** A request that arrives, until its telemetry has begun. */
+interface Arriving<R> {
+  readonly fiber: Fiber.Fiber<unknown, unknown>
+  readonly operation: Operation
+  readonly request: R
+  readonly routing: RoutingRequest
+  readonly attributes: () => Record<string, unknown>
+  /** Undefined where nothing records spans. */
+  readonly arrival: RequestTrace.Arrival | undefined
+}
+
+/** Undefined where nothing records spans, as for most requests. */
+const arrivalOf = (parts: Parts, fiber: Fiber.Fiber<unknown, unknown>): RequestTrace.Arrival | undefined =>
+  parts.tracing === undefined && fiber.cache.tracer === undefined ? undefined : RequestTrace.arrive(parts, fiber)
+
+/** Names and attributes of a request's span; it does not have the label of a key's user. */
+const namedOf = (
+  { attributes, operation, request: { identity, tenant } }: Omit<
+    Arriving<AttemptRequest>,
+    "arrival" | "fiber" | "routing"
+  >,
+  model: string | undefined
+): RequestTrace.Named => ({
+  operation,
+  model,
+  attributes: { "user.id": identity?.keyId ?? tenant, ...attributes() }
+})
+
+/** A request that does not begin. */
+const refuse = <R extends AttemptRequest>(
+  arriving: Arriving<R>,
+  model: string | undefined,
+  error: InferenceError
+): Begun<R> => {
+  arriving.arrival?.refused(namedOf(arriving, model), error)
+  return { error }
+}
+
 /** Begins the telemetry of a routed request. */
 const beginAdmitted = <R extends AttemptRequest>(
   parts: Parts,
-  fiber: Fiber.Fiber<unknown, unknown>,
-  operation: Operation,
-  request: R,
-  routing: RoutingRequest,
+  arriving: Arriving<R>,
   route: Route,
-  attributes: () => Record<string, unknown>,
   ticket: Ticket | Reason
 ): Begun<R> => {
-  if ("_tag" in ticket) return { error: makeError(ticket) }
+  const { arrival, fiber, operation, request, routing } = arriving
+  const { decision, deployments: [first], model } = route
+  if ("_tag" in ticket) return refuse(arriving, model, makeError(ticket))
   const refused = parts.router.call?.(route, payableOf(route))
   if (refused !== undefined) {
     ticket.end()
-    return { error: refused }
+    return refuse(arriving, model, refused)
   }
   if (ticket !== free) fiber.getRef(TicketReceiver)?.(ticket)
-  const state = RequestTelemetry.begin(parts, fiber, operation, route, attributes, ticket)
+  const trace = arrival?.begin(namedOf(arriving, model), decision, first?.id)
+  const state = RequestTelemetry.begin(parts, fiber, operation, route, trace, ticket)
   if (!cannotAnswer(route)) return { routed: { request: limited(request, ticket), route, state }, state }
   const { reason } = noDeployment(route.decision, routing)
   const error = new InferenceError({ reason, decision: state.record.id, attempts: [] })
@@ -139,24 +179,19 @@ const makeBegin = (parts: Parts) => {
     routing: RoutingRequest,
     attributes: () => Record<string, unknown> = noAttributes
   ): Begun<R> | Later<Begun<R>> => {
+    const arriving = { fiber, operation, request, routing, attributes, arrival: arrivalOf(parts, fiber) }
     const found = router.route(routing)
-    if (Result.isFailure(found)) return { error: found.failure }
+    if (Result.isFailure(found)) return refuse(arriving, undefined, found.failure)
     const route = found.success
     if (request.priority === "low" && sheds[SubscriptionRef.getUnsafe(pressure)].refuseLowPriority) {
-      return { error: makeError(new Overloaded({ retryAfterMs: parts.pressureEveryMs })) }
+      return refuse(arriving, route.model, makeError(new Overloaded({ retryAfterMs: parts.pressureEveryMs })))
     }
     // A request that no deployment can answer counts in no limit.
-    if (cannotAnswer(route)) return beginAdmitted(parts, fiber, operation, request, routing, route, attributes, free)
+    if (cannotAnswer(route)) return beginAdmitted(parts, arriving, route, free)
     const admitted = admit(parts, operation, request, route, routing, payableOf(route))
-    if (!(admitted instanceof Later)) {
-      return beginAdmitted(parts, fiber, operation, request, routing, route, attributes, admitted)
-    }
-    return new Later(
-      Effect.map(
-        admitted.outcome,
-        (ticket) => beginAdmitted(parts, fiber, operation, request, routing, route, attributes, ticket)
-      )
-    )
+    return admitted instanceof Later
+      ? new Later(Effect.map(admitted.outcome, (ticket) => beginAdmitted(parts, arriving, route, ticket)))
+      : beginAdmitted(parts, arriving, route, admitted)
   }
 }
 
@@ -169,10 +204,16 @@ const makeBeginAnswered = (parts: Parts) =>
   attributes: () => Record<string, unknown>
 ): Begun<AttemptRequest> => {
   const route = answeredRoute(model)
+  const arrival = arrivalOf(parts, fiber)
+  const named = () => namedOf({ operation: "chat", request, attributes }, model.name)
   const ticket = admit(parts, "chat", request, route, {}, [])
   if (ticket instanceof Later) throw new Error("A request without deployments is admitted at once.")
-  if ("_tag" in ticket) return { error: makeError(ticket) }
-  const state = RequestTelemetry.begin(parts, fiber, "chat", route, attributes, ticket)
+  if ("_tag" in ticket) {
+    const error = makeError(ticket)
+    arrival?.refused(named(), error)
+    return { error }
+  }
+  const state = RequestTelemetry.begin(parts, fiber, "chat", route, arrival?.begin(named()), ticket)
   return { routed: { request, route, state }, state }
 }
 
@@ -323,7 +364,8 @@ export const make = Effect.gen(function*() {
     metrics: yield* Metrics,
     pressure: yield* Pressure,
     pressureEveryMs: Duration.toMillis((yield* PressureOptions).every),
-    router: yield* Router
+    router: yield* Router,
+    tracing: yield* RequestTrace.ServiceTracing
   }
   const attempts: PlannedAttempts.Parts = {
     attemptScope: {

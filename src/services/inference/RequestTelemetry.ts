@@ -1,15 +1,15 @@
 /**
- * The telemetry of a request: its span, its metrics and its decision record.
+ * The telemetry of a request: its spans, its metrics and its decision record.
  *
  * **Details**
  *
- * A request has one span, by the OpenTelemetry GenAI conventions, from the request to its last token. `complete` ends the
- * span, the metrics and the record, however the request ends.
+ * `complete` ends the request's span, the metrics and the record, however the request ends. See `RequestTrace` for the spans.
  */
 import type { Clock, Context, Fiber } from "effect"
-import { Cause, Effect, Exit, Tracer } from "effect"
+import { Cause, Effect, Exit } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
@@ -22,7 +22,8 @@ import { free } from "../admission/Admission.ts"
 import type { Meter } from "../engines/Engine.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { Metrics, Operation, Outcome } from "../observability/Metrics.ts"
-import type { DecisionLog, Draft } from "../routing/DecisionLog.ts"
+import type { AttemptTrace, RequestTrace } from "../observability/RequestTrace.ts"
+import type { AttemptDraft, DecisionLog, Draft } from "../routing/DecisionLog.ts"
 import { makeDraft } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Route.ts"
 
@@ -33,6 +34,8 @@ export interface Server {
   readonly id: string
   /** The provider's name by OpenTelemetry. */
   readonly provider: string
+  /** The model that it serves, by its provider's name. */
+  readonly model: string
 }
 
 const servers = new WeakMap<Deployment, Server>()
@@ -40,7 +43,12 @@ const servers = new WeakMap<Deployment, Server>()
 export const serverOf = (deployment: Deployment): Server => {
   const known = servers.get(deployment)
   if (known !== undefined) return known
-  const server: Server = { id: deployment.id, provider: providerNameOf(deployment) }
+  const { id, model, options } = deployment
+  const server: Server = {
+    id,
+    provider: providerNameOf(deployment),
+    model: isRemote(options) ? options.model : model
+  }
   servers.set(deployment, server)
   return server
 }
@@ -62,6 +70,8 @@ export interface AttemptStats extends Meter {
   granted: boolean
   /** The answer is complete. */
   done: boolean
+  /** Undefined without tracing. */
+  trace: AttemptTrace | undefined
 }
 
 export const makeStats = (server: Server | undefined, makers?: Meter["makers"]): AttemptStats => ({
@@ -76,7 +86,8 @@ export const makeStats = (server: Server | undefined, makers?: Meter["makers"]):
   isSent: false,
   reporter: undefined,
   skippedEvents: undefined,
-  makers
+  makers,
+  trace: undefined
 })
 
 /** What a provider has reported of an attempt without an answer; tokens that have arrived count, too. */
@@ -119,6 +130,7 @@ export const usedBy = (stats: AttemptStats, hasContent: boolean): UsedTokens | u
 
 /** Counts the tokens of events in the attempt's statistics. */
 export const count = <Events extends ReadonlyArray<Event>>(stats: AttemptStats, events: Events): Events => {
+  stats.trace?.events(events)
   for (const event of events) {
     if (event.type === "finish") {
       stats.finish = event
@@ -132,8 +144,6 @@ export const count = <Events extends ReadonlyArray<Event>>(stats: AttemptStats, 
   return events
 }
 
-type Span = Tracer.Span | undefined
-
 /** The state of a request while it runs. */
 export interface RequestState {
   /** Of the caller. */
@@ -141,7 +151,8 @@ export interface RequestState {
   /** Runs what the metrics have begun; undefined if nothing is left to run. */
   readonly metricsBegun: Fiber.Fiber<void> | undefined
   readonly record: Draft
-  readonly span: Span
+  /** Undefined without tracing. */
+  readonly trace: RequestTrace | undefined
   /** When the request was routed, monotonic ms. */
   readonly startedAt: number
   /** Of the winning attempt, or of the latest one until an attempt wins. */
@@ -178,61 +189,73 @@ export const recordFailure =
         kept.failure = cause
       }))
 
-const tracerName = "tracer"
 const metricsName = "metrics"
-
-/** Undefined with the native tracer, which has no backend: a span costs BigInts and random ids. */
-const spanOf = ({ call }: GuardedCallbacks, { cache, context }: Fiber.Fiber<unknown, unknown>, name: string): Span => {
-  const { tracer = Tracer.nativeTracer } = cache
-  return tracer === Tracer.nativeTracer
-    ? undefined
-    : call<Span>(tracerName, () => Effect.runSyncWith(context)(Effect.makeSpan(name, { kind: "internal" })), undefined)
-}
-
-const annotate = ({ call }: GuardedCallbacks, span: Tracer.Span, attributes: Record<string, unknown>) =>
-  call(tracerName, () => {
-    for (const [name, value] of Object.entries(attributes)) if (value !== undefined) span.attribute(name, value)
-  }, undefined)
 
 const endOf = (exit: Exit.Exit<unknown, unknown>): Outcome["end"] => {
   if (Exit.isSuccess(exit)) return "success"
   return isCancellation(exit.cause) ? "interruption" : "failure"
 }
 
-/** The end of a request for its span, whose exception has no text of a provider or a caller. */
-const recordedExit = (exit: Exit.Exit<unknown, InferenceError>): Exit.Exit<unknown, unknown> =>
-  Exit.isSuccess(exit) || isCancellation(exit.cause)
-    ? exit
-    : Exit.mapError(
-      exit,
-      ({ reason }) => Object.assign(new Error(ReasonMessage.recorded(reason)), { name: reason._tag })
-    )
+/** Attributes of what a deployment has reported. */
+const usageAttributes = (
+  { finish, promptTokens, server, tokens }: AttemptStats,
+  earlierTokens = 0
+): Record<string, unknown> => {
+  const { cacheWriteTokens, cachedTokens, reasoningTokens } = finish?.usage ?? {}
+  return {
+    "gen_ai.provider.name": server?.provider,
+    "gen_ai.response.model": server?.model,
+    "gen_ai.usage.output_tokens": earlierTokens + tokens,
+    "gen_ai.usage.input_tokens": promptTokens,
+    "gen_ai.usage.cache_read.input_tokens": cachedTokens,
+    "gen_ai.usage.cache_write.input_tokens": cacheWriteTokens,
+    "gen_ai.usage.reasoning.output_tokens": reasoningTokens,
+    "gen_ai.response.finish_reasons": finish === undefined ? undefined : [finish.reason]
+  }
+}
+
+/** Attributes of how a request or an attempt ended. */
+const exitAttributes = (exit: Exit.Exit<unknown, InferenceError>): Record<string, unknown> => {
+  if (Exit.isSuccess(exit)) return { "troupe.success": true }
+  const found = Cause.findErrorOption(exit.cause)
+  if (found._tag === "None") return { "troupe.success": false }
+  const { reason } = found.value
+  return { "troupe.success": false, "error.type": reason._tag, "error.message": ReasonMessage.recorded(reason) }
+}
+
+/** Ends the spans of an attempt. */
+export const endAttempt = (
+  trace: AttemptTrace,
+  stats: AttemptStats,
+  { firstTokenMs, hedge, outcome }: AttemptDraft,
+  exit: Exit.Exit<unknown, InferenceError>
+): void => {
+  const ended = exitAttributes(exit)
+  trace.end(exit, { ...ended, "troupe.outcome": outcome, "troupe.hedge": hedge }, {
+    ...usageAttributes(stats),
+    "gen_ai.request.model": stats.server?.model,
+    "gen_ai.response.time_to_first_chunk": firstTokenMs === undefined ? undefined : firstTokenMs / 1000,
+    ...ended
+  })
+}
 
 /** Span attributes at the end of the request. */
 const endAttributes = (
   exit: Exit.Exit<unknown, InferenceError>,
-  { earlierTokens, record, stats: { server, finish, promptTokens, tokens } }: RequestState
-): Record<string, unknown> => {
-  const failure = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
-  const error = failure?._tag === "Some" ? failure.value : undefined
-  return {
-    "gen_ai.provider.name": server?.provider,
-    "gen_ai.response.model": server?.id,
-    "gen_ai.usage.output_tokens": earlierTokens + tokens,
-    "gen_ai.usage.input_tokens": promptTokens,
-    "gen_ai.usage.cache_read.input_tokens": finish?.usage.cachedTokens,
-    "gen_ai.response.finish_reasons": finish === undefined ? undefined : [finish.reason],
-    "troupe.decision": record.id,
-    "troupe.strategy": record.decision.strategy,
-    "troupe.attempts": record.attempts.length,
-    "error.type": error?.reason._tag,
-    "error.message": error && ReasonMessage.recorded(error.reason)
-  }
-}
+  { earlierTokens, record, stats }: RequestState
+): Record<string, unknown> => ({
+  ...usageAttributes(stats, earlierTokens),
+  "troupe.deployment": stats.server?.id,
+  "troupe.decision": record.id,
+  "troupe.strategy": record.decision.strategy,
+  "troupe.attempts": record.attempts.length,
+  "troupe.cache": record.cache,
+  ...exitAttributes(exit)
+})
 
 /** Records an answer that was generated before: the request has generated nothing. */
 export const recordReplay = (state: RequestState, deployment: string, last: Event): void => {
-  const stats = makeStats({ id: deployment, provider: "troupe.cache" })
+  const stats = makeStats({ id: deployment, provider: "troupe.cache", model: state.record.model })
   if (last.type === "finish") {
     stats.promptTokens = last.usage.promptTokens
     stats.finish = last
@@ -253,15 +276,12 @@ interface Parts {
 
 /** Ends the telemetry of a request. */
 export const complete = ({ callbacks, clock, metrics }: Parts, operation: Operation, state: RequestState): void => {
-  const { context, earlierTokens, failure, metricsBegun, record, span, startedAt, stats, ticket } = state
+  const { context, earlierTokens, failure, metricsBegun, record, startedAt, stats, ticket, trace } = state
   const exit = exitOf({ done: stats.done, failure })
   const end = endOf(exit)
   record.tookMs = Time.nowOf(clock) - startedAt
   record.end = end
-  if (span !== undefined) {
-    annotate(callbacks, span, endAttributes(exit, state))
-    callbacks.call(tracerName, () => span.end(clock.currentTimeNanosUnsafe(), recordedExit(exit)), undefined)
-  }
+  trace?.end(exit, endAttributes(exit, state))
   const tokens = earlierTokens + stats.tokens
   if (ticket !== free) ticket.end()
   const outcome: Outcome = { model: record.model, operation, seconds: record.tookMs / 1000, tokens, end }
@@ -273,24 +293,16 @@ export const complete = ({ callbacks, clock, metrics }: Parts, operation: Operat
   }
 }
 
-/**
- * Begins a request, which `complete` ends.
- *
- * @param attributes of the span, in addition to those of every operation
- */
+/** Begins a request, which `complete` ends. */
 export const begin = (
   { callbacks, clock, decisions, metrics }: Parts,
   fiber: Fiber.Fiber<unknown, unknown>,
   operation: Operation,
   route: Route,
-  attributes: () => Record<string, unknown>,
+  trace: RequestTrace | undefined,
   ticket: Ticket
 ): RequestState => {
   const { deployments: [deployment], model } = route
-  const span = spanOf(callbacks, fiber, `${operation} ${model}`)
-  if (span !== undefined) {
-    annotate(callbacks, span, { "gen_ai.operation.name": operation, "gen_ai.request.model": model, ...attributes() })
-  }
   const at = clock.currentTimeMillisUnsafe()
   const record = callbacks.call("decision log", () => decisions.begin(operation, route, at), undefined) ??
     makeDraft("unrecorded", operation, route, at)
@@ -299,7 +311,7 @@ export const begin = (
     context,
     metricsBegun: callbacks.notify(metricsName, () => metrics.begin(model, operation), context),
     record,
-    span,
+    trace,
     startedAt: Time.nowOf(clock),
     stats: makeStats(deployment && serverOf(deployment)),
     earlierTokens: 0,

@@ -37,6 +37,7 @@ import { secrets } from "./Secrets.ts"
 import type { Environment, Resolved } from "./Settings.ts"
 import { environments } from "./Settings.ts"
 import { isSecretUrl, problemsOf as storageProblems } from "./StorageSettings.ts"
+import * as TelemetrySettings from "./TelemetrySettings.ts"
 
 /** An engine kind can require a prefix for the names of its models, and then no other kind can use the prefix. */
 const prefixProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>): string | undefined => {
@@ -350,6 +351,7 @@ export const diagnose = (file: Tree, context: ResolveContext): Diagnosis => {
   const problems = [
     ...found.problems,
     ...ProxySettings.problemsOf(context.variables),
+    ...TelemetrySettings.problemsOf(context.variables),
     ...(context.literalSecrets === true ? [] : secrets(file))
   ]
   let source: Source | undefined

@@ -21,6 +21,7 @@ import type { Source } from "./Schema.ts"
 import { modelDefaults, serverDefaults } from "./Schema.ts"
 import type { Environment, Resolved } from "./Settings.ts"
 import { redisOf, storageOf } from "./StorageSettings.ts"
+import { telemetryOf } from "./TelemetrySettings.ts"
 
 const nameAfter = (scheme: string) => (path: string): string | undefined =>
   path.startsWith(scheme) ? path.slice(scheme.length) : undefined
@@ -251,6 +252,7 @@ export const resolve = (
   policies = policiesOf(source)
 ): Resolved => {
   const storage = storedIn(source, environment, context)
+  const telemetry = telemetryOf(source.telemetry, context.variables)
   const redis = source.redis === undefined ? undefined : redisOf(source.redis)
   return {
     environment,
@@ -278,6 +280,7 @@ export const resolve = (
     responses: responsesOf(source.responses, { redis, storage }),
     cache: boundsOf(source.cache),
     guard: guardOf(source.guard),
+    ...(telemetry === undefined ? {} : { telemetry }),
     answerModel: source.troupe.model,
     models: modelsOf(source, policies, environment, withNames(source, context)),
     ...rolloutsOf(source)

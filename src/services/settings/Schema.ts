@@ -21,6 +21,7 @@ import { KeySettings } from "./KeySettings.ts"
 import { PolicySettings, routingFields } from "./PolicySettings.ts"
 import { ResponseSettings } from "./ResponseSettings.ts"
 import { Redis, Storage } from "./StorageSettings.ts"
+import { Telemetry } from "./TelemetrySettings.ts"
 
 const positive = wholeNumber(1)
 const Port = wholeNumber(0, 65535)
@@ -376,6 +377,7 @@ const sections = <S extends Schema.Top>(model: S) => ({
       "inherit from it.",
     Schema.Record(Schema.String, PolicySettings)
   ),
+  telemetry: optional("Traces that are sent to an OpenTelemetry collector.", Telemetry),
   logLevel: optional(
     "Minimum level of log entries. Default debug in development, warn in test, info in production.",
     LogLevel

@@ -15,6 +15,7 @@ import type { DeclaredKey } from "./KeySettings.ts"
 import type { ResponseStorage } from "./ResponseSettings.ts"
 import type { Server } from "./Schema.ts"
 import type { RedisLocation, StorageLocation } from "./StorageSettings.ts"
+import type { TelemetrySettings } from "./TelemetrySettings.ts"
 
 /** `NODE_ENV` chooses the environment; the default is development. */
 export const environments = ["development", "test", "production"] as const
@@ -62,6 +63,8 @@ export interface Resolved {
   readonly cache: CacheBounds
   /** The policy for prompts. */
   readonly guard: GuardSettings
+  /** What is sent to an OpenTelemetry collector; left out, nothing. */
+  readonly telemetry?: TelemetrySettings
   /** The model that answers name: the one that answered, or the one in the request. */
   readonly answerModel: "served" | "requested"
   /** `default` first. */

@@ -185,7 +185,8 @@ const atStart: ReadonlyArray<ReadonlyArray<string>> = [
   ["responses"],
   ["server"],
   ["storage"],
-  ["store"]
+  ["store"],
+  ["telemetry"]
 ]
 
 /** Whether a change applies after a restart only. */

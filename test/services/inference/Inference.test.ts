@@ -449,18 +449,32 @@ describe("Inference", () => {
   })
 
   describe("spans", () => {
-    it.effect("are one per request, with the GenAI attributes", () => {
+    it.effect("are one of the request, and one each of the selection, the attempt and its inference", () => {
+      const { run, spans } = stage()
+      return Effect.gen(function*() {
+        yield* generate(request)
+        const placeOf = ({ parent }: Tracer.NativeSpan) =>
+          Option.isNone(parent) ? -1 : spans.indexOf(parent.value as never)
+        assert.deepStrictEqual(spans.map((span) => [span.name, placeOf(span)]), [
+          ["chat fake/a", -1],
+          ["select balanced", 0],
+          ["attempt fake/a#0", 0],
+          ["chat fake/a", 2]
+        ])
+      }).pipe(run)
+    })
+
+    it.effect("have the GenAI attributes", () => {
       const { run, spans } = stage()
       return Effect.gen(function*() {
         yield* generate({ ...request, temperature: 0.5, topP: 0.9, seed: 42, maxTokens: 100, stop: ["\n"] })
-        assert.deepStrictEqual(spans.map(({ name }) => name), ["chat fake/a"])
         const { "troupe.decision": decision, ...attributes } = attributesOf(spans[0])
         assert.match(String(decision), /^dec-/)
         assert.deepStrictEqual(attributes, {
           "gen_ai.operation.name": "chat",
           "gen_ai.provider.name": "troupe.fake",
           "gen_ai.request.model": "fake/a",
-          "gen_ai.response.model": "fake/a#0",
+          "gen_ai.response.model": "fake/a",
           "gen_ai.request.max_tokens": 100,
           "gen_ai.request.temperature": 0.5,
           "gen_ai.request.top_p": 0.9,
@@ -469,10 +483,40 @@ describe("Inference", () => {
           "gen_ai.usage.cache_read.input_tokens": 0,
           "gen_ai.usage.output_tokens": 3,
           "gen_ai.response.finish_reasons": ["stop"],
+          "troupe.component": "request",
+          "troupe.deployment": "fake/a#0",
           "troupe.strategy": "balanced",
-          "troupe.attempts": 1
+          "troupe.attempts": 1,
+          "troupe.success": true
         })
         assert.isTrue(Exit.isSuccess(exitOf(spans[0])!))
+        const [, selection, attempt, inference] = spans
+        assert.deepStrictEqual(attributesOf(selection), {
+          "troupe.component": "router",
+          "troupe.strategy": "balanced",
+          "troupe.eligible": 1,
+          "troupe.candidates": ["fake/a#0"],
+          "troupe.deployment": "fake/a#0"
+        })
+        assert.deepStrictEqual(attributesOf(attempt), {
+          "troupe.component": "resilience",
+          "troupe.deployment": "fake/a#0",
+          "troupe.outcome": "answered",
+          "troupe.success": true
+        })
+        assert.deepStrictEqual(attributesOf(inference), {
+          "troupe.component": "inference",
+          "troupe.deployment": "fake/a#0",
+          "troupe.success": true,
+          "gen_ai.operation.name": "chat",
+          "gen_ai.provider.name": "troupe.fake",
+          "gen_ai.request.model": "fake/a",
+          "gen_ai.response.model": "fake/a",
+          "gen_ai.response.finish_reasons": ["stop"],
+          "gen_ai.usage.input_tokens": 7,
+          "gen_ai.usage.cache_read.input_tokens": 0,
+          "gen_ai.usage.output_tokens": 3
+        })
       }).pipe(run)
     })
 
@@ -491,7 +535,7 @@ describe("Inference", () => {
       const { run, spans } = stage()
       return Effect.gen(function*() {
         yield* generate(request)
-        assert.notMatch(JSON.stringify(attributesOf(spans[0])), /Hello|Hi there/)
+        assert.notMatch(JSON.stringify(spans.map(attributesOf)), /Hello|Hi there/)
       }).pipe(run)
     })
 
@@ -518,7 +562,7 @@ describe("Inference", () => {
       const { run, spans } = stage()
       return Effect.gen(function*() {
         yield* Effect.withSpan(generate(request), "caller")
-        assert.deepStrictEqual(spans.map(({ name }) => name), ["caller", "chat fake/a"])
+        assert.deepStrictEqual(spans.map(({ name }) => name).slice(0, 2), ["caller", "chat fake/a"])
         assert.strictEqual(Option.getOrUndefined(spans[1]!.parent), spans[0])
       }).pipe(run)
     })
@@ -528,13 +572,14 @@ describe("Inference", () => {
       return Effect.gen(function*() {
         yield* Effect.flip(generate(request))
         yield* Effect.flip(Stream.runDrain(stream(request)))
-        assert.strictEqual(spans.length, 2)
-        for (const span of spans) {
+        assert.strictEqual(spans.length, 8)
+        for (const span of spans.filter(({ name }) => !name.startsWith("select"))) {
           assert.deepInclude(attributesOf(span), {
             "error.type": "EngineFailed",
             "error.message": failed.message,
-            "gen_ai.usage.output_tokens": 2
+            "troupe.success": false
           })
+          if (span.name === "chat fake/a") assert.strictEqual(attributesOf(span)["gen_ai.usage.output_tokens"], 2)
           assert.isTrue(Exit.isFailure(exitOf(span)!))
         }
       }).pipe(run)
@@ -555,8 +600,10 @@ describe("Inference", () => {
         const fiber = yield* Effect.forkChild(generate(request))
         yield* TestClock.adjust("1 minute")
         yield* Fiber.interrupt(fiber)
-        const exit = exitOf(spans[0])!
-        assert.isTrue(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause))
+        for (const span of spans.filter(({ name }) => !name.startsWith("select"))) {
+          const exit = exitOf(span)!
+          assert.isTrue(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause))
+        }
         assert.notProperty(attributesOf(spans[0]), "error.type")
         assert.strictEqual(attributesOf(spans[0])["gen_ai.usage.output_tokens"], 2)
       }).pipe(run)

@@ -33,6 +33,7 @@ describe("JSON Schema", () => {
       "cache",
       "guard",
       "troupe",
+      "telemetry",
       "policies",
       "logLevel",
       "logFormat",

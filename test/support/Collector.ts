@@ -1,0 +1,105 @@
+/** An OpenTelemetry collector for tests: takes OTLP over HTTP as JSON, and decodes the spans. */
+import { once } from "node:events"
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
+import { json } from "node:stream/consumers"
+import { gunzipSync } from "node:zlib"
+
+/** A value of an attribute in OTLP. */
+interface AnyValue {
+  readonly stringValue?: string
+  readonly boolValue?: boolean
+  readonly intValue?: number | string
+  readonly doubleValue?: number
+  readonly arrayValue?: { readonly values: ReadonlyArray<AnyValue> }
+}
+
+type KeyValues = ReadonlyArray<{ readonly key: string; readonly value: AnyValue }>
+
+interface OtlpSpan {
+  readonly traceId: string
+  readonly spanId: string
+  readonly parentSpanId?: string
+  readonly name: string
+  readonly kind: number
+  readonly startTimeUnixNano: string
+  readonly endTimeUnixNano: string
+  readonly attributes: KeyValues
+  readonly events: ReadonlyArray<{ readonly name: string; readonly attributes: KeyValues }>
+  readonly status: { readonly code: number; readonly message?: string }
+}
+
+interface Traces {
+  readonly resourceSpans: ReadonlyArray<{
+    readonly resource: { readonly attributes: KeyValues }
+    readonly scopeSpans: ReadonlyArray<{ readonly spans: ReadonlyArray<OtlpSpan> }>
+  }>
+}
+
+export type Attributes = Readonly<Record<string, unknown>>
+
+/** A span that was received. */
+export interface Received extends Omit<OtlpSpan, "attributes" | "events"> {
+  readonly attributes: Attributes
+  readonly events: ReadonlyArray<{ readonly name: string; readonly attributes: Attributes }>
+  readonly resource: Attributes
+}
+
+const valueOf = ({ arrayValue, boolValue, doubleValue, intValue, stringValue }: AnyValue): unknown =>
+  arrayValue?.values.map(valueOf) ?? stringValue ?? boolValue ?? doubleValue ?? Number(intValue)
+
+const attributesOf = (values: KeyValues): Attributes =>
+  Object.fromEntries(values.map(({ key, value }) => [key, valueOf(value)]))
+
+const spansOf = ({ resourceSpans }: Traces): ReadonlyArray<Received> =>
+  resourceSpans.flatMap(({ resource, scopeSpans }) =>
+    scopeSpans.flatMap(({ spans }) =>
+      spans.map(({ attributes, events, ...span }) => ({
+        ...span,
+        attributes: attributesOf(attributes),
+        events: events.map(({ attributes, name }) => ({ name, attributes: attributesOf(attributes) })),
+        resource: attributesOf(resource.attributes)
+      }))
+    )
+  )
+
+export interface Collector {
+  readonly url: string
+  /** The spans until now. */
+  readonly spans: Array<Received>
+  /** The headers of the exports. */
+  readonly headers: Array<IncomingHttpHeaders>
+  readonly close: () => Promise<void>
+}
+
+/** Starts a collector. */
+export const startCollector = async (): Promise<Collector> => {
+  const spans: Array<Received> = []
+  const headers: Array<IncomingHttpHeaders> = []
+  const bodyOf = async (request: IncomingMessage): Promise<Traces> => {
+    if (request.headers["content-encoding"] !== "gzip") return await json(request) as Traces
+    const pieces: Array<Buffer> = []
+    for await (const piece of request) pieces.push(piece as Buffer)
+    return JSON.parse(gunzipSync(Buffer.concat(pieces)).toString()) as Traces
+  }
+  const answer = async (request: IncomingMessage, response: ServerResponse) => {
+    const body = await bodyOf(request)
+    headers.push(request.headers)
+    if (request.url === "/v1/traces") spans.push(...spansOf(body))
+    response.setHeader("content-type", "application/json").end("{}")
+  }
+  const server = createServer((request, response) => void answer(request, response))
+  server.listen(0, "127.0.0.1")
+  await once(server, "listening")
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    spans,
+    headers,
+    close: async () => {
+      const closed = once(server, "close")
+      server.close().closeAllConnections()
+      await closed
+    }
+  }
+}
