@@ -1,59 +1,7 @@
 /** Thoughts of GGUF models with control tokens, through the real engine: what they say is a script. */
 import { assert } from "@effect/vitest"
-import { join } from "node:path"
 import { describe, it } from "vitest"
-import type { GenerateJob, JobEvent } from "../../src/domain/Job.ts"
-import { isTerminal } from "../../src/domain/Job.ts"
-import { makePoolHost } from "../../src/layers/engines/PoolHost.ts"
-import type { LlamaSpec } from "../../src/workers/llama/LlamaLoad.ts"
-import { type Script, writeScriptedGguf } from "../support/ScriptedGguf.ts"
-import { temporaryFolder } from "../support/Service.ts"
-
-const answersOf = async (
-  script: Script,
-  jobs: ReadonlyArray<Partial<GenerateJob>>,
-  options: Partial<LlamaSpec> = {}
-) => {
-  using folder = temporaryFolder()
-  const file = join(folder.path, "scripted.gguf")
-  writeScriptedGguf(file, script)
-  const spec = { engine: "llama", file, slots: 1, threads: 1, ...options } as const
-  const host = makePoolHost({ spec, replicas: 1, cancelGraceMs: 10_000, closeGraceMs: 10_000 })
-  try {
-    await host.ready
-    const all = []
-    for (const job of jobs) {
-      const events = await new Promise<ReadonlyArray<JobEvent>>((resolve) => {
-        const events: Array<JobEvent> = []
-        host.start({
-          kind: "generate",
-          messages: [{ role: "user", content: "Hi" }],
-          sampling: { temperature: 0, topP: 1, seed: 1 },
-          stop: [],
-          window: 10_000,
-          ...job
-        }, (some) => {
-          events.push(...some)
-          if (events.some(isTerminal)) resolve(events)
-        })
-      })
-      const joined = (type: "thoughts" | "tokens") =>
-        events.map((event) => event.type === type ? event.text : "").join("")
-      const calls = events.flatMap((event) => event.type === "tool_call" ? [event] : [])
-      const last = events.at(-1)!
-      if (last.type !== "finished") throw new Error(JSON.stringify(last))
-      all.push({
-        thoughts: joined("thoughts"),
-        text: joined("tokens"),
-        call: [calls[0]?.name, calls.map((call) => call.arguments).join("")],
-        last
-      })
-    }
-    return all
-  } finally {
-    await host.close()
-  }
-}
+import { answersOf } from "../support/ScriptedAnswers.ts"
 
 const tools = [{ name: "f", description: "F.", parameters: { type: "object", properties: { a: { type: "number" } } } }]
 
@@ -110,7 +58,7 @@ describe("a GGUF model", () => {
       prompt: "<|start|>user<|message|>Hi<|end|>f<|start|>assistant",
       answer: `${analysis}<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a":1}<|call|>`
     }, [{ tools }])
-    assert.deepInclude(called!, { thoughts: "Hm.", text: "", call: ["f", "{\"a\":1}"] })
+    assert.deepInclude(called!, { thoughts: "Hm.", text: "", calls: [["f", "{\"a\":1}"]] })
     assert.deepInclude(called!.last, { reason: "tool_calls" })
   }, 60_000)
 

@@ -45,7 +45,7 @@ const makeIdOf = ({ messages, sampling }: GenerateJob) => (index: number): strin
 const readerOf = (job: GenerateJob, thoughts: Thoughts | undefined): ToolCallReader | undefined =>
   hasTools(job) && (thoughts?.style.type !== "channels" || thoughts.begins === "text")
     ? makeToolCallReader(
-      job.tools!.map(({ name }) => name),
+      job.tools!,
       makeIdOf(job),
       (job.assistantPrefix ?? "").trim() === ""
     )
@@ -99,13 +99,13 @@ export class AnswerWriter {
       ? this.#text(piece)
       : this.#parts(reader.push(piece)) || this.#parts(reader.flush(isCut))
     if (!isStopped) this.#write(this.#stops.flush())
-    this.end()
+    this.end(isCut)
     return isStopped
   }
 
   /** What is held back because it could become a call. */
-  end(): void {
-    this.#calls?.flush().forEach((part) => this.#send(part))
+  end(isCut = false): void {
+    this.#calls?.flush(isCut).forEach((part) => this.#send(part))
   }
 
   #parts(parts: ReadonlyArray<ThoughtPart>): boolean {

@@ -1,26 +1,213 @@
-/** The syntax of tool calls for `ToolCalls`: the markers of each style, and parsers of a call's incomplete JSON. */
+/**
+ * The syntaxes in which models write tool calls, as data: sections with the forms of the calls in them.
+ *
+ * **Details**
+ *
+ * A section begins with its `open` text and has one call or more, each in one of its forms. Families share forms: Qwen, GLM
+ * and Hermes write different calls after the same `<tool_call>`.
+ *
+ * Sources: the models' chat templates, and the cases of llama.cpp's parser.
+ */
 
-/** One way to write calls. */
-export interface Style {
-  /** Before the first call; empty if the answer begins with the call. */
-  readonly open: string
-  /** Between `open` and the first call. */
-  readonly list: string
-  readonly separator: string
-  readonly close: string
+/** Arguments with a marker around each. In `end`, `{key}` stands for the argument's name. */
+export interface Params {
+  readonly begin: string
+  /** After the name, and after attributes that a quotation mark separates from it. */
+  readonly keyEnd: string
+  readonly end: string
 }
 
-const marked: ReadonlyArray<Style> = [
-  { open: "<tool_call>", list: "", separator: "", close: "</tool_call>" },
-  { open: "<|python_tag|>", list: "", separator: ";", close: "" },
-  { open: "[TOOL_CALLS]", list: "[", separator: ",", close: "]" }
+/** A call whose name comes before its arguments, which are a JSON object or marked one by one. */
+export interface NamedForm {
+  readonly type: "named"
+  /** Before the name; empty if the call begins with it, which must then be a tool's. */
+  readonly begin: string
+  readonly nameEnd: string
+  /** What comes before the name ends with this text, if it is there. */
+  readonly before?: string
+  /** What comes after the name begins with this text, if it is there. */
+  readonly after?: string
+  /** Left out, the arguments are a JSON object. */
+  readonly params?: Params
+  /** After the arguments, each if it is there. */
+  readonly ends: ReadonlyArray<string>
+}
+
+export type Form =
+  /** A JSON object with the name and the arguments, or with the name as its only key. */
+  | { readonly type: "object" }
+  | NamedForm
+  /** `name(key="value")` or `name.call(...)`, in Python. */
+  | { readonly type: "python" }
+  /** `call:name{key:<|"|>value<|"|>}` of Gemma. */
+  | { readonly type: "gemma" }
+
+export interface Section {
+  /** Empty if the section begins with the `begin` of its first form, or, without one, with the answer. */
+  readonly open: string
+  /** After `open`: white space is allowed before it. */
+  readonly next?: string
+  /** Ends the section, if it is there. */
+  readonly close: string
+  readonly forms: ReadonlyArray<Form>
+  /** The text is not a control token's: only a call of one of the tools is a call. */
+  readonly isLoose?: true
+  /** Texts that single control tokens have, where they are not `open`, `close` or those of a form. */
+  readonly tokens?: ReadonlyArray<string>
+}
+
+const object: Form = { type: "object" }
+const python: Form = { type: "python" }
+
+const named = (
+  begin: string,
+  nameEnd: string,
+  ends: ReadonlyArray<string>,
+  more: Partial<NamedForm> = {}
+): NamedForm => ({
+  type: "named",
+  begin,
+  nameEnd,
+  ends,
+  ...more
+})
+
+/** `<function=name>` with `<parameter=key>` of Qwen3-Coder, or with a JSON object of Llama and Functionary. */
+const functionTag = named("<function=", ">", ["</function>"], {
+  params: { begin: "<parameter=", keyEnd: ">", end: "</parameter>" }
+})
+
+/** `<invoke name="...">` with `<parameter name="...">`, with a prefix in the tags. */
+const invoke = (prefix: string): NamedForm =>
+  named(`<${prefix}invoke name="`, ">", [`</${prefix}invoke>`], {
+    after: "\"",
+    params: { begin: `<${prefix}parameter name="`, keyEnd: ">", end: `</${prefix}parameter>` }
+  })
+
+/** `name<arg_key>key</arg_key><arg_value>value</arg_value>` of GLM. */
+const keyed = (begin: string, suffix: string, ends: ReadonlyArray<string>, nameEnd = ""): NamedForm =>
+  named(begin, nameEnd, ends, {
+    params: {
+      begin: `<arg_key${suffix}>`,
+      keyEnd: `<arg_value${suffix}>`,
+      end: `</arg_value${suffix}>`
+    }
+  })
+
+const deepSeek = [
+  named("<｜tool▁call▁begin｜>", "\n```json\n", ["```", "<｜tool▁call▁end｜>"], { before: "function<｜tool▁sep｜>" }),
+  named("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", ["<｜tool▁call▁end｜>"])
 ]
 
-export const bare: Style = { open: "", list: "", separator: ";", close: "" }
+const kimi = named("<|tool_call_begin|>", "<|tool_call_argument_begin|>", ["<|tool_call_end|>"])
 
-/** Texts that begin a call. If they are control tokens, an engine must include them in the text. */
-export const markers: ReadonlyArray<string> = marked.flatMap(({ close, open }) => [open, close])
-  .filter((text) => text.length > 1)
+const section = (open: string, close: string, forms: ReadonlyArray<Form>, more: Partial<Section> = {}): Section => ({
+  open,
+  close,
+  forms,
+  ...more
+})
+
+/** Where an answer may begin with a call without a marker before it. */
+export const bareObject = section("", "", [object], { isLoose: true })
+export const bareList = section("", "", [object, python], { isLoose: true })
+export const bareName = section("", "", [named("", "\n", [])], { isLoose: true })
+export const fenced = section("```json", "```", [object], { isLoose: true })
+
+/** Sections that begin anywhere in an answer. */
+export const sections: ReadonlyArray<Section> = [
+  // Hermes, Qwen, Granite 4; Qwen3-Coder, Nemotron 3, Step 3.5; GLM 4, Laguna
+  section("<tool_call>", "</tool_call>", [object, functionTag, invoke(""), keyed("", "", [])], {
+    tokens: ["</arg_key>"]
+  }),
+  section("<seed:tool_call>", "</seed:tool_call>", [functionTag]),
+  // Llama 3
+  section("<|python_tag|>", "", [object, python]),
+  // Mistral: a list, or names
+  section("[TOOL_CALLS]", "", [object, named("", "[ARGS]", [], { after: "[CALL_ID]" })], { tokens: ["[CALL_ID]"] }),
+  section("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", deepSeek, { tokens: ["<｜tool▁sep｜>"] }),
+  section("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", [invoke("｜DSML｜")], { tokens: ["｜DSML｜"] }),
+  section("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>", [invoke("｜DSML｜")]),
+  section("<minimax:tool_call>", "</minimax:tool_call>", [invoke("")]),
+  section("]<]minimax[>[<tool_call>", "]<]minimax[>[</tool_call>", [
+    named("]<]minimax[>[<invoke name=\"", ">", ["]<]minimax[>[</invoke>"], {
+      after: "\"",
+      params: { begin: "]<]minimax[>[<", keyEnd: ">", end: "]<]minimax[>[</{key}>" }
+    })
+  ], { tokens: ["]<]minimax[>["] }),
+  section("<atem:function_calls>", "</atem:function_calls>", [invoke("atem:")]),
+  section("<tool_calls:opensource>", "</tool_calls:opensource>", [
+    keyed("<tool_call:opensource>", ":opensource", ["</tool_call:opensource>"], "<tool_sep:opensource>")
+  ], { tokens: ["</arg_key:opensource>"] }),
+  section("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", [kimi]),
+  section("<|open|>tools<|sep|>", "<|close|>tools<|sep|>", [
+    named("<|open|>call tool=\"", "<|sep|>", ["<|close|>call<|sep|>"], {
+      after: "\"",
+      params: { begin: "<|open|>argument key=\"", keyEnd: "<|sep|>", end: "<|close|>argument<|sep|>" }
+    })
+  ], { tokens: ["<|open|>", "<|sep|>", "<|close|>"] }),
+  // Granite 3, Phi 4 mini
+  section("<|tool_call|>", "<|/tool_call|>", [object]),
+  section("<TOOLCALL>", "</TOOLCALL>", [object]),
+  section("<tool_calls>", "</tool_calls>", [object]),
+  // Apertus
+  section("<|tools_prefix|>", "<|tools_suffix|>", [object]),
+  // LFM 2
+  section("<|tool_call_start|>", "<|tool_call_end|>", [object, python]),
+  // Gemma 4
+  section("<|tool_call>", "<tool_call|>", [{ type: "gemma" }], { tokens: ["<|\"|>"] }),
+  // Command R7B and A
+  section("<|START_ACTION|>", "<|END_ACTION|>", [object]),
+  // Solar
+  section("<|tool_calls|>", "<|calls|>", [
+    named("<|tool_call:begin|>", "<|tool_call:args|>", ["<|tool_call:end|>"], { before: "<|tool_call:name|>" })
+  ], { tokens: ["<|tool_call:name|>"] }),
+  // GigaChat
+  section("<|function_call|>", "", [object]),
+  section("function call<|role_sep|>", "", [object]),
+  // Firefunction
+  section("functools", "", [object], { next: "[", isLoose: true }),
+  // Command R+
+  section("Action:", "```", [object], { next: "```json", isLoose: true }),
+  section("<function_call>", "</function_call>", [object], { isLoose: true }),
+  // Llama 3.1 and Functionary 3.1; Qwen3-Coder without its first marker
+  section("", "</tool_call>", [functionTag], { isLoose: true }),
+  // MiniCPM
+  section("", "", [
+    named("<function name=\"", ">", ["</function>"], {
+      after: "\"",
+      params: { begin: "<param name=\"", keyEnd: ">", end: "</param>" }
+    })
+  ], { isLoose: true }),
+  section("", "", [kimi]),
+  section("", "", deepSeek.slice(0, 1)),
+  // Functionary 3.2
+  section(">>>", "", [named("", "\n", [])], { isLoose: true })
+]
+
+/** The text that a section begins with. */
+export const openerOf = ({ forms: [first], open }: Section): string =>
+  open === "" && first?.type === "named" ? first.begin : open
+
+const textsOf = (form: Form): ReadonlyArray<string> => {
+  if (form.type !== "named") return []
+  const { after = "", before = "", begin, ends, nameEnd, params } = form
+  return [
+    begin,
+    nameEnd,
+    before,
+    after,
+    ...ends,
+    ...params === undefined ? [] : [params.begin, params.keyEnd, params.end]
+  ]
+}
+
+/** Texts of calls that control tokens may have: an engine must include them in the answer's text. */
+export const markers: ReadonlyArray<string> = [
+  ...new Set(
+    sections.flatMap(({ close, forms, open, tokens = [] }) => [open, close, ...tokens, ...forms.flatMap(textsOf)])
+  )
+].filter((text) => text.length > 2)
 
 /** Undecided until more text arrives. */
 export type More = "more"
@@ -34,104 +221,21 @@ export const skip = (text: string, at: number, wanted: string): number | More | 
   return wanted.startsWith(text.slice(begin)) ? "more" : undefined
 }
 
-/** Finds the end of a JSON object that arrives in pieces. */
-export const makeScan = () => {
-  let depth = 0
-  let inString = false
-  let escaped = false
-  const readInString = (character: string) => {
-    if (escaped) escaped = false
-    else if (character === "\\") escaped = true
-    else inString = character !== "\""
-  }
-  return (text: string): number | undefined => {
-    for (let at = 0; at < text.length; at++) {
-      const character = text[at]!
-      if (inString) readInString(character)
-      else if (character === "\"") inString = true
-      else if (character === "{") depth++
-      else if (character === "}" && --depth === 0) return at + 1
-    }
-    return undefined
-  }
-}
-
-export const endOfObject = (text: string, begin: number): number | More => {
-  const length = makeScan()(text.slice(begin))
-  return length === undefined ? "more" : begin + length
-}
-
-const jsonString = /"(?:[^"\\]|\\.)*"/sy
-
-const readString = (text: string, at: number): { value: string; end: number } | More | undefined => {
-  const begin = skip(text, at, "\"")
-  if (typeof begin !== "number") return begin
-  jsonString.lastIndex = begin - 1
-  const found = jsonString.exec(text)
-  if (found === null) return "more"
-  try {
-    return { value: JSON.parse(found[0]) as string, end: jsonString.lastIndex }
-  } catch {
-    return undefined
-  }
-}
-
-/** A call's name, and the start of its arguments. */
-interface Head {
-  readonly name: string
-  readonly at: number
-}
-
-const readKey = (text: string, at: number) => {
-  const key = readString(text, at)
-  if (typeof key !== "object") return key
-  const end = skip(text, key.end, ":")
-  return typeof end === "number" ? { value: key.value, end } : end
-}
-
-/** Reads a call up to its arguments; undefined if its name does not come before them. */
-export const readHead = (text: string): Head | More | undefined => {
-  let name = ""
-  let at = skip(text, 0, "{")
-  while (typeof at === "number") {
-    const key = readKey(text, at)
-    if (typeof key !== "object") return key
-    if (name !== "" && /^(?:arguments|parameters)$/.test(key.value)) {
-      const begin = skip(text, key.end, "{")
-      return typeof begin === "number" ? { name, at: begin - 1 } : begin
-    }
-    if (!/^(?:name|type)$/.test(key.value)) return undefined
-    const value = readString(text, key.end)
-    if (typeof value !== "object") return value
-    if (key.value === "name") name = value.value
-    at = skip(text, value.end, ",")
-  }
-  return at
-}
-
-/** The call in a complete JSON object. */
-export const callOf = (text: string): { readonly name: string; readonly arguments: string } | undefined => {
-  try {
-    const { arguments: given, name, parameters } = JSON.parse(text) as Record<string, unknown>
-    const value = given ?? parameters ?? {}
-    if (typeof name !== "string" || name === "") return undefined
-    return { name, arguments: typeof value === "string" ? value : JSON.stringify(value) }
-  } catch {
-    return undefined
-  }
-}
+const openers = sections.map((section) => ({ section, opener: openerOf(section) }))
 
 /** The number of characters at the end that may belong to a call: white space, and the beginning of a marker. */
 export const heldLength = (text: string): number => {
-  const mark = marked.flatMap(({ open }) =>
-    Array.from({ length: Math.min(open.length - 1, text.length) }, (_, index) => index + 1)
-      .filter((length) => text.endsWith(open.slice(0, length)))
-  )
-  const length = Math.max(0, ...mark)
-  return text.length - text.slice(0, text.length - length).trimEnd().length
+  const longest = openers.reduce((most, { opener }) => {
+    for (let length = Math.min(opener.length - 1, text.length); length > most; length--) {
+      if (text.endsWith(opener.slice(0, length))) return length
+    }
+    return most
+  }, 0)
+  return text.length - text.slice(0, text.length - longest).trimEnd().length
 }
 
-export const findMarker = (text: string) =>
-  marked.map((style) => ({ style, at: text.indexOf(style.open) }))
+/** The first section that begins in a text; of several at the same place, the one with the longest opener. */
+export const findSection = (text: string): { readonly section: Section; readonly at: number } | undefined =>
+  openers.map(({ opener, section }) => ({ section, at: text.indexOf(opener), length: opener.length }))
     .filter(({ at }) => at >= 0)
-    .sort((a, b) => a.at - b.at)[0]
+    .sort((a, b) => a.at - b.at || b.length - a.length)[0]

@@ -1,0 +1,61 @@
+/** Tool calls of GGUF models in the syntaxes of their families, control tokens among them, through the real engine. */
+import { assert } from "@effect/vitest"
+import { describe, it } from "vitest"
+import { answersOf } from "../support/ScriptedAnswers.ts"
+
+const tools = [{
+  name: "weather",
+  description: "The weather.",
+  parameters: { type: "object", properties: { city: { type: "string" }, days: { type: "integer" } } }
+}]
+
+/** The control tokens of a family, and what a model of it writes. */
+const families: ReadonlyArray<readonly [family: string, control: ReadonlyArray<string>, answer: string]> = [
+  [
+    "Kimi K2",
+    [
+      "<|tool_calls_section_begin|>",
+      "<|tool_call_begin|>",
+      "<|tool_call_argument_begin|>",
+      "<|tool_call_end|>",
+      "<|tool_calls_section_end|>"
+    ],
+    "Yes.<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:0<|tool_call_argument_begin|>" +
+    "{\"city\": \"Oslo\", \"days\": 3}<|tool_call_end|><|tool_calls_section_end|>"
+  ],
+  [
+    "Qwen3-Coder",
+    ["<tool_call>", "</tool_call>"],
+    "Yes.\n<tool_call>\n<function=weather>\n<parameter=city>\nOslo\n</parameter>\n<parameter=days>\n3\n</parameter>\n" +
+    "</function>\n</tool_call>"
+  ],
+  [
+    "Gemma 4",
+    ["<|tool_call>", "<tool_call|>", "<|\"|>"],
+    "Yes.<|tool_call>call:weather{city:<|\"|>Oslo<|\"|>,days:3}<tool_call|>"
+  ],
+  [
+    "DeepSeek V3.2",
+    ["｜DSML｜"],
+    "Yes.\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"weather\">\n<｜DSML｜parameter name=\"city\" string=\"true\">" +
+    "Oslo</｜DSML｜parameter>\n<｜DSML｜parameter name=\"days\" string=\"false\">3</｜DSML｜parameter>\n</｜DSML｜invoke>\n" +
+    "</｜DSML｜function_calls>"
+  ]
+]
+
+describe("a GGUF model", () => {
+  it.each(families)("of %s calls tools in its own syntax", async (_, control, answer) => {
+    const [called] = await answersOf({
+      control: ["<|end|>", ...control],
+      template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}{{ tools[0].function.name if tools }}",
+      prompt: "Hi<|end|>weather",
+      answer
+    }, [{ tools }])
+    assert.strictEqual(called!.text, "Yes.")
+    assert.deepStrictEqual(called!.calls.map(([name, args]) => [name, JSON.parse(args)]), [[
+      "weather",
+      { city: "Oslo", days: 3 }
+    ]])
+    assert.strictEqual(called!.last.reason, "tool_calls")
+  }, 60_000)
+})
