@@ -68,6 +68,8 @@ interface State {
   readonly answer: Array<Token>
   /** Of the last token, likeliest first; if the job requests log-probabilities. */
   probabilities: ReadonlyMap<Token, number> | undefined
+  /** The last token is the one that ends the answer. */
+  hasEnded: boolean
 }
 
 /** Computes a prompt up to its last piece, and returns that piece; undefined if the job is cancelled. */
@@ -105,9 +107,10 @@ async function* evaluate(
     answer = new Answer(loaded.answers, slot.sequence, optionsOf(loaded, job, state), job.logprobs !== undefined)
     for (let tokens = rest;;) {
       const token = await answer.after(tokens)
-      if (prompts.isEnd(token)) return
+      state.hasEnded = prompts.isEnd(token)
       state.probabilities = answer.probabilities
       state.answer.push(token)
+      if (state.hasEnded) return
       yield token
       const pause = contextLock.pause()
       if (pause !== undefined) await pause
@@ -121,11 +124,24 @@ async function* evaluate(
   }
 }
 
-const logprobOf = (
+/** Of the last token, and for an echo also of the token that ends the answer. */
+const logprobsIn = (
   { textOf }: Loaded,
-  { logprobs = 0 }: GenerateJob,
-  { answer, probabilities }: State
-): ChosenLogprob => logprobsOf(textOf, answer.at(-1)!, answer.slice(-5, -1), probabilities ?? new Map(), logprobs)
+  job: GenerateJob,
+  state: State
+): Pick<Generation<Token>, "endLogprobOf" | "logprobOf"> => {
+  const logprobOf = (): ChosenLogprob =>
+    logprobsOf(
+      textOf,
+      state.answer.at(-1)!,
+      state.answer.slice(-5, -1),
+      state.probabilities ?? new Map(),
+      job.logprobs ?? 0
+    )
+  return hasProbabilities(job)
+    ? { logprobOf, endLogprobOf: () => state.hasEnded ? logprobOf() : undefined }
+    : { logprobOf }
+}
 
 /**
  * Decodes tokens. Control tokens have no text, except those that mark thoughts, and those that begin a tool call if the job
@@ -160,7 +176,7 @@ const prepare = async (
   // The probabilities of a prompt that was computed before are not kept.
   if (isRead) slot.invalidate()
   const cachedTokens = await slot.begin(prompt)
-  const state: State = { grammar, answer: [...prefixTokens], probabilities: undefined }
+  const state: State = { grammar, answer: [...prefixTokens], probabilities: undefined, hasEnded: false }
   return {
     promptTokens: prompt.length,
     cachedTokens,
@@ -170,7 +186,7 @@ const prepare = async (
     thoughts,
     tokens: evaluate(loaded, slot, prompt.slice(isRead ? -1 : cachedTokens), job, state, signals),
     ...(job.completion?.echo === true ? { echo: () => echoOf(loaded, slot, prompt, job, signals) } : {}),
-    logprobOf: () => logprobOf(loaded, job, state),
+    ...logprobsIn(loaded, job, state),
     decode: decoderOf(loaded, job)
   }
 }

@@ -2,6 +2,7 @@
 import { assert } from "@effect/vitest"
 import OpenAI from "openai"
 import { afterAll, beforeAll, describe, it } from "vitest"
+import { evaluationHarness } from "../support/EvaluationHarness.ts"
 import type { FaultServer, Play, Seen } from "../support/FaultServer.ts"
 import { startFaultServer } from "../support/FaultServer.ts"
 import type { Service } from "../support/Service.ts"
@@ -414,3 +415,5 @@ describe("providers of other dialects", () => {
     assert.include(error.message, "text completion")
   })
 })
+
+evaluationHarness(() => service)

@@ -3,7 +3,7 @@
  * one made, as Anthropic, OpenAI and OpenRouter do.
  */
 import { assert } from "@effect/vitest"
-import { afterAll, beforeAll, describe, it } from "vitest"
+import { afterAll, beforeAll, beforeEach, describe, it } from "vitest"
 import { Troupe } from "../../src/index.ts"
 import type { Fields } from "../support/Answers.ts"
 import type { FaultServer, Play, Seen } from "../support/FaultServer.ts"
@@ -16,8 +16,11 @@ const sse = (events: ReadonlyArray<Fields>, end = ""): Play => ({
 })
 const rejected = (body: Fields): Play => ({ status: 400, headers: json, pieces: [JSON.stringify(body)] })
 
+/** Of each test: what one has learned is not known to the next. */
+let round = 0
+
 /** What a host signs with. */
-const markOf = (host: string): string => `${host}-mark`
+const markOf = (host: string): string => `${host}-${round}-mark`
 
 const messagesAnswer = (host: string, stream: boolean): Play => {
   const message = { id: "m", type: "message", role: "assistant", model: "up", stop_sequence: null }
@@ -118,6 +121,8 @@ const answer = (_: number, { body, path, text }: Seen): Play => {
 
 let upstream: FaultServer
 let troupe: Troupe.Troupe
+/** Has passed on no answer of the first. */
+let restarted: Troupe.Troupe
 
 const key = "admin-key-0123456789"
 const headers = { ...json, authorization: `Bearer ${key}` }
@@ -141,10 +146,15 @@ const start = (): Troupe.Troupe => {
 beforeAll(async () => {
   upstream = await startFaultServer(answer)
   troupe = start()
+  restarted = start()
+})
+
+beforeEach(() => {
+  round++
 })
 
 afterAll(async () => {
-  await troupe.close()
+  await Promise.all([troupe.close(), restarted.close()])
   await upstream.close()
 })
 
@@ -293,15 +303,10 @@ describe("signed or encrypted reasoning of an earlier answer", () => {
         const rejected = [[true, false], [false, true]]
         const expected = name.endsWith("callers") ? [[false], [true]] : rejected
         assert.deepStrictEqual(await ask(troupe, `${api}-bob`, next(unknown)), expected, "of another service")
-        const restarted = start()
-        try {
-          const body = next(first.text)
-          const other = names ? [[false], [true]] : rejected
-          assert.deepStrictEqual(await ask(restarted, `${api}-bob`, body), other, "another host, restarted")
-          assert.deepStrictEqual(await ask(restarted, `${api}-ada`, body), [[true], [false]], "its maker, restarted")
-        } finally {
-          await restarted.close()
-        }
+        const body = next(first.text)
+        const other = names ? [[false], [true]] : rejected
+        assert.deepStrictEqual(await ask(restarted, `${api}-bob`, body), other, "another host, restarted")
+        assert.deepStrictEqual(await ask(restarted, `${api}-ada`, body), [[true], [false]], "its maker, restarted")
       })
     }
   }

@@ -111,10 +111,16 @@ interface Body {
   readonly error: { readonly message: string }
 }
 
-const fetchJson = async ({ url }: Service, method: string, path: string, body?: object) => {
+const fetchJson = async (
+  { url }: Service,
+  method: string,
+  path: string,
+  body?: object,
+  key: string = secrets.STATE
+) => {
   const response = await fetch(`${url}/v1/${path}`, {
     method,
-    headers: { "content-type": "application/json", authorization: `Bearer ${secrets.STATE}` },
+    headers: { "content-type": "application/json", authorization: `Bearer ${key}` },
     ...(body === undefined ? {} : { body: JSON.stringify(body) })
   })
   return { status: response.status, body: await response.json() as Body }
@@ -134,6 +140,17 @@ const expectShared = async ([first, second]: ReadonlyArray<Service>) => {
   const { body: queued } = await fetchJson(first!, "POST", "responses", { ...request, background: true })
   const cancelled = await fetchJson(second!, "POST", `responses/${queued.id}/cancel`)
   assert.include(["cancelled", "completed"], cancelled.body.status)
+  // To another key they do not exist, in either service.
+  for (const service of [first!, second!]) {
+    for (const [method, path] of [["GET", ""], ["GET", "/input_items"], ["POST", "/cancel"], ["DELETE", ""]] as const) {
+      const denied = await fetchJson(service, method, `responses/${one.id}${path}`, undefined, secrets.RATE)
+      assert.strictEqual(denied.status, 404, `${method} ${path}`)
+    }
+    const continued = { ...request, previous_response_id: one.id }
+    const { body, status } = await fetchJson(service, "POST", "responses", continued, secrets.RATE)
+    assert.strictEqual(status, 400, JSON.stringify(body))
+    assert.include(JSON.stringify(body), "previous_response_not_found")
+  }
   assert.strictEqual((await fetchJson(second!, "DELETE", `responses/${one.id}`)).status, 200)
   assert.strictEqual((await fetchJson(first!, "GET", `responses/${one.id}`)).status, 404)
 }

@@ -65,6 +65,11 @@ export interface Generation<Token> {
   readonly tokens: AsyncGenerator<Token, void, undefined>
   /** Of the token yielded last, if the job requests log-probabilities. */
   readonly logprobOf?: (() => ChosenLogprob) | undefined
+  /**
+   * Of the end-of-generation token, which has no text; undefined if the model has not ended the answer. Left out, it has no
+   * entry: harnesses that evaluate an echo expect one for each token that was generated.
+   */
+  readonly endLogprobOf?: (() => ChosenLogprob | undefined) | undefined
   readonly decode: (tokens: Array<Token>, before: ReadonlyArray<Token>) => string
   /** How the model marks thoughts, and where its answer begins; left out, its answers have none. */
   readonly thoughts?: Thoughts | undefined
@@ -199,6 +204,19 @@ const stream = async <Token>(
   return finished(!stopped && sender.counted.tokens >= limit ? "length" : "stop")
 }
 
+/** Generates, and adds the entry of the token that ends the answer, if it has one. */
+const generate = async <Token>(
+  job: GenerateJob,
+  generation: Generation<Token>,
+  consumer: Consumer,
+  sender: Sender
+): Promise<JobEvent> => {
+  const last = await stream(job, generation, consumer, sender)
+  const end = last.type === "finished" ? generation.endLogprobOf?.() : undefined
+  if (end !== undefined) sender.send({ type: "text", text: "" }, [end])
+  return last
+}
+
 /**
  * Runs one job to its last event. Never rejects.
  *
@@ -216,7 +234,7 @@ export const runJob = async <Token>(
   try {
     const generation = await prepare({ isCancelled: consumer.isCancelled, progress: () => channel.emit(progress) })
     last = await sendEcho(generation, sender) && !consumer.isCancelled()
-      ? await stream(job, job.maxTokens === 0 ? { ...generation, tokens: noTokens() } : generation, consumer, sender)
+      ? await generate(job, job.maxTokens === 0 ? { ...generation, tokens: noTokens() } : generation, consumer, sender)
       : cancelled
   } catch (cause) {
     last = { type: "failed", failure: failureFrom(cause, "failed") }
