@@ -7,7 +7,7 @@ import * as SettingsDiff from "../services/settings/SettingsDiff.ts"
 import { withClient, withStarted } from "./Client.ts"
 import type { Target } from "./Flags.ts"
 import { CommandFailed, json, target } from "./Flags.ts"
-import { bytesText, printJson, secondsText, table } from "./Output.ts"
+import { bytesText, printJson, secondsText, table, versionText } from "./Output.ts"
 import * as RoutingText from "./RoutingText.ts"
 
 const model = Argument.String("model").pipe(
@@ -15,8 +15,13 @@ const model = Argument.String("model").pipe(
   Argument.withDescription("Name of a configured model")
 )
 
-const stateOf = ({ circuit, pinned, state }: Deployment): string =>
-  [state, ...(pinned ? ["pinned"] : []), ...(circuit === undefined ? [] : [`circuit ${circuit.phase}`])].join(", ")
+const stateOf = ({ circuit, pinned, state, version }: Deployment): string =>
+  [
+    state,
+    ...(pinned ? ["pinned"] : []),
+    ...(version === undefined ? [] : [versionText(version)]),
+    ...(circuit === undefined ? [] : [`circuit ${circuit.phase}`])
+  ].join(", ")
 
 /** Why the deployment gets no requests, or which of its keys wait; empty if neither holds. */
 const reasonOf = ({ circuit, keys, lastFailure = "", state }: Deployment): string => {

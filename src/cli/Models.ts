@@ -214,7 +214,7 @@ export const models = Command.make("models", { config, json }, ({ config, json }
         deployments: deployments.map(({ id, options }) => ({ id, ...options }))
       })))
     }
-    yield* Console.log(modelTable(settings.models))
+    yield* Console.log(modelTable(settings))
   })).pipe(
     Command.withDescription("List the configured models, or manage the models in the store"),
     Command.withSubcommands([pull, list, show, remove])

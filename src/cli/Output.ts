@@ -1,9 +1,12 @@
 /** The output of commands: tables, JSON, sizes, durations and typeable commands, without control sequences. */
 import { Console, Effect } from "effect"
 import { basename, isAbsolute, join, relative } from "node:path"
-import type { Model } from "../domain/Deployment.ts"
+import type { Deployment } from "../domain/Deployment.ts"
+import type { Version } from "../domain/ModelCard.ts"
 import { plainText } from "../domain/Text.ts"
 import { sourceOf } from "../services/engines/EngineKinds.ts"
+import type { ExperimentPlan } from "../services/rollout/RolloutSettings.ts"
+import type { Resolved } from "../services/settings/Settings.ts"
 
 const cleaned = (values: ReadonlyArray<unknown>): ReadonlyArray<unknown> =>
   values.map((value) => typeof value === "string" ? plainText(value) : value)
@@ -33,14 +36,36 @@ export const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
   return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd()).join("\n")
 }
 
-/** The table of the configured models. */
-export const modelTable = (models: ReadonlyArray<Model>): string =>
-  table([
-    ["MODEL", "ENGINE", "SOURCE"],
-    ...models.flatMap(({ deployments, name }) =>
-      deployments.map((deployment) => [name, deployment.options.engine, sourceOf(deployment.options)])
-    )
+/** A share of requests, such as `30 %`. */
+export const percent = (share: number): string => `${Number((share * 100).toPrecision(3))} %`
+
+/** The place of a deployment in a rollout or an A/B test, such as `candidate 10 %`. */
+export const versionText = ({ role, weight }: Pick<Version, "role" | "weight">): string => `${role} ${percent(weight)}`
+
+/** What the configuration says about the shares of a model's deployments; empty where it says nothing. */
+const configuredVersion = ({ id, options }: Deployment, plan: ExperimentPlan | undefined): string => {
+  const variant = plan?.variants.find(({ deployment }) => deployment === id)
+  if (plan !== undefined && variant !== undefined) {
+    const total = plan.variants.reduce((sum, { weight }) => sum + weight, 0)
+    return versionText({ role: "variant", weight: variant.weight / total })
+  }
+  return options.rollout === "candidate" ? "candidate" : ""
+}
+
+/** The table of the configured models. Candidates of rollouts and variants of A/B tests are marked. */
+export const modelTable = ({ experiments, models }: Pick<Resolved, "experiments" | "models">): string => {
+  const rows = models.flatMap(({ deployments, name }) =>
+    deployments.map((deployment) => {
+      const row = [name, deployment.options.engine, sourceOf(deployment.options)]
+      return { row, version: configuredVersion(deployment, experiments?.get(name)) }
+    })
+  )
+  const isMarked = rows.some(({ version }) => version !== "")
+  return table([
+    ["MODEL", "ENGINE", "SOURCE", ...(isMarked ? ["ROLLOUT"] : [])],
+    ...rows.map(({ row, version }) => isMarked ? [...row, version] : row)
   ])
+}
 
 /** Whole seconds, rounded up, for "retry in ...". */
 export const secondsText = (ms: number): string => `${Math.ceil(ms / 1_000)} s`

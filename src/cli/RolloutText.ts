@@ -2,9 +2,7 @@
 import type { ExperimentView, RolloutView } from "../layers/http/RolloutSchema.ts"
 import type { MetricEvidence } from "../services/rollout/Rollout.ts"
 import { evidenceText } from "../services/rollout/RolloutMachine.ts"
-import { table } from "./Output.ts"
-
-export const percent = (share: number): string => `${Number((share * 100).toPrecision(3))} %`
+import { percent, table } from "./Output.ts"
 
 const time = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+Z$/, "Z")
 

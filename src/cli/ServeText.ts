@@ -29,7 +29,7 @@ export const listening = ({ admin, bound, count = 1, hasKeys, port, settings }: 
     `${asInvoked(Binding.callersText(settings.server, hasKeys))}.`,
     `Administration at ${adminText(admin)}`,
     "",
-    modelTable(settings.models),
+    modelTable(settings),
     "",
     "Try it:",
     `  curl -s ${url}/v1/chat/completions -H 'content-type: application/json'${key} -d '${body}'`,

@@ -26,6 +26,17 @@ export type ModelState = typeof modelStates[number]
 export const inputModalities = ["text", "image"] as const
 export const outputModalities = ["text", "embeddings", "scores"] as const
 
+export const versionRoles = ["candidate", "variant", "withheld"] as const
+
+/** A deployment whose share of the requests is set: by a rollout, by an A/B test, or by `rollout: candidate`. */
+export interface Version {
+  readonly deployment: string
+  /** `withheld`: a rollout has ended with another deployment, which has all of its requests. */
+  readonly role: typeof versionRoles[number]
+  /** Its share, from 0 to 1. */
+  readonly weight: number
+}
+
 export interface ModelCard {
   readonly name: string
   /** The model's own name, if `name` is an alias of it. */
@@ -44,6 +55,8 @@ export interface ModelCard {
   readonly variant?: string
   /** The LoRA adapters of its deployments, by the names of their files, without their folders; left out, none. */
   readonly lora?: ReadonlyArray<{ readonly file: string; readonly scale: number }>
+  /** The deployments of a rollout or an A/B test that have a share of their own; left out, none. */
+  readonly versions?: ReadonlyArray<Version>
   readonly price: KnownPrice | undefined
 }
 

@@ -6,8 +6,10 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe, it } from "vitest"
 import * as Logging from "../../src/cli/Logging.ts"
-import { asInvoked, invocation, plainConsole } from "../../src/cli/Output.ts"
+import { asInvoked, invocation, modelTable, plainConsole } from "../../src/cli/Output.ts"
 import { plainLine, plainText } from "../../src/domain/Text.ts"
+import { resolveExperiment } from "../../src/services/rollout/RolloutSettings.ts"
+import * as Deployments from "../support/Deployments.ts"
 import { readGguf, withTexts, writeGguf } from "../support/GgufCopy.ts"
 import { run, temporaryFolder } from "../support/Service.ts"
 
@@ -98,5 +100,27 @@ describe("asInvoked", () => {
     ["What troupe.yaml says of a troupe of models", "What troupe.yaml says of a troupe of models"]
   ])("writes %j as it can be typed", (text, expected) => {
     assert.strictEqual(asInvoked(text, "node dist/main.js"), expected)
+  })
+})
+
+describe("modelTable", () => {
+  const fake = (id: string, more: object = {}) => Deployments.deployment(id, { options: { engine: "fake", ...more } })
+
+  it("marks candidates of rollouts, and variants of A/B tests with their shares", () => {
+    const models = [
+      { name: "chat", deployments: [fake("chat#0"), fake("chat#1", { rollout: "candidate" })] as const },
+      { name: "test", deployments: [fake("test#0"), fake("test#1")] as const }
+    ]
+    const variants = [{ deployment: "test#0", weight: 9 }, { deployment: "test#1", weight: 1 }]
+    const experiments = new Map([["test", resolveExperiment({ variants })]])
+    const marks = (text: string) => text.split("\n").map((line) => line.split(/ {2,}/)[3] ?? "")
+    assert.deepStrictEqual(marks(modelTable({ models, experiments })), [
+      "ROLLOUT",
+      "",
+      "candidate",
+      "variant 90 %",
+      "variant 10 %"
+    ])
+    assert.notInclude(modelTable({ models: models.slice(1) }), "ROLLOUT")
   })
 })

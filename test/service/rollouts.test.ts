@@ -54,6 +54,7 @@ describe("a rollout", () => {
     assert.deepStrictEqual(new Set(await askMany(20)), new Set(["200 old"]))
     assert.strictEqual(candidate.count, 0)
     assert.include((await troupe("list")).stdout, "No rollouts yet.")
+    assert.match((await invoke(["ps", "--url", service.adminUrl])).stdout, /^chat#1 .*, candidate 0 % /m)
   })
 
   it("rolls a version back that fails 4 % of its requests, with its evidence, while 100 callers see no error", async () => {
@@ -80,6 +81,9 @@ describe("a rollout", () => {
     candidate.hangs = (index) => index > check
     const settings = { metrics: ["errors", "hanging"], minRequests: 5_000 }
     assert.strictEqual((await service.admin("POST", "", { model: "chat", to: "chat#1", settings })).status, 201)
+    await until(({ phase }) => phase === "Stepping")
+    assert.match((await invoke(["ps", "--url", service.adminUrl])).stdout, /^chat#1 .*, candidate 50 % /m)
+    assert.deepStrictEqual(await service.versions(), [{ deployment: "chat#1", role: "candidate", weight: 0.5 }])
     // Callers that wait for the new version send nothing else.
     const { result, seen } = await whileAsked(
       60,
@@ -111,6 +115,7 @@ describe("a rollout", () => {
     assert.deepStrictEqual(new Set(await askMany(20)), new Set(["200 new"]))
     assert.strictEqual(stable.count, asked)
     assert.include((await troupe("ls")).stdout, "promoted")
+    assert.deepStrictEqual(await service.versions(), [{ deployment: "chat#0", role: "withheld", weight: 0 }])
   })
 
   it("adds a deployment for another model of the provider, which stays after a restart, and goes after a rollback", async () => {

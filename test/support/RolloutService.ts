@@ -85,6 +85,8 @@ export interface RolloutService {
   /** The answer of a chat: the status, and the name of the model at the provider. */
   readonly ask: () => Promise<string>
   readonly admin: (method: "GET" | "POST", path: string, body?: object) => Promise<{ status: number; body: unknown }>
+  /** The deployments of the model with a share of their own. */
+  readonly versions: () => Promise<unknown>
   /** The newest rollout. */
   readonly rollout: () => Promise<RolloutView>
   /** Applies other deployments of the model, as another configuration does. */
@@ -138,10 +140,12 @@ export const startRolloutService = async (
   const { address } = Effect.runSync(Effect.provideContext(HttpServer.HttpServer, context))
   const { url: adminUrl = "" } = Effect.runSync(Effect.provideContext(AdminAddress, context))
   const admin = adminOf(adminUrl)
+  const url = `http://127.0.0.1:${(address as { readonly port: number }).port}`
   return {
     adminUrl,
     admin,
-    ask: askAt(`http://127.0.0.1:${(address as { readonly port: number }).port}`),
+    ask: askAt(url),
+    versions: async () => (await (await fetch(`${url}/v1/models/chat`)).json() as { versions?: unknown }).versions,
     rollout: async () => (await admin("GET", "/chat")).body as RolloutView,
     change: async (deployments) => {
       const { run } = Context.get(context, Reload)

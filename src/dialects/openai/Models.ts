@@ -3,7 +3,7 @@ import { Schema } from "effect"
 import type { KnownPrice } from "../../domain/DeploymentFacts.ts"
 import { engineCapabilities } from "../../domain/EngineProtocol.ts"
 import type { ModelCard } from "../../domain/ModelCard.ts"
-import { inputModalities, modelStates, outputModalities } from "../../domain/ModelCard.ts"
+import { inputModalities, modelStates, outputModalities, versionRoles } from "../../domain/ModelCard.ts"
 
 /** USD per million tokens; a price that is left out is that of `input`, or for reasoning of `output`. */
 const Pricing = Schema.Struct({
@@ -40,6 +40,12 @@ export const Model = Schema.Struct({
   variant: Schema.optionalKey(Schema.String),
   /** The LoRA adapters of its deployments, by the names of their files. */
   lora: Schema.optionalKey(Schema.Array(Schema.Struct({ file: Schema.String, scale: Schema.Finite }))),
+  /** The deployments of a rollout or an A/B test that have a share of their own, from 0 to 1. */
+  versions: Schema.optionalKey(
+    Schema.Array(
+      Schema.Struct({ deployment: Schema.String, role: Schema.Literals(versionRoles), weight: Schema.Finite })
+    )
+  ),
   /** The highest of its deployments, USD per million tokens; null if one is unknown. */
   pricing: Schema.NullOr(Pricing)
 }).annotate({ identifier: "Model" })
@@ -80,6 +86,7 @@ export const encode = (card: ModelCard, startedAt: number): Model => ({
   state: card.state,
   ...(card.variant === undefined ? {} : { variant: card.variant }),
   ...(card.lora === undefined ? {} : { lora: card.lora }),
+  ...(card.versions === undefined ? {} : { versions: card.versions }),
   pricing: card.price === undefined ? null : pricingOf(card.price)
 })
 

@@ -16,6 +16,8 @@ import type { State } from "../../services/health/Circuit.ts"
 import { Readiness, untilLeaving } from "../../services/health/Readiness.ts"
 import { Models } from "../../services/models/Models.ts"
 import { Registry } from "../../services/models/Registry.ts"
+import type { SplitTable } from "../../services/rollout/Split.ts"
+import { Splits } from "../../services/rollout/Split.ts"
 import * as AdminDecisions from "./AdminDecisions.ts"
 import * as AdminGuard from "./AdminGuard.ts"
 import * as AdminReload from "./AdminReload.ts"
@@ -59,7 +61,7 @@ const circuitOf = (deployment: string, states: ReadonlyArray<State>) => {
 }
 
 /** A deployment as `GET /admin/deployments` shows it. */
-const makeDescribe = (models: Models["Service"], providers: Providers["Service"]) =>
+const makeDescribe = (models: Models["Service"], providers: Providers["Service"], splits: SplitTable | undefined) =>
   Effect.fnUntraced(function*(deployment: Deployment, states: ReadonlyArray<State>) {
     const status = yield* models.status(deployment)
     const { id, model, options, pinned } = deployment
@@ -67,7 +69,10 @@ const makeDescribe = (models: Models["Service"], providers: Providers["Service"]
     const waiting = keys === undefined || keys.waiting + keys.rejected === 0 ? {} : { keys }
     const lora = adaptersOf(options)
     const adapters = lora.length === 0 ? {} : { lora }
-    return { ...status, model, engine: options.engine, pinned, ...adapters, ...circuitOf(id, states), ...waiting }
+    const version = splits?.of?.(model)?.shares?.find((one) => one.deployment === id)
+    const share = version === undefined ? {} : { version: { role: version.role, weight: version.weight } }
+    const more = { ...adapters, ...share, ...circuitOf(id, states), ...waiting }
+    return { ...status, model, engine: options.engine, pinned, ...more }
   })
 
 type Act = (deployment: Deployment) => Effect.Effect<void, InferenceError>
@@ -92,7 +97,7 @@ export const layer = HttpApiBuilder.group(
     const watch = makeWatch(yield* Readiness)
     const resets = yield* AdminResets.make
 
-    const describe = makeDescribe(models, providers)
+    const describe = makeDescribe(models, providers, yield* Splits)
     const list = Effect.fnUntraced(function*(deployments: ReadonlyArray<Deployment>) {
       const states = yield* breaker.states
       const described = yield* Effect.forEach(deployments, (deployment) => describe(deployment, states))

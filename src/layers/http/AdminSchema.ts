@@ -1,5 +1,6 @@
 /** What an operator sees and does: the shapes of `/admin`. */
 import { Schema } from "effect"
+import { versionRoles } from "../../domain/ModelCard.ts"
 import { BudgetState } from "../../services/budgets/BudgetReport.ts"
 import { Grant, VirtualKey } from "../../services/keys/VirtualKey.ts"
 import { groups, UsageSum } from "../../services/ledger/Usage.ts"
@@ -53,6 +54,8 @@ export const Deployment = Schema.Struct({
   variant: Schema.optionalKey(Schema.String),
   /** Of a local model with LoRA adapters. */
   lora: Schema.optionalKey(Schema.Array(Schema.Struct({ path: Schema.String, scale: Schema.Finite }))),
+  /** Of a rollout or an A/B test, or where a rollout has ended with another deployment: its share of the requests. */
+  version: Schema.optionalKey(Schema.Struct({ role: Schema.Literals(versionRoles), weight: Schema.Finite })),
   /** Why it failed last. */
   lastFailure: Schema.optionalKey(Schema.String),
   /** Where it is not closed. */

@@ -20,6 +20,8 @@ import { Refusals } from "../../services/guard/SecurityEvents.ts"
 import * as Readiness from "../../services/health/Readiness.ts"
 import { Models } from "../../services/models/Models.ts"
 import { namesIn, Registry } from "../../services/models/Registry.ts"
+import type { SplitTable } from "../../services/rollout/Split.ts"
+import { Splits } from "../../services/rollout/Split.ts"
 import { Router } from "../../services/routing/Router.ts"
 import * as AdminGuard from "./AdminGuard.ts"
 import * as Api from "./Api.ts"
@@ -48,22 +50,33 @@ const adaptersOf = ({ deployments }: Model): Pick<ModelCard.ModelCard, "lora"> =
   return all.length === 0 ? {} : { lora: [...new Map(all).values()] }
 }
 
+const versionsOf = (splits: SplitTable | undefined, { name }: Model): Pick<ModelCard.ModelCard, "versions"> => {
+  const versions = splits?.of?.(name)?.shares
+  return versions === undefined ? {} : { versions }
+}
+
+const makeCardOf = Effect.gen(function*() {
+  const { facts } = yield* Router
+  const actors = yield* Models
+  const splits = yield* Splits
+  return (model: Model) =>
+    Effect.map(loadedFile(model, actors), (file): ModelCard.ModelCard => ({
+      ...ModelCard.cardOf(model, facts(model), (deployment) => actors.snapshot(deployment).state),
+      ...adaptersOf(model),
+      ...versionsOf(splits, model),
+      ...file
+    }))
+})
+
 /** `GET /v1/models` and `GET /v1/models/{model}`, in the shape of the client's dialect. */
 const models = (dialects: Dialects) => {
   const dialectOf = makeDialectOfClient(dialects)
   return HttpRouter.use(Effect.fnUntraced(function*(router) {
     const registry = yield* Registry
-    const { facts } = yield* Router
-    const actors = yield* Models
     const peers = yield* PeerProcesses
     const startedAt = yield* Clock.currentTimeMillis
     const nameOf = namesIn(registry)
-    const cardOf = (model: Model) =>
-      Effect.map(loadedFile(model, actors), (file): ModelCard.ModelCard => ({
-        ...ModelCard.cardOf(model, facts(model), (deployment) => actors.snapshot(deployment).state),
-        ...adaptersOf(model),
-        ...file
-      }))
+    const cardOf = yield* makeCardOf
     const cardsOf = (model: Model) =>
       Effect.map(
         cardOf(model),

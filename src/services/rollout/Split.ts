@@ -23,6 +23,7 @@ import type { Deployment, Model } from "../../domain/Deployment.ts"
 import * as Hashing from "../../domain/Hashing.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { Verdict } from "../../domain/Measurement.ts"
+import type { Version } from "../../domain/ModelCard.ts"
 import type { RoutingRequest, Split } from "../../domain/RoutingRequest.ts"
 import * as Assignment from "./Assignment.ts"
 import type { ExperimentPlan } from "./RolloutSettings.ts"
@@ -49,6 +50,8 @@ type Divided = Pick<RoutingRequest, "route"> & Partial<Pick<RoutingRequest, "cap
 export interface Entry {
   /** The deployments that have a share of the requests. The others that are not withheld are equal. */
   readonly versions?: ReadonlyArray<string>
+  /** For people: the deployments that have a share of their own, or none. */
+  readonly shares?: ReadonlyArray<Version>
   /** @param seed a 32-bit random number, which counts where the request has no session */
   readonly split: (request: Divided, seed: number) => Split
   /** Undefined: no request is compared. */

@@ -16,6 +16,7 @@ import { Effect, Layer } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import { traits } from "../../domain/Fields.ts"
+import type { Version } from "../../domain/ModelCard.ts"
 import { adaptersOf, capabilitiesOf, pathOf } from "../engines/EngineKinds.ts"
 import { Registry } from "../models/Registry.ts"
 import type { Experiments } from "./Experiments.ts"
@@ -119,12 +120,37 @@ export const stableOf = (
   return model.deployments.filter(({ id }) => id !== candidate && !out.has(id))
 }
 
+/** The deployments with a share of their own: those of a rollout or a test, and those that are withheld. */
+const sharesOf = (
+  { deployments }: Model,
+  withheld: ReadonlySet<string>,
+  divided: ReadonlyArray<Version>
+): ReadonlyArray<Version> => [
+  ...divided,
+  ...deployments.filter(({ id }) => withheld.has(id) && divided.every(({ deployment }) => deployment !== id)).map(
+    ({ id, options }): Version => ({
+      deployment: id,
+      role: options.rollout === "candidate" ? "candidate" : "withheld",
+      weight: 0
+    })
+  )
+]
+
 /** The A/B test of a model, if it has one: its variants take requests. */
 const testOf = (model: Model, withheld: ReadonlySet<string>, experiments?: Experiments): Entry | undefined => {
   const plan = experiments?.planOf(model)
   if (experiments === undefined || plan === undefined) return undefined
   const others = [...withheld].filter((id) => plan.variants.every(({ deployment }) => deployment !== id))
-  return varied(model.name, plan, others, experiments.observer(model.name))
+  const total = plan.variants.reduce((sum, { weight }) => sum + weight, 0)
+  const variants = plan.variants.map(({ deployment, weight }): Version => ({
+    deployment,
+    role: "variant",
+    weight: weight / total
+  }))
+  return {
+    ...varied(model.name, plan, others, experiments.observer(model.name)),
+    shares: sharesOf(model, withheld, variants)
+  }
 }
 
 /**
@@ -143,12 +169,14 @@ export const entryOf = (
   const candidate = running && findKnown(model, running.candidate)
   const weight = running === undefined ? 0 : weightOf(running.rollout)
   if (running === undefined || candidate === undefined || weight === 0) {
-    return testOf(model, out, experiments) ?? (out.size === 0 ? undefined : withholding([...out]))
+    const test = testOf(model, out, experiments)
+    if (test !== undefined || out.size === 0) return test
+    return { ...withholding([...out]), shares: sharesOf(model, out, []) }
   }
   out.delete(candidate.id)
   const { id, plan: { sticky } } = running.rollout
   const stable = idsOf(model, running.stable)
-  return weighted({
+  const entry = weighted({
     rollout: id,
     candidate: candidate.id,
     weight,
@@ -157,6 +185,7 @@ export const entryOf = (
     hasOtherVectors: model.deployments.some((one) => stable.includes(one.id) && !haveSameModel(one, candidate)),
     observer: observer(id)
   })
+  return { ...entry, shares: sharesOf(model, out, [{ deployment: candidate.id, role: "candidate", weight }]) }
 }
 
 /** The entries of all models that need one. */
