@@ -86,7 +86,7 @@ const uncounted = (end: "interruption" | "failure", once: Effect.Effect<void, un
     }
     const errors = (yield* Metric.snapshot).filter(isError)
     assert.isTrue(errors.every((one) => one.type === "Counter" && one.state.count === 0))
-    const requests = spans.filter(({ name }) => name.endsWith(" a"))
+    const requests = spans.filter(({ attributes }) => attributes.get("troupe.component") === "request")
     assert.lengthOf(requests, 5)
     for (const { status } of requests) {
       assert.isTrue(
