@@ -49,6 +49,8 @@ import * as Breaker from "./services/health/Breaker.ts"
 import * as Readiness from "./services/health/Readiness.ts"
 import * as EmbeddingBatcher from "./services/inference/EmbeddingBatcher.ts"
 import * as Inference from "./services/inference/Inference.ts"
+import type { Compare } from "./services/inference/ShadowCopies.ts"
+import { CustomComparison } from "./services/inference/ShadowCopies.ts"
 import * as Ledger from "./services/ledger/Ledger.ts"
 import * as Deployments from "./services/models/Deployments.ts"
 import * as MemoryPressure from "./services/models/MemoryPressure.ts"
@@ -61,6 +63,7 @@ import * as Backoff from "./services/resilience/Backoff.ts"
 import * as Responses from "./services/responses/Responses.ts"
 import * as Rollouts from "./services/rollout/Rollouts.ts"
 import * as RolloutStore from "./services/rollout/RolloutStore.ts"
+import * as Shadows from "./services/rollout/Shadows.ts"
 import { Splits, takingRequests } from "./services/rollout/Split.ts"
 import * as Standing from "./services/rollout/Standing.ts"
 import * as DecisionLog from "./services/routing/DecisionLog.ts"
@@ -105,7 +108,7 @@ export const memory = Memory.layer
 /** Every service, wired. */
 const assemble = (all: Services) =>
   all.inference.pipe(
-    Layer.provide(Layer.merge(RequestGuard.layerSettings, Webhook.layer)),
+    Layer.provide([RequestGuard.layerSettings, Webhook.layer, Accounts.layerForCopies]),
     Layer.provideMerge(
       Layer.mergeAll(
         all.router,
@@ -121,7 +124,7 @@ const assemble = (all: Services) =>
     Layer.provideMerge(AppParts.reload),
     Layer.provideMerge(Layer.provideMerge(ModelChanges.layer, Deployments.layer)),
     Layer.provideMerge(all.breaker),
-    Layer.provideMerge(Standing.layer),
+    Layer.provideMerge(Layer.provideMerge(Standing.layer, Shadows.layer)),
     Layer.provideMerge(Layer.merge(all.registry, all.models)),
     Layer.provide(Layer.merge(all.engines, all.memory)),
     Layer.provideMerge(all.providers),
@@ -250,6 +253,24 @@ export const strategy = (custom: Strategy): Layer.Layer<never, SettingsError> =>
  * ```
  */
 export const hooks = (hooks: Hooks): Layer.Layer<never> => Layer.succeed(GuardHooks, hooks)
+
+/**
+ * How the answers to copies of requests are compared with those of the callers, for models with `shadow.compare: custom`. A part
+ * of `core` and of `layer`.
+ *
+ * @param compare an effect with a number from 0, nothing in common, to 1. If it fails, or takes longer than 5 s, the pair is
+ * not compared.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const sameNumbers = App.shadowComparison(({ candidate, primary }) =>
+ *   Effect.succeed(String(candidate.text.match(/\d+/g)) === String(primary.text.match(/\d+/g)) ? 1 : 0)
+ * )
+ * const app = App.layer({ file: "troupe.yaml" }).pipe(Layer.provide(sameNumbers))
+ * ```
+ */
+export const shadowComparison = (compare: Compare): Layer.Layer<never> => Layer.succeed(CustomComparison, compare)
 
 /** The runtime with every part, some services replaced. Requires only `Settings`. */
 export const runtimeWith = (replaced: Partial<Services>) => {

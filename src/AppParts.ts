@@ -17,6 +17,7 @@ import { localEngine } from "./services/engines/Engine.ts"
 import { kindOf } from "./services/engines/EngineKinds.ts"
 import { LanguageModels } from "./services/engines/LanguageModelKind.ts"
 import { Providers } from "./services/engines/Providers.ts"
+import { CustomComparison } from "./services/inference/ShadowCopies.ts"
 import * as MemberReload from "./services/processes/MemberReload.ts"
 import { ProcessGroup } from "./services/processes/ProcessGroup.ts"
 import * as Reload from "./services/settings/Reload.ts"
@@ -68,6 +69,18 @@ const unservedIn = (parts: Parts, { models }: Resolved): ReadonlyArray<Problem.P
     })
   )
 
+/** Copies that the program compares, where it does not say how. */
+const uncomparedIn = (parts: Parts, { shadows = new Map() }: Resolved): ReadonlyArray<Problem.Problem> =>
+  Context.get(parts, CustomComparison) !== undefined ?
+    [] :
+    Array.from(shadows, ([name, { compare }]) =>
+      compare === "custom"
+        ? [{
+          path: Problem.formatPath(["models", name, "shadow", "compare"]),
+          expected: "Expected exact or similarity; custom needs the part App.shadowComparison of a program"
+        }]
+        : []).flat()
+
 /** The settings with the program's own strategies in the policies that name them. */
 const withStrategies = (parts: Parts, settings: Resolved) => {
   const problems: Array<Problem.Problem> = []
@@ -103,7 +116,7 @@ const withLanguageModels = (parts: Parts, settings: Resolved): Resolved => {
 const complete = (parts: Parts, configured: Resolved): Effect.Effect<Resolved, MissingPartError> => {
   const given = withLanguageModels(parts, configured)
   const { problems, settings } = withStrategies(parts, given)
-  const all = [...unservedIn(parts, given), ...problems]
+  const all = [...unservedIn(parts, given), ...problems, ...uncomparedIn(parts, given)]
   return all.length === 0 ? Effect.succeed(settings) : Effect.fail(new MissingPartError({ problems: all }))
 }
 

@@ -10,6 +10,7 @@ import type { Target } from "./Flags.ts"
 import { CommandFailed, json, target } from "./Flags.ts"
 import { printJson } from "./Output.ts"
 import { experimentTable, rolloutTable, rolloutText } from "./RolloutText.ts"
+import { shadowTable, shadowText } from "./ShadowText.ts"
 
 const print = (asJson: boolean, rollout: RolloutView) => asJson ? printJson(rollout) : Console.log(rolloutText(rollout))
 
@@ -112,11 +113,12 @@ const which = Argument.String("rollout").pipe(
 
 const list = Command.make("list", { ...target, json }, ({ json, ...target }) =>
   Effect.gen(function*() {
-    const { experiments, rollouts } = yield* withClient(target, (client) => client.rollouts.list({}))
-    if (json) return yield* printJson({ rollouts, experiments })
+    const { experiments, rollouts, shadows } = yield* withClient(target, (client) => client.rollouts.list({}))
+    if (json) return yield* printJson({ rollouts, experiments, shadows })
     yield* Console.log(rollouts.length === 0 ? "No rollouts yet." : rolloutTable(rollouts))
     if (experiments.length > 0) yield* Console.log(`\n${experimentTable(experiments)}`)
-  })).pipe(Command.withDescription("List the rollouts and A/B tests"), Command.withAlias("ls"))
+    if (shadows.length > 0) yield* Console.log(`\n${shadowTable(shadows)}`)
+  })).pipe(Command.withDescription("List the rollouts, A/B tests and copies of requests"), Command.withAlias("ls"))
 
 const status = Command.make(
   "status",
@@ -137,6 +139,32 @@ const status = Command.make(
 ).pipe(
   Command.withDescription("Show a rollout with its evidence: the newest one, unless one is named"),
   Command.withExamples([{ command: "troupe rollout status chat", description: "Show the newest rollout of chat" }])
+)
+
+const shadow = Command.make(
+  "shadow",
+  {
+    model: Argument.String("model").pipe(
+      Argument.withSchema(Schema.NonEmptyString),
+      Argument.withDescription("Name of a model whose requests are copied (default: the first)"),
+      Argument.optional
+    ),
+    ...target,
+    json
+  },
+  ({ json, model, ...target }) =>
+    Effect.gen(function*() {
+      const { shadows } = yield* withClient(target, (client) => client.rollouts.list({}))
+      const found = shadows.find((one) => Option.isNone(model) || one.model === model.value)
+      if (found !== undefined) return yield* json ? printJson(found) : Console.log(shadowText(found))
+      const which = Option.isNone(model) ? "No model has" : `"${model.value}" does not have`
+      return yield* new CommandFailed({
+        message: `${which} copies of requests. Set shadow of the model in the configuration.`
+      })
+    })
+).pipe(
+  Command.withDescription("Show what the copies of a model's requests have shown: agreement, failures, times and cost"),
+  Command.withExamples([{ command: "troupe rollout shadow chat", description: "Show the copies of chat" }])
 )
 
 /** The only rollout that has not ended. */
@@ -169,6 +197,7 @@ export const rollout = Command.make("rollout").pipe(
     start,
     status,
     list,
+    shadow,
     act("pause", "Stay at the present share; a worse version is still rolled back"),
     act("resume", "Go on after a pause"),
     act("promote", "Give the new deployment all requests now"),

@@ -207,6 +207,7 @@ describe("monotonic time", () => {
       "services/health/Breaker.ts",
       "services/inference/CachedChat.ts",
       "services/inference/RequestTelemetry.ts",
+      "services/inference/ShadowCopies.ts",
       "services/keys/VirtualKeys.ts",
       "services/models/Models.ts",
       "services/observability/RequestTrace.ts",

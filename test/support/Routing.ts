@@ -26,6 +26,9 @@ import { Models } from "../../src/services/models/Models.ts"
 import * as Registry from "../../src/services/models/Registry.ts"
 import * as Metrics from "../../src/services/observability/Metrics.ts"
 import * as Backoff from "../../src/services/resilience/Backoff.ts"
+import * as Shadows from "../../src/services/rollout/Shadows.ts"
+import type { ShadowSettings } from "../../src/services/rollout/ShadowSettings.ts"
+import * as Standing from "../../src/services/rollout/Standing.ts"
 import * as DecisionLog from "../../src/services/routing/DecisionLog.ts"
 import * as Router from "../../src/services/routing/Router.ts"
 import type { GuardSettings } from "../../src/services/settings/GuardSettings.ts"
@@ -87,6 +90,11 @@ export interface Setting {
   readonly measure?: Router.Router["Service"]["measure"]
   /** The wait for a slot. */
   readonly queue?: Effect.Effect<void>
+  /** Copies of the requests of models. */
+  readonly shadows?: Readonly<Record<string, ShadowSettings>>
+  readonly pressure?: SubscriptionRef.SubscriptionRef<Level>
+  /** Requests that wait at a deployment. */
+  readonly queued?: (deployment: string) => number
   /** The engines behind `Models`. */
   readonly disguise?: (engine: Engine) => Engine
 }
@@ -150,6 +158,13 @@ const makeEngine = (world: World, id: string, part: Part, caller: Caller): Engin
 const serviceOr = <I, S>(tag: Context.Service<I, S>, given: S | undefined, builtIn: Layer.Layer<I>): Layer.Layer<I> =>
   given === undefined ? builtIn : Layer.succeed(tag, given)
 
+const pressureOf = ({ pressure }: Setting) =>
+  Layer.effect(Pressure, pressure === undefined ? SubscriptionRef.make<Level>("normal") : Effect.succeed(pressure))
+
+/** What copies of requests need, if there are any. */
+const copiesOf = ({ shadows }: Setting) =>
+  shadows === undefined ? Layer.empty : Layer.provideMerge(Standing.layer, Shadows.layer)
+
 /** A setup with these models; `a` has the deployments `a#0`, `a#1` and so on. */
 export const world = (setting: Setting): World => {
   const { disguise = (engine) => engine, events = [], fallbacks = {}, measure, metrics, models, queue = Effect.void } =
@@ -170,14 +185,15 @@ export const world = (setting: Setting): World => {
   const actors = Layer.mock(Models)({
     tryLease: () => undefined,
     renew: () => {},
-    snapshot: () => ({ queued: 0, state: "ready" }),
+    snapshot: (id) => ({ queued: setting.queued?.(id) ?? 0, state: "ready" }),
     events: Stream.fromIterable(events),
     lease: ({ id }, caller) => Effect.as(queue, disguise(makeEngine(made, id, parts.get(id)!, caller))),
     status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 }),
     statuses: Effect.succeed([])
   })
   const guard: GuardSettings = { modes: allRules("off"), ...setting.guard }
-  const settings = { guard, models: configured, policies: [own, ...policies] } as Partial<Settings["Service"]>
+  const shadows = new Map(Object.entries(setting.shadows ?? {}))
+  const settings = { guard, models: configured, policies: [own, ...policies], shadows } as Partial<Settings["Service"]>
   const routerLayer = measure === undefined
     ? Router.layer
     : Layer.effect(Router.Router, Effect.map(Router.Router, (own) => Router.Router.of({ ...own, measure }))).pipe(
@@ -194,9 +210,10 @@ export const world = (setting: Setting): World => {
     ),
     Layer.provide([
       serviceOr(Metrics.Metrics, metrics, Metrics.layer),
-      Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))
+      pressureOf(setting)
     ]),
     Layer.provideMerge(Breaker.layer),
+    Layer.provideMerge(copiesOf(setting)),
     Layer.provide([Registry.layer, actors, ModelFiles.layer]),
     Layer.provide(Layer.succeed(GuardPolicy, guard)),
     Layer.provide(Layer.succeed(Settings, settings as Settings["Service"]))

@@ -61,9 +61,9 @@ export const layer = HttpApiBuilder.group(
         ? answer(rollouts.act(id, action), one(200))
         : Effect.succeed(respondError(noAction(action)))
     const list = answer(
-      Effect.all([rollouts.list, rollouts.experiments]),
-      ([all, experiments], now) =>
-        HttpServerResponse.jsonUnsafe({ rollouts: all.map((stored) => viewOf(stored, now)), experiments })
+      Effect.all([rollouts.list, rollouts.experiments, rollouts.shadows]),
+      ([all, experiments, shadows], now) =>
+        HttpServerResponse.jsonUnsafe({ rollouts: all.map((stored) => viewOf(stored, now)), experiments, shadows })
     )
     return handlers
       .handleRaw("list", () => guarded(list))

@@ -5,6 +5,8 @@ import { Evidence, MetricEvidence, Outcome, Transition } from "../../services/ro
 import * as RolloutMachine from "../../services/rollout/RolloutMachine.ts"
 import type { Found } from "../../services/rollout/RolloutRuns.ts"
 import { metrics, RolloutPlan, RolloutSettings } from "../../services/rollout/RolloutSettings.ts"
+import { skipReasons } from "../../services/rollout/Shadow.ts"
+import { comparisons } from "../../services/rollout/ShadowSettings.ts"
 
 /** A rollout as it is now. */
 export const RolloutView = Schema.Struct({
@@ -56,10 +58,71 @@ export const ExperimentView = Schema.Struct({ model: Schema.String, variants: Sc
 })
 export type ExperimentView = typeof ExperimentView.Type
 
-/** Rollouts, the newest first, and the A/B tests. */
+const Count = Schema.Int
+
+/** With the ends of its 95 % confidence interval. */
+const Estimate = Schema.Struct({ value: Schema.Finite, low: Schema.Finite, high: Schema.Finite })
+
+/** What the answers of one side have taken: medians, ms; null without observations. */
+const SideView = Schema.Struct({
+  medianMs: Schema.NullOr(Schema.Finite),
+  medianFirstTokenMs: Schema.NullOr(Schema.Finite),
+  promptTokens: Count,
+  completionTokens: Count
+})
+
+/** Copies of a model's requests, as far as the process that answers has sent them since its start. */
+export const ShadowView = Schema.Struct({
+  model: Schema.String,
+  /** The deployment that gets the copies. */
+  to: Schema.String,
+  /** The share of requests that are copied, from 0 to 1. */
+  share: Schema.Finite,
+  compare: Schema.Literals(comparisons),
+  sampled: Count,
+  /** Requests that failed or whose callers left. */
+  unanswered: Count,
+  /** By the reason. */
+  skipped: Schema.Record(Schema.Literals(skipReasons), Count),
+  running: Count,
+  /** Copies that have ended: answered, failed, timed out or cancelled. */
+  sent: Count,
+  answered: Count,
+  failed: Count,
+  /** By the reason. */
+  failures: Schema.Record(Schema.String, Count),
+  timedOut: Count,
+  cancelled: Count,
+  /** Pairs whose answers were compared, those that agreed, and those whose comparison failed. */
+  compared: Count,
+  agreed: Count,
+  incomparable: Count,
+  /** The share of equal answers. */
+  exact: Schema.NullOr(Estimate),
+  /** The mean similarity or score; null with fewer than two. */
+  agreement: Schema.NullOr(Estimate),
+  primary: SideView,
+  candidate: SideView,
+  costUsd: Schema.Finite,
+  /** Calls whose price is unknown: they are not in `costUsd`. */
+  unpriced: Count,
+  /** The latest pairs with different answers, if the settings keep them. */
+  differing: Schema.Array(Schema.Struct({
+    /** ms since 1970 */
+    at: Schema.Finite,
+    prompt: Schema.String,
+    primary: Schema.String,
+    candidate: Schema.String,
+    agreement: Schema.NullOr(Schema.Finite)
+  }))
+}).annotate({ identifier: "Shadow" })
+export type ShadowView = typeof ShadowView.Type
+
+/** Rollouts, the newest first, the A/B tests and the copies of requests. */
 export const RolloutList = Schema.Struct({
   rollouts: Schema.Array(RolloutView),
-  experiments: Schema.Array(ExperimentView)
+  experiments: Schema.Array(ExperimentView),
+  shadows: Schema.Array(ShadowView)
 })
 
 /** A rollout to start. */

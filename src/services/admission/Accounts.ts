@@ -22,8 +22,8 @@ import { Settings } from "../settings/Settings.ts"
 import { SettingsChanges } from "../settings/SettingsChanges.ts"
 import type { AccountParts, Reports } from "./AccountParts.ts"
 import { charge, exceeded, overspent, subjectOf } from "./AccountParts.ts"
-import type { Demand, Ticket, Used } from "./Admission.ts"
-import { Admission } from "./Admission.ts"
+import type { Admitting, Demand, Ticket, Used } from "./Admission.ts"
+import { Admission, CopyAdmission } from "./Admission.ts"
 import type { Applied } from "./AdmissionRules.ts"
 import { AdmissionRules } from "./AdmissionRules.ts"
 import type { Counters } from "./Counters.ts"
@@ -34,6 +34,7 @@ import { RejectionLog } from "./RejectionLog.ts"
 import { Settlements } from "./Settlements.ts"
 import { SharedAccounts } from "./SharedAccounts.ts"
 import type { Subject } from "./Subject.ts"
+import { isCopy } from "./Subject.ts"
 
 export interface Parts extends AccountParts {
   readonly windows: RateWindows
@@ -218,14 +219,16 @@ const namesOf = Effect.fnUntraced(function*(keys: Option.Option<VirtualKeys["Ser
 /** What was spent before, in the periods that run. */
 const readHistory = Effect.fnUntraced(function*(
   ledger: Ledger["Service"],
-  keys: Option.Option<VirtualKeys["Service"]>
+  keys: Option.Option<VirtualKeys["Service"]>,
+  ofCopies: boolean
 ) {
   const now = yield* Clock.currentTimeMillis
   const names = yield* namesOf(keys)
   const history = new Map<Period, History>()
   for (const period of periods) {
     const begin = beginOf(period, now)
-    const spent = (yield* ledger.spentSince(begin)).map(({ spent, subject }) => ({
+    const rows = (yield* ledger.spentSince(begin)).filter(({ subject }) => isCopy(subject) === ofCopies)
+    const spent = rows.map(({ spent, subject }) => ({
       spent,
       subject: { ...subject, keyName: names.get(subject.key) }
     }))
@@ -234,11 +237,12 @@ const readHistory = Effect.fnUntraced(function*(
   return history
 })
 
-/** Reads it from the ledger. */
-const historyReader = Effect.map(
-  Effect.all([Ledger, Effect.serviceOption(VirtualKeys)]),
-  ([ledger, keys]) => readHistory(ledger, keys)
-)
+/** Reads it from the ledger: that of callers, or that of copies of their requests. */
+const historyReader = (ofCopies: boolean) =>
+  Effect.map(
+    Effect.all([Ledger, Effect.serviceOption(VirtualKeys)]),
+    ([ledger, keys]) => readHistory(ledger, keys, ofCopies)
+  )
 
 /** Knows the prices of deployments. */
 const makePriceOf = (): AccountParts["priceOf"] => {
@@ -261,14 +265,15 @@ const makeShared = Effect.fnUntraced(function*(
   counters: Counters,
   parts: AccountParts,
   local: Accounts,
-  history: ReadonlyMap<Period, History>
+  history: ReadonlyMap<Period, History>,
+  ofCopies: boolean
 ) {
   const ledger = yield* Ledger
   const fork = yield* FiberSet.makeRuntime()
   const settlements = new Settlements(counters, (effect) => void fork(effect))
   yield* Effect.addFinalizer(() => Effect.timeoutOption(settlements.flushed, flushLimit))
   const instance = (yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36)
-  const current = Effect.andThen(ledger.flush, yield* historyReader)
+  const current = Effect.andThen(ledger.flush, yield* historyReader(ofCopies))
   return new SharedAccounts(
     { ...parts, counters, settlements, instance, local, history: Effect.orElseSucceed(current, () => history) },
     history
@@ -279,25 +284,46 @@ const makeShared = Effect.fnUntraced(function*(
 const isForAll = ({ budgets, countsAll, limits }: AdmissionSettings): boolean =>
   countsAll || limits.length + budgets.length > 0
 
+/** Accounts by these rules. */
+const makeAccounts = Effect.fnUntraced(function*(rules: AdmissionRules, ofCopies: boolean) {
+  const ledger = yield* Ledger
+  const clock = yield* Clock.Clock
+  const counters = yield* SharedCounters
+  const history = yield* yield* historyReader(ofCopies)
+  const parts: AccountParts = {
+    ...(yield* makeReports),
+    add: ledger.add,
+    rules,
+    now: () => clock.currentTimeMillisUnsafe(),
+    priceOf: makePriceOf()
+  }
+  const local = new Accounts({ ...parts, windows: new RateWindows(), book: new BudgetBook(history) })
+  return counters === undefined ? local : yield* makeShared(counters, parts, local, history, ofCopies)
+})
+
+/**
+ * The admission of copies of requests: they count in no limit and budget of the settings, only in the budgets of their own
+ * identity, and are in the ledger. It is made where a model has copies.
+ */
+export const layerForCopies = Layer.effect(
+  CopyAdmission,
+  Effect.gen(function*() {
+    const rules = new AdmissionRules({ limits: [], budgets: [], defaultLimit: undefined }, covers)
+    const accounts = makeAccounts(rules, true)
+    const services = yield* Effect.context<Effect.Services<typeof accounts>>()
+    const own = Effect.orDie(Effect.provideContext(accounts, services))
+    const made = Effect.map(own, (one): Admitting => ({ isForAll: true, admit: (demand) => one.admit(demand) }))
+    return yield* Effect.cached(made)
+  })
+)
+
 /** By the settings. */
 export const layer = Layer.effect(
   Admission,
   Effect.gen(function*() {
     const { admission } = yield* Settings
     const rules = new AdmissionRules(admission, covers)
-    const ledger = yield* Ledger
-    const clock = yield* Clock.Clock
-    const counters = yield* SharedCounters
-    const history = yield* yield* historyReader
-    const parts: AccountParts = {
-      ...(yield* makeReports),
-      add: ledger.add,
-      rules,
-      now: () => clock.currentTimeMillisUnsafe(),
-      priceOf: makePriceOf()
-    }
-    const local = new Accounts({ ...parts, windows: new RateWindows(), book: new BudgetBook(history) })
-    const accounts = counters === undefined ? local : yield* makeShared(counters, parts, local, history)
+    const accounts = yield* makeAccounts(rules, false)
     const admitting = { isForAll: isForAll(admission), admit: (demand: Demand) => accounts.admit(demand) }
     const changes = yield* SettingsChanges
     changes.follow((next) => {

@@ -10,8 +10,7 @@
  * All are calls in memory, unless several processes or instances share the counters: then `admit` and `again` can answer
  * `Later`.
  */
-import type { Effect } from "effect"
-import { Context } from "effect"
+import { Context, Effect } from "effect"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { Admitted } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
@@ -118,3 +117,9 @@ export interface Admitting {
 export const Admission = Context.Reference<Admitting>("troupe/services/admission/Admission", {
   defaultValue: () => ({ isForAll: false, admit: () => free })
 })
+
+/** Makes the admission of copies of requests, for which no caller pays. Without a layer that provides it, every copy runs. */
+export const CopyAdmission = Context.Reference<Effect.Effect<Admitting>>(
+  "troupe/services/admission/Admission/CopyAdmission",
+  { defaultValue: () => Effect.succeed({ isForAll: false, admit: () => free }) }
+)

@@ -11,6 +11,15 @@ export interface Subject extends Readonly<Record<Dimension, string>> {
   readonly keyName?: string | undefined
 }
 
+/** What keys of copies of requests begin with: no id of a virtual key does. */
+const copies = "shadow:"
+
+/** The key that copies of a model's requests have in the ledger. */
+export const keyOfCopies = (model: string): string => `${copies}${model}`
+
+/** Whether a copy of a caller's request was counted, for which no caller pays. */
+export const isCopy = ({ key }: Pick<Subject, "key">): boolean => key.startsWith(copies)
+
 /** Separates the values of a counter's name: no value has it. */
 const separator = "\u001f"
 

@@ -28,6 +28,7 @@ import type {
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { GuardPolicy } from "../guard/RequestGuard.ts"
 import { Registry } from "../models/Registry.ts"
+import { Shadows } from "../rollout/Shadows.ts"
 import type { GuardSettings } from "../settings/GuardSettings.ts"
 import { SettingsChanges } from "../settings/SettingsChanges.ts"
 import * as AnswerPull from "./AnswerPull.ts"
@@ -35,6 +36,7 @@ import * as CachedChat from "./CachedChat.ts"
 import * as Chat from "./Chat.ts"
 import * as GuardedInference from "./GuardedInference.ts"
 import * as Pipeline from "./Pipeline.ts"
+import * as ShadowedChat from "./ShadowedChat.ts"
 import * as Tasks from "./Tasks.ts"
 
 export type * from "../../domain/Inference.ts"
@@ -74,10 +76,13 @@ type Service = Inference["Service"]
 interface Basis {
   readonly guard: GuardSettings
   readonly caches: CachedChat.Caches
+  /** Whether requests of a model are copied. */
+  readonly hasCopies: boolean
 }
 
 const isSame = (one: Basis, other: Basis): boolean =>
-  Equal.equals(one.guard, other.guard) && one.caches === CachedChat.most(one.caches, other.caches)
+  Equal.equals(one.guard, other.guard) && one.caches === CachedChat.most(one.caches, other.caches) &&
+  one.hasCopies === other.hasCopies
 
 /** Makes the operations. What runs beside them ends with the layer. */
 const makeBuild = Effect.gen(function*() {
@@ -90,8 +95,10 @@ const makeBuild = Effect.gen(function*() {
     tokenize: Tasks.tokenize(pipeline),
     count: Tasks.count(pipeline)
   }
-  return Effect.fnUntraced(function*({ caches, guard }: Basis) {
-    const cached = yield* CachedChat.make(pipeline, chat, caches)
+  const registry = yield* Registry
+  return Effect.fnUntraced(function*({ caches, guard, hasCopies }: Basis) {
+    const shadowed = hasCopies ? yield* ShadowedChat.make(chat, registry) : chat
+    const cached = yield* CachedChat.make(pipeline, shadowed, caches)
     const guarded = GuardedInference.make({ ...cached, ...tasks })
     const operations = yield* Effect.provideService(guarded, GuardPolicy, guard)
     return { ...operations, stream: Chat.stream(operations) } satisfies Service
@@ -104,14 +111,23 @@ export const layer = Layer.effect(
   Effect.gen(function*() {
     const build = yield* makeBuild
     const registry = yield* Registry
-    let basis: Basis = { guard: yield* GuardPolicy, caches: CachedChat.cachesOf(registry.models()) }
+    const shadows = yield* Shadows
+    let basis: Basis = {
+      guard: yield* GuardPolicy,
+      caches: CachedChat.cachesOf(registry.models()),
+      hasCopies: shadows?.of !== undefined
+    }
     const first = build(basis)
     const services = yield* Effect.context<Effect.Services<typeof first>>()
     // Requests read each operation when they begin: replacing them costs nothing per request.
     const current: Service = { ...(yield* first) }
     const changes = yield* SettingsChanges
-    changes.join(({ guard, models }) => {
-      const next: Basis = { guard, caches: CachedChat.most(basis.caches, CachedChat.cachesOf(models)) }
+    changes.join(({ guard, models, shadows }) => {
+      const next: Basis = {
+        guard,
+        caches: CachedChat.most(basis.caches, CachedChat.cachesOf(models)),
+        hasCopies: shadows !== undefined
+      }
       const built = isSame(basis, next) ? Effect.succeed(current) : Effect.provideContext(build(next), services)
       return Effect.map(built, (operations) => ({
         commit: () => {

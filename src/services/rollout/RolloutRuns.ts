@@ -35,6 +35,7 @@ import * as RolloutMachine from "./RolloutMachine.ts"
 import type { RolloutSettings } from "./RolloutSettings.ts"
 import { resolve } from "./RolloutSettings.ts"
 import type { RolloutStore, Stored, Tallies, Versioned } from "./RolloutStore.ts"
+import type { ShadowTable } from "./Shadows.ts"
 import type { Observe, Observer, SplitTable } from "./Split.ts"
 import * as Standing from "./Standing.ts"
 import * as Tally from "./Tally.ts"
@@ -63,6 +64,7 @@ export interface Parts {
   readonly store: RolloutStore["Service"]
   readonly deployments: Deployments["Service"]
   readonly experiments: Experiments
+  readonly shadows: ShadowTable | undefined
   readonly splits: SplitTable
   readonly commands: RolloutCommands
   /** This process for the lease. */
@@ -174,8 +176,8 @@ export class RolloutRuns {
 
   /** Divides the requests of the models by the rows. */
   #divide(models: ReadonlyArray<Model>): void {
-    const { experiments, splits } = this.#parts
-    splits.replace(Standing.entriesOf(models, this.stored, this.#observer, experiments))
+    const { experiments, shadows, splits } = this.#parts
+    splits.replace(Standing.entriesOf(models, this.stored, this.#observer, experiments, shadows))
   }
 
   /** Divides requests by A/B tests that have changed. */
@@ -374,7 +376,7 @@ export class RolloutRuns {
   ) {
     const configured = model.deployments.find(({ id }) => id === to)
     if (configured !== undefined) return { candidate: configured, added: undefined }
-    const sibling = Standing.stableOf(model, this.#of(model), to).find(AddedDeployment.canBeMade)
+    const sibling = Standing.stableOf(model, this.#of(model), to, this.#parts.shadows).find(AddedDeployment.canBeMade)
     if (sibling === undefined || to.includes("#")) return yield* noDeployment(model, to)
     const made = AddedDeployment.make(sibling, `${model.name}#${rollout}`, to)
     const known = Standing.findKnown(model, Standing.knownOf(made))
@@ -393,7 +395,7 @@ export class RolloutRuns {
       const plan = resolve({ ...this.#parts.settings(model.name), ...settings })
       const id = `rollout-${(yield* Random.nextIntBetween(36 ** 7, 36 ** 8)).toString(36)}`
       const { added, candidate } = yield* this.#candidateOf(model, to, id)
-      const stable = Standing.stableOf(model, this.#of(model), candidate.id)
+      const stable = Standing.stableOf(model, this.#of(model), candidate.id, this.#parts.shadows)
       if (stable.length === 0) return yield* inUse(candidate)
       const other = Standing.otherVectorsThan(candidate, stable)
       if (other !== undefined) return yield* otherVectors(candidate, other)

@@ -1,6 +1,5 @@
 /**
- * The settings of gradual rollouts, copies of requests and A/B tests, as in `troupe.yaml` or in a request, and the plans
- * that they resolve to.
+ * The settings of gradual rollouts and A/B tests, as in `troupe.yaml` or in a request, and the plans that they resolve to.
  */
 import { Duration, Effect, Schema } from "effect"
 import { described, optional, Span } from "../../domain/Fields.ts"
@@ -124,26 +123,6 @@ export const RolloutPlan = Schema.Struct({
 })
 export type RolloutPlan = typeof RolloutPlan.Type
 
-/** How answers of a copy are compared with the original ones; a custom one gives a number from 0 to 1. */
-export const comparisons = ["exact", "similarity", "custom"] as const
-
-/** Copies of requests for a deployment whose answers no caller gets. */
-export const ShadowSettings = Schema.Struct({
-  to: described("Deployment that gets the copies.", Schema.NonEmptyString),
-  share: described("Share of requests that are copied.", Share),
-  exceptTenants: optional("Tenants whose requests are not copied. Default none.", Schema.Array(Schema.NonEmptyString)),
-  compare: optional(
-    "How answers are compared: exact (equal but for white space at the ends), similarity (of embeddings) or custom. Default exact.",
-    Schema.Literals(comparisons)
-  ),
-  similarity: optional("Similarity from which two answers agree, unless compare is exact. Default 0.9.", Share),
-  maxConcurrent: optional("Copies at one time; further requests are not copied. Default 4.", wholeNumber(1)),
-  alpha: comparisonFields.alpha,
-  metrics: comparisonFields.metrics,
-  tolerance: comparisonFields.tolerance
-})
-export type ShadowSettings = typeof ShadowSettings.Type
-
 const Variant = Schema.Struct({
   deployment: described("The deployment.", Schema.NonEmptyString),
   weight: described("Its share of requests, relative to the other variants.", AtLeastNothing)
@@ -176,32 +155,6 @@ export const resolveComparison = (settings: ComparisonSettings = {}): Comparison
   tolerance: { ...defaultTolerance, ...settings.tolerance },
   sticky: settings.sticky ?? true
 })
-
-/** The settings of copies with every default. */
-export const ShadowPlan = Schema.Struct({
-  ...ComparisonPlan.fields,
-  to: Schema.String,
-  share: Share,
-  exceptTenants: Schema.Array(Schema.String),
-  compare: Schema.Literals(comparisons),
-  /** Agreement from which two answers agree. */
-  agreesFrom: Share,
-  maxConcurrent: Schema.Int
-})
-export type ShadowPlan = typeof ShadowPlan.Type
-
-export const resolveShadow = (settings: ShadowSettings): ShadowPlan => {
-  const compare = settings.compare ?? "exact"
-  return {
-    ...resolveComparison(settings),
-    to: settings.to,
-    share: settings.share,
-    exceptTenants: settings.exceptTenants ?? [],
-    compare,
-    agreesFrom: compare === "exact" ? 1 : settings.similarity ?? 0.9,
-    maxConcurrent: settings.maxConcurrent ?? 4
-  }
-}
 
 /** The settings of an A/B test with every default. */
 export const ExperimentPlan = Schema.Struct({

@@ -28,6 +28,8 @@ import type { Found, Start } from "./RolloutRuns.ts"
 import { RolloutRuns } from "./RolloutRuns.ts"
 import type { Stored } from "./RolloutStore.ts"
 import { RolloutStore } from "./RolloutStore.ts"
+import type { Report as ShadowReport } from "./ShadowRun.ts"
+import { Shadows } from "./Shadows.ts"
 import { Splits, SplitTable } from "./Split.ts"
 
 /** A command of an operator. */
@@ -40,6 +42,8 @@ export class Rollouts extends Context.Service<Rollouts, {
   readonly find: (idOrModel: string) => Effect.Effect<Found, RolloutError>
   /** The A/B tests, as far as this process has compared them. */
   readonly experiments: Effect.Effect<ReadonlyArray<Report>>
+  /** The copies of requests of this process. */
+  readonly shadows: Effect.Effect<ReadonlyArray<ShadowReport>>
   readonly start: (given: Start) => Effect.Effect<Stored, InferenceError | RolloutError>
   /** Fails with `rollout_refused` where the action has no effect. */
   readonly act: (idOrModel: string, action: Action) => Effect.Effect<Stored, RolloutError>
@@ -70,11 +74,23 @@ const loggedOnce = (what: Effect.Effect<void, SqlError>): Effect.Effect<void> =>
   })
 }
 
+const act = (runs: RolloutRuns): Rollouts["Service"]["act"] =>
+  Effect.fnUntraced(function*(idOrModel, action) {
+    const event = events[action]
+    yield* runs.refresh
+    const found = yield* runs.find(idOrModel)
+    const reason = RolloutMachine.refusal(found.rollout, event)
+    if (reason !== undefined) return yield* refused(reason)
+    const changed = yield* Effect.mapError(runs.advance(found.rollout.id, event), storageFailed)
+    return changed ?? found
+  })
+
 const make = Effect.gen(function*() {
   const scope = yield* Effect.scope
   const services = yield* Effect.context()
   const member = yield* ProcessGroup
   const { experiments, storage, ...configured } = yield* Settings
+  const shadows = yield* Shadows
   const tests = new Experiments(experiments ?? new Map())
   let { rollouts } = configured
   const changes = yield* SettingsChanges
@@ -83,6 +99,7 @@ const make = Effect.gen(function*() {
     store: yield* RolloutStore,
     deployments: yield* Deployments,
     experiments: tests,
+    shadows,
     splits: (yield* Splits) ?? new SplitTable(),
     commands: new RolloutCommands(yield* Inference, yield* Models),
     owner: (yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36),
@@ -109,16 +126,9 @@ const make = Effect.gen(function*() {
     list: Effect.flatMap(runs.refresh, () => runs.seen(runs.stored.toReversed())),
     find: (idOrModel) => Effect.andThen(runs.refresh, runs.findSeen(idOrModel)),
     experiments: Effect.sync(() => tests.reports),
+    shadows: Effect.sync(() => shadows?.reports ?? []),
     start: (given) => Effect.tap(runs.start(given), () => once),
-    act: Effect.fnUntraced(function*(idOrModel, action) {
-      const event = events[action]
-      yield* runs.refresh
-      const found = yield* runs.find(idOrModel)
-      const reason = RolloutMachine.refusal(found.rollout, event)
-      if (reason !== undefined) return yield* refused(reason)
-      const changed = yield* Effect.mapError(runs.advance(found.rollout.id, event), storageFailed)
-      return changed ?? found
-    })
+    act: act(runs)
   })
 })
 

@@ -1,50 +1,35 @@
 /**
- * Copies of requests for a deployment that is not in use yet: which requests are copied, how the answers are compared,
- * and what the comparison has found.
+ * Copies of requests for a deployment that takes none: which requests are copied, how two answers are compared, and what the
+ * comparison has found. Pure.
  *
  * **Details**
  *
- * No caller gets the answer to a copy. Original and copy are compared twice: the answers with each other (`agreement`), and
- * the failures, times and refusals as in a rollout (`Comparison`, with the original as the stable version). Original and
- * copy of one request fail together more often than two requests do, which makes the evidence weaker, never wrong.
+ * A request is sampled when it begins. Its copy is sent when its caller has the complete answer, so that it cannot delay it, and
+ * that nothing is spent on a request that fails or whose caller leaves. What is compared is therefore an answer that a caller
+ * has had.
  *
- * A process collects pairs in a batch of its own, and the batches of several are added to one state, which is JSON.
+ * Everything that is kept is a count, a sum or a histogram, so that the memory is constant.
  */
-import { Schema } from "effect"
 import { combine, draw } from "../../domain/Hashing.ts"
-import * as Comparison from "./Comparison.ts"
-import type { MetricEvidence } from "./Rollout.ts"
-import { Compared } from "./Rollout.ts"
-import { ShadowPlan } from "./RolloutSettings.ts"
-import type { Observation } from "./Tally.ts"
+import type { Answer } from "../../domain/Inference.ts"
+import * as Assignment from "./Assignment.ts"
+import type { ShadowPlan } from "./ShadowSettings.ts"
 import * as Tally from "./Tally.ts"
 
-const Count = Schema.mutableKey(Schema.Int)
-
-/** Counts of pairs; `record` and `skip` change them in place. */
-const Counts = Schema.Struct({
-  /** Pairs whose answers were compared, and those that agreed. */
-  compared: Count,
-  agreed: Count,
-  /** Agreement, by the levels of `Tally.scales.score`. */
-  agreement: Schema.mutable(Schema.Array(Schema.Int)),
-  onlyOriginalFailed: Count,
-  onlyCopyFailed: Count,
-  /** Requests that were drawn and not copied: under pressure, and of tenants that are excepted. */
-  underPressure: Count,
-  optedOut: Count
-})
-export type Counts = typeof Counts.Type
-
-/** What a process has collected. */
-export interface Batch {
-  readonly original: Tally.Tally
-  readonly copy: Tally.Tally
-  readonly counts: Counts
-}
-
-export const Shadow = Schema.Struct({ plan: ShadowPlan, ...Compared.fields, counts: Counts })
-export type Shadow = typeof Shadow.Type
+/**
+ * Why a sampled request has no copy: memory pressure, too many copies at a time, a queue at the candidate, its budget, the
+ * request (`excluded`: its tenant or its routing options; `unsupported`: what it asks for), or a candidate that cannot take it.
+ */
+export const skipReasons = [
+  "pressure",
+  "concurrency",
+  "queue",
+  "budget",
+  "excluded",
+  "unsupported",
+  "unavailable"
+] as const
+export type SkipReason = (typeof skipReasons)[number]
 
 /** Separates these draws from others over the same seed. */
 const purpose = 0x73686477
@@ -53,113 +38,265 @@ const purpose = 0x73686477
  * Whether a request is copied.
  *
  * @param index of the request, from a counter
+ * @param session the hash of the request's session, if it has one
  */
-export const copies = (
-  { exceptTenants, share }: ShadowPlan,
+export const isSampled = (
+  { share, sticky }: Pick<ShadowPlan, "share" | "sticky">,
   seed: number,
   index: number,
-  tenant: string | undefined
-): "copied" | "notDrawn" | "optedOut" => {
-  if (draw(combine(seed, purpose), index) >= share) return "notDrawn"
-  return tenant !== undefined && exceptTenants.includes(tenant) ? "optedOut" : "copied"
+  session: number | undefined
+): boolean => {
+  const own = combine(seed, purpose)
+  return Assignment.toCandidate(own, share, sticky ? session : undefined, draw(own, index))
 }
 
-/** 1 for equal texts, else 0. White space at the ends does not count. */
-export const exact = (original: string, copy: string): number => original.trim() === copy.trim() ? 1 : 0
+/** What of an answer is compared. */
+export type Compared = Pick<Answer, "text" | "toolCalls">
+
+/** A value whose objects have their fields in order. */
+const ordered = (value: unknown): unknown => {
+  if (Array.isArray(value)) return value.map(ordered)
+  if (typeof value !== "object" || value === null) return value
+  return Object.fromEntries(
+    Object.entries(value).toSorted(([a], [b]) => a < b ? -1 : 1).map(([name, one]) => [name, ordered(one)])
+  )
+}
+
+/** The arguments of a call as JSON with ordered fields; as they are where they are no JSON. */
+const argumentsOf = (text: string): string => {
+  try {
+    return JSON.stringify(ordered(JSON.parse(text)))
+  } catch {
+    return text.trim()
+  }
+}
+
+/** An answer as one text: without white space at the ends, and with its calls, whose ids do not count. */
+export const textOf = ({ text, toolCalls }: Compared): string =>
+  [text.trim(), ...toolCalls.map((call) => `${call.name}(${argumentsOf(call.arguments)})`)].join("\n").trim()
 
 /** The cosine of two embeddings, at least 0; 0 where they have different dimensions or no direction. */
-export const similarity = (original: ArrayLike<number>, copy: ArrayLike<number>): number => {
-  if (original.length !== copy.length) return 0
+export const similarity = (primary: ArrayLike<number>, candidate: ArrayLike<number>): number => {
+  if (primary.length !== candidate.length) return 0
   let [product, squares, others] = [0, 0, 0]
-  for (let index = 0; index < original.length; index++) {
-    product += original[index]! * copy[index]!
-    squares += original[index]! ** 2
-    others += copy[index]! ** 2
+  for (let index = 0; index < primary.length; index++) {
+    product += primary[index]! * candidate[index]!
+    squares += primary[index]! ** 2
+    others += candidate[index]! ** 2
   }
   const cosine = product / Math.sqrt(squares * others)
   return cosine > 0 ? Math.min(1, cosine) : 0
 }
 
-const noCounts = (): Counts => ({
-  compared: 0,
+/** From 5 ms to 12 minutes. */
+const times = Tally.logarithmic(5, 126, Tally.growth)
+
+/** What one answer has taken. */
+export interface Taken {
+  /** From the request to the end of the answer, without the time that a slow reader has held it back, ms. */
+  readonly tookMs: number
+  /** ms; of a streamed answer. */
+  readonly firstTokenMs: number | undefined
+  readonly promptTokens: number
+  readonly completionTokens: number
+}
+
+/** What the answers of one side have taken. */
+interface Side {
+  readonly took: Array<number>
+  readonly firstToken: Array<number>
+  promptTokens: number
+  completionTokens: number
+}
+
+const emptySide = (): Side => ({
+  took: Tally.zeros(times),
+  firstToken: Tally.zeros(times),
+  promptTokens: 0,
+  completionTokens: 0
+})
+
+/** What the copies of a model have shown; `record` and the others change it in place. */
+export interface Totals {
+  /** Requests that were drawn. */
+  sampled: number
+  /** Of those, requests that failed or whose callers left: they have no answer to compare. */
+  unanswered: number
+  readonly skipped: Record<SkipReason, number>
+  /** Copies that were answered. */
+  answered: number
+  failed: number
+  timedOut: number
+  /** Copies that were ended by memory pressure, another configuration or the end of the process. */
+  cancelled: number
+  /** Pairs whose answers are equal. */
+  exact: number
+  /** Pairs that agree, and those for which the comparison gave a number. */
+  agreed: number
+  compared: number
+  /** Comparisons that gave no number. */
+  incomparable: number
+  /** Of the similarities, or of the scores of a custom comparison. */
+  sum: number
+  squares: number
+  readonly primary: Side
+  readonly candidate: Side
+  /** Nano-dollars of copies, and copies whose price is unknown. */
+  cost: number
+  unpriced: number
+}
+
+/** Without requests. */
+export const empty = (): Totals => ({
+  sampled: 0,
+  unanswered: 0,
+  skipped: { pressure: 0, concurrency: 0, queue: 0, budget: 0, excluded: 0, unsupported: 0, unavailable: 0 },
+  answered: 0,
+  failed: 0,
+  timedOut: 0,
+  cancelled: 0,
+  exact: 0,
   agreed: 0,
-  agreement: Tally.empty().score,
-  onlyOriginalFailed: 0,
-  onlyCopyFailed: 0,
-  underPressure: 0,
-  optedOut: 0
+  compared: 0,
+  incomparable: 0,
+  sum: 0,
+  squares: 0,
+  primary: emptySide(),
+  candidate: emptySide(),
+  cost: 0,
+  unpriced: 0
 })
 
-/** A batch without pairs, to be changed by `record` and `skip`. */
-export const emptyBatch = (): Batch => ({ original: Tally.empty(), copy: Tally.empty(), counts: noCounts() })
+const add = (side: Side, { completionTokens, firstTokenMs, promptTokens, tookMs }: Taken): void => {
+  Tally.count(side.took, times, tookMs)
+  Tally.count(side.firstToken, times, firstTokenMs)
+  side.promptTokens += promptTokens
+  side.completionTokens += completionTokens
+}
 
-/**
- * Adds a request and its copy, in place.
- *
- * @param agreement of the two answers, from 0 to 1; undefined where they were not compared
- */
+/** A request and its copy, both answered. */
+export interface Pair {
+  readonly primary: Taken
+  readonly candidate: Taken
+  readonly isExact: boolean
+  /** From 0 to 1; undefined where the comparison gave no number. */
+  readonly agreement: number | undefined
+}
+
+/** Adds a pair. */
 export const record = (
-  { copy, counts, original }: Batch,
-  plan: ShadowPlan,
-  originalOne: Observation,
-  copyOne: Observation,
-  agreement?: number
+  totals: Totals,
+  { agreesFrom }: Pick<ShadowPlan, "agreesFrom">,
+  { agreement, candidate, isExact, primary }: Pair
 ): void => {
-  Tally.record(original, originalOne)
-  Tally.record(copy, copyOne)
-  if (originalOne.failed && !copyOne.failed) counts.onlyOriginalFailed++
-  if (copyOne.failed && !originalOne.failed) counts.onlyCopyFailed++
-  if (agreement === undefined) return
-  counts.compared++
-  if (agreement >= plan.agreesFrom) counts.agreed++
-  const bucket = Tally.scales.score.bucketOf(agreement)
-  counts.agreement[bucket] = counts.agreement[bucket]! + 1
+  totals.answered++
+  add(totals.primary, primary)
+  add(totals.candidate, candidate)
+  if (isExact) totals.exact++
+  if (agreement === undefined) {
+    totals.incomparable++
+    return
+  }
+  totals.compared++
+  totals.sum += agreement
+  totals.squares += agreement ** 2
+  if (agreement >= agreesFrom) totals.agreed++
 }
 
-/** Adds a request that was drawn and is not copied, in place. */
-export const skip = ({ counts }: Batch, reason: "underPressure" | "optedOut"): void => {
-  counts[reason]++
+/** The 0.975 quantile of the normal distribution. */
+const normal = 1.959964
+
+/** That of Student's t (Abramowitz and Stegun, 26.7.5). */
+const student = (freedom: number): number => {
+  if (freedom === 1) return 12.7062
+  const z = normal
+  return z + (z ** 3 + z) / (4 * freedom) + (5 * z ** 5 + 16 * z ** 3 + 3 * z) / (96 * freedom ** 2) +
+    (3 * z ** 7 + 19 * z ** 5 + 17 * z ** 3 - 15 * z) / (384 * freedom ** 3)
 }
 
-/** The state without pairs. */
-export const start = (plan: ShadowPlan): Shadow => ({ plan, ...Comparison.fresh(), counts: noCounts() })
+/** An estimate with the ends of its 95 % confidence interval. */
+export interface Estimate {
+  readonly value: number
+  readonly low: number
+  readonly high: number
+}
 
-const addCounts = (a: Counts, b: Counts): Counts => ({
-  compared: a.compared + b.compared,
-  agreed: a.agreed + b.agreed,
-  agreement: a.agreement.map((count, bucket) => count + b.agreement[bucket]!),
-  onlyOriginalFailed: a.onlyOriginalFailed + b.onlyOriginalFailed,
-  onlyCopyFailed: a.onlyCopyFailed + b.onlyCopyFailed,
-  underPressure: a.underPressure + b.underPressure,
-  optedOut: a.optedOut + b.optedOut
+const within = (value: number): number => Math.min(1, Math.max(0, value))
+
+/** A share (Wilson's interval); null without cases. */
+export const shareOf = (count: number, of: number): Estimate | null => {
+  if (of === 0) return null
+  const [share, square] = [count / of, normal ** 2]
+  const middle = (share + square / (2 * of)) / (1 + square / of)
+  const half = normal / (1 + square / of) * Math.sqrt(share * (1 - share) / of + square / (4 * of ** 2))
+  return { value: share, low: within(middle - half), high: within(middle + half) }
+}
+
+/** The mean of numbers from 0 to 1 (Student's interval); null with fewer than two. */
+export const meanOf = (
+  { compared, squares, sum }: Pick<Totals, "compared" | "squares" | "sum">
+): Estimate | null => {
+  if (compared < 2) return null
+  const mean = sum / compared
+  const variance = Math.max(0, squares - compared * mean ** 2) / (compared - 1)
+  const half = student(compared - 1) * Math.sqrt(variance / compared)
+  return { value: within(mean), low: within(mean - half), high: within(mean + half) }
+}
+
+/** What the answers of one side have taken: medians to 10 %, ms, and tokens. */
+export interface SideReport {
+  readonly medianMs: number | null
+  readonly medianFirstTokenMs: number | null
+  readonly promptTokens: number
+  readonly completionTokens: number
+}
+
+const sideReport = ({ completionTokens, firstToken, promptTokens, took }: Side): SideReport => ({
+  medianMs: Tally.median(took, times) ?? null,
+  medianFirstTokenMs: Tally.median(firstToken, times) ?? null,
+  promptTokens,
+  completionTokens
 })
-
-/** The state with the pairs of a process. */
-export const observed = (shadow: Shadow, { copy, counts, original }: Batch): Shadow => ({
-  ...shadow,
-  ...Comparison.observed(shadow, { stable: original, candidate: copy }),
-  counts: addCounts(shadow.counts, counts)
-})
-
-/** The state after a comparison of what came since the last one. */
-export const evaluated = (shadow: Shadow): Shadow => ({ ...shadow, ...Comparison.evaluated(shadow, shadow.plan) })
 
 /** What the copies have shown. */
-export interface Report extends Omit<Counts, "agreement"> {
-  /** Requests with a copy. */
-  readonly pairs: number
-  /** The median, to 0.05; null where no answers were compared. */
-  readonly medianAgreement: number | null
-  /** `stable` is the original, `candidate` the copy. */
-  readonly metrics: ReadonlyArray<MetricEvidence>
+export interface Report extends
+  Pick<
+    Totals,
+    "agreed" | "answered" | "cancelled" | "compared" | "failed" | "incomparable" | "sampled" | "timedOut" | "unanswered"
+  >
+{
+  /** Copies that the candidate was given, and that have ended. */
+  readonly sent: number
+  readonly skipped: Readonly<Record<SkipReason, number>>
+  /** The share of pairs whose answers are equal. */
+  readonly exact: Estimate | null
+  /** The mean similarity or score. */
+  readonly agreement: Estimate | null
+  readonly primary: SideReport
+  readonly candidate: SideReport
+  readonly costUsd: number
+  readonly unpriced: number
 }
 
-export const report = (shadow: Shadow): Report => {
-  const { counts: { agreement, ...counts }, pending, plan, totals } = shadow
+export const report = (totals: Totals): Report => {
+  const { answered, cancelled, cost, failed, timedOut } = totals
   return {
-    ...counts,
-    pairs: totals.candidate.requests + pending.candidate.requests,
-    medianAgreement: Tally.median(agreement, Tally.scales.score) ?? null,
-    metrics: Comparison.metricsOf(shadow, plan)
+    sampled: totals.sampled,
+    unanswered: totals.unanswered,
+    skipped: { ...totals.skipped },
+    sent: answered + failed + timedOut + cancelled,
+    answered,
+    failed,
+    timedOut,
+    cancelled,
+    compared: totals.compared,
+    incomparable: totals.incomparable,
+    agreed: totals.agreed,
+    exact: shareOf(totals.exact, answered),
+    agreement: meanOf(totals),
+    primary: sideReport(totals.primary),
+    candidate: sideReport(totals.candidate),
+    costUsd: cost / 1e9,
+    unpriced: totals.unpriced
   }
 }

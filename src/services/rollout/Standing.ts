@@ -19,9 +19,12 @@ import { traits } from "../../domain/Fields.ts"
 import type { Version } from "../../domain/ModelCard.ts"
 import { adaptersOf, capabilitiesOf, pathOf } from "../engines/EngineKinds.ts"
 import { Registry } from "../models/Registry.ts"
+import { SettingsChanges } from "../settings/SettingsChanges.ts"
 import type { Experiments } from "./Experiments.ts"
 import type { Rollout } from "./Rollout.ts"
 import type { Known, Stored } from "./RolloutStore.ts"
+import type { ShadowTable } from "./Shadows.ts"
+import { Shadows } from "./Shadows.ts"
 import type { Entry, Observer } from "./Split.ts"
 import { Splits, SplitTable, varied, weighted, withholding } from "./Split.ts"
 
@@ -90,10 +93,15 @@ export const weightOf = ({ phase, plan, step }: Rollout): number => {
 /** Whether one version has all requests for good. */
 const isDecided = ({ phase }: Rollout): boolean => phase._tag === "Draining" || phase._tag === "Ended"
 
+/** Knows the deployment of a model that gets copies of requests. */
+type Shadowing = Pick<ShadowTable, "candidateOf">
+
 /** The deployments of a model that take no requests, oldest rollout first. */
-const withheldBy = (model: Model, rollouts: ReadonlyArray<Stored>): Set<string> => {
+const withheldBy = (model: Model, rollouts: ReadonlyArray<Stored>, shadowed?: string): Set<string> => {
   const out = new Set(
-    model.deployments.filter(({ options }) => options.rollout === "candidate").map(({ id }) => id)
+    model.deployments.filter(({ id, options }) => options.rollout === "candidate" || id === shadowed).map(({ id }) =>
+      id
+    )
   )
   for (const { added, candidate, rollout, stable } of rollouts) {
     // One that is still to be added gets no requests before its weight says so.
@@ -114,9 +122,10 @@ const withheldBy = (model: Model, rollouts: ReadonlyArray<Stored>): Set<string> 
 export const stableOf = (
   model: Model,
   rollouts: ReadonlyArray<Stored>,
-  candidate: string
+  candidate: string,
+  shadows?: Shadowing
 ): ReadonlyArray<Deployment> => {
-  const out = withheldBy(model, rollouts)
+  const out = withheldBy(model, rollouts, shadows?.candidateOf(model))
   return model.deployments.filter(({ id }) => id !== candidate && !out.has(id))
 }
 
@@ -162,9 +171,10 @@ export const entryOf = (
   model: Model,
   rollouts: ReadonlyArray<Stored>,
   observer: (rollout: string) => Observer,
-  experiments?: Experiments
+  experiments?: Experiments,
+  shadows?: Shadowing
 ): Entry | undefined => {
-  const out = withheldBy(model, rollouts)
+  const out = withheldBy(model, rollouts, shadows?.candidateOf(model))
   const running = rollouts.find(({ rollout }) => !isDecided(rollout))
   const candidate = running && findKnown(model, running.candidate)
   const weight = running === undefined ? 0 : weightOf(running.rollout)
@@ -193,10 +203,12 @@ export const entriesOf = (
   models: ReadonlyArray<Model>,
   rollouts: ReadonlyArray<Stored>,
   observer: (rollout: string) => Observer,
-  experiments?: Experiments
+  experiments?: Experiments,
+  shadows?: Shadowing
 ): ReadonlyMap<string, Entry> =>
   new Map(models.flatMap((model) => {
-    const entry = entryOf(model, rollouts.filter(({ rollout }) => rollout.model === model.name), observer, experiments)
+    const own = rollouts.filter(({ rollout }) => rollout.model === model.name)
+    const entry = entryOf(model, own, observer, experiments, shadows)
     return entry === undefined ? [] : [[model.name, entry] as const]
   }))
 
@@ -205,11 +217,15 @@ const noObserver: Observer = { observe: () => {} }
 /** The table of the configured models, without rollouts: `Rollouts` replaces its entries. */
 export const layer: Layer.Layer<never, never, Registry> = Layer.effect(
   Splits,
-  Effect.map(Registry, ({ models, onReplace }) => {
+  Effect.gen(function*() {
+    const { models, onReplace } = yield* Registry
+    const shadows = yield* Shadows
     const table = new SplitTable()
-    const write = (all: ReadonlyArray<Model>) => table.replace(entriesOf(all, [], () => noObserver))
+    const write = (all: ReadonlyArray<Model>) => table.replace(entriesOf(all, [], () => noObserver, undefined, shadows))
     write(models())
     onReplace?.(write)
+    const changes = yield* SettingsChanges
+    changes.follow(() => write(models()))
     return table
   })
 )

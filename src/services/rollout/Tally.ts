@@ -41,12 +41,13 @@ export interface Scale {
 }
 
 /** The ratio of neighboring levels of times to first token and speeds. */
-const growth = 1.1
+export const growth = 1.1
 
 /** Of times without an answer. */
 const waitGrowth = Math.SQRT2
 
-const logarithmic = (first: number, count: number, growth: number): Scale => ({
+/** Levels from the first on, each `growth` times the one before. */
+export const logarithmic = (first: number, count: number, growth: number): Scale => ({
   levels: Array.from({ length: count }, (_, index) => first * growth ** index),
   bucketOf: (value) => {
     if (!(value > first)) return value === first ? 1 : 0
@@ -83,7 +84,8 @@ export const bucketsOfScore = (difference: number): number =>
 
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
-const zeros = ({ levels }: Scale): Array<number> => [0, ...levels.map(() => 0)]
+/** A histogram without values. */
+export const zeros = ({ levels }: Scale): Array<number> => [0, ...levels.map(() => 0)]
 
 const histogram = ({ levels }: Scale, each: Schema.Codec<number> = Count) =>
   Schema.mutable(Schema.Array(each)).check(Schema.isBetweenLength(levels.length + 1, levels.length + 1))
@@ -121,7 +123,8 @@ export const empty = (): Tally => ({
   waiting: zeros(scales.hanging)
 })
 
-const count = (buckets: Array<number>, { bucketOf }: Scale, value: number | undefined): void => {
+/** Counts a value in its bucket, in place. */
+export const count = (buckets: Array<number>, { bucketOf }: Scale, value: number | undefined): void => {
   if (value === undefined || Number.isNaN(value)) return
   const bucket = bucketOf(value)
   buckets[bucket] = buckets[bucket]! + 1

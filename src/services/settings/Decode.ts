@@ -30,7 +30,7 @@ import { at, isFromOverlay, isMapping, mapLeaves, overlay, withoutParts } from "
 import { customStrategyProblems, routingProblems } from "./PolicySettings.ts"
 import * as ProxySettings from "./ProxySettings.ts"
 import type { ResolveContext } from "./Resolution.ts"
-import { missingModels, resolve, unknownVariants } from "./Resolution.ts"
+import { missingModels, resolve, unknownVariants, wrongShadows } from "./Resolution.ts"
 import * as ResponseSettings from "./ResponseSettings.ts"
 import { Source } from "./Schema.ts"
 import { secrets } from "./Secrets.ts"
@@ -366,7 +366,9 @@ export const diagnose = (file: Tree, context: ResolveContext): Diagnosis => {
     }
   }
   const settings = source && resolve(source, chosen, context)
-  if (settings !== undefined) problems.push(...missingModels(settings.models, context), ...unknownVariants(settings))
+  if (settings !== undefined) {
+    problems.push(...missingModels(settings.models, context), ...unknownVariants(settings), ...wrongShadows(settings))
+  }
   const distinct = [...new Map(problems.map((problem) => [Problem.format(problem), problem])).values()]
   return { problems: distinct, settings }
 }

@@ -11,6 +11,7 @@ import { languageModel as languageModelKind } from "../engines/LanguageModelKind
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
 import { resolveExperiment } from "../rollout/RolloutSettings.ts"
+import { shadowProblems } from "../rollout/ShadowSettings.ts"
 import { admissionOf } from "./AdmissionSettings.ts"
 import { boundsOf, modelCacheOf } from "./CacheSettings.ts"
 import { guardOf } from "./GuardSettings.ts"
@@ -227,10 +228,15 @@ const byModel = <A>(
   return found.length === 0 ? undefined : new Map(found)
 }
 
-const rolloutsOf = (source: Source): Pick<Resolved, "experiments" | "rollouts"> => {
+const rolloutsOf = (source: Source): Pick<Resolved, "experiments" | "rollouts" | "shadows"> => {
   const rollouts = byModel(source, ({ rollout }) => rollout)
   const experiments = byModel(source, ({ experiment }) => experiment && resolveExperiment(experiment))
-  return { ...(rollouts === undefined ? {} : { rollouts }), ...(experiments === undefined ? {} : { experiments }) }
+  const shadows = byModel(source, ({ shadow }) => shadow)
+  return {
+    ...(rollouts === undefined ? {} : { rollouts }),
+    ...(experiments === undefined ? {} : { experiments }),
+    ...(shadows === undefined ? {} : { shadows })
+  }
 }
 
 /** Problems of variants that are no deployments of their models. */
@@ -243,6 +249,11 @@ export const unknownVariants = ({ experiments = new Map(), models }: Resolved): 
       }]
     )
   )
+
+/** Problems of shadows, such as candidates that are no deployments of their models. */
+export const wrongShadows = ({ experiments, models, shadows = new Map() }: Resolved): ReadonlyArray<Problem.Problem> =>
+  shadowProblems(models, shadows, (model) => experiments?.get(model)?.variants ?? [])
+    .map(({ expected, path }) => ({ path: Problem.formatPath(path), expected }))
 
 /** The settings of this environment. */
 export const resolve = (

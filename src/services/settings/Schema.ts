@@ -14,6 +14,7 @@ import { wholeNumber } from "../../domain/Problem.ts"
 import { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
 import * as EngineKinds from "../engines/EngineKinds.ts"
 import { ExperimentSettings, RolloutSettings } from "../rollout/RolloutSettings.ts"
+import { ShadowSettings } from "../rollout/ShadowSettings.ts"
 import { Budgets, Ledger, Limits } from "./AdmissionSettings.ts"
 import { Cache, ModelCache } from "./CacheSettings.ts"
 import { Guard } from "./GuardSettings.ts"
@@ -201,6 +202,10 @@ const ModelSettings = Schema.Struct({
   cache: optional("Earlier answers of the model. Default as the section cache says.", ModelCache),
   rollout: optional("How its gradual rollouts go: troupe rollout starts one.", RolloutSettings),
   experiment: optional("An A/B test: deployments with fixed shares of the requests.", ExperimentSettings),
+  shadow: optional(
+    "Copies of some requests for another deployment, whose answers are compared and given to no caller.",
+    ShadowSettings
+  ),
   aliases: optional(
     "Further names of the model in requests. Keys, limits, budgets, usage and the cache have its own name. Default none.",
     Schema.Array(Schema.NonEmptyString)

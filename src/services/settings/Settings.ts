@@ -8,6 +8,7 @@ import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
 import type { ExperimentPlan, RolloutSettings } from "../rollout/RolloutSettings.ts"
+import type { ShadowSettings } from "../rollout/ShadowSettings.ts"
 import type { AdmissionSettings } from "./AdmissionSettings.ts"
 import type { CacheBounds } from "./CacheSettings.ts"
 import type { GuardSettings } from "./GuardSettings.ts"
@@ -74,6 +75,8 @@ export interface Resolved {
   readonly rollouts?: ReadonlyMap<string, RolloutSettings>
   /** The A/B tests of models, by name; left out, none. */
   readonly experiments?: ReadonlyMap<string, ExperimentPlan>
+  /** The copies of requests of models, by name; left out, none. */
+  readonly shadows?: ReadonlyMap<string, ShadowSettings>
 }
 
 /** The configuration, every default filled in. */

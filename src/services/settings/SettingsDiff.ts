@@ -48,7 +48,11 @@ const isFields = (value: unknown): value is Fields =>
   !Redacted.isRedacted(value) && !(value instanceof Map)
 
 /** Sections by the names of models, and the fields that models have for them in the file. */
-const fieldOfModel: Readonly<Record<string, string>> = { experiments: "experiment", rollouts: "rollout" }
+const fieldOfModel: Readonly<Record<string, string>> = {
+  experiments: "experiment",
+  rollouts: "rollout",
+  shadows: "shadow"
+}
 
 type ByModel = ReadonlyMap<string, unknown>
 

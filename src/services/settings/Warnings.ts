@@ -130,10 +130,26 @@ const onlyCandidates = ({ experiments = new Map(), models }: Resolved): Readonly
       "rollout. Remove rollout: candidate from one that is in use"
   }))
 
+/** Copies that go to a provider, of a model whose requests stay on this machine. */
+const leavingCopies = ({ models, shadows = new Map() }: Resolved): ReadonlyArray<Problem> =>
+  models.flatMap(({ deployments, name }) => {
+    const candidate = deployments.find(({ id }) => id === shadows.get(name)?.candidate)
+    const others = deployments.filter((one) => one !== candidate)
+    if (candidate === undefined || !isRemote(candidate.options)) return []
+    if (others.some(({ options }) => isRemote(options))) return []
+    return [{
+      path: formatPath(["models", name, "shadow", "candidate"]),
+      expected:
+        `The requests of the model stay on this machine, and their copies go to the provider of ${candidate.id}. ` +
+        "Remove shadow, or choose a candidate on this machine, if they must not"
+    }]
+  })
+
 /** Every warning, at its setting. */
 export const warningsOf = (settings: Resolved): ReadonlyArray<Problem> => [
   ...withoutKey(settings),
   ...unmatchedIn(settings),
   ...unpriced(settings),
-  ...onlyCandidates(settings)
+  ...onlyCandidates(settings),
+  ...leavingCopies(settings)
 ]

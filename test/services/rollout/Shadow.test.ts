@@ -1,107 +1,157 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Schema } from "effect"
+import { Duration, Schema } from "effect"
+import * as fc from "fast-check"
 import { Draws } from "../../../bench/RolloutSimulation.ts"
-import { resolveShadow, ShadowSettings } from "../../../src/services/rollout/RolloutSettings.ts"
 import * as Shadow from "../../../src/services/rollout/Shadow.ts"
+import { resolveShadow, ShadowSettings } from "../../../src/services/rollout/ShadowSettings.ts"
 
-const plan = resolveShadow({ to: "chat#1", share: 0.2, exceptTenants: ["bank"] })
-const fine = { failed: false, refused: false }
-const failed = { failed: true, refused: false }
+const plan = resolveShadow({ candidate: "chat#1", percent: 20 })
+
+const answer = (text: string, ...calls: ReadonlyArray<readonly [name: string, json: string]>): Shadow.Compared => ({
+  text,
+  toolCalls: calls.map(([name, json], index) => ({ id: `call_${index}_${text}`, name, arguments: json }))
+})
+
+const taken = (tookMs: number): Shadow.Taken => ({
+  tookMs,
+  firstTokenMs: undefined,
+  promptTokens: 3,
+  completionTokens: 5
+})
+
+const pair = (agreement: number | undefined, isExact = agreement === 1): Shadow.Pair => ({
+  primary: taken(100),
+  candidate: taken(400),
+  isExact,
+  agreement
+})
 
 describe("the choice of requests to copy", () => {
-  const chosen = (tenant: string | undefined, share = 0.2) =>
-    Array.from({ length: 10_000 }, (_, index) => Shadow.copies({ ...plan, share }, 7, index, tenant))
+  const chosen = (share: number, seed = 7) =>
+    Array.from({ length: 10_000 }, (_, index) => Shadow.isSampled({ share, sticky: true }, seed, index, undefined))
 
-  it("copies the share, always the same requests", () => {
-    const copied = chosen("shop").filter((choice) => choice === "copied").length
-    assert.closeTo(copied / 10_000, 0.2, 0.02)
-    assert.deepStrictEqual(chosen("shop"), chosen(undefined))
-    assert.isTrue(chosen("shop", 0).every((choice) => choice === "notDrawn"))
-    assert.isTrue(chosen("shop", 1).every((choice) => choice === "copied"))
+  it("copies the share, with one seed always the same requests", () => {
+    assert.closeTo(chosen(0.2).filter(Boolean).length / 10_000, 0.2, 0.02)
+    assert.deepStrictEqual(chosen(0.2), chosen(0.2))
+    assert.notDeepEqual(chosen(0.2), chosen(0.2, 8))
+    assert.isFalse(chosen(0).includes(true))
+    assert.isFalse(chosen(1).includes(false))
   })
 
-  it("leaves excepted tenants out", () => {
-    assert.isFalse(chosen("bank").includes("copied"))
-    assert.deepStrictEqual(
-      chosen("bank").map((choice) => choice === "optedOut"),
-      chosen("shop").map((choice) => choice === "copied")
-    )
+  it("copies all requests of a session or none, and the share of sessions", () => {
+    const of = (session: number, index: number, sticky = true) =>
+      Shadow.isSampled({ share: 0.2, sticky }, 7, index, session)
+    const sessions = Array.from({ length: 2_000 }, (_, session) => session)
+    assert.isTrue(sessions.every((session) => of(session, 1) === of(session, 2)))
+    assert.closeTo(sessions.filter((session) => of(session, 0)).length / 2_000, 0.2, 0.04)
+    assert.closeTo(sessions.filter((index) => of(1, index, false)).length / 2_000, 0.2, 0.04)
   })
 })
 
-describe("the comparison of two answers", () => {
-  it("is exact but for white space at the ends", () => {
-    assert.strictEqual(Shadow.exact("Yes.\n", " Yes."), 1)
-    assert.strictEqual(Shadow.exact("Yes.", "yes."), 0)
+describe("the text of an answer that is compared", () => {
+  it("has no white space at its ends", () => {
+    assert.strictEqual(Shadow.textOf(answer("Yes.\n")), Shadow.textOf(answer(" Yes.")))
+    assert.notStrictEqual(Shadow.textOf(answer("Yes.")), Shadow.textOf(answer("yes.")))
   })
 
-  it("is the cosine of embeddings, at least 0", () => {
+  it("has the calls of tools, by names and arguments and not by ids", () => {
+    const one = answer("", ["find", `{"a":1,"b":[{"d":1,"c":2}]}`])
+    assert.strictEqual(Shadow.textOf(one), Shadow.textOf(answer(" ", ["find", `{ "b": [{"c":2,"d":1}], "a": 1 }`])))
+    assert.notStrictEqual(Shadow.textOf(one), Shadow.textOf(answer("", ["find", `{"a":2}`])))
+    assert.notStrictEqual(Shadow.textOf(one), Shadow.textOf(answer("", ["seek", `{"a":1,"b":[{"d":1,"c":2}]}`])))
+    assert.strictEqual(Shadow.textOf(answer("", ["find", "no json "])), "find(no json)")
+  })
+})
+
+describe("the similarity of two embeddings", () => {
+  it("is their cosine, at least 0", () => {
     assert.closeTo(Shadow.similarity([3, 4], [6, 8]), 1, 1e-12)
     assert.closeTo(Shadow.similarity([1, 0], [1, 1]), Math.SQRT1_2, 1e-12)
     assert.strictEqual(Shadow.similarity([1, 0], [-1, 0]), 0)
     assert.strictEqual(Shadow.similarity([1, 0], [1, 0, 0]), 0)
     assert.strictEqual(Shadow.similarity([0, 0], [1, 0]), 0)
   })
+
+  it("is from 0 to 1 for all vectors, in either order", () => {
+    const vector = fc.array(fc.double({ min: -1e3, max: 1e3, noNaN: true }), { minLength: 3, maxLength: 3 })
+    fc.assert(fc.property(vector, vector, (one, other) => {
+      const found = Shadow.similarity(one, other)
+      assert.isTrue(found >= 0 && found <= 1)
+      assert.closeTo(found, Shadow.similarity(other, one), 1e-9)
+    }))
+  })
 })
 
 describe("what copies have shown", () => {
-  it("adds the pairs of several processes", () => {
-    const [one, other] = [Shadow.emptyBatch(), Shadow.emptyBatch()]
-    for (const agreement of [1, 1, 1, 0.3]) Shadow.record(one, plan, fine, fine, agreement)
-    Shadow.record(other, plan, failed, fine)
-    Shadow.record(other, plan, fine, failed)
-    Shadow.record(other, plan, failed, failed)
-    Shadow.skip(other, "underPressure")
-    Shadow.skip(other, "optedOut")
-    const shadow = [one, other].reduce(Shadow.observed, Shadow.start(plan))
-    const { metrics, ...counts } = Shadow.report(shadow)
-    assert.deepStrictEqual(counts, {
-      pairs: 7,
-      compared: 4,
-      agreed: 3,
-      medianAgreement: 0.95,
-      onlyOriginalFailed: 1,
-      onlyCopyFailed: 1,
-      underPressure: 1,
-      optedOut: 1
-    })
-    assert.deepStrictEqual(metrics[0]?.candidate, { count: 2, of: 7 })
-    assert.deepStrictEqual({ ...Shadow.report(Shadow.evaluated(shadow)), metrics }, Shadow.report(shadow))
+  it("is counted for each pair", () => {
+    const totals = Shadow.empty()
+    const similar = resolveShadow({ candidate: "chat#1", percent: 20, compare: "similarity" })
+    for (const agreement of [1, 1, 0.95, 0.4, undefined]) Shadow.record(totals, similar, pair(agreement))
+    const report = Shadow.report(totals)
+    assert.deepStrictEqual([report.answered, report.compared, report.agreed, report.incomparable], [5, 4, 3, 1])
+    assert.strictEqual(report.exact?.value, 0.4)
+    assert.closeTo(report.agreement!.value, 3.35 / 4, 1e-9)
+    assert.closeTo(report.primary.medianMs!, 100, 10)
+    assert.closeTo(report.candidate.medianMs!, 400, 40)
+    assert.strictEqual(report.candidate.medianFirstTokenMs, null)
+    assert.deepStrictEqual([report.candidate.promptTokens, report.candidate.completionTokens], [15, 25])
   })
 
-  const afterPairs = (copyFailures: number) => {
-    const draws = new Draws(3)
-    let shadow = Shadow.start(plan)
-    for (let evaluation = 0; evaluation < 30; evaluation++) {
-      const batch = Shadow.emptyBatch()
-      for (let pair = 0; pair < 20; pair++) {
-        // What fails the original fails the copy as well.
-        const original = draws.chance(0.1) ? failed : fine
-        Shadow.record(batch, plan, original, original.failed || draws.chance(copyFailures) ? failed : fine)
+  it("has intervals that contain the value, within 0 and 1, and shrink", () => {
+    const agreements = fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 2, maxLength: 50 })
+    fc.assert(fc.property(agreements, (values) => {
+      const widthOf = (times: number) => {
+        const totals = Shadow.empty()
+        for (let time = 0; time < times; time++) {
+          for (const value of values) Shadow.record(totals, plan, pair(value))
+        }
+        const { agreement, exact } = Shadow.report(totals)
+        for (const found of [agreement!, exact!]) {
+          assert.isTrue(0 <= found.low && found.low <= found.value + 1e-9)
+          assert.isTrue(found.value <= found.high + 1e-9 && found.high <= 1)
+        }
+        return agreement!.high - agreement!.low
       }
-      shadow = Shadow.evaluated(Shadow.observed(shadow, batch))
-    }
-    return shadow
-  }
-
-  it("has evidence where the copies are worse, and none where they fail with the originals", () => {
-    const found = (copyFailures: number) =>
-      Shadow.report(afterPairs(copyFailures)).metrics.filter(({ logE, needed }) => logE >= needed)
-    assert.deepStrictEqual(found(0.2).map(({ metric }) => metric), ["errors"])
-    assert.deepStrictEqual(found(0), [])
+      assert.isAtMost(widthOf(4), widthOf(1) + 1e-6)
+    }))
   })
 
-  it("is a state that survives JSON", () => {
-    const json = Schema.fromJsonString(Shadow.Shadow)
-    const shadow = afterPairs(0.2)
-    assert.deepStrictEqual(Schema.decodeSync(json)(Schema.encodeSync(json)(shadow)), shadow)
+  it("has intervals that contain the true mean in 95 of 100 cases, and none without pairs", () => {
+    const draws = new Draws(3)
+    let contained = 0
+    for (let run = 0; run < 2_000; run++) {
+      const totals = Shadow.empty()
+      for (let index = 0; index < 8; index++) Shadow.record(totals, plan, pair(draws.next()))
+      const { high, low } = Shadow.report(totals).agreement!
+      if (low <= 0.5 && high >= 0.5) contained++
+    }
+    assert.closeTo(contained / 2_000, 0.95, 0.02)
+    const { agreement, exact } = Shadow.report(Shadow.empty())
+    assert.deepStrictEqual([agreement, exact], [null, null])
   })
 })
 
-describe("the settings of copies", () => {
-  it("have defaults", () => {
-    const decoded = Schema.decodeUnknownSync(ShadowSettings)({ to: "chat#1", share: 0.1 })
-    assert.deepInclude(resolveShadow(decoded), { compare: "exact", agreesFrom: 1, maxConcurrent: 4, exceptTenants: [] })
-    assert.strictEqual(resolveShadow({ ...decoded, compare: "similarity" }).agreesFrom, 0.9)
+describe("the settings of a shadow", () => {
+  const decode = Schema.decodeUnknownSync(ShadowSettings)
+
+  it("have a default for every field but the deployment and its percentage", () => {
+    assert.deepStrictEqual(resolveShadow({ candidate: "chat#1", percent: 5 }), {
+      candidate: "chat#1",
+      share: 0.05,
+      sticky: true,
+      seed: undefined,
+      compare: "exact",
+      embeddings: "tiny-embed",
+      agreesFrom: 1,
+      maxConcurrent: 4,
+      timeoutMs: 60_000,
+      exceptTenants: [],
+      budget: undefined,
+      keepDiffering: 0
+    })
+    assert.deepStrictEqual(decode({ candidate: "chat#1", percent: 5, timeout: "5 s" }).timeout, Duration.seconds(5))
+    assert.throws(() => decode({ percent: 0.1 }))
+    assert.throws(() => decode({ candidate: "chat#1", percent: 101 }))
+    assert.throws(() => decode({ candidate: "chat#1", percent: 5, maxConcurrent: 0 }))
   })
 })

@@ -52,6 +52,7 @@ const beside: Readonly<Record<string, object>> = {
   "models.*.experiment": {
     variants: [{ deployment: "any#0", weight: 1 }, { deployment: "any#1", weight: 1 }]
   },
+  "models.*.shadow": { candidate: "any#1", percent: 5 },
   "models.*.deployments.0": { provider: "openai", model: "m" },
   "policies.*.hedge": { share: 0.5 }
 }
