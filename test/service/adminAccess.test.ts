@@ -118,6 +118,11 @@ describe("administration", () => {
     assert.strictEqual(await statusOf(open.admin, change), 200)
   })
 
+  it("says at the main port where it listens", async () => {
+    const { stderr } = await invoke(["reload", "--url", open.url])
+    assert.include(stderr, `Administration listens at the socket file ${socketOf(open)} and at the port that`)
+  })
+
   it("can be read by programs of the same user through the main port, and not by web pages", async () => {
     for (const path of reads) {
       assert.strictEqual(await statusOf(open.url, { path }), statusOfReads)

@@ -98,13 +98,17 @@ describe("another configuration", () => {
     write(
       service,
       yamlOf({
-        more: "  fake/c:\n    aliases: [see]\n    deployments: [{ engine: fake, reply: third, tokenDelayMs: 20 }]\n"
+        more:
+          "  fake/c:\n    aliases: [see]\n    deployments:\n      - { engine: fake, reply: new, rollout: candidate }\n" +
+          "      - { engine: fake, reply: third, tokenDelayMs: 20 }\n"
       })
     )
     await reload(service)
+    const added = (await deployments(service)).filter(({ deployment }) => deployment.startsWith("fake/c"))
+    assert.deepStrictEqual(added.map(({ state }) => state), ["cold", "ready"], "a candidate is not loaded")
     assert.strictEqual(await ask(service, "see"), "third")
     const running = ask(service, "fake/c", true)
-    await until(async () => (await deployments(service)).some((one) => one.deployment === "fake/c#0") || undefined)
+    await until(async () => (await deployments(service)).some((one) => one.deployment === "fake/c#1") || undefined)
     write(service, yamlOf())
     await reload(service)
     assert.strictEqual(await running, "third")

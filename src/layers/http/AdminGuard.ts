@@ -16,10 +16,14 @@
 import { Effect, Option, Redacted } from "effect"
 import type { HttpServerResponse } from "effect/http"
 import { HttpServerRequest } from "effect/http"
+import { existsSync } from "node:fs"
 import { IncomingMessage } from "node:http"
+import { tmpdir } from "node:os"
 import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
 import { bearerTokenOf } from "../../dialects/shared/CallerRequest.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
+import { defaultSocket } from "../../services/settings/Resolution.ts"
+import type { Resolved } from "../../services/settings/Settings.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import type { Origin } from "./AdminListener.ts"
 import { isSameToken, originOf } from "./AdminListener.ts"
@@ -41,10 +45,23 @@ const notLocal = forbid(
 
 const notLoopback = forbid("Administration is available at localhost and at loopback addresses only.")
 
-const notHere = forbid(
-  "This port accepts only GET requests of /admin. To change something, use the troupe command on the service's machine without " +
-    "--url, or set server.admin.port or server.admin.token."
-)
+/** Where administration listens, for people: its socket file if there is one, and its port. */
+const listenersOf = ({ port, socket }: Resolved["server"]["admin"], modelsPort: number): string => {
+  const path = socket === undefined ? defaultSocket(modelsPort, tmpdir(), process) : socket
+  const all = [
+    ...(path === false || !existsSync(path) ? [] : [`the socket file ${path}`]),
+    ...(port === undefined
+      ? []
+      : [port === 0 ? "the port that `troupe serve` has printed" : `http://127.0.0.1:${port}`])
+  ]
+  return all.length === 0 ? "" : ` Administration listens at ${all.join(" and at ")}.`
+}
+
+const notHere = (listeners: string): HttpProblem =>
+  forbid(
+    `This is the port of the models: it accepts only GET requests of /admin.${listeners} To change something, use the troupe ` +
+      "command on the service's machine without --url, or set server.admin.port or server.admin.token."
+  )
 
 const notOwnUser = forbid(
   "This port answers GET requests of /admin only to programs of the service's own user, and only on Linux. Use " +
@@ -67,7 +84,10 @@ const forwarding =
 /** The `Sec-Fetch-Site` of requests that no other site has sent (W3C Fetch Metadata). */
 const ownSites: ReadonlySet<string | undefined> = new Set([undefined, "none", "same-origin"])
 
-type Request = Pick<HttpServerRequest.HttpServerRequest, "headers" | "method" | "remoteAddress">
+type Request = Pick<HttpServerRequest.HttpServerRequest, "headers" | "method" | "remoteAddress" | "source">
+
+/** The port that the request came to. */
+const portOf = ({ source }: Request): number => source instanceof IncomingMessage ? source.socket.localPort ?? 0 : 0
 
 const isDirect = ({ headers }: Request): boolean =>
   headers["origin"] === undefined && ownSites.has(headers["sec-fetch-site"]) &&
@@ -75,6 +95,7 @@ const isDirect = ({ headers }: Request): boolean =>
 
 /** What a request may authenticate with. */
 interface Secrets {
+  readonly admin: Resolved["server"]["admin"]
   readonly token: string | undefined
   readonly authentication: Authentication.Authentication
 }
@@ -101,7 +122,7 @@ const refusal = (
 ): HttpProblem | undefined => {
   if (origin === "process") return undefined
   if (origin !== "socket" && isRequired(secrets)) return withSecret(request, secrets)
-  if (origin === undefined && request.method !== "GET") return notHere
+  if (origin === undefined && request.method !== "GET") return notHere(listenersOf(secrets.admin, portOf(request)))
   if (!isDirect(request)) return notLocal
   if (origin === "socket") return undefined
   if (!Option.exists(request.remoteAddress, (address) => loopback.test(address))) return notLocal
@@ -148,6 +169,7 @@ const refuse = (
 const secretsOf = Effect.gen(function*() {
   const { server } = yield* Settings
   return {
+    admin: server.admin,
     token: server.admin.token === undefined ? undefined : Redacted.value(server.admin.token),
     authentication: yield* Authentication.make
   } satisfies Secrets

@@ -5,7 +5,8 @@
  *
  * The folder is watched, not the file: editors and deployments write another file and rename it, and Kubernetes replaces a symbolic
  * link beside it (`..data`). Events that follow each other within the wait count once, and a text that is as before does not
- * count. A file that cannot be read in between is read again at the next event.
+ * count. A file that cannot be read in between is read again at the next event. A change before the folder is watched, such as
+ * one while the service starts, is found by one comparison at the beginning.
  */
 import { Duration, Effect } from "effect"
 import type { FSWatcher } from "node:fs"
@@ -45,6 +46,7 @@ class Watch {
       watchFolder(dirname(one), { persistent: false }, (_, name) => {
         if (name === null || name === basename(one) || isVolumeLink(name)) this.#note()
       }).on("error", () => {}))
+    this.#note()
   }
 
   #note(): void {

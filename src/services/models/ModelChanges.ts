@@ -15,6 +15,8 @@ import { Effect, Layer } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { Breaker } from "../health/Breaker.ts"
+import type { SplitTable } from "../rollout/Split.ts"
+import { Splits } from "../rollout/Split.ts"
 import type { Resolved } from "../settings/Settings.ts"
 import type { Prepared } from "../settings/SettingsChanges.ts"
 import { prepareAll, SettingsChanges } from "../settings/SettingsChanges.ts"
@@ -31,6 +33,7 @@ interface Parts {
   readonly fork: (effect: Effect.Effect<void>) => void
   readonly models: Models["Service"]
   readonly registry: Registry["Service"]
+  readonly splits: SplitTable | undefined
 }
 
 const isLoaded = ({ models }: Parts, { id }: Deployment): boolean =>
@@ -54,16 +57,23 @@ const prepareChanged = (parts: Parts, change: Changed): Effect.Effect<Prepared, 
   )
 }
 
-/** As at the start, the first deployment of a model is loaded before requests get it. */
+/** As at the start, the first deployment of a model that takes requests is loaded before it gets any. */
 const prepareAdded = ({ models }: Parts, deployment: Deployment): Effect.Effect<Prepared, InferenceError> => {
   models.renew(deployment)
   return Effect.as(models.load(deployment), { commit: () => {}, cancel: models.unload(deployment) })
 }
 
+/** The first that takes requests: one that waits for a rollout, or that a rollout has replaced, takes none. */
+const firstOf = ({ splits }: Parts, model: Model): Deployment => {
+  const withheld = splits?.of?.(model.name)?.split({}, 0).withheld
+  const takes = ({ id, options }: Deployment) => options.rollout !== "candidate" && withheld?.has(id) !== true
+  return model.deployments.find(takes) ?? model.deployments[0]
+}
+
 const prepare = (parts: Parts, configured: ReadonlyArray<Model>, before: Resolved) => {
   const { breaker, deployments, fork, models, registry } = parts
   const { added, changed, removed } = reconcile(before.models, configured)
-  const firsts = new Set(configured.map((model) => model.deployments[0].id))
+  const firsts = new Set(configured.map((model) => firstOf(parts, model).id))
   const loads = added.filter(({ id, preload }) => preload && firsts.has(id))
   return Effect.map(
     prepareAll([
@@ -92,7 +102,8 @@ export const layer = Layer.effectDiscard(Effect.gen(function*() {
     deployments: yield* Deployments,
     fork: (effect) => void Effect.runForkWith(services)(Effect.forkIn(effect, scope)),
     models: yield* Models,
-    registry: yield* Registry
+    registry: yield* Registry,
+    splits: yield* Splits
   }
   const changes = yield* SettingsChanges
   changes.join((next, before) => prepare(parts, next.models, before))
