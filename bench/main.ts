@@ -13,6 +13,7 @@ import { load } from "./LoadTime.ts"
 import * as Machine from "./Machine.ts"
 import { overhead } from "./Overhead.ts"
 import { memory } from "./PeakMemory.ts"
+import { placement } from "./Placement.ts"
 import { prefix } from "./Prefix.ts"
 import { processes } from "./Processes.ts"
 import { proxy } from "./Proxy.ts"
@@ -42,6 +43,7 @@ const scenarios: ReadonlyArray<Scenario> = [
   concurrency,
   processes,
   selection,
+  placement,
   cacheHits,
   team,
   stall,

@@ -8,6 +8,7 @@ import { keys } from "./cli/Keys.ts"
 import { launch } from "./cli/Launch.ts"
 import { models } from "./cli/Models.ts"
 import { printJson } from "./cli/Output.ts"
+import { placement } from "./cli/Placement.ts"
 import { policy } from "./cli/Policy.ts"
 import { rollout } from "./cli/Rollout.ts"
 import { route } from "./cli/Route.ts"
@@ -47,6 +48,7 @@ export const troupe = Command.make("troupe").pipe(
     route,
     decisions,
     policy,
+    placement,
     configCommand
   ])
 )

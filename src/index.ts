@@ -73,6 +73,8 @@ export * as MemoryPressure from "./services/models/MemoryPressure.ts"
 export * as Models from "./services/models/Models.ts"
 /** Service: the configured models, by name. */
 export * as Registry from "./services/models/Registry.ts"
+/** Where the replicas of models run on several machines, and what has to move: `Placement.plan`, a pure function. */
+export * as Placement from "./services/placement/Placement.ts"
 /** Service: metrics of requests; durations in seconds. `App.monitoring` provides it. */
 export * as Metrics from "./services/observability/Metrics.ts"
 /** Service: the backoff between two attempts at one deployment, a `Schedule`; `App.services.backoff` provides it. */

@@ -108,6 +108,12 @@ const parseYaml = (file: string, text: string): Effect.Effect<unknown, SettingsE
     }
   })
 
+/** The content of a YAML file that a command reads, within the bounds of a configuration. */
+export const readYaml = Effect.fnUntraced(function*(file: string) {
+  const text = (yield* read(file, true))!
+  return { text, value: yield* parse(file, text) }
+})
+
 const decodeManifest = Schema.decodeSync(Schema.fromJsonString(Manifest))
 
 /** The XDG base directory specification's data folder, and Windows' own. */
