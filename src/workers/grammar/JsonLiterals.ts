@@ -74,10 +74,13 @@ const fitsText = (value: string, { length, texts }: MergedSchema): boolean => {
     texts.every((automaton) => accepts(automaton, value))
 }
 
-const isBare = ({ arrays, items, objects }: MergedSchema): boolean =>
-  items.least === 0 && items.most === undefined &&
+const isBare = ({ arrays, items, objects, properties }: MergedSchema): boolean =>
+  [items, properties].every(({ least, most }) => least === 0 && most === undefined) &&
   arrays.every((part) => part.items === undefined && part.prefix.length === 0) &&
-  objects.every((part) => part.properties === undefined && part.additional === undefined && part.required.length === 0)
+  objects.every((part) =>
+    part.properties === undefined && part.additional === undefined && part.required.length === 0 &&
+    part.patterns.length === 0 && part.names === undefined
+  )
 
 /** Whether a listed value satisfies the other constraints. */
 const fits = (value: unknown, shape: MergedSchema): boolean => {

@@ -16,32 +16,33 @@ import type { GrammarBuilder, GrammarSymbol, Sequence } from "./Grammar.ts"
 import { text } from "./Grammar.ts"
 import { literals } from "./JsonLiterals.ts"
 import { integers, numbers } from "./JsonNumbers.ts"
+import { objectsOf } from "./JsonObjects.ts"
 import type { Located } from "./JsonSchemaKeywords.ts"
 import { refuseAt } from "./JsonSchemaKeywords.ts"
 import { stringOf } from "./JsonStrings.ts"
-import { anyNumber, anyString, anyValue, colon, comma } from "./JsonValues.ts"
-import type { ArrayPart, MergedSchema, ObjectPart, TypeName } from "./MergedSchema.ts"
+import { anyNumber, anyString, anyValue, comma } from "./JsonValues.ts"
+import type { ArrayPart, MergedSchema, TypeName } from "./MergedSchema.ts"
 import { mergeSchemas } from "./MergedSchema.ts"
 import { schemaAlternatives } from "./SchemaAlternatives.ts"
-import { except, intersect, mostStates, ofLength } from "./TextAutomaton.ts"
+import type { Automaton } from "./TextAutomaton.ts"
+import { accepts, complementOf, except, intersect, mostStates, ofLength } from "./TextAutomaton.ts"
 
 /** Levels of nested values in a schema that is not recursive. */
 const mostLevels = 64
-
-/** Properties of one object. */
-const mostProperties = 500
 
 type ValueOf = (schemas: ReadonlyArray<Located>) => GrammarSymbol
 
 interface Writer {
   readonly builder: GrammarBuilder
   readonly valueOf: ValueOf
+  readonly namesOf: (schema: Located) => Automaton
   readonly budget: Budget
 }
 
-const stringsOf = ({ builder, budget }: Writer, { length, path, texts }: MergedSchema): Sequence => {
+/** The texts of a schema; undefined for any. */
+const textsOf = ({ budget }: Pick<Writer, "budget">, { length, path, texts }: MergedSchema): Automaton | undefined => {
   const isFree = length.least === 0 && length.most === undefined
-  if (isFree && texts.length === 0) return anyString(builder)
+  if (isFree && texts.length === 0) return undefined
   if (Math.max(length.least, length.most ?? 0) >= mostStates) {
     return refuseAt(
       path,
@@ -49,59 +50,39 @@ const stringsOf = ({ builder, budget }: Writer, { length, path, texts }: MergedS
     )
   }
   const [first, ...rest] = isFree ? texts : [...texts, ofLength(length.least, length.most)]
-  const all = rest.reduce(
+  return rest.reduce(
     (a, b) =>
       intersect(a, b, (steps) => budget.spend(steps, path)) ??
         refuseAt(path, "has too many constraints on one string; allow a shorter one"),
     first!
   )
-  return stringOf(builder, all)
+}
+
+const stringsOf = (writer: Writer, shape: MergedSchema): Sequence => {
+  const texts = textsOf(writer, shape)
+  return texts === undefined ? anyString(writer.builder) : stringOf(writer.builder, texts)
+}
+
+/** The names that a schema of names allows. */
+const namesOf = (budget: Budget, document: Located) => (schema: Located): Automaton => {
+  const refused = (shape: MergedSchema): Automaton => {
+    if (!shape.types.has("string")) return complementOf(ofLength(0, undefined))
+    const texts = textsOf({ budget }, shape) ?? ofLength(0, undefined)
+    if (shape.values === undefined) return complementOf(texts)
+    return except(shape.values.filter((value): value is string => typeof value === "string" && accepts(texts, value)))
+  }
+  const shapes = schemaAlternatives([schema], document, budget).map((parts) => mergeSchemas(parts, schema.path, budget))
+  return complementOf(
+    shapes.map(refused).reduce(
+      (a, b) =>
+        intersect(a, b, (steps) => budget.spend(steps, schema.path)) ??
+          refuseAt(schema.path, "has too many alternatives; use fewer"),
+      ofLength(0, undefined)
+    )
+  )
 }
 
 const isDefined = <A>(value: A | undefined): value is A => value !== undefined
-
-/** Whether an object can have undeclared properties, and their schema. */
-const othersOf = (parts: ReadonlyArray<ObjectPart>): ReadonlyArray<Located> | undefined => {
-  const additional = parts.map((part) => part.additional).filter(isDefined)
-  if (additional.some(({ schema }) => schema === false)) return undefined
-  const schemas = additional.filter(({ schema }) => schema !== true)
-  const isClosed = parts.some((part) =>
-    (part.properties !== undefined || part.required.length > 0) &&
-    (part.additional === undefined || part.additional.schema === true)
-  )
-  return isClosed ? undefined : schemas
-}
-
-/** The schemas of a property of this name. */
-const schemasOf = (parts: ReadonlyArray<ObjectPart>, name: string): ReadonlyArray<Located> =>
-  parts.map((part) => part.properties?.get(name) ?? part.additional).filter(isDefined)
-
-/** What can follow the last declared property: undeclared ones if allowed, and the end. */
-const tailOf = ({ builder, valueOf }: Writer, parts: ReadonlyArray<ObjectPart>, names: ReadonlyArray<string>) => {
-  const others = othersOf(parts)
-  if (others === undefined) return { after: text("}"), first: text("}") }
-  const key = names.length === 0 ? anyString(builder) : stringOf(builder, except(names))
-  const entry = [...key, ...colon(builder), valueOf(others)]
-  const { define, symbol } = builder.declare("others")
-  define([[...comma(builder), ...entry, symbol], [text("}")]])
-  return { after: symbol, first: builder.rule("others", [[...entry, symbol], [text("}")]]) }
-}
-
-const objectsOf = (writer: Writer, { objects, path }: MergedSchema): Sequence => {
-  const { builder, valueOf } = writer
-  const required = new Set(objects.flatMap((part) => part.required))
-  const names = [...new Set([...objects.flatMap((part) => [...part.properties?.keys() ?? []]), ...required])]
-  if (names.length > mostProperties) refuseAt(path, `has more than ${mostProperties} properties, which is the limit`)
-  let { after, first } = tailOf(writer, objects, names)
-  // From the last to the first, since each part needs the one that follows it.
-  for (const name of names.toReversed()) {
-    const member = [text(JSON.stringify(name)), ...colon(builder), valueOf(schemasOf(objects, name))]
-    const skip = (rest: GrammarSymbol): ReadonlyArray<Sequence> => required.has(name) ? [] : [[rest]]
-    first = builder.rule("members", [[...member, after], ...skip(first)])
-    after = builder.rule("more", [[...comma(builder), ...member, after], ...skip(after)])
-  }
-  return [text("{"), first]
-}
 
 /** The schemas of the item at this index; undefined if there is none. */
 const itemOf = (parts: ReadonlyArray<ArrayPart>, index: number): ReadonlyArray<Located> =>
@@ -158,7 +139,8 @@ const markOf = (shape: MergedSchema, document: Located, budget: Budget): Mark | 
   const { objects } = shape
   const name = objects.flatMap((part) => [...part.properties?.keys() ?? []])[0]
   if (name === undefined || !objects.some((part) => part.required.includes(name))) return undefined
-  const values = schemaAlternatives(schemasOf(objects, name), document, budget).map((parts) =>
+  const declared = objects.map(({ properties }) => properties?.get(name)).filter(isDefined)
+  const values = schemaAlternatives(declared, document, budget).map((parts) =>
     mergeSchemas(parts, shape.path, budget).values
   )
   return {
@@ -204,7 +186,7 @@ export const writeValue = (
     known.set(keyOf(schemas), symbol)
     level++
     const shapes = schemaAlternatives(schemas, document, budget).map((parts) => mergeSchemas(parts, path, budget))
-    define(shapes.flatMap((shape) => shapeAlternatives({ builder, valueOf, budget }, shape)))
+    define(shapes.flatMap((shape) => shapeAlternatives(writer, shape)))
     level--
     readings.leave(ambiguityOfShapes(shapes, document, budget))
     return symbol
@@ -225,6 +207,7 @@ export const writeValue = (
     return found
   }
 
+  const writer: Writer = { builder, valueOf, namesOf: namesOf(budget, document), budget }
   const value = valueOf([document, ...more])
   readings.check()
   return value

@@ -35,7 +35,15 @@ export const typeOfKeyword: ReadonlyMap<string, string> = new Map(
   Object.entries({
     array: ["items", "maxItems", "minItems", "prefixItems", "uniqueItems"],
     number: ["exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf"],
-    object: ["additionalProperties", "maxProperties", "minProperties", "properties", "required"],
+    object: [
+      "additionalProperties",
+      "maxProperties",
+      "minProperties",
+      "patternProperties",
+      "properties",
+      "propertyNames",
+      "required"
+    ],
     string: ["format", "maxLength", "minLength", "pattern"]
   }).flatMap(([type, keywords]) => keywords.map((keyword) => [keyword, type] as const))
 )
@@ -44,14 +52,7 @@ export const typeOfKeyword: ReadonlyMap<string, string> = new Map(
 const advice: Readonly<Record<string, string>> = {
   $dynamicRef: "use $ref",
   $recursiveRef: "use $ref",
-  additionalItems: "use prefixItems with items",
   contains: "use items, and check the rest in the answer",
-  dependencies: "use anyOf with an object schema for each case",
-  dependentRequired: "use anyOf with an object schema for each case",
-  dependentSchemas: "use anyOf with an object schema for each case",
-  if: "use anyOf with a schema for each case",
-  patternProperties: "declare the properties by name, or use additionalProperties",
-  propertyNames: "declare the properties by name",
   unevaluatedItems: "use items",
   unevaluatedProperties: "use additionalProperties"
 }

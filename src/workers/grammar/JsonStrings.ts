@@ -64,10 +64,28 @@ const date = `(?:${year}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\\d|3[01])|(?:0[469
   `02-(?:0[1-9]|1\\d|2[0-8]))|${leapYear}-02-29)`
 const time = "(?:[01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(?:\\.\\d{1,9})?(?:Z|[+-](?:[01]\\d|2[0-3]):[0-5]\\d)"
 
-/** The enforced `format`s, as patterns: RFC 3339 without leap seconds, and RFC 9562. */
+const byte = "(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)"
+const label = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+const hostname = `${label}(?:\\.${label}){0,3}`
+const atom = "[A-Za-z0-9_+-]+"
+const part = "[A-Za-z0-9]+(?:-+[A-Za-z0-9]+)*"
+const pathCharacters = "(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*"
+const authority = `//${part}(?:\\.${part})*(?::[1-9]\\d{0,3})?`
+
+/**
+ * The enforced `format`s, as patterns: RFC 3339 without leap seconds, RFC 9562, and the usual ones of the addresses of RFC 5321,
+ * 1123, 2673 and 3986: in ASCII, without quotation marks, user names and IP literals.
+ */
 export const formatPatterns: ReadonlyMap<string, string> = new Map([
   ["date", `^${date}$`],
   ["time", `^${time}$`],
   ["date-time", `^${date}T${time}$`],
-  ["uuid", "^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"]
+  ["uuid", "^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"],
+  ["email", `^${atom}(?:\\.${atom})*@${part}(?:\\.${part})+$`],
+  ["hostname", `^${hostname}$`],
+  ["ipv4", `^${byte}(?:\\.${byte}){3}$`],
+  [
+    "uri",
+    `^[A-Za-z][A-Za-z0-9+.-]*:(?:${authority}(?:/${pathCharacters})?|[A-Za-z0-9]${pathCharacters})(?:#${pathCharacters})?$`
+  ]
 ])

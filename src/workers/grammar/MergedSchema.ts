@@ -22,7 +22,10 @@ import {
 } from "./JsonSchemaKeywords.ts"
 import { formatPatterns } from "./JsonStrings.ts"
 import type { Part } from "./SchemaAlternatives.ts"
+import type { Excluded } from "./SchemaNegation.ts"
+import { excluded } from "./SchemaNegation.ts"
 import type { Automaton } from "./TextAutomaton.ts"
+import { complementOf, except } from "./TextAutomaton.ts"
 
 const typeNames = ["null", "boolean", "integer", "number", "string", "array", "object"] as const
 export type TypeName = (typeof typeNames)[number]
@@ -36,6 +39,10 @@ export interface Count {
 /** The requirements of one part for objects. */
 export interface ObjectPart {
   readonly properties: ReadonlyMap<string, Located> | undefined
+  /** Schemas of the properties whose names a pattern accepts. */
+  readonly patterns: ReadonlyArray<{ readonly names: Automaton; readonly schema: Located }>
+  /** The schema of all names. */
+  readonly names: Located | undefined
   readonly required: ReadonlyArray<string>
   readonly additional: Located | undefined
 }
@@ -57,6 +64,7 @@ export interface MergedSchema {
   readonly length: Count
   readonly texts: ReadonlyArray<Automaton>
   readonly objects: ReadonlyArray<ObjectPart>
+  readonly properties: Count
   readonly arrays: ReadonlyArray<ArrayPart>
   readonly items: Count
 }
@@ -69,7 +77,10 @@ const isTypes = (value: unknown): value is TypeName | ReadonlyArray<TypeName> =>
 /** The types that a part allows; undefined for any. */
 const typesOf = (part: Part): ReadonlySet<TypeName> | undefined => {
   const types = readKeyword(part, part.schema, "type", isTypes, `one of ${typeNames.join(", ")}, or a list of them`)
-  return types === undefined ? undefined : new Set(typeof types === "string" ? [types] : types)
+  if (types === undefined) return undefined
+  // OpenAPI's way to add `null`.
+  const nulls: ReadonlyArray<TypeName> = part.schema["nullable"] === true ? ["null"] : []
+  return new Set([...typeof types === "string" ? [types] : types, ...nulls])
 }
 
 /** `number` includes `integer`; no other type includes another. */
@@ -79,6 +90,25 @@ const commonTypes = (a: ReadonlySet<TypeName>, b: ReadonlySet<TypeName>): Readon
     common.add("integer")
   }
   return common
+}
+
+/** Whether an alternative has objects only, and their names if they can have no others. */
+export const objectNamesOf = (
+  parts: ReadonlyArray<Part>
+): { readonly isObject: boolean; readonly names: ReadonlySet<string> | undefined } => {
+  const types = allTypes(parts)
+  const isObject = types.size === 1 && types.has("object")
+  const isOpen = parts.some(({ schema }) =>
+    schema["patternProperties"] !== undefined || isRecord(schema["additionalProperties"])
+  )
+  const isClosed = parts.some(({ schema }) =>
+    schema["additionalProperties"] === false || schema["properties"] !== undefined || schema["required"] !== undefined
+  )
+  const names = parts.flatMap(({ schema: { properties, required } }) => [
+    ...isRecord(properties) ? Object.keys(properties) : [],
+    ...isNames(required) ? required : []
+  ])
+  return { isObject, names: isClosed && !isOpen ? new Set(names) : undefined }
 }
 
 /** If no part has `type`, the types that any part constrains; if there are none, all types. */
@@ -124,8 +154,11 @@ const boundOf = (parts: ReadonlyArray<Part>, keyword: "minimum" | "maximum", exc
   const sign = keyword === "minimum" ? 1 : -1
   const bounds = parts.flatMap((part) =>
     [keyword, exclusiveKeyword].flatMap((keyword, index): ReadonlyArray<Bound> => {
+      // A boolean, as in draft 4, says whether the bound itself is excluded.
+      if (index === 1 && typeof part.schema[keyword] === "boolean") return []
       const value = readKeyword(part, part.schema, keyword, isNumber, "a number")
-      return value === undefined ? [] : [{ value, exclusive: index === 1 }]
+      const exclusive = index === 1 || part.schema[exclusiveKeyword] === true
+      return value === undefined ? [] : [{ value, exclusive }]
     })
   )
   return bounds.sort((a, b) => (b.value - a.value) * sign || Number(b.exclusive) - Number(a.exclusive))[0]
@@ -157,7 +190,13 @@ const textsOf = (part: Part, budget: Budget): ReadonlyArray<Automaton> => {
   const pattern = readKeyword(part, part.schema, "pattern", isString, "a text")
   const format = readKeyword(part, part.schema, "format", isString, "a text")
   const formatPattern = formatPatterns.get(format ?? "")
+  const excludedTexts = (part.schema as { readonly [excluded]?: Excluded })[excluded]
   return [
+    ...(excludedTexts === undefined
+      ? []
+      : "words" in excludedTexts
+      ? [except(excludedTexts.words)]
+      : [complementOf(budget.automatonOf(excludedTexts.pattern, part.path))]),
     ...(pattern === undefined ? [] : [budget.automatonOf(pattern, within(part.path, "pattern"))]),
     ...(formatPattern === undefined ? [] : [budget.automatonOf(formatPattern, within(part.path, "format"))])
   ]
@@ -165,35 +204,40 @@ const textsOf = (part: Part, budget: Budget): ReadonlyArray<Automaton> => {
 
 const isNames = (value: unknown): value is ReadonlyArray<string> => isList(value) && value.every(isString)
 
-const objectPartOf = (part: Part): ObjectPart => {
+const objectPartOf = (part: Part, budget: Budget): ObjectPart => {
   const { schema } = part
   const properties = readKeyword(part, schema, "properties", isRecord, "an object of schemas")
-  const required = readKeyword(part, schema, "required", isNames, "a list of names") ?? []
-  if ((readKeyword(part, schema, "minProperties", isCount, "a whole number") ?? 0) > new Set(required).size) {
-    unsupported(part, "minProperties", "above the number of required properties is not supported")
-  }
-  if (Object.hasOwn(schema, "maxProperties")) unsupported(part, "maxProperties")
+  const patterns = readKeyword(part, schema, "patternProperties", isRecord, "an object of schemas") ?? {}
   return {
     properties: properties === undefined
       ? undefined
       : new Map(Object.entries(properties).map(([name, one]) => [name, partOf(part, one, "properties", name)])),
-    required,
+    patterns: Object.entries(patterns).map(([pattern, one]) => {
+      const schema = partOf(part, one, "patternProperties", pattern)
+      return { names: budget.automatonOf(pattern, schema.path), schema }
+    }),
+    names: Object.hasOwn(schema, "propertyNames")
+      ? partOf(part, schema["propertyNames"], "propertyNames")
+      : undefined,
+    required: readKeyword(part, schema, "required", isNames, "a list of names") ?? [],
     additional: Object.hasOwn(schema, "additionalProperties")
       ? partOf(part, schema["additionalProperties"], "additionalProperties")
       : undefined
   }
 }
 
+/** The items at the beginning, and the others: `prefixItems` with `items`, or a list in `items` with `additionalItems`. */
+const itemKeywords = ({ schema }: Part): { readonly prefix: string; readonly items: string } =>
+  isList(schema["items"]) ? { prefix: "items", items: "additionalItems" } : { prefix: "prefixItems", items: "items" }
+
 const arrayPartOf = (part: Part): ArrayPart => {
   const { schema } = part
-  const prefix = readKeyword(part, schema, "prefixItems", isFilledList, "a list of schemas that is not empty") ?? []
-  if (isList(schema["items"])) {
-    refuseAt(within(part.path, "items"), "must be a schema; use prefixItems for a list of them")
-  }
+  const keywords = itemKeywords(part)
+  const prefix = readKeyword(part, schema, keywords.prefix, isList, "a list of schemas") ?? []
   if (schema["uniqueItems"] !== undefined && schema["uniqueItems"] !== false) unsupported(part, "uniqueItems")
-  const items = Object.hasOwn(schema, "items") ? partOf(part, schema["items"], "items") : undefined
+  const items = Object.hasOwn(schema, keywords.items) ? partOf(part, schema[keywords.items], keywords.items) : undefined
   return {
-    prefix: prefix.map((one, index) => partOf(part, one, "prefixItems", index)),
+    prefix: prefix.map((one, index) => partOf(part, one, keywords.prefix, index)),
     items,
     isOpen: prefix.length === 0 || (items !== undefined && items.schema !== true)
   }
@@ -209,9 +253,9 @@ const isWhole = (part: Part): boolean => {
 const partWork = 100
 const entryWork = 20
 
-const entriesOf = ({ schema: { prefixItems, properties, required } }: Part): number =>
-  [prefixItems, required].reduce<number>((sum, list) => sum + (isList(list) ? list.length : 0), 0) +
-  (isRecord(properties) ? Object.keys(properties).length : 0)
+const entriesOf = ({ schema: { items, patternProperties, prefixItems, properties, required } }: Part): number =>
+  [prefixItems, items, required].reduce<number>((sum, list) => sum + (isList(list) ? list.length : 0), 0) +
+  [properties, patternProperties].reduce<number>((sum, map) => sum + (isRecord(map) ? Object.keys(map).length : 0), 0)
 
 /** Merges one alternative. A contradiction can exclude every value. */
 export const mergeSchemas = (parts: ReadonlyArray<Part>, path: string, budget: Budget): MergedSchema => {
@@ -228,7 +272,8 @@ export const mergeSchemas = (parts: ReadonlyArray<Part>, path: string, budget: B
     high: boundOf(parts, "maximum", "exclusiveMaximum"),
     length: countOf(parts, "minLength", "maxLength"),
     texts: parts.flatMap((part) => textsOf(part, budget)),
-    objects: parts.map(objectPartOf),
+    objects: parts.map((part) => objectPartOf(part, budget)),
+    properties: countOf(parts, "minProperties", "maxProperties"),
     arrays: parts.map(arrayPartOf),
     items: countOf(parts, "minItems", "maxItems")
   }

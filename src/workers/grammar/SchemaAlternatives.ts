@@ -1,10 +1,23 @@
 /**
- * Expands the schemas of one value: `$ref` and `allOf` add schemas that must also hold, each alternative of `anyOf` and
- * `oneOf` becomes a case.
+ * Expands the schemas of one value: `$ref` and `allOf` add schemas that must also hold; each alternative of `anyOf` and
+ * `oneOf`, of a condition and of what `not` leaves becomes a case. In a case of `oneOf` no other alternative holds.
  */
 import type { Budget } from "./Budget.ts"
 import type { Located, SchemaObject } from "./JsonSchemaKeywords.ts"
-import { isFilledList, isString, objectOf, readKeyword, refuseAt, unsupported, within } from "./JsonSchemaKeywords.ts"
+import {
+  isFilledList,
+  isRecord,
+  isString,
+  objectOf,
+  readKeyword,
+  refuseAt,
+  unsupported,
+  within
+} from "./JsonSchemaKeywords.ts"
+import { objectNamesOf } from "./MergedSchema.ts"
+import type { Together } from "./SchemaNegation.ts"
+import { conditionsOf, negationsOf } from "./SchemaNegation.ts"
+import { areApart } from "./SchemaOverlap.ts"
 
 /** A schema without the keywords that are expanded. */
 export interface Part extends Located {
@@ -52,17 +65,124 @@ const stepTo = (from: Located, schema: unknown, path: string): Located =>
     ? refuseAt(path, "refers to itself without a value in between; remove the circular reference")
     : { schema, path, via: [...from.via, schema] }
 
-const isNothing = (from: Located, schema: SchemaObject): boolean => {
-  if (!Object.hasOwn(schema, "not")) return false
-  const { not } = schema
-  const isAll = not === true || (typeof not === "object" && not !== null && Object.keys(not).length === 0)
-  return isAll || unsupported(from, "not", "is supported as \"not\": {} only")
+/** Schemas that hold together as one alternative, and the alternatives that must not hold with them. */
+interface Choice {
+  readonly chosen: ReadonlyArray<Located>
+  readonly others: ReadonlyArray<Located>
 }
+
+const plain = (from: Located, together: Together): Choice => ({
+  chosen: together.map(([keyword, one]) => stepTo(from, one, within(from.path, keyword))),
+  others: []
+})
+
+const overlapping =
+  "may hold together with another alternative of oneOf, and a grammar cannot exclude it; use anyOf, or " +
+  "give each a required property with a distinct const"
 
 const readSchema = (from: Located, budget: Budget): SchemaObject => {
   const schema = objectOf(from)
   budget.spend(Object.keys(schema).length * stepsPerKeyword, from.path)
   return schema
+}
+
+/** Expands the schemas of one value. */
+class Expansion {
+  readonly cases: Array<ReadonlyArray<Part>> = []
+  readonly #document: Located
+  readonly #budget: Budget
+  readonly #path: string
+  #steps = 0
+
+  constructor(document: Located, budget: Budget, path: string) {
+    this.#document = document
+    this.#budget = budget
+    this.#path = path
+  }
+
+  #countStep(times: number): void {
+    this.#steps += times
+    this.#budget.spend(times * stepsPerSchema, this.#path)
+    if (this.#steps > mostVisits) refuseAt(this.#path, "combines too many alternatives; use fewer")
+  }
+
+  #alternatives(from: Located, schema: SchemaObject, keyword: string): ReadonlyArray<Located> | undefined {
+    return readKeyword(from, schema, keyword, isFilledList, list)
+      ?.map((one, index) => stepTo(from, one, within(within(from.path, keyword), index)))
+  }
+
+  #more(from: Located, schema: SchemaObject): ReadonlyArray<Located> {
+    const reference = readKeyword(from, schema, "$ref", isString, "a text")
+    const all = this.#alternatives(from, schema, "allOf") ?? []
+    if (reference === undefined) return all
+    const target = resolve(reference, this.#document, from)
+    return [stepTo(from, target.schema, target.path), ...all]
+  }
+
+  /** The schema to which a reference points; undefined if the schema has none. */
+  #referred(from: Located, schema: unknown): unknown {
+    const reference = isRecord(schema) ? schema["$ref"] : undefined
+    return isString(reference) ? resolve(reference, this.#document, from).schema : undefined
+  }
+
+  #negated(from: Located, schema: unknown, refused: () => never): ReadonlyArray<unknown> {
+    return negationsOf(schema, this.#referred(from, schema)) ?? refused()
+  }
+
+  #choices(from: Located, schema: SchemaObject): ReadonlyArray<ReadonlyArray<Choice>> {
+    const any = this.#alternatives(from, schema, "anyOf")
+    const one = this.#alternatives(from, schema, "oneOf")
+    const refused = () => unsupported(from, "not", "is not supported with these keywords")
+    return [
+      ...(any === undefined ? [] : [any.map((one) => ({ chosen: [one], others: [] }))]),
+      ...(one === undefined
+        ? []
+        : [one.map((chosen) => ({ chosen: [chosen], others: one.filter((other) => other !== chosen) }))]),
+      ...(Object.hasOwn(schema, "not")
+        ? [this.#negated(from, schema["not"], refused).map((one) => plain(from, [["not", one]]))]
+        : []),
+      ...conditionsOf(schema).map((condition) => condition.map((together) => plain(from, together)))
+    ]
+  }
+
+  /** Cases in which no other alternative of a `oneOf` holds. */
+  #separate(parts: ReadonlyArray<Part>, others: ReadonlyArray<Located>): void {
+    const [first, ...rest] = others
+    if (first === undefined) {
+      this.cases.push(parts)
+      return
+    }
+    const written = { schemas: parts.map(({ schema }) => schema), ...objectNamesOf(parts) }
+    if (areApart(written, first.schema, (schema) => this.#referred(first, schema))) return this.#separate(parts, rest)
+    const outside = this.#negated(first, first.schema, () => refuseAt(first.path, overlapping))
+    for (const one of outside) this.spread([stepTo(first, one, first.path)], parts, rest)
+  }
+
+  /** @param others alternatives that must not hold */
+  spread(pending: ReadonlyArray<Located>, parts: ReadonlyArray<Part>, others: ReadonlyArray<Located>): void {
+    const [first, ...rest] = pending
+    this.#countStep(1)
+    if (first === undefined) return this.#separate(parts, others)
+    if (first.schema === false) return
+    if (first.schema === true || parts.some(({ schema }) => schema === first.schema)) {
+      return this.spread(rest, parts, others)
+    }
+    const schema = readSchema(first, this.#budget)
+    const must = [...this.#more(first, schema), ...rest]
+    const choices = this.#choices(first, schema)
+    this.#countStep(choices.reduce((product, { length }) => product * length, 1))
+    const combined = choices.reduce<ReadonlyArray<ReadonlyArray<Choice>>>(
+      (before, choice) => choice.flatMap((one) => before.map((list) => [...list, one])),
+      [[]]
+    )
+    for (const chosen of combined) {
+      this.spread(
+        [...chosen.flatMap((one) => one.chosen), ...must],
+        [...parts, { ...first, schema }],
+        [...others, ...chosen.flatMap((one) => one.others)]
+      )
+    }
+  }
 }
 
 /**
@@ -76,53 +196,7 @@ export const schemaAlternatives = (
   document: Located,
   budget: Budget
 ): ReadonlyArray<ReadonlyArray<Part>> => {
-  const cases: Array<ReadonlyArray<Part>> = []
-
-  const alternativesOf = (from: Located, schema: SchemaObject, keyword: string): ReadonlyArray<Located> | undefined =>
-    readKeyword(from, schema, keyword, isFilledList, list)
-      ?.map((one, index) => stepTo(from, one, within(within(from.path, keyword), index)))
-
-  const more = (from: Located, schema: SchemaObject): ReadonlyArray<Located> => {
-    const reference = readKeyword(from, schema, "$ref", isString, "a text")
-    const all = alternativesOf(from, schema, "allOf") ?? []
-    if (reference === undefined) return all
-    const target = resolve(reference, document, from)
-    return [stepTo(from, target.schema, target.path), ...all]
-  }
-
-  let steps = 0
-  const countStep = (times: number): void => {
-    steps += times
-    budget.spend(times * stepsPerSchema, schemas[0]!.path)
-    if (steps > mostVisits) refuseAt(schemas[0]!.path, "combines too many alternatives; use fewer")
-  }
-
-  const spread = (pending: ReadonlyArray<Located>, parts: ReadonlyArray<Part>): void => {
-    const [first, ...rest] = pending
-    countStep(1)
-    if (first === undefined) {
-      cases.push(parts)
-      return
-    }
-    if (first.schema === false || parts.some(({ schema }) => schema === first.schema)) {
-      return first.schema === false ? undefined : spread(rest, parts)
-    }
-    if (first.schema === true) return spread(rest, parts)
-    const schema = readSchema(first, budget)
-    if (isNothing(first, schema)) return
-    const must = [...more(first, schema), ...rest]
-    const choices = ["anyOf", "oneOf"].flatMap((keyword) => {
-      const found = alternativesOf(first, schema, keyword)
-      return found === undefined ? [] : [found]
-    })
-    countStep(choices.reduce((product, { length }) => product * length, 1))
-    const combined = choices.reduce<ReadonlyArray<ReadonlyArray<Located>>>(
-      (before, choice) => choice.flatMap((one) => before.map((list) => [...list, one])),
-      [[]]
-    )
-    for (const chosen of combined) spread([...chosen, ...must], [...parts, { ...first, schema }])
-  }
-
-  spread(schemas.map((one) => stepTo(one, one.schema, one.path)), [])
-  return cases
+  const expansion = new Expansion(document, budget, schemas[0]?.path ?? document.path)
+  expansion.spread(schemas.map((one) => stepTo(one, one.schema, one.path)), [], [])
+  return expansion.cases
 }

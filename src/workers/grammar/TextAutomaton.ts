@@ -132,6 +132,26 @@ export const intersect = (
   return states
 }
 
+/** Every text that the automaton does not accept. */
+export const complementOf = (automaton: Automaton): Automaton => {
+  const sink = automaton.length
+  const states = automaton.map(({ accepts, edges }): AutomatonState => {
+    const others = complement(edges.flatMap(({ ranges }) => ranges))
+    return { accepts: !accepts, edges: others.length === 0 ? edges : [...edges, { ranges: others, to: sink }] }
+  })
+  return [...states, { accepts: true, edges: [{ ranges: anyCode, to: sink }] }]
+}
+
+/** Whether the automaton accepts no text. */
+export const isEmpty = (automaton: Automaton): boolean => {
+  const reached = new Set([0])
+  for (const at of reached) {
+    if (automaton[at]!.accepts) return false
+    for (const { to } of automaton[at]!.edges) reached.add(to)
+  }
+  return true
+}
+
 /** Whether the automaton accepts a text. */
 export const accepts = (automaton: Automaton, text: string): boolean => {
   let state = automaton[0]
