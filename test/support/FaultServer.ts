@@ -109,7 +109,11 @@ const repeat = async (sink: Writable, piece: string | Uint8Array, wait: () => Pr
   while (!sink.destroyed) {
     if (!sink.write(piece)) {
       const timer = setTimeout(() => sink.emit("blocked"), blockedAfter)
-      await Promise.race([once(sink, "drain"), once(sink, "close")])
+      const either = new AbortController()
+      const { signal } = either
+      await Promise.race([once(sink, "drain", { signal }), once(sink, "close", { signal })])
+      // The listeners of the other event stay otherwise.
+      either.abort()
       clearTimeout(timer)
     }
     await wait()
