@@ -4,12 +4,12 @@
  * `node bench/scaling.ts` takes 20 seeds of each day, half a minute; `node bench/scaling.ts 5` takes 5. Equal seeds give equal
  * results.
  */
-import { scalingOf } from "../src/services/scaling/ScalingSettings.ts"
+import { rulesOf, scalingOf } from "../src/services/scaling/ScalingSettings.ts"
 import type { Day } from "./ScalingSimulation.ts"
 import { dayOf, scenarios } from "./ScalingSimulation.ts"
 
 const seeds = Array.from({ length: Number(process.argv[2] ?? 20) }, (_, seed) => seed)
-const { rules } = scalingOf({})
+const rules = rulesOf(scalingOf({}))
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`
 

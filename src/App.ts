@@ -27,6 +27,7 @@ import * as Webhook from "./layers/guard/Webhook.ts"
 import * as Server from "./layers/http/Server.ts"
 import * as WebHandler from "./layers/http/WebHandler.ts"
 import * as VirtualKeys from "./layers/keys/VirtualKeys.ts"
+import { machine } from "./layers/models/Machine.ts"
 import * as Memory from "./layers/models/Memory.ts"
 import * as Storage from "./layers/persistence/Storage.ts"
 import * as Providers from "./layers/providers/Providers.ts"
@@ -69,6 +70,8 @@ import * as Standing from "./services/rollout/Standing.ts"
 import * as DecisionLog from "./services/routing/DecisionLog.ts"
 import { cachedResponses } from "./services/routing/DecisionRecord.ts"
 import * as Router from "./services/routing/Router.ts"
+import * as Autoscaler from "./services/scaling/Autoscaler.ts"
+import { Machine } from "./services/scaling/Machine.ts"
 import { Settings, SettingsError } from "./services/settings/Settings.ts"
 import * as SettingsChanges from "./services/settings/SettingsChanges.ts"
 
@@ -117,7 +120,8 @@ const assemble = (all: Services) =>
         all.decisionLog,
         all.responseCache,
         all.backoff,
-        all.admission
+        all.admission,
+        Autoscaler.layer
       )
     ),
     Layer.provide(AppParts.partOr(Ledger.Ledger, Ledger.none)),
@@ -126,7 +130,7 @@ const assemble = (all: Services) =>
     Layer.provideMerge(all.breaker),
     Layer.provideMerge(Layer.provideMerge(Standing.layer, Shadows.layer)),
     Layer.provideMerge(Layer.merge(all.registry, all.models)),
-    Layer.provide(Layer.merge(all.engines, all.memory)),
+    Layer.provide(Layer.mergeAll(all.engines, all.memory, AppParts.partOr(Machine, machine))),
     Layer.provideMerge(all.providers),
     Layer.provide(store),
     Layer.provide(Layer.merge(MemoryPressure.layerOptions, EmbeddingBatcher.layerOptions)),

@@ -520,6 +520,7 @@ models:
         "responses",
         "cache",
         "guard",
+        "scaling",
         "policies",
         "logLevel",
         "logFormat",

@@ -23,13 +23,13 @@ const stateOf = ({ circuit, pinned, state, version }: Deployment): string =>
     ...(circuit === undefined ? [] : [`circuit ${circuit.phase}`])
   ].join(", ")
 
-/** Why the deployment gets no requests, or which of its keys wait; empty if neither holds. */
-const reasonOf = ({ circuit, keys, lastFailure = "", state }: Deployment): string => {
+/** Why the deployment gets no requests, which of its keys wait, or why it has as many replicas; else empty. */
+const reasonOf = ({ circuit, keys, lastFailure = "", scaling, state }: Deployment): string => {
   if (state === "failed") return lastFailure
   if (circuit !== undefined && circuit.retryAfterMs > 0) {
     return `circuit open after failures; retry in ${secondsText(circuit.retryAfterMs)}`
   }
-  if (keys === undefined) return ""
+  if (keys === undefined) return scaling?.reason ?? ""
   const { rejected, retryAfterMs, total, waiting } = keys
   const some = (count: number) => count === total ? "its keys" : `${count} of its ${total} keys`
   if (waiting === 0) return `the provider rejected ${some(rejected)} and has not accepted them since; check them`
@@ -50,18 +50,28 @@ const engineOf = ({ engine, lora = [], variant }: Deployment): string =>
 /** Jobs that hold a slot, of how many where the limit is adaptive. */
 const runningOf = ({ limit, running }: Deployment): string => limit === undefined ? `${running}` : `${running}/${limit}`
 
-const rows = (deployments: ReadonlyArray<Deployment>): ReadonlyArray<ReadonlyArray<string>> => [
-  ["DEPLOYMENT", "ENGINE", "STATE", "RUNNING", "WAITING", "MEMORY", "REASON"],
-  ...deployments.map((deployment) => [
-    deployment.deployment,
-    engineOf(deployment),
-    stateOf(deployment),
-    runningOf(deployment),
-    String(deployment.queued),
-    deployment.memoryBytes === 0 ? "" : bytesText(deployment.memoryBytes),
-    reasonOf(deployment)
-  ])
-]
+/** As `2 of 1-3`. */
+const replicasOf = ({ scaling }: Deployment): string =>
+  scaling === undefined ? "" : `${scaling.replicas} of ${scaling.minReplicas}-${scaling.maxReplicas}`
+
+/** Where no replicas follow their load there is no column for them. */
+const rows = (deployments: ReadonlyArray<Deployment>): ReadonlyArray<ReadonlyArray<string>> => {
+  const hasScaling = deployments.some(({ scaling }) => scaling !== undefined)
+  const ifScaling = (text: string) => hasScaling ? [text] : []
+  return [
+    ["DEPLOYMENT", "ENGINE", "STATE", ...ifScaling("REPLICAS"), "RUNNING", "WAITING", "MEMORY", "REASON"],
+    ...deployments.map((deployment) => [
+      deployment.deployment,
+      engineOf(deployment),
+      stateOf(deployment),
+      ...ifScaling(replicasOf(deployment)),
+      runningOf(deployment),
+      String(deployment.queued),
+      deployment.memoryBytes === 0 ? "" : bytesText(deployment.memoryBytes),
+      reasonOf(deployment)
+    ])
+  ]
+}
 
 const printDeployments = (asJson: boolean, deployments: ReadonlyArray<Deployment>) =>
   asJson ? printJson(deployments) : Console.log(table(rows(deployments)))

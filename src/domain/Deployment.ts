@@ -22,6 +22,8 @@ export interface EngineDeployment extends Traits {
   readonly slots?: number
   /** Engine threads; default 1. */
   readonly replicas?: number
+  /** Most replicas, where they follow the load; default that of the settings. */
+  readonly maxReplicas?: number
   readonly provider?: undefined
   readonly [option: string]: unknown
 }

@@ -216,7 +216,8 @@ describe("monotonic time", () => {
       "services/responses/Dialogues.ts",
       "services/responses/Responses.ts",
       "services/responses/Retention.ts",
-      "services/rollout/RolloutRuns.ts"
+      "services/rollout/RolloutRuns.ts",
+      "services/scaling/Autoscaler.ts"
     ])
   })
 })

@@ -55,6 +55,9 @@ models:
     deployments:
       - engine: fake
         contextSize: 20
+scaling:
+  every: 200 ms
+  upAfter: 24 hours
 server:
   maxBodyBytes: 30000
   shutdownGrace: 10 seconds
@@ -149,6 +152,23 @@ describe("answers", () => {
     assert.includeMembers(Object.keys(openapi.paths), ["/v1/chat/completions", "/v1/models", "/health/live"])
     assert.deepStrictEqual(await (await fetch(`${service.url}/health/live`)).json(), { status: "live" })
     assert.strictEqual((await fetch(`${service.url}/health/ready`)).status, 200)
+  })
+})
+
+describe("replicas that follow the load", () => {
+  it("are shown by the command line and for operators, with the reason", async () => {
+    const table = async () => (await invoke(["ps", "--url", service.admin])).stdout
+    let shown = await table()
+    // The first decision is made soon after the load.
+    while (!/^tiny-chat#0 .* of 1-2/m.test(shown)) shown = await table()
+    assert.match(shown, /^DEPLOYMENT +ENGINE +STATE +REPLICAS +RUNNING/)
+    assert.match(shown, /^tiny-chat#0 +llama +ready +1 of 1-2 .*\d+ % of the slots used/m)
+    const { deployments } = await (await fetch(`${service.admin}/admin/deployments`)).json() as {
+      readonly deployments: ReadonlyArray<{ readonly deployment: string; readonly scaling?: object }>
+    }
+    const first = deployments.find(({ deployment }) => deployment === "tiny-chat#0")
+    assert.deepInclude(first?.scaling, { replicas: 1, minReplicas: 1, maxReplicas: 2 })
+    assert.include(await (await fetch(`${service.url}/metrics`)).text(), "llm_replicas{deployment=\"tiny-chat#0\"")
   })
 })
 

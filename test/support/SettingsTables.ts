@@ -110,6 +110,7 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
       "cache",
       "ledger",
       "guard",
+      "scaling",
       "troupe",
       "telemetry"
     ].map(

@@ -18,6 +18,7 @@ import { Models } from "../../services/models/Models.ts"
 import { Registry } from "../../services/models/Registry.ts"
 import type { SplitTable } from "../../services/rollout/Split.ts"
 import { Splits } from "../../services/rollout/Split.ts"
+import { ScalingReports } from "../../services/scaling/ScalingReport.ts"
 import * as AdminDecisions from "./AdminDecisions.ts"
 import * as AdminGuard from "./AdminGuard.ts"
 import * as AdminReload from "./AdminReload.ts"
@@ -61,8 +62,15 @@ const circuitOf = (deployment: string, states: ReadonlyArray<State>) => {
 }
 
 /** A deployment as `GET /admin/deployments` shows it. */
-const makeDescribe = (models: Models["Service"], providers: Providers["Service"], splits: SplitTable | undefined) =>
+const makeDescribe = (
+  models: Models["Service"],
+  providers: Providers["Service"],
+  splits: SplitTable | undefined,
+  reports: typeof ScalingReports.Service
+) =>
   Effect.fnUntraced(function*(deployment: Deployment, states: ReadonlyArray<State>) {
+    const report = reports.of(deployment.id)
+    const scaling = report === undefined ? {} : { scaling: report }
     const status = yield* models.status(deployment)
     const { id, model, options, pinned } = deployment
     const keys = providers.waitingKeys(deployment, yield* Time.now)
@@ -71,7 +79,7 @@ const makeDescribe = (models: Models["Service"], providers: Providers["Service"]
     const adapters = lora.length === 0 ? {} : { lora }
     const version = splits?.of?.(model)?.shares?.find((one) => one.deployment === id)
     const share = version === undefined ? {} : { version: { role: version.role, weight: version.weight } }
-    const more = { ...adapters, ...share, ...circuitOf(id, states), ...waiting }
+    const more = { ...adapters, ...scaling, ...share, ...circuitOf(id, states), ...waiting }
     return { ...status, model, engine: options.engine, pinned, ...more }
   })
 
@@ -97,7 +105,7 @@ export const layer = HttpApiBuilder.group(
     const watch = makeWatch(yield* Readiness)
     const resets = yield* AdminResets.make
 
-    const describe = makeDescribe(models, providers, yield* Splits)
+    const describe = makeDescribe(models, providers, yield* Splits, yield* ScalingReports)
     const list = Effect.fnUntraced(function*(deployments: ReadonlyArray<Deployment>) {
       const states = yield* breaker.states
       const described = yield* Effect.forEach(deployments, (deployment) => describe(deployment, states))

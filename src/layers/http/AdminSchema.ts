@@ -58,6 +58,22 @@ export const Deployment = Schema.Struct({
   version: Schema.optionalKey(Schema.Struct({ role: Schema.Literals(versionRoles), weight: Schema.Finite })),
   /** Why it failed last. */
   lastFailure: Schema.optionalKey(Schema.String),
+  /** Of a local model, where `scaling` is configured: its replicas, how many it may have, and why it has as many. */
+  scaling: Schema.optionalKey(Schema.Struct({
+    /** That get jobs. */
+    replicas: Schema.Int,
+    minReplicas: Schema.Int,
+    maxReplicas: Schema.Int,
+    /** Of the last decision. */
+    reason: Schema.String,
+    /** The last change since the start. */
+    changed: Schema.optionalKey(Schema.Struct({
+      direction: Schema.Literals(["up", "down"]),
+      reason: Schema.String,
+      /** ms since 1970 */
+      at: Schema.Finite
+    }))
+  })),
   /** Where it is not closed. */
   circuit: Schema.optionalKey(Schema.Struct({ phase: Phase, retryAfterMs: Schema.Finite })),
   /**

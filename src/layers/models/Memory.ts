@@ -3,27 +3,16 @@
  *
  * **Details**
  *
- * In version 2, the group of this process and its ancestors count, as a systemd unit's limit is not at the root. In
- * version 1, the mounted group counts, which in a container is its own group.
+ * Which groups count is in `ControlGroups`.
  *
  * Sources: Linux's `Documentation/admin-guide/cgroup-v2.rst` (`memory.max`, `memory.current`, `memory.stat`) and
  * `cgroup-v1/memory.rst` (`memory.limit_in_bytes`, `memory.usage_in_bytes`).
  */
 import { Effect, Layer } from "effect"
-import { readFile } from "node:fs/promises"
 import { freemem, totalmem } from "node:os"
 import type { Reading } from "../../services/models/Memory.ts"
 import { Memory } from "../../services/models/Memory.ts"
-
-const root = "/sys/fs/cgroup"
-const ownGroupFile = "/proc/self/cgroup"
-
-const readText = (path: string): Promise<string> => readFile(path, "utf8").catch(() => "")
-
-const numberIn = (text: string, pattern: RegExp): number | undefined => {
-  const found = pattern.exec(text)?.[1]
-  return found === undefined ? undefined : Number(found)
-}
+import { foldersOf, numberIn, ownGroupFile, readText, root } from "./ControlGroups.ts"
 
 const bytesIn = (text: string): number | undefined => numberIn(text, /^(\d+)\s*$/)
 
@@ -57,18 +46,6 @@ const group = async (folder: string, { limit, usage }: Group, total: number): Pr
   // usage does.
   const reclaimable = numberIn(stat, /^total_inactive_file (\d+)$/m) ?? numberIn(stat, /^inactive_file (\d+)$/m) ?? 0
   return { totalBytes, availableBytes: Math.max(0, totalBytes - usedBytes + Math.min(reclaimable, usedBytes)) }
-}
-
-/** The process's own group of version 2 and its ancestors, innermost first: each limit applies. */
-const foldersOf = (mounted: string, ownGroup: string): ReadonlyArray<string> => {
-  const path = /^0::(\/.*)$/m.exec(ownGroup)?.[1] ?? "/"
-  const names = path.split("/").filter((name) => name !== "")
-  // A path with `..` is outside of the mounted tree, in another namespace.
-  const inside = names.includes("..") ? [] : names
-  return Array.from(
-    { length: inside.length + 1 },
-    (_, up) => [mounted, ...inside.slice(0, inside.length - up)].join("/")
-  )
 }
 
 const scarcest = (readings: ReadonlyArray<Reading>): Reading | undefined =>

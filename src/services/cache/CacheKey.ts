@@ -182,6 +182,7 @@ const operational: ReadonlySet<string> = new Set([
   "key",
   "keys",
   "maxConcurrent",
+  "maxReplicas",
   "maxResponseBytes",
   "price",
   "quality",

@@ -69,6 +69,7 @@ export const threadOptions = {
   ...traits,
   slots: optional("Concurrent requests of one engine thread. Default 4.", Count),
   replicas: optional("Engine threads, each with its own context. Default 1.", Count),
+  maxReplicas: optional("Most replicas, where scaling is configured. Default scaling.maxReplicas.", Count),
   reasoning: optional(
     "Markers around the thoughts at the beginning of an answer, which become its reasoning; false: all is text. Default those " +
       "that the model's chat template has, such as <think>.",

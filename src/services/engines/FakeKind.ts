@@ -57,7 +57,7 @@ export const fake = {
   isExternal: false,
   source: () => "(no model file)",
   describe: ({ memory = 0 }) => Effect.succeed({ ...noMemory, computeBytes: memory, totalBytes: memory }),
-  spec: ({ fault, memory: _, replicas: __, ...options }) => ({
+  spec: ({ fault, memory: _, maxReplicas: ___, replicas: __, ...options }) => ({
     contextSize: 4096,
     loadDelayMs: 0,
     promptDelayMs: 0,

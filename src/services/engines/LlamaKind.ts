@@ -130,7 +130,7 @@ export const llama = {
         capabilities: capabilitiesIn(header)
       }
     }),
-  spec: ({ lora, replicas: _, variants: __, ...options }) => ({
+  spec: ({ lora, maxReplicas: ___, replicas: _, variants: __, ...options }) => ({
     ...options,
     ...(lora === undefined ? {} : { lora: LoraOption.adaptersOf(lora) }),
     slots: options.slots ?? defaultSlots,

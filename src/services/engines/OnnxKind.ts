@@ -103,7 +103,7 @@ export const onnx = {
   isExternal: false,
   filesIn: ({ model = defaultModel }) => ["config.json", "tokenizer.json", `onnx/${model}.onnx`],
   describe,
-  spec: ({ replicas: _, ...options }) => ({
+  spec: ({ maxReplicas: __, replicas: _, ...options }) => ({
     ...options,
     slots: options.slots ?? defaultSlots,
     model: options.model ?? defaultModel,

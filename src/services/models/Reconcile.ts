@@ -39,7 +39,7 @@ const isSame = (one: Deployment, { id: _, ...other }: Deployment): boolean => {
 const engineOptions = (options: Deployment["options"]): unknown =>
   isRemote(options)
     ? options
-    : Object.fromEntries(Object.entries(options).filter(([field]) => !(field in traits)))
+    : Object.fromEntries(Object.entries(options).filter(([field]) => !(field in traits) && field !== "maxReplicas"))
 
 const needsEngine = (before: Deployment, after: Deployment): boolean =>
   !Equal.equals(engineOptions(before.options), engineOptions(after.options)) ||

@@ -61,6 +61,15 @@ const cacheMemory = Metric.withAttributes(cacheBytes, { tier: "memory" })
 const cacheCompact = Metric.withAttributes(cacheBytes, { tier: "compact" })
 const cacheSemantic = Metric.withAttributes(cacheBytes, { tier: "semantic" })
 
+/** Of local deployments whose replicas follow their load. Deployments are those of the configuration. */
+export const scaling = {
+  replicas: Metric.gauge("llm_replicas", { description: "Replicas that get jobs, by deployment" }),
+  changes: Metric.counter("llm_replica_changes_total", {
+    description: "Replicas added and removed, by deployment, direction and reason",
+    incremental: true
+  })
+}
+
 /** Rows on their way to storage; `store` is the name of the concern. */
 export const storedRows = {
   written: Metric.counter("llm_storage_written_rows_total", {

@@ -35,6 +35,7 @@ const incidental: ReadonlySet<string> = new Set([
   "keys",
   "headers",
   "maxConcurrent",
+  "maxReplicas",
   "maxResponseBytes",
   "replicas",
   "slots",

@@ -226,7 +226,10 @@ const withBeyond = ({ beyond, ...state }: State, direction: Direction | undefine
   return { ...state, beyond: beyond?.direction === direction ? beyond : { direction, since: now } }
 }
 
-const decide = (rules: Rules, bounds: Bounds, state: State, replicas: number, used: number, now: number) => {
+const decide = (rules: Rules, bounds: Bounds, state: State, replicas: number, used: number, now: number): Decision => {
+  if (replicas > bounds.most) {
+    return { action: "down", cause: "most", measure: "slots", value: used, limit: rules.targets.slots }
+  }
   const full = replicas > bounds.least ? fullest(rules, state) : undefined
   if (full !== undefined) return decideRelief(rules, state, full, now)
   return state.beyond === undefined

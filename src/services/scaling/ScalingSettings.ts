@@ -2,7 +2,7 @@
 import { Duration, Schema } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import { Count, durationText, optional, Span } from "../../domain/Fields.ts"
-import type { Measure, Rules } from "./ScalingPolicy.ts"
+import type { Rules } from "./ScalingPolicy.ts"
 
 const { scaling: defaults } = Defaults
 
@@ -69,36 +69,22 @@ export const ScalingSettings = Schema.Struct({
 )
 export type ScalingSettings = typeof ScalingSettings.Type
 
-/** The rules of all deployments. */
-export interface Scaling {
-  readonly rules: Rules
-  /** How often a step is made. */
-  readonly every: Duration.Duration
-  /** Replicas of a deployment that says no number. */
-  readonly most: number
-}
-
-const targetsOf = (given: Partial<Record<Measure, number>> = {}): Rules["targets"] => ({
-  ...defaults.targets,
-  ...given
-})
-
 /** The settings with every default. */
-export const scalingOf = (settings: ScalingSettings): Scaling => {
-  const msOf = (name: "addition" | "cooldown" | "downAfter" | "smoothing" | "upAfter") =>
-    Duration.toMillis(settings[name] ?? defaults[name])
-  return {
-    every: settings.every ?? defaults.every,
-    most: settings.maxReplicas ?? defaults.most,
-    rules: {
-      targets: targetsOf(settings.targets),
-      up: settings.up ?? defaults.up,
-      down: settings.down ?? defaults.down,
-      smoothingMs: msOf("smoothing"),
-      upAfterMs: msOf("upAfter"),
-      downAfterMs: msOf("downAfter"),
-      cooldownMs: msOf("cooldown"),
-      additionMs: msOf("addition")
-    }
-  }
+export type Scaling = Required<Omit<ScalingSettings, "targets">> & { readonly targets: Rules["targets"] }
+
+export const scalingOf = ({ maxReplicas = defaults.most, targets, ...given }: ScalingSettings): Scaling => {
+  const { most: _, targets: usual, ...others } = defaults
+  return { ...others, ...given, maxReplicas, targets: { ...usual, ...targets } }
 }
+
+/** The rules of the policy. */
+export const rulesOf = ({ addition, cooldown, down, downAfter, smoothing, targets, up, upAfter }: Scaling): Rules => ({
+  targets,
+  up,
+  down,
+  smoothingMs: Duration.toMillis(smoothing),
+  upAfterMs: Duration.toMillis(upAfter),
+  downAfterMs: Duration.toMillis(downAfter),
+  cooldownMs: Duration.toMillis(cooldown),
+  additionMs: Duration.toMillis(addition)
+})

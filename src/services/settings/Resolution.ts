@@ -12,6 +12,7 @@ import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
 import { resolveExperiment } from "../rollout/RolloutSettings.ts"
 import { shadowProblems } from "../rollout/ShadowSettings.ts"
+import { scalingOf } from "../scaling/ScalingSettings.ts"
 import { admissionOf } from "./AdmissionSettings.ts"
 import { boundsOf, modelCacheOf } from "./CacheSettings.ts"
 import { guardOf } from "./GuardSettings.ts"
@@ -292,6 +293,7 @@ export const resolve = (
     cache: boundsOf(source.cache),
     guard: guardOf(source.guard),
     ...(telemetry === undefined ? {} : { telemetry }),
+    ...(source.scaling === undefined ? {} : { scaling: scalingOf(source.scaling) }),
     answerModel: source.troupe.model,
     models: modelsOf(source, policies, environment, withNames(source, context)),
     ...rolloutsOf(source)

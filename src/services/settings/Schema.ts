@@ -15,6 +15,7 @@ import { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
 import * as EngineKinds from "../engines/EngineKinds.ts"
 import { ExperimentSettings, RolloutSettings } from "../rollout/RolloutSettings.ts"
 import { ShadowSettings } from "../rollout/ShadowSettings.ts"
+import { ScalingSettings } from "../scaling/ScalingSettings.ts"
 import { Budgets, Ledger, Limits } from "./AdmissionSettings.ts"
 import { Cache, ModelCache } from "./CacheSettings.ts"
 import { Guard } from "./GuardSettings.ts"
@@ -376,6 +377,10 @@ const sections = <S extends Schema.Top>(model: S) => ({
   responses: optional("Where and how long responses of /v1/responses are stored.", ResponseSettings),
   cache: section(described("Which answers are given again to equal requests.", Cache), {}),
   guard: optional("The policy for prompts.", Guard),
+  scaling: optional(
+    "Replicas of local deployments follow their load. Default not: each deployment has its `replicas`.",
+    ScalingSettings
+  ),
   troupe: section(described("What answers tell of Troupe.", AnswerSettings), {}),
   policies: optional(
     "How requests are routed and retried, by name. The policy named default applies to all models, and the others " +

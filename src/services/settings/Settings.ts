@@ -9,6 +9,7 @@ import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
 import type { ExperimentPlan, RolloutSettings } from "../rollout/RolloutSettings.ts"
 import type { ShadowSettings } from "../rollout/ShadowSettings.ts"
+import type { Scaling } from "../scaling/ScalingSettings.ts"
 import type { AdmissionSettings } from "./AdmissionSettings.ts"
 import type { CacheBounds } from "./CacheSettings.ts"
 import type { GuardSettings } from "./GuardSettings.ts"
@@ -66,6 +67,8 @@ export interface Resolved {
   readonly guard: GuardSettings
   /** What is sent to an OpenTelemetry collector; left out, nothing. */
   readonly telemetry?: TelemetrySettings
+  /** When replicas of local deployments are added and removed; left out, never. */
+  readonly scaling?: Scaling
   /** The model that answers name: the one that answered, or the one in the request. */
   readonly answerModel: "served" | "requested"
   /** `default` first. */

@@ -145,11 +145,31 @@ const leavingCopies = ({ models, shadows = new Map() }: Resolved): ReadonlyArray
     }]
   })
 
+/** Why `maxReplicas` does nothing. */
+const unusedMost = ({ options }: Deployment, { scaling }: Resolved): string | undefined => {
+  if (isRemote(options) || options.maxReplicas === undefined) return undefined
+  const { maxReplicas, replicas = 1 } = options
+  if (scaling === undefined) return "It has no effect, because scaling is not configured. Add the section scaling: {}"
+  return maxReplicas < replicas
+    ? `It has no effect, because replicas is ${replicas}. Set it to at least that`
+    : undefined
+}
+
+const withoutScaling = (settings: Resolved): ReadonlyArray<Problem> =>
+  settings.models.flatMap(({ deployments, name }) =>
+    deployments.flatMap((deployment, index) => {
+      const expected = unusedMost(deployment, settings)
+      const path = formatPath(["models", name, "deployments", index, "maxReplicas"])
+      return expected === undefined ? [] : [{ path, expected }]
+    })
+  )
+
 /** Every warning, at its setting. */
 export const warningsOf = (settings: Resolved): ReadonlyArray<Problem> => [
   ...withoutKey(settings),
   ...unmatchedIn(settings),
   ...unpriced(settings),
   ...onlyCandidates(settings),
-  ...leavingCopies(settings)
+  ...leavingCopies(settings),
+  ...withoutScaling(settings)
 ]

@@ -38,6 +38,20 @@ describe("problems", () => {
     })
   })
 
+  it("wants factors of the scaling that do not add and remove replicas in turns", () => {
+    const { scaling } = resolved({ scaling: { up: 1.1, targets: { cpu: 0.5 }, cooldown: "1 hour" } })
+    assert.deepInclude(scaling, { up: 1.1, down: 0.5, maxReplicas: 2, cooldown: Duration.hours(1) })
+    assert.deepStrictEqual(scaling?.targets, { slots: 0.7, cpu: 0.5, memory: 0.8, gpu: 0.85 })
+    assert.isUndefined(resolved({}).scaling)
+    const [problem] = problems({ scaling: { up: 1, down: 0.6 } })
+    assert.strictEqual(problem?.path, "scaling")
+    assert.include(problem?.expected, "Expected down to be at most half of up (0.5)")
+    assert.deepStrictEqual(
+      paths({ scaling: { targets: { cpu: 1.2, disk: 1 }, every: 5, maxReplicas: 0 } }),
+      ["scaling.every", "scaling.maxReplicas", "scaling.targets.cpu", "scaling.targets.disk"]
+    )
+  })
+
   it("names every wrong value at once", () => {
     assert.deepStrictEqual(
       paths({

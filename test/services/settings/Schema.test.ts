@@ -32,6 +32,7 @@ describe("JSON Schema", () => {
       "responses",
       "cache",
       "guard",
+      "scaling",
       "troupe",
       "telemetry",
       "policies",

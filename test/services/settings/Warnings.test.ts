@@ -46,6 +46,22 @@ describe("warnings", () => {
     )
   })
 
+  it("name a maximum of replicas that does nothing", () => {
+    const chat = (options: object) => ({ chat: { deployments: [{ engine: "llama", file: "/a", ...options }] } })
+    const path = "models.chat.deployments[0].maxReplicas"
+    assert.deepStrictEqual(
+      [
+        ...warnings({ models: chat({ maxReplicas: 2 }) }),
+        ...warnings({ models: chat({ maxReplicas: 2, replicas: 3 }), scaling: {} }),
+        ...warnings({ models: chat({ maxReplicas: 3, replicas: 3 }), scaling: {} })
+      ],
+      [
+        `${path}: It has no effect, because scaling is not configured. Add the section scaling: {}`,
+        `${path}: It has no effect, because replicas is 3. Set it to at least that`
+      ]
+    )
+  })
+
   it("name patterns of limits, budgets and keys that match no model", () => {
     assert.deepStrictEqual(
       warnings({
