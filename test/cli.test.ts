@@ -521,6 +521,7 @@ models:
         "cache",
         "guard",
         "scaling",
+        "telemetry",
         "policies",
         "logLevel",
         "logFormat",

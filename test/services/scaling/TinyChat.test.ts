@@ -50,7 +50,7 @@ describe("tiny-chat", () => {
       })
       const caller = Effect.repeat(ask, { while: () => Ref.get(isBusy) })
       const answers = yield* Effect.forkChild(
-        Effect.all([caller, caller, caller, caller], { concurrency: "unbounded" })
+        Effect.all([caller, caller], { concurrency: "unbounded" })
       )
       yield* until(2)
       yield* Ref.set(isBusy, false)
