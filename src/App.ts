@@ -385,13 +385,39 @@ export const settings = (options: SettingsFile.Options = {}) => Layer.effect(Set
 const isolated = <A, E, R>(layer: Layer.Layer<A, E, R>): Layer.Layer<A, E, R> =>
   Layer.fromBuildMemo((_, scope) => Layer.buildWithMemoMap(layer, Layer.makeMemoMapUnsafe(), scope))
 
+/** The database of the settings. Requires only `Settings`. */
+export const storage = Storage.layer
+
+/** Gradual rollouts, as the database has them. */
+const rollouts = Layer.provide(Rollouts.layer, RolloutStore.layer)
+
+/** Whether the settings have a rollout or an A/B test. */
+const hasRollouts = ({ experiments, models, rollouts }: Settings["Service"]): boolean =>
+  experiments !== undefined || rollouts !== undefined ||
+  models.some(({ deployments }) => deployments.some(({ options }) => options.rollout === "candidate"))
+
+type RolloutsInside = Layer.Layer<
+  never,
+  Layer.Error<typeof rollouts> | Layer.Error<typeof storage>,
+  Exclude<Layer.Services<typeof rollouts>, SqlClient> | Settings
+>
+
+/** The rollouts and A/B tests of an embedded runtime, where its settings have any. */
+const configuredRollouts: RolloutsInside = Layer.unwrap(
+  Effect.map(
+    Settings,
+    (settings): RolloutsInside => hasRollouts(settings) ? Layer.provide(rollouts, storage) : Layer.empty
+  )
+)
+
 /** The runtime of these options, over what stores its state. */
 const embedded = <R, A, E>(all: Options<R>, state: Layer.Layer<A, E, Settings>) => {
   const own = problemsOf(all, [...settingNames, "languageModels", "services"])
   const { languageModels = {}, services: replaced = {}, ...options }: Options<R> = own.length === 0 ? all : {}
   const problems = [...own, ...serviceProblems(replaced)]
   return isolated(
-    runtimeWith(problems.length === 0 ? replaced : {}).pipe(
+    configuredRollouts.pipe(
+      Layer.provideMerge(runtimeWith(problems.length === 0 ? replaced : {})),
       Layer.provide(LanguageModels.layer(languageModels)),
       Layer.provideMerge(state),
       Layer.provideMerge(SettingsChanges.layer),
@@ -403,7 +429,8 @@ const embedded = <R, A, E>(all: Options<R>, state: Layer.Layer<A, E, Settings>) 
 /**
  * The runtime with every part and its settings, for embedding: engines run on threads of this process.
  *
- * Two of them in one program share nothing.
+ * Two of them in one program share nothing. If the settings have `rollout`, `experiment` or a deployment with `rollout: candidate`,
+ * the context has `Rollouts` too, with which a program starts rollouts.
  *
  * @param options where the settings come from; default `troupe.yaml` in the current folder, or the embedded model
  */
@@ -430,9 +457,6 @@ const preload = Layer.effectDiscard(Effect.gen(function*() {
   }
   readiness.status = "ready"
 }))
-
-/** The database of the settings. Requires only `Settings`. */
-export const storage = Storage.layer
 
 /** Whether a model keeps answers. */
 const keepsAnswers = ({ models }: Settings["Service"]): boolean =>
@@ -493,9 +517,6 @@ const responses: Layer.Layer<never, StorageError | Layer.Error<typeof Responses.
 /** What a service stores and counts, in its database and in Redis. Requires only `Settings`. */
 const state = Layer.mergeAll(keys, ledger, responses, answers, counters).pipe(Layer.provideMerge(storage))
 
-/** Gradual rollouts, as the database has them. */
-const rollouts = Layer.provide(Rollouts.layer, RolloutStore.layer)
-
 /**
  * Sends the traces of requests to an OpenTelemetry collector, as `telemetry` in the settings and OpenTelemetry's variables say;
  * none without an endpoint. Requires `Settings`. A part of `layer` and of `core`.
@@ -547,8 +568,16 @@ const stateOfWeb: typeof stateInMemory = Layer.unwrap(
 /** Takes requests at once: a model is loaded by its first request. */
 const ready = Layer.sync(Readiness.Readiness, () => Readiness.Readiness.of({ status: "ready" }))
 
+/** Those that the runtime has, else rollouts of their own. */
+const rolloutsOfWeb: typeof rollouts = Layer.unwrap(
+  Effect.map(
+    Effect.serviceOption(Rollouts.Rollouts),
+    (found) => Option.isSome(found) ? Layer.succeed(Rollouts.Rollouts, found.value) : rollouts
+  )
+)
+
 /** The HTTP interface of `hosted` as a function of web requests, for a server of the program's own. */
 export const web = WebHandler.layer.pipe(
-  Layer.provide(Layer.mergeAll(SecurityEvents.layerRefusals, store, ready, rollouts)),
+  Layer.provide(Layer.mergeAll(SecurityEvents.layerRefusals, store, ready, rolloutsOfWeb)),
   Layer.provide(stateOfWeb)
 )

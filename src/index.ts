@@ -79,6 +79,8 @@ export * as Placement from "./services/placement/Placement.ts"
 export * as Metrics from "./services/observability/Metrics.ts"
 /** Service: the backoff between two attempts at one deployment, a `Schedule`; `App.services.backoff` provides it. */
 export * as Backoff from "./services/resilience/Backoff.ts"
+/** Service: gradual rollouts and A/B tests. `App.layer` has it where its configuration has any: `Effect.serviceOption`. */
+export * as Rollouts from "./services/rollout/Rollouts.ts"
 /** Service: the latest decision records of the router. */
 export * as DecisionLog from "./services/routing/DecisionLog.ts"
 /** Service: chooses the deployments for a request, and explains the choice. */

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer, Stream } from "effect"
+import { Context, Effect, Layer, Option, Stream } from "effect"
 import type { Response } from "effect/ai"
 import { LanguageModel } from "effect/ai"
 import { HttpServer } from "effect/http"
@@ -18,6 +18,7 @@ import { Models } from "../src/services/models/Models.ts"
 import { Registry } from "../src/services/models/Registry.ts"
 import { Metrics } from "../src/services/observability/Metrics.ts"
 import { Backoff } from "../src/services/resilience/Backoff.ts"
+import { Rollouts } from "../src/services/rollout/Rollouts.ts"
 import { DecisionLog } from "../src/services/routing/DecisionLog.ts"
 import { Router } from "../src/services/routing/Router.ts"
 import { languageModel } from "../src/services/settings/Resolution.ts"
@@ -171,6 +172,43 @@ describe("App.layer, services", () => {
       const inner = Effect.provide(answerTo, App.layer(fakeModel("inner")))
       const both = Effect.all([answerTo, inner, answerTo])
       assert.deepStrictEqual(yield* Effect.provide(both, App.layer(fakeModel("outer"))), ["outer", "inner", "outer"])
+    }))
+})
+
+describe("App.layer, with a rollout or an A/B test in its settings", () => {
+  const ask = Effect.gen(function*() {
+    const { generate } = yield* Inference
+    return (yield* generate({ model: "fake/chat", messages: [{ role: "user", content: "Hello" }] })).text
+  })
+  const versions = [{ engine: "fake", reply: "old" }, { engine: "fake", reply: "new" }] as const
+
+  it.live("divides requests among the variants", () =>
+    Effect.gen(function*() {
+      const variants = [{ deployment: "fake/chat#0", weight: 0 }, { deployment: "fake/chat#1", weight: 1 }]
+      const config: App.Config = { models: { "fake/chat": { deployments: versions, experiment: { variants } } } }
+      assert.strictEqual(yield* Effect.provide(ask, App.layer({ config })), "new")
+    }))
+
+  it.live("rolls out what the program starts", () =>
+    Effect.gen(function*() {
+      const [old, candidate] = versions
+      const config: App.Config = {
+        models: { "fake/chat": { deployments: [old, { ...candidate, rollout: "candidate" }], rollout: { steps: [1] } } }
+      }
+      yield* Effect.gen(function*() {
+        assert.strictEqual(yield* ask, "old")
+        const { start } = Option.getOrThrow(yield* Effect.serviceOption(Rollouts))
+        yield* start({ model: "fake/chat", to: "fake/chat#1" })
+        // The candidate gets its share after its check.
+        yield* Effect.repeat(ask, { until: (answer) => answer === "new" })
+      }).pipe(Effect.provide(App.layer({ config })))
+    }))
+
+  it.live("has no rollouts otherwise", () =>
+    Effect.gen(function*() {
+      const config: App.Config = { models: { "fake/chat": { deployments: versions } } }
+      const found = yield* Effect.provide(Effect.serviceOption(Rollouts), App.layer({ config }))
+      assert.isTrue(Option.isNone(found))
     }))
 })
 

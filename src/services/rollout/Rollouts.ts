@@ -35,6 +35,7 @@ import { Splits, SplitTable } from "./Split.ts"
 /** A command of an operator. */
 export type Action = "pause" | "resume" | "promote" | "abort"
 
+/** Starts rollouts, and shows and changes those of the store. */
 export class Rollouts extends Context.Service<Rollouts, {
   /** The newest first. */
   readonly list: Effect.Effect<ReadonlyArray<Found>, RolloutError>
