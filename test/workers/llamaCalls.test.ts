@@ -58,4 +58,18 @@ describe("a GGUF model", () => {
     ]])
     assert.strictEqual(called!.last.reason, "tool_calls")
   }, 60_000)
+
+  it("is forced to call a tool in its own syntax", async () => {
+    const call = "[TOOL_CALLS]weather[ARGS]{\"city\": \"Oslo\", \"days\": 3}"
+    const [called] = await answersOf({
+      control: ["<|end|>", "[TOOL_CALLS]", "[ARGS]"],
+      template:
+        "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}[TOOL_CALLS]{{ c.function.name }}" +
+        "[ARGS]{{ c.function.arguments | tojson }}{% endfor %}<|end|>{% endfor %}{{ tools[0].function.name if tools }}",
+      prompt: "Hi<|end|>weather",
+      answer: call
+    }, [{ tools, toolChoice: "required" }])
+    assert.deepStrictEqual(called!.calls, [["weather", "{\"city\": \"Oslo\", \"days\": 3}"]])
+    assert.strictEqual(called!.last.reason, "tool_calls")
+  }, 60_000)
 })

@@ -18,6 +18,8 @@
  */
 import type { OutputFormat, ToolChoice, ToolDefinition } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
+import type { CallSyntax } from "../model/TemplateCalls.ts"
+import { commonSyntax } from "../model/TemplateCalls.ts"
 import { makeBudget } from "./Budget.ts"
 import type { Budget } from "./Budget.ts"
 import type { Grammar, GrammarBuilder, Sequence } from "./Grammar.ts"
@@ -59,14 +61,21 @@ const argumentsOf = (
   return [writeValue(builder, budget, document, { schema: anObject, path, via: [] })]
 }
 
+/** A name as it is written: within quotation marks it is JSON. */
+const nameIn = ({ before }: CallSyntax, name: string): string =>
+  before.endsWith("\"") ? JSON.stringify(name).slice(1, -1) : name
+
 /**
- * The grammar of exactly one tool call: `<tool_call>`, the call as JSON on a line, `</tool_call>`.
+ * The grammar of exactly one tool call.
+ *
+ * @param syntax how the model writes calls
  *
  * Throws an `invalid_request` whose path begins with `tools` or `toolChoice`.
  */
 export const toolGrammar = (
   tools: ReadonlyArray<ToolDefinition>,
   choice: Extract<ToolChoice, "required" | object>,
+  syntax: CallSyntax = commonSyntax,
   budget: Budget = makeBudget()
 ): Grammar => {
   const callable = [...tools.entries()].filter(([, { name }]) => choice === "required" || name === choice.name)
@@ -84,9 +93,9 @@ export const toolGrammar = (
     const alone = makeBuilder(path)
     if (alone.build(argumentsOf(alone, budget, tool, path)) === undefined) refuseAt(path, nothingFits)
     return [
-      text(`<tool_call>\n{"name": ${JSON.stringify(tool.name)}, "arguments": `),
+      text(`${syntax.before}${nameIn(syntax, tool.name)}${syntax.between}`),
       ...argumentsOf(builder, budget, tool, path),
-      text("}\n</tool_call>")
+      ...(syntax.after === "" ? [] : [text(syntax.after)])
     ]
   })
   return builder.build([builder.rule("call", calls)])!

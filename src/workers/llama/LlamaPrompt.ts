@@ -10,6 +10,7 @@ import { channelEnds, channelMessageEnd, markersOf, styleOf } from "../job/Thoug
 import { markers } from "../job/ToolCallSyntax.ts"
 import type { ChatTemplate, Piece, Unusable } from "../model/ChatTemplate.ts"
 import { makeChatTemplate } from "../model/ChatTemplate.ts"
+import type { CallSyntax } from "../model/TemplateCalls.ts"
 import type { Check } from "../model/TextLimits.ts"
 import { charactersOf, render, renderJob } from "../model/TextLimits.ts"
 import { begin, completionTokens } from "./LlamaCompletion.ts"
@@ -18,6 +19,8 @@ type Library = typeof import("node-llama-cpp")
 
 export interface Prompts {
   readonly supportsTools: boolean
+  /** How the model writes calls; undefined if its template does not show it, or it writes them in channels. */
+  readonly callSyntax: CallSyntax | undefined
   /** For the operator: problems of the chat template. */
   readonly warnings: ReadonlyArray<string>
   /** Whether a token ends an answer. */
@@ -46,7 +49,7 @@ export interface Prompts {
 }
 
 /** The parts that depend on the template. */
-type Templated = Pick<Prompts, "supportsTools" | "promptOf" | "tokensOf"> & {
+type Templated = Pick<Prompts, "callSyntax" | "supportsTools" | "promptOf" | "tokensOf"> & {
   /** Tokens that end an answer, besides those of the vocabulary. */
   readonly endTokens: ReadonlySet<Token>
 }
@@ -90,6 +93,7 @@ const withTemplate = (model: LlamaModel, template: ChatTemplate, style: ThoughtS
   const tokensOf = (pieces: ReadonlyArray<Piece>) => begin(model, tokenize(model, pieces))
   return {
     supportsTools: template.supportsTools,
+    callSyntax: style?.type === "channels" ? undefined : template.callSyntax,
     endTokens: amongControl(model, style?.type === "channels" ? channelEnds : [template.turnEnd.trimStart()]),
     tokensOf: (check, messages, tools) => tokensOf(render(template, check, messages, tools)),
     promptOf: (check, job) => {
@@ -135,6 +139,7 @@ const withoutTemplate = (library: Library, model: LlamaModel): Templated => {
   }
   return {
     supportsTools: false,
+    callSyntax: undefined,
     endTokens: new Set(
       stopGenerationTriggers.map((trigger) => trigger.tokenize(model.tokenizer)[0])
         .filter((token): token is Token => token !== undefined && model.isSpecialToken(token))

@@ -4,6 +4,7 @@ import type { GenerateJob, SamplingOptions } from "../../domain/Job.ts"
 import type { Grammar } from "../grammar/JsonGrammar.ts"
 import { gbnfOf, grammarOf, toolGrammar } from "../grammar/JsonGrammar.ts"
 import { biasesOf, penaltyWindow } from "../model/Sampler.ts"
+import type { CallSyntax } from "../model/TemplateCalls.ts"
 
 type Library = typeof import("node-llama-cpp")
 
@@ -46,15 +47,19 @@ export const biasOf = (
 const grammarsKept = 16
 
 /** The constraint of the answer: a required tool call, else the format. */
-const constraintOf = ({ format, toolChoice, tools = [] }: GenerateJob) => {
+const constraintOf = ({ format, toolChoice, tools = [] }: GenerateJob, syntax: CallSyntax | undefined) => {
   if (toolChoice !== undefined && toolChoice !== "auto" && toolChoice !== "none") {
-    return { key: JSON.stringify([tools, toolChoice]), make: (): Grammar => toolGrammar(tools, toolChoice) }
+    return { key: JSON.stringify([tools, toolChoice]), make: (): Grammar => toolGrammar(tools, toolChoice, syntax) }
   }
   return format === undefined ? undefined : { key: JSON.stringify(format), make: () => grammarOf(format) }
 }
 
-/** Compiles grammars, and keeps the ones used last. */
-export const makeGrammars = (library: Library, llama: Llama, model: LlamaModel) => {
+/**
+ * Compiles grammars, and keeps the ones used last.
+ *
+ * @param syntax how the model writes calls; default the common one
+ */
+export const makeGrammars = (library: Library, llama: Llama, model: LlamaModel, syntax: CallSyntax | undefined) => {
   const kept = new Map<string, LlamaGrammar>()
   const grammarFor = async ({ key, make }: NonNullable<ReturnType<typeof constraintOf>>): Promise<LlamaGrammar> => {
     const grammar = kept.get(key) ?? await llama.createGrammar({ grammar: gbnfOf(make()) })
@@ -65,7 +70,7 @@ export const makeGrammars = (library: Library, llama: Llama, model: LlamaModel) 
   }
   /** The state for one answer; undefined if it may be any text. Throws `invalid_request`. */
   return async (job: GenerateJob): Promise<LlamaGrammarEvaluationState | undefined> => {
-    const constraint = constraintOf(job)
+    const constraint = constraintOf(job, syntax)
     return constraint === undefined
       ? undefined
       : new library.LlamaGrammarEvaluationState({ model, grammar: await grammarFor(constraint) })

@@ -22,6 +22,8 @@ import type { ChatMessage, Thinking, ToolDefinition } from "../../domain/Job.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
 import { parseJinja } from "./Jinja.ts"
 import { OverBudget } from "./JinjaValues.ts"
+import type { CallSyntax } from "./TemplateCalls.ts"
+import { callSyntaxOf } from "./TemplateCalls.ts"
 import { joinRoles, readsToolResponses, valueOfJson, withoutSystem, withToolResponses } from "./TemplateMessages.ts"
 import type { ThoughtFields } from "./TemplateThoughts.ts"
 import { fieldsFor, joined } from "./TemplateThoughts.ts"
@@ -48,6 +50,8 @@ export interface ChatTemplate {
   readonly source: string
   /** Whether the prompt tells a model not to think. */
   readonly hasThinkingSwitch: boolean
+  /** How the model writes calls with JSON arguments; undefined if the template does not show it. */
+  readonly callSyntax: CallSyntax | undefined
 }
 
 /** The parts of a template. */
@@ -274,7 +278,31 @@ const thoughtFieldsOf = (print: Print, source: string): ThoughtFields | undefine
   return !prints(fields) && prints(joined(fields)) ? joined(fields) : fields
 }
 
-type Opened = { readonly print: Print; readonly thoughtFields: ThoughtFields | undefined } & ReturnType<typeof tryOut>
+/** How the template writes an earlier call. */
+const readCallSyntax = (print: Print, { control, eos = "" }: ChatTemplateOptions, turnEnd: string) => {
+  const argument = ["text", "probe4716"] as const
+  const call = { id: "call", name: probeTool.name, arguments: JSON.stringify({ [argument[0]]: argument[1] }) }
+  const printed = (messages: ReadonlyArray<ChatMessage>, goOn: boolean) =>
+    print(conversationOf(messages), toolsOf([probeTool]), goOn, { on: false })
+  try {
+    return callSyntaxOf({
+      text: printed([question, { role: "assistant", content: "", toolCalls: [call] }], false),
+      prompt: printed([question], true),
+      question: probe,
+      name: probeTool.name,
+      argument,
+      ends: [turnEnd.trim(), eos, ...control]
+    })
+  } catch (cause) {
+    if (cause instanceof OverBudget) throw cause
+    return undefined
+  }
+}
+
+type Opened = Pick<ChatTemplate, "callSyntax"> & {
+  readonly print: Print
+  readonly thoughtFields: ThoughtFields | undefined
+} & ReturnType<typeof tryOut>
 
 /** The template with its detected features, or why it is not usable. Throws `load_failed` if it exceeds the work budget. */
 const open = (options: ChatTemplateOptions): Opened | Unusable => {
@@ -283,7 +311,12 @@ const open = (options: ChatTemplateOptions): Opened | Unusable => {
     const print = printerOf(options)
     const found = tryOut(print)
     return found.asked.includes(probe)
-      ? { print, thoughtFields: thoughtFieldsOf(print, options.source), ...found }
+      ? {
+        print,
+        thoughtFields: thoughtFieldsOf(print, options.source),
+        callSyntax: readCallSyntax(print, options, found.turnEnd),
+        ...found
+      }
       : { problem: "its prompt does not contain the messages" }
   } catch (cause) {
     return cause instanceof OverBudget
@@ -334,12 +367,13 @@ const rendererOf = ({ hasSystem, print, thoughtFields }: Opened, control: Readon
 export const makeChatTemplate = (options: ChatTemplateOptions): ChatTemplate | Unusable => {
   const opened = open(options)
   if ("problem" in opened) return opened
-  const { hasThinkingSwitch, supportsTools, turnEnd } = opened
+  const { callSyntax, hasThinkingSwitch, supportsTools, turnEnd } = opened
   const render = rendererOf(opened, options.control)
   return {
     supportsTools,
     turnEnd,
     hasThinkingSwitch,
+    callSyntax,
     source: options.source,
     render(messages, tools = [], thinking) {
       try {

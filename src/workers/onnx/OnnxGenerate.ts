@@ -9,6 +9,7 @@ import { notCapable } from "../job/JobRunner.ts"
 import type { ChatTemplate } from "../model/ChatTemplate.ts"
 import type { Likelihood } from "../model/Sampler.ts"
 import { likelihoods, makeSampler } from "../model/Sampler.ts"
+import type { CallSyntax } from "../model/TemplateCalls.ts"
 import type { Check } from "../model/TextLimits.ts"
 import { fitCheck, render, renderJob } from "../model/TextLimits.ts"
 import type { Cache, Decoder } from "./OnnxDecoder.ts"
@@ -87,9 +88,16 @@ async function* evaluate({ choose, decoder, prompt, slot, signals }: Answer): As
   }
 }
 
+/** How the model writes calls; undefined if its template does not show it, or it writes them in channels. */
+const callSyntaxOf = ({ style, template }: Extract<Loaded["work"], { readonly kind: "generate" }>) =>
+  style?.type === "channels" ? undefined : template.callSyntax
+
 /** The grammar of the answer, if it has one. */
-const grammarFor = ({ format, toolChoice, tools = [] }: GenerateJob): Grammar | undefined => {
-  if (toolChoice === "required" || typeof toolChoice === "object") return toolGrammar(tools, toolChoice)
+const grammarFor = (
+  { format, toolChoice, tools = [] }: GenerateJob,
+  syntax: CallSyntax | undefined
+): Grammar | undefined => {
+  if (toolChoice === "required" || typeof toolChoice === "object") return toolGrammar(tools, toolChoice, syntax)
   return format === undefined ? undefined : grammarOf(format)
 }
 
@@ -122,11 +130,11 @@ const makeChooser = (
   vocabulary: number,
   tokenizer: OnnxTokenizer,
   endTokens: ReadonlySet<number>,
-  prefixTokens: ReadonlyArray<number>
+  prefixTokens: ReadonlyArray<number>,
+  grammar: Grammar | undefined
 ) => {
   const sampler = makeSampler(job.sampling, vocabulary)
   prefixTokens.forEach(sampler.accept)
-  const grammar = grammarFor(job)
   const guard = grammar === undefined ? undefined : makeGuard(grammar, tokenizer, endTokens)
   let chosen: ReturnType<typeof likelihoods> | undefined
   const entryOf = ({ logprob, token }: Likelihood): TokenLogprob => {
@@ -164,7 +172,8 @@ export const prepare = async (
   const check = fitCheck(contextWindow, tokenizer.longestToken)
   check(assistantPrefix.length)
   const prefixTokens = assistantPrefix === "" ? [] : tokenizer.encode([{ text: assistantPrefix, special: false }])
-  const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens, prefixTokens)
+  const grammar = grammarFor(job, callSyntaxOf(work))
+  const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens, prefixTokens, grammar)
   const tools = job.toolChoice === "none" ? [] : job.tools
   const { pieces, thoughts } = job.completion === undefined
     ? renderJob(template, style, check, job, tools)
