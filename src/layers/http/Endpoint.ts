@@ -25,7 +25,7 @@ import { Readiness } from "../../services/health/Readiness.ts"
 import { Models } from "../../services/models/Models.ts"
 import { namesIn, Registry, ServedNames } from "../../services/models/Registry.ts"
 import type { Waits } from "../../services/models/Waits.ts"
-import { RequestWaits } from "../../services/models/Waits.ts"
+import { progressHeader, RequestWaits } from "../../services/models/Waits.ts"
 import { ServiceTracing } from "../../services/observability/RequestTrace.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
@@ -324,7 +324,7 @@ class EndpointRequest<Decoded> {
     const hops = hopsOf(headers)
     if (Result.isFailure(hops)) return hops.failure
     this.#hops = hops.success
-    if (headers[WaitEvents.header] === undefined) return undefined
+    if (headers[progressHeader] === undefined) return undefined
     const waits = WaitEvents.ofHeaders(headers)
     if (Result.isFailure(waits)) return waits.failure
     this.#waits = waits.success

@@ -5,27 +5,21 @@
 import { Duration, Effect, Fiber, Result } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
-import { Waits } from "../../services/models/Waits.ts"
+import { progressEvent, progressHeader, Waits } from "../../services/models/Waits.ts"
 import type { RequestHeaders } from "./Dialect.ts"
-
-/** The header of a request that asks for the events. */
-export const header = "x-troupe-progress"
-
-/** The name of the events, which is also the `type` of their data. */
-export const eventName = "troupe.progress"
 
 /** Between two events, ms. */
 export const intervalMs = Duration.toMillis(Defaults.waitEvents)
 
 const invalid = (value: string): InvalidRequest =>
   new InvalidRequest({
-    path: header,
+    path: progressHeader,
     detail: `Expected true or false, not ${JSON.stringify(value.slice(0, 50))}`
   })
 
 /** The waits that a caller asks for; undefined if it does not. */
 export const ofHeaders = (headers: RequestHeaders): Result.Result<Waits | undefined, InvalidRequest> => {
-  const value = headers[header]
+  const value = headers[progressHeader]
   if (value === undefined) return Result.succeed(undefined)
   const asked = value.trim().toLowerCase()
   if (asked === "true") return Result.succeed(new Waits())
@@ -37,7 +31,7 @@ export const next = (waits: Waits): string | undefined => {
   const progress = waits.look()
   return progress === undefined
     ? undefined
-    : `event: ${eventName}\ndata: ${JSON.stringify({ type: eventName, ...progress })}\n\n`
+    : `event: ${progressEvent}\ndata: ${JSON.stringify({ type: progressEvent, ...progress })}\n\n`
 }
 
 /** Writes the events until the answer begins or `answered` ends. The first is written after the interval. */

@@ -16,6 +16,7 @@ import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type * as InferenceError from "../../domain/InferenceError.ts"
 import type { Meter } from "../../services/engines/Engine.ts"
+import { progressEvent, progressIn } from "../../services/models/Waits.ts"
 import { isPassedOn, makeCheck, readable, stopMatcherOf, unchanged } from "./BufferedAnswer.ts"
 import { Utf8Decoder } from "./Utf8Decoder.ts"
 
@@ -135,6 +136,7 @@ class Reader implements EventReader, FrameDecoder.FrameReceiver {
     this.#hasFrames = true
     this.#beginning = undefined
     if (this.#isStopped()) return false
+    if (frame.event === progressEvent) return this.#wait(frame.data)
     const wasFinished = this.isFinished()
     const decoded = readable(this.#target, () => this.#decoder.push(frame))
     if (Result.isSuccess(decoded)) this.#follow()
@@ -154,6 +156,13 @@ class Reader implements EventReader, FrameDecoder.FrameReceiver {
     this.#check(run.events)
     this.#events.push(...run.events)
     return run.to
+  }
+
+  /** Another instance of this service says where the request waits. */
+  #wait(data: string): boolean {
+    const found = progressIn(parse(data), this.#target)
+    if (found !== undefined) this.#meter?.waits?.tell(found)
+    return true
   }
 
   /** A frame was decoded: the one before it may be left out. */

@@ -34,6 +34,7 @@ import type { Source } from "../../domain/Source.ts"
 import { bodyWith, dialectOf, hasResponses, isComplete, isResponse, requiredPaths } from "../../domain/Source.ts"
 import type { Engine, EventReceiver, Meter, Retain, StartedAnswer } from "../../services/engines/Engine.ts"
 import { capabilitiesOf } from "../../services/engines/EngineKinds.ts"
+import { progressHeader } from "../../services/models/Waits.ts"
 import { eventsOf } from "./AnswerEvents.ts"
 import { BufferedAnswer, decodeBuffered, reportCut } from "./BufferedAnswer.ts"
 import { makeEventReader } from "./EventReader.ts"
@@ -95,6 +96,10 @@ const callFor = (
     ? passThrough(generation, source, target, stream, fetched)
     : Result.flatMap(request(withExactSchemas(generation, source), target, stream), withFieldsOf(source, target))
 }
+
+/** The call of a stream that asks another instance of this service where it waits, if the caller does. */
+const asking = (call: Call, stream: boolean, meter: Meter | undefined): Call =>
+  stream && meter?.waits !== undefined ? { ...call, headers: { ...call.headers, [progressHeader]: "true" } } : call
 
 interface Parts {
   readonly dialect: Dialect
@@ -166,7 +171,7 @@ const makeGenerate = (parts: Parts) => {
     return Effect.flatMap(
       Effect.flatMap(
         callOf(generation, stream),
-        (call) => exchange.open(call, stream ? dialect.framing : "json", capability, meter)
+        (call) => exchange.open(asking(call, stream, meter), stream ? dialect.framing : "json", capability, meter)
       ),
       (body) => eventsIn(body, generation, meter)
     )
@@ -192,7 +197,14 @@ const makeStart = (parts: Parts, { eventsIn, isStreamed }: ReturnType<typeof mak
       receiver,
       (body) => eventsIn(body, generation, meter)
     )
-    const started = exchange.start(call.success, stream ? dialect.framing : "json", hops, answer, meter, capability)
+    const started = exchange.start(
+      asking(call.success, stream, meter),
+      stream ? dialect.framing : "json",
+      hops,
+      answer,
+      meter,
+      capability
+    )
     if (started === undefined) return undefined
     answer.follow(started)
     return answer

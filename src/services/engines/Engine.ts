@@ -16,6 +16,7 @@ import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Classification, Embedding, EmbedInput, ReportedUsage } from "../../domain/Job.ts"
 import type { Source } from "../../domain/Source.ts"
+import type { Waits } from "../models/Waits.ts"
 
 /** Called when a job starts; the returned function is called when the engine has ended the job. */
 export type Retain = () => () => void
@@ -56,6 +57,8 @@ export interface Meter {
   readonly makers?: { readonly note: (marks: ReadonlyArray<string>, options: DeploymentOptions) => void } | undefined
   /** Makes the headers with the trace that the provider joins, names and values in turn; left out: it joins none. */
   readonly trace?: { readonly headers: () => ReadonlyArray<string> } | undefined
+  /** Gets where the request waits at another instance of this service; left out: the caller does not ask. */
+  waits?: Pick<Waits, "tell"> | undefined
 }
 
 /** The meter of a task with one buffered result, which the fiber of an attempt runs. */

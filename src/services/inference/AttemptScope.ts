@@ -2,7 +2,7 @@
  * One attempt, from the admission by its deployment's circuit to the end of its scope: it is measured and recorded, has the
  * time limits of its policy, and leases an engine.
  */
-import { Cause, Deferred, Effect, Exit, Scope } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Scope } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
@@ -23,6 +23,8 @@ import { endingOf } from "../health/Circuit.ts"
 import type { ObservedAttempt } from "../models/ConcurrencyLimiter.ts"
 import type { Slot } from "../models/Lease.ts"
 import type { Models } from "../models/Models.ts"
+import type { Waits } from "../models/Waits.ts"
+import { RequestWaits } from "../models/Waits.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import { Content } from "../observability/TraceContent.ts"
 import type { Start } from "../resilience/AttemptPlan.ts"
@@ -112,10 +114,17 @@ const contentOf = ({ request, state: { trace } }: RoutedRequest<Reasoned>): Cont
     ? new Content(request.messages as ReadonlyArray<Message>)
     : undefined
 
+/** What another instance of this service tells where the request waits there; undefined: its caller does not ask. */
+const waitsOf = ({ isTroupe }: RequestTelemetry.Server, { context }: RequestState): Waits | undefined =>
+  isTroupe === true ? Context.get(context, RequestWaits) : undefined
+
 const statsOf = ({ makers }: Parts, routed: RoutedRequest<Reasoned>, deployment: Deployment): AttemptStats => {
-  const stats = RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment), makers)
+  const server = RequestTelemetry.serverOf(deployment)
+  const stats = RequestTelemetry.makeStats(server, makers)
   const { trace } = routed.state
+  const waits = waitsOf(server, routed.state)
   if (trace !== undefined) stats.trace = trace.attempt(deployment, contentOf(routed))
+  if (waits !== undefined) stats.waits = waits
   return stats
 }
 

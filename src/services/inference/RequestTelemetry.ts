@@ -14,7 +14,7 @@ import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { ReportedUsage } from "../../domain/Job.ts"
-import { providerNameOf } from "../../domain/ProviderKind.ts"
+import { providerKindOf, providerNameOf } from "../../domain/ProviderKind.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import * as Time from "../../domain/Time.ts"
 import type { Ticket, UsedTokens } from "../admission/Admission.ts"
@@ -36,6 +36,8 @@ export interface Server {
   readonly provider: string
   /** The model that it serves, by its provider's name. */
   readonly model: string
+  /** Another instance of this service; default false. */
+  readonly isTroupe?: boolean
 }
 
 const servers = new WeakMap<Deployment, Server>()
@@ -47,7 +49,8 @@ export const serverOf = (deployment: Deployment): Server => {
   const server: Server = {
     id,
     provider: providerNameOf(deployment),
-    model: isRemote(options) ? options.model : model
+    model: isRemote(options) ? options.model : model,
+    isTroupe: isRemote(options) && providerKindOf(options.provider).isTroupe === true
   }
   servers.set(deployment, server)
   return server

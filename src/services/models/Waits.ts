@@ -4,11 +4,18 @@
  * **Details**
  *
  * A request that asks provides `RequestWaits` to its fibers; each mailbox it waits in adds a look at its place there. Nothing
- * is computed before `look` is called, and a request that does not ask has none.
+ * is computed before `look` is called, and a request that does not ask has none. Another instance of this service behind a
+ * deployment is asked, too, and says about every second where the request waits there.
  */
 import { Context } from "effect"
 import * as Actor from "./Actor.ts"
 import type { Waiting } from "./Mailbox.ts"
+
+/** The header of a request that asks where it waits; also to another instance of this service. */
+export const progressHeader = "x-troupe-progress"
+
+/** The name of the events that say it, which is also the `type` of their data. */
+export const progressEvent = "troupe.progress"
 
 /** Why a request waits, and how far it is. */
 export interface WaitProgress {
@@ -44,16 +51,45 @@ export const progressOf = (
   }
 }
 
+const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
+
+const isPart = (value: unknown): value is number => typeof value === "number" && value >= 0 && value <= 1
+
+/**
+ * What an event of another instance says, with the names that callers of this one know; undefined if it says something else.
+ *
+ * @param data parsed JSON
+ */
+export const progressIn = (
+  data: unknown,
+  { deployment, model }: Pick<WaitProgress, "deployment" | "model">
+): WaitProgress | undefined => {
+  const { position, progress, state, waitedMs } = (data ?? {}) as Readonly<Record<string, unknown>>
+  if ((state !== "queued" && state !== "loading") || !isCount(position) || !isCount(waitedMs)) return undefined
+  return { model, deployment, state, position, progress: isPart(progress) ? progress : null, waitedMs }
+}
+
 type Look = () => WaitProgress | undefined
+
+/** Looks at what another instance has said, after which it counts as over: it says so every second. */
+const mostLooks = 3
 
 /** The waits of one request, until its first content. */
 export class Waits {
   #looks: Array<Look> = []
+  #told: WaitProgress | undefined
+  #looksAtTold = 0
   isOver = false
 
   /** @param look undefined once the wait has ended */
   add(look: Look): void {
     if (!this.isOver) this.#looks.push(look)
+  }
+
+  /** Another instance says where the request waits there. */
+  tell(progress: WaitProgress): void {
+    this.#told = progress
+    this.#looksAtTold = 0
   }
 
   /** The longest wait that has not ended: a request waits for several deployments while it hedges. */
@@ -63,13 +99,14 @@ export class Waits {
       if (found !== undefined) return found
       this.#looks.shift()
     }
-    return undefined
+    return this.#looksAtTold++ < mostLooks ? this.#told : undefined
   }
 
   /** The answer begins. */
   end(): void {
     this.isOver = true
     this.#looks = []
+    this.#told = undefined
   }
 }
 

@@ -5,7 +5,7 @@ import { TestClock } from "effect/testing"
 import * as ServerSentEvents from "../../../src/layers/http/ServerSentEvents.ts"
 import * as WaitEvents from "../../../src/layers/http/WaitEvents.ts"
 import type { WaitProgress } from "../../../src/services/models/Waits.ts"
-import { RequestWaits, Waits } from "../../../src/services/models/Waits.ts"
+import { progressHeader, progressIn, RequestWaits, Waits } from "../../../src/services/models/Waits.ts"
 
 const progress: WaitProgress = {
   model: "m",
@@ -29,16 +29,43 @@ const seconds = (count: number) => TestClock.adjust(`${count} seconds`)
 
 describe("the header", () => {
   it.each([[undefined, false], ["true", true], ["True ", true], ["false", false]])("%s", (value, asks) => {
-    const waits = WaitEvents.ofHeaders(value === undefined ? {} : { [WaitEvents.header]: value })
+    const waits = WaitEvents.ofHeaders(value === undefined ? {} : { [progressHeader]: value })
     assert.strictEqual(Result.getOrThrow(waits) !== undefined, asks)
   })
 
   it.each(["", "1", "yes"])("%j is refused", (value) => {
-    const problem = WaitEvents.ofHeaders({ [WaitEvents.header]: value })
+    const problem = WaitEvents.ofHeaders({ [progressHeader]: value })
     assert.include(
       Result.isFailure(problem) ? problem.failure.message : "",
       "x-troupe-progress: Expected true or false"
     )
+  })
+})
+
+describe("the wait at another instance", () => {
+  const names = { model: "own", deployment: "own#0" }
+
+  it("has the names of this one, and is read only where it says where the request waits", () => {
+    assert.deepStrictEqual(progressIn({ type: "troupe.progress", ...progress }, names), { ...progress, ...names })
+    assert.strictEqual(progressIn({ ...progress, state: "loading", progress: 0.5 }, names)?.progress, 0.5)
+    for (const other of [undefined, null, "text", {}, { ...progress, position: -1 }, { ...progress, state: "lost" }]) {
+      assert.isUndefined(progressIn(other, names))
+    }
+  })
+
+  it("is over when nothing more is said, and after the waits here", () => {
+    const waits = new Waits()
+    let here: WaitProgress | undefined = progress
+    waits.add(() => here)
+    const there = { ...progress, ...names }
+    waits.tell(there)
+    assert.strictEqual(waits.look(), progress)
+    here = undefined
+    assert.deepStrictEqual([1, 2, 3, 4].map(() => waits.look()), [there, there, there, undefined])
+    waits.tell(there)
+    assert.strictEqual(waits.look(), there)
+    waits.end()
+    assert.isUndefined(waits.look())
   })
 })
 

@@ -5,6 +5,7 @@ import { Ollama } from "ollama"
 import OpenAI from "openai"
 import { afterAll, describe, it } from "vitest"
 import { Settings, Troupe } from "../../../src/index.ts"
+import { startFaultServer } from "../../support/FaultServer.ts"
 import { temporaryFolder, until } from "../../support/Service.ts"
 
 const reply = "Snow is white."
@@ -325,5 +326,70 @@ describe("Next", () => {
     assert.include(await answer.text(), reply)
     const models = await GET(new NextRequest(`${origin}/v1/models`), context)
     assert.include(await models.text(), "fake/chat")
+  })
+})
+
+describe("a stream that waits at another instance", () => {
+  const frame = `event: troupe.progress\ndata: ${
+    JSON.stringify({
+      type: "troupe.progress",
+      model: "b",
+      deployment: "b#0",
+      state: "queued",
+      position: 7,
+      waitedMs: 5
+    })
+  }\n\n`
+  const chunk = (delta: object, finish_reason: string | null = null) =>
+    `data: ${JSON.stringify({ id: "c", choices: [{ index: 0, delta, finish_reason }] })}\n\n`
+  const answer = [chunk({ role: "assistant", content: "Hi" }), chunk({}, "stop"), "data: [DONE]\n\n"]
+  const paths = ["/v1/chat/completions", "/v1/messages"]
+  const asks = { "x-troupe-progress": "true" }
+
+  it("is told of the wait there, with the names of this one; a caller that does not ask is not", async () => {
+    const other = await startFaultServer((_, { headers }) =>
+      headers["x-troupe-progress"] === "true" ? { pieces: [frame, ...answer], gated: 1 } : { pieces: answer }
+    )
+    const baseUrl = `${other.url}/v1`
+    const near = Troupe.start({
+      config: {
+        models: { near: { deployments: [{ provider: "troupe", model: "b", baseUrl, key: "key-0123456789" }] } }
+      }
+    })
+    const send = async (path: string, headers: Readonly<Record<string, string>>) => {
+      const response = await near.handler(
+        post(path, { model: "near", messages, max_tokens: 5, stream: true }, { headers })
+      )
+      return response.body!.pipeThrough(new TextDecoderStream()).getReader()
+    }
+    try {
+      const readers = await Promise.all(paths.map((path) => send(path, asks)))
+      const told = await Promise.all(readers.map((reader) => reader.read()))
+      const expected = {
+        model: "near",
+        deployment: "near#0",
+        state: "queued",
+        position: 7,
+        progress: null,
+        waitedMs: 5
+      }
+      for (const { value } of told) {
+        assert.strictEqual(
+          value,
+          `event: troupe.progress\ndata: ${JSON.stringify({ type: "troupe.progress", ...expected })}\n\n`
+        )
+      }
+      other.release()
+      for (const reader of [...readers, ...await Promise.all(paths.map((path) => send(path, {})))]) {
+        let text = ""
+        for (let next = await reader.read(); !next.done; next = await reader.read()) text += next.value
+        assert.include(text, "Hi")
+      }
+      const asked = other.seen.map(({ headers }) => headers["x-troupe-progress"])
+      assert.deepStrictEqual(asked, ["true", "true", undefined, undefined])
+    } finally {
+      await near.close()
+      await other.close()
+    }
   })
 })
