@@ -5,7 +5,8 @@
  *
  * It belongs to the deployment's actor, and begins anew when the actor does: after the deployment was unused for its idle
  * time, what was measured before need not hold. Where several processes call the deployment, each has a limiter of its own,
- * over the permits that it holds (`SlotLeases`): latencies and rejections show each process the load of all.
+ * over the permits that it holds (`SlotLeases`): rejections show each process the load of all. Latency does not tell its own part
+ * from that of the others, so a lower limit of one process may not lower it.
  *
  * Only attempts at deployments with an adaptive limit are observed, so others cost nothing.
  */
