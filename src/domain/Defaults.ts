@@ -11,15 +11,34 @@ export const stableAfter = Duration.minutes(1)
 /** Restarts of a crashed engine before its deployment counts as failed. */
 export const restarts = 5
 
-/**
- * When a crashed engine is started again: after 0.1 s, doubling to at most 10 s. Only crashes: a file that does not
- * load fails again.
- */
-export const restart = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("10 seconds")]).pipe(
-  Schedule.upTo({ times: restarts }),
-  Schedule.setInputType<InferenceError>(),
-  Schedule.while(({ input: { reason } }) => reason._tag === "EngineCrashed" || reason._tag === "EngineHung")
-)
+/** Time after the last failed restart until a request may try the deployment again. */
+export const probeAfter = Duration.seconds(30)
+
+/** When a crashed engine is started again. */
+export interface EngineRestarts {
+  readonly times: number
+  readonly first: Duration.Duration
+  readonly longest: Duration.Duration
+  readonly stableAfter: Duration.Duration
+  readonly retryAfter: Duration.Duration
+}
+
+/** After 0.1 s, doubling to at most 10 s. */
+export const engineRestarts: EngineRestarts = {
+  times: restarts,
+  first: Duration.millis(100),
+  longest: Duration.seconds(10),
+  stableAfter,
+  retryAfter: probeAfter
+}
+
+/** The schedule of restarts. Only crashes: a file that does not load fails again. */
+export const restart = ({ first, longest, times }: EngineRestarts) =>
+  Schedule.min([Schedule.exponential(first), Schedule.spaced(longest)]).pipe(
+    Schedule.upTo({ times }),
+    Schedule.setInputType<InferenceError>(),
+    Schedule.while(({ input: { reason } }) => reason._tag === "EngineCrashed" || reason._tag === "EngineHung")
+  )
 
 /** When a service process that ended is started again: after 0.1 s, doubling to at most 10 s; at once after `stableAfter`. */
 export const processRestart = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("10 seconds")])
@@ -58,9 +77,6 @@ export const missingFor = Duration.minutes(5)
 
 /** Failures that take long, as time-outs do, are one event if they end within this time. */
 export const slowEventFor = Duration.seconds(1)
-
-/** Time after the last failed restart until a request may try the deployment again. */
-export const probeAfter = Duration.seconds(30)
 
 /** Callers that may wait for one deployment, unless configured. */
 export const queueLimit = 512

@@ -4,7 +4,7 @@
  * **Details**
  *
  * Each instance is one fiber. It reserves memory, starts the engine, dispatches waiting callers, waits for a crash, and
- * restarts by `Defaults.restart`. Interrupting the fiber ends the engine and releases its memory.
+ * restarts by `engines.restarts` (`Defaults.restart`). Interrupting the fiber ends the engine and releases its memory.
  */
 import type { Clock } from "effect"
 import { Cause, Duration, Effect, Fiber, Option, Schedule } from "effect"
@@ -32,6 +32,7 @@ export interface ActorContext {
   /** Troupe shuts down: no load starts any more. */
   stopping: boolean
   readonly memory: MemoryScheduler
+  readonly restarts: Defaults.EngineRestarts
   /** Records the memory that an instance's engine uses. */
   readonly measure: (instance: EngineInstance, engine: Engine) => Effect.Effect<void>
   readonly emit: (event: Omit<ActorEvent, "at">) => void
@@ -152,7 +153,7 @@ const startInTime = (engines: Engines["Service"], deployment: Deployment) =>
       )
   })
 
-/** Runs one engine until it crashes; never succeeds. Sets `progress.ranWell` if it ran for `Defaults.stableAfter`. */
+/** Runs one engine until it crashes; never succeeds. Sets `progress.ranWell` if it ran for `restarts.stableAfter`. */
 const runEngine = Effect.fnUntraced(
   function*(context: ActorContext, instance: EngineInstance, deployment: Deployment, progress: { ranWell: boolean }) {
     const engines = yield* Engines
@@ -177,7 +178,7 @@ const runEngine = Effect.fnUntraced(
     yield* Effect.logDebug(`Loaded ${deployment.id} in ${instance.loadMs} ms.`)
     serve(context, instance)
     return yield* Effect.tapError(engine.crashed, (error) => {
-      progress.ranWell = now(context) - readyAt >= Duration.toMillis(Defaults.stableAfter)
+      progress.ranWell = now(context) - readyAt >= Duration.toMillis(context.restarts.stableAfter)
       return recordCrash(context, instance)(error)
     })
   },
@@ -197,11 +198,15 @@ const supervise = Effect.fnUntraced(function*(context: ActorContext, instance: E
     // A stable run resets the restart schedule.
     Effect.catch((error) => progress.ranWell ? logEnd(instance, error, "It starts again now.") : Effect.fail(error)),
     Effect.retry(Schedule.tap(
-      Defaults.restart,
+      Defaults.restart(context.restarts),
       ({ duration, input }) => logEnd(instance, input, `It starts again in ${Duration.format(duration)}.`)
     )),
     Effect.tapError((error) =>
-      logEnd(instance, error, `Its ${Defaults.restarts} restarts are used up: the next load follows a later request.`)
+      logEnd(
+        instance,
+        error,
+        `Its ${context.restarts.times} restarts are used up: the next load follows a later request.`
+      )
     ),
     Effect.forever
   )
@@ -221,7 +226,7 @@ const reasonFor = ({ id }: Actor.Actor, cause: Cause.Cause<InferenceError>): Inf
 /** When a deployment that failed may be tried again, monotonic ms; 0 for at once. */
 const downUntil = (context: ActorContext, error: InferenceError): number => {
   const isDown = isEngineEnd(error) || error.reason._tag === "UpstreamTimeout"
-  return isDown ? now(context) + Duration.toMillis(Defaults.probeAfter) : 0
+  return isDown ? now(context) + Duration.toMillis(context.restarts.retryAfter) : 0
 }
 
 /** An added instance has ended: the others go on. */

@@ -6,8 +6,8 @@
  * The first lease loads the model; further callers wait for the same load. It stops when its last waiting caller leaves,
  * and fails with `UpstreamTimeout` when it takes longer than the deployment's `loadTimeout`. Callers wait in a mailbox
  * that is bounded (`QueueFull`), fair among tenants, and ordered by priority. A model that is unused for its idle time is
- * unloaded, unless it is pinned. A crashed engine is restarted by `Defaults.restart`; when all restarts have failed, the
- * deployment is down: callers fail at once with `DeploymentDown` until `Defaults.probeAfter` has passed, when the next
+ * unloaded, unless it is pinned. A crashed engine is restarted as `engines.restarts` says; when all restarts have failed, the
+ * deployment is down: callers fail at once with `DeploymentDown` until `retryAfter` has passed, when the next
  * request tries it, or until `load` is called.
  *
  * A model loads when there is memory for it: see `MemoryScheduler`. Models that do not fit together take turns.
@@ -130,7 +130,7 @@ const unbounded: MemoryOptions = {
 
 const eventsKept = 1_024
 
-const makeContext = Effect.fnUntraced(function*(memory: MemoryOptions) {
+const makeContext = Effect.fnUntraced(function*(memory: MemoryOptions, restarts: Defaults.EngineRestarts) {
   const scope = yield* Effect.scope
   const services = yield* Effect.context<Engines>()
   const clock = yield* Clock.Clock
@@ -141,6 +141,7 @@ const makeContext = Effect.fnUntraced(function*(memory: MemoryOptions) {
     leases: yield* SlotLeases,
     clock,
     stopping: false,
+    restarts,
     measure: memory.measure,
     memory: MemoryScheduler.make({
       ...memory,
@@ -194,8 +195,8 @@ const stopAll = (context: ActorContext): Effect.Effect<void> => {
   )
 }
 
-const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
-  const { context, events } = yield* makeContext(memory)
+const make = Effect.fnUntraced(function*(memory: MemoryOptions, restarts = Defaults.engineRestarts) {
+  const { context, events } = yield* makeContext(memory, restarts)
   const { actors, fork } = context
   const instances = () => [...actors.values()].flatMap(Actor.instancesOf)
   // Ended concurrently, so that slow ends do not add up.
@@ -247,10 +248,10 @@ export const layerUnbounded = Layer.effect(Models, make(unbounded))
 export const layer = Layer.effect(
   Models,
   Effect.gen(function*() {
-    const { engineHost, memory } = yield* Settings
+    const { engineHost, engineRestarts, memory } = yield* Settings
     const budget = budgetOf(memory, yield* Memory)
     const candidates = LoadCandidates.make(yield* ModelFiles, engineHost)
     const { hold, quantization } = memory
-    return yield* make({ ...candidates, budget, quantization, holdMs: Duration.toMillis(hold) })
+    return yield* make({ ...candidates, budget, quantization, holdMs: Duration.toMillis(hold) }, engineRestarts)
   })
 )

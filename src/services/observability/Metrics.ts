@@ -10,6 +10,7 @@ import type { CacheUse } from "../../domain/CacheControl.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import { ResponseCache } from "../cache/ResponseCache.ts"
 import { Models } from "../models/Models.ts"
+import { Settings } from "../settings/Settings.ts"
 
 const requests = Metric.counter("llm_requests_total", {
   description: "Requests that ended, by model and success",
@@ -209,11 +210,12 @@ export const layer = Layer.effect(
   })
 )
 
-/** Samples memory and queue sizes every `Defaults.sampleInterval`. */
+/** Samples memory and queue sizes every `engines.sampleEvery`. */
 export const layerSampler = Layer.effectDiscard(
   Effect.gen(function*() {
     const models = yield* Models
     const cache = yield* ResponseCache
+    const { sampleEvery = Defaults.sampleInterval } = yield* Settings
     const sample = Effect.gen(function*() {
       const statuses = yield* models.statuses
       const engines = statuses.reduce((sum, status) => sum + status.memoryBytes, 0)
@@ -227,6 +229,6 @@ export const layerSampler = Layer.effectDiscard(
       yield* Metric.update(cacheCompact, compact.bytes)
       yield* Metric.update(cacheSemantic, semantic.bytes)
     })
-    yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(Defaults.sampleInterval)))
+    yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(sampleEvery)))
   })
 )

@@ -269,7 +269,9 @@ export const resolve = (
   return {
     environment,
     server: serverOf(source, context),
-    engineHost: source.engines?.host ?? context.defaultEngineHost,
+    engineHost: source.engines.host ?? context.defaultEngineHost,
+    engineRestarts: source.engines.restarts,
+    sampleEvery: source.engines.sampleEvery,
     logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
     ...logFormatOf(source, environment),
     memory: {

@@ -167,10 +167,42 @@ export type Server = typeof Server.Type
 /** Server settings without a file. */
 export const serverDefaults = Schema.decodeSync(Server)({})
 
+const { engineRestarts } = Defaults
+
 const EngineSettings = Schema.Struct({
   host: optional(
     "Where engine threads run. process: in a supervised child process for each deployment, so that a crash of native code does not end the service. thread: in this process. Default process for the service, thread for embedding.",
     Schema.Literals(["process", "thread"])
+  ),
+  restarts: section(
+    described(
+      "When an engine that crashed or hung is started again.",
+      Schema.Struct({
+        times: withDefault("Restarts before the deployment counts as failed.", wholeNumber(0), engineRestarts.times),
+        first: withDefault(
+          "Time before the first restart; each further one takes twice as long.",
+          Span,
+          engineRestarts.first
+        ),
+        longest: withDefault("Maximum of that.", Span, engineRestarts.longest),
+        stableAfter: withDefault(
+          "A crash after at least this uptime begins a new series of restarts.",
+          Span,
+          engineRestarts.stableAfter
+        ),
+        retryAfter: withDefault(
+          "Time after the last restart until a request may try the deployment again.",
+          Span,
+          engineRestarts.retryAfter
+        )
+      })
+    ),
+    {}
+  ),
+  sampleEvery: withDefault(
+    "How often memory and queues are sampled for the metrics.",
+    Span,
+    Defaults.sampleInterval
   )
 })
 
@@ -358,7 +390,7 @@ const LogLevel = Schema.Literals(["debug", "info", "warn", "error"])
 /** The sections of a file, for a schema of its models: in an overlay, models may be incomplete. */
 const sections = <S extends Schema.Top>(model: S) => ({
   server: section(Server, {}),
-  engines: Schema.optionalKey(EngineSettings),
+  engines: section(EngineSettings, {}),
   memory: section(Memory, {}),
   circuits: section(described("When calls to a failing deployment are paused.", Circuits), {}),
   keys: optional(

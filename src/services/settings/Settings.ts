@@ -29,6 +29,10 @@ export interface Resolved {
   readonly environment: Environment
   readonly server: Omit<Server, "shutdownGrace"> & { readonly shutdownGrace: Duration.Duration }
   readonly engineHost: "process" | "thread"
+  /** When a crashed engine is started again; left out, by `Defaults`. */
+  readonly engineRestarts?: Defaults.EngineRestarts
+  /** How often memory and queues are sampled for the metrics; left out, as `Defaults` says. */
+  readonly sampleEvery?: Duration.Duration
   readonly logLevel: "Debug" | "Info" | "Warn" | "Error"
   /** Left out, `text` in a terminal, else `json`. */
   readonly logFormat?: "text" | "json"

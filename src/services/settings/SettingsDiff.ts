@@ -180,6 +180,7 @@ const atStart: ReadonlyArray<ReadonlyArray<string>> = [
   ["cache"],
   ["embeddingBatches"],
   ["engineHost"],
+  ["engineRestarts"],
   ["environment"],
   ["guard", "webhook"],
   ["logFormat"],
@@ -187,6 +188,7 @@ const atStart: ReadonlyArray<ReadonlyArray<string>> = [
   ["redis"],
   ["reload"],
   ["responses"],
+  ["sampleEvery"],
   ["server"],
   ["storage"],
   ["store"],
@@ -229,7 +231,9 @@ const textOf = (path: Path, value: unknown): string => {
 const sectionOf: Readonly<Record<string, ReadonlyArray<string>>> = {
   answerModel: ["troupe", "model"],
   engineHost: ["engines", "host"],
-  environment: ["NODE_ENV"]
+  engineRestarts: ["engines", "restarts"],
+  environment: ["NODE_ENV"],
+  sampleEvery: ["engines", "sampleEvery"]
 }
 
 /** Fields that the file names otherwise, by section. */

@@ -1,11 +1,13 @@
 /** Memory and queues, as they are sampled for the metrics. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Metric } from "effect"
+import { Duration, Effect, Layer, Metric } from "effect"
 import { TestClock } from "effect/testing"
 import { none as noCache, ResponseCache } from "../../../src/services/cache/ResponseCache.ts"
 import type { Status } from "../../../src/services/models/Actor.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Metrics from "../../../src/services/observability/Metrics.ts"
+import { Settings } from "../../../src/services/settings/Settings.ts"
+import * as Deployments from "../../support/Deployments.ts"
 
 const gauge = (id: string) =>
   Effect.map(Metric.snapshot, (snapshots) => {
@@ -14,7 +16,7 @@ const gauge = (id: string) =>
   })
 
 describe("the sampler", () => {
-  it.effect("sets the gauges to the sums over all deployments, every 5 seconds", () => {
+  it.effect("sets the gauges to the sums over all deployments, as often as the settings say", () => {
     let statuses: ReadonlyArray<Status> = []
     const status = (queued: number, memoryBytes: number): Status => ({
       deployment: "a",
@@ -36,6 +38,7 @@ describe("the sampler", () => {
       compact: { entries: 2, bytes: 7 },
       semantic: { entries: 3, bytes: 9, hits: 0, questions: [] }
     }
+    const settings = Layer.succeed(Settings, Deployments.settings({ models: [], sampleEvery: Duration.seconds(7) }))
     const cache = Layer.succeed(ResponseCache, { ...noCache, contents: () => contents })
     return Effect.gen(function*() {
       yield* TestClock.adjust(0)
@@ -44,12 +47,12 @@ describe("the sampler", () => {
       const own = yield* gauge("llm_memory_usage_bytes")
       assert.isAbove(own, 0)
       statuses = [status(3, 2 ** 40), status(4, 2 ** 40)]
-      yield* TestClock.adjust("5 seconds")
+      yield* TestClock.adjust("7 seconds")
       assert.strictEqual(yield* gauge("llm_queue_size"), 7)
       assert.isAbove(yield* gauge("llm_memory_usage_bytes"), 2 ** 41)
       assert.strictEqual(yield* gauge("troupe_concurrency_limit"), 14)
     }).pipe(
-      Effect.provide(Layer.provide(Metrics.layerSampler, [models, cache])),
+      Effect.provide(Layer.provide(Metrics.layerSampler, [models, cache, settings])),
       Effect.provideService(Metric.MetricRegistry, new Map())
     )
   })

@@ -325,6 +325,8 @@ describe("a parsed configuration", () => {
           pressure: Defaults.memoryPressure,
           quantization: { int4Below: 2 * 2 ** 30, int8Below: 4 * 2 ** 30 }
         },
+        engineRestarts: Defaults.engineRestarts,
+        sampleEvery: Duration.seconds(5),
         embeddingBatches: { size: 10, wait: Duration.millis(100) },
         reload: { watch: true, wait: Duration.millis(250) },
         circuits: Defaults.breaker,
@@ -362,6 +364,19 @@ describe("a parsed configuration", () => {
       })
       assert.deepStrictEqual(circuits, { opensAfter: 2, openFor: Duration.seconds(5), closesAfter: 3, probes: 1 })
       assert.deepStrictEqual(keyCooldowns, { limited: 1000, longest: 60_000, refused: 2000, longestRefused: 60_000 })
+    })
+
+    it("takes restarts of engines and the interval of samples from it, the others by default", () => {
+      const { engineRestarts, sampleEvery } = resolved({
+        engines: { restarts: { times: 2, first: "50 ms", retryAfter: "5 seconds" }, sampleEvery: "1 second" }
+      })
+      assert.deepStrictEqual(engineRestarts, {
+        ...Defaults.engineRestarts,
+        times: 2,
+        first: Duration.millis(50),
+        retryAfter: Duration.seconds(5)
+      })
+      assert.deepStrictEqual(sampleEvery, Duration.seconds(1))
     })
 
     for (
