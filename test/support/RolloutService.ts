@@ -89,8 +89,12 @@ export interface RolloutService {
   readonly versions: () => Promise<unknown>
   /** The newest rollout. */
   readonly rollout: () => Promise<RolloutView>
-  /** Applies other deployments of the model, as another configuration does. */
-  readonly change: (deployments: ReadonlyArray<object>) => Promise<void>
+  /**
+   * Applies other deployments of the model, as another configuration does.
+   *
+   * @param more settings of the model
+   */
+  readonly change: (deployments: ReadonlyArray<object>, more?: object) => Promise<void>
   readonly stop: () => Promise<void>
 }
 
@@ -109,13 +113,18 @@ const askAt = (url: string): RolloutService["ask"] => async () => {
   return `${response.status} ${choices?.[0]?.message.content ?? ""}`
 }
 
-/** @param folder where the service stores */
+/**
+ * @param folder where the service stores
+ * @param given deployments and other settings of the model, and settings beside the models
+ */
 export const startRolloutService = async (
   [stable, candidate]: readonly [ScriptedProvider, ScriptedProvider],
-  folder: string
+  folder: string,
+  given: { readonly deployments?: ReadonlyArray<object>; readonly model?: object; readonly beside?: object } = {}
 ): Promise<RolloutService> => {
-  const configOf = (deployments: ReadonlyArray<object>) => ({
+  const configOf = (deployments: ReadonlyArray<object>, more: object = given.model ?? {}) => ({
     config: {
+      ...given.beside,
       server: { port: 0, shutdownGrace: "1 second", admin: { socket: false as const, port: 0 } },
       storage: { type: "sqlite" as const, folder },
       models: {
@@ -127,12 +136,15 @@ export const startRolloutService = async (
             evaluateEvery: "20 ms",
             minRequests: 20,
             metrics: ["errors" as const]
-          }
+          },
+          ...more
         }
       }
     }
   })
-  const settings = SettingsFile.layer(configOf([stable.options, { ...candidate.options, rollout: "candidate" }]))
+  const settings = SettingsFile.layer(
+    configOf(given.deployments ?? [stable.options, { ...candidate.options, rollout: "candidate" }])
+  )
   const scope = Scope.makeUnsafe()
   const context = await Effect.runPromise(
     Layer.buildWithScope(App.service.pipe(Layer.provide(settings), Layer.provide(Logger.layer([]))), scope)
@@ -147,10 +159,10 @@ export const startRolloutService = async (
     ask: askAt(url),
     versions: async () => (await (await fetch(`${url}/v1/models/chat`)).json() as { versions?: unknown }).versions,
     rollout: async () => (await admin("GET", "/chat")).body as RolloutView,
-    change: async (deployments) => {
+    change: async (deployments, more) => {
       const { run } = Context.get(context, Reload)
       await Effect.runPromiseWith(context)(
-        run({ trigger: "program", settings: SettingsFile.load(configOf(deployments)) })
+        run({ trigger: "program", settings: SettingsFile.load(configOf(deployments, more)) })
       )
     },
     stop: () => Effect.runPromise(Scope.close(scope, Exit.void))

@@ -7,6 +7,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
 import { InvalidRequest, make as failure } from "../../domain/InferenceError.ts"
 import { ofGrant } from "../../services/admission/AdmissionRules.ts"
+import { keyOfCopies } from "../../services/admission/Subject.ts"
 import type { Period } from "../../services/budgets/BudgetBook.ts"
 import { beginOf } from "../../services/budgets/BudgetBook.ts"
 import * as BudgetReport from "../../services/budgets/BudgetReport.ts"
@@ -77,7 +78,7 @@ const usage = (ledger: Ledger["Service"], names: Effect.Success<typeof AdminUsag
   })
 
 const statesOf = Effect.fnUntraced(function*(ledger: Ledger["Service"], keys: VirtualKeys["Service"]) {
-  const { admission } = yield* Settings
+  const { admission, shadows = new Map() } = yield* Settings
   const now = yield* Clock.currentTimeMillis
   yield* flushed(ledger)
   const all = yield* keys.list
@@ -94,13 +95,18 @@ const statesOf = Effect.fnUntraced(function*(ledger: Ledger["Service"], keys: Vi
     total: since("total")
   })
   const spentBy = BudgetReport.byKey(spentIn)
-  const ofKeys = all.flatMap(({ budgets, id }) => {
+  const ofCopies = Array.from(shadows, ([model, { budget }]) => ({
+    id: keyOfCopies(model),
+    budgets: budget && [budget]
+  }))
+  const ofKeys = [...all, ...ofCopies].flatMap(({ budgets, id }) => {
     const spent = spentBy.get(id)
     return budgets === undefined || spent === undefined
       ? []
       : BudgetReport.report(ofGrant({ keyId: id, budgets }).budgets, spent, now)
   })
-  return [...BudgetReport.report(admission.budgets.map(({ rule }) => rule), spentIn, now), ...ofKeys]
+  const rules = admission.budgets.map(({ rule }) => rule)
+  return [...BudgetReport.report(rules, BudgetReport.ofCallers(spentIn), now), ...ofKeys]
 })
 
 export const layer = HttpApiBuilder.group(

@@ -1,7 +1,7 @@
 /** What is spent of each budget, by the ledger: of all processes, and of earlier runs. Pure. */
 import { Schema } from "effect"
 import * as Money from "../../domain/Money.ts"
-import { counterOf, describeUser } from "../admission/Subject.ts"
+import { counterOf, describeUser, isCopy } from "../admission/Subject.ts"
 import type { Amount, BudgetRule, Period, Spent } from "./BudgetBook.ts"
 import { endOf } from "./BudgetBook.ts"
 
@@ -63,6 +63,12 @@ const statesOf = (
 }
 
 export type SpentIn = Readonly<Record<Period, ReadonlyArray<Spent>>>
+
+/** What callers have spent, without copies of their requests. */
+export const ofCallers = ({ day, month, total, week }: SpentIn): SpentIn => {
+  const own = (spent: ReadonlyArray<Spent>) => spent.filter(({ subject }) => !isCopy(subject))
+  return { day: own(day), week: own(week), month: own(month), total: own(total) }
+}
 
 /** What each key has spent. */
 export const byKey = (spentIn: SpentIn): ReadonlyMap<string, SpentIn> => {

@@ -10,7 +10,7 @@
  *
  * **Gotchas**
  *
- * Where nothing would be left of a model, all its deployments take requests.
+ * Where nothing would be left of a model, all its deployments take requests, but for one that gets copies of them.
  */
 import { Effect, Layer } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
@@ -97,13 +97,16 @@ const isDecided = ({ phase }: Rollout): boolean => phase._tag === "Draining" || 
 /** Knows the deployment of a model that gets copies of requests. */
 type Shadowing = Pick<ShadowTable, "candidateOf">
 
+const copiedTo = (model: Model, shadows: Shadowing | undefined): ReadonlyArray<string> => {
+  const candidate = shadows?.candidateOf(model)
+  return candidate === undefined ? [] : [candidate]
+}
+
 /** The deployments of a model that take no requests, oldest rollout first. */
-const withheldBy = (model: Model, rollouts: ReadonlyArray<Stored>, shadowed?: string): Set<string> => {
-  const out = new Set(
-    model.deployments.filter(({ id, options }) => options.rollout === "candidate" || id === shadowed).map(({ id }) =>
-      id
-    )
-  )
+const withheldBy = (model: Model, rollouts: ReadonlyArray<Stored>, shadows: Shadowing | undefined): Set<string> => {
+  const copied = copiedTo(model, shadows)
+  const waiting = model.deployments.filter(({ options }) => options.rollout === "candidate")
+  const out = new Set([...copied, ...waiting.map(({ id }) => id)])
   for (const { added, candidate, rollout, stable } of rollouts) {
     // One that is still to be added gets no requests before its weight says so.
     const found = findKnown(model, candidate)?.id ?? (added && candidate.id)
@@ -115,8 +118,7 @@ const withheldBy = (model: Model, rollouts: ReadonlyArray<Stored>, shadowed?: st
       out.delete(found)
     }
   }
-  if (model.deployments.every(({ id }) => out.has(id))) out.clear()
-  return out
+  return model.deployments.every(({ id }) => out.has(id)) ? new Set(copied) : out
 }
 
 /** The deployments that a new rollout of the model would replace by the candidate. */
@@ -126,7 +128,7 @@ export const stableOf = (
   candidate: string,
   shadows?: Shadowing
 ): ReadonlyArray<Deployment> => {
-  const out = withheldBy(model, rollouts, shadows?.candidateOf(model))
+  const out = withheldBy(model, rollouts, shadows)
   return model.deployments.filter(({ id }) => id !== candidate && !out.has(id))
 }
 
@@ -175,7 +177,7 @@ export const entryOf = (
   experiments?: Experiments,
   shadows?: Shadowing
 ): Entry | undefined => {
-  const out = withheldBy(model, rollouts, shadows?.candidateOf(model))
+  const out = withheldBy(model, rollouts, shadows)
   const running = rollouts.find(({ rollout }) => !isDecided(rollout))
   const candidate = running && findKnown(model, running.candidate)
   const weight = running === undefined ? 0 : weightOf(running.rollout)

@@ -3,7 +3,7 @@ import { Duration, Schema } from "effect"
 import * as fc from "fast-check"
 import { Draws } from "../../../bench/RolloutSimulation.ts"
 import * as Shadow from "../../../src/services/rollout/Shadow.ts"
-import { resolveShadow, ShadowSettings } from "../../../src/services/rollout/ShadowSettings.ts"
+import { resolveShadow, shadowProblems, ShadowSettings } from "../../../src/services/rollout/ShadowSettings.ts"
 
 const plan = resolveShadow({ candidate: "chat#1", percent: 20 })
 
@@ -132,6 +132,32 @@ describe("what copies have shown", () => {
 })
 
 describe("the settings of a shadow", () => {
+  const chat = { name: "chat", deployments: [{ id: "chat#0" }, { id: "chat#1" }] }
+  const problemsOf = (own: Partial<ShadowSettings>, model = chat, variants: ReadonlyArray<string> = []) =>
+    shadowProblems(
+      [model, { name: "vectors", deployments: [{ id: "vectors#0" }] }],
+      new Map([["chat", { candidate: "chat#1", percent: 5, ...own }]]),
+      () => variants.map((deployment) => ({ deployment }))
+    ).map(({ expected, path }) => `${path.slice(3).join(".")}: ${expected}`)
+
+  it("name another deployment of the model, a model that embeds, and an amount", () => {
+    assert.deepStrictEqual(problemsOf({}), [])
+    assert.deepStrictEqual(problemsOf({ compare: "similarity", embeddings: "vectors" }), [])
+    assert.deepStrictEqual(problemsOf({ candidate: "chat#2" }), [
+      "candidate: Expected the id of one of the model's deployments: chat#0, chat#1"
+    ])
+    assert.deepStrictEqual(problemsOf({}, { name: "chat", deployments: [{ id: "chat#1" }] }), [
+      "candidate: Expected another deployment beside it, which answers the callers"
+    ])
+    assert.deepStrictEqual(problemsOf({}, chat, ["chat#0", "chat#1"]), [
+      "candidate: Expected a deployment that is no variant of the model's experiment"
+    ])
+    assert.deepStrictEqual(problemsOf({ compare: "similarity", budget: { period: "day" } }), [
+      "embeddings: Expected the name of a model that embeds. Available models: chat, vectors",
+      "budget: Expected usd, tokens or both"
+    ])
+  })
+
   const decode = Schema.decodeUnknownSync(ShadowSettings)
 
   it("have a default for every field but the deployment and its percentage", () => {

@@ -49,6 +49,26 @@ describe("Standing", () => {
     )
   })
 
+  it("withholds a deployment that gets copies of requests, also where all others wait for a rollout", () => {
+    const copied = serving("chat#2", "copied")
+    const shadows = { candidateOf: () => "chat#2" }
+    const of = (given: Model, ...rollouts: ReadonlyArray<Stored>) =>
+      [...Standing.entryOf(given, rollouts, noObserver, undefined, shadows)?.split({}, 1).withheld ?? []].toSorted()
+    assert.deepStrictEqual(of(model(old, copied)), ["chat#2"])
+    assert.deepStrictEqual(of(model(old, waiting, copied)), ["chat#1", "chat#2"])
+    assert.deepStrictEqual(of(model(waiting, copied)), ["chat#2"])
+    assert.deepStrictEqual(of(model(old, waiting, copied), ended("promoted")), ["chat#0", "chat#2"])
+    assert.deepStrictEqual(
+      of(model(old, copied), stored({ _tag: "Stepping", since: 0 }, { step: 0 }, copied)),
+      [],
+      "it has requests of callers while a rollout gives it some"
+    )
+    assert.deepStrictEqual(
+      Standing.stableOf(model(old, waiting, copied), [], "chat#1", shadows).map(({ id }) => id),
+      ["chat#0"]
+    )
+  })
+
   it("loads what takes requests: the promoted version after a promotion, both while requests are divided", () => {
     const loaded = (...rollouts: ReadonlyArray<Stored>) => {
       const both = model(old, waiting)

@@ -26,6 +26,24 @@ const priced = { ...remote, price: { input: 1, output: 2 } }
 const models = { chat: { deployments: [priced, remote] }, "fake/a": { deployments: [{ engine: "fake" }] } }
 
 describe("warnings", () => {
+  it("name copies that leave this machine, where the requests do not", () => {
+    const local = { engine: "llama", file: "/models/chat.gguf" }
+    const shadow = (candidate: string) => ({ candidate, percent: 5 })
+    assert.deepStrictEqual(
+      warnings({
+        models: {
+          local: { deployments: [local, local], shadow: shadow("local#1") },
+          mixed: { deployments: [local, priced, priced], shadow: shadow("mixed#2") },
+          leaving: { deployments: [local, local, priced], shadow: shadow("leaving#2") }
+        }
+      }),
+      [
+        "models.leaving.shadow.candidate: The requests of the model stay on this machine, and their copies go to the " +
+        "provider of leaving#2. Remove shadow, or choose a candidate on this machine, if they must not"
+      ]
+    )
+  })
+
   it("name models whose deployments are all candidates", () => {
     const candidate = { ...priced, rollout: "candidate" }
     assert.deepStrictEqual(
