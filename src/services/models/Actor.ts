@@ -351,8 +351,8 @@ export interface Occupancy {
   readonly slots: number
   /** Loaded ones; those of the current instance included. */
   readonly replicas: number
-  /** Whether one that was added loads, or one that was removed drains. */
-  readonly isChanging: boolean
+  /** Whether one that was added is not ready yet. */
+  readonly isLoading: boolean
 }
 
 /** Undefined if the deployment is not loaded. */
@@ -364,7 +364,7 @@ export const occupancyOf = (actor: Actor | undefined): Occupancy | undefined => 
     demand: sumOf(({ running }) => running) + actor.mailbox.size,
     slots: sumOf((one) => one.engine === undefined ? 0 : capacityOf(one, one.engine)),
     replicas: sumOf(({ replicas }) => replicas),
-    isChanging: actor.added.size + 1 > serving.length || actor.others.size > 0
+    isLoading: actor.added.size + 1 > serving.length
   }
 }
 

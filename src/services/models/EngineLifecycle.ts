@@ -246,7 +246,7 @@ export const giveUp = (context: ActorContext, instance: EngineInstance, cause: C
   const wasCurrent = actor.instance === instance
   instance.state = "gone"
   actor.others.delete(instance)
-  if (wasCurrent) detach(actor)
+  if (wasCurrent) detach(context, actor)
   actor.lastFailure = error.message
   context.emit({ deployment: actor.id, state: "failed", cause: error.message })
   Actor.resolve(instance.waiters, Effect.fail(error))
@@ -302,16 +302,16 @@ const untilIdle = (instance: EngineInstance): Effect.Effect<void> =>
     return Effect.sync(() => instance.onIdle.delete(notify))
   })
 
-/** Removes the current instance from the actor and cancels its unload timer. One that was added takes its place. */
-const detach = (actor: Actor.Actor): void => {
+/** Removes the current instance from the actor and its unload timer. One that was added takes its place. */
+const detach = (context: ActorContext, actor: Actor.Actor): void => {
   const next = Actor.readyAdded(actor)
   actor.instance = next
-  if (next !== undefined) {
-    next.isAdded = false
-    actor.added.delete(next)
-  }
   actor.unloadTimer?.fiber?.interruptUnsafe()
   actor.unloadTimer = undefined
+  if (next === undefined) return
+  next.isAdded = false
+  actor.added.delete(next)
+  scheduleUnload(context, actor)
 }
 
 /** Lets running jobs end, then ends the engine. Callers that wait meanwhile get the next instance. */
@@ -320,7 +320,7 @@ export const drain = (context: ActorContext, instance: EngineInstance): Effect.E
     if (instance.state === "gone") return Effect.void
     const { actor } = instance
     const first = instance.state !== "draining"
-    if (actor.instance === instance) detach(actor)
+    if (actor.instance === instance) detach(context, actor)
     actor.added.delete(instance)
     actor.others.add(instance)
     instance.state = "draining"

@@ -85,8 +85,8 @@ export class Models extends Context.Service<Models, {
    */
   readonly addReplica: (deployment: Deployment) => Effect.Effect<boolean, InferenceError>
   /**
-   * Ends one of the engines that `addReplica` has loaded, the one with the fewest jobs: it gets no new ones, and the effect
-   * waits for its last one. False if there is none.
+   * Ends one of the engines that `addReplica` has loaded, the one with the fewest jobs: it gets no new ones, and is unloaded
+   * after its last one, which the effect does not wait for. False if there is none.
    */
   readonly removeReplica: (deployment: Deployment) => Effect.Effect<boolean>
   /** How much of a loaded deployment's slots is used; undefined if it is not loaded. */

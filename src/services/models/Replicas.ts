@@ -38,9 +38,9 @@ const leastUsed = ({ added }: Actor.Actor): Actor.EngineInstance | undefined => 
 
 /** See `Models.removeReplica`. */
 export const remove = (context: ActorContext, { id }: Deployment): Effect.Effect<boolean> =>
-  Effect.suspend(() => {
+  Effect.sync(() => {
     const actor = context.actors.get(id)
     const instance = actor && leastUsed(actor)
-    if (instance === undefined) return Effect.succeed(false)
-    return Effect.as(Fiber.await(context.fork(EngineLifecycle.drain(context, instance))), true)
+    if (instance !== undefined) context.fork(EngineLifecycle.drain(context, instance))
+    return instance !== undefined
   })

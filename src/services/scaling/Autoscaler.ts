@@ -4,7 +4,7 @@
  * **Details**
  *
  * A fiber reads the machine and the deployments every `scaling.every`, and asks `ScalingPolicy` for each loaded deployment of
- * a local engine. A decision is carried out beside it: while a replica loads or drains there is no further decision for its
+ * a local engine. A decision is carried out beside it: while a replica loads there is no further decision for its
  * deployment. Neither a failed reading nor a failed load ends the fiber.
  *
  * A deployment has at least the `replicas` of its configuration, which are the threads of its first engine. Without the section
@@ -16,7 +16,6 @@ import { isRemote } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as Time from "../../domain/Time.ts"
 import * as EngineKinds from "../engines/EngineKinds.ts"
-import type { Occupancy } from "../models/Actor.ts"
 import { Memory } from "../models/Memory.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
@@ -47,7 +46,7 @@ interface Followed {
   reason: string
   replicas: number
   changed: Change | undefined
-  /** A replica loads or drains. */
+  /** A decision is carried out. */
   isChanging: boolean
 }
 
@@ -88,7 +87,8 @@ const readMachine = Effect.fnUntraced(function*(parts: Parts, withGpu: boolean) 
   } satisfies Readings["machine"]
 })
 
-const followedOf = ({ followed }: Parts, { bounds, deployment }: Scalable, { replicas }: Occupancy): Followed => {
+/** The cool-down outlasts an unload. */
+const followedOf = ({ followed }: Parts, { bounds, deployment }: Scalable, replicas: number): Followed => {
   const known = followed.get(deployment.id)
   const next: Followed = known === undefined
     ? { bounds, state: ScalingPolicy.initial, reason: "", replicas, changed: undefined, isChanging: false }
@@ -138,19 +138,9 @@ const carryOut = (
   )
 }
 
-/** The next decision for one deployment, unless it is not loaded or is changing. */
-const follow = Effect.fnUntraced(
-  function*(parts: Parts, scaling: Scaling, scalable: Scalable, machine: Readings["machine"]) {
-    const { bounds, deployment, usesGpu } = scalable
-    const occupancy = yield* parts.models.occupancy(deployment.id)
-    if (occupancy === undefined || bounds.most === bounds.least && occupancy.replicas <= bounds.most) {
-      return void parts.followed.delete(deployment.id)
-    }
-    const one = followedOf(parts, scalable, occupancy)
-    yield* Metric.update(Metric.withAttributes(metrics.replicas, { deployment: deployment.id }), occupancy.replicas)
-    if (one.isChanging || occupancy.isChanging) return
-    const { gpu: _, ...withoutGpu } = machine
-    const readings = { ...occupancy, machine: usesGpu ? machine : withoutGpu }
+/** The next decision for a deployment that is loaded, and its beginning. */
+const decide = Effect.fnUntraced(
+  function*(parts: Parts, scaling: Scaling, { bounds, deployment }: Scalable, one: Followed, readings: Readings) {
     const next = ScalingPolicy.step(rulesOf(scaling), bounds, one.state, readings, yield* Time.now)
     const { action } = next.decision
     one.state = next.state
@@ -158,6 +148,23 @@ const follow = Effect.fnUntraced(
     if (action === "stay") return
     one.isChanging = true
     parts.fork(carryOut(parts, one, deployment, action, next.decision))
+  }
+)
+
+/** A deployment that may have one number of replicas only is followed until it has that number. */
+const isFixed = ({ bounds: { least, most } }: Scalable, replicas: number): boolean => most === least && replicas <= most
+
+const follow = Effect.fnUntraced(
+  function*(parts: Parts, scaling: Scaling, scalable: Scalable, machine: Readings["machine"]) {
+    const { deployment: { id }, usesGpu } = scalable
+    const occupancy = yield* parts.models.occupancy(id)
+    const { replicas } = occupancy ?? { replicas: 0 }
+    if (isFixed(scalable, replicas)) return void parts.followed.delete(id)
+    const one = followedOf(parts, scalable, replicas)
+    yield* Metric.update(Metric.withAttributes(metrics.replicas, { deployment: id }), replicas)
+    if (occupancy === undefined || one.isChanging || occupancy.isLoading) return
+    const { gpu: _, ...withoutGpu } = machine
+    yield* decide(parts, scaling, scalable, one, { ...occupancy, machine: usesGpu ? machine : withoutGpu })
   }
 )
 
@@ -238,7 +245,7 @@ export const layer = Layer.effect(
     return {
       of: (id: string) => {
         const one = parts.followed.get(id)
-        return one === undefined || one.reason === "" ? undefined : reportOf(one)
+        return one === undefined || one.replicas === 0 || one.reason === "" ? undefined : reportOf(one)
       }
     }
   })

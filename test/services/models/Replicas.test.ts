@@ -40,13 +40,13 @@ describe("an added replica", () => {
       yield* hold(chat)
       const waiting = yield* workFor(chat, "1 second")
       yield* settle
-      assert.deepStrictEqual(yield* occupancy(), { demand: 3, slots: 2, replicas: 1, isChanging: false })
+      assert.deepStrictEqual(yield* occupancy(), { demand: 3, slots: 2, replicas: 1, isLoading: false })
       const adding = yield* Effect.forkChild(add())
       yield* TestClock.adjust("500 millis")
-      assert.deepStrictEqual(yield* occupancy(), { demand: 3, slots: 2, replicas: 1, isChanging: true })
+      assert.deepStrictEqual(yield* occupancy(), { demand: 3, slots: 2, replicas: 1, isLoading: true })
       yield* TestClock.adjust("500 millis")
       assert.isTrue(yield* Fiber.join(adding))
-      assert.deepStrictEqual(yield* occupancy(), { demand: 3, slots: 4, replicas: 2, isChanging: false })
+      assert.deepStrictEqual(yield* occupancy(), { demand: 3, slots: 4, replicas: 2, isLoading: false })
       assert.strictEqual(yield* once(), 1)
       yield* TestClock.adjust("1 second")
       assert.strictEqual(yield* Fiber.join(waiting), 1)
@@ -63,15 +63,13 @@ describe("an added replica", () => {
       yield* add()
       const job = yield* workFor(chat, "10 seconds")
       yield* settle
-      const removing = yield* Effect.forkChild(remove())
-      yield* settle
-      assert.deepInclude(yield* occupancy(), { replicas: 1, slots: 2, isChanging: true })
+      assert.isTrue(yield* remove())
+      assert.deepInclude(yield* occupancy(), { replicas: 1, slots: 2, isLoading: false })
       assert.strictEqual(yield* once(), 0)
       yield* TestClock.adjust("9 seconds")
       assert.deepStrictEqual(openOf(setup), [true, true])
       yield* TestClock.adjust("1 second")
       assert.strictEqual(yield* Fiber.join(job), 1)
-      assert.isTrue(yield* Fiber.join(removing))
       assert.deepStrictEqual(openOf(setup), [true, false])
       assert.isFalse(yield* remove())
       assert.deepStrictEqual(received.map(({ state }) => state), ["loading", "ready"])
@@ -95,6 +93,20 @@ describe("an added replica", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
+  it.effect("that has taken the place of the first one is unloaded after the idle time", () => {
+    const setup = scriptedEngines({ budget: 1_000, hold: Duration.zero })
+    const [first, other] = [large("a", 400, { idleUnload: Duration.minutes(1) }), large("b", 300)]
+    return Effect.gen(function*() {
+      yield* once(first)
+      yield* add(first)
+      // One of the two is evicted.
+      assert.strictEqual(yield* once(other), 2)
+      assert.deepInclude(yield* occupancy(first), { replicas: 1 })
+      yield* TestClock.adjust("2 minutes")
+      assert.deepStrictEqual(openOf(setup), [false, false, true])
+    }).pipe(Effect.provide(setup.layer))
+  })
+
   it.effect("restarts after a crash of its own", () => {
     const setup = scriptedEngines()
     return Effect.gen(function*() {
@@ -102,9 +114,9 @@ describe("an added replica", () => {
       yield* once()
       yield* add()
       yield* setup.engines[1]!.crash("Once.")
-      assert.deepInclude(yield* occupancy(), { replicas: 1, isChanging: true })
+      assert.deepInclude(yield* occupancy(), { replicas: 1, isLoading: true })
       yield* TestClock.adjust("1 second")
-      assert.deepInclude(yield* occupancy(), { replicas: 2, isChanging: false })
+      assert.deepInclude(yield* occupancy(), { replicas: 2, isLoading: false })
       assert.deepStrictEqual(received.map(({ state }) => state), ["loading", "ready"])
     }).pipe(Effect.provide(setup.layer))
   })
@@ -125,7 +137,7 @@ describe("an added replica", () => {
       yield* TestClock.adjust("8 seconds")
       assert.sameMembers([...yield* Fiber.joinAll(busy)], [0, 1, 0])
       assert.deepStrictEqual(openOf(setup), [false, false, true, true])
-      assert.deepStrictEqual(yield* occupancy(), { demand: 0, slots: 6, replicas: 2, isChanging: false })
+      assert.deepStrictEqual(yield* occupancy(), { demand: 0, slots: 6, replicas: 2, isLoading: false })
     }).pipe(Effect.provide(setup.layer))
   })
 

@@ -149,7 +149,7 @@ describe("replicas that follow the load", () => {
   })
 
   it.effect("are as many as the machine has room for, and one less where memory runs out", () => {
-    const { layer, machine } = world({ maxReplicas: 2 }, {
+    const { engines: { engines }, layer, machine } = world({ maxReplicas: 2 }, {
       deployments: [deployment("a", { options: { engine: "fake", slots: 1 } })]
     })
     return Effect.gen(function*() {
@@ -166,8 +166,9 @@ describe("replicas that follow the load", () => {
       assert.strictEqual(yield* replicas(), 2)
       // The removed one ends after its job.
       yield* TestClock.adjust("2 minutes")
-      assert.deepInclude(yield* Models.use(({ occupancy }) => occupancy("a")), { replicas: 1, isChanging: true })
-      assert.match((yield* report())!.reason, /^\d+ % of the memory used, above 96 %$/)
+      assert.strictEqual(yield* replicas(), 1)
+      assert.deepStrictEqual(engines.map(({ open }) => open), [true, true])
+      assert.match((yield* report())!.changed!.reason, /^\d+ % of the memory used, above 96 %$/)
     }).pipe(Effect.provide(layer))
   })
 
@@ -226,6 +227,24 @@ describe("replicas that follow the load", () => {
       machine.fails = false
       yield* TestClock.adjust("2 minutes")
       assert.isAbove((yield* replicas())!, 1)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("keep their cool-down while the model is not loaded, which has no report then", () => {
+    const { layer } = world({ addition: Duration.hours(1) })
+    return Effect.gen(function*() {
+      const waiting = yield* callers(6)
+      yield* TestClock.adjust("2 minutes")
+      assert.strictEqual(yield* replicas(), 2)
+      yield* Fiber.interruptAll(waiting)
+      yield* Models.use(({ unload }) => unload(chat))
+      yield* TestClock.adjust("5 seconds")
+      assert.isUndefined(yield* report())
+      assert.strictEqual(yield* valueOf("llm_replicas", { deployment: "a" }), 0)
+      yield* callers(6)
+      yield* TestClock.adjust("2 minutes")
+      assert.strictEqual(yield* replicas(), 1)
+      assert.include((yield* report())!.reason, "the next change is possible in")
     }).pipe(Effect.provide(layer))
   })
 

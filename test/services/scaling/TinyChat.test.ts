@@ -31,7 +31,7 @@ const app = App.layer({
 const until = (replicas: number) =>
   Models.use(({ occupancy }) => occupancy("tiny-chat#0")).pipe(
     Effect.repeat({
-      until: (found) => found?.replicas === replicas && !found.isChanging,
+      until: (found) => found?.replicas === replicas && !found.isLoading,
       schedule: Schedule.spaced("20 millis")
     }),
     Effect.timeout("50 seconds")
