@@ -409,6 +409,9 @@ describe("Selection", () => {
         }),
         "d1"
       )
+      // An adaptive limit is how many run now, not the most that may.
+      const full = { condition: { ...busy(3), slots: 4 }, facts: { slots: 256 } }
+      assert.strictEqual(primary([full, { condition: busy(4), facts: { slots: 8 } }], { strategy: "least-busy" }), "d1")
       const [first] = shares([{}, {}], { strategy: "least-busy" }, (seed) => ({ seed }))
       assert.approximately(first!, 0.5, 0.03)
     })
