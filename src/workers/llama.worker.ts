@@ -23,6 +23,8 @@ import type { Generation, JobSignals, JobTask } from "./job/JobRunner.ts"
 import { notCapable, runJob, runTask } from "./job/JobRunner.ts"
 import { serveJobs } from "./job/JobServer.ts"
 import { takeOwnedSlot } from "./job/Slots.ts"
+import type { CallGrammar } from "./llama/LlamaCallGrammar.ts"
+import { callGrammarOf } from "./llama/LlamaCallGrammar.ts"
 import { loadChecked } from "./llama/LlamaCheck.ts"
 import { echoOf, hasProbabilities } from "./llama/LlamaEcho.ts"
 import type { LlamaSpec, Loaded } from "./llama/LlamaLoad.ts"
@@ -41,7 +43,7 @@ type Checked = Awaited<ReturnType<typeof loadChecked>>
 const optionsOf = (
   { library, model, prompts }: Loaded,
   { sampling, tools = [] }: GenerateJob,
-  { answer, grammar }: State
+  { answer, grammar }: Pick<State, "answer" | "grammar">
 ): SequenceEvaluateOptions => ({
   temperature: sampling.temperature,
   topP: sampling.topP,
@@ -66,6 +68,8 @@ const optionsOf = (
 interface State {
   readonly grammar: LlamaGrammarEvaluationState | undefined
   readonly answer: Array<Token>
+  /** The grammar of calls, if the model may call tools. */
+  readonly calls: CallGrammar | undefined
   /** Of the last token, likeliest first; if the job requests log-probabilities. */
   probabilities: ReadonlyMap<Token, number> | undefined
   /** The last token is the one that ends the answer. */
@@ -91,6 +95,14 @@ const evaluatePrompt = async (
   return rest
 }
 
+/** Begins the grammar of a call after its marker, and ends it after the call. */
+const constrainCall = async (loaded: Loaded, job: GenerateJob, state: State, calls: CallGrammar, answer: Answer) => {
+  const text = decoderOf(loaded, job)(state.answer.slice(-1), state.answer.slice(-5, -1))
+  const change = await calls.push(text)
+  if (change === undefined) return
+  answer.use(optionsOf(loaded, job, { answer: state.answer, grammar: change === "free" ? undefined : change }))
+}
+
 async function* evaluate(
   loaded: Loaded,
   slot: Slot,
@@ -111,6 +123,7 @@ async function* evaluate(
       state.probabilities = answer.probabilities
       state.answer.push(token)
       if (state.hasEnded) return
+      if (state.calls !== undefined) await constrainCall(loaded, job, state, state.calls, answer)
       yield token
       const pause = contextLock.pause()
       if (pause !== undefined) await pause
@@ -176,7 +189,8 @@ const prepare = async (
   // The probabilities of a prompt that was computed before are not kept.
   if (isRead) slot.invalidate()
   const cachedTokens = await slot.begin(prompt)
-  const state: State = { grammar, answer: [...prefixTokens], probabilities: undefined, hasEnded: false }
+  const calls = callGrammarOf(job, prompts.callSyntax, loaded.callOf, thoughts)
+  const state: State = { grammar, answer: [...prefixTokens], calls, probabilities: undefined, hasEnded: false }
   return {
     promptTokens: prompt.length,
     cachedTokens,

@@ -1,6 +1,7 @@
 /** Tool calls of GGUF models in the syntaxes of their families, control tokens among them, through the real engine. */
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
+import { isBrief } from "../support/Repetitions.ts"
 import { answersOf } from "../support/ScriptedAnswers.ts"
 
 const tools = [{
@@ -44,20 +45,24 @@ const families: ReadonlyArray<readonly [family: string, control: ReadonlyArray<s
 ]
 
 describe("a GGUF model", () => {
-  it.each(families)("of %s calls tools in its own syntax", async (_, control, answer) => {
-    const [called] = await answersOf({
-      control: ["<|end|>", ...control],
-      template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}{{ tools[0].function.name if tools }}",
-      prompt: "Hi<|end|>weather",
-      answer
-    }, [{ tools }])
-    assert.strictEqual(called!.text, "Yes.")
-    assert.deepStrictEqual(called!.calls.map(([name, args]) => [name, JSON.parse(args)]), [[
-      "weather",
-      { city: "Oslo", days: 3 }
-    ]])
-    assert.strictEqual(called!.last.reason, "tool_calls")
-  }, 60_000)
+  it.each(isBrief ? families.slice(0, 1) : families)(
+    "of %s calls tools in its own syntax",
+    async (_, control, answer) => {
+      const [called] = await answersOf({
+        control: ["<|end|>", ...control],
+        template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}{{ tools[0].function.name if tools }}",
+        prompt: "Hi<|end|>weather",
+        answer
+      }, [{ tools }])
+      assert.strictEqual(called!.text, "Yes.")
+      assert.deepStrictEqual(called!.calls.map(([name, args]) => [name, JSON.parse(args)]), [[
+        "weather",
+        { city: "Oslo", days: 3 }
+      ]])
+      assert.strictEqual(called!.last.reason, "tool_calls")
+    },
+    60_000
+  )
 
   it("is forced to call a tool in its own syntax", async () => {
     const call = "[TOOL_CALLS]weather[ARGS]{\"city\": \"Oslo\", \"days\": 3}"
@@ -70,6 +75,22 @@ describe("a GGUF model", () => {
       answer: call
     }, [{ tools, toolChoice: "required" }])
     assert.deepStrictEqual(called!.calls, [["weather", "{\"city\": \"Oslo\", \"days\": 3}"]])
+    assert.strictEqual(called!.last.reason, "tool_calls")
+  }, 60_000)
+
+  it("that may call writes arguments that fit the tool's schema, and free text around calls", async () => {
+    const template = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{\"name\": \"" +
+      "{{ c.function.name }}\", \"arguments\": {{ c.function.arguments | tojson }}}</tool_call>{% endfor %}<|end|>" +
+      "{% endfor %}{{ tools[0].function.name if tools }}"
+    const wrong = "So {x}: <tool_call>{\"name\": \"weather\", \"arguments\": {\"days\": x}}</tool_call>"
+    const [called] = await answersOf({
+      control: ["<|end|>", "<tool_call>", "</tool_call>"],
+      template,
+      prompt: "Hi<|end|>weather",
+      answer: wrong
+    }, [{ tools: [{ ...tools[0]!, parameters: { type: "object", properties: { days: { enum: [3, 5] } } } }] }])
+    assert.strictEqual(called!.text, "So {x}:")
+    assert.match(called!.calls[0]![1], /^\{"days": [35]\}$/)
     assert.strictEqual(called!.last.reason, "tool_calls")
   }, 60_000)
 })

@@ -252,7 +252,7 @@ const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
     },
     prompts,
     textOf: makeTokenTexts(model),
-    grammarOf: makeGrammars(library, llama, model, prompts.callSyntax),
+    ...makeGrammars(library, llama, model, prompts.callSyntax),
     description: describe(spec, context, prompts),
     sharesPrefixes: spec.sharePrefixes === true,
     free: Array.from({ length: spec.slots }, () => makeSlot(context.getSequence(), contextLock, cacheGranularity))

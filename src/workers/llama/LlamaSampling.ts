@@ -68,11 +68,16 @@ export const makeGrammars = (library: Library, llama: Llama, model: LlamaModel, 
     if (kept.size > grammarsKept) kept.delete(kept.keys().next().value!)
     return grammar
   }
-  /** The state for one answer; undefined if it may be any text. Throws `invalid_request`. */
-  return async (job: GenerateJob): Promise<LlamaGrammarEvaluationState | undefined> => {
-    const constraint = constraintOf(job, syntax)
-    return constraint === undefined
-      ? undefined
-      : new library.LlamaGrammarEvaluationState({ model, grammar: await grammarFor(constraint) })
+  const stateOf = async (constraint: NonNullable<ReturnType<typeof constraintOf>>) =>
+    new library.LlamaGrammarEvaluationState({ model, grammar: await grammarFor(constraint) })
+  return {
+    /** The state for one answer; undefined if it may be any text. Throws `invalid_request`. */
+    grammarOf: async (job: GenerateJob): Promise<LlamaGrammarEvaluationState | undefined> => {
+      const constraint = constraintOf(job, syntax)
+      return constraint && stateOf(constraint)
+    },
+    /** The state for a call within an answer, in this syntax. */
+    callOf: ({ tools = [] }: GenerateJob, syntax: CallSyntax): Promise<LlamaGrammarEvaluationState> =>
+      stateOf({ key: JSON.stringify([tools, syntax]), make: () => toolGrammar(tools, "required", syntax) })
   }
 }

@@ -224,7 +224,7 @@ export class Answer {
   readonly #answers: Answers
   readonly #sequence: Sequence
   readonly #sampler: Sampler
-  readonly #options: SequenceEvaluateOptions
+  #options: SequenceEvaluateOptions
   readonly #hasProbabilities: boolean
   readonly #afterBatch: unknown
   /** The sample that was requested together with its batch. */
@@ -252,6 +252,12 @@ export class Answer {
     this.#sampler = answers.makeSampler()
     this.#afterBatch = sequence.needsCheckpoints ? this.#sequence._takeIntervalCheckpointIfNeededAfterBatch : undefined
     answers.running.set(this.#sequence._sequenceId, this)
+  }
+
+  /** Samples the next tokens with other options. */
+  use(options: SequenceEvaluateOptions): void {
+    this.#options = options
+    this.#isConfigured = false
   }
 
   /** Computes these tokens, and samples the one after them. */
