@@ -31,10 +31,17 @@ export const notFound = (name: string, known: ReadonlyArray<Rollout>): RolloutEr
   })
 }
 
-export const alreadyRunning = ({ id, model }: Pick<Rollout, "id" | "model">): RolloutError =>
+/** @param isForeign whether this process does not have its deployment: that of another configuration */
+export const alreadyRunning = (
+  { candidate, id, model }: Pick<Rollout, "candidate" | "id" | "model">,
+  isForeign: boolean
+): RolloutError =>
   new RolloutError({
     code: "rollout_running",
-    message: `The rollout ${id} of ${model} has not ended. Promote or abort it first.`
+    message: `The rollout ${id} of ${model} has not ended. ` + (isForeign
+      ? `It is that of a service with another configuration, which shares this storage: ${candidate} is not configured here. ` +
+        "Promote or abort it if it may end; to roll out independently, give the services another model name, or each a storage of its own."
+      : "Promote or abort it first.")
   })
 
 export const noDeployment = ({ deployments, name }: Model, id: string): RolloutError =>

@@ -385,13 +385,17 @@ export class RolloutRuns {
       : { candidate: known, added: undefined }
   })
 
+  #alreadyRunning(stored: Stored): RolloutError {
+    return alreadyRunning(stored.rollout, !this.#known.has(stored.rollout.id))
+  }
+
   readonly start = Effect.fnUntraced(
     { self: this },
     function*(this: RolloutRuns, { model: name, settings, to }: Start) {
       const { registry, store } = this.#parts
       const model = yield* Effect.fromResult(registry.find(name))
       const running = this.#running.find(({ stored }) => stored.rollout.model === model.name)
-      if (running !== undefined) return yield* alreadyRunning(running.stored.rollout)
+      if (running !== undefined) return yield* this.#alreadyRunning(running.stored)
       const plan = resolve({ ...this.#parts.settings(model.name), ...settings })
       const id = `rollout-${(yield* Random.nextIntBetween(36 ** 7, 36 ** 8)).toString(36)}`
       const { added, candidate } = yield* this.#candidateOf(model, to, id)
@@ -412,7 +416,7 @@ export class RolloutRuns {
       if (!(yield* Effect.mapError(store.insert(stored), storageFailed))) {
         this.#apply(yield* Effect.mapError(store.load, storageFailed))
         const first = this.#running.find((one) => one.stored.rollout.model === model.name)
-        return yield* alreadyRunning((first?.stored ?? stored).rollout)
+        return yield* this.#alreadyRunning(first?.stored ?? stored)
       }
       yield* this.#adopt([...this.#rows, { stored, version: 1 }])
       if (this.#led.has(id)) this.#carryOut(stored, commands)

@@ -383,6 +383,9 @@ describe("a process without the candidate", () => {
       yield* own.rollouts.start(begin)
       for (let seconds = 0; seconds < 5; seconds++) yield* foreign.second(0)
       assert.isFalse((yield* foreign.rollouts.find("chat")).isAbandoned)
+      const refusals = yield* Effect.forEach([own, foreign], ({ rollouts }) => Effect.flip(rollouts.start(begin)))
+      assert.match(refusals[0]!.message, /has not ended\. Promote or abort it first\.$/)
+      assert.match(refusals[1]!.message, /another configuration, which shares this storage: chat#1 is not configured/)
       assert.strictEqual(outcomeOf(yield* until(own, isOver))?.result, "promoted")
     })))
 
