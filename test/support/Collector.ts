@@ -26,7 +26,7 @@ interface OtlpSpan {
   readonly startTimeUnixNano: string
   readonly endTimeUnixNano: string
   readonly attributes: KeyValues
-  readonly events: ReadonlyArray<{ readonly name: string; readonly attributes: KeyValues }>
+  readonly events?: ReadonlyArray<{ readonly name: string; readonly attributes: KeyValues }>
   readonly status: { readonly code: number; readonly message?: string }
 }
 
@@ -55,7 +55,7 @@ const attributesOf = (values: KeyValues): Attributes =>
 const spansOf = ({ resourceSpans }: Traces): ReadonlyArray<Received> =>
   resourceSpans.flatMap(({ resource, scopeSpans }) =>
     scopeSpans.flatMap(({ spans }) =>
-      spans.map(({ attributes, events, ...span }) => ({
+      spans.map(({ attributes, events = [], ...span }) => ({
         ...span,
         attributes: attributesOf(attributes),
         events: events.map(({ attributes, name }) => ({ name, attributes: attributesOf(attributes) })),

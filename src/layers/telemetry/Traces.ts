@@ -15,7 +15,7 @@
  */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Duration, Effect, Layer, Option, Random, Redacted, Tracer } from "effect"
-import { HttpClient } from "effect/http"
+import { HttpBody, HttpClient } from "effect/http"
 import { OtlpExporter, OtlpResource, OtlpSerialization } from "effect/observability"
 import type { Tracing } from "../../services/observability/RequestTrace.ts"
 import { ServiceTracing } from "../../services/observability/RequestTrace.ts"
@@ -27,8 +27,11 @@ import * as OtlpSpan from "./OtlpSpan.ts"
 const mostExports = 8
 
 /** Whether the trace of a span without a parent of this process is sent. */
-const isSampled = ({ isParentBased, ratio }: Sampling, parent: Tracer.AnySpan | undefined, random: number): boolean =>
-  isParentBased && parent !== undefined ? parent.sampled : random < ratio
+export const isSampled = (
+  { isParentBased, ratio }: Sampling,
+  parent: Tracer.AnySpan | undefined,
+  random: number
+): boolean => isParentBased && parent !== undefined ? parent.sampled : random < ratio
 
 /** A tracer whose spans are sent when their request has ended. */
 export const makeTracer = (
@@ -85,13 +88,35 @@ const makeClient = Effect.fnUntraced(function*(traces: TracesSettings, state: { 
 
 const scopeOf = { name: "troupe", version: "0" }
 
+/** Makes the bodies of exports. */
+const makeBody = Effect.fnUntraced(function*(protocol: TracesSettings["protocol"], resource: OtlpResource.Resource) {
+  const serialization = yield* OtlpSerialization.OtlpSerialization
+  if (protocol === "protobuf") {
+    return (spans: ReadonlyArray<OtlpSpan.Span>) =>
+      serialization.traces({
+        resourceSpans: [{ resource, scopeSpans: [{ scope: scopeOf, spans: spans.map(OtlpSpan.encode) }] }]
+      })
+  }
+  const before = `{"resourceSpans":[{"resource":${JSON.stringify(resource)},` +
+    `"scopeSpans":[{"scope":${JSON.stringify(scopeOf)},"spans":[`
+  return (spans: ReadonlyArray<OtlpSpan.Span>) => {
+    const pieces = [before]
+    for (const [index, span] of spans.entries()) {
+      if (index > 0) pieces.push(",")
+      OtlpSpan.encodeJson(span, pieces)
+    }
+    pieces.push("]}]}]}")
+    return HttpBody.text(pieces.join(""), "application/json")
+  }
+})
+
 /** Begins to send spans; the end of the scope sends those that are left. */
 const makeExporter = Effect.fnUntraced(function*({ resource }: TelemetrySettings, traces: TracesSettings) {
   const state = { exports: 0 }
   const client = yield* makeClient(traces, state)
-  const serialization = yield* OtlpSerialization.OtlpSerialization
   const { "service.name": serviceName, ...attributes } = resource
   const shownResource = OtlpResource.make({ ...(serviceName === undefined ? {} : { serviceName }), attributes })
+  const bodyOf = yield* makeBody(traces.protocol, shownResource)
   const exporter = yield* OtlpExporter.make({
     label: "troupe",
     url: traces.url,
@@ -102,15 +127,7 @@ const makeExporter = Effect.fnUntraced(function*({ resource }: TelemetrySettings
     exportInterval: traces.every,
     maxBatchSize: traces.batch,
     shutdownTimeout: Duration.seconds(3),
-    body: (spans: Array<OtlpSpan.Span>) => [
-      serialization.traces({
-        resourceSpans: [{
-          resource: shownResource,
-          scopeSpans: [{ scope: scopeOf, spans: spans.map(OtlpSpan.encode) }]
-        }]
-      }),
-      Effect.void
-    ]
+    body: (spans: Array<OtlpSpan.Span>) => [bodyOf(spans), Effect.void]
   }).pipe(
     Effect.provideService(HttpClient.HttpClient, client)
   )
