@@ -33,6 +33,7 @@ import * as Storage from "./layers/persistence/Storage.ts"
 import * as Providers from "./layers/providers/Providers.ts"
 import * as SettingsFile from "./layers/settings/SettingsFile.ts"
 import * as ModelStore from "./layers/store/ModelStore.ts"
+import * as ProcessFigures from "./layers/telemetry/ProcessFigures.ts"
 import * as Traces from "./layers/telemetry/Traces.ts"
 import * as Accounts from "./services/admission/Accounts.ts"
 import type { CountersLost } from "./services/admission/Counters.ts"
@@ -524,7 +525,7 @@ const state = Layer.mergeAll(keys, ledger, responses, answers, counters).pipe(La
 export const telemetry = Traces.layer
 
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
-export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
+export const service = Layer.mergeAll(preload, Metrics.layerSampler, ProcessFigures.layer).pipe(
   Layer.provideMerge(Layer.provide(Server.layer, Layer.mergeAll(SecurityEvents.layerRefusals, store, rollouts))),
   Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
   Layer.provideMerge(state),

@@ -103,11 +103,13 @@ export const decisions = (
 /** A sample of Prometheus' text format: its series, and its value. */
 const sample = /^([^#\s][^\s{]*(?:\{.*\})?) (\S+)$/
 
-const sum = (one: string, other: string): string => String(Number(one) + Number(other))
+/** The series of one name in two processes together. */
+const joined = (series: string, one: string, other: string): string =>
+  String(/^\w+_max(?:\{|$)/.test(series) ? Math.max(Number(one), Number(other)) : Number(one) + Number(other))
 
 /**
- * Metrics in Prometheus' text format: the values of each series added. All of them are counters, buckets of histograms, and gauges
- * of memory and queues, whose sum is that of the service.
+ * Metrics in Prometheus' text format: the values of each series added, of names that end in `_max` the highest one. The others
+ * are counters, buckets of histograms, and gauges of memory and queues, whose sum is that of the service.
  */
 export const metrics = (own: string, others: ReadonlyArray<string>): string => {
   const values = new Map<string, string>()
@@ -121,7 +123,7 @@ export const metrics = (own: string, others: ReadonlyArray<string>): string => {
       continue
     }
     const known = values.get(series)
-    values.set(series, known === undefined ? value : sum(known, value))
+    values.set(series, known === undefined ? value : joined(series, known, value))
     if (known === undefined) lines.push(series)
   }
   return grouped(lines, values)

@@ -26,6 +26,7 @@ import type { Models } from "../models/Models.ts"
 import type { Waits } from "../models/Waits.ts"
 import { RequestWaits } from "../models/Waits.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
+import type { Metrics } from "../observability/Metrics.ts"
 import { Content } from "../observability/TraceContent.ts"
 import type { Start } from "../resilience/AttemptPlan.ts"
 import * as Deadlines from "../resilience/Deadlines.ts"
@@ -85,6 +86,7 @@ export interface Parts {
   readonly breaker: Breaker["Service"]
   readonly callbacks: GuardedCallbacks
   readonly makers: ReasoningMakers
+  readonly metrics: Metrics["Service"]
   readonly models: Models["Service"]
   readonly router: Router["Service"]
   readonly watch: Watch
@@ -195,6 +197,7 @@ class Entry {
   granted(): void {
     if (this.stats.granted) return
     this.stats.granted = true
+    this.stats.grantedMs = this.#parts.now() - this.startedAt
     this.stats.trace?.granted()
     this.#parts.callbacks.call(measurementsName, () => this.#sample.granted(), undefined)
     this.#trial?.granted(this.#parts.now())
@@ -234,6 +237,7 @@ class Entry {
     const tookMs = now() - this.startedAt
     completeRecord(this.#draft, exit, tookMs)
     this.#draft.skippedEvents = this.stats.skippedEvents
+    RequestTelemetry.recordAttempt(this.#parts, this.#state.record, this.stats, this.#draft)
     const { trace } = this.stats
     if (trace !== undefined) RequestTelemetry.endAttempt(trace, this.stats, this.#draft, exit)
     const { ticket } = this.#state

@@ -371,6 +371,7 @@ export const make = Effect.gen(function*() {
     attemptScope: {
       breaker: yield* Breaker,
       callbacks: parts.callbacks,
+      metrics: parts.metrics,
       makers: new ReasoningMakers(),
       models,
       router: parts.router,

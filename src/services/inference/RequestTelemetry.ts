@@ -14,6 +14,7 @@ import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { ReportedUsage } from "../../domain/Job.ts"
+import * as Money from "../../domain/Money.ts"
 import { providerKindOf, providerNameOf } from "../../domain/ProviderKind.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import * as Time from "../../domain/Time.ts"
@@ -71,6 +72,8 @@ export interface AttemptStats extends Meter {
   failure: Cause.Cause<InferenceError> | undefined
   /** A loaded engine has granted it a slot. */
   granted: boolean
+  /** When that was, ms after its start. */
+  grantedMs: number | undefined
   /** The answer is complete. */
   done: boolean
   /** Undefined without tracing. */
@@ -85,6 +88,7 @@ export const makeStats = (server: Server | undefined, makers?: Meter["makers"]):
   finish: undefined,
   failure: undefined,
   granted: false,
+  grantedMs: undefined,
   done: false,
   isSent: false,
   reporter: undefined,
@@ -226,6 +230,34 @@ const exitAttributes = (exit: Exit.Exit<unknown, InferenceError>): Record<string
   return { "troupe.success": false, "error.type": reason._tag, "error.message": ReasonMessage.recorded(reason) }
 }
 
+/** Records the end of an attempt in the metrics. */
+export const recordAttempt = (
+  { callbacks, metrics }: Pick<Parts, "callbacks" | "metrics">,
+  { model, operation }: Draft,
+  { finish, grantedMs, promptTokens, server, tokens }: AttemptStats,
+  { error, firstTokenMs, outcome, tookMs }: AttemptDraft
+): void => {
+  if (metrics.attempted === undefined || server === undefined || outcome === "running") return
+  const { attempted } = metrics
+  callbacks.call(metricsName, () =>
+    attempted({
+      operation: operation as Operation,
+      model,
+      deployment: server.id,
+      provider: server.provider,
+      served: server.model,
+      outcome,
+      error: error?.reason,
+      grantedSeconds: grantedMs === undefined ? undefined : grantedMs / 1000,
+      firstTokenSeconds: firstTokenMs === undefined ? undefined : firstTokenMs / 1000,
+      seconds: (tookMs ?? 0) / 1000,
+      inputTokens: promptTokens,
+      outputTokens: tokens,
+      cachedTokens: finish?.usage.cachedTokens,
+      reasoningTokens: finish?.usage.reasoningTokens
+    }), undefined)
+}
+
 /** Ends the spans of an attempt. */
 export const endAttempt = (
   trace: AttemptTrace,
@@ -287,7 +319,15 @@ export const complete = ({ callbacks, clock, metrics }: Parts, operation: Operat
   trace?.end(exit, endAttributes(exit, state))
   const tokens = earlierTokens + stats.tokens
   if (ticket !== free) ticket.end()
-  const outcome: Outcome = { model: record.model, operation, seconds: record.tookMs / 1000, tokens, end }
+  const outcome: Outcome = {
+    model: record.model,
+    operation,
+    seconds: record.tookMs / 1000,
+    tokens,
+    isFallback: end === "success" && record.attempts.length > 1,
+    usd: ticket.cost === undefined ? undefined : Money.usdOf(ticket.cost),
+    end
+  }
   callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
   for (const { skippedEvents } of record.attempts) {
     if (skippedEvents !== undefined) {

@@ -16,10 +16,15 @@ const requests = Metric.counter("llm_requests_total", {
   description: "Requests that ended, by model and success",
   incremental: true
 })
+/** The bounds of durations in OpenTelemetry's GenAI conventions, v0.1.0, seconds. */
+const durationBounds = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
+
+/** The bounds of tokens there, as far as one request goes. */
+const tokenBounds = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576]
+
 const duration = Metric.histogram("llm_request_duration_seconds", {
   description: "Time from request to last token",
-  // The bounds of OpenTelemetry's gen_ai.client.operation.duration.
-  boundaries: [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
+  boundaries: durationBounds
 })
 const errors = Metric.counter("llm_errors_total", { description: "Requests that failed", incremental: true })
 const tokens = Metric.histogram("llm_tokens_generated", {
@@ -98,6 +103,8 @@ interface ModelSeries {
   readonly duration: Update
   readonly tokens: Update
   readonly skipped: Update
+  readonly fallbacks: Update
+  readonly cost: Update
 }
 
 /** The series with these attributes. Not `Metric.withAttributes`, which makes a context at every update. */
@@ -120,7 +127,9 @@ const forModel = (context: Context.Context<never>, model: string, operation: Ope
   errors: seriesOf(errors, context, { model }),
   duration: seriesOf(duration, context, { model }),
   tokens: seriesOf(tokens, context, { model }),
-  skipped: seriesOf(skippedEvents, context, { model })
+  skipped: seriesOf(skippedEvents, context, { model }),
+  fallbacks: seriesOf(fallbacks, context, { model }),
+  cost: seriesOf(cost, context, { model })
 })
 
 const memoryUsage = Metric.gauge("llm_memory_usage_bytes", {
@@ -133,12 +142,151 @@ const concurrencyLimit = Metric.gauge("troupe_concurrency_limit", {
   description: "Requests that may run at the same time, by deployment with an adaptive limit"
 })
 
+/** Those of one inference, by the names of OpenTelemetry's GenAI conventions, v0.1.0, as Prometheus writes them. */
+const genAi = {
+  inference: Metric.histogram("gen_ai_client_inference_duration_seconds", {
+    description: "Time of one inference, from its slot to its last token",
+    boundaries: durationBounds
+  }),
+  operation: Metric.histogram("gen_ai_client_operation_duration_seconds", {
+    description: "Time of one other operation at a deployment",
+    boundaries: durationBounds
+  }),
+  firstChunk: Metric.histogram("gen_ai_client_inference_time_to_first_chunk_seconds", {
+    description: "Time of one inference to the first content of its stream",
+    boundaries: durationBounds
+  }),
+  inputTokens: Metric.histogram("gen_ai_client_inference_operation_input_tokens", {
+    description: "Prompt tokens of one inference",
+    boundaries: tokenBounds
+  }),
+  outputTokens: Metric.histogram("gen_ai_client_inference_operation_output_tokens", {
+    description: "Tokens that one inference has generated",
+    boundaries: tokenBounds
+  }),
+  cacheRead: Metric.counter("gen_ai_client_inference_usage_cache_read_input_tokens_total", {
+    description: "Prompt tokens that a provider's cache or an engine's prefix cache had",
+    incremental: true
+  }),
+  reasoning: Metric.counter("gen_ai_client_inference_usage_reasoning_output_tokens_total", {
+    description: "Tokens of reasoning",
+    incremental: true
+  })
+}
+
+const attempts = Metric.counter("troupe_attempts_total", {
+  description: "Attempts that ended, by deployment and outcome",
+  incremental: true
+})
+const fallbacks = Metric.counter("troupe_fallbacks_total", {
+  description: "Requests that a later attempt has answered, by model",
+  incremental: true
+})
+const queueWait = Metric.histogram("troupe_queue_wait_seconds", {
+  description: "Time of an attempt until it had its slot",
+  boundaries: durationBounds
+})
+const tokenRate = Metric.histogram("troupe_output_tokens_per_second", {
+  description: "Tokens per second after the first content of a stream",
+  boundaries: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
+})
+const cost = Metric.counter("troupe_cost_usd_total", {
+  description: "Cost of requests whose deployments have prices, USD, by model",
+  incremental: true
+})
+
+/** How one attempt ended. */
+export interface AttemptOutcome {
+  readonly operation: Operation
+  /** The requested model. */
+  readonly model: string
+  readonly deployment: string
+  /** The provider's name by OpenTelemetry. */
+  readonly provider: string
+  /** The model by its provider's name. */
+  readonly served: string
+  readonly outcome: "answered" | "failed" | "left"
+  /** The kind of the failure. */
+  readonly error: string | undefined
+  /** From its start; undefined if it has not had a slot. */
+  readonly grantedSeconds: number | undefined
+  /** From its start to its first content; undefined if its answer was buffered. */
+  readonly firstTokenSeconds: number | undefined
+  readonly seconds: number
+  readonly inputTokens: number | undefined
+  readonly outputTokens: number
+  readonly cachedTokens: number | undefined
+  readonly reasoningTokens: number | undefined
+}
+
+/** The series of one deployment, operation and error. */
+class AttemptSeries {
+  readonly #outcomes: Readonly<Record<AttemptOutcome["outcome"], Update>>
+  readonly #wait: Update
+  readonly #duration: Update
+  readonly #firstChunk: Update
+  readonly #rate: Update
+  readonly #input: Update
+  readonly #output: Update
+  readonly #cached: Update
+  readonly #reasoning: Update
+
+  constructor(
+    context: Context.Context<never>,
+    { deployment, error, model, operation, provider, served }: AttemptOutcome
+  ) {
+    const own = { deployment }
+    const outcomeOf = (outcome: string) => seriesOf(attempts, context, { ...own, outcome })
+    const labels = {
+      gen_ai_operation_name: operation,
+      gen_ai_provider_name: provider,
+      gen_ai_request_model: model,
+      gen_ai_response_model: served
+    }
+    const withError = error === undefined ? labels : { ...labels, error_type: error }
+    this.#outcomes = { answered: outcomeOf("answered"), failed: outcomeOf("failed"), left: outcomeOf("left") }
+    this.#wait = seriesOf(queueWait, context, own)
+    this.#rate = seriesOf(tokenRate, context, own)
+    this.#duration = seriesOf(operation === "chat" ? genAi.inference : genAi.operation, context, withError)
+    this.#firstChunk = seriesOf(genAi.firstChunk, context, labels)
+    this.#input = seriesOf(genAi.inputTokens, context, withError)
+    this.#output = seriesOf(genAi.outputTokens, context, withError)
+    this.#cached = seriesOf(genAi.cacheRead, context, labels)
+    this.#reasoning = seriesOf(genAi.reasoning, context, labels)
+  }
+
+  add(attempt: AttemptOutcome): void {
+    const { firstTokenSeconds, grantedSeconds, operation, outcome, outputTokens, seconds } = attempt
+    this.#outcomes[outcome](1)
+    if (grantedSeconds === undefined) return
+    this.#wait(grantedSeconds)
+    this.#duration(seconds - grantedSeconds)
+    if (operation !== "chat") return
+    this.#addTokens(attempt)
+    if (firstTokenSeconds === undefined) return
+    this.#firstChunk(firstTokenSeconds - grantedSeconds)
+    const rest = seconds - firstTokenSeconds
+    if (outcome === "answered" && rest > 0 && outputTokens > 1) this.#rate((outputTokens - 1) / rest)
+  }
+
+  #addTokens({ cachedTokens = 0, inputTokens = 0, outputTokens, reasoningTokens = 0 }: AttemptOutcome): void {
+    this.#input(inputTokens)
+    this.#output(outputTokens)
+    if (cachedTokens > 0) this.#cached(cachedTokens)
+    if (reasoningTokens > 0) this.#reasoning(reasoningTokens)
+  }
+}
+
 /** How one request ended. */
 export interface Outcome {
   readonly model: string
   readonly operation: Operation
   readonly seconds: number
   readonly tokens: number
+  /** Whether another attempt than the first has answered. */
+  readonly isFallback?: boolean
+  /** What it cost, USD; left out, unknown. */
+  readonly usd?: number | undefined
   /** `interruption`: the caller disconnected. */
   readonly end: "success" | "failure" | "interruption"
 }
@@ -151,6 +299,8 @@ export class Metrics extends Context.Service<Metrics, {
   readonly begin: (model: string, operation: Operation) => Effect.Effect<void> | void
   /** The effect of `begin` has ended before the effect of `end` starts. */
   readonly end: (outcome: Outcome) => Effect.Effect<void> | void
+  /** An attempt has ended; at once. */
+  readonly attempted?: (attempt: AttemptOutcome) => void
   /** How the response cache took part in a request of a model that has one. */
   readonly cached?: (model: string, use: CacheUse) => void
   /** Events of streams for a model's request that were left out. */
@@ -158,6 +308,17 @@ export class Metrics extends Context.Service<Metrics, {
   /** The input policy found something in some requests, or they were refused. Rules and actions are few. */
   readonly security?: (rule: string, action: string, count: number) => void
 }>()("troupe/services/observability/Metrics") {}
+
+/** Records attempts, in series that are made once. */
+const makeAttempted = (context: Context.Context<never>) => {
+  const series = new Map<string, AttemptSeries>()
+  return (attempt: AttemptOutcome): void => {
+    const key = `${attempt.operation} ${attempt.error ?? ""} ${attempt.deployment} ${attempt.model}`
+    const known = series.get(key) ?? new AttemptSeries(context, attempt)
+    series.set(key, known)
+    known.add(attempt)
+  }
+}
 
 /** Records into Effect's metric registry. */
 export const layer = Layer.effect(
@@ -193,13 +354,16 @@ export const layer = Layer.effect(
         securitySeries.set(key, known)
         known(count)
       },
+      attempted: makeAttempted(context),
       skipped: (model, count) => of(model, "chat").skipped(count),
       cached: (model, use) => cacheSeriesOf(model, use)(1),
       begin: (model, operation) => of(model, operation).begun(1),
-      end({ end, model, operation, seconds, tokens }: Outcome) {
-        const { duration, errors, failed, succeeded, tokens: generated } = of(model, operation)
+      end({ end, isFallback, model, operation, seconds, tokens, usd }: Outcome) {
+        const { cost, duration, errors, failed, fallbacks, succeeded, tokens: generated } = of(model, operation)
         duration(seconds)
         generated(tokens)
+        if (isFallback === true) fallbacks(1)
+        if (usd !== undefined && usd > 0) cost(usd)
         if (end === "success") succeeded(1)
         if (end === "failure") {
           failed(1)

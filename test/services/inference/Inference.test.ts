@@ -174,22 +174,24 @@ const generate = (request: Request) => Inference.use((inference) => inference.ge
 const stream = (request: Request) =>
   Stream.unwrap(Inference.use((inference) => Effect.succeed(inference.stream(request))))
 
-/** Every metric by its name and labels: a count, or how many values with what sum. */
+/** The metrics of requests by their names and labels: a count, or how many values with what sum. */
 const metrics = Effect.map(
   Metric.snapshot,
   (snapshots) =>
-    Object.fromEntries(snapshots.map((snapshot): [string, unknown] => {
-      const labels = Object.entries(snapshot.attributes ?? {}).map(([name, value]) => `${name}="${value}"`).sort()
-      const key = `${snapshot.id}{${labels.join(",")}}`
-      switch (snapshot.type) {
-        case "Counter":
-          return [key, snapshot.state.count]
-        case "Histogram":
-          return [key, { count: snapshot.state.count, sum: snapshot.state.sum }]
-        default:
-          return [key, snapshot.state]
-      }
-    }))
+    Object.fromEntries(
+      snapshots.filter(({ id }) => id.startsWith("llm_")).map((snapshot): [string, unknown] => {
+        const labels = Object.entries(snapshot.attributes ?? {}).map(([name, value]) => `${name}="${value}"`).sort()
+        const key = `${snapshot.id}{${labels.join(",")}}`
+        switch (snapshot.type) {
+          case "Counter":
+            return [key, snapshot.state.count]
+          case "Histogram":
+            return [key, { count: snapshot.state.count, sum: snapshot.state.sum }]
+          default:
+            return [key, snapshot.state]
+        }
+      })
+    )
 )
 
 const attributesOf = (span: Tracer.NativeSpan | undefined) => Object.fromEntries(span?.attributes ?? [])

@@ -1,0 +1,92 @@
+/**
+ * The state of the runtime as metrics: deployments, circuits, memory, and this process. Counted from the events of actors and
+ * circuits, or sampled every `engines.sampleEvery`.
+ *
+ * **Gotchas**
+ *
+ * Values of several processes are added up; those whose name ends in `_max` are the highest one: see `WholeService.metrics`.
+ */
+import { Effect, Layer, Metric, Schedule, Stream } from "effect"
+import * as Defaults from "../../domain/Defaults.ts"
+import { Breaker } from "../health/Breaker.ts"
+import type { ActorEvent, Status } from "../models/Actor.ts"
+import { Models } from "../models/Models.ts"
+import { Settings } from "../settings/Settings.ts"
+
+const gauge = (name: string, description: string) => Metric.gauge(name, { description })
+const counter = (name: string, description: string) => Metric.counter(name, { description, incremental: true })
+
+const running = gauge("troupe_deployment_running", "Requests that hold a slot, by deployment")
+const queued = gauge("troupe_deployment_queued", "Requests that wait for a slot, by deployment")
+const memory = gauge("troupe_deployment_memory_bytes", "Memory of the engine processes, by deployment")
+const loaded = gauge("troupe_deployment_loaded", "Whether it is loaded (1) or not (0), by deployment")
+const circuit = gauge(
+  "troupe_circuit_open_max",
+  "Whether a circuit is closed (0), half open (1) or open (2), by deployment"
+)
+const loads = counter("troupe_model_loads_total", "Loads that ended well, by deployment")
+const unloads = counter("troupe_model_unloads_total", "Engines that were unloaded, by deployment")
+const failedLoads = counter("troupe_model_failures_total", "Deployments that went down, by deployment")
+const restarts = counter("troupe_engine_restarts_total", "Engines that were started again, by deployment")
+const opened = counter("troupe_circuit_opened_total", "Circuits that opened, by deployment")
+const delay = gauge("troupe_event_loop_delay_seconds_max", "Longest delay of the event loop since the last sample")
+const heap = gauge("troupe_heap_used_bytes", "Used heap of the service")
+const cpu = gauge("troupe_process_cpu_seconds", "CPU time of the service since its start, user and system")
+const uptime = gauge("troupe_uptime_seconds_max", "Time since the start of the service")
+
+const phases = { closed: 0, "half-open": 1, open: 2 } as const
+
+const ofDeployment = (metric: Metric.Metric<number, unknown>, deployment: string, value: number): Effect.Effect<void> =>
+  Metric.update(Metric.withAttributes(metric, { deployment }), value)
+
+/** The counter of an event; undefined if none counts it. */
+const counterOf = ({ cause, state }: ActorEvent) => {
+  if (state === "ready") return loads
+  if (state === "gone") return unloads
+  if (state === "failed") return failedLoads
+  return state === "loading" && cause !== undefined ? restarts : undefined
+}
+
+const sampleStatus = (
+  { deployment, memoryBytes, queued: waiting, running: busy, state }: Status
+): Effect.Effect<void> =>
+  Effect.all([
+    ofDeployment(running, deployment, busy),
+    ofDeployment(queued, deployment, waiting),
+    ofDeployment(memory, deployment, memoryBytes),
+    ofDeployment(loaded, deployment, state === "ready" ? 1 : 0)
+  ], { discard: true })
+
+/** What only the operating system and Node.js know. */
+export interface ProcessFigures {
+  /** Since the last call, s. */
+  readonly eventLoopDelay: () => number
+  readonly heapBytes: () => number
+  readonly cpuSeconds: () => number
+  readonly uptimeSeconds: () => number
+}
+
+/** Counts and samples until the scope ends. */
+export const layer = (figures: ProcessFigures) =>
+  Layer.effectDiscard(Effect.gen(function*() {
+    const models = yield* Models
+    const breaker = yield* Breaker
+    const { sampleEvery = Defaults.sampleInterval } = yield* Settings
+    const sample = Effect.gen(function*() {
+      yield* Effect.forEach(yield* models.statuses, sampleStatus, { discard: true })
+      for (const { deployment, phase } of yield* breaker.states) yield* ofDeployment(circuit, deployment, phases[phase])
+      yield* Metric.update(delay, figures.eventLoopDelay())
+      yield* Metric.update(heap, figures.heapBytes())
+      yield* Metric.update(cpu, figures.cpuSeconds())
+      yield* Metric.update(uptime, figures.uptimeSeconds())
+    })
+    yield* Effect.forkScoped(Stream.runForEach(models.events, (event) => {
+      const counter = counterOf(event)
+      return counter === undefined ? Effect.void : ofDeployment(counter, event.deployment, 1)
+    }))
+    yield* Effect.forkScoped(Stream.runForEach(
+      breaker.transitions,
+      ({ deployment, to }) => to === "open" ? ofDeployment(opened, deployment, 1) : Effect.void
+    ))
+    yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(sampleEvery)))
+  }))
