@@ -242,9 +242,10 @@ export class ShadowCopies {
     }
     if (one === other) return Effect.succeed(1)
     if (plan.compare === "exact" || one === "" || other === "") return Effect.succeed(0)
+    const pieces = Shadow.piecesOf(one)
     const embedded = this.#parts.embed({
       model: plan.embeddings,
-      inputs: [one, other],
+      inputs: [...pieces, ...Shadow.piecesOf(other)],
       tenant,
       identity: run.identity,
       priority: "low"
@@ -253,7 +254,11 @@ export class ShadowCopies {
       run,
       Effect.map(
         Effect.timeout(embedded, plan.timeoutMs),
-        ({ vectors: [a, b] }) => a === undefined || b === undefined ? Number.NaN : Shadow.similarity(a, b)
+        ({ vectors }) =>
+          Shadow.similarity(
+            Shadow.meanVector(vectors.slice(0, pieces.length)),
+            Shadow.meanVector(vectors.slice(pieces.length))
+          )
       )
     )
   }

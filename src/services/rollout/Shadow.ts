@@ -12,6 +12,7 @@
  */
 import { combine, draw } from "../../domain/Hashing.ts"
 import type { Answer } from "../../domain/Inference.ts"
+import { promptLengthOf } from "../../domain/RoutingRequest.ts"
 import * as Assignment from "./Assignment.ts"
 import type { ShadowPlan } from "./ShadowSettings.ts"
 import * as Tally from "./Tally.ts"
@@ -86,6 +87,36 @@ export const similarity = (primary: ArrayLike<number>, candidate: ArrayLike<numb
   }
   const cosine = product / Math.sqrt(squares * others)
   return cosine > 0 ? Math.min(1, cosine) : 0
+}
+
+/** Characters of a piece: the embedded model has a window of 128 tokens. A character of Chinese is about a token. */
+const pieceLength = 256
+const densePieceLength = 64
+
+/** Pieces of a text that are embedded; the rest is not compared. */
+const mostPieces = 64
+
+/** A text in pieces that fit the windows of embedding models, cut between words where there are any. */
+export const piecesOf = (text: string): ReadonlyArray<string> => {
+  const most = promptLengthOf(text) > 1.2 * text.length ? densePieceLength : pieceLength
+  const pieces: Array<string> = []
+  let from = 0
+  while (from < text.length && pieces.length < mostPieces) {
+    const end = from + most
+    const space = end < text.length ? text.lastIndexOf(" ", end) : -1
+    const to = space > from ? space : end
+    const piece = text.slice(from, to).trim()
+    if (piece !== "") pieces.push(piece)
+    from = to
+  }
+  return pieces
+}
+
+/** The mean of the embeddings of a text's pieces. */
+export const meanVector = (vectors: ReadonlyArray<ArrayLike<number>>): ReadonlyArray<number> => {
+  const [first] = vectors
+  if (first === undefined) return []
+  return Array.from(first, (_, index) => vectors.reduce((sum, vector) => sum + vector[index]!, 0) / vectors.length)
 }
 
 /** From 5 ms to 12 minutes. */

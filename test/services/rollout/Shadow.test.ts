@@ -82,6 +82,25 @@ describe("the similarity of two embeddings", () => {
   })
 })
 
+describe("the pieces of a text that is embedded", () => {
+  it("have all its words, and are no longer than a small window", () => {
+    fc.assert(fc.property(fc.array(fc.string({ minLength: 1, maxLength: 40 })), (words) => {
+      const text = words.join(" ").trim()
+      const pieces = Shadow.piecesOf(text)
+      assert.isTrue(pieces.every(({ length }) => length > 0 && length <= 256))
+      assert.strictEqual(pieces.join("").replaceAll(/\s/g, ""), text.replaceAll(/\s/g, ""))
+    }))
+    assert.isTrue(Shadow.piecesOf("\u4e2d".repeat(1_000)).every(({ length }) => length === 64 || length === 40))
+    assert.strictEqual(Shadow.piecesOf("word ".repeat(100_000)).length, 64)
+    assert.deepStrictEqual(Shadow.piecesOf("Hello there"), ["Hello there"])
+  })
+
+  it("have the mean of their embeddings", () => {
+    assert.deepStrictEqual(Shadow.meanVector([[1, 0], [0, 1]]), [0.5, 0.5])
+    assert.deepStrictEqual(Shadow.meanVector([]), [])
+  })
+})
+
 describe("what copies have shown", () => {
   it("is counted for each pair", () => {
     const totals = Shadow.empty()
