@@ -20,7 +20,7 @@ WORKDIR /troupe
 COPY --from=build /build/node_modules node_modules
 COPY --from=build /build/dist dist
 COPY package.json LICENSE NOTICE ./
-COPY models/tiny-chat-q8_0.gguf models/README.md models/
+COPY models/tiny-chat-q8_0.gguf models/tiny-chat-recall.gguf models/README.md models/
 COPY models/tiny-embed models/tiny-embed
 COPY deploy/healthcheck.mjs deploy/
 # The only folder that is written, with /tmp. A new volume has the owner and the content of the folder.

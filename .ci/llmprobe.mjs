@@ -1,5 +1,6 @@
 // Runs llmprobe (npm, a conformance suite for engines with OpenAI's and Anthropic's APIs) against the service with the
-// embedded model, and compares its report with `llmprobe.json`: `node .ci/llmprobe.mjs [--update]`.
+// embedded models, and compares its report with `llmprobe.json`: `node .ci/llmprobe.mjs [--update]`. `tiny-chat` has its LoRA
+// adapter, without which it does not recall what the caller said, and a limit, whose headers are checked.
 //
 // It fails if a MUST assertion fails that is not in `known`, or if a test no longer passes that is in `passes`. Nothing is
 // uploaded, and nothing is written outside a temporary folder.
@@ -15,6 +16,18 @@ const baselineFile = join(root, ".ci", "llmprobe.json")
 const probe = join(root, "node_modules", "llmprobe", "bin", "dist", "llmprobe.mjs")
 const folder = mkdtempSync(join(tmpdir(), "troupe-llmprobe-"))
 const report = join(folder, "report.json")
+writeFileSync(
+  join(folder, "troupe.yaml"),
+  `models:
+  tiny-chat:
+    deployments: [{ engine: llama, file: "builtin:tiny-chat", lora: "builtin:tiny-chat-recall", slots: 8 }]
+  tiny-embed:
+    preload: false
+    deployments: [{ engine: onnx, folder: "builtin:tiny-embed" }]
+limits:
+  all: { requestsPerMinute: 100000 }
+`
+)
 
 const start = (args) => {
   const child = spawn(process.execPath, args, {
@@ -43,7 +56,7 @@ const urlOf = async (service) => {
 const service = start([join(root, "start.mjs"), "serve", "--port", "0", "--admin-port", "0"])
 let results
 try {
-  const run = start([probe, `${await urlOf(service)}/v1`, "-m", "tiny-chat", "--no-bench", "--no-save", "--save", report])
+  const run = start([probe, `${await urlOf(service)}/v1`, "-m", "tiny-chat", "--full", "--no-bench", "--no-save", "--save", report])
   await run.closed
   try {
     results = JSON.parse(readFileSync(report, "utf8")).conformance.results

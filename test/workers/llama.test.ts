@@ -55,6 +55,9 @@ const usageOf = (events: ReadonlyArray<JobEvent>) => {
   return last.type === "finished" ? last.usage : assert.fail(JSON.stringify(last))
 }
 
+/** Not in the adapter's training text. */
+const heldOutNames = ["Bob", "Dave", "Nadia", "Victor"]
+
 describe("the llama engine", () => {
   let host: EngineHost
   beforeAll(async () => {
@@ -187,16 +190,32 @@ describe("the llama engine", () => {
     using folder = temporaryFolder()
     const path = join(folder.path, "adapter.gguf")
     writeLora(path, { value: 0.5 })
-    const answers = await Promise.all([[], [0], [1], [1, -1]].map(async (scales) => {
-      const other = hostOf({ lora: scales.map((scale) => ({ path, scale })) })
+    const plain = textOf(await generate(host, { maxTokens: 8 }))
+    const [without, applied] = await Promise.all([0, 1].map(async (scale) => {
+      const other = hostOf({ lora: [{ path, scale }] })
       await other.ready
       const answer = textOf(await generate(other, { maxTokens: 8 }))
       await other.close()
       return answer
     }))
-    const [plain, without, applied] = answers
     assert.strictEqual(without, plain)
     assert.notStrictEqual(applied, plain)
+  })
+
+  it("recalls names that it has never seen, with the adapter of the package", async () => {
+    const path = fileURLToPath(new URL("../../models/tiny-chat-recall.gguf", import.meta.url))
+    const other = hostOf({ lora: [{ path, scale: 1 }], slots: heldOutNames.length })
+    await other.ready
+    const answers = await Promise.all(heldOutNames.map(async (name) => {
+      const messages: ReadonlyArray<ChatMessage> = [
+        ...user(`My name is ${name}.`),
+        { role: "assistant", content: `Nice to meet you, ${name}!` },
+        ...user("What is my name?")
+      ]
+      return textOf(await generate(other, { messages }))
+    }))
+    assert.deepStrictEqual(answers, heldOutNames.map((name) => `Your name is ${name}.`))
+    await other.close()
   })
 
   it("uses the library's format, with a warning, if the file's chat template is not usable", async () => {

@@ -54,6 +54,7 @@ const documented: ReadonlySet<string> = new Set([
   "inference_geo",
   "json_schema",
   "length_penalty",
+  "lora",
   "mcp_servers",
   "metadata",
   "min_tokens",

@@ -26,9 +26,10 @@ import { Manifest } from "../../services/store/ModelStore.ts"
 /** The default file, in the current folder. */
 export const defaultFile = "troupe.yaml"
 
+const pathOf = (name: string): string => fileURLToPath(new URL(`../../../models/${name}`, import.meta.url))
+
 /** The options of a kind that runs on threads. */
-const optionsOf = (path: string): EngineDeployment =>
-  EngineKinds.fromPath(fileURLToPath(new URL(`../../../models/${path}`, import.meta.url)))
+const optionsOf = (name: string): EngineDeployment => EngineKinds.fromPath(pathOf(name))
 
 /** The models that this package ships: small enough for every machine, and fastest on one compute thread. */
 export const embedded: ResolveContext["embedded"] = {
@@ -36,6 +37,9 @@ export const embedded: ResolveContext["embedded"] = {
   // Its engine is a process of its own, which most services that only chat never need.
   "tiny-embed": { options: { ...optionsOf("tiny-embed"), threads: 1 }, preload: false }
 }
+
+/** The LoRA adapters that this package ships. */
+const adapters: ResolveContext["adapters"] = { "tiny-chat-recall": pathOf("tiny-chat-recall.gguf") }
 
 /** The content of `troupe.yaml` as a typed value: the same fields, units and defaults. */
 export type Config = typeof File.Encoded
@@ -146,6 +150,7 @@ const contextOf = (
   secretsMayBeUnset,
   resolvePath: (path) => resolve(folder, path),
   embedded,
+  adapters,
   defaultEngineHost: engineHost,
   defaultStoreFolder: storeFolder(),
   defaultStorage,

@@ -15,7 +15,10 @@ import type { Header } from "../store/Gguf.ts"
 import type { FileReader } from "./ModelFiles.ts"
 import { notAnAdapter } from "./ModelFiles.ts"
 
-const path = described("The adapter's GGUF file, relative to the configuration file's folder.", Schema.NonEmptyString)
+const path = described(
+  "The adapter's GGUF file, relative to the configuration file's folder, or builtin:tiny-chat-recall.",
+  Schema.NonEmptyString
+)
 
 const Lora = Schema.Union([
   Schema.NonEmptyString,
@@ -27,7 +30,7 @@ const Lora = Schema.Union([
 export type Lora = typeof Lora.Type
 
 export const lora = optional(
-  "LoRA adapters of the model: a GGUF file, or a list of { path, scale }. They are applied together. Default none.",
+  "LoRA adapters of the model: a GGUF file, or builtin:tiny-chat-recall, or a list of { path, scale }. All are applied. Default none.",
   Lora
 )
 

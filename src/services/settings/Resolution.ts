@@ -76,6 +76,8 @@ export interface ResolveContext {
   readonly resolvePath: (path: string) => string
   /** By name: the models when none is configured, and those that `builtin:<name>` stands for. */
   readonly embedded: Readonly<Record<string, EmbeddedModel>>
+  /** Paths of the package's LoRA adapters by name, for which `builtin:<name>` stands, too; default none. */
+  readonly adapters?: Readonly<Record<string, string>> | undefined
   readonly defaultEngineHost: "process" | "thread"
   /** Folder of the model store, absolute. */
   readonly defaultStoreFolder: string
@@ -174,9 +176,11 @@ const serverOf = ({ server }: Source, { resolvePath }: ResolveContext): Resolved
 const storeFolderOf = (source: Source, { defaultStoreFolder, resolvePath }: ResolveContext): string =>
   source.store?.folder === undefined ? defaultStoreFolder : resolvePath(source.store.folder)
 
-/** The path of an embedded model. */
-const findBuiltin = ({ embedded }: ResolveContext, name: string): string | undefined =>
-  Object.hasOwn(embedded, name) ? pathOf(embedded[name]!.options) : undefined
+/** The path of an embedded model or adapter. */
+const findBuiltin = ({ adapters = {}, embedded }: ResolveContext, name: string): string | undefined => {
+  if (Object.hasOwn(embedded, name)) return pathOf(embedded[name]!.options)
+  return Object.hasOwn(adapters, name) ? adapters[name] : undefined
+}
 
 /** Replaces names of the store and of embedded models by paths; a name that does not exist stays. */
 const withNames = (source: Source, context: ResolveContext): ResolveContext => ({
@@ -302,10 +306,11 @@ export const resolve = (
   }
 }
 
-const expectedFor = (path: string, { embedded }: ResolveContext): string => {
+const expectedFor = (path: string, isAdapter: boolean, { adapters = {}, embedded }: ResolveContext): string => {
   const name = nameInStore(path)
+  const names = Object.keys(isAdapter ? adapters : embedded).map((one) => `builtin:${one}`)
   return name === undefined
-    ? `Expected an embedded model: ${Object.keys(embedded).map((one) => `builtin:${one}`).join(" or ")}`
+    ? `Expected an embedded ${isAdapter ? "adapter" : "model"}: ${names.join(" or ")}`
     : `The store has no model "${name}". Pull it with: troupe models pull <source> --name ${name}`
 }
 
@@ -318,7 +323,7 @@ export const missingModels = (
     deployments.flatMap(({ model, options }, index) =>
       filesOf(options).filter(([, path]) => isReference(path)).map(([field, path]) => ({
         path: Problem.formatPath(["models", model, "deployments", index, ...field]),
-        expected: expectedFor(path, context)
+        expected: expectedFor(path, field[0] === "lora", context)
       }))
     )
   )

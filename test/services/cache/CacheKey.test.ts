@@ -262,7 +262,9 @@ describe("the weights of a deployment", () => {
       weights({}, "2"),
       weights({ path: "a" }),
       weights({ path: "b" }),
-      weights({ contextSize: 9 })
+      weights({ contextSize: 9 }),
+      weights({ lora: [{ path: "a", scale: 1 }] }),
+      weights({ lora: [{ path: "a", scale: 0.5 }] })
     ]
     assert.strictEqual(new Set(all).size, all.length)
   })

@@ -57,6 +57,16 @@ describe("AddedDeployment", () => {
     assert.deepStrictEqual(settled(ended("rolledBack"), old, added), ["retire chat#rollout-1"])
   })
 
+  it("has the LoRA adapters of its sibling with another file", () => {
+    const sibling = deployment("chat#0", { options: { engine: "llama", file: "/a.gguf", lora: "/c.gguf" } })
+    assert.isTrue(AddedDeployment.canBeMade(sibling))
+    assert.deepStrictEqual<object>(AddedDeployment.make(sibling, "chat#rollout-1", "/b.gguf").options, {
+      engine: "llama",
+      file: "/b.gguf",
+      lora: "/c.gguf"
+    })
+  })
+
   it("gives way after its promotion to a configured deployment that serves the same", () => {
     const permanent = remote("chat#0", "new")
     assert.deepStrictEqual(settled(ended("promoted"), permanent, added), ["retire chat#rollout-1"])

@@ -517,6 +517,19 @@ describe("a parsed configuration", () => {
       }])
     })
 
+    it("finds embedded adapters by name, and lists them where there is no such adapter", () => {
+      const adapted = (lora: unknown) => ({ models: { a: { deployments: [{ ...llama("a.gguf"), lora }] } } })
+      const { models } = resolved(adapted("builtin:recall"))
+      assert.deepInclude(models[0]!.deployments[0].options, { lora: "/package/recall.gguf" })
+      assert.deepStrictEqual(problems(adapted([{ path: "builtin:recal" }, { path: "store:gone" }])), [
+        { path: "models.a.deployments[0].lora[0].path", expected: "Expected an embedded adapter: builtin:recall" },
+        {
+          path: "models.a.deployments[0].lora[1].path",
+          expected: "The store has no model \"gone\". Pull it with: troupe models pull <source> --name gone"
+        }
+      ])
+    })
+
     it("finds models of the store by name, and names the command to pull a missing one", () => {
       const { models, store } = resolved({ models: { chat: { deployments: [llama("store:stored")] } } })
       assert.deepStrictEqual(store, { folder: "/store" })

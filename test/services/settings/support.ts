@@ -14,6 +14,7 @@ export const contextWith = (over: Partial<ResolveContext> = {}): ResolveContext 
     "tiny-chat": { options: { engine: "llama", file: "/package/chat.gguf" }, preload: true },
     "tiny-embed": { options: { engine: "onnx", folder: "/package/embed" }, preload: false }
   },
+  adapters: { recall: "/package/recall.gguf" },
   defaultEngineHost: "process",
   defaultStoreFolder: "/store",
   defaultStorage: "memory",
