@@ -95,7 +95,7 @@ export const invocation = (entry: string, folder: string): string => {
 }
 
 const command =
-  /(?<![\w/\\.-])troupe (?=serve|run|launch|models|ps|load|unload|reload|circuits|cache|keys|usage|budgets|rollout|route|decisions|policy|placement|config|[<[-])/g
+  /(?<![\w/\\.-])troupe (?=serve|deploy|run|launch|models|ps|load|unload|reload|circuits|cache|keys|usage|budgets|rollout|route|decisions|policy|placement|config|[<[-])/g
 
 /** A text whose `troupe` commands can be typed in this folder. */
 export const asInvoked = (text: string, by = invocation(process.argv[1] ?? "", process.cwd())): string =>

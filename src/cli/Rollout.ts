@@ -3,6 +3,7 @@ import type { Duration } from "effect"
 import { Console, Effect, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { Span } from "../domain/Fields.ts"
+import * as Problem from "../domain/Problem.ts"
 import type { RolloutAction, RolloutView } from "../layers/http/RolloutSchema.ts"
 import { RolloutSettings } from "../services/rollout/RolloutSettings.ts"
 import { withClient } from "./Client.ts"
@@ -59,6 +60,13 @@ interface Given {
   readonly errorRate: Option.Option<string>
 }
 
+/** A problem of a setting, by the name and the syntax of its flag. */
+const ofFlag = ({ expected, path }: Problem.Problem): string => {
+  const [name = ""] = path.split("[")
+  const flag = name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+  return `--${flag}: ${expected.replace(/\[([\d., ]+)\]/, (_, list: string) => list.replaceAll(" ", ""))}`
+}
+
 /** The settings that flags give. */
 const settingsOf = ({ errorRate, every, evaluateEvery, minRequests, steps }: Given) => {
   const given = {
@@ -73,7 +81,7 @@ const settingsOf = ({ errorRate, every, evaluateEvery, minRequests, steps }: Giv
   )
   return Effect.mapError(
     decodeSettings(found),
-    ({ message }) => new CommandFailed({ message: `${message.split("\n").join(" ")}.` })
+    (error) => new CommandFailed({ message: `${Problem.fromSchemaError(error).map(ofFlag).join("; ")}.` })
   )
 }
 

@@ -112,7 +112,7 @@ const requests = {
   no_deployment: {
     meaning: "No deployment of the model can take the request.",
     cause: "Each is excluded; the message says why.",
-    remedy: "Retry after `retry-after` if there is one. The operator reads the decision record: `troupe explain ID`."
+    remedy: "Retry after `retry-after` if there is one. The operator reads the decision record: `troupe decisions ID`."
   },
   deployment_down: {
     meaning: "The engine of the deployment does not start.",

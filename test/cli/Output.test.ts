@@ -95,6 +95,7 @@ describe("asInvoked", () => {
     ["Start one with: troupe serve; or name another", "Start one with: node dist/main.js serve; or name another"],
     ["Use `troupe models rm`.", "Use `node dist/main.js models rm`."],
     ["echo 7 | troupe run a --json", "echo 7 | node dist/main.js run a --json"],
+    ["troupe deploy status", "node dist/main.js deploy status"],
     ["troupe <subcommand> [flags]", "node dist/main.js <subcommand> [flags]"],
     ["/var/troupe models/a.gguf cannot be read", "/var/troupe models/a.gguf cannot be read"],
     ["What troupe.yaml says of a troupe of models", "What troupe.yaml says of a troupe of models"]

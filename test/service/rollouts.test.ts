@@ -54,6 +54,17 @@ describe("a rollout", () => {
     assert.deepStrictEqual(new Set(await askMany(20)), new Set(["200 old"]))
     assert.strictEqual(candidate.count, 0)
     assert.include((await troupe("list")).stdout, "No rollouts yet.")
+    assert.include((await troupe("status", "chat")).stderr, "The model chat has had no rollout. Start one with: ")
+    assert.include((await troupe("status", "chta")).stderr, "Did you mean chat?")
+    for (
+      const [flag, value, expected] of [
+        ["--steps", "0.5,0.3", "--steps: Expected shares above 0 that increase and end with 1, such as 0.1,0.3,0.7,1."],
+        ["--steps", "1.5", "--steps: Expected a number from 0 to 1."],
+        ["--error-rate", "7", "--error-rate: Expected"]
+      ] as const
+    ) {
+      assert.include((await troupe("start", "chat", "--to", "chat#1", flag, value)).stderr, expected)
+    }
     assert.match((await invoke(["ps", "--url", service.adminUrl])).stdout, /^chat#1 .*, candidate 0 % /m)
   })
 

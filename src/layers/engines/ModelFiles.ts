@@ -86,6 +86,7 @@ export const layer = Layer.effect(
 
     const versionOf = Effect.fnUntraced(function*(path: string) {
       const found = yield* tryRead(path, () => stat(path))
+      if (found.isDirectory()) return yield* notAModel(path, "it is a folder, which engine: onnx reads as `folder`")
       if (!found.isFile()) return yield* notAModel(path, "it is not a file")
       if (found.size === 0) return yield* notAModel(path, "it is empty")
       return new Version({ path, bytes: found.size, changedAt: found.mtimeMs })

@@ -22,12 +22,20 @@ export class RolloutError extends Schema.TaggedError<RolloutError>()("RolloutErr
 export const storageFailed = (error: SqlError): RolloutError =>
   new RolloutError({ code: "storage_failed", message: `Rollouts cannot be stored: ${summaryOf(error)}.` })
 
-export const notFound = (name: string, known: ReadonlyArray<Rollout>): RolloutError => {
-  const nearest = nearestName(name, known.flatMap(({ id, model }) => [id, model]))
+/** @param models that are configured */
+export const notFound = (
+  name: string,
+  known: ReadonlyArray<Rollout>,
+  models: ReadonlyArray<Pick<Model, "name">>
+): RolloutError => {
+  const names = [...known.flatMap(({ id, model }) => [id, model]), ...models.map((model) => model.name)]
+  const nearest = nearestName(name, names)
   const suggestion = nearest === undefined ? "" : ` Did you mean ${nearest}?`
   return new RolloutError({
     code: "rollout_not_found",
-    message: `Rollout ${JSON.stringify(cutName(name))} not found.${suggestion} GET /admin/rollouts lists them.`
+    message: names.includes(name)
+      ? `The model ${name} has had no rollout. Start one with: troupe rollout start ${name} --to DEPLOYMENT`
+      : `Rollout ${JSON.stringify(cutName(name))} not found.${suggestion} GET /admin/rollouts lists them.`
   })
 }
 

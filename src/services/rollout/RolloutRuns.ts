@@ -336,7 +336,7 @@ export class RolloutRuns {
       const found = this.stored.find(({ rollout: { id } }) => id === idOrModel) ??
         this.stored.findLast(({ rollout: { model } }) => model === idOrModel)
       return found === undefined
-        ? Effect.fail(notFound(idOrModel, this.stored.map(({ rollout }) => rollout)))
+        ? Effect.fail(notFound(idOrModel, this.stored.map(({ rollout }) => rollout), this.#parts.registry.models()))
         : Effect.succeed(found)
     })
   }
