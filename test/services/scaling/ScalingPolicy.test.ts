@@ -127,7 +127,7 @@ const anyReadings: fc.Arbitrary<ReadonlyArray<Readings>> = fc.array(
 ).map((parts) => parts.flatMap(({ machine, seconds, used }) => during(seconds, readingsOf(1, used, machine))))
 
 /** Each run is an hour. */
-const few = { numRuns: repetitions(15, 300) }
+const few = { numRuns: repetitions(8, 300) }
 
 describe("properties of the scaling", () => {
   it("never changes back within the cool-down, and stays within the bounds", () => {
@@ -176,7 +176,7 @@ describe("properties of the scaling", () => {
       fc.property(anyReadings, (readings) => {
         assert.deepStrictEqual(play(readings).decisions, play(readings).decisions)
       }),
-      { numRuns: repetitions(5, 30) }
+      { numRuns: repetitions(3, 30) }
     )
   })
 })
@@ -185,7 +185,7 @@ describe("a simulated day", () => {
   const [curve] = scenarios
   const most = { "6 minutes full, 6 minutes empty": 288 } as Readonly<Record<string, number>>
 
-  it.each(scenarios.slice(0, repetitions(2, scenarios.length)).map((scenario) => [scenario.name, scenario] as const))(
+  it.each(scenarios.slice(0, repetitions(1, scenarios.length)).map((scenario) => [scenario.name, scenario] as const))(
     "%s: does not flap",
     (name, scenario) => {
       const day = dayOf(rules, bounds, scenario, 7)
