@@ -68,6 +68,9 @@ const isAbove = (value: number, low: Bound | undefined): boolean =>
 const isBelow = (value: number, high: Bound | undefined): boolean =>
   high === undefined || value < high.value || (value === high.value && !high.exclusive)
 
+const fitsNumber = (value: number, { high, low, multiple }: MergedSchema): boolean =>
+  isAbove(value, low) && isBelow(value, high) && (multiple === 1 || value % multiple === 0)
+
 const fitsText = (value: string, { length, texts }: MergedSchema): boolean => {
   const characters = Array.from(value).length
   return characters >= length.least && characters <= (length.most ?? Number.POSITIVE_INFINITY) &&
@@ -86,7 +89,7 @@ const isBare = ({ arrays, items, objects, properties }: MergedSchema): boolean =
 const fits = (value: unknown, shape: MergedSchema): boolean => {
   const type = typeOf(value)
   if (!shape.types.has(type) && !(type === "integer" && shape.types.has("number"))) return false
-  if (typeof value === "number") return isAbove(value, shape.low) && isBelow(value, shape.high)
+  if (typeof value === "number") return fitsNumber(value, shape)
   if (typeof value === "string") return fitsText(value, shape)
   if ((type === "array" || type === "object") && !isBare(shape)) {
     return refuseAt(
@@ -96,6 +99,44 @@ const fits = (value: unknown, shape: MergedSchema): boolean => {
   }
   return true
 }
+
+/** Items of a list without repetitions: each set of them is a rule. */
+const mostDistinct = 8
+
+/**
+ * The lists of distinct values of these, with their brackets.
+ *
+ * @returns undefined if they are too many
+ */
+export const distinctLists = (
+  builder: GrammarBuilder,
+  values: ReadonlyArray<unknown>,
+  { least, most = Number.POSITIVE_INFINITY }: MergedSchema["items"]
+): Sequence | undefined => {
+  const texts = [...new Set(values.map((value) => JSON.stringify(value)))]
+  if (texts.length > mostDistinct) return undefined
+  const known = new Map<number, GrammarSymbol>()
+  const after = (taken: number, count: number): GrammarSymbol => {
+    const found = known.get(taken)
+    if (found !== undefined) return found
+    const next = count >= most ?
+      [] :
+      texts.flatMap((one, index): ReadonlyArray<Sequence> =>
+        (taken & (1 << index)) === 0
+          ? [[...(count === 0 ? [] : comma(builder)), text(one), after(taken | (1 << index), count + 1)]]
+          : []
+      )
+    const symbol = builder.rule("distinct", [...next, ...(count >= least ? [[text("]")]] : [])])
+    known.set(taken, symbol)
+    return symbol
+  }
+  return [text("["), after(0, 0)]
+}
+
+/** The listed values that satisfy the other constraints. */
+export const listedValues = (
+  shape: MergedSchema & { readonly values: ReadonlyArray<unknown> }
+): ReadonlyArray<unknown> => shape.values.filter((value) => fits(value, shape))
 
 /** The listed values that satisfy the constraints, as alternatives. */
 export const literals = (

@@ -6,7 +6,7 @@
  * Integers are those that a double holds exactly. Other numbers between bounds are plain decimals without an exponent;
  * next to an excluded bound they have at most 15 digits, the precision of a double.
  */
-import type { GrammarBuilder, Sequence } from "./Grammar.ts"
+import type { GrammarBuilder, GrammarSymbol, Sequence } from "./Grammar.ts"
 import { chars, text } from "./Grammar.ts"
 import { digits } from "./JsonValues.ts"
 
@@ -184,4 +184,85 @@ export const numbers = (
   const positive = isHighNegative ? [] : decimals(builder, isLowNegative ? zero(false) : least, most)
   const negative = isLowNegative ? decimals(builder, isHighNegative ? most : zero(true), least) : []
   return [...positive, ...(negative.length === 0 ? [] : [[text("-"), builder.rule("size", negative)]])]
+}
+
+/** Multiples between two bounds that are listed one by one. */
+const mostListed = 1000
+
+/** The largest divisor whose multiples are unlimited: a rule for each remainder and number of digits. */
+const mostRemainders = 100
+
+/** More digits of a number with this remainder so far, up to a multiple. */
+const digitsOfMultiple = (builder: GrammarBuilder, multiple: number, remainder: number, most: number): GrammarSymbol =>
+  builder.shared(`multiple-${multiple}-${remainder}-${most}`, () => [
+    ...(most === 0 ? [] : Array.from({ length: 10 }, (_, digit): Sequence => [
+      text(String(digit)),
+      digitsOfMultiple(builder, multiple, (remainder * 10 + digit) % multiple, most - 1)
+    ])),
+    ...(remainder === 0 ? [[]] : [])
+  ])
+
+/** Multiples above 0 with at most 15 digits. */
+const positiveMultiples = (builder: GrammarBuilder, multiple: number): ReadonlyArray<Sequence> => {
+  const zeros = /0*$/.exec(String(multiple))![0]
+  const factor = multiple / 10 ** zeros.length
+  const most = exactDigits - zeros.length - 1
+  const rest = (digit: number): ReadonlyArray<GrammarSymbol> =>
+    factor === 1 ? digits(builder, 0, most) : [digitsOfMultiple(builder, factor, digit % factor, most)]
+  return Array.from({ length: 9 }, (_, index) => [
+    text(String(index + 1)),
+    ...rest(index + 1),
+    ...(zeros === "" ? [] : [text(zeros)])
+  ])
+}
+
+/** Whether a bound is one of the first multiples, so that all beyond it have no other bound. */
+const isSimple = (bound: bigint | undefined, multiple: bigint): boolean =>
+  bound === undefined || (bound > -multiple && bound <= multiple)
+
+/** The multiples between two bounds, one by one; undefined if they are too many. */
+const listedMultiples = (low: bigint, high: bigint, multiple: bigint): ReadonlyArray<Sequence> | undefined => {
+  if ((high - low) / multiple > mostListed) return undefined
+  const listed: Array<Sequence> = []
+  const first = low + (((-low % multiple) + multiple) % multiple)
+  for (let value = first; value <= high; value += multiple) listed.push([text(String(value))])
+  return listed
+}
+
+const isZeroWithin = (low: bigint | undefined, high: bigint | undefined): boolean =>
+  (low === undefined || low <= 0n) && (high === undefined || high >= 0n)
+
+/** The multiples on one side or both of 0, by digits and remainders; undefined if a bound or the number is too large. */
+const openMultiples = (
+  builder: GrammarBuilder,
+  low: bigint | undefined,
+  high: bigint | undefined,
+  divisor: number
+): ReadonlyArray<Sequence> | undefined => {
+  const multiple = BigInt(divisor)
+  if (Number(String(divisor).replace(/0+$/, "")) > mostRemainders) return undefined
+  if (!isSimple(low, multiple) || !isSimple(high === undefined ? high : -high, multiple)) return undefined
+  const positive = positiveMultiples(builder, divisor)
+  return [
+    ...(high === undefined ? positive : []),
+    ...(low === undefined ? positive.map((one) => [text("-"), ...one]) : []),
+    ...(isZeroWithin(low, high) ? [[text("0")]] : [])
+  ]
+}
+
+/**
+ * The multiples of a whole number between bounds; undefined if they are too many to list, and the bounds or the number are too
+ * large for digits and remainders.
+ */
+export const multiples = (
+  builder: GrammarBuilder,
+  low: Bound | undefined,
+  high: Bound | undefined,
+  divisor: number
+): ReadonlyArray<Sequence> | undefined => {
+  const least = low && leastInteger(low)
+  const most = high && mostInteger(high)
+  return least === undefined || most === undefined
+    ? openMultiples(builder, least, most, divisor)
+    : listedMultiples(least, most, BigInt(divisor))
 }

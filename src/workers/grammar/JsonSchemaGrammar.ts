@@ -14,11 +14,11 @@ import { ambiguityOf, makeAmbiguityBound } from "./AmbiguityBound.ts"
 import type { Budget } from "./Budget.ts"
 import type { GrammarBuilder, GrammarSymbol, Sequence } from "./Grammar.ts"
 import { text } from "./Grammar.ts"
-import { literals } from "./JsonLiterals.ts"
-import { integers, numbers } from "./JsonNumbers.ts"
+import { distinctLists, listedValues, literals } from "./JsonLiterals.ts"
+import { integers, multiples, numbers } from "./JsonNumbers.ts"
 import { objectsOf } from "./JsonObjects.ts"
 import type { Located } from "./JsonSchemaKeywords.ts"
-import { refuseAt } from "./JsonSchemaKeywords.ts"
+import { refuseAt, within } from "./JsonSchemaKeywords.ts"
 import { stringOf } from "./JsonStrings.ts"
 import { anyNumber, anyString, anyValue, comma } from "./JsonValues.ts"
 import type { ArrayPart, MergedSchema, TypeName } from "./MergedSchema.ts"
@@ -36,6 +36,8 @@ interface Writer {
   readonly builder: GrammarBuilder
   readonly valueOf: ValueOf
   readonly namesOf: (schema: Located) => Automaton
+  /** The values that schemas list; undefined if they do not list them, or some are objects or lists. */
+  readonly listed: (schemas: ReadonlyArray<Located>) => ReadonlyArray<unknown> | undefined
   readonly budget: Budget
 }
 
@@ -82,13 +84,38 @@ const namesOf = (budget: Budget, document: Located) => (schema: Located): Automa
   )
 }
 
+const isScalar = (value: unknown): boolean => typeof value !== "object" || value === null
+
+const listedOf = (budget: Budget, document: Located): Writer["listed"] => (schemas) => {
+  const asking = schemas.filter(({ schema }) => schema !== true)
+  const lists = schemaAlternatives(asking, document, budget).map((parts) => {
+    const shape = mergeSchemas(parts, document.path, budget)
+    if (shape.values !== undefined) return listedValues({ ...shape, values: shape.values })
+    return shape.types.size === 1 && shape.types.has("boolean") ? [true, false] : undefined
+  })
+  const values = lists.every(isDefined) ? lists.flat() : undefined
+  return values?.every(isScalar) === true && asking.length > 0 ? values : undefined
+}
+
 const isDefined = <A>(value: A | undefined): value is A => value !== undefined
 
 /** The schemas of the item at this index; undefined if there is none. */
 const itemOf = (parts: ReadonlyArray<ArrayPart>, index: number): ReadonlyArray<Located> =>
   parts.map((part) => part.prefix[index] ?? part.items).filter(isDefined)
 
-const arraysOf = ({ builder, valueOf }: Writer, { arrays, items }: MergedSchema): Sequence => {
+/** Lists without repetitions; undefined if repetitions cannot occur. */
+const distinctOf = ({ builder, listed }: Writer, { arrays, items, path }: MergedSchema): Sequence | undefined => {
+  if ((items.most ?? 2) <= 1) return undefined
+  const isPlain = arrays.every(({ prefix }) => prefix.length === 0)
+  const values = isPlain ? listed(itemOf(arrays, 0)) : undefined
+  return (values && distinctLists(builder, values, items)) ??
+    refuseAt(
+      within(path, "uniqueItems"),
+      "is not supported, except for up to 8 listed items; omit it, and check it in the answer"
+    )
+}
+
+const listsOf = ({ builder, valueOf }: Writer, { arrays, items }: MergedSchema): Sequence => {
   const longest = Math.max(0, ...arrays.map((part) => part.prefix.length))
   const ends = arrays.filter((part) => !part.isOpen).map((part) => Math.max(part.prefix.length, items.least))
   const most = items.most === undefined && ends.length === 0 ? undefined : Math.min(...ends, items.most ?? Infinity)
@@ -110,13 +137,25 @@ const arraysOf = ({ builder, valueOf }: Writer, { arrays, items }: MergedSchema)
   return [text("["), builder.rule("first", first)]
 }
 
+const arraysOf = (writer: Writer, shape: MergedSchema): Sequence =>
+  (shape.isUnique ? distinctOf(writer, shape) : undefined) ?? listsOf(writer, shape)
+
+const integersOf = ({ builder }: Writer, { high, low, multiple, path }: MergedSchema): ReadonlyArray<Sequence> =>
+  multiple === 1
+    ? integers(builder, low, high)
+    : multiples(builder, low, high, multiple) ??
+      refuseAt(
+        within(path, "multipleOf"),
+        "needs bounds with at most 1,000 multiples between them; add minimum and maximum, or omit it"
+      )
+
 const alternativesOf = (
   writer: Writer,
   shape: MergedSchema
 ): Readonly<Record<TypeName, () => ReadonlyArray<Sequence>>> => ({
   null: () => [[text("null")]],
   boolean: () => [[text("true")], [text("false")]],
-  integer: () => integers(writer.builder, shape.low, shape.high),
+  integer: () => integersOf(writer, shape),
   number: () =>
     shape.low === undefined && shape.high === undefined
       ? [anyNumber(writer.builder)]
@@ -207,7 +246,13 @@ export const writeValue = (
     return found
   }
 
-  const writer: Writer = { builder, valueOf, namesOf: namesOf(budget, document), budget }
+  const writer: Writer = {
+    builder,
+    valueOf,
+    namesOf: namesOf(budget, document),
+    listed: listedOf(budget, document),
+    budget
+  }
   const value = valueOf([document, ...more])
   readings.check()
   return value

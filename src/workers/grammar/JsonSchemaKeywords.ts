@@ -85,6 +85,7 @@ export const readKeyword = <A>(
   return is(value) ? value : refuseAt(within(located.path, keyword), `must be ${must}`)
 }
 
+export const isBoolean = (value: unknown): value is boolean => typeof value === "boolean"
 export const isNumber = (value: unknown): value is number => typeof value === "number" && Number.isFinite(value)
 export const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
 export const isString = (value: unknown): value is string => typeof value === "string"

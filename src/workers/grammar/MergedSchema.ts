@@ -7,6 +7,7 @@ import type { Bound } from "./JsonNumbers.ts"
 import { isExact } from "./JsonNumbers.ts"
 import type { Located } from "./JsonSchemaKeywords.ts"
 import {
+  isBoolean,
   isCount,
   isFilledList,
   isList,
@@ -61,12 +62,15 @@ export interface MergedSchema {
   readonly values: ReadonlyArray<unknown> | undefined
   readonly low: Bound | undefined
   readonly high: Bound | undefined
+  /** A divisor of the integers; 1 for any. */
+  readonly multiple: number
   readonly length: Count
   readonly texts: ReadonlyArray<Automaton>
   readonly objects: ReadonlyArray<ObjectPart>
   readonly properties: Count
   readonly arrays: ReadonlyArray<ArrayPart>
   readonly items: Count
+  readonly isUnique: boolean
 }
 
 const isTypeName = (value: unknown): value is TypeName => (typeNames as ReadonlyArray<unknown>).includes(value)
@@ -234,7 +238,6 @@ const arrayPartOf = (part: Part): ArrayPart => {
   const { schema } = part
   const keywords = itemKeywords(part)
   const prefix = readKeyword(part, schema, keywords.prefix, isList, "a list of schemas") ?? []
-  if (schema["uniqueItems"] !== undefined && schema["uniqueItems"] !== false) unsupported(part, "uniqueItems")
   const items = Object.hasOwn(schema, keywords.items) ? partOf(part, schema[keywords.items], keywords.items) : undefined
   return {
     prefix: prefix.map((one, index) => partOf(part, one, keywords.prefix, index)),
@@ -243,11 +246,21 @@ const arrayPartOf = (part: Part): ArrayPart => {
   }
 }
 
-/** Whether a `multipleOf` requires an integer. */
-const isWhole = (part: Part): boolean => {
-  const divisor = readKeyword(part, part.schema, "multipleOf", isNumber, "a number above 0")
-  return divisor !== undefined && (divisor === 1 || unsupported(part, "multipleOf", "is supported as 1 only"))
-}
+/** The divisors of numbers, which are whole numbers. */
+const divisorsOf = (parts: ReadonlyArray<Part>): ReadonlyArray<number> =>
+  parts.flatMap((part) => {
+    const divisor = readKeyword(part, part.schema, "multipleOf", isNumber, "a number above 0")
+    if (divisor === undefined) return []
+    return Number.isSafeInteger(divisor) && divisor > 0
+      ? [divisor]
+      : unsupported(part, "multipleOf", "is supported as a whole number only")
+  })
+
+const greatestDivisor = (a: number, b: number): number => b === 0 ? a : greatestDivisor(b, a % b)
+
+/** Whether no item of a list may occur twice. */
+const isUnique = (parts: ReadonlyArray<Part>): boolean =>
+  parts.some((part) => readKeyword(part, part.schema, "uniqueItems", isBoolean, "true or false") === true)
 
 /** Steps to read a part's keywords, and each value that they list. */
 const partWork = 100
@@ -262,7 +275,8 @@ export const mergeSchemas = (parts: ReadonlyArray<Part>, path: string, budget: B
   const spend = (steps: number) => budget.spend(steps, path)
   for (const part of parts) spend(partWork + entriesOf(part) * entryWork)
   const types = new Set(allTypes(parts))
-  if (parts.some(isWhole) && types.delete("number")) types.add("integer")
+  const divisors = divisorsOf(parts)
+  if (divisors.length > 0 && types.delete("number")) types.add("integer")
   if (types.has("number")) checkExact(parts)
   return {
     path,
@@ -270,11 +284,13 @@ export const mergeSchemas = (parts: ReadonlyArray<Part>, path: string, budget: B
     values: valuesOf(parts, spend),
     low: boundOf(parts, "minimum", "exclusiveMinimum"),
     high: boundOf(parts, "maximum", "exclusiveMaximum"),
+    multiple: divisors.reduce((a, b) => (a * b) / greatestDivisor(a, b), 1),
     length: countOf(parts, "minLength", "maxLength"),
     texts: parts.flatMap((part) => textsOf(part, budget)),
     objects: parts.map((part) => objectPartOf(part, budget)),
     properties: countOf(parts, "minProperties", "maxProperties"),
     arrays: parts.map(arrayPartOf),
-    items: countOf(parts, "minItems", "maxItems")
+    items: countOf(parts, "minItems", "maxItems"),
+    isUnique: isUnique(parts)
   }
 }

@@ -252,7 +252,8 @@ const refusals: ReadonlyArray<readonly [schema: AnySchema, path: string, message
   [{ not: { multipleOf: 3 } }, ".not", /these keywords/],
   [{ oneOf: [{ type: "object" }, { propertyNames: { maxLength: 3 } }] }, ".oneOf[1]", /distinct const/],
   [{ if: { multipleOf: 3 } }, ".if.not", /these keywords/],
-  [{ type: "integer", multipleOf: 5 }, ".multipleOf", /1 only/],
+  [{ type: "number", multipleOf: 0.5 }, ".multipleOf", /whole number/],
+  [{ type: "integer", multipleOf: 1001 }, ".multipleOf", /at most 1,000/],
   [{ type: "object", minProperties: 3 }, ".minProperties", /above the number/],
   [{ type: "object", properties: { a: true }, maxProperties: 9000, additionalProperties: {} }, "", /counts too many/],
   [{ type: "string", pattern: "(?=a)" }, ".pattern", /looks ahead/],
@@ -409,7 +410,7 @@ describe("toolGrammar", () => {
       pathOf(() => toolGrammar([...tools, { name: "x", parameters: { type: "string" } }], "required")),
       "tools[3].parameters"
     )
-    const wrong = { name: "x", parameters: { properties: { a: { minimum: 1, multipleOf: 3 } } } }
+    const wrong = { name: "x", parameters: { properties: { a: { minimum: 1, multipleOf: 0.3 } } } }
     assert.strictEqual(pathOf(() => toolGrammar([wrong], "required")), "tools[0].parameters.properties.a.multipleOf")
   })
 })

@@ -116,6 +116,22 @@ const rows: ReadonlyArray<
     [{ b: 1 }, { a: 1, b: 3 }],
     [{ a: 1, b: 1 }]
   ],
+  [{ type: "array", items: { enum: ["a", "b", 3] }, uniqueItems: true }, [[], ["b"], [3, "a", "b"]], [["a", "a"], [
+    "c"
+  ]]],
+  [
+    { type: "array", items: { enum: ["a", "b", "c"] }, uniqueItems: true, minItems: 1, maxItems: 2 },
+    [["a"], ["c", "a"]],
+    [[], ["a", "b", "c"]]
+  ],
+  [{ type: "array", items: { type: "boolean" }, uniqueItems: true }, [[true, false]], [[true, true]]],
+  [{ type: "array", items: string, uniqueItems: true, maxItems: 1 }, [["a"], []], [["a", "b"]]],
+  [{ type: "integer", multipleOf: 5 }, [0, 5, -10, 12345], [3, 12]],
+  [{ type: "number", multipleOf: 7, minimum: 0 }, [0, 7, 7007], [-7, 8]],
+  [{ type: "integer", multipleOf: 300, exclusiveMinimum: 0 }, [300, 1500], [0, 200, 350, -300]],
+  [{ type: "integer", multipleOf: 250, minimum: -300, maximum: 600 }, [-250, 0, 500], [-500, 750, 1]],
+  [{ type: "integer", allOf: [{ multipleOf: 4 }, { multipleOf: 6 }], maximum: 0 }, [-12, 0], [12, -6]],
+  [{ enum: [1, 2, 4, "a"], multipleOf: 2 }, [2, 4], [1]],
   [{ oneOf: [string, integer] }, ["a", 1], [[]]],
   [{ type: "object", properties: { a: {}, b: {} }, oneOf: [{ required: ["a"] }, { required: ["b"] }] }, [{ a: 1 }, {
     b: 1
