@@ -319,14 +319,24 @@ const capacityOf = ({ actor: { limiter }, replicas }: EngineInstance, engine: En
   return limiter === undefined ? slots : Math.min(slots, limiter.limit)
 }
 
+/** Jobs that use its slots: also those of the instances before it, if they are at the same provider. */
+const usedSlots = (instance: EngineInstance): number => {
+  const { actor: { others }, deployment, running } = instance
+  if (others.size === 0 || !isRemote(deployment.options)) return running
+  return [...others].reduce(
+    (sum, other) => Limiter.isSameServer(other.deployment, deployment) ? sum + other.running : sum,
+    running
+  )
+}
+
 /** Whether its own limit holds callers back, so that no slot of another process helps. */
 const isAtLimit = ({ instance, limiter }: Actor): boolean =>
-  limiter !== undefined && instance !== undefined && instance.running >= limiter.limit
+  limiter !== undefined && instance !== undefined && usedSlots(instance) >= limiter.limit
 
 /** Whether a job can start. An engine refuses jobs before its crash is recorded: callers wait for the next instance. */
 const isOpen = (instance: EngineInstance | undefined): instance is EngineInstance & { readonly engine: Engine } =>
   instance?.engine !== undefined && !instance.paused && instance.state === "ready" &&
-  instance.engine.isOver?.() !== true && instance.running < capacityOf(instance, instance.engine)
+  instance.engine.isOver?.() !== true && usedSlots(instance) < capacityOf(instance, instance.engine)
 
 /** The open instance that uses the smallest share of its slots. */
 const emptiest = ({ added, instance }: Actor): (EngineInstance & { readonly engine: Engine }) | undefined => {

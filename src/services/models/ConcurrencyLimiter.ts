@@ -107,7 +107,7 @@ const adaptiveBounds = ({ options }: Deployment): Bounds | undefined =>
   isRemote(options) ? boundsOf(options.maxConcurrent) : undefined
 
 /** Whether both are the same model at the same host, so that what one has measured holds for the other. */
-const isSameServer = ({ options: a }: Deployment, { options: b }: Deployment): boolean =>
+export const isSameServer = ({ options: a }: Deployment, { options: b }: Deployment): boolean =>
   isRemote(a) && isRemote(b) && a.provider === b.provider && a.baseUrl === b.baseUrl && a.model === b.model
 
 /** The limiter of a deployment that replaces another; undefined where the limit is a number. */

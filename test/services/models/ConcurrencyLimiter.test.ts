@@ -6,6 +6,7 @@ import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import * as App from "../../../src/App.ts"
 import type { MaxConcurrent } from "../../../src/domain/AdaptiveConcurrency.ts"
+import type { Deployment } from "../../../src/domain/Deployment.ts"
 import type { Reason } from "../../../src/domain/InferenceError.ts"
 import { RateLimited, UpstreamFailed, UpstreamTimeout } from "../../../src/domain/InferenceError.ts"
 import * as Time from "../../../src/domain/Time.ts"
@@ -105,6 +106,33 @@ describe("a deployment with an adaptive limit", () => {
       models.renew(remote(7))
       assert.isUndefined(limit())
     }).pipe(Effect.provide(engines().layer)))
+})
+
+describe("a replaced deployment", () => {
+  const runningAfter = (before: Deployment, after: Deployment) =>
+    Effect.gen(function*() {
+      const models = yield* Models
+      yield* Effect.forEach(Array.from({ length: 12 }), () => workFor(before, "10 seconds"))
+      yield* settle
+      yield* models.replace(after)
+      yield* settle
+      const { running } = yield* statusOf(after)
+      yield* TestClock.adjust("60 seconds")
+      assert.deepInclude(yield* statusOf(after), { running: 0, queued: 0 })
+      return running
+    })
+
+  it.effect("has its limit together with its requests from before at the same provider, and all are answered", () =>
+    Effect.gen(function*() {
+      for (const limit of [adaptive, remote(4)]) {
+        const layer = scriptedEngines({ wrap: (engine) => ({ ...engine, describe: { ...engine.describe, slots: 4 } }) })
+          .layer
+        const priced = { ...limit, weight: 2 }
+        assert.strictEqual(yield* Effect.provide(runningAfter(limit, priced), layer), 4)
+        const other = remote(4, "other")
+        assert.isAbove(yield* Effect.provide(runningAfter(limit, other), layer), 4)
+      }
+    }))
 })
 
 describe("an attempt", () => {
