@@ -48,6 +48,7 @@ import { GuardHooks } from "./services/guard/Hooks.ts"
 import * as RequestGuard from "./services/guard/RequestGuard.ts"
 import * as SecurityEvents from "./services/guard/SecurityEvents.ts"
 import * as Breaker from "./services/health/Breaker.ts"
+import * as HealthDetails from "./services/health/HealthDetails.ts"
 import * as Readiness from "./services/health/Readiness.ts"
 import * as EmbeddingBatcher from "./services/inference/EmbeddingBatcher.ts"
 import * as Inference from "./services/inference/Inference.ts"
@@ -527,6 +528,7 @@ export const telemetry = Traces.layer
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
 export const service = Layer.mergeAll(preload, Metrics.layerSampler, ProcessFigures.layer).pipe(
   Layer.provideMerge(Layer.provide(Server.layer, Layer.mergeAll(SecurityEvents.layerRefusals, store, rollouts))),
+  Layer.provide(HealthDetails.layer),
   Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
   Layer.provideMerge(state),
   Layer.provideMerge(telemetry),

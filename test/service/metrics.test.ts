@@ -8,12 +8,16 @@ import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import * as App from "../../src/App.ts"
 import * as SettingsFile from "../../src/layers/settings/SettingsFile.ts"
+import type * as HealthDetails from "../../src/services/health/HealthDetails.ts"
 import type { FaultServer } from "../support/FaultServer.ts"
 import { startFaultServer } from "../support/FaultServer.ts"
 import { wires } from "../support/Wires.ts"
 
 let upstream: FaultServer
 let metrics = ""
+let details: typeof HealthDetails.Report.Type
+/** The status of `/health/ready` before and after the key of the only deployment was rejected, and the answer. */
+const ready: Array<readonly [status: number, body: unknown]> = []
 
 const json = { "content-type": "application/json" }
 
@@ -26,10 +30,29 @@ const ask = async (url: string, body: object) => {
   await response.text()
 }
 
+/** Runs a service, with metrics of its own. */
+const withService = (config: SettingsFile.Config, use: (url: string) => Promise<void>) =>
+  Effect.gen(function*() {
+    const { address } = yield* HttpServer.HttpServer
+    yield* Effect.promise(() => use(`http://127.0.0.1:${"port" in address ? address.port : 0}`))
+  }).pipe(
+    Effect.provide(App.service.pipe(Layer.provide(SettingsFile.layer({ config })), Layer.provide(Logger.layer([])))),
+    Effect.provideService(Metric.MetricRegistry, new Map()),
+    Effect.scoped,
+    Effect.runPromise
+  )
+
+const common: SettingsFile.Config = {
+  server: { port: 0, admin: { socket: false } },
+  storage: { type: "memory" },
+  policies: { default: { retries: 0 } }
+}
+
 beforeAll(async () => {
   upstream = await startFaultServer((_, { body }) => {
     const { headers, pieces, buffered } = wires["openai"]
     const { model, stream } = body as { readonly model: string; readonly stream?: boolean }
+    if (model === "locked") return { status: 401, headers: json, pieces: ["{}"] }
     if (model === "down") return { status: 500, headers: json, pieces: ["{}"] }
     return stream === true ? { headers, pieces } : { headers: json, pieces: [buffered] }
   })
@@ -39,34 +62,29 @@ beforeAll(async () => {
     baseUrl: `${upstream.url}/v1`,
     key: "k"
   })
-  const config: SettingsFile.Config = {
-    server: { port: 0, admin: { socket: false } },
-    storage: { type: "memory" },
-    policies: { default: { retries: 0 } },
+  await withService({
+    ...common,
     models: {
       chat: { deployments: [remote("up")] },
       second: { deployments: [remote("down")], fallbacks: ["chat"] },
       broken: { deployments: [remote("down")] }
     }
-  }
-  const service = App.service.pipe(Layer.provide(SettingsFile.layer({ config })), Layer.provide(Logger.layer([])))
-  await Effect.gen(function*() {
-    const { address } = yield* HttpServer.HttpServer
-    const url = `http://127.0.0.1:${"port" in address ? address.port : 0}`
-    metrics = yield* Effect.promise(async () => {
-      await ask(url, { model: "chat" })
-      await ask(url, { model: "chat", stream: true })
-      await ask(url, { model: "second" })
-      await ask(url, { model: "broken" })
-      await ask(url, { model: "nothing-of-this-name" })
-      return (await fetch(`${url}/metrics`)).text()
-    })
-  }).pipe(
-    Effect.provide(service),
-    Effect.provideService(Metric.MetricRegistry, new Map()),
-    Effect.scoped,
-    Effect.runPromise
-  )
+  }, async (url) => {
+    await ask(url, { model: "chat" })
+    await ask(url, { model: "chat", stream: true })
+    await ask(url, { model: "second" })
+    await ask(url, { model: "broken" })
+    await ask(url, { model: "nothing-of-this-name" })
+    details = await (await fetch(`${url}/health/details`)).json() as typeof details
+    metrics = await (await fetch(`${url}/metrics`)).text()
+  })
+  await withService({ ...common, models: { only: { deployments: [remote("locked")] } } }, async (url) => {
+    for (const _ of [1, 2]) {
+      const response = await fetch(`${url}/health/ready`)
+      ready.push([response.status, await response.json()])
+      await ask(url, { model: "only" })
+    }
+  })
 }, 60_000)
 
 afterAll(() => upstream.close())
@@ -93,6 +111,31 @@ const occasional =
   /^(?:llm_(?:cache_(?:hits|misses)|storage_lost_rows|admission_rejections|security_events)_total|troupe_(?:engine_restarts|model_failures|cost_usd)_total|troupe_circuit_open_max)$/
 
 const known = () => new Set([...metrics.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name!))
+
+describe("/health/details", () => {
+  it("has each window against the targets, and the models that can answer", () => {
+    assert.deepStrictEqual(details.targets, { availability: 0.999, errorRate: 0.001 })
+    assert.deepStrictEqual(details.windows.map(({ window }) => window), ["5m", "1h", "1d"])
+    for (const window of details.windows) {
+      assert.deepInclude(window, { requests: 4, failed: 1, errorRate: 0.25, meetsTargets: false })
+    }
+    assert.isAtLeast(details.uptimeSeconds, 0)
+    assert.deepStrictEqual(details.models.map(({ available, model }) => [model, available]), [
+      ["chat", true],
+      ["second", true],
+      ["broken", true]
+    ])
+  })
+})
+
+describe("a lone key in cooldown", () => {
+  it("makes a service that has no other model not ready", () => {
+    const [before, after] = ready
+    assert.strictEqual(before?.[0], 200)
+    assert.strictEqual(after?.[0], 503)
+    assert.deepInclude(after?.[1], { status: "unavailable" })
+  })
+})
 
 describe("metrics", () => {
   const genAi = { gen_ai_operation_name: "chat", gen_ai_provider_name: "openai", gen_ai_response_model: "up" }

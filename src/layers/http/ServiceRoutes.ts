@@ -2,7 +2,7 @@
  * The routes that belong to no single dialect: models, health, metrics, the description of the interface, and every path
  * that does not exist.
  */
-import { Clock, Effect, Layer, Result } from "effect"
+import { Clock, Effect, Layer, Option, Result } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApi, HttpApiBuilder, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
@@ -17,6 +17,7 @@ import { nearestName } from "../../domain/NearestName.ts"
 import * as Text from "../../domain/Text.ts"
 import * as EngineKinds from "../../services/engines/EngineKinds.ts"
 import { Refusals } from "../../services/guard/SecurityEvents.ts"
+import { HealthDetails } from "../../services/health/HealthDetails.ts"
 import * as Readiness from "../../services/health/Readiness.ts"
 import { Models } from "../../services/models/Models.ts"
 import { namesIn, Registry } from "../../services/models/Registry.ts"
@@ -112,6 +113,12 @@ const models = (dialects: Dialects) => {
   }))
 }
 
+const detailsPath = "/health/details"
+
+const restarting = HttpServerResponse.text("The process that answers for the whole service is being started again.\n", {
+  status: 503
+})
+
 /** For load balancers and supervisors. */
 export const health = HttpApiBuilder.group(
   Api.TypedApi,
@@ -119,7 +126,14 @@ export const health = HttpApiBuilder.group(
   Effect.fn(function*(handlers) {
     const services = yield* Effect.context<Models | Readiness.Readiness | Registry>()
     const peers = yield* PeerProcesses
-    const report = Effect.provideContext(Readiness.makeReport, services)
+    const details = yield* Effect.serviceOption(HealthDetails)
+    const canAnswer = Option.isNone(details) ? Effect.succeed(true) : details.value.canAnswer
+    const report = Effect.zipWith(
+      Effect.provideContext(Readiness.makeReport, services),
+      canAnswer,
+      (report, canAnswer) =>
+        report.status === "ready" && !canAnswer ? { ...report, status: "unavailable" as const } : report
+    )
     const respond = (body: typeof Readiness.Report.Type) =>
       HttpServerResponse.jsonUnsafe(body, { status: body.status === "ready" ? 200 : 503 })
     const ready = ofWhole(
@@ -131,6 +145,16 @@ export const health = HttpApiBuilder.group(
     return handlers.handle("live", () => Effect.succeed({ status: "live" as const })).handleRaw("ready", () => ready)
   })
 )
+
+/** For operators: as the metrics, for administrators where there are keys, else for programs of this machine. */
+const details = HttpRouter.use(Effect.fnUntraced(function*(router) {
+  const found = yield* Effect.serviceOption(HealthDetails)
+  if (Option.isNone(found)) return
+  const guarded = yield* AdminGuard.makeForReaders
+  const peers = yield* PeerProcesses
+  const own = Effect.map(found.value.report, (report) => HttpServerResponse.jsonUnsafe(report))
+  yield* router.add("GET", detailsPath, guarded(ofWhole(peers, own, Effect.succeed(restarting))))
+}))
 
 /**
  * The answer of this process, unless another one answers for the whole service.
@@ -160,10 +184,7 @@ const metrics = HttpRouter.use(Effect.fnUntraced(function*(router) {
   const all = peers?.isFirst === true
     ? Effect.zipWith(own, peers.ask("GET", "/metrics"), WholeService.metrics)
     : own
-  const unavailable = Effect.succeed(
-    HttpServerResponse.text("The process that answers for the whole service is being started again.\n", { status: 503 })
-  )
-  yield* router.add("GET", "/metrics", guarded(ofWhole(peers, Effect.map(all, respond), unavailable)))
+  yield* router.add("GET", "/metrics", guarded(ofWhole(peers, Effect.map(all, respond), Effect.succeed(restarting))))
 }))
 
 /** What the codes of errors mean, for people: the errors of the service have the path in `doc_url`. */
@@ -195,7 +216,9 @@ interface KnownPaths {
 }
 
 const makeKnownPaths = (api: ReturnType<typeof Api.make>): KnownPaths => {
-  const byPath = new Map<string, Array<string>>([["/metrics", ["GET"]], ["/openapi.json", ["GET"]], ["/errors/:code", [
+  const byPath = new Map<string, Array<string>>([["/metrics", ["GET"]], [detailsPath, ["GET"]], ["/openapi.json", [
+    "GET"
+  ]], ["/errors/:code", [
     "GET"
   ]]])
   HttpApi.reflect(api, {
@@ -257,6 +280,7 @@ export const make = (dialects: Dialects) => {
     // It takes longer to make than to read the configuration, and few ask for it; `OpenApi` keeps it.
     HttpRouter.add("GET", "/openapi.json", Effect.sync(() => HttpServerResponse.jsonUnsafe(OpenApi.fromApi(api)))),
     metrics,
+    details,
     errorPages,
     HttpRouter.add("*", "/*", notFound(dialectOf, known))
   )

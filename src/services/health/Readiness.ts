@@ -18,7 +18,8 @@ const DeploymentHealth = Schema.Struct({
 
 /** The body of `GET /health/ready`. */
 export const Report = Schema.Struct({
-  status: Status,
+  /** `unavailable`: no model can answer, since keys are in cooldown, circuits are open or engines have failed. */
+  status: Schema.Literals([...Status.literals, "unavailable"]),
   deployments: Schema.Array(DeploymentHealth)
 })
 

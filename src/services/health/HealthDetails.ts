@@ -1,0 +1,123 @@
+/**
+ * What `GET /health/details` answers: which models can answer now and why others cannot, and how the service did lately.
+ *
+ * **Details**
+ *
+ * A deployment cannot answer while its circuit is open, while all of its keys are in cooldown, or after its restarts are used up.
+ */
+import { Context, Effect, Layer, Metric, Schedule, Schema } from "effect"
+import * as Defaults from "../../domain/Defaults.ts"
+import type { Deployment } from "../../domain/Deployment.ts"
+import * as Time from "../../domain/Time.ts"
+import { Providers } from "../engines/Providers.ts"
+import { Models } from "../models/Models.ts"
+import { Registry } from "../models/Registry.ts"
+import { Settings } from "../settings/Settings.ts"
+import { Availability, targets, Window, windows } from "./Availability.ts"
+import type { WindowName } from "./Availability.ts"
+import { Breaker } from "./Breaker.ts"
+import * as Readiness from "./Readiness.ts"
+
+const DeploymentDetails = Schema.Struct({
+  ...Readiness.Report.fields.deployments.value.fields,
+  /** Why it cannot answer now; left out, it can. */
+  unavailable: Schema.optionalKey(Schema.String)
+})
+
+/** The body of `GET /health/details`. */
+export const Report = Schema.Struct({
+  status: Readiness.Status,
+  uptimeSeconds: Schema.Int,
+  targets: Schema.Struct({ availability: Schema.Finite, errorRate: Schema.Finite }),
+  windows: Schema.Array(Window),
+  models: Schema.Array(Schema.Struct({
+    model: Schema.String,
+    /** Whether one of its deployments can answer. */
+    available: Schema.Boolean,
+    deployments: Schema.Array(DeploymentDetails)
+  }))
+})
+export type Report = typeof Report.Type
+
+/** The state of the models, and the windows. */
+export class HealthDetails extends Context.Service<HealthDetails, {
+  readonly report: Effect.Effect<Report>
+  /** Whether a model can answer. */
+  readonly canAnswer: Effect.Effect<boolean>
+}>()("troupe/services/health/HealthDetails") {}
+
+/** Requests until now, of all models. */
+const requestsUntilNow = Effect.map(Metric.snapshot, (snapshots) => {
+  let answered = 0
+  let failed = 0
+  for (const snapshot of snapshots) {
+    if (snapshot.type !== "Counter" || snapshot.id !== "llm_requests_total") continue
+    const count = Number(snapshot.state.count)
+    if (snapshot.attributes?.["success"] === "true") answered += count
+    else failed += count
+  }
+  return { answered, failed }
+})
+
+const secondsText = (ms: number): string => `${Math.ceil(ms / 1000)} s`
+
+const make = Effect.gen(function*() {
+  const models = yield* Models
+  const registry = yield* Registry
+  const breaker = yield* Breaker
+  const providers = yield* Providers
+  const readiness = yield* Readiness.Readiness
+  const { sampleEvery = Defaults.sampleInterval } = yield* Settings
+  const startedAt = yield* Time.now
+  const availability = new Availability()
+
+  /** Why a deployment cannot answer now. */
+  const problemOf = (deployment: Deployment, state: string, now: number): string | undefined => {
+    if (state === "failed") return "it has failed and is not started again: troupe load tries it"
+    const closedFor = breaker.closedFor(deployment.id, now, true)
+    if (closedFor > 0) return `its circuit is open; a call may try it in ${secondsText(closedFor)}`
+    const waiting = providers.waitingKeys(deployment, now)
+    return waiting !== undefined && waiting.total > 0 && waiting.waiting === waiting.total
+      ? `all of its keys are in cooldown; the first one may be used in ${secondsText(waiting.retryAfterMs)}`
+      : undefined
+  }
+
+  const detailsOf = Effect.fnUntraced(function*(deployment: Deployment) {
+    const { memoryBytes: _, ...status } = yield* models.status(deployment)
+    const unavailable = problemOf(deployment, status.state, yield* Time.now)
+    return unavailable === undefined ? status : { ...status, unavailable }
+  })
+
+  const modelsNow = Effect.forEach(
+    registry.models(),
+    ({ deployments, name }) =>
+      Effect.map(Effect.forEach(deployments, detailsOf), (details) => ({
+        model: name,
+        available: details.some((one) => !("unavailable" in one)),
+        deployments: details
+      }))
+  )
+
+  const canAnswer = Effect.map(modelsNow, (all) => all.length === 0 || all.some(({ available }) => available))
+
+  const sample = Effect.gen(function*() {
+    const isAvailable = readiness.status === "ready" && (yield* canAnswer)
+    availability.add({ at: yield* Time.now, isAvailable, ...(yield* requestsUntilNow) })
+  })
+  yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(sampleEvery)))
+
+  const report = Effect.gen(function*() {
+    yield* sample
+    return {
+      status: readiness.status,
+      uptimeSeconds: Math.round(((yield* Time.now) - startedAt) / 1000),
+      targets,
+      windows: (Object.keys(windows) as Array<WindowName>).map((window) => availability.over(window)),
+      models: yield* modelsNow
+    }
+  })
+  return HealthDetails.of({ report, canAnswer })
+})
+
+/** Samples until the scope ends. */
+export const layer = Layer.effect(HealthDetails, make)
