@@ -32,6 +32,12 @@ export interface ObjectWriter {
   readonly budget: Budget
 }
 
+/** Steps to compare two edges of automata of names, whose states are mostly new. */
+const stepsPerEdge = 10
+
+/** Steps to make a state of an automaton of names. */
+const stepsPerState = 20
+
 /** Names of undeclared properties, and the schemas of their values. */
 interface NameClass {
   readonly names: Automaton
@@ -118,8 +124,10 @@ class ObjectRules {
 
   #common(a: Automaton, b: Automaton): Automaton {
     const { budget } = this.#writer
-    return intersect(a, b, (steps) => budget.spend(steps, this.#path)) ??
+    const found = intersect(a, b, (steps) => budget.spend(steps * stepsPerEdge, this.#path)) ??
       refuseAt(this.#path, "has too many patterns of names; use fewer")
+    budget.spend(found.length * stepsPerState, this.#path)
+    return found
   }
 
   /** Divides each class by the names that a pattern accepts. */

@@ -17,7 +17,8 @@ import {
 import { objectNamesOf } from "./MergedSchema.ts"
 import type { Together } from "./SchemaNegation.ts"
 import { conditionsOf, negationsOf } from "./SchemaNegation.ts"
-import { areApart } from "./SchemaOverlap.ts"
+import type { Written } from "./SchemaOverlap.ts"
+import { areApart, factsOf } from "./SchemaOverlap.ts"
 
 /** A schema without the keywords that are expanded. */
 export interface Part extends Located {
@@ -31,6 +32,9 @@ const mostVisits = 2000
 const stepsPerSchema = 20
 /** Each of its keywords. */
 const stepsPerKeyword = 4
+
+/** To compare two alternatives. */
+const stepsPerPair = 10
 
 const list = "a list that is not empty"
 
@@ -147,15 +151,28 @@ class Expansion {
 
   /** Cases in which no other alternative of a `oneOf` holds. */
   #separate(parts: ReadonlyArray<Part>, others: ReadonlyArray<Located>): void {
-    const [first, ...rest] = others
-    if (first === undefined) {
+    const written = others.length === 0 ? undefined : this.#written(parts)
+    const overlap = others.findIndex((other) => {
+      this.#budget.spend(stepsPerPair, other.path)
+      return !areApart(written!, other.schema, (schema) => this.#referred(other, schema))
+    })
+    if (overlap < 0) {
       this.cases.push(parts)
       return
     }
-    const written = { schemas: parts.map(({ schema }) => schema), ...objectNamesOf(parts) }
-    if (areApart(written, first.schema, (schema) => this.#referred(first, schema))) return this.#separate(parts, rest)
+    const first = others[overlap]!
     const outside = this.#negated(first, first.schema, () => refuseAt(first.path, overlapping))
-    for (const one of outside) this.spread([stepTo(first, one, first.path)], parts, rest)
+    for (const one of outside) this.spread([stepTo(first, one, first.path)], parts, others.slice(overlap + 1))
+  }
+
+  #written(parts: ReadonlyArray<Part>): Written {
+    const entries = parts.reduce(
+      (sum, { schema: { properties } }) => sum + (isRecord(properties) ? Object.keys(properties).length : 0),
+      0
+    )
+    this.#budget.spend(entries * stepsPerKeyword, this.#path)
+    const resolve = (schema: SchemaObject) => this.#referred(parts[0]!, schema)
+    return { facts: factsOf(parts.map(({ schema }) => schema), resolve), ...objectNamesOf(parts) }
   }
 
   /** @param others alternatives that must not hold */

@@ -10,7 +10,7 @@ import type { SchemaObject } from "./JsonSchemaKeywords.ts"
 import { isList, isRecord, isString } from "./JsonSchemaKeywords.ts"
 
 /** What a schema says about its values. */
-interface Facts {
+export interface Facts {
   /** Undefined for any. */
   readonly types: ReadonlySet<string> | undefined
   readonly values: ReadonlySet<string> | undefined
@@ -65,7 +65,7 @@ const ownFacts = (schema: SchemaObject): Facts => {
 }
 
 /** The facts of schemas that must all hold. */
-const factsOf = (schemas: ReadonlyArray<unknown>, resolve: Resolve): Facts => {
+export const factsOf = (schemas: ReadonlyArray<unknown>, resolve: Resolve): Facts => {
   const pending = [...schemas]
   let facts = none
   for (let step = 0; step < mostSteps && pending.length > 0; step++) {
@@ -81,24 +81,36 @@ const factsOf = (schemas: ReadonlyArray<unknown>, resolve: Resolve): Facts => {
 const isDisjoint = <A>(a: ReadonlySet<A> | undefined, b: ReadonlySet<A> | undefined): boolean =>
   a !== undefined && b !== undefined && [...a].every((one) => !b.has(one))
 
+const known = new WeakMap<object, Facts>()
+
+/** The facts of one schema, which are read once. */
+const factsOfOne = (schema: unknown, resolve: Resolve): Facts => {
+  if (!isRecord(schema)) return none
+  const facts = known.get(schema) ?? factsOf([schema], resolve)
+  known.set(schema, facts)
+  return facts
+}
+
+const factsOfAll = (schemas: ReadonlyArray<unknown>, resolve: Resolve): Facts =>
+  schemas.length === 1 ? factsOfOne(schemas[0], resolve) : factsOf(schemas, resolve)
+
 /** Whether values that both have a property cannot satisfy both schemas. */
 const differs = (a: ReadonlyArray<unknown>, b: ReadonlyArray<unknown>, resolve: Resolve): boolean => {
-  const [first, second] = [factsOf(a, resolve), factsOf(b, resolve)]
+  const [first, second] = [factsOfAll(a, resolve), factsOfAll(b, resolve)]
   return isDisjoint(first.types, second.types) || isDisjoint(first.values, second.values)
 }
 
 /** What the grammar writes for some schemas. */
 export interface Written {
-  readonly schemas: ReadonlyArray<unknown>
+  readonly facts: Facts
   readonly isObject: boolean
   /** The properties that an object can have; undefined if it can have others. */
   readonly names: ReadonlySet<string> | undefined
 }
 
 /** Whether no value that the grammar writes for some schemas satisfies another one. */
-export const areApart = ({ isObject, names, schemas }: Written, other: unknown, resolve: Resolve): boolean => {
-  const first = factsOf(schemas, resolve)
-  const second = factsOf([other], resolve)
+export const areApart = ({ facts: first, isObject, names }: Written, other: unknown, resolve: Resolve): boolean => {
+  const second = factsOfOne(other, resolve)
   if (isDisjoint(first.types, second.types) || isDisjoint(first.values, second.values)) return true
   if (!isObject) return false
   if (second.types?.has("object") === false) return true
