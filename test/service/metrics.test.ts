@@ -24,11 +24,16 @@ const json = { "content-type": "application/json" }
 const ask = async (url: string, body: object) => {
   const response = await fetch(`${url}/v1/chat/completions`, {
     method: "POST",
-    headers: json,
+    headers: { ...json, "x-request-id": "client-1" },
     body: JSON.stringify({ messages: [{ role: "user", content: "Hello" }], ...body })
   })
   await response.text()
 }
+
+const logs: Array<Readonly<Record<string, unknown>>> = []
+const logger = Logger.map(Logger.formatStructured, ({ annotations, level, message }) => {
+  logs.push({ level, message, ...annotations })
+})
 
 /** Runs a service, with metrics of its own. */
 const withService = (config: SettingsFile.Config, use: (url: string) => Promise<void>) =>
@@ -36,13 +41,16 @@ const withService = (config: SettingsFile.Config, use: (url: string) => Promise<
     const { address } = yield* HttpServer.HttpServer
     yield* Effect.promise(() => use(`http://127.0.0.1:${"port" in address ? address.port : 0}`))
   }).pipe(
-    Effect.provide(App.service.pipe(Layer.provide(SettingsFile.layer({ config })), Layer.provide(Logger.layer([])))),
+    Effect.provide(
+      App.service.pipe(Layer.provide(SettingsFile.layer({ config })), Layer.provide(Logger.layer([logger])))
+    ),
     Effect.provideService(Metric.MetricRegistry, new Map()),
     Effect.scoped,
     Effect.runPromise
   )
 
 const common: SettingsFile.Config = {
+  logRequests: "all",
   server: { port: 0, admin: { socket: false } },
   storage: { type: "memory" },
   policies: { default: { retries: 0 } }
@@ -125,6 +133,28 @@ describe("/health/details", () => {
       ["second", true],
       ["broken", true]
     ])
+  })
+})
+
+describe("the log", () => {
+  const entries = () => logs.filter(({ operation }) => operation === "chat")
+
+  it("has one entry for each request, with its ids and figures", () => {
+    assert.lengthOf(entries(), 6)
+    const [answered, , second, broken] = entries()
+    assert.deepInclude(answered, {
+      level: "INFO",
+      message: "Request answered.",
+      client_request_id: "client-1",
+      model: "chat",
+      deployment: "chat#0",
+      attempts: 1,
+      end: "success"
+    })
+    assert.match(String(answered?.["request_id"]), /^chatcmpl-/)
+    assert.deepInclude(second, { attempts: 2, deployment: "chat#0" })
+    assert.deepInclude(broken, { level: "WARN", end: "failure", error: "UpstreamFailed" })
+    assert.notInclude(JSON.stringify(logs), "Hello")
   })
 })
 

@@ -26,6 +26,7 @@ import { Models } from "../../services/models/Models.ts"
 import { namesIn, Registry, ServedNames } from "../../services/models/Registry.ts"
 import type { Waits } from "../../services/models/Waits.ts"
 import { progressHeader, RequestWaits } from "../../services/models/Waits.ts"
+import { idsOf, RequestLog } from "../../services/observability/RequestLog.ts"
 import { ServiceTracing } from "../../services/observability/RequestTrace.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
@@ -222,6 +223,8 @@ interface DialectParts {
   readonly loadingOf: FailedRequest["loadingOf"]
   /** Whether the service has a tracing of its own. */
   readonly isTraced: boolean
+  /** Whether requests have log entries of their own. */
+  readonly isLogged: boolean
 }
 
 /** What a request has, however it arrived. */
@@ -370,7 +373,10 @@ class EndpointRequest<Decoded> {
     const answered = this.#endpoint.answer({ id, headers, response, created: this.#created, servedModel, waits, body })
     const seen = waits === undefined ? answered : Effect.provideService(answered, RequestWaits, waits)
     const counted = this.#hops === 0 ? seen : Effect.provideService(seen, Caller.HopCount, this.#hops)
-    const traced = this.#parts.isTraced ? this.#traced(counted) : counted
+    const named = this.#parts.isLogged
+      ? Effect.annotateLogs(counted, idsOf(id, this.#arrival.headers["x-request-id"]))
+      : counted
+    const traced = this.#parts.isTraced ? this.#traced(named) : named
     if (hasScope || this.#endpoint.isScoped?.(body) !== true) return traced
     return Effect.succeed(new Unsent(this.#settled(traced) as Unsent["response"]))
   }
@@ -416,7 +422,8 @@ const makeParts = (conventions: Conventions, limits: RequestBody.Limits) =>
       loadingOf: (yield* Models).loading,
       nameOf: namesIn(yield* Registry),
       servedModel: yield* makeServedModel,
-      isTraced: (yield* ServiceTracing) !== undefined
+      isTraced: (yield* ServiceTracing) !== undefined,
+      isLogged: (yield* RequestLog) !== undefined
     }
     return parts
   })

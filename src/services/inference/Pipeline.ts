@@ -26,6 +26,7 @@ import * as AttemptLog from "../observability/AttemptLog.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import type { Operation } from "../observability/Metrics.ts"
 import { Metrics } from "../observability/Metrics.ts"
+import { RequestLog } from "../observability/RequestLog.ts"
 import * as RequestTrace from "../observability/RequestTrace.ts"
 import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
 import * as Backoff from "../resilience/Backoff.ts"
@@ -58,6 +59,7 @@ interface Parts {
   /** How often the pressure is read, ms. */
   readonly pressureEveryMs: number
   readonly router: Router["Service"]
+  readonly log: RequestTelemetry.Parts["log"]
   /** Of the service; undefined without one. */
   readonly tracing: RequestTrace.Tracing | undefined
 }
@@ -365,7 +367,8 @@ export const make = Effect.gen(function*() {
     pressure: yield* Pressure,
     pressureEveryMs: Duration.toMillis((yield* PressureOptions).every),
     router: yield* Router,
-    tracing: yield* RequestTrace.ServiceTracing
+    tracing: yield* RequestTrace.ServiceTracing,
+    log: yield* RequestLog
   }
   const attempts: PlannedAttempts.Parts = {
     attemptScope: {

@@ -23,6 +23,7 @@ import { free } from "../admission/Admission.ts"
 import type { Meter } from "../engines/Engine.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { Metrics, Operation, Outcome } from "../observability/Metrics.ts"
+import type { Entry } from "../observability/RequestLog.ts"
 import type { AttemptTrace, RequestTrace } from "../observability/RequestTrace.ts"
 import type { AttemptDraft, DecisionLog, Draft } from "../routing/DecisionLog.ts"
 import { makeDraft } from "../routing/DecisionLog.ts"
@@ -288,6 +289,27 @@ const endAttributes = (
   ...exitAttributes(exit)
 })
 
+/** The log entry of a request. */
+const entryOf = (
+  { end, model, operation, tokens, usd }: Outcome,
+  { record, stats: { promptTokens, server } }: RequestState,
+  exit: Exit.Exit<unknown, InferenceError>
+): Entry => ({
+  operation,
+  model,
+  end,
+  decision: record.id,
+  deployment: server?.id,
+  attempts: record.attempts.length,
+  cache: record.cache,
+  ms: record.tookMs ?? 0,
+  firstTokenMs: record.attempts.at(-1)?.firstTokenMs,
+  inputTokens: promptTokens,
+  outputTokens: tokens,
+  usd,
+  error: exitAttributes(exit)["error.type"] as string | undefined
+})
+
 /** Records an answer that was generated before: the request has generated nothing. */
 export const recordReplay = (state: RequestState, deployment: string, last: Event): void => {
   const stats = makeStats({ id: deployment, provider: "troupe.cache", model: state.record.model })
@@ -302,7 +324,9 @@ export const recordReplay = (state: RequestState, deployment: string, last: Even
 }
 
 /** The services that a request reports to. */
-interface Parts {
+export interface Parts {
+  /** Writes a line for a request; undefined: none is written. */
+  readonly log?: ((entry: Entry) => Effect.Effect<void> | void) | undefined
   readonly metrics: Metrics["Service"]
   readonly decisions: DecisionLog["Service"]
   readonly callbacks: GuardedCallbacks
@@ -310,7 +334,11 @@ interface Parts {
 }
 
 /** Ends the telemetry of a request. */
-export const complete = ({ callbacks, clock, metrics }: Parts, operation: Operation, state: RequestState): void => {
+export const complete = (
+  { callbacks, clock, log, metrics }: Parts,
+  operation: Operation,
+  state: RequestState
+): void => {
   const { context, earlierTokens, failure, metricsBegun, record, startedAt, stats, ticket, trace } = state
   const exit = exitOf({ done: stats.done, failure })
   const end = endOf(exit)
@@ -329,6 +357,7 @@ export const complete = ({ callbacks, clock, metrics }: Parts, operation: Operat
     end
   }
   callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
+  if (log !== undefined) callbacks.notify("request log", () => log(entryOf(outcome, state, exit)), context)
   for (const { skippedEvents } of record.attempts) {
     if (skippedEvents !== undefined) {
       callbacks.call(metricsName, () => metrics.skipped?.(record.model, skippedEvents), undefined)

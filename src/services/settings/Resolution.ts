@@ -278,6 +278,7 @@ export const resolve = (
     sampleEvery: source.engines.sampleEvery,
     logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
     ...logFormatOf(source, environment),
+    ...(source.logRequests === undefined ? {} : { logRequests: source.logRequests }),
     memory: {
       budgetBytes: source.memory.budget,
       hold: unlessOff(source.memory.hold, Duration.zero),

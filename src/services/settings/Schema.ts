@@ -428,6 +428,10 @@ const sections = <S extends Schema.Top>(model: S) => ({
     "Format of log entries. Default text in a terminal, except in production; else json.",
     Schema.Literals(["text", "json"])
   ),
+  logRequests: optional(
+    "Which requests have a log entry of their own when they end. Default none.",
+    Schema.Literals(["none", "failed", "all"])
+  ),
   models: optional(
     "Models, by the name in requests. Default the embedded tiny-chat and tiny-embed.",
     Schema.Record(Schema.String, model)

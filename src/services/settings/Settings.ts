@@ -36,6 +36,8 @@ export interface Resolved {
   readonly logLevel: "Debug" | "Info" | "Warn" | "Error"
   /** Left out, `text` in a terminal, else `json`. */
   readonly logFormat?: "text" | "json"
+  /** Which requests have a log entry when they end; left out, none. */
+  readonly logRequests?: "none" | "failed" | "all"
   readonly memory: {
     /** Memory of all models together, bytes; undefined, the memory of the machine minus a reserve. */
     readonly budgetBytes: number | undefined

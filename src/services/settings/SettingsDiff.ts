@@ -184,6 +184,7 @@ const atStart: ReadonlyArray<ReadonlyArray<string>> = [
   ["environment"],
   ["guard", "webhook"],
   ["logFormat"],
+  ["logRequests"],
   ["memory"],
   ["redis"],
   ["reload"],

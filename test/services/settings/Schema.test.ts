@@ -38,6 +38,7 @@ describe("JSON Schema", () => {
       "policies",
       "logLevel",
       "logFormat",
+      "logRequests",
       "models",
       "environments"
     ])
