@@ -85,7 +85,7 @@ const withoutQueueTimeout = ({ granted }: AttemptStats, ending: Ending): Ending 
 export interface Parts {
   readonly breaker: Breaker["Service"]
   readonly callbacks: GuardedCallbacks
-  readonly makers: ReasoningMakers
+  readonly makers: Pick<ReasoningMakers, "makerIn" | "note">
   readonly metrics: Metrics["Service"]
   readonly models: Models["Service"]
   readonly router: Router["Service"]

@@ -86,7 +86,7 @@ const isSame = (one: Basis, other: Basis): boolean =>
 
 /** Makes the operations. What runs beside them ends with the layer. */
 const makeBuild = Effect.gen(function*() {
-  const pipeline = yield* Pipeline.make
+  const pipeline = yield* Pipeline.make()
   const chat = Chat.make(pipeline)
   const tasks = {
     embed: Tasks.embed(pipeline),
@@ -97,7 +97,7 @@ const makeBuild = Effect.gen(function*() {
   }
   const registry = yield* Registry
   return Effect.fnUntraced(function*({ caches, guard, hasCopies }: Basis) {
-    const shadowed = hasCopies ? yield* ShadowedChat.make(chat, registry) : chat
+    const shadowed = hasCopies ? yield* ShadowedChat.make(chat, registry, pipeline.makers) : chat
     const cached = yield* CachedChat.make(pipeline, shadowed, caches)
     const guarded = GuardedInference.make({ ...cached, ...tasks })
     const operations = yield* Effect.provideService(guarded, GuardPolicy, guard)

@@ -354,7 +354,14 @@ const makeDirect = (attempts: PlannedAttempts.Parts) => {
   }
 }
 
-export const make = Effect.gen(function*() {
+/** What the pipeline of copies does differently. */
+export interface OfCopies {
+  readonly makers: AttemptScope.Parts["makers"]
+  readonly logFailed: PlannedAttempts.Parts["logFailed"]
+}
+
+/** @param copies left out, it is that of callers */
+export const make = Effect.fnUntraced(function*(copies?: OfCopies) {
   const clock = yield* Clock.Clock
   const models = yield* Models
   const now = () => Time.nowOf(clock)
@@ -370,22 +377,24 @@ export const make = Effect.gen(function*() {
     tracing: yield* RequestTrace.ServiceTracing,
     log: yield* RequestLog
   }
+  const makers = copies?.makers ?? new ReasoningMakers()
   const attempts: PlannedAttempts.Parts = {
     attemptScope: {
       breaker: yield* Breaker,
       callbacks: parts.callbacks,
       metrics: parts.metrics,
-      makers: new ReasoningMakers(),
+      makers,
       models,
       router: parts.router,
       watch: yield* DeadlineWatch.make(now),
       now
     },
     hedges: HedgeBudget.make(),
-    logFailed: AttemptLog.make(),
+    logFailed: copies?.logFailed ?? AttemptLog.make(),
     makeSchedule: (yield* Backoff.Backoff).schedule
   }
   return {
+    makers,
     begin: makeScopedBegin(parts),
     /** As `begin`, at once; `complete` ends a request that has begun. */
     beginNow: makeBegin(parts),
@@ -401,4 +410,4 @@ export const make = Effect.gen(function*() {
   }
 })
 
-export type Pipeline = Effect.Success<typeof make>
+export type Pipeline = Effect.Success<ReturnType<typeof make>>

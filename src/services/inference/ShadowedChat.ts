@@ -15,6 +15,7 @@ import { none as noCache, ResponseCache } from "../cache/ResponseCache.ts"
 import { Pressure } from "../models/MemoryPressure.ts"
 import { Models } from "../models/Models.ts"
 import type { Registry } from "../models/Registry.ts"
+import * as AttemptLog from "../observability/AttemptLog.ts"
 import { Metrics } from "../observability/Metrics.ts"
 import { Shadows } from "../rollout/Shadows.ts"
 import { sessionOf } from "../rollout/Split.ts"
@@ -24,6 +25,7 @@ import type { Chat } from "./Chat.ts"
 import * as Chats from "./Chat.ts"
 import { CollectedAnswer, ObservingSink } from "./CollectedAnswer.ts"
 import * as Pipeline from "./Pipeline.ts"
+import type { ReasoningMakers } from "./ReasoningMakers.ts"
 import type { Original } from "./ShadowCopies.ts"
 import * as ShadowCopies from "./ShadowCopies.ts"
 import * as Tasks from "./Tasks.ts"
@@ -40,10 +42,15 @@ const ownRecords = Effect.map(Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER),
 })
 
 /** The pipeline of copies. A preview of a route is one that takes no turn and is compared by no rollout. */
-const makePipeline = Effect.gen(function*() {
+const makePipeline = Effect.fnUntraced(function*({ makerIn }: Makers) {
   const { call: _, ...router } = yield* Router
   const admission = yield* yield* CopyAdmission
-  return yield* Pipeline.make.pipe(
+  // Callers do not get the reasoning of copies, and never send it back.
+  const copies = {
+    makers: { makerIn, note: () => {} },
+    logFailed: AttemptLog.make("An attempt of a copied request")
+  }
+  return yield* Pipeline.make(copies).pipe(
     Effect.provideService(Router, { ...router, route: router.preview }),
     Effect.provideService(Admission, admission),
     Effect.provideService(Metrics, { begin: () => {}, end: () => {} }),
@@ -51,6 +58,9 @@ const makePipeline = Effect.gen(function*() {
     Effect.provideService(ResponseCache, noCache)
   )
 })
+
+/** Knows who made the signed reasoning of callers. */
+type Makers = Pick<ReasoningMakers, "makerIn">
 
 /** Begins the comparison of a request; undefined if it has no copy. */
 type Begin = (request: Request, hops: number, isStreamed: boolean) => Original | undefined
@@ -98,11 +108,15 @@ const observed = (chat: Chat, begin: Begin, send: (original: Original) => void):
   }
 }
 
-/** Adds copies to chat completions. */
-export const make = Effect.fnUntraced(function*(chat: Chat, registry: Registry["Service"]) {
+/**
+ * Adds copies to chat completions.
+ *
+ * @param makers of the signed reasoning that callers send: a copy has no more of it than an attempt of the caller would
+ */
+export const make = Effect.fnUntraced(function*(chat: Chat, registry: Registry["Service"], makers: Makers) {
   const table = yield* Shadows
   if (table === undefined) return chat
-  const pipeline = yield* makePipeline
+  const pipeline = yield* makePipeline({ makerIn: (mark) => makers.makerIn(mark) })
   const clock = yield* Clock.Clock
   const copies = yield* ShadowCopies.makeGuarded({
     chat: Chats.make(pipeline),

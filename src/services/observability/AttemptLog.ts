@@ -52,7 +52,8 @@ interface Logged {
   omitted: number
 }
 
-export const make = () => {
+/** @param attempt what a line begins with, where the requests have no decision record; left out, it names the record */
+export const make = (attempt?: string) => {
   const logged = new Map<string, Logged>()
   return ({ decision, deployment, now, reason }: FailedAttempt): Effect.Effect<void> => {
     const level = isMinor(reason) ? "Debug" : "Warn"
@@ -65,7 +66,8 @@ export const make = () => {
     }
     logged.set(key, { at: now, omitted: 0 })
     const omitted = last === undefined || last.omitted === 0 ? "" : ` ${last.omitted} before it were not logged.`
-    const text = `An attempt at "${deployment}" failed (${kindOf(reason)}); see decision ${decision}.${omitted}`
+    const see = attempt === undefined ? `; see decision ${decision}` : ""
+    const text = `${attempt ?? "An attempt"} at "${deployment}" failed (${kindOf(reason)})${see}.${omitted}`
     return level === "Debug" ? Effect.logDebug(text) : Effect.logWarning(text)
   }
 }

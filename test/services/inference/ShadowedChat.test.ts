@@ -1,12 +1,14 @@
 /** Copies of requests: what callers do not notice of them, and what becomes of each. */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Layer, Metric, Random, Stream, SubscriptionRef } from "effect"
+import { Cause, Effect, Exit, Fiber, Layer, Logger, Metric, Random, Stream, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
+import type { DeploymentOptions } from "../../../src/domain/Deployment.ts"
 import type { AnsweredBy, AnswerSink, Event, Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { Demand, Ticket, Used } from "../../../src/services/admission/Admission.ts"
 import { Admission, CopyAdmission, free } from "../../../src/services/admission/Admission.ts"
+import type { Engine } from "../../../src/services/engines/Engine.ts"
 import { Breaker } from "../../../src/services/health/Breaker.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { Compare } from "../../../src/services/inference/ShadowCopies.ts"
@@ -295,6 +297,67 @@ describe("a copy", () => {
       Effect.gen(function*() {
         const report = yield* reportOf({ way, leavesMs: 30, primary: { pieces: ["a", "b"], firstMs: 10, gapMs: 50 } })
         assert.deepStrictEqual(outcomesOf(report), { ...none, unanswered: 1 })
+      })
+  )
+
+  it.effect("that fails is logged as one, without a decision record that does not exist", () => {
+    const lines: Array<string> = []
+    const logger = Logger.make(({ message }) => void lines.push(String(message)))
+    return Effect.map(run({ candidate: { fails: { reason: failed } } }), () => {
+      assert.deepStrictEqual(lines, ["An attempt of a copied request at \"chat#1\" failed (EngineFailed)."])
+    }).pipe(Effect.provide(Logger.layer([logger])))
+  })
+
+  it.effect.each(wayNames)(
+    "has signed reasoning only where the candidate's host made it: %s",
+    (way) =>
+      Effect.gen(function*() {
+        const [own, other] = ["https://a.test", "https://b.test"].map((baseUrl): Partial<DeploymentOptions> => ({
+          provider: "anthropic",
+          baseUrl
+        }))
+        const thought = { type: "thinking", thinking: "Hm.", signature: "by-a" }
+        const messages = [
+          { role: "user", content: "Hello" },
+          { role: "assistant", content: [thought, { type: "text", text: "Hi." }] },
+          { role: "user", content: "Go on." }
+        ]
+        const source = {
+          dialect: "anthropic" as const,
+          body: { model: "chat", messages },
+          unknownFields: [{ path: ["messages", 1, "content", 0], optional: true }]
+        }
+        // The first answer of chat#0 has the signature; requests send it back.
+        let isNoted = false
+        const disguise = (engine: Engine): Engine => ({
+          ...engine,
+          generate: (generation, caller, meter) => {
+            if (!isNoted) meter?.makers?.note(["by-a"], own as DeploymentOptions)
+            isNoted = true
+            return engine.generate(generation, caller, meter)
+          }
+        })
+        const signed = (jobs: ReadonlyArray<Job>) =>
+          jobs.filter(({ deployment }) => deployment === "chat#1").map(({ generation }) =>
+            JSON.stringify(generation!.source!.body).includes("by-a")
+          )
+        const asked = (candidate: Partial<DeploymentOptions>) => {
+          isNoted = false
+          return Effect.map(
+            run({
+              way,
+              requests: 2,
+              request: { source },
+              setting: {
+                disguise,
+                models: { chat: [{ options: own! }, { options: candidate }], embed: [{}] }
+              }
+            }),
+            ({ jobs }) => signed(jobs)
+          )
+        }
+        assert.deepStrictEqual(yield* asked(own!), [true, true])
+        assert.deepStrictEqual(yield* asked(other!), [false, false])
       })
   )
 
