@@ -23,14 +23,16 @@ export interface Entry {
 /** Errors of requests, which each dialect has with a status of its own. */
 const requests = {
   invalid_request: {
-    meaning: "The request is wrong.",
-    cause: "A field is missing, unknown, of the wrong type or out of its range; or the body is not JSON in UTF-8.",
+    meaning: "The request is wrong, or wrong for the model.",
+    cause:
+      "A field is missing, unknown, of the wrong type or out of its range; the body is not JSON in UTF-8; or no deployment of the model has a capability that the request needs, as embeddings, images or tools.",
     remedy:
-      "Change what the message says. `param` is the path of the field; an unknown field names the one that was meant."
+      "Change what the message says. `param` is the path of the field; an unknown field names the one that was meant. `GET /v1/models` lists what each model can do."
   },
   not_supported: {
-    meaning: "No deployment of the model can do what the request needs.",
-    cause: "The model has no such capability, as embeddings, images, tools or log-probabilities.",
+    meaning: "The deployment cannot do what the request needs.",
+    cause:
+      "The engine or the provider found it out when it was asked, or the endpoint needs something that is not configured.",
     remedy: "Leave out the field in `param`, or use a model with the capability: `GET /v1/models` lists what each has."
   },
   context_length_exceeded: {

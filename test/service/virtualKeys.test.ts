@@ -86,6 +86,14 @@ describe("an error after several attempts", () => {
       assert.deepInclude(attempts![0], { deployment: "fake/failing#0", code: "engine_failed" })
     }
     assert.isUndefined((await failed(closed, bearer(secrets.ALL_KEY))).attempts)
+    const refused = await ask(open.url, "/v1/chat/completions", { body: { ...chat("fake/b"), max_token: 1 } })
+    assert.notInclude(refused.text, "\"attempts\"")
+    const excluded = await ask(open.url, "/v1/chat/completions", {
+      body: chat("fake/b"),
+      headers: { "x-troupe-except": "fake/b#0" }
+    })
+    assert.isAtLeast(excluded.status, 400)
+    assert.notInclude(excluded.text, "\"attempts\"")
   })
 
   it("names its explanation, which needs no key, as all errors of all dialects do", async () => {

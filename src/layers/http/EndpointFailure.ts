@@ -113,7 +113,7 @@ const withAttempts = (
   attempts: InferenceError.InferenceError["attempts"],
   response: ErrorResponse
 ): ErrorResponse => {
-  if (attempts === undefined || identity?.isAdmin === false) return response
+  if (attempts === undefined || attempts.length === 0 || identity?.isAdmin === false) return response
   const shown = attempts.slice(-mostAttempts).map(({ deployment, reason, tookMs }) => ({
     deployment,
     code: codeOf(reason),
