@@ -221,21 +221,27 @@ export const skip = (text: string, at: number, wanted: string): number | More | 
   return wanted.startsWith(text.slice(begin)) ? "more" : undefined
 }
 
-const openers = sections.map((section) => ({ section, opener: openerOf(section) }))
+const openers = new Map(sections.toReversed().map((section) => [openerOf(section), section]))
+
+const escape = (text: string): string => text.replaceAll(/[\\^$.*+?()[\]{}|]/g, String.raw`\$&`)
+
+/** Of several openers at the same place, the longest. */
+const opener = new RegExp([...openers.keys()].sort((a, b) => b.length - a.length).map(escape).join("|"))
+
+const firstCharacters = new Set([...openers.keys()].map((text) => text[0]!))
+const longestOpener = Math.max(...[...openers.keys()].map(({ length }) => length))
+
+const isOpenerBeginning = (text: string): boolean => [...openers.keys()].some((one) => one.startsWith(text))
 
 /** The number of characters at the end that may belong to a call: white space, and the beginning of a marker. */
 export const heldLength = (text: string): number => {
-  const longest = openers.reduce((most, { opener }) => {
-    for (let length = Math.min(opener.length - 1, text.length); length > most; length--) {
-      if (text.endsWith(opener.slice(0, length))) return length
-    }
-    return most
-  }, 0)
-  return text.length - text.slice(0, text.length - longest).trimEnd().length
+  let at = Math.max(0, text.length - longestOpener + 1)
+  while (at < text.length && !(firstCharacters.has(text[at]!) && isOpenerBeginning(text.slice(at)))) at++
+  return text.length - text.slice(0, at).trimEnd().length
 }
 
-/** The first section that begins in a text; of several at the same place, the one with the longest opener. */
-export const findSection = (text: string): { readonly section: Section; readonly at: number } | undefined =>
-  openers.map(({ opener, section }) => ({ section, at: text.indexOf(opener), length: opener.length }))
-    .filter(({ at }) => at >= 0)
-    .sort((a, b) => a.at - b.at || b.length - a.length)[0]
+/** The first section that begins in a text. */
+export const findSection = (text: string): { readonly section: Section; readonly at: number } | undefined => {
+  const found = opener.exec(text)
+  return found === null ? undefined : { section: openers.get(found[0])!, at: found.index }
+}

@@ -65,6 +65,12 @@ class Reader implements ToolCallReader {
   readonly #names: ReadonlySet<string>
   readonly #idOf: (index: number) => string
   #rest = ""
+  /** Pieces of a value whose end marker has not arrived. */
+  #held: Array<string> = []
+  /** The end marker that is awaited; empty for none. */
+  #end = ""
+  /** The last characters before the next piece, in which the end marker may begin. */
+  #recent = ""
   #ended = false
   #parts: Array<Part> = []
   #index = -1
@@ -87,8 +93,10 @@ class Reader implements ToolCallReader {
   }
 
   push(text: string): ReadonlyArray<Part> {
-    this.#rest += text
     this.#parts = []
+    if (this.#isAwaited(text)) return this.#parts
+    this.#rest += this.#held.join("") + text
+    this.#held = []
     while (this.#rest !== "" && this.#step() === "next");
     return this.#parts
   }
@@ -100,6 +108,23 @@ class Reader implements ToolCallReader {
     if (this.#afterCall && this.#rest.trim() === "") this.#rest = ""
     this.#emitText(this.#lead + this.#take(this.#rest.length))
     return parts
+  }
+
+  /** Whether a long value goes on: its text is kept aside, so that it is not searched again with each piece. */
+  #isAwaited(text: string): boolean {
+    if (this.#end === "" || this.#ended) return false
+    const tail = this.#recent + text
+    const isFound = tail.includes(this.#end)
+    this.#recent = tail.slice(-this.#end.length)
+    if (isFound) this.#end = ""
+    else this.#held.push(text)
+    return !isFound
+  }
+
+  #await(end: string): void {
+    if (this.#rest.includes(end)) return
+    this.#end = end
+    this.#recent = this.#rest.slice(-end.length)
   }
 
   #take(length: number): string {
@@ -234,11 +259,19 @@ class Reader implements ToolCallReader {
 
   /** A call with its fields in another order: it is emitted at its end. */
   #whole(begin: number): Step {
-    const end = endOfObject(this.#rest, begin)
-    if (end === "more") return this.#orReject("more")
-    const call = callOf(this.#rest.slice(begin, end), this.#names)
-    if (call === undefined || (this.#section.isLoose === true && !this.#names.has(call.name))) return this.#reject()
-    return this.#emitCall(end, call)
+    const scan = makeScan()
+    let scanned = begin
+    return this.#go(() => {
+      const length = scan(this.#rest.slice(scanned))
+      if (length === undefined) {
+        scanned = this.#rest.length
+        return this.#orReject("more")
+      }
+      const end = scanned + length
+      const call = callOf(this.#rest.slice(begin, end), this.#names)
+      const isCall = call !== undefined && (this.#section.isLoose !== true || this.#names.has(call.name))
+      return isCall ? this.#emitCall(end, call) : this.#reject()
+    })
   }
 
   #emitCall(end: number, { arguments: args, name }: Call): Step {
@@ -343,7 +376,10 @@ class Reader implements ToolCallReader {
     }
     const next = (): Step => {
       const found = form.params && readParam(this.#rest, form, form.params, this.#context())
-      if (found === "more" && !this.#ended) return "wait"
+      if (found === "more" && !this.#ended) {
+        if (this.#rest.includes(form.params!.keyEnd)) this.#await(form.params!.end.split("{", 1)[0]!)
+        return "wait"
+      }
       if (found === "more" && this.#rest.trimStart().startsWith(form.params!.begin)) {
         // A part of a value is not a value.
         this.#closing = ""
