@@ -525,6 +525,7 @@ models:
         "policies",
         "logLevel",
         "logFormat",
+        "logRequests",
         "models",
         "troupe",
         "environments"
