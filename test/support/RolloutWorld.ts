@@ -53,8 +53,8 @@ export interface Played {
   readonly firstMs?: number
 }
 
-/** By the number of the deployment's request, from 0, and the prompt. */
-export type Behavior = (index: number, prompt: string) => Played
+/** By the number of the deployment's request, from 0, the prompt, and the most tokens of the answer. */
+export type Behavior = (index: number, prompt: string, maxTokens: number | undefined) => Played
 
 /** What happens in all processes. */
 export interface World {
@@ -117,11 +117,12 @@ const engineOf = (world: World, { id }: Deployment) => {
   const which = id === "chat#0" ? 0 : 1
   return Deployments.engine({
     describe: { capabilities: engineCapabilities },
-    generate: ({ messages }) =>
+    generate: ({ maxTokens, messages }) =>
       Stream.unwrap(Effect.sync(() => {
         const { fails = false, firstMs = 100, isLimited = false } = world.behaviors[which](
           world.counts[which]++,
-          textOf(messages.at(-1)!.content)
+          textOf(messages.at(-1)!.content),
+          maxTokens
         )
         const failure = isLimited
           ? new InferenceError.RateLimited({ deployment: id })

@@ -10,6 +10,7 @@
 import { Duration, Effect, Stream } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { classify } from "../../domain/FailureClass.ts"
+import { durationText } from "../../domain/Fields.ts"
 import type { Request } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as Time from "../../domain/Time.ts"
@@ -22,15 +23,11 @@ import type { Observe } from "./Split.ts"
 import { speedOf } from "./Split.ts"
 import * as Standing from "./Standing.ts"
 
-/** How long a check may take after the candidate is loaded. */
-const checkLimit = Duration.seconds(60)
-
 /** The prompt of a check. */
 const checkPrompt = "Answer with OK."
 
-/** Tokens of an answer to a check or a probe. */
+/** Tokens of an answer to a check. */
 const checkTokens = 16
-const probeTokens = 256
 
 /** How often a version with running requests is looked at. */
 const drainEvery = Duration.millis(100)
@@ -95,10 +92,16 @@ export class RolloutCommands {
       case "SetWeights":
         return undefined
       case "CheckHealth":
-        return Effect.matchEffect(Effect.forEach(versionOf(given, command.deployment), (one) => this.#check(one)), {
-          onSuccess: () => report({ _tag: "Healthy" }),
-          onFailure: ({ message }) => report({ _tag: "Unhealthy", problem: message })
-        })
+        return Effect.matchEffect(
+          Effect.forEach(
+            versionOf(given, command.deployment),
+            (one) => this.#check(one, given.stored.rollout.plan.health.timeoutMs)
+          ),
+          {
+            onSuccess: () => report({ _tag: "Healthy" }),
+            onFailure: ({ message }) => report({ _tag: "Unhealthy", problem: message })
+          }
+        )
       case "Probe":
         return Effect.forEach(
           command.deployments.flatMap((id) => versionOf(given, id).slice(0, 1)),
@@ -119,10 +122,10 @@ export class RolloutCommands {
   }
 
   /** Loads the deployment and sends it a small request. */
-  #check(deployment: Deployment): Effect.Effect<void, { readonly message: string }> {
+  #check(deployment: Deployment, timeoutMs: number): Effect.Effect<void, { readonly message: string }> {
     const answered = Effect.timeoutOrElse(this.#ask(deployment), {
-      duration: checkLimit,
-      orElse: () => Effect.fail({ message: `It did not answer within ${Duration.toSeconds(checkLimit)} s.` })
+      duration: timeoutMs,
+      orElse: () => Effect.fail({ message: `It did not answer within ${durationText(timeoutMs)}.` })
     })
     return Effect.andThen(
       Effect.mapError(this.#models.load(deployment), ({ reason }) => ({ message: reason.message })),
@@ -147,19 +150,17 @@ export class RolloutCommands {
     const version = deployment.id === rollout.candidate ? deployment.id : undefined
     return Effect.forEach(
       prompts,
-      (prompt) => this.#measure(deployment, prompt, (seen) => observe(version, seen, undefined)),
-      {
-        discard: true
-      }
+      (prompt) =>
+        this.#measure(
+          requestTo(deployment, prompt, rollout.plan.probeTokens),
+          (seen) => observe(version, seen, undefined)
+        ),
+      { discard: true }
     )
   }
 
   /** Streams an answer and reports how it went. */
-  #measure(
-    deployment: Deployment,
-    prompt: string,
-    observe: (seen: Parameters<Observe>[1]) => void
-  ): Effect.Effect<void> {
+  #measure(request: Request, observe: (seen: Parameters<Observe>[1]) => void): Effect.Effect<void> {
     const inference = this.#inference
     return Effect.gen(function*() {
       const begun = yield* Time.now
@@ -167,7 +168,7 @@ export class RolloutCommands {
       let tokens = 0
       let finish: string | undefined
       yield* Stream.runForEach(
-        inference.stream(requestTo(deployment, prompt, probeTokens)),
+        inference.stream(request),
         (event) =>
           Effect.map(Time.now, (now) => {
             if (event.type === "finish") {

@@ -2,7 +2,7 @@
  * The settings of gradual rollouts and A/B tests, as in `troupe.yaml` or in a request, and the plans that they resolve to.
  */
 import { Duration, Effect, Schema } from "effect"
-import { described, optional, Span } from "../../domain/Fields.ts"
+import { described, durationText, optional, Span } from "../../domain/Fields.ts"
 import { wholeNumber } from "../../domain/Problem.ts"
 
 /** What the sequential test compares. `score` needs a score of every answer. */
@@ -62,6 +62,12 @@ export const comparisonFields = {
   sticky: optional("Requests of one session stay at one version. Default true.", Schema.Boolean)
 }
 
+/** Of an answer to a probe. */
+const defaultProbeTokens = 256
+
+/** Of the answer to a health check. */
+const defaultCheckMs = 60_000
+
 export const RolloutSettings = Schema.Struct({
   steps: optional("Shares of requests that the new version gets. Default [0.1, 0.3, 0.7, 1].", Steps),
   every: optional("How long a step lasts at least. Default 5 minutes.", Span),
@@ -81,11 +87,16 @@ export const RolloutSettings = Schema.Struct({
     "Prompts that are sent to both versions where a step has too few requests. Default none.",
     Schema.Array(Schema.NonEmptyString).check(Schema.isMaxLength(100))
   ),
+  probeTokens: optional(`Most tokens of an answer to a probe. Default ${defaultProbeTokens}.`, wholeNumber(1)),
   health: optional(
     "The check of the new version before its first request.",
     Schema.Struct({
       attempts: optional("Checks that may fail before the rollout ends. Default 3.", wholeNumber(1, 100)),
-      every: optional("Time between two checks. Default 10 seconds.", Span)
+      every: optional("Time between two checks. Default 10 seconds.", Span),
+      timeout: optional(
+        `How long the answer to a check may take, after the load. Default ${durationText(defaultCheckMs)}.`,
+        Span
+      )
     })
   ),
   ...comparisonFields
@@ -119,7 +130,13 @@ export const RolloutPlan = Schema.Struct({
   errorRate: Schema.NullOr(Share),
   minRequests: Schema.Int,
   probes: Schema.Array(Schema.String),
-  health: Schema.Struct({ attempts: Schema.Int, everyMs: Schema.Finite })
+  // States of earlier versions do not have it, nor `timeoutMs`.
+  probeTokens: Schema.Int.pipe(Schema.withDecodingDefaultKey(Effect.succeed(defaultProbeTokens))),
+  health: Schema.Struct({
+    attempts: Schema.Int,
+    everyMs: Schema.Finite,
+    timeoutMs: Schema.Finite.pipe(Schema.withDecodingDefaultKey(Effect.succeed(defaultCheckMs)))
+  })
 })
 export type RolloutPlan = typeof RolloutPlan.Type
 
@@ -173,6 +190,12 @@ export const resolveExperiment = (settings: ExperimentSettings): ExperimentPlan 
   evaluateMs: millis(settings.evaluateEvery, 10_000)
 })
 
+const healthOf = ({ attempts = 3, every, timeout }: RolloutSettings["health"] = {}): RolloutPlan["health"] => ({
+  attempts,
+  everyMs: millis(every, 10_000),
+  timeoutMs: millis(timeout, defaultCheckMs)
+})
+
 export const resolve = (settings: RolloutSettings = {}): RolloutPlan => ({
   ...resolveComparison(settings),
   steps: settings.steps ?? [0.1, 0.3, 0.7, 1],
@@ -181,5 +204,6 @@ export const resolve = (settings: RolloutSettings = {}): RolloutPlan => ({
   errorRate: settings.errorRate === false ? null : settings.errorRate ?? 0.05,
   minRequests: settings.minRequests ?? 100,
   probes: settings.probes ?? [],
-  health: { attempts: settings.health?.attempts ?? 3, everyMs: millis(settings.health?.every, 10_000) }
+  probeTokens: settings.probeTokens ?? defaultProbeTokens,
+  health: healthOf(settings.health)
 })

@@ -19,6 +19,13 @@ describe("the settings of a rollout", () => {
     assert.deepStrictEqual(Schema.decodeSync(json)(Schema.encodeSync(json)(plan)), plan)
   })
 
+  it("read a plan of an earlier version, without the limits of probes and checks", () => {
+    const plan = resolve(decode({}))
+    const { health: { timeoutMs, ...health }, probeTokens, ...earlier } = plan
+    assert.deepStrictEqual([timeoutMs, probeTokens], [60_000, 256])
+    assert.deepStrictEqual(Schema.decodeUnknownSync(RolloutPlan)({ ...earlier, health }), plan)
+  })
+
   it.each([[[]], [[0.5]], [[0, 1]], [[0.5, 0.5, 1]], [[0.7, 0.3, 1]], [[1.5]]])("reject the steps %j", (steps) => {
     assert.throws(() => decode({ steps }), /Expected/)
   })

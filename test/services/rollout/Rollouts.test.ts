@@ -137,6 +137,17 @@ describe("Rollouts", () => {
       assert.deepStrictEqual(world.errors, [])
     }))
 
+  it.effect("gives no request to a version whose check takes longer than configured", () =>
+    Effect.gen(function*() {
+      const health = { attempts: 1, timeout: Duration.seconds(5) }
+      const { outcome } = yield* run({
+        behaviors: [sound, () => ({ firstMs: 6_000 })],
+        settings: { ...settings, health }
+      })
+      assert.strictEqual(outcome?.cause, "health")
+      assert.include(outcome?.reason, "It did not answer within 5 seconds.")
+    }))
+
   it.effect("waits where there are no requests, and sends probes where it has some", () =>
     inTestTime(Effect.gen(function*() {
       const world = makeWorld({ settings })
@@ -146,10 +157,17 @@ describe("Rollouts", () => {
       assert.strictEqual(waiting.rollout.phase._tag, "Stepping")
       assert.strictEqual(waiting.rollout.step, 0)
       yield* process.kill
-      const probed = makeWorld({ settings: { ...settings, probes: ["One?", "Two?", "Three?"] } })
+      const probes = { probes: ["One?", "Two?", "Three?"], probeTokens: 8 }
+      const limits = new Set<number | undefined>()
+      const behavior: Behavior = (_, prompt, maxTokens) => {
+        if (probes.probes.includes(prompt)) limits.add(maxTokens)
+        return {}
+      }
+      const probed = makeWorld({ settings: { ...settings, ...probes }, behaviors: [behavior, behavior] })
       const other = yield* startProcess(probed, yield* database)
       yield* other.rollouts.start(begin)
       assert.strictEqual(outcomeOf(yield* until(other, isOver, 0))?.result, "promoted")
+      assert.deepStrictEqual([...limits], [8])
     })))
 
   it.effect("does what an operator says, and refuses what has no effect", () =>
