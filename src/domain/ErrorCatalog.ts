@@ -71,7 +71,7 @@ const requests = {
   overloaded: {
     meaning: "The service takes no more requests now.",
     cause: "Memory is short, too many requests or bodies are open, or the store of budgets cannot be read (503).",
-    remedy: "Retry after `retry-after`. The operator looks at `/health` and at the log."
+    remedy: "Retry after `retry-after`. The operator looks at `/health/details` and at the log."
   },
   rate_limit_exceeded: {
     meaning: "A limit of requests or tokens is reached.",
