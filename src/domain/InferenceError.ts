@@ -172,7 +172,7 @@ export class EngineCrashed extends Schema.TaggedError<EngineCrashed>()("EngineCr
 export class EngineStopped extends Schema.TaggedError<EngineStopped>()("EngineStopped", {
   deployment: Schema.String,
   /** What stopped the load that the caller waited for; left out, the answer had begun. */
-  by: Schema.optionalKey(Schema.Literals(["unload", "replace", "shutdown"]))
+  by: Schema.optionalKey(Schema.Literals(["unload", "replace", "scaling", "shutdown"]))
 }) {
   override get message(): string {
     return ReasonMessage.engineStopped(this)

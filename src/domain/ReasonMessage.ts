@@ -66,6 +66,8 @@ export const engineStopped = ({ by, deployment }: Fields<InferenceError.EngineSt
       return `The load of "${deployment}" was stopped: the model was unloaded meanwhile.`
     case "replace":
       return `The load of "${deployment}" was stopped: another version of it is loaded instead.`
+    case "scaling":
+      return `The load of a replica of "${deployment}" was stopped: fewer replicas are wanted.`
     case "shutdown":
       return `The load of "${deployment}" was stopped: the service is shutting down. Try again.`
     default:

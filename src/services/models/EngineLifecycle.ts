@@ -113,21 +113,22 @@ export const serve = (context: ActorContext, instance: EngineInstance) => {
 }
 
 /**
- * Gets the jobs in place of the instance before and of those added to it, which drain. As many are added to it. Later loads
- * of this id use its deployment.
+ * Gets the jobs in place of the instance before and of those added to it, which drain. It has as many replicas as they had.
+ * Later loads of this id use its deployment.
  */
 const takeOver = (context: ActorContext, instance: EngineInstance) => {
   const { actor } = instance
   const before = actor.instance
   const added = [...actor.added]
+  const missing = before === undefined ? added.length : before.replicas + added.length - instance.replicas
   actor.others.delete(instance)
   actor.instance = instance
   configure(context, actor, instance.deployment)
   context.replaced.set(actor.id, instance.deployment)
   actor.keepAlive = instance.deployment.idleUnload
-  for (const one of added) context.fork(drain(context, one))
+  for (const one of added) stop(context, one, "replace")
   if (before !== undefined) context.fork(drain(context, before))
-  for (const _ of added) addBeside(context, actor)
+  for (let count = 0; count < missing; count++) addBeside(context, actor)
 }
 
 /** Begins to load another instance that shares the jobs of the current one. */
@@ -333,11 +334,17 @@ export const drain = (context: ActorContext, instance: EngineInstance): Effect.E
     )
   })
 
+/** Drains an instance. Whoever waits for its load hears what has stopped it. */
+export const stop = (context: ActorContext, instance: EngineInstance, by: EngineStopped["by"]): Fiber.Fiber<void> => {
+  Actor.resolve(instance.waiters, Effect.fail(stoppedError(instance.actor, by)))
+  return context.fork(drain(context, instance))
+}
+
 /** Drains everything that gets jobs: those added first, so that none of them takes the place of the current one. */
 export const drainAll = (context: ActorContext, actor: Actor.Actor): Effect.Effect<void, never, Engines> =>
   Effect.suspend(() => {
     const ends = [...actor.added, ...(actor.instance === undefined ? [] : [actor.instance])]
-      .map((instance) => context.fork(drain(context, instance)))
+      .map((instance) => stop(context, instance, "unload"))
     return Effect.asVoid(Fiber.awaitAll(ends))
   })
 

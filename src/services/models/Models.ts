@@ -89,6 +89,11 @@ export class Models extends Context.Service<Models, {
    * after its last one, which the effect does not wait for. False if there is none.
    */
   readonly removeReplica: (deployment: Deployment) => Effect.Effect<boolean>
+  /**
+   * Ends or adds engines until a deployment has this number of replicas, those that load included. Does not wait for their
+   * ends and loads.
+   */
+  readonly keepReplicas: (deployment: Deployment, count: number) => Effect.Effect<void>
   /** How much of a loaded deployment's slots is used; undefined if it is not loaded. */
   readonly occupancy: (deployment: string) => Effect.Effect<Actor.Occupancy | undefined>
   /** Unloads models that are unused, not pinned, and idle for at least this long. Returns their number. */
@@ -222,6 +227,7 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions, restarts = Defau
     retire: (deployment) => Lease.retire(context, deployment, events),
     addReplica: (deployment) => Replicas.add(context, deployment),
     removeReplica: (deployment) => Replicas.remove(context, deployment),
+    keepReplicas: (deployment, count) => Replicas.keep(context, deployment, count),
     occupancy: (id) => Effect.sync(() => Actor.occupancyOf(actors.get(id))),
     unloadIdle: (idleFor) => Effect.suspend(() => Fiber.join(fork(unloadIdle(context, idleFor)))),
     events: Stream.fromPubSub(events),

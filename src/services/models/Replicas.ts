@@ -5,7 +5,7 @@
  *
  * Each is an engine of its own: it loads beside, is supervised and restarted on its own, and ends after its last job. A job gets
  * the instance that uses the smallest share of its slots. If the first instance ends, an added one takes its place; if the
- * deployment is replaced, as many are added to the new one; if it is unloaded, all of them are.
+ * deployment is replaced, the new one gets as many; if it is unloaded, all of them are.
  */
 import { Deferred, Effect, Fiber } from "effect"
 import type { Deployment } from "../../domain/Deployment.ts"
@@ -41,6 +41,17 @@ export const remove = (context: ActorContext, { id }: Deployment): Effect.Effect
   Effect.sync(() => {
     const actor = context.actors.get(id)
     const instance = actor && leastUsed(actor)
-    if (instance !== undefined) context.fork(EngineLifecycle.drain(context, instance))
+    if (instance !== undefined) EngineLifecycle.stop(context, instance, "scaling")
     return instance !== undefined
+  })
+
+/** See `Models.keepReplicas`. */
+export const keep = (context: ActorContext, { id }: Deployment, count: number): Effect.Effect<void> =>
+  Effect.sync(() => {
+    const actor = context.actors.get(id)
+    if (actor === undefined) return
+    // Without a current instance, the next one has all of them.
+    const others = Math.max(0, count - (actor.instance?.replicas ?? count))
+    while (actor.added.size > others) EngineLifecycle.stop(context, leastUsed(actor)!, "scaling")
+    while (actor.added.size < others && !context.stopping) EngineLifecycle.addBeside(context, actor)
   })

@@ -8,7 +8,7 @@
  * deployment. Neither a failed reading nor a failed load ends the fiber.
  *
  * A deployment has at least the `replicas` of its configuration, which are the threads of its first engine. Without the section
- * nothing runs; if another configuration removes it, the added replicas drain.
+ * nothing runs; if another configuration removes it, the added replicas drain, those that load included.
  */
 import { Cause, Clock, Effect, Fiber, Layer, Metric } from "effect"
 import type { Deployment, EngineDeployment } from "../../domain/Deployment.ts"
@@ -113,12 +113,15 @@ const record = Effect.fnUntraced(
   }
 )
 
+/** Why a replica is not added while nothing is wrong. */
+const expected: ReadonlySet<InferenceError["reason"]["_tag"]> = new Set(["InsufficientMemory", "EngineStopped"])
+
 /** Says why a replica was not added; the next attempt is as far away as the next addition. */
 const notAdded = (one: Followed, { id }: Deployment, { message, reason: { _tag } }: InferenceError) =>
   Effect.suspend(() => {
     one.reason = `${one.reason}; a replica was not added: ${message}`
     const text = `${id} has ${one.replicas} replicas: ${one.reason}`
-    return _tag === "InsufficientMemory" ? Effect.logInfo(text) : Effect.logWarning(text)
+    return expected.has(_tag) ? Effect.logInfo(text) : Effect.logWarning(text)
   })
 
 const carryOut = (
@@ -189,22 +192,16 @@ const run = (parts: Parts): Effect.Effect<void> =>
     return scaling === undefined ? Effect.void : Effect.andThen(tick(parts, scaling), Effect.sleep(scaling.every))
   }).pipe(Effect.forever)
 
-/** Drains what was added. */
-const removeAdded = Effect.fnUntraced(function*(parts: Parts) {
-  const { models } = parts
-  parts.followed.clear()
-  yield* Effect.forEach(
-    scalableIn(parts, 1),
-    ({ bounds, deployment }) =>
-      Effect.flatMap(models.occupancy(deployment.id), (occupancy) =>
-        Effect.forEach(
-          Array.from({ length: Math.max(0, (occupancy?.replicas ?? 0) - bounds.least) }),
-          () => models.removeReplica(deployment),
-          { concurrency: "unbounded", discard: true }
-        )),
-    { concurrency: "unbounded", discard: true }
-  )
-})
+/** Each deployment has the replicas of its configuration again, whatever loads now. */
+const removeAdded = (parts: Parts): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    parts.followed.clear()
+    return Effect.forEach(
+      scalableIn(parts, 1),
+      ({ bounds, deployment }) => parts.models.keepReplicas(deployment, bounds.least),
+      { discard: true }
+    )
+  })
 
 const reportOf = ({ bounds, changed, reason, replicas }: Followed): ScalingReport => ({
   replicas,

@@ -141,6 +141,28 @@ describe("an added replica", () => {
     }).pipe(Effect.provide(setup.layer))
   })
 
+  it.effect("is one of a given number, whatever loads, also where the first one has more than the one before", () => {
+    const setup = scriptedEngines(slow)
+    return Effect.gen(function*() {
+      const { keepReplicas, replace } = yield* Models
+      yield* once()
+      yield* keepReplicas(chat, 4)
+      yield* keepReplicas(chat, 3)
+      yield* TestClock.adjust("2 seconds")
+      assert.deepInclude(yield* occupancy(), { replicas: 3, isLoading: false })
+      const replacing = yield* Effect.forkChild(
+        replace(deployment("a", { options: { engine: "fake", slots: 2, replicas: 2 } }))
+      )
+      yield* TestClock.adjust("3 seconds")
+      yield* Fiber.join(replacing)
+      assert.deepInclude(yield* occupancy(), { replicas: 3, isLoading: false })
+      yield* keepReplicas(chat, 2)
+      yield* settle
+      assert.deepInclude(yield* occupancy(), { replicas: 2, isLoading: false })
+      assert.strictEqual(openOf(setup).filter(Boolean).length, 1)
+    }).pipe(Effect.provide(setup.layer))
+  })
+
   it.effect("is unloaded with its deployment after the idle time, and by its retirement", () => {
     const setup = scriptedEngines()
     const short = { ...chat, idleUnload: Duration.minutes(1) }

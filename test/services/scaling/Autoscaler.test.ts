@@ -265,4 +265,39 @@ describe("replicas that follow the load", () => {
       assert.isUndefined(yield* report())
     }).pipe(Effect.provide(layer))
   })
+
+  describe.each(
+    [
+      ["a replica loads", false],
+      ["a changed deployment loads the replicas that it had", true]
+    ] as const
+  )("without the section, while %s", (_, isChanged) => {
+    it.effect("are as many as configured, also when the load has ended", () => {
+      const two = { ...chat, options: { engine: "fake", slots: 1, replicas: 2, maxReplicas: 4 } } as const
+      const { apply, engines, layer, logs } = world({ upAfter: Duration.seconds(10), cooldown: Duration.seconds(10) }, {
+        deployments: [two],
+        behaviour: {
+          load: (index) => index === 0 ? Effect.void : Effect.sleep(index === 2 ? "10 seconds" : "1 minute")
+        }
+      })
+      const open = () => engines.engines.filter(({ open }) => open).length
+      return Effect.gen(function*() {
+        const waiting = yield* callers(9, two)
+        yield* TestClock.adjust("40 seconds")
+        assert.strictEqual(open(), 2)
+        if (isChanged) {
+          const { replace } = yield* Models
+          yield* Effect.forkChild(replace({ ...two, queueLimit: 100 }))
+          yield* TestClock.adjust("11 seconds")
+          assert.include((yield* report())!.reason, "another version of it is loaded instead")
+        }
+        yield* apply(undefined)
+        yield* Fiber.interruptAll(waiting)
+        yield* TestClock.adjust("5 minutes")
+        assert.strictEqual(yield* replicas(two), 2)
+        assert.strictEqual(open(), 1)
+        assert.isFalse(logs.some(({ text }) => text.includes("before the answer was complete")))
+      }).pipe(Effect.provide(layer))
+    })
+  })
 })
