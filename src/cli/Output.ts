@@ -5,7 +5,6 @@ import type { Deployment } from "../domain/Deployment.ts"
 import type { Version } from "../domain/ModelCard.ts"
 import { plainText } from "../domain/Text.ts"
 import { sourceOf } from "../services/engines/EngineKinds.ts"
-import type { ExperimentPlan } from "../services/rollout/RolloutSettings.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 
 const cleaned = (values: ReadonlyArray<unknown>): ReadonlyArray<unknown> =>
@@ -43,7 +42,14 @@ export const percent = (share: number): string => `${Number((share * 100).toPrec
 export const versionText = ({ role, weight }: Pick<Version, "role" | "weight">): string => `${role} ${percent(weight)}`
 
 /** What the configuration says about the shares of a model's deployments; empty where it says nothing. */
-const configuredVersion = ({ id, options }: Deployment, plan: ExperimentPlan | undefined): string => {
+const configuredVersion = (
+  model: string,
+  { id, options }: Deployment,
+  { experiments, shadows }: Pick<Resolved, "experiments" | "shadows">
+): string => {
+  const shadow = shadows?.get(model)
+  if (shadow?.candidate === id) return versionText({ role: "shadow", weight: shadow.percent / 100 })
+  const plan = experiments?.get(model)
   const variant = plan?.variants.find(({ deployment }) => deployment === id)
   if (plan !== undefined && variant !== undefined) {
     const total = plan.variants.reduce((sum, { weight }) => sum + weight, 0)
@@ -52,12 +58,12 @@ const configuredVersion = ({ id, options }: Deployment, plan: ExperimentPlan | u
   return options.rollout === "candidate" ? "candidate" : ""
 }
 
-/** The table of the configured models. Candidates of rollouts and variants of A/B tests are marked. */
-export const modelTable = ({ experiments, models }: Pick<Resolved, "experiments" | "models">): string => {
-  const rows = models.flatMap(({ deployments, name }) =>
+/** The table of the configured models. Candidates of rollouts, variants of A/B tests and deployments that get copies are marked. */
+export const modelTable = (settings: Pick<Resolved, "experiments" | "models" | "shadows">): string => {
+  const rows = settings.models.flatMap(({ deployments, name }) =>
     deployments.map((deployment) => {
       const row = [name, deployment.options.engine, sourceOf(deployment.options)]
-      return { row, version: configuredVersion(deployment, experiments?.get(name)) }
+      return { row, version: configuredVersion(name, deployment, settings) }
     })
   )
   const isMarked = rows.some(({ version }) => version !== "")

@@ -26,14 +26,17 @@ export type ModelState = typeof modelStates[number]
 export const inputModalities = ["text", "image"] as const
 export const outputModalities = ["text", "embeddings", "scores"] as const
 
-export const versionRoles = ["candidate", "variant", "withheld"] as const
+export const versionRoles = ["candidate", "shadow", "variant", "withheld"] as const
 
-/** A deployment whose share of the requests is set: by a rollout, by an A/B test, or by `rollout: candidate`. */
+/** A deployment whose share of the requests is set: by a rollout, an A/B test, `rollout: candidate` or `shadow`. */
 export interface Version {
   readonly deployment: string
-  /** `withheld`: a rollout has ended with another deployment, which has all of its requests. */
+  /**
+   * `withheld`: a rollout has ended with another deployment, which has all of its requests. `shadow`: it gets copies of requests
+   * only.
+   */
   readonly role: typeof versionRoles[number]
-  /** Its share, from 0 to 1. */
+  /** Its share of the requests, from 0 to 1; of a shadow, the share that is copied to it. */
   readonly weight: number
 }
 

@@ -44,6 +44,8 @@ export interface RoutingRequest {
 export interface Split {
   /** Deployments that take no requests, unless a request names them. */
   readonly withheld: ReadonlySet<string>
+  /** The one of them that gets copies of requests; left out, none. */
+  readonly copied?: string | undefined
   /** The version that takes this request: the deployment that is tried before the others. */
   readonly first?: string | undefined
   /** The deployment that is tried after the others. */

@@ -122,6 +122,8 @@ describe("modelTable", () => {
       "variant 90 %",
       "variant 10 %"
     ])
+    const shadows = new Map([["test", { candidate: "test#1", percent: 20 }]])
+    assert.deepStrictEqual(marks(modelTable({ models, shadows })), ["ROLLOUT", "", "candidate", "", "shadow 20 %"])
     assert.notInclude(modelTable({ models: models.slice(1) }), "ROLLOUT")
   })
 })

@@ -13,7 +13,7 @@ import { SettingsChanges } from "../settings/SettingsChanges.ts"
 import { ShadowMetrics } from "./ShadowMetrics.ts"
 import type { Report } from "./ShadowRun.ts"
 import { ShadowRun } from "./ShadowRun.ts"
-import type { ShadowSettings } from "./ShadowSettings.ts"
+import type { ShadowPlan, ShadowSettings } from "./ShadowSettings.ts"
 import { resolveShadow } from "./ShadowSettings.ts"
 
 type ByModel = ReadonlyMap<string, ShadowSettings>
@@ -43,9 +43,8 @@ export class ShadowTable {
   }
 
   /** The deployment of a model that gets copies, and no requests of callers. */
-  candidateOf({ deployments, name }: Model): string | undefined {
-    const candidate = this.#runs.get(name)?.plan.candidate
-    return candidate !== undefined && deployments.length > 1 ? candidate : undefined
+  copiesOf({ deployments, name }: Model): Pick<ShadowPlan, "candidate" | "share"> | undefined {
+    return deployments.length > 1 ? this.#runs.get(name)?.plan : undefined
   }
 
   /** Ends the copies that run. */

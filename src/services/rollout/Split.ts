@@ -58,9 +58,18 @@ export interface Entry {
   readonly observer?: Observer | undefined
 }
 
+/** The deployments of a model that take no requests. */
+export interface Withheld {
+  readonly withheld: ReadonlyArray<string>
+  /** The one that gets copies of requests; left out, none. */
+  readonly copied?: string | undefined
+}
+
+const copiedPart = ({ copied }: Withheld): Pick<Split, "copied"> => copied === undefined ? {} : { copied }
+
 /** An entry of a model whose requests no new version takes. */
-export const withholding = (deployments: ReadonlyArray<string>): Entry => {
-  const split: Split = { withheld: new Set(deployments) }
+export const withholding = (out: Withheld): Entry => {
+  const split: Split = { withheld: new Set(out.withheld), ...copiedPart(out) }
   return { split: () => split }
 }
 
@@ -69,13 +78,11 @@ export const sessionOf = ({ route }: Pick<RoutingRequest, "route">): number | un
   route?.session === undefined ? undefined : Hashing.hashText(route.session)
 
 /** How a rollout divides its model's requests. */
-export interface Weights {
+export interface Weights extends Withheld {
   readonly rollout: string
   readonly candidate: string
   /** The share of requests that the candidate takes, above 0, to 1. */
   readonly weight: number
-  /** Deployments that take none. */
-  readonly withheld: ReadonlyArray<string>
   /** Whether all requests of a session go to one version. */
   readonly sticky: boolean
   /** The candidate embeds texts in other vectors: it takes no embedding requests. */
@@ -85,13 +92,13 @@ export interface Weights {
 
 /** An entry that divides requests by weight. */
 export const weighted = (
-  { candidate, hasOtherVectors = false, observer, rollout, sticky, weight, withheld }: Weights
+  { candidate, hasOtherVectors = false, observer, rollout, sticky, weight, ...others }: Weights
 ): Entry => {
-  const out = new Set(withheld)
-  const toCandidate: Split = { withheld: out, first: candidate }
+  const out = { withheld: new Set(others.withheld), ...copiedPart(others) }
+  const toCandidate: Split = { ...out, first: candidate }
   // Where no other deployment is left, it is better than none.
-  const toOthers: Split = { withheld: out, last: candidate }
-  const onlyOthers: Split = { withheld: new Set([...withheld, candidate]) }
+  const toOthers: Split = { ...out, last: candidate }
+  const onlyOthers: Split = { ...out, withheld: new Set([...out.withheld, candidate]) }
   const seed = Hashing.hashText(rollout)
   return {
     observer,
@@ -114,14 +121,12 @@ export const weighted = (
 export const varied = (
   model: string,
   { sticky, variants }: Pick<ExperimentPlan, "sticky" | "variants">,
-  withheld: ReadonlyArray<string>,
+  others: Withheld,
   observer: Observer
 ): Entry => {
-  const out = new Set([
-    ...withheld,
-    ...variants.filter(({ weight }) => weight === 0).map(({ deployment }) => deployment)
-  ])
-  const splits = variants.map(({ deployment }): Split => ({ withheld: out, first: deployment }))
+  const unused = variants.filter(({ weight }) => weight === 0).map(({ deployment }) => deployment)
+  const out = { withheld: new Set([...others.withheld, ...unused]), ...copiedPart(others) }
+  const splits = variants.map(({ deployment }): Split => ({ ...out, first: deployment }))
   const weights = variants.map(({ weight }) => weight)
   const seed = Hashing.hashText(model)
   return {

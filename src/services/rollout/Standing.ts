@@ -25,7 +25,7 @@ import type { Rollout } from "./Rollout.ts"
 import type { Known, Stored } from "./RolloutStore.ts"
 import type { ShadowTable } from "./Shadows.ts"
 import { Shadows } from "./Shadows.ts"
-import type { Entry, Observer } from "./Split.ts"
+import type { Entry, Observer, Withheld } from "./Split.ts"
 import { Splits, SplitTable, varied, weighted, withholding } from "./Split.ts"
 
 /** Options that do not change what is served. */
@@ -95,11 +95,23 @@ export const weightOf = ({ phase, plan, step }: Rollout): number => {
 const isDecided = ({ phase }: Rollout): boolean => phase._tag === "Draining" || phase._tag === "Ended"
 
 /** Knows the deployment of a model that gets copies of requests. */
-type Shadowing = Pick<ShadowTable, "candidateOf">
+type Shadowing = Pick<ShadowTable, "copiesOf">
 
 const copiedTo = (model: Model, shadows: Shadowing | undefined): ReadonlyArray<string> => {
-  const candidate = shadows?.candidateOf(model)
+  const candidate = shadows?.copiesOf(model)?.candidate
   return candidate === undefined ? [] : [candidate]
+}
+
+/** The deployments that no rollout has decided against, by the newest rollout of each. */
+const waitingOf = (model: Model, rollouts: ReadonlyArray<Stored>): ReadonlySet<string> => {
+  const waiting = new Set(model.deployments.flatMap(({ id, options }) => options.rollout === "candidate" ? [id] : []))
+  for (const { candidate, rollout } of rollouts) {
+    const found = findKnown(model, candidate)?.id
+    if (found === undefined) continue
+    if (isDecided(rollout)) waiting.delete(found)
+    else waiting.add(found)
+  }
+  return waiting
 }
 
 /** The deployments of a model that take no requests, oldest rollout first. */
@@ -132,27 +144,32 @@ export const stableOf = (
   return model.deployments.filter(({ id }) => id !== candidate && !out.has(id))
 }
 
+/** The deployments of a model that take no requests, and why. */
+interface Out extends Withheld {
+  /** A later rollout may give them some. */
+  readonly waiting: ReadonlySet<string>
+  /** The share of requests that is copied. */
+  readonly share: number
+}
+
+/** The place of a deployment that takes no requests. */
+const versionIn = ({ copied, share, waiting }: Out, id: string): Version => {
+  if (id === copied) return { deployment: id, role: "shadow", weight: share }
+  return { deployment: id, role: waiting.has(id) ? "candidate" : "withheld", weight: 0 }
+}
+
 /** The deployments with a share of their own: those of a rollout or a test, and those that are withheld. */
-const sharesOf = (
-  { deployments }: Model,
-  withheld: ReadonlySet<string>,
-  divided: ReadonlyArray<Version>
-): ReadonlyArray<Version> => [
+const sharesOf = ({ deployments }: Model, out: Out, divided: ReadonlyArray<Version>): ReadonlyArray<Version> => [
   ...divided,
-  ...deployments.filter(({ id }) => withheld.has(id) && divided.every(({ deployment }) => deployment !== id)).map(
-    ({ id, options }): Version => ({
-      deployment: id,
-      role: options.rollout === "candidate" ? "candidate" : "withheld",
-      weight: 0
-    })
-  )
+  ...deployments.filter(({ id }) => out.withheld.includes(id) && divided.every(({ deployment }) => deployment !== id))
+    .map(({ id }) => versionIn(out, id))
 ]
 
 /** The A/B test of a model, if it has one: its variants take requests. */
-const testOf = (model: Model, withheld: ReadonlySet<string>, experiments?: Experiments): Entry | undefined => {
+const testOf = (model: Model, out: Out, experiments?: Experiments): Entry | undefined => {
   const plan = experiments?.planOf(model)
   if (experiments === undefined || plan === undefined) return undefined
-  const others = [...withheld].filter((id) => plan.variants.every(({ deployment }) => deployment !== id))
+  const others = out.withheld.filter((id) => plan.variants.every(({ deployment }) => deployment !== id))
   const total = plan.variants.reduce((sum, { weight }) => sum + weight, 0)
   const variants = plan.variants.map(({ deployment, weight }): Version => ({
     deployment,
@@ -160,8 +177,8 @@ const testOf = (model: Model, withheld: ReadonlySet<string>, experiments?: Exper
     weight: weight / total
   }))
   return {
-    ...varied(model.name, plan, others, experiments.observer(model.name)),
-    shares: sharesOf(model, withheld, variants)
+    ...varied(model.name, plan, { ...out, withheld: others }, experiments.observer(model.name)),
+    shares: sharesOf(model, out, variants)
   }
 }
 
@@ -177,23 +194,32 @@ export const entryOf = (
   experiments?: Experiments,
   shadows?: Shadowing
 ): Entry | undefined => {
-  const out = withheldBy(model, rollouts, shadows)
+  const withheld = withheldBy(model, rollouts, shadows)
+  const copies = shadows?.copiesOf(model)
+  const outOf = (): Out => ({
+    withheld: [...withheld],
+    copied: copies?.candidate,
+    share: copies?.share ?? 0,
+    waiting: waitingOf(model, rollouts)
+  })
   const running = rollouts.find(({ rollout }) => !isDecided(rollout))
   const candidate = running && findKnown(model, running.candidate)
   const weight = running === undefined ? 0 : weightOf(running.rollout)
   if (running === undefined || candidate === undefined || weight === 0) {
+    const out = outOf()
     const test = testOf(model, out, experiments)
-    if (test !== undefined || out.size === 0) return test
-    return { ...withholding([...out]), shares: sharesOf(model, out, []) }
+    return test !== undefined || withheld.size === 0 ? test : { ...withholding(out), shares: sharesOf(model, out, []) }
   }
-  out.delete(candidate.id)
+  withheld.delete(candidate.id)
+  const out = outOf()
   const { id, plan: { sticky } } = running.rollout
   const stable = idsOf(model, running.stable)
   const entry = weighted({
     rollout: id,
     candidate: candidate.id,
     weight,
-    withheld: [...out],
+    withheld: out.withheld,
+    copied: out.copied,
     sticky,
     hasOtherVectors: model.deployments.some((one) => stable.includes(one.id) && !haveSameModel(one, candidate)),
     observer: observer(id)

@@ -113,9 +113,12 @@ const tooSmall = ({ request: { promptTokens }, table }: Inquiry, index: number):
 const isWithheld = ({ only, split, table }: Inquiry, index: number): boolean =>
   split !== undefined && only === undefined && split.withheld.has(table.ids[index]!)
 
+const withheldReason = ({ split, table }: Inquiry, index: number): string =>
+  split?.copied === table.ids[index] ? "it gets copies of requests only (shadow)" : "its rollout gives it no requests"
+
 const notSelected = (inquiry: Inquiry, index: number): string | undefined => {
   const { except, only, options, table } = inquiry
-  if (isWithheld(inquiry, index)) return "its rollout gives it no requests"
+  if (isWithheld(inquiry, index)) return withheldReason(inquiry, index)
   if (only !== undefined && !only.has(table.ids[index]!)) return "the request selects other deployments"
   if (except !== undefined && except.has(table.ids[index]!)) return "the request excludes it"
   if (options.strategy === "weighted" && table.weight[index] === 0) return "its weight is 0"

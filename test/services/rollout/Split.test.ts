@@ -93,7 +93,7 @@ describe("Split", () => {
     const find = (model: string) => table.of?.(model)?.split({}, 1).withheld
     const isEmpty = () => table.of === undefined
     assert.isTrue(isEmpty())
-    table.replace(new Map([["chat", Split.withholding(["new"])]]))
+    table.replace(new Map([["chat", Split.withholding({ withheld: ["new"] })]]))
     assert.deepStrictEqual(find("chat"), new Set(["new"]))
     assert.isUndefined(find("other"))
     table.replace(new Map())
@@ -204,7 +204,9 @@ describe("Split", () => {
     assert.isUndefined(Split.begin(entryOf(0.5, seen), split, "old", open))
     assert.deepStrictEqual(seen, [["new", { failed: true, refused: false }]])
     assert.isUndefined(Split.begin(entryOf(0.5, seen), { withheld: new Set(), last: "new" }, "new", closed))
-    assert.isUndefined(Split.begin(Split.withholding(["new"]), { withheld: new Set(["new"]) }, "old", closed))
+    assert.isUndefined(
+      Split.begin(Split.withholding({ withheld: ["new"] }), { withheld: new Set(["new"]) }, "old", closed)
+    )
   })
 
   it("passes on the session of a request that is compared", () => {

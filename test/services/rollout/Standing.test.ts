@@ -51,7 +51,7 @@ describe("Standing", () => {
 
   it("withholds a deployment that gets copies of requests, also where all others wait for a rollout", () => {
     const copied = serving("chat#2", "copied")
-    const shadows = { candidateOf: () => "chat#2" }
+    const shadows = { copiesOf: () => ({ candidate: "chat#2", share: 0.2 }) }
     const of = (given: Model, ...rollouts: ReadonlyArray<Stored>) =>
       [...Standing.entryOf(given, rollouts, noObserver, undefined, shadows)?.split({}, 1).withheld ?? []].toSorted()
     assert.deepStrictEqual(of(model(old, copied)), ["chat#2"])
@@ -128,6 +128,22 @@ describe("Standing", () => {
     for (const rollout of [draining("rolledBack"), ended("rolledBack"), ended("aborted")]) {
       assert.deepStrictEqual(withheld(model(old, waiting), [rollout]), ["chat#1"])
     }
+  })
+
+  it("shows what each deployment without requests waits for, or that it is decided", () => {
+    const copied = serving("chat#2", "copied")
+    const shadows = { copiesOf: () => ({ candidate: "chat#2", share: 0.2 }) }
+    const shown = (...rollouts: ReadonlyArray<Stored>) =>
+      Standing.entryOf(model(old, waiting, copied), rollouts, noObserver, undefined, shadows)!.shares!.map(
+        ({ deployment, role, weight }) => `${deployment} ${role} ${weight}`
+      )
+    const checking = stored({ _tag: "Checking", attempts: 0, nextAt: null, lastProblem: null })
+    assert.deepStrictEqual(shown(), ["chat#1 candidate 0", "chat#2 shadow 0.2"])
+    assert.deepStrictEqual(shown(ended("rolledBack")), ["chat#1 withheld 0", "chat#2 shadow 0.2"])
+    assert.deepStrictEqual(shown(ended("rolledBack"), checking), ["chat#1 candidate 0", "chat#2 shadow 0.2"])
+    assert.deepStrictEqual(shown(ended("promoted")), ["chat#0 withheld 0", "chat#2 shadow 0.2"])
+    const entry = Standing.entryOf(model(old, waiting, copied), [], noObserver, undefined, shadows)!
+    assert.strictEqual(entry.split({}, 1).copied, "chat#2")
   })
 
   it("lets a later rollout go back", () => {

@@ -553,6 +553,9 @@ describe("Selection", () => {
       const decision = decide(places, byQuality, { split: { withheld } })
       assert.deepStrictEqual(decision.candidates.map(({ deployment }) => deployment), ["d2", "d0"])
       assert.deepStrictEqual(decision.excluded, [{ deployment: "d1", reason: "its rollout gives it no requests" }])
+      assert.deepStrictEqual(decide(places, byQuality, { split: { withheld, copied: "d1" } }).excluded, [
+        { deployment: "d1", reason: "it gets copies of requests only (shadow)" }
+      ])
       assert.deepStrictEqual(order(places, byQuality, { split: { withheld }, only: ["d1"] }), ["d1"])
     })
 
