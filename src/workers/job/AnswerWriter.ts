@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * Stop sequences count in the answer's text, not in thoughts and in the calls of a model that writes in channels. The
- * log-probabilities are those of the text.
+ * Stop sequences count in the answer's text, not in thoughts and in calls, whose arguments would be cut. What could become a
+ * call is searched when it has turned out to be text. The log-probabilities are those of the text.
  */
 import type { ChosenLogprob, GenerateJob } from "../../domain/Job.ts"
 import { makeStopMatcher } from "../../domain/StopMatcher.ts"
@@ -98,14 +98,9 @@ export class AnswerWriter {
     const isStopped = reader === undefined
       ? this.#text(piece)
       : this.#parts(reader.push(piece)) || this.#parts(reader.flush(isCut))
-    if (!isStopped) this.#write(this.#stops.flush())
-    this.end(isCut)
-    return isStopped
-  }
-
-  /** What is held back because it could become a call. */
-  end(isCut = false): void {
-    this.#calls?.flush(isCut).forEach((part) => this.#send(part))
+    if (isStopped || this.#found(this.#calls?.flush(isCut) ?? [])) return true
+    this.#write(this.#stops.flush())
+    return false
   }
 
   #parts(parts: ReadonlyArray<ThoughtPart>): boolean {
@@ -129,7 +124,24 @@ export class AnswerWriter {
     if (part.type === "thoughts") this.#sender.send({ type: "thoughts", text: part.text })
   }
 
+  /** Adds text in which calls may be. */
   #text(piece: string): boolean {
+    return this.#calls === undefined ? this.#plain(piece) : this.#found(this.#calls.push(piece))
+  }
+
+  #found(parts: ReadonlyArray<Part>): boolean {
+    for (const part of parts) {
+      if (part.type === "text") {
+        if (this.#plain(part.text)) return true
+      } else {
+        this.#write(this.#stops.flush())
+        this.#send(part)
+      }
+    }
+    return false
+  }
+
+  #plain(piece: string): boolean {
     const { sequence, stopped, text } = this.#stops.push(piece)
     if (sequence !== undefined) this.stop = sequence
     this.#write(text)
@@ -137,8 +149,7 @@ export class AnswerWriter {
   }
 
   #write(text: string): void {
-    if (this.#calls !== undefined) this.#calls.push(text).forEach((part) => this.#send(part))
-    else if (text !== "") this.#send({ type: "text", text })
+    if (text !== "") this.#send({ type: "text", text })
   }
 
   #send(part: Part): void {

@@ -189,10 +189,7 @@ const stream = async <Token>(
   try {
     for await (const token of readAhead(tokens, makeIsNextNeeded(job, limit, consumer, sender))) {
       if (consumer.isCancelled()) break
-      if (accept(token)) {
-        writer.end()
-        return finished("stop")
-      }
+      if (accept(token)) return finished("stop")
       if (!await canContinue()) break
     }
   } catch (cause) {

@@ -369,6 +369,23 @@ describe("thoughts", () => {
     assert.strictEqual(args, "{\"a\":1}")
   })
 
+  it("and calls do not end at a stop sequence, and text between and after them does", async () => {
+    const call = "<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":\"to. Paris\"}}</tool_call>"
+    const cases = [
+      [`<t>Hm. Paris</t>${call}`, "", 1, "tool_calls"],
+      [`I look. Now: ${call}`, "I look", 0, "stop"],
+      [`I look.${call}${call}`, "I look.", 2, "tool_calls"],
+      [`${call}So. And ${call}`, "So", 1, "tool_calls"],
+      ["{\"a\": 1}. {", "{\"a\": 1}", 0, "stop"]
+    ] as const
+    for (const [answer, expected, calls, reason] of cases) {
+      const { events, last, text } = await run(answer, { stop: [". ", "Paris"], tools: [{ name: "f" }] })
+      const given = events.flatMap((event) => event.type === "tool_call" ? event.arguments : [])
+      assert.deepStrictEqual([text, last.reason], [expected, reason], answer)
+      assert.strictEqual(given.join(""), "{\"a\":\"to. Paris\"}".repeat(calls), answer)
+    }
+  })
+
   it("are in a channel, as calls are, and a stop sequence ends the text alone", async () => {
     const message = (header: string, body: string) => `<|start|>assistant<|channel|>${header}<|message|>${body}<|end|>`
     const answer = (message("analysis", "Look. Up.") + message("commentary", "I look.") +
