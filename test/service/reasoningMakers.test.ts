@@ -90,8 +90,21 @@ const responsesAnswer = (host: string, stream: boolean): Play =>
 
 const hosts = ["ada", "bob"]
 
+const apis = ["messages", "chat", "responses"]
+
+/** The text of a request, with what its encoded contents have. */
+const readable = (text: string): string =>
+  text +
+  [...text.matchAll(/"encrypted_content":"([\w-]+)"/g)]
+    .map(([, content]) => Buffer.from(content!, "base64url").toString("utf8")).join("")
+
+/** Of each request since: whether it has the reasoning. */
+const sentSince = (from: number): ReadonlyArray<boolean> =>
+  upstream.seen.slice(from).map(({ text }) => readable(text).includes("-mark"))
+
 /** Ada and Bob have every API, each with its own rejection of what the other has made. */
-const answer = (_: number, { body, path, text }: Seen): Play => {
+const answer = (_: number, { body, path, text: sent }: Seen): Play => {
+  const text = readable(sent)
   const [, host = "", ...rest] = path.split("/")
   const stream = (body as Fields)["stream"] === true
   const isForeign = text.includes("-mark") && text.replaceAll(markOf(host), "").includes("-mark")
@@ -183,6 +196,16 @@ const chatNext = (details: ReadonlyArray<Fields>): Fields => ({
   messages: [question, { role: "assistant", content: "Hi", reasoning_details: details }, question]
 })
 
+const itemsNext = (encrypted: string): Fields => ({
+  store: false,
+  input: [
+    { role: "user", content: "Q" },
+    { id: "rs_1", type: "reasoning", summary: [], encrypted_content: encrypted },
+    { type: "message", role: "assistant", content: [{ type: "output_text", text: "Hi", annotations: [] }] },
+    { role: "user", content: "Q" }
+  ]
+})
+
 const blocks = (mark: string, data: string): Fields => ({
   max_tokens: 100,
   messages: [
@@ -223,6 +246,19 @@ const forms: Readonly<Record<string, Form>> = {
     unknown: `"id":"troupe_none" "data":"new-mark-data"`,
     names: true
   },
+  "Anthropic's blocks for Responses' callers": {
+    path: "/v1/responses",
+    api: "messages",
+    body: { input: "Q", store: false, include: ["reasoning.encrypted_content"] },
+    next: (given) => itemsNext(lastOf(given, "encrypted_content")),
+    unknown: `"encrypted_content":"${
+      Buffer.from(JSON.stringify({
+        troupe: 1,
+        reasoning: [{ type: "redacted_thinking", data: "new-mark", maker: "none" }]
+      })).toString("base64url")
+    }"`,
+    names: true
+  },
   "OpenRouter's details": {
     path: "/v1/chat/completions",
     api: "chat",
@@ -235,20 +271,7 @@ const forms: Readonly<Record<string, Form>> = {
     path: "/v1/responses",
     api: "responses",
     body: { input: "Q", store: false, include: ["reasoning.encrypted_content"] },
-    next: (given) => ({
-      store: false,
-      input: [
-        { role: "user", content: "Q" },
-        {
-          id: "rs_1",
-          type: "reasoning",
-          summary: [],
-          encrypted_content: lastOf(given, "encrypted_content")
-        },
-        { type: "message", role: "assistant", content: [{ type: "output_text", text: "Hi", annotations: [] }] },
-        { role: "user", content: "Q" }
-      ]
-    }),
+    next: (given) => itemsNext(lastOf(given, "encrypted_content")),
     unknown: `"encrypted_content":"new-mark"`,
     names: true
   }
@@ -266,9 +289,7 @@ const post = async (to: Troupe.Troupe, { path }: Form, model: string, stream: bo
   const text = await response.text()
   assert.strictEqual(response.status, 200, text)
   assert.include(text, "Hi")
-  /** Of each request: whether it has the reasoning. */
-  const sent = upstream.seen.slice(from).map(({ text }) => text.includes("-mark"))
-  return { text, sent, decision: response.headers.get("x-troupe-decision") }
+  return { text, sent: sentSince(from), decision: response.headers.get("x-troupe-decision") }
 }
 
 const droppedIn = async (to: Troupe.Troupe, id: string | null): Promise<ReadonlyArray<boolean>> => {
@@ -293,8 +314,10 @@ describe("signed or encrypted reasoning of an earlier answer", () => {
         const body = next(first.text)
         assert.deepStrictEqual(await ask(troupe, `${api}-ada`, body), [[true], [false]], "its maker")
         assert.deepStrictEqual(await ask(troupe, `${api}-bob`, body), [[false], [true]], "another host")
-        const [sent] = await ask(troupe, "plain", body)
-        assert.deepStrictEqual(sent, [false], "another provider")
+        const others = ["plain", ...apis.flatMap((other) => other === api ? [] : [`${other}-bob`])]
+        for (const other of others) {
+          assert.deepStrictEqual((await ask(troupe, other, body))[0], [false], other)
+        }
       })
 
       it(`goes where it is accepted, if its maker is not known: ${name}, ${how}`, async () => {
@@ -310,4 +333,14 @@ describe("signed or encrypted reasoning of an earlier answer", () => {
       })
     }
   }
+
+  it("goes to its maker and to no other from stored responses", async () => {
+    const form = forms["Anthropic's blocks for Responses' callers"]!
+    const { text } = await post(troupe, form, "messages-ada", false, { input: "Q" })
+    const { id } = JSON.parse(text) as { readonly id: string }
+    const ask = async (model: string) =>
+      (await post(troupe, form, model, false, { input: "Q", previous_response_id: id })).sent
+    assert.deepStrictEqual(await ask("messages-ada"), [true])
+    assert.deepStrictEqual(await ask("responses-bob"), [false])
+  })
 })

@@ -21,6 +21,7 @@ import { reasons } from "../openai/Reasoning.ts"
 import type { Fields } from "../shared/Json.ts"
 import { isObject, listOf, textAt } from "../shared/Json.ts"
 import type { Call, Dialect, FetchedImages, Generating, Target } from "../shared/ProviderDialect.ts"
+import { ofContent } from "../shared/SignedFields.ts"
 import { isReadable, summaryOf } from "./Compaction.ts"
 import { buffered, events, usageIn } from "./DecodeNative.ts"
 
@@ -29,7 +30,10 @@ const encrypted = "reasoning.encrypted_content"
 /** The encrypted content of an item for this host; undefined if it is of another one. */
 const contentFor = (target: Target, content: unknown): Fields | undefined => {
   const sealed = unseal(content)
-  if (sealed === undefined) return typeof content === "string" ? { encrypted_content: content } : undefined
+  if (sealed === undefined) {
+    // Signed reasoning of another API is in the messages.
+    return typeof content === "string" && ofContent(content).length === 0 ? { encrypted_content: content } : undefined
+  }
   if (sealed.maker !== makerOf(target.options)) return undefined
   return { ...(sealed.id === "" ? {} : { id: sealed.id }), encrypted_content: sealed.content }
 }

@@ -30,7 +30,8 @@ const isOverload = (reason: Reason | undefined): boolean => {
     case "UpstreamFailed":
       return reason.status !== undefined && overloadStatuses.has(reason.status)
     case "UpstreamTimeout":
-      return reason.phase === "first_token" && reason.byCaller !== true
+      // A provider that takes no connections shows nothing of its load.
+      return (reason.phase === "first_byte" || reason.phase === "first_token") && reason.byCaller !== true
     default:
       return false
   }

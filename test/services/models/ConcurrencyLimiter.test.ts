@@ -139,13 +139,14 @@ describe("an attempt", () => {
   it("lowers the limit if the deployment has too many requests, and not by another failure", () => {
     const status = (status: number) => new UpstreamFailed({ deployment: "a", kind: "status", status, detail: "" })
     const timeout = (phase: UpstreamTimeout["phase"]) => new UpstreamTimeout({ deployment: "a", phase, afterMs: 1 })
-    const lowering = [rejection, status(429), status(503), status(529), timeout("first_token")]
+    const lowering = [rejection, status(429), status(503), status(529), timeout("first_byte"), timeout("first_token")]
     assert.deepStrictEqual(lowering.map((reason) => limitAfter(ended(reason))), lowering.map(() => 36))
     const others = [
       new RateLimited({ deployment: "a", cached: true }),
       status(500),
       status(404),
       timeout("connect"),
+      new UpstreamFailed({ deployment: "a", kind: "network", detail: "refused" }),
       new UpstreamTimeout({ deployment: "a", phase: "first_token", afterMs: 1, byCaller: true })
     ]
     assert.deepStrictEqual(others.map((reason) => limitAfter(ended(reason))), others.map(() => 40))
