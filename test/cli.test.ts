@@ -512,6 +512,8 @@ models:
         "limits",
         "budgets",
         "ledger",
+        "budgetAlerts",
+        "deploy",
         "keyCooldowns",
         "reload",
         "store",

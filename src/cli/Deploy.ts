@@ -8,14 +8,13 @@ import { Span } from "../domain/Fields.ts"
 import { deploySocketOf } from "../services/processes/ProcessGroup.ts"
 import { defaultSocket } from "../services/settings/Resolution.ts"
 import type { Line, State } from "./DeployServer.ts"
-import { defaultStep } from "./DeployServer.ts"
 import { addressOf, CommandFailed, config, json, loadWithoutSecrets } from "./Flags.ts"
 import { asInvoked, printJson } from "./Output.ts"
 
 const step = Flag.String("step").pipe(
   Flag.withSchema(Span),
   Flag.withDescription(
-    "How long 10, 30, 70 and 100 % of new connections last each, such as '2 minutes' (default: 30 seconds)"
+    "How long 10, 30, 70 and 100 % of new connections last each, such as '2 minutes' (default: deploy.every, 30 seconds)"
   ),
   Flag.optional
 )
@@ -52,14 +51,19 @@ const call = (
     return Effect.sync(() => void asked.destroy())
   })
 
-const start = Effect.fnUntraced(function*(step: Duration.Duration, file: Option.Option<string>) {
+const start = Effect.fnUntraced(function*(step: Option.Option<Duration.Duration>, file: Option.Option<string>) {
   const services = yield* Effect.context()
   const print = Effect.runSyncWith(services)
   let last: Line | undefined
-  yield* call(yield* socketOf(file), "POST", { stepMs: Duration.toMillis(step) }, (text) => {
-    last = JSON.parse(text) as Line
-    if (last.phase !== "failed") print(Console.log(last.message))
-  })
+  yield* call(
+    yield* socketOf(file),
+    "POST",
+    Option.isSome(step) ? { stepMs: Duration.toMillis(step.value) } : {},
+    (text) => {
+      last = JSON.parse(text) as Line
+      if (last.phase !== "failed") print(Console.log(last.message))
+    }
+  )
   if (last?.phase === "finished") return
   return yield* new CommandFailed({ message: last?.message ?? "The supervisor ended." })
 })
@@ -95,7 +99,7 @@ const rollback = Command.make("rollback", { config }, ({ config }) =>
 export const deploy = Command.make(
   "deploy",
   { config, step },
-  ({ config, step }) => start(Option.getOrElse(step, () => defaultStep), config)
+  ({ config, step }) => start(step, config)
 ).pipe(
   Command.withDescription(
     "Replace the processes of the running service by new ones, with the program and the configuration of now"

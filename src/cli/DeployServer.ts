@@ -6,7 +6,7 @@
  * `POST /` starts a switch and answers with its progress, a line of JSON for each step; `GET /` answers with the state, `DELETE /` returns
  * to the old generation. A caller that disconnects does not end a switch.
  */
-import { Duration, Effect, Fiber, Schema } from "effect"
+import { Effect, Fiber, Schema } from "effect"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import { createServer } from "node:http"
 import { dirname } from "node:path"
@@ -15,11 +15,17 @@ import { listenAtSocket, makePrivateFolder } from "../layers/http/AdminListener.
 import type { Deployment, Progress } from "../layers/processes/Deploy.ts"
 import { DeployFailed } from "../layers/processes/Deploy.ts"
 import type { GenerationOptions } from "../layers/processes/Supervisor.ts"
-import { defaultSteps } from "../services/processes/Switch.ts"
+import type { Steps } from "../services/processes/Switch.ts"
 import { temporaryFiles } from "./Signals.ts"
 
-/** The body of `POST /`. */
-export const Order = Schema.Struct({ stepMs: Schema.Finite.check(Schema.isGreaterThan(0)) })
+/** The body of `POST /`. Without a time, a step lasts as configured. */
+export const Order = Schema.Struct({ stepMs: Schema.optionalKey(Schema.Finite.check(Schema.isGreaterThan(0))) })
+
+/** The next generation, and how it gets the connections. */
+export interface Next {
+  readonly options: GenerationOptions
+  readonly steps: Steps
+}
 
 /** The answer to `GET /`. */
 export interface State {
@@ -33,8 +39,8 @@ export type Line = Pick<Progress, "message" | "phase">
 
 export interface Options {
   readonly deployment: Deployment
-  /** What the next generation runs with: the configuration of now. */
-  readonly next: Effect.Effect<GenerationOptions, DeployFailed>
+  /** By the configuration of now. */
+  readonly next: Effect.Effect<Next, DeployFailed>
   readonly socket: string
 }
 
@@ -49,8 +55,8 @@ const deploy = Effect.fnUntraced(
     response.writeHead(200, { "content-type": "application/x-ndjson" })
     yield* Schema.decodeUnknownEffect(Schema.fromJsonString(Order))(body).pipe(
       Effect.mapError(({ message }) => new DeployFailed({ message })),
-      Effect.flatMap(({ stepMs }) =>
-        Effect.flatMap(next, (options) => deployment.run(options, { ...defaultSteps, stepMs }, write))
+      Effect.flatMap((order) =>
+        Effect.flatMap(next, ({ options, steps }) => deployment.run(options, { ...steps, ...order }, write))
       ),
       Effect.catch(({ message }) => Effect.sync(() => write({ phase: "failed", message })))
     )
@@ -94,6 +100,3 @@ export const listen = Effect.fnUntraced(function*(options: Options) {
   )
   yield* Effect.addFinalizer(() => Effect.asVoid(Fiber.interruptAll(running)))
 })
-
-/** The time of a step unless a flag says otherwise. */
-export const defaultStep = Duration.millis(defaultSteps.stepMs)

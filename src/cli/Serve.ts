@@ -27,6 +27,8 @@ import type { Bound, Place } from "../services/processes/ProcessGroup.ts"
 import { deploySocketOf, ProcessGroup, socketOf } from "../services/processes/ProcessGroup.ts"
 import * as Shares from "../services/processes/Shares.ts"
 import { SupervisedCounters } from "../services/processes/SupervisedCounters.ts"
+import type { Steps } from "../services/processes/Switch.ts"
+import { defaultSteps } from "../services/processes/Switch.ts"
 import type { Source } from "../services/settings/Reload.ts"
 import { Reload, SettingsSource } from "../services/settings/Reload.ts"
 import { defaultSocket } from "../services/settings/Resolution.ts"
@@ -318,12 +320,19 @@ const generationOf = (flags: Flags, loaded: Loaded): GenerationOptions => {
   }
 }
 
+const stepsOf = ({ deploy: { errorRate, every, steps } }: Resolved): Steps => ({
+  ...defaultSteps,
+  shares: steps,
+  stepMs: Duration.toMillis(every),
+  maxErrorRate: errorRate
+})
+
 /** The next generation: the configuration is read again, and its address must be the same. */
 const nextOf = (flags: Flags, { settings: { server } }: Loaded) =>
   Effect.flatMap(load(flags), (loaded) => {
     const { host, port } = loaded.settings.server
     return host === server.host && port === server.port
-      ? Effect.succeed(generationOf(flags, loaded))
+      ? Effect.succeed({ options: generationOf(flags, loaded), steps: stepsOf(loaded.settings) })
       : Effect.fail(
         new DeployFailed({
           message:

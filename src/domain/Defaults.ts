@@ -136,11 +136,11 @@ export const closeGrace = Duration.seconds(5)
 /** Time until an engine process with a cancelled job that still runs counts as hung and is killed. */
 export const cancelGrace = Duration.seconds(30)
 
-/** Tokens an engine may be ahead of its consumer. */
+/** Tokens an engine may be ahead of its consumer, unless configured. */
 export const streamWindow = 256
 
 /** Tokens that a consumer takes before it confirms them to the engine in one message. */
-export const streamGrant = 64
+export const streamGrantOf = (window: number): number => Math.ceil(window / 4)
 
 /** Records of decisions that are kept, the latest. */
 export const keptDecisions = 1_000

@@ -40,6 +40,7 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
   keyCooldowns: Defaults.keyCooldowns,
   keys: [],
   admission: admissionOf({}),
+  deploy: { steps: [1], every: Duration.seconds(1), errorRate: 0.05 },
   reload: { watch: false, wait: Defaults.reloadWait },
   store: { folder: "/nowhere" },
   storage: { type: "memory" },

@@ -102,6 +102,8 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
       "circuits",
       "keyCooldowns",
       "embeddingBatches",
+      "budgetAlerts",
+      "deploy",
       "reload",
       "store",
       "storage",

@@ -111,7 +111,7 @@ const makeHost = (where: Where, options: HostOptions): Effect.Effect<EngineHost>
 
 /** Starts an engine in a pool of threads. */
 const startLocal: StartLocal = Effect.fnUntraced(
-  function*(where, deployment, options) {
+  function*(where, deployment, options, streamWindow) {
     const spec = EngineKinds.kindOf(options).spec!(options)
     const replicas = options.replicas ?? 1
     const host = yield* Effect.acquireRelease(
@@ -124,7 +124,7 @@ const startLocal: StartLocal = Effect.fnUntraced(
     }
     const watched = yield* HangDetector.watch(host, deployment.stallAfter)
     const random = yield* Random.Random
-    return LocalEngine.make(watched, description, (failure) => errorOf(deployment, failure), random)
+    return LocalEngine.make(watched, description, (failure) => errorOf(deployment, failure), random, streamWindow)
   }
 )
 
@@ -160,13 +160,15 @@ const missingKind = ({ id, options: { engine } }: Deployment) =>
  * @param store checks whether its files are safe to load; default none is checked
  * @param providers starts remote deployments; default none can be started
  * @param local the local engines; default every kind
+ * @param streamWindow tokens that an answer may be ahead of its consumer
  */
 export const make = (
   where: Where,
   provided: Provided = new Map(),
   store: Pick<ModelStore["Service"], "ensureInspected"> = { ensureInspected: () => Effect.void },
   providers: Providers["Service"] = none,
-  local = everyKind
+  local = everyKind,
+  streamWindow = Defaults.streamWindow
 ) =>
   Engines.of({
     start: (deployment) => {
@@ -179,7 +181,7 @@ export const make = (
       const start = local.get(options.engine)
       return start === undefined
         ? Effect.fail(missingKind(deployment))
-        : Effect.andThen(ensureInspected(deployment, options, store), start(where, deployment, options))
+        : Effect.andThen(ensureInspected(deployment, options, store), start(where, deployment, options, streamWindow))
     }
   })
 
@@ -190,12 +192,12 @@ export const layerKind = ({ name }: Pick<EngineKind, "name">) => Layer.succeed(l
 export const layer = Layer.effect(
   Engines,
   Effect.gen(function*() {
-    const { engineHost } = yield* Settings
+    const { engineHost, streamWindow } = yield* Settings
     const local = new Map<string, StartLocal>()
     for (const { name } of EngineKinds.threadKinds) {
       const start = yield* localEngine(name)
       if (start !== undefined) local.set(name, start)
     }
-    return make(engineHost, yield* LanguageModels, yield* ModelStore, yield* Providers, local)
+    return make(engineHost, yield* LanguageModels, yield* ModelStore, yield* Providers, local, streamWindow)
   })
 )

@@ -42,10 +42,13 @@ export const contentOf = (event: JobEvent): Event | undefined => {
 /** Grants more tokens to the engine as the consumer takes them, in one message for many tokens. */
 export class TokenGrants {
   readonly #send: SendCommand
+  readonly #every: number
   #taken = 0
 
-  constructor(send: SendCommand) {
+  /** @param window tokens that the engine may be ahead */
+  constructor(send: SendCommand, window: number) {
     this.#send = send
+    this.#every = Defaults.streamGrantOf(window)
   }
 
   take(events: ReadonlyArray<Event>): void {
@@ -54,7 +57,7 @@ export class TokenGrants {
 
   /** Grants what has been taken, if it is enough for a message. */
   send(): void {
-    if (this.#taken < Defaults.streamGrant) return
+    if (this.#taken < this.#every) return
     this.#send({ type: "grant", tokens: this.#taken })
     this.#taken = 0
   }
@@ -85,9 +88,9 @@ export class LocalAnswer implements StartedAnswer {
   }
 
   /** The job has started; events before this are passed on later, since the caller does not expect them yet. */
-  follow(send: SendCommand): void {
+  follow(send: SendCommand, window: number): void {
     this.#send = send
-    this.#grants = new TokenGrants(send)
+    this.#grants = new TokenGrants(send, window)
     if (this.#held.length > 0 || this.#last !== undefined) queueMicrotask(() => this.#passOn())
   }
 

@@ -66,7 +66,7 @@ const thinkingOf = (reasoning: Reasoning): Thinking => {
 }
 
 /** The job of a generation: temperature and `topP` default to 1. */
-const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
+const jobOf = (generation: Generation, randomSeed: number, window: number): GenerateJob => {
   const {
     messages,
     parallelToolCalls: __,
@@ -85,7 +85,7 @@ const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
     messages: texts(messages),
     ...(reasoning === undefined ? {} : { thinking: thinkingOf(reasoning) }),
     kind: "generate",
-    window: Defaults.streamWindow
+    window
   }
 }
 
@@ -102,9 +102,16 @@ const listener =
     else Queue.endUnsafe(queue)
   }
 
+/** What answers come from. */
+interface Served {
+  readonly host: EngineHost
+  readonly errorOf: ErrorOf
+  readonly window: number
+}
+
 /** Starts a generation; the scope's end cancels it. */
 const start = Effect.fnUntraced(
-  function*(host: EngineHost, errorOf: ErrorOf, generation: Generation, retain: Retain | undefined) {
+  function*({ errorOf, host, window }: Served, generation: Generation, retain: Retain | undefined) {
     const failure = unsupported(generation)
     if (failure !== undefined) return yield* errorOf(failure)
     const seed = generation.sampling.seed ?? (yield* Random.nextIntBetween(0, maxSeed))
@@ -115,7 +122,7 @@ const start = Effect.fnUntraced(
       live = false
       release?.()
     })
-    const send = host.start(jobOf(generation, seed), (events) => events.forEach(onEvent))
+    const send = host.start(jobOf(generation, seed, window), (events) => events.forEach(onEvent))
     const cancel = Effect.sync(() => {
       if (live) send({ type: "cancel" })
     })
@@ -128,8 +135,8 @@ const start = Effect.fnUntraced(
 )
 
 /** Takes the events of an answer, and grants as many tokens. */
-const granting = (send: SendCommand) => {
-  const grants = new TokenGrants(send)
+const granting = (send: SendCommand, window: number) => {
+  const grants = new TokenGrants(send, window)
   return <Events extends ReadonlyArray<Event>>(events: Events): Events => {
     grants.take(events)
     grants.send()
@@ -139,12 +146,12 @@ const granting = (send: SendCommand) => {
 
 /** See `Engine.start`. */
 const makeStart =
-  (host: EngineHost, errorOf: ErrorOf, random: Random.Random): NonNullable<Engine["start"]> =>
+  ({ errorOf, host, window }: Served, random: Random.Random): NonNullable<Engine["start"]> =>
   (generation, _, receiver, retain) => {
     if (host.isOver() || unsupported(generation) !== undefined) return undefined
     const seed = generation.sampling.seed ?? Math.floor(random.nextDoubleUnsafe() * (maxSeed + 1))
     const answer = new LocalAnswer(receiver, errorOf, retain?.())
-    answer.follow(host.start(jobOf(generation, seed), (events) => answer.onEvents(events)))
+    answer.follow(host.start(jobOf(generation, seed, window), (events) => answer.onEvents(events)), window)
     return answer
   }
 
@@ -183,22 +190,24 @@ const resultOf = (errorOf: ErrorOf) => <A>(each: Each<A>): Result.Result<A, Infe
  * An engine over a host that is ready.
  *
  * @param random of the seeds of answers that `start` begins
+ * @param window tokens that an answer may be ahead of its consumer
  */
 export const make = (
   host: EngineHost,
   description: EngineDescription,
   errorOf: ErrorOf,
-  random: Random.Random
+  random: Random.Random,
+  window = Defaults.streamWindow
 ): Engine => ({
   describe: description,
   memoryBytes: Effect.sync(() => host.memoryBytes()),
   isOver: () => host.isOver(),
   generate: (generation, retain) =>
     Stream.unwrap(Effect.map(
-      start(host, errorOf, generation, retain),
-      ({ queue, send }) => Stream.fromPull(Effect.succeed(Effect.map(Queue.takeAll(queue), granting(send))))
+      start({ errorOf, host, window }, generation, retain),
+      ({ queue, send }) => Stream.fromPull(Effect.succeed(Effect.map(Queue.takeAll(queue), granting(send, window))))
     )),
-  start: makeStart(host, errorOf, random),
+  start: makeStart({ errorOf, host, window }, random),
   embed: (inputs, retain) =>
     Effect.map(
       runTask(host, errorOf, { kind: "embed", inputs }, retain),

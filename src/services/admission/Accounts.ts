@@ -81,7 +81,7 @@ class Account implements Ticket {
     const { cost, tokens } = charge(this.#parts, this.#subject, this.#need, used)
     this.#tokens += tokens
     this.#cost = cost === undefined || this.#cost === undefined ? undefined : this.#cost + cost
-    this.#reservation?.charge({ nano: cost ?? 0, tokens }).forEach(this.#parts.alert)
+    this.#reservation?.charge({ nano: cost ?? 0, tokens }, this.#parts.rules.alerts).forEach(this.#parts.alert)
   }
 
   again(): Reason | undefined {

@@ -1,6 +1,7 @@
 /** The limits and budgets that apply to a request: those of the settings, and those of the caller's key. Pure. */
 import { nanoOf } from "../../domain/Money.ts"
-import type { BudgetRule, Period } from "../budgets/BudgetBook.ts"
+import type { AlertRules, BudgetRule, Period } from "../budgets/BudgetBook.ts"
+import { alertRules } from "../budgets/BudgetBook.ts"
 import type { LimitRule, Limits } from "../limits/RateWindows.ts"
 import type { Subject } from "./Subject.ts"
 
@@ -38,6 +39,8 @@ export interface Configured {
   readonly budgets: ReadonlyArray<Scoped<BudgetRule>>
   /** For callers with a key that has no limit of requests of its own; undefined, none. */
   readonly defaultLimit: Scoped<LimitRule> | undefined
+  /** Of all budgets, those of keys included; left out, by the defaults. */
+  readonly budgetAlerts?: AlertRules
 }
 
 /** F3: 100 requests in an hour for each user and endpoint. */
@@ -110,6 +113,10 @@ export class AdmissionRules {
   constructor(configured: Configured, covers: Covers) {
     this.#configured = configured
     this.#covers = covers
+  }
+
+  get alerts(): AlertRules {
+    return this.#configured.budgetAlerts ?? alertRules
   }
 
   /** Other rules of the settings apply to requests that begin from now on. */

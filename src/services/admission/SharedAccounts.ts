@@ -20,7 +20,7 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import { BudgetExceeded, Overloaded } from "../../domain/InferenceError.ts"
 import type { Nano } from "../../domain/Money.ts"
 import type { Amount, BudgetRule, History, Period } from "../budgets/BudgetBook.ts"
-import { alertPercents, beginOf, sharesReached, timesLastCost } from "../budgets/BudgetBook.ts"
+import { beginOf, hasLittleLeft, percentReached } from "../budgets/BudgetBook.ts"
 import type { AccountParts } from "./AccountParts.ts"
 import { charge, exceeded, overspent, subjectOf } from "./AccountParts.ts"
 import type { Demand, Ticket, Used } from "./Admission.ts"
@@ -343,11 +343,11 @@ export class SharedAccounts {
   /** Each share is reached by one settlement of all processes. Each process says that little is left. */
   #alert({ described, hold: { counter }, measure, most, rule }: BudgetClaim, spent: number, amount: number): void {
     const alert = { rule: rule.name, counter: described, measure, most, spent }
-    const reached = sharesReached(most, spent)
-    if (reached > sharesReached(most, spent - amount)) {
-      this.parts.alert({ ...alert, cause: { percent: alertPercents[reached - 1]! } })
-    }
-    const isLow = most - spent < timesLastCost * amount
+    const { alerts } = this.parts.rules
+    const { timesLastCost } = alerts
+    const percent = percentReached(alerts, most, spent)
+    if (percent > percentReached(alerts, most, spent - amount)) this.parts.alert({ ...alert, cause: { percent } })
+    const isLow = hasLittleLeft(alerts, most, spent, amount)
     if (isLow && this.#low.get(counter) !== true) this.parts.alert({ ...alert, cause: { timesLastCost } })
     this.#low.set(counter, isLow)
   }

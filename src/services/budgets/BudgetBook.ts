@@ -100,15 +100,30 @@ export interface BudgetAlert {
   readonly cause: { readonly percent: number } | { readonly timesLastCost: number }
 }
 
-/** The shares at which an alert is raised. */
-export const alertPercents = [50, 80, 95]
+/** When alerts are raised. */
+export interface AlertRules {
+  /** The percentages of a budget that are spent. */
+  readonly percents: ReadonlyArray<number>
+  /** The rest is less than this many times the last cost. */
+  readonly timesLastCost: number
+}
 
-/** K3: an alert when the rest is less than this many times the last cost. */
-export const timesLastCost = 10
+/** K3. */
+export const alertRules: AlertRules = { percents: [50, 80, 95], timesLastCost: 10 }
 
-/** How many of the shares are spent. */
-export const sharesReached = (most: number, spent: number): number =>
-  alertPercents.filter((percent) => (spent / most) * 100 >= percent).length
+const percentOf = (most: number, spent: number): number => (spent / most) * 100
+
+/** The largest of the percentages that is spent; 0 if none is. */
+export const percentReached = ({ percents }: AlertRules, most: number, spent: number): number => {
+  const share = percentOf(most, spent)
+  let reached = 0
+  for (const percent of percents) if (percent <= share && percent > reached) reached = percent
+  return reached
+}
+
+/** Whether the rest is little for requests like the last. */
+export const hasLittleLeft = ({ timesLastCost }: AlertRules, most: number, spent: number, lastCost: number): boolean =>
+  timesLastCost > 0 && most - spent < timesLastCost * lastCost
 
 const noCauses: ReadonlyArray<BudgetAlert["cause"]> = []
 const noAlerts: ReadonlyArray<BudgetAlert> = []
@@ -119,30 +134,27 @@ class Account {
   most: number | undefined
   spent: number
   reserved = 0
-  /** Alerts that were raised. */
-  #alerted = 0
+  /** No alert is raised up to this percentage: it was spent before, or there was one. */
+  #alerted: number
   #isLow = false
 
   constructor(most: number | undefined, spent: number) {
     this.most = most
     this.spent = spent
-    this.#alerted = this.#reached()
+    this.#alerted = most === undefined ? 0 : percentOf(most, spent)
   }
 
   fits(needed: number): boolean {
     return this.most === undefined || this.spent + this.reserved + needed <= this.most
   }
 
-  #reached(): number {
-    return this.most === undefined ? 0 : sharesReached(this.most, this.spent)
-  }
-
   /** Spends, and returns the causes of new alerts. */
-  spend(amount: number): ReadonlyArray<BudgetAlert["cause"]> {
+  spend(amount: number, alerts: AlertRules): ReadonlyArray<BudgetAlert["cause"]> {
     this.spent += amount
     if (this.most === undefined || amount === 0) return noCauses
-    const share = this.#newShare(this.most)
-    const isLow = this.most - this.spent < timesLastCost * amount
+    const { timesLastCost } = alerts
+    const share = this.#newShare(this.most, alerts)
+    const isLow = hasLittleLeft(alerts, this.most, this.spent, amount)
     const isNewlyLow = isLow && !this.#isLow
     this.#isLow = isLow
     if (share === undefined && !isNewlyLow) return noCauses
@@ -150,11 +162,11 @@ class Account {
   }
 
   /** The share that has been reached, at which no alert was raised. */
-  #newShare(most: number): number | undefined {
-    const next = alertPercents[this.#alerted]
-    if (next === undefined || (this.spent / most) * 100 < next) return undefined
-    this.#alerted = this.#reached()
-    return alertPercents[this.#alerted - 1]
+  #newShare(most: number, alerts: AlertRules): number | undefined {
+    const reached = percentReached(alerts, most, this.spent)
+    if (reached <= this.#alerted) return undefined
+    this.#alerted = reached
+    return reached
   }
 }
 
@@ -214,9 +226,9 @@ class Counter {
     this.tokens.reserved += tokens
   }
 
-  alertsOf(measure: BudgetAlert["measure"], amount: number): ReadonlyArray<BudgetAlert> {
+  alertsOf(measure: BudgetAlert["measure"], amount: number, alerts: AlertRules): ReadonlyArray<BudgetAlert> {
     const account = this[measure]
-    const causes = account.spend(amount)
+    const causes = account.spend(amount, alerts)
     if (causes.length === 0) return noAlerts
     return causes.map((cause) => ({
       rule: this.rule.name,
@@ -262,13 +274,13 @@ export class Reservation {
    *
    * @param spent what an attempt has used
    */
-  charge(spent: Amount): ReadonlyArray<BudgetAlert> {
+  charge(spent: Amount, rules = alertRules): ReadonlyArray<BudgetAlert> {
     const used = { nano: Math.min(spent.nano, this.#held.nano), tokens: Math.min(spent.tokens, this.#held.tokens) }
     this.#release(used)
     let alerts = noAlerts
     for (const counter of this.#counters) {
       for (const measure of measures) {
-        const raised = counter.alertsOf(measure, measure === "usd" ? spent.nano : spent.tokens)
+        const raised = counter.alertsOf(measure, measure === "usd" ? spent.nano : spent.tokens, rules)
         if (raised.length > 0) alerts = [...alerts, ...raised]
       }
     }

@@ -149,7 +149,9 @@ export type Where = "process" | "thread"
 export type StartLocal = (
   where: Where,
   deployment: Deployment,
-  options: EngineDeployment
+  options: EngineDeployment,
+  /** Tokens that an answer may be ahead of its consumer. */
+  streamWindow: number
 ) => Effect.Effect<Engine, InferenceError, Scope.Scope>
 
 /** The engine of one kind that runs on threads; `undefined` if the application does not have it. */

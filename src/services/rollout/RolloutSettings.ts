@@ -12,7 +12,8 @@ export type Metric = (typeof metrics)[number]
 export const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 const AtLeastNothing = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 
-const Steps = Schema.Array(Share).check(
+/** Shares of a new version, in order. */
+export const Steps = Schema.Array(Share).check(
   Schema.makeFilter((steps: ReadonlyArray<number>) =>
     steps.at(-1) === 1 && steps.every((share, index) => share > (steps[index - 1] ?? 0))
       ? undefined

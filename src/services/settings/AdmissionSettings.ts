@@ -9,6 +9,7 @@ import { defaultLimit } from "../admission/AdmissionRules.ts"
 import type { Dimension, Subject } from "../admission/Subject.ts"
 import { dimensions } from "../admission/Subject.ts"
 import type { BudgetRule } from "../budgets/BudgetBook.ts"
+import { alertRules } from "../budgets/BudgetBook.ts"
 import type { LimitRule } from "../limits/RateWindows.ts"
 import type { Operation } from "../observability/Metrics.ts"
 
@@ -55,6 +56,19 @@ export const Limits = Schema.Record(Schema.String, Schema.Union([LimitSettings, 
 /** The section `budgets`. */
 export const Budgets = Schema.Record(Schema.String, BudgetSettings)
 
+/** The section `budgetAlerts`. */
+export const BudgetAlerts = Schema.Struct({
+  percents: optional(
+    `Percentages of a budget that raise an alert when they are spent. Default [${alertRules.percents.join(", ")}].`,
+    Schema.Array(Schema.Finite.check(Schema.isBetween({ minimum: 1, maximum: 100 })))
+  ),
+  timesLastCost: optional(
+    "An alert is raised when less than this many times the cost of the last request is left, 0 for none. " +
+      `Default ${alertRules.timesLastCost}.`,
+    Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
+  )
+})
+
 /** The section `ledger`. */
 export const Ledger = Schema.Struct({
   anonymous: optional(
@@ -66,6 +80,7 @@ export const Ledger = Schema.Struct({
 interface Sections {
   readonly limits?: typeof Limits.Type
   readonly budgets?: typeof Budgets.Type
+  readonly budgetAlerts?: typeof BudgetAlerts.Type
   readonly ledger?: typeof Ledger.Type
 }
 
@@ -130,12 +145,15 @@ const defaultOf = (settings: typeof Limits.Type[string] | undefined): Scoped<Lim
 }
 
 /** The sections with their defaults. */
-export const admissionOf = ({ budgets = {}, ledger = {}, limits = {} }: Sections): AdmissionSettings => ({
+export const admissionOf = (
+  { budgetAlerts = {}, budgets = {}, ledger = {}, limits = {} }: Sections
+): AdmissionSettings => ({
   limits: Object.entries(limits).flatMap(([name, limit]) =>
     limit === false || name === "default" ? [] : [limitOf(name, limit)]
   ),
   budgets: Object.entries(budgets).map(([name, budget]) => budgetOf(name, budget)),
   defaultLimit: defaultOf(limits["default"]),
+  budgetAlerts: { ...alertRules, ...budgetAlerts },
   countsAll: ledger.anonymous === true
 })
 

@@ -13,10 +13,11 @@ import { Bytes, described, durationText, optional, Span, SpanOrOff } from "../..
 import { wholeNumber } from "../../domain/Problem.ts"
 import { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
 import * as EngineKinds from "../engines/EngineKinds.ts"
-import { ExperimentSettings, RolloutSettings } from "../rollout/RolloutSettings.ts"
+import { defaultSteps } from "../processes/Switch.ts"
+import { ExperimentSettings, RolloutSettings, Steps } from "../rollout/RolloutSettings.ts"
 import { ShadowSettings } from "../rollout/ShadowSettings.ts"
 import { ScalingSettings } from "../scaling/ScalingSettings.ts"
-import { Budgets, Ledger, Limits } from "./AdmissionSettings.ts"
+import { BudgetAlerts, Budgets, Ledger, Limits } from "./AdmissionSettings.ts"
 import { Cache, ModelCache } from "./CacheSettings.ts"
 import { Guard } from "./GuardSettings.ts"
 import { KeySettings } from "./KeySettings.ts"
@@ -27,6 +28,7 @@ import { Telemetry } from "./TelemetrySettings.ts"
 
 const positive = wholeNumber(1)
 const Port = wholeNumber(0, 65535)
+const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 
 /** The most service processes on one port. */
 export const mostProcesses = 128
@@ -199,6 +201,11 @@ const EngineSettings = Schema.Struct({
     ),
     {}
   ),
+  streamWindow: withDefault(
+    "Tokens that an engine may be ahead of the reader of its answer. The reader confirms a quarter of them in one message.",
+    wholeNumber(16),
+    Defaults.streamWindow
+  ),
   sampleEvery: withDefault(
     "How often memory and queues are sampled for the metrics.",
     Span,
@@ -244,8 +251,6 @@ const ModelSettings = Schema.Struct({
     Schema.Array(Schema.NonEmptyString)
   )
 })
-
-const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 
 const { memoryPressure } = Defaults
 
@@ -312,6 +317,25 @@ const Memory = Schema.Struct({
     "How long a loaded model keeps its memory at least while another model needs it, false for not at all.",
     SpanOrOff,
     Defaults.memoryHold
+  )
+})
+
+const DeploySettings = Schema.Struct({
+  steps: withDefault(
+    "Shares of the new connections that the new processes get.",
+    Steps,
+    defaultSteps.shares,
+    `[${defaultSteps.shares.join(", ")}]`
+  ),
+  every: withDefault(
+    "How long each step lasts, unless --step says otherwise.",
+    Span,
+    Duration.millis(defaultSteps.stepMs)
+  ),
+  errorRate: withDefault(
+    "Share of answers with a status from 500, at least 2 of them, above which the old processes get all connections again.",
+    Share,
+    defaultSteps.maxErrorRate
   )
 })
 
@@ -387,6 +411,21 @@ const AnswerSettings = Schema.Struct({
 
 const LogLevel = Schema.Literals(["debug", "info", "warn", "error"])
 
+const logFields = {
+  logLevel: optional(
+    "Minimum level of log entries. Default debug in development, warn in test, info in production.",
+    LogLevel
+  ),
+  logFormat: optional(
+    "Format of log entries. Default text in a terminal, except in production; else json.",
+    Schema.Literals(["text", "json"])
+  ),
+  logRequests: optional(
+    "Which requests have a log entry of their own when they end. Default none.",
+    Schema.Literals(["none", "failed", "all"])
+  )
+}
+
 /** The sections of a file, for a schema of its models: in an overlay, models may be incomplete. */
 const sections = <S extends Schema.Top>(model: S) => ({
   server: section(Server, {}),
@@ -399,9 +438,11 @@ const sections = <S extends Schema.Top>(model: S) => ({
   ),
   limits: optional("Limits of the rate of requests and tokens, by name.", Limits),
   budgets: optional("What may be spent in a period, by name.", Budgets),
+  budgetAlerts: optional("When budgets raise alerts, those of keys included.", BudgetAlerts),
   ledger: optional("What is counted as used.", Ledger),
   keyCooldowns: section(described("How long provider keys are not used after they fail.", KeyCooldowns), {}),
   embeddingBatches: section(described("Which requests for embeddings share a job.", EmbeddingBatches), {}),
+  deploy: section(described("How troupe deploy moves connections to the new processes.", DeploySettings), {}),
   reload: section(described("How another configuration gets into a running service.", ReloadSettings), {}),
   store: Schema.optionalKey(Store),
   storage: Schema.optionalKey(Storage),
@@ -420,18 +461,7 @@ const sections = <S extends Schema.Top>(model: S) => ({
     Schema.Record(Schema.String, PolicySettings)
   ),
   telemetry: optional("Traces that are sent to an OpenTelemetry collector.", Telemetry),
-  logLevel: optional(
-    "Minimum level of log entries. Default debug in development, warn in test, info in production.",
-    LogLevel
-  ),
-  logFormat: optional(
-    "Format of log entries. Default text in a terminal, except in production; else json.",
-    Schema.Literals(["text", "json"])
-  ),
-  logRequests: optional(
-    "Which requests have a log entry of their own when they end. Default none.",
-    Schema.Literals(["none", "failed", "all"])
-  ),
+  ...logFields,
   models: optional(
     "Models, by the name in requests. Default the embedded tiny-chat and tiny-embed.",
     Schema.Record(Schema.String, model)

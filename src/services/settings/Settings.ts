@@ -38,6 +38,8 @@ export interface Resolved {
   readonly logFormat?: "text" | "json"
   /** Which requests have a log entry when they end; left out, none. */
   readonly logRequests?: "none" | "failed" | "all"
+  /** Tokens that a local engine may be ahead of the reader of its answer; left out, by the default. */
+  readonly streamWindow?: number
   readonly memory: {
     /** Memory of all models together, bytes; undefined, the memory of the machine minus a reserve. */
     readonly budgetBytes: number | undefined
@@ -57,6 +59,12 @@ export interface Resolved {
   readonly keys: ReadonlyArray<DeclaredKey>
   /** Limits and budgets of requests, and what the ledger counts. */
   readonly admission: AdmissionSettings
+  /** How `troupe deploy` moves connections. */
+  readonly deploy: {
+    readonly steps: ReadonlyArray<number>
+    readonly every: Duration.Duration
+    readonly errorRate: number
+  }
   /** Whether a change of the file applies by itself, and how long it must stay as it is before. */
   readonly reload: { readonly watch: boolean; readonly wait: Duration.Duration }
   /** Folder of the pulled models and their limit in bytes; left out, the free space of the disk. */

@@ -193,6 +193,7 @@ const atStart: ReadonlyArray<ReadonlyArray<string>> = [
   ["server"],
   ["storage"],
   ["store"],
+  ["streamWindow"],
   ["telemetry"]
 ]
 
@@ -234,7 +235,8 @@ const sectionOf: Readonly<Record<string, ReadonlyArray<string>>> = {
   engineHost: ["engines", "host"],
   engineRestarts: ["engines", "restarts"],
   environment: ["NODE_ENV"],
-  sampleEvery: ["engines", "sampleEvery"]
+  sampleEvery: ["engines", "sampleEvery"],
+  streamWindow: ["engines", "streamWindow"]
 }
 
 /** Fields that the file names otherwise, by section. */

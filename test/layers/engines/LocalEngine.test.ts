@@ -20,10 +20,11 @@ interface Job {
   readonly commands: Array<JobCommand>
   readonly sampling: SamplingOptions | undefined
   readonly owner: string | undefined
+  readonly window: number | undefined
 }
 
 /** An engine over a host whose jobs the test controls. */
-const setup = (onStart: (job: Job) => void = () => {}) => {
+const setup = (onStart: (job: Job) => void = () => {}, streamWindow?: number) => {
   const jobs: Array<Job> = []
   const host: EngineHost = {
     ready: new Promise(() => {}),
@@ -36,7 +37,8 @@ const setup = (onStart: (job: Job) => void = () => {}) => {
       const commands: Array<JobCommand> = []
       const sampling = job.kind === "generate" ? job.sampling : undefined
       const owner = job.kind === "generate" ? job.owner : undefined
-      const started: Job = { emit: (...events) => onEvents(events), commands, sampling, owner }
+      const window = job.kind === "generate" ? job.window : undefined
+      const started: Job = { emit: (...events) => onEvents(events), commands, sampling, owner, window }
       jobs.push(started)
       onStart(started)
       return (command) => commands.push(command)
@@ -52,7 +54,13 @@ const setup = (onStart: (job: Job) => void = () => {}) => {
   const errorOf = () => InferenceError.make(new InferenceError.EngineStopped({ deployment: "fake/a#0" }))
   return {
     jobs,
-    engine: LocalEngine.make(host, description, errorOf, { nextDoubleUnsafe: () => 0.5, nextIntUnsafe: () => 0 })
+    engine: LocalEngine.make(
+      host,
+      description,
+      errorOf,
+      { nextDoubleUnsafe: () => 0.5, nextIntUnsafe: () => 0 },
+      streamWindow
+    )
   }
 }
 
@@ -66,6 +74,22 @@ const finished: JobEvent = {
 const turns = Effect.forEach(Array.from({ length: 20 }), () => Effect.yieldNow, { discard: true })
 
 describe("LocalEngine", () => {
+  it.effect("keeps the engine at most a window ahead, and confirms a quarter of it at once", () =>
+    Effect.gen(function*() {
+      const { engine, jobs } = setup(undefined, 32)
+      const running = yield* Effect.forkChild(Stream.runDrain(engine.generate(generation)), { startImmediately: true })
+      yield* turns
+      const job = jobs[0]!
+      assert.strictEqual(job.window, 32)
+      for (const tokens of [7, 1, 8]) {
+        job.emit(text("some", tokens))
+        yield* turns
+      }
+      job.emit(finished)
+      yield* Fiber.join(running)
+      assert.deepStrictEqual(job.commands, [{ type: "grant", tokens: 8 }, { type: "grant", tokens: 8 }])
+    }))
+
   it.effect("passes tenants to engines as a short hash, never by name", () =>
     Effect.gen(function*() {
       const { engine, jobs } = setup()

@@ -173,6 +173,29 @@ describe("BudgetBook", () => {
     ])
   })
 
+  it("raises alerts as configured, also by another configuration", () => {
+    const book = new BudgetBook()
+    const rules = [rule({ nano: 1_000 })]
+    const alerts = [
+      { percents: [20, 10], timesLastCost: 0 },
+      { percents: [90], timesLastCost: 0 },
+      { percents: [10, 40], timesLastCost: 7 }
+    ]
+    const causes = [100, 100, 100, 100, 500].map((nano, at) => {
+      const one = reserved(book.reserve(rules, subject, usd(nano), now))
+      const raised = one.charge(usd(nano), alerts[Math.min(Math.max(at - 1, 0), 2)])
+      one.end()
+      return raised.map(({ cause }) => cause)
+    })
+    assert.deepStrictEqual(causes, [
+      [{ percent: 10 }],
+      [{ percent: 20 }],
+      [],
+      [{ percent: 40 }, { timesLastCost: 7 }],
+      []
+    ])
+  })
+
   it("counts in a shadow budget, and rejects nothing", () => {
     const book = new BudgetBook()
     const rules = [rule({ nano: 10, mode: "shadow" })]

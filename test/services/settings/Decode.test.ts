@@ -327,12 +327,20 @@ describe("a parsed configuration", () => {
         },
         engineRestarts: Defaults.engineRestarts,
         sampleEvery: Duration.seconds(5),
+        streamWindow: 256,
+        deploy: { steps: [0.1, 0.3, 0.7, 1], every: Duration.seconds(30), errorRate: 0.05 },
         embeddingBatches: { size: 10, wait: Duration.millis(100) },
         reload: { watch: true, wait: Duration.millis(250) },
         circuits: Defaults.breaker,
         keyCooldowns: Defaults.keyCooldowns,
         keys: [],
-        admission: { limits: [], budgets: [], defaultLimit, countsAll: false },
+        admission: {
+          limits: [],
+          budgets: [],
+          defaultLimit,
+          budgetAlerts: { percents: [50, 80, 95], timesLastCost: 10 },
+          countsAll: false
+        },
         store: { folder: "/folder/models", maxBytes: 1000 },
         storage: { type: "memory" },
         responses: { store: "database", ttl: Duration.days(30), maxBytes: 2 ** 30 },
@@ -364,6 +372,17 @@ describe("a parsed configuration", () => {
       })
       assert.deepStrictEqual(circuits, { opensAfter: 2, openFor: Duration.seconds(5), closesAfter: 3, probes: 1 })
       assert.deepStrictEqual(keyCooldowns, { limited: 1000, longest: 60_000, refused: 2000, longestRefused: 60_000 })
+    })
+
+    it("takes alerts of budgets, steps of a deploy and the window of streams from it", () => {
+      const { admission, deploy, streamWindow } = resolved({
+        budgetAlerts: { percents: [90] },
+        deploy: { steps: [0.5, 1], every: "5 minutes" },
+        engines: { streamWindow: 32 }
+      })
+      assert.deepStrictEqual(admission.budgetAlerts, { percents: [90], timesLastCost: 10 })
+      assert.deepStrictEqual(deploy, { steps: [0.5, 1], every: Duration.minutes(5), errorRate: 0.05 })
+      assert.strictEqual(streamWindow, 32)
     })
 
     it("takes restarts of engines and the interval of samples from it, the others by default", () => {

@@ -24,6 +24,8 @@ describe("JSON Schema", () => {
       "limits",
       "budgets",
       "ledger",
+      "budgetAlerts",
+      "deploy",
       "embeddingBatches",
       "reload",
       "store",
