@@ -4,10 +4,16 @@
  * **Details**
  *
  * Only the provider is simulated: the limit is `AdaptiveLimit`, driven as the service drives it. Callers always wait, so the
- * limit decides how many requests are in flight. An hour of simulated time takes about 100 ms.
+ * limit decides how many requests are in flight. An hour of simulated time takes about 100 ms. Several processes send each
+ * other the messages of the service, which take `messageMs`.
  */
 import type { Bounds } from "../src/domain/AdaptiveConcurrency.ts"
 import * as AdaptiveLimit from "../src/services/models/AdaptiveLimit.ts"
+import { SlotLease } from "../src/services/models/SlotLeases.ts"
+import type { Instruction } from "../src/services/processes/Leases.ts"
+import { Leases } from "../src/services/processes/Leases.ts"
+import type { ToSupervisor } from "../src/services/processes/ProcessGroup.ts"
+import { SharedLimit } from "../src/services/processes/SharedLimit.ts"
 import { Draws } from "./RolloutSimulation.ts"
 
 /** How a provider behaves above its knee. */
@@ -21,6 +27,8 @@ export type Overload =
 
 export interface Scenario {
   readonly name: string
+  /** That call the provider; callers are divided equally. Default 1. */
+  readonly processes?: number
   readonly overload: Overload
   /** Whether answers are streamed, so that the first token shows. Default true. */
   readonly streamed?: boolean
@@ -97,6 +105,27 @@ export const scenarios = {
     knee: (at) => at < hour ? 15 : 60,
     lasts: 2 * hour,
     measured: [hour, 2 * hour]
+  },
+  queue12In2: { name: "queues above 12, 2 processes", processes: 2, overload: "queue", knee: () => 12, ...steady },
+  queueIn2: { name: "queues above 40, 2 processes", processes: 2, overload: "queue", knee: () => 40, ...steady },
+  queueIn4: { name: "queues above 40, 4 processes", processes: 4, overload: "queue", knee: () => 40, ...steady },
+  bufferedIn2: {
+    name: "queues above 40, buffered answers, 2 processes",
+    processes: 2,
+    overload: "queue",
+    streamed: false,
+    knee: () => 40,
+    ...steady
+  },
+  sharedIn4: { name: "slower above 40, 4 processes", processes: 4, overload: "shared", knee: () => 40, ...steady },
+  rejectIn4: { name: "rejects above 40, 4 processes", processes: 4, overload: "reject", knee: () => 40, ...steady },
+  smallerIn4: {
+    name: "queues above 60, above 15 after an hour: in the hour after, 4 processes",
+    processes: 4,
+    overload: "queue",
+    knee: (at) => at < hour ? 60 : 15,
+    lasts: 2 * hour,
+    measured: [hour, 2 * hour]
   }
 } satisfies Record<string, Scenario>
 
@@ -161,13 +190,29 @@ export interface Reached {
   readonly rejected: number
 }
 
-/** A limit as the simulation uses it. */
-interface Limit {
-  readonly now: () => number
-  readonly observe: (sample: AdaptiveLimit.Sample, at: number) => void
+/** A process as a limit sees it. */
+interface Caller {
+  readonly inFlight: number
+  readonly waiting: number
 }
 
-const fixed = (limit: number): Limit => ({ now: () => limit, observe: () => {} })
+/** A limit as the simulation uses it. */
+interface Limit {
+  /** Of all processes. */
+  readonly now: () => number
+  /** Whether a process may start a request; one that may not waits. */
+  readonly mayStart: (process: number, all: number) => boolean
+  /** A request of a process has ended. */
+  readonly ended: (process: number) => void
+  readonly observe: (process: number, sample: AdaptiveLimit.Sample, at: number) => void
+}
+
+const fixed = (limit: number): Limit => ({
+  now: () => limit,
+  mayStart: (_, all) => all < limit,
+  ended: () => {},
+  observe: () => {}
+})
 
 /** The limits that deployments have unless configured. */
 export const defaults: Bounds = { min: 1, max: 256, initial: 20 }
@@ -176,9 +221,56 @@ const adaptive = (bounds: Bounds): Limit => {
   let state = AdaptiveLimit.make(bounds)
   return {
     now: () => AdaptiveLimit.limitOf(state),
-    observe: (sample, at) => {
+    mayStart: (_, all) => all < AdaptiveLimit.limitOf(state),
+    ended: () => {},
+    observe: (_, sample, at) => {
       state = AdaptiveLimit.update(state, bounds, sample, at)
     }
+  }
+}
+
+/** Time of a message between a process and the supervisor, ms. */
+const messageMs = 2
+
+/** The supervisor's limit of several processes, and the messages. */
+const shared = (
+  bounds: Bounds,
+  processes: ReadonlyArray<Caller>,
+  { later, now }: { readonly later: (run: () => void) => void; readonly now: () => number }
+): Limit => {
+  const leases = new Leases(bounds.initial, processes.length)
+  const limit = new SharedLimit(bounds, leases)
+  const instruct = (instructions: ReadonlyArray<Instruction>) => {
+    for (const { process, ...instruction } of instructions) {
+      later(() => own[process]!.receive({ ...instruction, deployment: "d" }))
+    }
+  }
+  const receive = (process: number, message: ToSupervisor) => {
+    if (message.type === "want") instruct(leases.want(process, message.count))
+    if (message.type === "give") instruct(leases.give(process, message.count, message.must))
+    if (message.type === "samples") instruct(limit.observe(process, message, now()))
+  }
+  /** Whether a process asks for slots when it has none: after a change, not at each event. */
+  const asks = processes.map(() => true)
+  const own = processes.map((_, process) => new SlotLease("d", (message) => later(() => receive(process, message))))
+  for (const [process, caller] of processes.entries()) {
+    own[process]!.useFor({ running: () => caller.inFlight, dispatch: () => void (asks[process] = true) })
+    instruct(leases.join(process))
+  }
+  return {
+    now: () => limit.limit,
+    mayStart(process) {
+      const { inFlight, waiting } = processes[process]!
+      if (inFlight < own[process]!.slots) return true
+      if (asks[process]!) own[process]!.wait(waiting)
+      asks[process] = false
+      return false
+    },
+    ended(process) {
+      asks[process] = true
+      own[process]!.released(now())
+    },
+    observe: (process, sample, at) => own[process]!.observe(sample, at)
   }
 }
 
@@ -191,7 +283,7 @@ class Simulation {
   readonly #places = new Float64Array(256)
   #now = 0
   #inFlight = 0
-  #waiting = callers
+  readonly #processes: ReadonlyArray<{ inFlight: number; waiting: number }>
   #lastAt = 0
   #answers = 0
   #limitTime = 0
@@ -199,10 +291,20 @@ class Simulation {
   #rejections = 0
   #begun = 0
 
-  constructor(scenario: Scenario, seed: number, limit: Limit) {
+  /** @param limit a fixed one, or the bounds of one that is adaptive */
+  constructor(scenario: Scenario, seed: number, limit: Bounds | number) {
+    const { processes = 1 } = scenario
     this.#scenario = scenario
     this.#draws = new Draws(seed)
-    this.#limit = limit
+    this.#processes = Array.from({ length: processes }, () => ({ inFlight: 0, waiting: callers / processes }))
+    this.#limit = this.#limitOf(limit)
+  }
+
+  #limitOf(limit: Bounds | number): Limit {
+    if (typeof limit === "number") return fixed(limit)
+    if (this.#processes.length === 1) return adaptive(limit)
+    const later = (run: () => void) => this.#agenda.add(this.#now + messageMs, run)
+    return shared(limit, this.#processes, { later, now: () => this.#now })
   }
 
   run(): Reached {
@@ -235,47 +337,56 @@ class Simulation {
   }
 
   #startAll(): void {
-    while (this.#waiting > 0 && this.#inFlight < this.#limit.now()) this.#start()
+    for (const [process, caller] of this.#processes.entries()) {
+      while (caller.waiting > 0 && this.#limit.mayStart(process, this.#inFlight)) this.#start(process)
+    }
   }
 
-  #start(): void {
+  #end(process: number): void {
+    this.#inFlight--
+    this.#processes[process]!.inFlight--
+    this.#limit.ended(process)
+  }
+
+  #start(process: number): void {
     const { knee, overload } = this.#scenario
     const full = knee(this.#now)
-    const begun: AdaptiveLimit.Begun = { startedAt: this.#now, inFlight: ++this.#inFlight }
-    this.#waiting--
+    const caller = this.#processes[process]!
+    const all = ++this.#inFlight
+    const begun: AdaptiveLimit.Begun = { startedAt: this.#now, inFlight: ++caller.inFlight }
+    caller.waiting--
     if (this.#isMeasured) this.#begun++
-    if (overload === "reject" && begun.inFlight > full) this.#reject(begun)
-    else this.#answer(begun, full)
+    if (overload === "reject" && all > full) this.#reject(process, begun)
+    else this.#answer(process, begun, full)
   }
 
-  #answer(begun: AdaptiveLimit.Begun, full: number): void {
+  #answer(process: number, begun: AdaptiveLimit.Begun, full: number): void {
     const { noise = 0.5, overload, slower = () => 1, streamed = true } = this.#scenario
-    const factor = slower(this.#now) * (overload === "shared" ? Math.max(1, begun.inFlight / full) : 1)
+    const factor = slower(this.#now) * (overload === "shared" ? Math.max(1, this.#inFlight / full) : 1)
     const usual = firstTokenMs * Math.exp(noise * this.#draws.normal())
     const tokens = Math.ceil(medianTokens * Math.exp(lengthNoise * this.#draws.normal()))
     const rest = tokens * tokenMs * factor * Math.exp(0.1 * this.#draws.normal())
     const waited = overload === "queue" ? this.#queue(full, usual * factor + rest) : 0
     const toFirst = waited + usual * factor
     if (this.#isMeasured) this.#slowdowns += toFirst / usual
-    if (streamed) this.#observe(toFirst, { ...begun, type: "latency", measure: "firstToken", ms: toFirst })
-    else this.#observe(toFirst + rest, { ...begun, type: "latency", measure: "perToken", ms: toFirst + rest, tokens })
+    const ms = streamed ? toFirst : toFirst + rest
+    const sample: AdaptiveLimit.Sample = streamed
+      ? { ...begun, type: "latency", measure: "firstToken", ms }
+      : { ...begun, type: "latency", measure: "perToken", ms, tokens }
+    this.#agenda.add(this.#now + ms, () => this.#limit.observe(process, sample, this.#now))
     this.#agenda.add(this.#now + toFirst + rest, () => {
-      this.#inFlight--
-      this.#waiting++
+      this.#end(process)
+      this.#processes[process]!.waiting++
       if (this.#isMeasured) this.#answers++
     })
   }
 
-  #observe(after: number, sample: AdaptiveLimit.Sample): void {
-    this.#agenda.add(this.#now + after, () => this.#limit.observe(sample, this.#now))
-  }
-
-  #reject(begun: AdaptiveLimit.Begun): void {
+  #reject(process: number, begun: AdaptiveLimit.Begun): void {
     if (this.#isMeasured) this.#rejections++
     this.#agenda.add(this.#now + 20, () => {
-      this.#inFlight--
-      this.#limit.observe({ ...begun, type: "overload" }, this.#now)
-      this.#agenda.add(this.#now + backoff, () => void this.#waiting++)
+      this.#end(process)
+      this.#limit.observe(process, { ...begun, type: "overload" }, this.#now)
+      this.#agenda.add(this.#now + backoff, () => void this.#processes[process]!.waiting++)
     })
   }
 
@@ -291,7 +402,7 @@ class Simulation {
 }
 
 export const simulate = (scenario: Scenario, seed: number, bounds: Bounds = defaults): Reached =>
-  new Simulation(scenario, seed, adaptive(bounds)).run()
+  new Simulation(scenario, seed, bounds).run()
 
 export const simulateFixed = (scenario: Scenario, seed: number, limit: number): Reached =>
-  new Simulation(scenario, seed, fixed(limit)).run()
+  new Simulation(scenario, seed, limit).run()

@@ -7,7 +7,7 @@ import type { Reached, Scenario } from "./LimitSimulation.ts"
 import { scenarios, simulate, simulateFixed } from "./LimitSimulation.ts"
 
 const seeds = Number(process.argv[2] ?? 10)
-const fixedLimits = [3, 6, 10, 15, 20, 30, 40, 50, 60, 80]
+const fixedLimits = [3, 6, 10, 12, 15, 20, 30, 40, 50, 60, 80]
 
 const meanOf = (run: (seed: number) => Reached): Reached => {
   const all = Array.from({ length: seeds }, (_, seed) => run(seed + 1))

@@ -288,7 +288,9 @@ const runMember = Effect.fnUntraced(function*(flags: Flags) {
   member.listen((message) => {
     circuits.receive(message)
     counters.receive(message)
-    if (message.type === "grant" || message.type === "recall") leases.get(message.deployment)?.receive(message)
+    if (message.type === "grant" || message.type === "limit" || message.type === "recall") {
+      leases.get(message.deployment)?.receive(message)
+    }
   })
   const onListening = (bound: Bound) =>
     Effect.sync(() => {

@@ -47,10 +47,3 @@ export const boundsOf = (setting: MaxConcurrent | undefined): Bounds | undefined
 /** The most requests at the same time. */
 export const mostConcurrent = (setting: MaxConcurrent | undefined = Defaults.maxConcurrent): number =>
   typeof setting === "object" ? setting.max ?? max : setting
-
-/** The same setting with another greatest limit, which the others do not exceed. */
-export const withMost = (setting: MaxConcurrent | undefined, most: number): MaxConcurrent => {
-  const bounds = boundsOf(setting)
-  if (bounds === undefined) return most
-  return { adaptive: true, min: Math.min(bounds.min, most), max: most, initial: Math.min(bounds.initial, most) }
-}

@@ -17,10 +17,10 @@ const phases = ["closed", "half-open", "open"] as const
 
 const states = ["ready", "draining", "loading", "failed", "cold"] as const
 
-/** Each process adapts a limit of its own. */
-const sumOfLimits = (one: Deployment, other: Deployment): Pick<Deployment, "limit"> => {
+/** An adaptive limit is that of all processes. One of them may not have heard of a change yet. */
+const limitOf = (one: Deployment, other: Deployment): Pick<Deployment, "limit"> => {
   const limits = [one, other].flatMap(({ limit }) => limit ?? [])
-  return limits.length === 0 ? {} : { limit: limits.reduce((sum, limit) => sum + limit, 0) }
+  return limits.length === 0 ? {} : { limit: Math.max(...limits) }
 }
 
 const add = (one: Deployment, other: Deployment): Deployment => {
@@ -36,7 +36,7 @@ const add = (one: Deployment, other: Deployment): Deployment => {
     ...(circuit === undefined ? {} : { circuit }),
     ...(keys === undefined ? {} : { keys }),
     ...(lastFailure === undefined ? {} : { lastFailure }),
-    ...sumOfLimits(one, other)
+    ...limitOf(one, other)
   }
 }
 
@@ -105,7 +105,11 @@ const sample = /^([^#\s][^\s{]*(?:\{.*\})?) (\S+)$/
 
 /** The series of one name in two processes together. */
 const joined = (series: string, one: string, other: string): string =>
-  String(/^\w+_max(?:\{|$)/.test(series) ? Math.max(Number(one), Number(other)) : Number(one) + Number(other))
+  String(
+    /^(?:\w+_max|troupe_concurrency_limit)(?:\{|$)/.test(series)
+      ? Math.max(Number(one), Number(other))
+      : Number(one) + Number(other)
+  )
 
 /**
  * Metrics in Prometheus' text format: the values of each series added, of names that end in `_max` the highest one. The others

@@ -24,7 +24,7 @@ export interface Processes {
   /** Whether one of them does not take requests yet. */
   readonly isStarting: () => boolean
   /** What processes that start from now on get, and the limits that the processes share. */
-  readonly adopt: (configuration: string | undefined, limits: ReadonlyMap<string, number>) => void
+  readonly adopt: (configuration: string | undefined, limits: ReadonlyMap<string, Shares.LeasedLimit>) => void
 }
 
 const ended = "A service process ended meanwhile. Try again."

@@ -9,11 +9,15 @@
  *
  * A process has a seat, a number that no other process of the service has; another one that starts in its place has the same.
  */
+import { isDeepStrictEqual } from "node:util"
 import { CounterTable } from "../../services/admission/CounterTable.ts"
 import type { Instruction } from "../../services/processes/Leases.ts"
 import { Leases } from "../../services/processes/Leases.ts"
 import { Probes } from "../../services/processes/Probes.ts"
 import type { ToProcess, ToSupervisor } from "../../services/processes/ProcessGroup.ts"
+import { SharedLimit } from "../../services/processes/SharedLimit.ts"
+import type { LeasedLimit } from "../../services/processes/Shares.ts"
+import { firstOf } from "../../services/processes/Shares.ts"
 import type { ServiceProcess } from "./Spawn.ts"
 
 type Counting = Extract<ToSupervisor, { readonly type: "reserve" | "settle" }>
@@ -21,7 +25,7 @@ type Counting = Extract<ToSupervisor, { readonly type: "reserve" | "settle" }>
 /** The messages that concern what is shared. */
 export type Sharing = Extract<
   ToSupervisor,
-  { readonly type: "give" | "news" | "probe" | "probed" | "reserve" | "settle" | "want" }
+  { readonly type: "give" | "news" | "probe" | "probed" | "reserve" | "samples" | "settle" | "want" }
 >
 
 /** The permits of a generation, by the ids of its deployments: an object of its own for each generation. */
@@ -40,12 +44,18 @@ export class SharedState {
   readonly #probes = new WeakMap<LeaseTable, Map<string, Probes>>()
   readonly #seats = new Map<number, Seated>()
   #leases: LeaseTable = new Map()
-  readonly #limits = new Map<Leases, number>()
+  readonly #limits = new Map<Leases, LeasedLimit>()
+  readonly #adaptive = new WeakMap<Leases, SharedLimit>()
+  readonly #monotonic: () => number
   #owners = 0
 
-  /** @param now ms since 1970 */
-  constructor(now: () => number) {
+  /**
+   * @param now ms since 1970
+   * @param monotonic ms
+   */
+  constructor(now: () => number, monotonic: () => number = now) {
     this.#counters = new CounterTable(now)
+    this.#monotonic = monotonic
   }
 
   /**
@@ -54,12 +64,12 @@ export class SharedState {
    * @param limits concurrency of the deployments that several processes call
    * @param count of processes
    */
-  leasesOf(limits: ReadonlyMap<string, number>, count: number): LeaseTable {
+  leasesOf(limits: ReadonlyMap<string, LeasedLimit>, count: number): LeaseTable {
     this.#leases = new Map(Array.from(limits, ([id, limit]) => {
       const known = this.#leases.get(id)
-      if (known !== undefined && this.#limits.get(known) === limit) return [id, known]
-      const made = new Leases(limit, count)
-      this.#limits.set(made, limit)
+      if (known !== undefined && isDeepStrictEqual(this.#limits.get(known), limit)) return [id, known]
+      const made = new Leases(firstOf(limit), count)
+      this.#follow(made, limit)
       return [id, made]
     }))
     for (const leases of this.#limits.keys()) {
@@ -77,17 +87,53 @@ export class SharedState {
    *
    * @param count of processes
    */
-  resize(leases: LeaseTable, limits: ReadonlyMap<string, number>, count: number): void {
+  resize(leases: LeaseTable, limits: ReadonlyMap<string, LeasedLimit>, count: number): void {
     for (const [id, limit] of limits) {
       const known = leases.get(id)
-      const table = known ?? new Leases(limit, count)
-      this.#limits.set(table, limit)
-      if (known !== undefined) this.#instruct(id, known.resize(limit))
+      const table = known ?? new Leases(firstOf(limit), count)
+      const now = this.#follow(table, limit)
+      if (known !== undefined) this.#instruct(id, known.resize(now))
       else {
         leases.set(id, table)
         for (const [seat, seated] of this.#seats) if (seated.leases === leases) this.#instruct(id, table.join(seat))
       }
+      this.#announce(id, table)
     }
+  }
+
+  /** Permits follow this limit from now on; returns it as a number. What was measured at the same server stays. */
+  #follow(table: Leases, limit: LeasedLimit): number {
+    const before = this.#limits.get(table)
+    const known = this.#adaptive.get(table)
+    this.#limits.set(table, limit)
+    if (typeof limit === "number") {
+      this.#adaptive.delete(table)
+      return limit
+    }
+    if (known !== undefined && typeof before === "object" && isDeepStrictEqual(before.server, limit.server)) {
+      known.resize(limit)
+      return known.limit
+    }
+    const made = new SharedLimit(limit, table)
+    this.#adaptive.set(table, made)
+    return made.limit
+  }
+
+  /** Tells an adaptive limit to the processes that share it. */
+  #announce(deployment: string, table: Leases): void {
+    const limit = this.#adaptive.get(table)?.limit
+    if (limit === undefined) return
+    for (const { leases, process } of this.#seats.values()) {
+      if (leases.get(deployment) === table) process.send({ type: "limit", deployment, limit })
+    }
+  }
+
+  #observe(seat: number, table: Leases, report: Extract<Sharing, { readonly type: "samples" }>): void {
+    const shared = this.#adaptive.get(table)
+    const before = shared?.limit
+    if (shared === undefined) return
+    this.#instruct(report.deployment, shared.observe(seat, report, this.#monotonic()))
+    if (shared.limit !== before) this.#announce(report.deployment, table)
   }
 
   /** A process has started. */
@@ -95,7 +141,11 @@ export class SharedState {
     const owner = ++this.#owners
     this.#seats.set(seat, { process, leases, owner })
     this.#counters.join(owner)
-    for (const [id, table] of leases) this.#instruct(id, table.join(seat))
+    for (const [id, table] of leases) {
+      this.#instruct(id, table.join(seat))
+      const limit = this.#adaptive.get(table)?.limit
+      if (limit !== undefined) process.send({ type: "limit", deployment: id, limit })
+    }
   }
 
   /** A process has ended. */
@@ -104,7 +154,10 @@ export class SharedState {
     if (seated === undefined) return
     this.#seats.delete(seat)
     this.#counters.leave(seated.owner)
-    for (const [id, leases] of seated.leases) this.#instruct(id, leases.leave(seat))
+    for (const [id, leases] of seated.leases) {
+      this.#adaptive.get(leases)?.leave(seat)
+      this.#instruct(id, leases.leave(seat))
+    }
     for (const probes of this.#probes.get(seated.leases)?.values() ?? []) probes.leave(seat)
   }
 
@@ -123,6 +176,8 @@ export class SharedState {
         const { count, deployment, must } = message
         return this.#instruct(deployment, seated.leases.get(deployment)!.give(seat, count, must))
       }
+      case "samples":
+        return this.#observe(seat, seated.leases.get(message.deployment)!, message)
       case "probe": {
         const isGranted = this.#probesOf(seated, message.deployment).take(seat, message.most)
         return seated.process.send({ type: "probe", isGranted })

@@ -13,6 +13,7 @@
 import { Clock, Deferred, Duration, Effect, Exit, Scope } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Bound } from "../../services/processes/ProcessGroup.ts"
+import type { LeasedLimit } from "../../services/processes/Shares.ts"
 import { first } from "../../services/processes/Shares.ts"
 import type { Configuration, ProcessEnded } from "./Generation.ts"
 import { Generation } from "./Generation.ts"
@@ -25,7 +26,7 @@ export interface GenerationOptions {
   readonly count: number
   readonly configuration: string | undefined
   /** Of the deployments that several processes call: their concurrency, by their ids. */
-  readonly limits: ReadonlyMap<string, number>
+  readonly limits: ReadonlyMap<string, LeasedLimit>
   /** Left out, the configuration stays as it is. */
   readonly reload?: Configuration | undefined
   /** How long the processes may take to end after a signal, before they are killed. */
@@ -113,7 +114,10 @@ const startAll = Effect.fnUntraced(function*(group: Generation, grace: Duration.
 export const supervise = Effect.fnUntraced(function*(options: Options) {
   const clock = yield* Clock.Clock
   const scope = yield* Effect.scope
-  const shared = new SharedState(() => clock.currentTimeMillisUnsafe())
+  const shared = new SharedState(
+    () => clock.currentTimeMillisUnsafe(),
+    () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+  )
   const services = yield* Effect.context()
   const fork = (effect: Effect.Effect<void>) => void Effect.runForkWith(services)(Effect.forkIn(effect, scope))
   let seats = 0

@@ -310,7 +310,7 @@ export const isAwaited = ({ actor, detached }: EngineInstance): boolean => !deta
 
 /** Another configuration of the deployment. An adaptive limit stays as it is, if the same model serves. */
 export const configure = (actor: Actor, deployment: Deployment, onRaise: () => void): void => {
-  actor.limiter = Limiter.follow(actor.limiter, actor.deployment, deployment, onRaise)
+  actor.limiter = Limiter.follow(actor.limiter, actor.deployment, deployment, onRaise, actor.lease)
   actor.deployment = deployment
 }
 
@@ -442,7 +442,7 @@ export const enqueue = (
 /** A slot is free again, without a job. */
 export const giveBack = (instance: EngineInstance, now: number): void => {
   instance.running--
-  instance.actor.lease?.released()
+  instance.actor.lease?.released(now)
   dispatch(instance.actor, now)
   if (instance.running === 0) { for (const notify of instance.onIdle) notify() }
 }

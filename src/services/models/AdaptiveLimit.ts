@@ -13,7 +13,8 @@
  * - A lower limit that does not lower the latency is taken back: the deployment has become slower, not full.
  *
  * A window is as many samples as the limit, about the time of one answer, so that no setting depends on how long answers
- * take. A sample counts if its request began after the last change of the limit.
+ * take. A sample counts if its request began after the last change of the limit. A rejection while more requests are in flight
+ * than the limit, because several processes give their slots back as requests end, is one of the limit before.
  *
  * Answers differ in length by a factor of 100 and more, so their duration does not show a queue. `Measure` has what does.
  */
@@ -249,7 +250,7 @@ const ended = (state: State, measure: Measure, bounds: Bounds, at: number): Stat
 /** @param now monotonic ms */
 export const update = (state: State, bounds: Bounds, sample: Sample, now: number): State => {
   if (sample.startedAt < state.changedAt) return state
-  if (sample.type === "overload") return rejected(state, bounds, now)
+  if (sample.type === "overload") return sample.inFlight > limitOf(state) ? state : rejected(state, bounds, now)
   // Requests of before the check are still in flight.
   if (state.isChecking && sample.inFlight > limitOf(state)) return state
   const sums = { ...state.sums, [sample.measure]: added(state.sums[sample.measure], sample) }

@@ -4,9 +4,9 @@
  * **Details**
  *
  * It belongs to the deployment's actor, and begins anew when the actor does: after the deployment was unused for its idle
- * time, what was measured before need not hold. Where several processes call the deployment, each has a limiter of its own,
- * over the permits that it holds (`SlotLeases`): rejections show each process the load of all. Latency does not tell its own part
- * from that of the others, so a lower limit of one process may not lower it.
+ * time, what was measured before need not hold. Where several processes call the deployment, the supervisor decides for all
+ * of them (`SharedLimit`): a process that lowers its own limit still measures the queue that the others cause. There the limiter
+ * passes on what it observes, and what it holds back is the lease.
  *
  * Only attempts at deployments with an adaptive limit are observed, so others cost nothing.
  */
@@ -17,6 +17,7 @@ import { isRemote } from "../../domain/Deployment.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { Ending } from "../health/Circuit.ts"
 import * as AdaptiveLimit from "./AdaptiveLimit.ts"
+import type { SlotLease } from "./SlotLeases.ts"
 
 /** 529 is Anthropic's "overloaded". */
 const overloadStatuses = new Set([429, 503, 529])
@@ -76,19 +77,24 @@ export class ObservedAttempt {
 
 export class ConcurrencyLimiter {
   readonly #onRaise: () => void
+  readonly #lease: SlotLease | undefined
   #bounds: Bounds
   #state: AdaptiveLimit.State
 
-  /** @param onRaise called when more requests may be in flight */
-  constructor(bounds: Bounds, onRaise: () => void) {
+  /**
+   * @param onRaise called when more requests may be in flight
+   * @param lease of a deployment that several processes call
+   */
+  constructor(bounds: Bounds, onRaise: () => void, lease?: SlotLease) {
     this.#bounds = bounds
     this.#onRaise = onRaise
+    this.#lease = lease
     this.#state = AdaptiveLimit.make(bounds)
   }
 
-  /** Requests that may be in flight, at least 1. */
+  /** Requests that may be in flight, at least 1; in all processes. */
   get limit(): number {
-    return AdaptiveLimit.limitOf(this.#state)
+    return this.#lease?.limit ?? AdaptiveLimit.limitOf(this.#state)
   }
 
   /** What was measured stays. */
@@ -98,6 +104,7 @@ export class ConcurrencyLimiter {
   }
 
   observe(sample: AdaptiveLimit.Sample, now: number): void {
+    if (this.#lease !== undefined) return this.#lease.observe(sample, now)
     const before = this.limit
     this.#state = AdaptiveLimit.update(this.#state, this.#bounds, sample, now)
     if (this.limit > before) this.#onRaise()
@@ -116,11 +123,12 @@ export const follow = (
   limiter: ConcurrencyLimiter | undefined,
   before: Deployment,
   after: Deployment,
-  onRaise: () => void
+  onRaise: () => void,
+  lease?: SlotLease
 ): ConcurrencyLimiter | undefined => {
   const bounds = adaptiveBounds(after)
   if (bounds === undefined) return undefined
-  if (limiter === undefined || !isSameServer(before, after)) return new ConcurrencyLimiter(bounds, onRaise)
+  if (limiter === undefined || !isSameServer(before, after)) return new ConcurrencyLimiter(bounds, onRaise, lease)
   if (before !== after) limiter.resize(bounds)
   return limiter
 }

@@ -11,6 +11,7 @@ import { Context } from "effect"
 import type { Hold, Outcome, Spend } from "../admission/Counters.ts"
 import type { Transition } from "../health/Circuit.ts"
 import type { ActorEvent } from "../models/Actor.ts"
+import type { Sample } from "../models/AdaptiveLimit.ts"
 import type { ReloadError, Report } from "../settings/Reload.ts"
 
 /** The place of a process in its group. */
@@ -53,6 +54,8 @@ export type ToProcess =
   /** See `Leases`. */
   | { readonly type: "grant"; readonly deployment: string; readonly count: number }
   | { readonly type: "recall"; readonly deployment: string; readonly count: number; readonly must: boolean }
+  /** The adaptive limit of all processes has changed. */
+  | { readonly type: "limit"; readonly deployment: string; readonly limit: number }
   /** The answer to `probe`, in the order of the questions. */
   | { readonly type: "probe"; readonly isGranted: boolean }
   /** The answers to `reserve` and `settle`, in the order of the questions. */
@@ -86,6 +89,13 @@ export type ToSupervisor =
   /** Callers of a deployment wait for a permit. */
   | { readonly type: "want"; readonly deployment: string; readonly count: number }
   | { readonly type: "give"; readonly deployment: string; readonly count: number; readonly must: boolean }
+  /** What attempts have shown, `startedAt` in ms from now, and the jobs that hold a slot. See `SharedLimit`. */
+  | {
+    readonly type: "samples"
+    readonly deployment: string
+    readonly samples: ReadonlyArray<Sample>
+    readonly running: number
+  }
   /** A call asks to probe a deployment, while fewer than `most` do. */
   | { readonly type: "probe"; readonly deployment: string; readonly most: number }
   /** A call no longer probes it. */

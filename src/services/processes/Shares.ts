@@ -8,8 +8,8 @@
  * leased (`SlotLeases`); limits that count what one process holds are divided here. Rates and budgets are counted by the supervisor
  * (`SupervisedCounters`), or in Redis or Postgres. Keys and usage are in the database, which cannot be in memory.
  */
-import type { MaxConcurrent } from "../../domain/AdaptiveConcurrency.ts"
-import { boundsOf, mostConcurrent, withMost } from "../../domain/AdaptiveConcurrency.ts"
+import type { Bounds } from "../../domain/AdaptiveConcurrency.ts"
+import { boundsOf, mostConcurrent } from "../../domain/AdaptiveConcurrency.ts"
 import type { Deployment, DeploymentOptions, Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import * as Problem from "../../domain/Problem.ts"
@@ -73,13 +73,31 @@ const dividedWildcards = (models: ReadonlyArray<Model>): ReadonlyArray<Model> =>
   return models.filter(({ name }) => isWildcard(name) && !own.has(name))
 }
 
+/** An adaptive limit that several processes share. */
+export interface AdaptiveLease extends Bounds {
+  /** The model and its host: what was measured holds for these. */
+  readonly server: ReadonlyArray<string | undefined>
+}
+
+/** The concurrency of a deployment that several processes call. */
+export type LeasedLimit = AdaptiveLease | number
+
+/** Where an adaptive limit begins, or the number. */
+export const firstOf = (limit: LeasedLimit): number => typeof limit === "number" ? limit : limit.initial
+
 /** The concurrency of each deployment that several processes call, by its id. */
-export const leasedLimits = (models: ReadonlyArray<Model>): ReadonlyMap<string, number> =>
+export const leasedLimits = (models: ReadonlyArray<Model>): ReadonlyMap<string, LeasedLimit> =>
   new Map(
     sharedModels(models).flatMap(({ deployments }) =>
-      deployments.flatMap(({ id, options }) =>
-        isRemote(options) ? [[id, mostConcurrent(options.maxConcurrent)] as const] : []
-      )
+      deployments.flatMap(({ id, options }): ReadonlyArray<readonly [string, LeasedLimit]> => {
+        if (!isRemote(options)) return []
+        const { baseUrl, maxConcurrent, model, provider } = options
+        const bounds = boundsOf(maxConcurrent)
+        return [[
+          id,
+          bounds === undefined ? mostConcurrent(maxConcurrent) : { ...bounds, server: [provider, baseUrl, model] }
+        ]]
+      })
     )
   )
 
@@ -94,6 +112,23 @@ const least = (
       path: Problem.formatPath(path),
       expected: `Expected at least ${count}, 1 for each of the ${count} processes (server.processes)`
     }]
+
+/** The parts of an adaptive limit would adapt by themselves, and so grow above what the provider takes. */
+const wildcardProblem = (
+  path: ReadonlyArray<number | string>,
+  options: DeploymentOptions,
+  count: number
+): ReadonlyArray<Problem.Problem> => {
+  if (!isRemote(options)) return []
+  return boundsOf(options.maxConcurrent) === undefined
+    ? least(path, mostConcurrent(options.maxConcurrent), count)
+    : [{
+      path: Problem.formatPath(path),
+      expected:
+        `Expected a number, because the ${count} processes (server.processes) cannot share an adaptive limit of a wildcard. ` +
+        "Set server.processes: 1, or list its models"
+    }]
+}
 
 /** Problems of settings that cannot be divided among this number of processes. */
 export const problemsOf = ({ models, server, storage }: Resolved, count: number): ReadonlyArray<Problem.Problem> => [
@@ -111,9 +146,7 @@ export const problemsOf = ({ models, server, storage }: Resolved, count: number)
   ),
   ...dividedWildcards(models).flatMap(({ deployments, name }) =>
     deployments.flatMap(({ options }, index) =>
-      isRemote(options)
-        ? least(["models", name, "deployments", index, "maxConcurrent"], mostConcurrent(options.maxConcurrent), count)
-        : []
+      wildcardProblem(["models", name, "deployments", index, "maxConcurrent"], options, count)
     )
   )
 ]
@@ -123,19 +156,9 @@ const sharedOptions = (options: DeploymentOptions, index: number, count: number)
   isRemote(options)
     ? {
       ...options,
-      maxConcurrent: withMost(options.maxConcurrent, shareOf(mostConcurrent(options.maxConcurrent), index, count))
+      maxConcurrent: shareOf(mostConcurrent(options.maxConcurrent), index, count)
     }
     : options
-
-/** Each process adapts a limit of its own, which begins at its part. The greatest limit is leased, so it is that of all. */
-const adaptiveShare = (options: DeploymentOptions, index: number, count: number): DeploymentOptions => {
-  const bounds = isRemote(options) ? boundsOf(options.maxConcurrent) : undefined
-  if (!isRemote(options) || bounds === undefined) return options
-  const min = Math.max(1, shareOf(bounds.min, index, count))
-  const initial = Math.max(min, shareOf(bounds.initial, index, count))
-  const maxConcurrent: MaxConcurrent = { ...bounds, adaptive: true, min, initial }
-  return { ...options, maxConcurrent }
-}
 
 /**
  * The settings of one process: its part of the connections, of the memory of bodies, and of the queues of shared models. Only
@@ -154,7 +177,7 @@ export const settingsOf = (settings: Resolved, index: number, count: number): Re
         queueLimit: shareOf(deployment.queueLimit, index, count),
         options: isWildcard(deployment.model)
           ? sharedOptions(deployment.options, index, count)
-          : adaptiveShare(deployment.options, index, count)
+          : deployment.options
       }
   return {
     ...settings,

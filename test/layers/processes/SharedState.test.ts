@@ -51,6 +51,37 @@ describe("SharedState", () => {
     assert.strictEqual(candidate.held(), 6)
   })
 
+  it("decides one adaptive limit for all processes, from what all of them observe, and keeps it at the same server", () => {
+    let now = 0
+    const state = new SharedState(() => 0, () => now)
+    const limitsOf = (max: number, model = "m") =>
+      new Map([["a#0", { min: 1, max, initial: 20, server: ["openai", undefined, model] }]])
+    const leases = state.leasesOf(limitsOf(64), 2)
+    const all = [join(state, 1, leases), join(state, 2, leases)]
+    const limits = () => all.map(({ received }) => received.findLast(({ type }) => type === "limit"))
+    const both = (limit: number) =>
+      Array.from({ length: 2 }, () => ({ type: "limit", deployment: "a#0", limit }) as const)
+    assert.deepStrictEqual(all.map(({ held }) => held()), [10, 10])
+    assert.deepStrictEqual(limits(), both(20))
+    const rejection = (seat: number, inFlight: number) => {
+      now += 100
+      const sample = { type: "overload", startedAt: -10, inFlight } as const
+      state.receive(seat, { type: "samples", deployment: "a#0", samples: [sample], running: inFlight })
+    }
+    rejection(1, 10)
+    assert.deepStrictEqual(limits(), both(18))
+    assert.strictEqual(all[0]!.held() + all[1]!.held(), 18)
+    rejection(2, 8)
+    assert.deepStrictEqual(limits(), both(16))
+    // 8 requests of each process run then, and this one began when there were 10.
+    rejection(1, 10)
+    assert.deepStrictEqual(limits(), both(16))
+    state.resize(leases, limitsOf(32), 2)
+    assert.deepStrictEqual(limits(), both(16))
+    state.resize(leases, limitsOf(32, "other"), 2)
+    assert.deepStrictEqual(limits(), both(20))
+  })
+
   it("keeps circuits and probes within a generation", () => {
     const state = new SharedState(() => 0)
     const leases = state.leasesOf(limits, 2)

@@ -37,7 +37,7 @@ class Caller {
   end(): void {
     if (this.running === 0) return
     this.running--
-    this.lease.released()
+    this.lease.released(0)
     this.dispatch()
   }
 

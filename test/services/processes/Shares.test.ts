@@ -60,28 +60,22 @@ describe("Shares", () => {
     assert.deepStrictEqual(concurrent, [[8, 4], [8, 4]])
   })
 
-  it("divides where an adaptive limit begins, and leases its greatest; of a wildcard it divides both", () => {
+  it("leases an adaptive limit with its bounds, whole in each process, and rejects one of a wildcard", () => {
     const maxConcurrent = { adaptive: true, min: 2, max: 64, initial: 20 } as const
     const adaptive = (name: string): Model => ({
       ...model(name, false),
       ...modelWith(name, { engine: "remote", provider: "openai", model: "m", maxConcurrent })
     })
     const all = [adaptive("m"), adaptive("open/*")]
-    assert.deepStrictEqual([...Shares.leasedLimits(all).values()], [64])
-    const [own, wildcard] = [0, 1].map((place) =>
-      [1, 3].map((index) => {
-        const { options } = Shares.settingsOf(settings({ models: all }), index, 3).models[place]!.deployments[0]
-        return isRemote(options) ? options.maxConcurrent : undefined
-      })
-    )
-    assert.deepStrictEqual(own, [
-      { adaptive: true, min: 1, max: 64, initial: 7 },
-      { adaptive: true, min: 1, max: 64, initial: 6 }
+    assert.deepStrictEqual([...Shares.leasedLimits(all).values()], [
+      { min: 2, max: 64, initial: 20, server: ["openai", undefined, "m"] }
     ])
-    assert.deepStrictEqual(wildcard, [
-      { adaptive: true, min: 2, max: 22, initial: 20 },
-      { adaptive: true, min: 2, max: 21, initial: 20 }
-    ])
+    const { options } = Shares.settingsOf(settings({ models: all }), 3, 3).models[0]!.deployments[0]
+    assert.deepStrictEqual(isRemote(options) && options.maxConcurrent, maxConcurrent)
+    const [problem, ...others] = Shares.problemsOf(settings({ models: all }), 3)
+    assert.deepStrictEqual(others, [])
+    assert.strictEqual(problem!.path, "models.open/*.deployments[0].maxConcurrent")
+    assert.include(problem!.expected, "Set server.processes: 1, or list its models")
   })
 
   it("loads local models in the first process only, and divides the queues of the others", () => {
