@@ -12,20 +12,12 @@ import { createServer } from "node:http"
 import { dirname } from "node:path"
 import { text } from "node:stream/consumers"
 import { listenAtSocket, makePrivateFolder } from "../layers/http/AdminListener.ts"
-import type { Deployment, Progress } from "../layers/processes/Deploy.ts"
+import type { Deployment, Next, Progress } from "../layers/processes/Deploy.ts"
 import { DeployFailed } from "../layers/processes/Deploy.ts"
-import type { GenerationOptions } from "../layers/processes/Supervisor.ts"
-import type { Steps } from "../services/processes/Switch.ts"
 import { temporaryFiles } from "./Signals.ts"
 
 /** The body of `POST /`. Without a time, a step lasts as configured. */
 export const Order = Schema.Struct({ stepMs: Schema.optionalKey(Schema.Finite.check(Schema.isGreaterThan(0))) })
-
-/** The next generation, and how it gets the connections. */
-export interface Next {
-  readonly options: GenerationOptions
-  readonly steps: Steps
-}
 
 /** The answer to `GET /`. */
 export interface State {
@@ -56,7 +48,7 @@ const deploy = Effect.fnUntraced(
     yield* Schema.decodeUnknownEffect(Schema.fromJsonString(Order))(body).pipe(
       Effect.mapError(({ message }) => new DeployFailed({ message })),
       Effect.flatMap((order) =>
-        Effect.flatMap(next, ({ options, steps }) => deployment.run(options, { ...steps, ...order }, write))
+        deployment.run(Effect.map(next, ({ options, steps }) => ({ options, steps: { ...steps, ...order } })), write)
       ),
       Effect.catch(({ message }) => Effect.sync(() => write({ phase: "failed", message })))
     )

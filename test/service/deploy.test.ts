@@ -78,6 +78,12 @@ const openIdle = async (url: string) => {
   return { ends: Promise.all([closed, ended]) }
 }
 
+/** Until a new connection gets this answer. */
+const untilReplied = (url: string, reply: string) =>
+  until(async () =>
+    (await ask(url, "fake/short", { agent: false, stream: false })).text.includes(reply) ? true : undefined
+  )
+
 const isWhole = ({ status, text }: Answer): boolean => status === 200 && text.includes("[DONE]")
 
 describe("troupe deploy", () => {
@@ -125,6 +131,15 @@ describe("troupe deploy", () => {
     assert.match((await deploy("status")).stdout, /^Generation 2 has the port\. The last deploy has ended/)
   })
 
+  it("changes the configuration of the new processes by a signal, and by administration", async () => {
+    writeFileSync(file, yaml(2, "by signal"))
+    service.child.kill("SIGHUP")
+    await untilReplied(url, "by signal")
+    writeFileSync(file, yaml(2, "second"))
+    assert.include((await invoke(["reload", "--config", file], options())).stdout, "by signal -> second")
+    await untilReplied(url, "second")
+  })
+
   it("rolls back a generation that fails, whose share of the requests is all that fails", async () => {
     writeFileSync(file, yaml(2, "third", ", fault: { kind: error }"))
     const load = traffic(url)
@@ -146,6 +161,9 @@ describe("troupe deploy", () => {
     const load = traffic(url)
     const running = troupe(["deploy", "--step", "30 seconds", "--config", file], options())
     await until(() => running.output().stdout.includes("10 % of new connections") ? true : undefined)
+    const refused = await invoke(["reload", "--config", file], options())
+    assert.include(refused.stderr, "A deploy is running")
+    service.child.kill("SIGHUP")
     assert.strictEqual((await deploy("rollback")).code, 0)
     const { code, stderr } = await running.finished
     assert.strictEqual(code, 1)
@@ -156,6 +174,7 @@ describe("troupe deploy", () => {
       []
     )
     assert.match((await deploy("status")).stdout, /^Generation 2 has the port/)
+    await untilReplied(url, "fourth")
   })
 
   it("changes nothing for a configuration that is invalid, and says where", async () => {

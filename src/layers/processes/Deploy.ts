@@ -9,7 +9,7 @@
  *
  * It has failed when one of its processes ends or is not ready, or when it fails too many requests.
  */
-import { Clock, Duration, Effect, Option, Schema } from "effect"
+import { Clock, Deferred, Duration, Effect, Option, Schema, Semaphore } from "effect"
 import { request } from "node:http"
 import { tmpdir } from "node:os"
 import { durationText } from "../../domain/Fields.ts"
@@ -19,6 +19,8 @@ import { socketOf } from "../../services/processes/ProcessGroup.ts"
 import { first } from "../../services/processes/Shares.ts"
 import type { Steps } from "../../services/processes/Switch.ts"
 import { percent, problemOf, sum } from "../../services/processes/Switch.ts"
+import type { Options as ReloadOptions, ReloadError, Report } from "../../services/settings/Reload.ts"
+import { fixed, logFailure, reloadFailed } from "../../services/settings/Reload.ts"
 import { defaultSocket } from "../../services/settings/Resolution.ts"
 import { Front } from "./Front.ts"
 import type { Generation } from "./Generation.ts"
@@ -33,6 +35,12 @@ export interface Progress {
   readonly message: string
   /** ms since 1970. */
   readonly at: number
+}
+
+/** The next generation, and how it gets the connections. */
+export interface Next {
+  readonly options: GenerationOptions
+  readonly steps: Steps
 }
 
 /** Limits of a switch. */
@@ -138,17 +146,29 @@ const moveShares = Effect.fnUntraced(
 const retire = (started: Started, { drain }: Limits): Effect.Effect<void> =>
   Effect.timeoutOption(started.generation.ask({ type: "drain" }), drain).pipe(Effect.andThen(started.stop))
 
+const duringDeploy = reloadFailed(
+  "A deploy is running, whose new processes read the configuration at its start. Try again when it has ended: see `troupe deploy status`."
+)
+
 /** The service, whose processes can be replaced. */
 export class Deployment {
   readonly #supervised: Supervised
+  /** The generation that has the port. */
   #current: Started
   #isRunning = false
+  /** Until it is decided which generation gets the port; undefined outside a switch. */
+  #undecided: Deferred.Deferred<void> | undefined
+  /** Whether a changed file, or a signal, waits for that. */
+  #isReloadDue = false
+  /** Reloads one after another: a reload that waited has the generation that has the port then. */
+  readonly #oneReload = Semaphore.makeUnsafe(1)
   #isAborted = false
   #progress: Progress | undefined
 
   constructor(supervised: Supervised) {
     this.#supervised = supervised
     this.#current = supervised
+    supervised.generation.onReload = (options) => this.#reload(options)
   }
 
   /** The last step of the last switch; undefined before the first. */
@@ -160,15 +180,45 @@ export class Deployment {
     return this.#current.generation.place.generation
   }
 
-  /** Reads the configuration again; the log has the result. Not during a switch, which has read it. */
+  /** Reads the configuration again, for the generation that has the port; the log has the result. During a switch, after it. */
   reload(trigger: "file" | "signal"): Effect.Effect<void> {
-    if (this.#isRunning) {
-      return Effect.logInfo(
-        "The configuration is not read again while a deploy is running. `troupe reload` does it afterwards."
+    return this.#reload({ trigger }).pipe(
+      Effect.catch((error) => error === duringDeploy ? this.#defer(trigger) : Effect.void)
+    )
+  }
+
+  /** Several changes during a switch are one. */
+  #defer(trigger: "file" | "signal"): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (this.#undecided === undefined) return this.reload(trigger)
+      if (this.#isReloadDue) return Effect.void
+      this.#isReloadDue = true
+      return Effect.logInfo("A deploy is running. The configuration is read again when it has ended.").pipe(
+        Effect.andThen(Deferred.await(this.#undecided)),
+        Effect.andThen(Effect.suspend(() => {
+          this.#isReloadDue = false
+          return this.reload(trigger)
+        }))
       )
-    }
-    const { reload } = this.#current
-    return reload === undefined ? Effect.void : Effect.ignore(reload.run({ trigger }))
+    })
+  }
+
+  #reload({ dryRun = false, trigger }: ReloadOptions): Effect.Effect<Report, ReloadError> {
+    const run = Effect.suspend((): Effect.Effect<Report, ReloadError> => {
+      if (this.#undecided === undefined) return (this.#current.reload ?? fixed).run({ dryRun, trigger })
+      const isLogged = trigger === "admin" && !dryRun
+      return Effect.andThen(isLogged ? logFailure(duringDeploy, trigger) : Effect.void, Effect.fail(duringDeploy))
+    })
+    return this.#oneReload.withPermits(1)(run)
+  }
+
+  /** It is known which generation has the port. */
+  #decide(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const undecided = this.#undecided
+      this.#undecided = undefined
+      return undecided === undefined ? Effect.void : Deferred.succeed(undecided, undefined)
+    })
   }
 
   /** Whether a switch runs. */
@@ -183,12 +233,17 @@ export class Deployment {
     return canAbort
   }
 
-  /** Replaces the processes; fails if the old ones stay. */
-  run(next: GenerationOptions, steps: Steps, onProgress: (progress: Progress) => void, within = limits) {
+  /**
+   * Replaces the processes; fails if the old ones stay.
+   *
+   * @param next is read when no reload can change the old ones any more
+   */
+  run(next: Effect.Effect<Next, DeployFailed>, onProgress: (progress: Progress) => void, within = limits) {
     if (this.#isRunning) {
       return Effect.fail(new DeployFailed({ message: "A deploy is running. See `troupe deploy status`." }))
     }
     this.#isRunning = true
+    this.#undecided = Deferred.makeUnsafe()
     this.#isAborted = false
     const report = (phase: Progress["phase"], message: string) =>
       Effect.gen({ self: this }, function*() {
@@ -196,11 +251,12 @@ export class Deployment {
         onProgress(this.#progress)
         yield* Effect.logInfo(`Deploy: ${message}.`)
       })
-    const switching = { steps, limits: within, report, isAborted: () => this.#isAborted }
-    return this.#switch(next, switching).pipe(
+    const switching = { limits: within, report, isAborted: () => this.#isAborted }
+    return Effect.flatMap(next, ({ options, steps }) => this.#switch(options, { ...switching, steps })).pipe(
       Effect.tapError(({ message }) => report("failed", message.replace(/\.$/, ""))),
-      Effect.ensuring(Effect.sync(() => {
+      Effect.ensuring(Effect.suspend(() => {
         this.#isRunning = false
+        return this.#decide()
       }))
     )
   }
@@ -221,6 +277,7 @@ export class Deployment {
       const [winner, other] = problem === undefined ? [candidate, old] : [old, candidate]
       yield* front.giveTo(winner.generation)
       this.#current = winner
+      yield* this.#decide()
       if (problem !== undefined) {
         yield* report("draining", `Rolled back to the old generation: ${problem}. The new one ends its answers`)
         yield* retire(other, limits)

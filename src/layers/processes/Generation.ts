@@ -6,7 +6,8 @@ import { Deferred, Effect, Schema } from "effect"
 import type { Server, Socket } from "node:net"
 import type { Bound, Place, ReloadOutcome, ToProcess, ToSupervisor } from "../../services/processes/ProcessGroup.ts"
 import { first } from "../../services/processes/Shares.ts"
-import type { Source } from "../../services/settings/Reload.ts"
+import type { Options as ReloadOptions, ReloadError, Report, Source } from "../../services/settings/Reload.ts"
+import { fixed } from "../../services/settings/Reload.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import { GroupReload } from "./GroupReload.ts"
 import type { LeaseTable, SharedState, Sharing } from "./SharedState.ts"
@@ -32,8 +33,6 @@ export interface Configuration {
   readonly source: Source
   readonly settings: Resolved
 }
-
-const fixed: ReloadOutcome = { message: "The settings of this service are fixed.", problems: [] }
 
 export interface Options {
   readonly place: Omit<Place, "index">
@@ -81,6 +80,9 @@ export class Generation {
   #turn = 0
   /** Takes the sockets that the processes release. */
   onSocket: (socket: Server) => void = () => {}
+  /** Reads the configuration of the service again for one of its processes. */
+  onReload: (options: ReloadOptions) => Effect.Effect<Report, ReloadError> = (options) =>
+    (this.reload ?? fixed).run(options)
   /** Called when the last process has ended. */
   #onEmpty: (() => void) | undefined
 
@@ -90,6 +92,7 @@ export class Generation {
     this.#place = options.place
     this.reload = options.reload && new GroupReload(options.reload.source, options.reload.settings, {
       running: () => new Map(Array.from(this.#running, ([index, { send }]) => [this.#starts.get(index)!, send])),
+      isEnding: () => this.isStopping,
       isStarting: () => this.#ready.size < this.#running.size,
       adopt: (configuration, limits) => {
         this.#place = { ...this.#place, configuration }
@@ -224,8 +227,7 @@ export class Generation {
     const answer = (outcome: ReloadOutcome) => {
       if (this.#running.get(index) === process) process?.send({ type: "reloaded", outcome })
     }
-    if (this.reload === undefined) return answer(fixed)
-    this.#options.fork(Effect.match(this.reload.run({ dryRun, trigger: "admin" }), {
+    this.#options.fork(Effect.match(this.onReload({ dryRun, trigger: "admin" }), {
       onSuccess: (report) => answer({ report }),
       onFailure: ({ message, problems }) => answer({ message, problems })
     }))

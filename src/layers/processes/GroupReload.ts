@@ -23,6 +23,8 @@ export interface Processes {
   readonly running: () => ReadonlyMap<number, (message: ToProcess) => void>
   /** Whether one of them does not take requests yet. */
   readonly isStarting: () => boolean
+  /** Whether all of them are ended, and none starts again. */
+  readonly isEnding: () => boolean
   /** What processes that start from now on get, and the limits that the processes share. */
   readonly adopt: (configuration: string | undefined, limits: ReadonlyMap<string, Shares.LeasedLimit>) => void
 }
@@ -114,7 +116,7 @@ export class GroupReload {
   }
 
   run(
-    { dryRun = false, trigger }: { readonly dryRun?: boolean; readonly trigger: Trigger }
+    { dryRun = false, trigger }: { readonly dryRun?: boolean | undefined; readonly trigger: Trigger }
   ): Effect.Effect<Report, ReloadError> {
     const logged = this.#change(dryRun).pipe(
       Effect.tap((report) => dryRun ? Effect.void : logReport(report, trigger)),
@@ -179,6 +181,7 @@ export class GroupReload {
     { self: this },
     function*(this: GroupReload, configuration: string | undefined, next: Resolved, limit: Duration.Duration) {
       yield* this.#whenStarted()
+      if (this.#processes.isEnding()) return yield* reloadFailed(ended)
       const processes = this.#processes.running()
       const decide = (applies: boolean) => this.#ask({ type: "decide", applies }, processes, Defaults.reloadProcess)
       yield* Effect.tapError(

@@ -136,6 +136,7 @@ export const supervise = Effect.fnUntraced(function*(options: Options) {
         { place, spawn: options.spawn, leases, seatsAfter: seats, reload, fork },
         shared
       )
+      if (running !== undefined) generation.onReload = running.onReload
       seats += count
       const own = yield* Scope.fork(scope)
       const stop = Scope.close(own, Exit.void)
