@@ -48,8 +48,8 @@ const missingText = ({ model, reason, replicas }: Unplaced): string =>
 
 const textOf = ({ moves, unplaced }: Plan): string => {
   const rows = [["STEP", "ACTION", "MODEL", "FROM", "TO", "DEVICE", "REASON"], ...moves.map(rowOf)]
-  const steps = moves.length === 0 ? "Nothing has to move." : table(rows)
-  return [steps, ...unplaced.map(missingText)].join("\n")
+  const none = unplaced.length === 0 ? ["Nothing has to move."] : []
+  return [...(moves.length === 0 ? none : [table(rows)]), ...unplaced.map(missingText)].join("\n")
 }
 
 const options = {
@@ -64,6 +64,8 @@ const plan = Command.make("plan", options, ({ json, nodes }) =>
   Effect.gen(function*() {
     const planned = Placement.plan(yield* inputIn(nodes))
     yield* json ? printJson(planned) : Console.log(textOf(planned))
+    // For scripts: a wanted replica has no place.
+    if (planned.unplaced.length > 0) process.exitCode = 1
   })).pipe(
     Command.withDescription("Print which models have to be loaded, moved and unloaded; changes nothing"),
     Command.withExamples([

@@ -46,6 +46,14 @@ export const durationText = (ms: number): string => {
   return unit === "ms" || count === 1 ? `${count} ${unit}` : `${count} ${unit}s`
 }
 
+const sizes = [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 1024]] as const
+
+/** Formats an amount of bytes for `troupe.yaml`, such as `10 GiB`: in the largest unit of which there is one, rounded down. */
+export const bytesText = (bytes: number): string => {
+  const found = sizes.find(([, size]) => bytes >= size)
+  return found === undefined ? `${bytes} bytes` : `${Math.floor(10 * bytes / found[1]) / 10} ${found[0]}`
+}
+
 const encodeSpan = (span: Duration.Duration): string => durationText(Duration.toMillis(span))
 
 /**

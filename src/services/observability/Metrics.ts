@@ -380,14 +380,22 @@ export const layerSampler = Layer.effectDiscard(
     const models = yield* Models
     const cache = yield* ResponseCache
     const { sampleEvery = Defaults.sampleInterval } = yield* Settings
+    let limited = new Set<string>()
     const sample = Effect.gen(function*() {
       const statuses = yield* models.statuses
       const engines = statuses.reduce((sum, status) => sum + status.memoryBytes, 0)
       yield* Metric.update(memoryUsage, process.memoryUsage.rss() + engines)
       yield* Metric.update(queueSize, statuses.reduce((sum, status) => sum + status.queued, 0))
-      for (const { deployment, limit } of statuses) {
-        if (limit !== undefined) yield* Metric.update(Metric.withAttributes(concurrencyLimit, { deployment }), limit)
+      const limits = new Map(
+        statuses.flatMap(({ deployment, limit }) => limit === undefined ? [] : [[deployment, limit]])
+      )
+      for (const [deployment, limit] of limits) {
+        yield* Metric.update(Metric.withAttributes(concurrencyLimit, { deployment }), limit)
       }
+      for (const deployment of limited) {
+        if (!limits.has(deployment)) yield* Metric.remove(Metric.withAttributes(concurrencyLimit, { deployment }))
+      }
+      limited = new Set(limits.keys())
       const { compact, memory, semantic } = cache.contents()
       yield* Metric.update(cacheMemory, memory.bytes)
       yield* Metric.update(cacheCompact, compact.bytes)

@@ -32,6 +32,7 @@
  * })
  * ```
  */
+import { bytesText } from "../../domain/Fields.ts"
 import { ordered } from "./MoveOrder.ts"
 import type { Replica } from "./Places.ts"
 import { deviceOf, nodeOf, placeAt, Places } from "./Places.ts"
@@ -232,7 +233,11 @@ class Planner {
       if (own.length <= replicas) continue
       const busiest = own.toSorted((one, other) => load[other.place]! - load[one.place]!)
       for (const replica of busiest.slice(0, own.length - replicas)) {
-        this.#ended.push({ model: name, place: replica.place, reason: `${own.length} replicas, ${replicas} wanted` })
+        this.#ended.push({
+          model: name,
+          place: replica.place,
+          reason: `${own.length} replica${own.length === 1 ? "" : "s"}, ${replicas} wanted`
+        })
         this.#places.take(replica)
         this.#replicas.splice(this.#replicas.indexOf(replica), 1)
       }
@@ -298,10 +303,11 @@ class Planner {
     const withRoom = places.filter((place) => free[place]! >= memory)
     if (withRoom.length > 0) return "every node with enough memory has a replica already"
     const [place] = places.toSorted((one, other) => free[other]! - free[one]!)
+    if (nodes.every(({ isLost }) => isLost === true)) return "every node is lost"
     const where = place === undefined || free[place] === 0
       ? "none is free"
-      : `at most ${free[place]} are free, on ${nodes[nodeOf(place)]!.name}`
-    return `needs ${memory} bytes of ${device === undefined ? "" : `${device} `}memory; ${where}`
+      : `at most ${bytesText(free[place]!)} are free, on ${nodes[nodeOf(place)]!.name}`
+    return `needs ${bytesText(memory)} of ${device === undefined ? "" : `${device} `}memory; ${where}`
   }
 
   /** What the loads of a replica at its place have cost, ms. */

@@ -12,7 +12,7 @@ import * as Problem from "../../domain/Problem.ts"
 import type { Input } from "./Placement.ts"
 import { defaults } from "./Placement.ts"
 
-const Share = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
+const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 const Device = Schema.Literals(["cpu", "gpu"])
 
 const Loaded = Schema.Union([

@@ -51,6 +51,9 @@ describe("the sampler", () => {
       assert.strictEqual(yield* gauge("llm_queue_size"), 7)
       assert.isAbove(yield* gauge("llm_memory_usage_bytes"), 2 ** 41)
       assert.strictEqual(yield* gauge("troupe_concurrency_limit"), 14)
+      statuses = []
+      yield* TestClock.adjust("7 seconds")
+      assert.notInclude((yield* Metric.snapshot).map(({ id }) => id), "troupe_concurrency_limit")
     }).pipe(
       Effect.provide(Layer.provide(Metrics.layerSampler, [models, cache, settings])),
       Effect.provideService(Metric.MetricRegistry, new Map())

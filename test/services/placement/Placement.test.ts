@@ -186,8 +186,8 @@ describe("a placement", () => {
       models: [model("x"), model("y", { device: "cpu" }), model("z", { memory: GiB, replicas: 2 })]
     })
     assert.deepStrictEqual(unplaced.map(({ model, reason }) => [model, reason]), [
-      ["x", `needs ${8 * GiB} bytes of memory; at most ${5 * GiB} are free, on a`],
-      ["y", `needs ${8 * GiB} bytes of cpu memory; at most ${4 * GiB} are free, on a`],
+      ["x", "needs 8 GiB of memory; at most 5 GiB are free, on a"],
+      ["y", "needs 8 GiB of cpu memory; at most 4 GiB are free, on a"],
       ["z", "every node with enough memory has a replica already"]
     ])
   })
