@@ -55,6 +55,10 @@ export interface Behaviour {
   readonly long?: { readonly share: number; readonly failures: number }
   /** While this lasts, ms from the start, a share of requests fails. */
   readonly outage?: { readonly from: number; readonly to: number; readonly failures: number }
+  /** While this lasts, ms from the start, no request has a token: all that have none yet go on after it. */
+  readonly stall?: { readonly from: number; readonly to: number }
+  /** ms after which a request without a token fails. Default 60,000. */
+  readonly timeoutMs?: number
   /** So many consecutive requests fail or succeed together, as those of one session may. Default 1. */
   readonly run?: number
   /** Whether these requests have a session. Default false. */
@@ -67,9 +71,6 @@ interface Running {
   readonly observation: Observation
   readonly until: number
 }
-
-/** ms after which a request without a token fails. */
-const timeoutMs = 60_000
 
 /** A failure takes this time, ms. */
 const failureMs = 50
@@ -105,17 +106,30 @@ class Version {
     this.#failures.pass(ms)
   }
 
-  /** Begins a request. */
-  request(draws: Draws, at: number): void {
-    const observation = this.#draw(draws, at)
-    if (observation === undefined) return
+  /** Begins a request; returns when it has its first token, or fails. */
+  request(draws: Draws, at: number): number {
+    const { timeoutMs = 60_000 } = this.#behaviour
+    const drawn = this.#draw(draws, at)
+    if (drawn === undefined) return at + failureMs
+    const observation = this.#stalled(drawn, at)
     const { failed, firstTokenMs = failureMs } = observation
     const isLate = !failed && firstTokenMs > timeoutMs
+    const until = at + Math.min(firstTokenMs, timeoutMs)
     this.#running = [...this.#running, {
       wait: this.#waiting.begin(undefined, at),
       observation: isLate ? { failed: true, refused: false } : observation,
-      until: at + Math.min(firstTokenMs, timeoutMs)
+      until
     }]
+    return until
+  }
+
+  #stalled(drawn: Observation, at: number): Observation {
+    const { stall } = this.#behaviour
+    const { firstTokenMs } = drawn
+    if (stall === undefined || firstTokenMs === undefined || at >= stall.to || at + firstTokenMs <= stall.from) {
+      return drawn
+    }
+    return { ...drawn, firstTokenMs: firstTokenMs + stall.to - at }
   }
 
   /** Measures what has happened until now. */
@@ -154,6 +168,12 @@ class Version {
   }
 }
 
+/** ms from the first token to the next request. */
+export interface Callers {
+  readonly count: number
+  readonly pauseMs: number
+}
+
 export interface Simulation {
   readonly plan: RolloutPlan
   readonly seed: number
@@ -161,6 +181,8 @@ export interface Simulation {
   readonly candidate: Behaviour
   /** Of both versions. */
   readonly requestsPerSecond: number
+  /** In place of the rate: callers that each send a request when they have waited for the one before and a pause. */
+  readonly callers?: Callers
   /** The simulation ends after this time, ms. */
   readonly forMs: number
 }
@@ -180,22 +202,35 @@ export interface Simulated {
 export const begin = (plan: RolloutPlan): RolloutMachine.Advanced =>
   RolloutMachine.start({ id: "r", model: "chat", stable: "chat#0", candidate: "chat#1", plan }, 0)
 
+/** The times in a period at which requests begin. `send` returns when a request has its first token. */
+const play = (from: number, to: number, next: Array<number>, pauseMs: number, send: (at: number) => number): void => {
+  for (;;) {
+    const at = Math.min(...next)
+    if (at >= to) return
+    next[next.indexOf(at)] = send(Math.max(at, from)) + pauseMs
+  }
+}
+
 /** A rollout until its outcome is decided, or until the time is over. */
-export const simulate = ({ candidate, forMs, plan, requestsPerSecond, seed, stable }: Simulation): Simulated => {
+export const simulate = (
+  { callers, candidate, forMs, plan, requestsPerSecond, seed, stable }: Simulation
+): Simulated => {
   const draws = new Draws(seed)
   const [older, newer] = [new Version(stable), new Version(candidate)]
   const requests = Math.round(requestsPerSecond * plan.evaluateMs / 1000)
   let { commands, state } = RolloutMachine.advance(begin(plan).state, { _tag: "Healthy" }, 0)
   let candidateRequests = 0
   let now = 0
+  const next = Array.from({ length: callers?.count ?? 0 }, () => 0)
   while (now < forMs && !("outcome" in state.phase)) {
     const weight = RolloutMachine.weightsOf(state).candidate
-    for (let request = 0; request < requests; request++) {
+    const send = (at: number): number => {
       const isNew = toCandidate(0, weight, undefined, draws.next())
-      const version = isNew ? newer : older
-      version.request(draws, now + plan.evaluateMs * request / requests)
       if (isNew) candidateRequests++
+      return (isNew ? newer : older).request(draws, at)
     }
+    if (callers !== undefined) play(now, now + plan.evaluateMs, next, callers.pauseMs, send)
+    else for (let request = 0; request < requests; request++) send(now + plan.evaluateMs * request / requests)
     older.pass(plan.evaluateMs)
     newer.pass(plan.evaluateMs)
     now += plan.evaluateMs
@@ -216,6 +251,8 @@ export interface Scenario {
   /** Whether the candidate has to be rolled back. */
   readonly isWorse: boolean
   readonly plan: RolloutPlan
+  /** Default: requests at a rate. */
+  readonly callers?: Callers
 }
 
 const plan = resolve()
@@ -239,6 +276,11 @@ const worse = (name: string, candidate: Behaviour, settings: Partial<RolloutPlan
 
 const long = (failures: number) => ({ long: { share: 0.05, failures } })
 
+const forever = { share: 1, ms: Infinity }
+const hangs: Behaviour = { late: forever, timeoutMs: 10 * minute }
+const quick = { steps: [0.3, 1], evaluateMs: 300 }
+const stall = { from: 7 * minute, to: 9 * minute }
+
 export const scenarios = {
   equal: equal("equal", {}),
   equalFailing: equal("equal, 3 % of requests fail", { failures: 0.03 }),
@@ -256,7 +298,27 @@ export const scenarios = {
   twiceAsSlow: worse("first token 2 times as long", { slower: 2 }),
   refusing: worse("5 % refusals, against 1 %", { refusals: 0.05 }),
   broken: worse("every request fails", { failures: 1 }),
-  hanging: worse("no request has a token", { late: { share: 1, ms: Infinity } }),
+  hanging: worse("no request has a token", { late: forever }),
+  hangingCallers: { ...worse("no request has a token, 12 callers", hangs, quick), callers: { count: 12, pauseMs: 10 } },
+  hangingFewCallers: {
+    ...worse("no request has a token, 6 callers", hangs, quick),
+    callers: { count: 6, pauseMs: 10 }
+  },
+  equalSlow: {
+    ...equal("equal, 12 callers, first token after 20 s", { slower: 100, timeoutMs: 10 * minute }),
+    callers: { count: 12, pauseMs: 1000 }
+  },
+  equalVaried: {
+    ...equal("equal, 12 callers, the first token of 10 % after 100 s", {
+      late: { share: 0.1, ms: 100_000 },
+      timeoutMs: 10 * minute
+    }),
+    callers: { count: 12, pauseMs: 1000 }
+  },
+  stalled: {
+    ...equal("equal, 12 callers, no request has a token for 2 minutes", { stall, timeoutMs: 10 * minute }),
+    callers: { count: 12, pauseMs: 1000 }
+  },
   hangingRarely: worse("5 % of requests have no token", { late: { share: 0.05, ms: Infinity } })
 } as const satisfies Record<string, Scenario>
 

@@ -17,10 +17,10 @@ const duration = (ms: number | undefined): string => {
   return ms < 60_000 ? `${Math.round(ms / 1000)} s` : `${Number((ms / 60_000).toFixed(1))} min`
 }
 
-const row = ({ isWorse, name }: Scenario, rate: number, summary: Summary): string =>
+const row = ({ callers, isWorse, name }: Scenario, rate: number, summary: Summary): string =>
   [
     name,
-    rate,
+    callers === undefined ? rate : "-",
     isWorse ? "-" : percent(summary.rolledBack),
     isWorse ? percent(seeds - summary.rolledBack) : "-",
     duration(isWorse ? summary.medianMs : undefined),
@@ -29,6 +29,8 @@ const row = ({ isWorse, name }: Scenario, rate: number, summary: Summary): strin
 
 console.log("| new version | requests/s | false rollbacks | missed | time to rollback | its requests until then |")
 console.log("|---|---|---|---|---|---|")
-for (const scenario of Object.values(scenarios)) {
-  for (const rate of rates) console.log(`| ${row(scenario, rate, summarize(scenario, rate, seeds))} |`)
+for (const scenario of Object.values<Scenario>(scenarios)) {
+  for (const rate of scenario.callers === undefined ? rates : rates.slice(0, 1)) {
+    console.log(`| ${row(scenario, rate, summarize(scenario, rate, seeds))} |`)
+  }
 }

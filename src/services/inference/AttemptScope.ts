@@ -176,7 +176,7 @@ class Entry {
     this.startedAt = now()
     this.#draft = addAttempt(state.record, id, this.startedAt - state.startedAt, hedge || undefined)
     this.#sample = callbacks.call(measurementsName, () => router.measure(id, route), noSample)
-    this.#trial = route.trial?.attempt()
+    this.#trial = route.trial?.attempt(this.startedAt)
   }
 
   /** What of the request's signed reasoning must not go to the deployment; the record says so. */

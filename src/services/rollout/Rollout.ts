@@ -9,6 +9,7 @@
  */
 import { Effect, Schema } from "effect"
 import { metrics, RolloutPlan } from "./RolloutSettings.ts"
+import { Silence } from "./Silence.ts"
 import { Tally } from "./Tally.ts"
 
 const Metric = Schema.Literals(metrics)
@@ -73,9 +74,9 @@ export type Evidence = typeof Evidence.Type
 /** Why a rollout ended, or is about to. */
 export const Outcome = Schema.Struct({
   result: Schema.Literals(["promoted", "rolledBack", "aborted"]),
-  /** `steps`: every step was passed; `errorRate`: the limit of failures; `test`: the sequential test. */
-  cause: Schema.Literals(["steps", "operator", "health", "errorRate", "test"]),
-  /** That decided, for `test` and `errorRate`. */
+  /** `steps`: every step was passed; `errorRate`: the limit of failures; `silence`: no request has an answer; `test`: the sequential test. */
+  cause: Schema.Literals(["steps", "operator", "health", "errorRate", "silence", "test"]),
+  /** That decided, for `test`, `errorRate` and `silence`. */
   metric: Schema.NullOr(Metric),
   /** A sentence for people. */
   reason: Schema.String
@@ -128,6 +129,8 @@ export const Rollout = Schema.Struct({
   tallies: Versions(Tally),
   ...comparedFields,
   evaluatedAt: Schema.Finite,
+  /** Since the candidate's last answer; null while no request waits. States of earlier versions do not have it. */
+  silence: Schema.NullOr(Silence).pipe(Schema.withDecodingDefaultKey(Effect.succeed(null))),
   /** Of the last evaluation; after a rollback, that which caused it. */
   evidence: Schema.NullOr(Evidence),
   /** The newest last. */

@@ -13,7 +13,7 @@
  *
  * A step ends when it has lasted `plan.stepMs` and the candidate has had `plan.minRequests` requests: without requests a
  * step waits, and asks for probes where the plan has some. The candidate is rolled back at the first `Tick` at which the
- * sequential test (`Comparison`) or the limit of failures says so, also while the rollout is paused. One of the two
+ * sequential test (`Comparison`), the limit of failures or the time without an answer (`Silence`) says so, also while the rollout is paused. One of the two
  * versions has all requests before the other drains, and it is unloaded after that.
  *
  * The limit of failures rolls the candidate back where it is also three standard errors above the stable version in the
@@ -27,6 +27,7 @@ import * as Comparison from "./Comparison.ts"
 import type { Command, Event, Evidence, Outcome, Phase, Rollout, Transition, Weights } from "./Rollout.ts"
 import type { RolloutPlan } from "./RolloutSettings.ts"
 import type { Pair } from "./SequentialTest.ts"
+import * as Silence from "./Silence.ts"
 import type { Tally } from "./Tally.ts"
 import * as Tallies from "./Tally.ts"
 
@@ -101,6 +102,7 @@ export const start = (input: Start, now: number): Advanced => {
     tallies: bothEmpty(),
     ...Comparison.fresh(),
     evaluatedAt: now,
+    silence: null,
     evidence: null,
     history: []
   }
@@ -130,7 +132,7 @@ const rollBack = (
 
 const enterStep = (state: Rollout, step: number, what: string, now: number): Advanced => {
   const phase: Phase = { _tag: "Stepping", since: now }
-  const next = changed(state, { phase, step, tallies: bothEmpty() }, what, now)
+  const next = changed(state, { phase, step, tallies: bothEmpty(), silence: null }, what, now)
   return { state: next, commands: [setWeights(next)] }
 }
 
@@ -154,9 +156,14 @@ const onUnhealthy = (state: Rollout, problem: string, now: number): Advanced => 
   })
 }
 
-const onObserved = (state: Rollout, batch: Pair<Tally>): Advanced =>
+const onObserved = (state: Rollout, batch: Pair<Tally>, now: number): Advanced =>
   observes(state)
-    ? unchanged({ ...state, ...Comparison.observed(state, batch), tallies: addBoth(state.tallies, batch) })
+    ? unchanged({
+      ...state,
+      ...Comparison.observed(state, batch),
+      silence: Silence.observed(state.silence, batch, state.plan, state.evaluatedAt, now),
+      tallies: addBoth(state.tallies, batch)
+    })
     : unchanged(state)
 
 const requestsOf = (state: Rollout, version: keyof Pair<Tally>): number =>
@@ -223,13 +230,23 @@ const testReason = ({ metrics }: Evidence, all: Tally, found: Evidence["metrics"
     `(evidence ${evidenceText(logE)}, limit ${evidenceText(needed)}, ${metrics.length} metrics).`
 }
 
+const allOf = ({ pending, totals }: Rollout, version: keyof Pair<Tally>): Tally =>
+  Tallies.add(totals[version], pending[version])
+
+const secondsText = (ms: number): string => `${Number((ms / 1000).toPrecision(2))} s`
+
+const hangingReason = ({ candidate, forMs, stable, usualMs }: Silence.Hanging): string =>
+  `no request had a token or an answer for ${Math.floor(forMs / 1000)} s while ${candidate} waited on average, ` +
+  `against ${stable} of the stable version, which answers 99 % of its requests within ${secondsText(usualMs)}.`
+
 /** The rollback that the measurements demand. */
 const verdict = (state: Rollout, evidence: Evidence, now: number): Advanced | undefined => {
   const worst = Comparison.worst(evidence.metrics)
   if (worst !== undefined) {
-    const all = Tallies.add(state.totals.candidate, state.pending.candidate)
-    return rollBack(state, "test", worst.metric, testReason(evidence, all, worst), now)
+    return rollBack(state, "test", worst.metric, testReason(evidence, allOf(state, "candidate"), worst), now)
   }
+  const hanging = Silence.hangingOf(state.silence, allOf(state, "stable"), state.plan, weightOf(state), now)
+  if (hanging !== undefined) return rollBack(state, "silence", "hanging", hangingReason(hanging), now)
   if (limitOf(state) !== "exceeded") return undefined
   const { candidate } = state.tallies
   const reason = `${percent(failureShare(candidate))} of ${candidate.requests} requests of this step failed` +
@@ -334,7 +351,7 @@ export const advance = (state: Rollout, event: Event, now: number): Advanced => 
     case "Unhealthy":
       return onUnhealthy(state, event.problem, now)
     case "Observed":
-      return onObserved(state, event)
+      return onObserved(state, event, now)
     case "Tick":
       return onTick(state, now)
     case "Drained":

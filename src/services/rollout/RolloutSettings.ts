@@ -80,6 +80,10 @@ export const RolloutSettings = Schema.Struct({
     "Share of failed requests of a step above which the new version is rolled back, false for no limit. Default 0.05.",
     Schema.Union([Share, Schema.Literal(false)])
   ),
+  hangsAfter: optional(
+    "Time after which the new version is rolled back if at least 5 of its requests wait and none has a token (not streamed: an answer), false for no limit. At least four times the old version's 99th percentile (`tolerance.hanging`). Default 30 seconds.",
+    Schema.Union([Span, Schema.Literal(false)])
+  ),
   minRequests: optional(
     "Requests of the new version before a step can end, and before errorRate applies. Default 100.",
     wholeNumber(1)
@@ -121,6 +125,8 @@ export const ComparisonPlan = Schema.Struct({
 })
 export type ComparisonPlan = typeof ComparisonPlan.Type
 
+const defaultHangsMs = 30_000
+
 /** The settings of a rollout with every default; durations in ms. */
 export const RolloutPlan = Schema.Struct({
   ...ComparisonPlan.fields,
@@ -129,6 +135,8 @@ export const RolloutPlan = Schema.Struct({
   evaluateMs: Schema.Finite,
   /** null: no limit. */
   errorRate: Schema.NullOr(Share),
+  /** null: no limit. States of earlier versions do not have it. */
+  hangsMs: Schema.NullOr(Schema.Finite).pipe(Schema.withDecodingDefaultKey(Effect.succeed(defaultHangsMs))),
   minRequests: Schema.Int,
   probes: Schema.Array(Schema.String),
   // States of earlier versions do not have it, nor `timeoutMs`.
@@ -203,6 +211,7 @@ export const resolve = (settings: RolloutSettings = {}): RolloutPlan => ({
   stepMs: millis(settings.every, 5 * 60_000),
   evaluateMs: millis(settings.evaluateEvery, 10_000),
   errorRate: settings.errorRate === false ? null : settings.errorRate ?? 0.05,
+  hangsMs: settings.hangsAfter === false ? null : millis(settings.hangsAfter, defaultHangsMs),
   minRequests: settings.minRequests ?? 100,
   probes: settings.probes ?? [],
   probeTokens: settings.probeTokens ?? defaultProbeTokens,

@@ -209,15 +209,16 @@ export class TrialAttempt {
   #firstTokenMs: number | undefined
   #wait: Wait | undefined
 
-  constructor(trial: Trial, isFirst: boolean) {
+  constructor(trial: Trial, isFirst: boolean, now: number) {
     this.#trial = trial
     this.#isFirst = isFirst
+    if (isFirst) this.#wait = trial.wait(now)
   }
 
   granted(now: number): void {
     if (this.#grantedAt !== undefined) return
     this.#grantedAt = now
-    if (this.#isFirst) this.#wait = this.#trial.wait(now)
+    this.#wait?.granted(now)
   }
 
   content(now: number): void {
@@ -285,8 +286,8 @@ export class Trial {
   }
 
   /** Begins an attempt. */
-  attempt(): TrialAttempt {
-    const attempt = new TrialAttempt(this, !this.#hasBegun)
+  attempt(now: number): TrialAttempt {
+    const attempt = new TrialAttempt(this, !this.#hasBegun, now)
     this.#hasBegun = true
     return attempt
   }
@@ -295,9 +296,9 @@ export class Trial {
     this.#observer.observe(this.#version, observation, this.#session)
   }
 
-  /** Its first attempt has a slot. */
+  /** Its first attempt waits for a slot. */
   wait(now: number): Wait | undefined {
-    return this.#observer.waiting?.begin(this.#version, now)
+    return this.#observer.waiting?.enqueue(this.#version, now)
   }
 
   rejected(): void {

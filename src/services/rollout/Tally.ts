@@ -94,6 +94,8 @@ const histogram = ({ levels }: Scale, each: Schema.Codec<number> = Count) =>
 const added = (scale: Scale, each: Schema.Codec<number>) =>
   histogram(scale, each).pipe(Schema.withDecodingDefaultKey(Effect.sync(() => zeros(scale))))
 
+const Milliseconds = Schema.Finite.pipe(Schema.withDecodingDefaultKey(Effect.succeed(0)))
+
 export const Tally = Schema.Struct({
   requests: Schema.mutableKey(Count),
   failures: Schema.mutableKey(Count),
@@ -106,7 +108,11 @@ export const Tally = Schema.Struct({
   /** Times to the first token, or to the answer that is not streamed. */
   answered: added(scales.hanging, Count),
   /** Levels of `hanging` that requests without an answer have passed; a reported request that goes on is taken away here. */
-  waiting: added(scales.hanging, Schema.Int)
+  waiting: added(scales.hanging, Schema.Int),
+  /** ms of all requests while they had no answer, up to the last report; those that wait for a slot included. */
+  unansweredMs: Schema.mutableKey(Milliseconds),
+  /** The same, of those that had a slot at a report. */
+  heldMs: Schema.mutableKey(Milliseconds)
 })
 export type Tally = typeof Tally.Type
 
@@ -120,7 +126,9 @@ export const empty = (): Tally => ({
   speed: zeros(scales.speed),
   score: zeros(scales.score),
   answered: zeros(scales.hanging),
-  waiting: zeros(scales.hanging)
+  waiting: zeros(scales.hanging),
+  unansweredMs: 0,
+  heldMs: 0
 })
 
 /** Counts a value in its bucket, in place. */
@@ -148,6 +156,12 @@ export const waited = ({ waiting }: Tally, from: number, to: number): void => {
   waiting[to] = waiting[to]! + 1
 }
 
+/** A request has had no answer for so much longer. */
+export const unanswered = (tally: Tally, ms: number, hasSlot: boolean): void => {
+  tally.unansweredMs += ms
+  if (hasSlot) tally.heldMs += ms
+}
+
 /** A request that had passed `from` levels of waiting has its first token, or its answer, after `tookMs`. */
 export const answered = (tally: Tally, from: number, tookMs: number): void => {
   const bucket = Math.max(from, scales.hanging.bucketOf(tookMs))
@@ -171,12 +185,17 @@ export const add = (a: Tally, b: Tally): Tally => ({
   speed: sums(a.speed, b.speed),
   score: sums(a.score, b.score),
   answered: sums(a.answered, b.answered),
-  waiting: sums(a.waiting, b.waiting)
+  waiting: sums(a.waiting, b.waiting),
+  unansweredMs: a.unansweredMs + b.unansweredMs,
+  heldMs: a.heldMs + b.heldMs
 })
+
+/** The number of values. */
+export const sizeOf = (buckets: ReadonlyArray<number>): number => buckets.reduce((sum, value) => sum + value, 0)
 
 /** The bucket of a quantile, such as 0.5 for the median; undefined without values. */
 export const quantile = (buckets: ReadonlyArray<number>, share: number): number | undefined => {
-  const total = buckets.reduce((sum, value) => sum + value, 0)
+  const total = sizeOf(buckets)
   if (total === 0) return undefined
   let below = 0
   return buckets.findIndex((value) => (below += value) >= total * share)

@@ -5,7 +5,7 @@
  * **Details**
  *
  * A request waits from its slot to its first token, or to its answer where that is not streamed. At every evaluation
- * `report` adds to the tallies how long each has waited. A request that ends otherwise (it fails, its caller leaves) has
+ * `report` adds to the tallies how long each has waited. The time before its slot counts for `Silence` only. A request that ends otherwise (it fails, its caller leaves) has
  * waited until then, and nothing is known of longer times (`Tally.waited`).
  *
  * **Gotchas**
@@ -22,26 +22,36 @@ export type TallyOf = (version: string | undefined) => Tally | undefined
 export class Wait {
   readonly #all: Waiting
   readonly #version: string | undefined
-  readonly #since: number
+  /** When it got its slot; undefined while it waits for one. */
+  #since: number | undefined
+  /** Until then, its time without an answer is in tallies. */
+  #countedAt: number
   /** Levels that were reported. */
   #passed = 0
   #isOver = false
   previous: Wait | undefined
   next: Wait | undefined
 
-  constructor(all: Waiting, version: string | undefined, since: number) {
+  constructor(all: Waiting, version: string | undefined, now: number) {
     this.#all = all
     this.#version = version
-    this.#since = since
+    this.#countedAt = now
+  }
+
+  /** It has its slot. */
+  granted(now: number): void {
+    this.#since ??= now
   }
 
   /** Adds how long it has waited. */
   report(now: number): void {
-    const passed = Tallies.scales.hanging.bucketOf(now - this.#since)
-    const tally = passed > this.#passed ? this.#all.tallyOf(this.#version) : undefined
+    const tally = this.#all.tallyOf(this.#version)
     if (tally === undefined) return
+    Tallies.unanswered(tally, now - this.#countedAt, this.#since !== undefined)
+    this.#countedAt = now
+    const passed = this.#since === undefined ? 0 : Tallies.scales.hanging.bucketOf(now - this.#since)
     Tallies.waited(tally, this.#passed, passed)
-    this.#passed = passed
+    this.#passed = Math.max(this.#passed, passed)
   }
 
   /** It has its first token or its answer, or it has ended without one. Only the first call counts. */
@@ -49,6 +59,7 @@ export class Wait {
     if (this.#isOver) return
     this.#isOver = true
     this.#all.remove(this)
+    if (this.#since === undefined) return
     if (!isAnswered) return this.report(now)
     const tally = this.#all.tallyOf(this.#version)
     if (tally !== undefined) Tallies.answered(tally, this.#passed, now - this.#since)
@@ -65,6 +76,13 @@ export class Waiting {
 
   /** A request has its slot. */
   begin(version: string | undefined, now: number): Wait {
+    const wait = this.enqueue(version, now)
+    wait.granted(now)
+    return wait
+  }
+
+  /** A request waits for its slot. */
+  enqueue(version: string | undefined, now: number): Wait {
     const wait = new Wait(this, version, now)
     wait.next = this.#first
     if (this.#first !== undefined) this.#first.previous = wait

@@ -45,6 +45,27 @@ describe("a simulated rollout", () => {
     assert.strictEqual(medianMs, scenarios[name].plan.evaluateMs)
   })
 
+  it.each(["hangingCallers", "hangingFewCallers"] as const)(
+    "rolls a candidate back for which a fixed number of callers waits: %s",
+    (name) => {
+      const some = { ...scenarios[name], requestsPerSecond: 0, forMs: 10 * 60_000 }
+      const ends = Array.from({ length: seeds }, (_, index) => simulate({ ...some, seed: index + 1 }))
+      // Without five answers of the old version first, nothing is known of it.
+      assert.isAtLeast(
+        ends.filter(({ outcome, tookMs }) => outcome !== undefined && tookMs <= 35_000).length,
+        seeds * 0.8
+      )
+    }
+  )
+
+  it.each(["equalSlow", "stalled"] as const)(
+    "promotes a candidate for which a fixed number of callers waits: %s",
+    (name) => {
+      const few = repetitions(2, 50)
+      assert.deepInclude(summarize(scenarios[name], 0, few), { promoted: few, rolledBack: 0 })
+    }
+  )
+
   it("waits in its first step without requests", () => {
     const { plan } = scenarios.equal
     const { outcome, state } = simulate({ ...scenarios.equal, requestsPerSecond: 0, seed: 1, forMs: 24 * 3_600_000 })

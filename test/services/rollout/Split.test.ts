@@ -39,11 +39,11 @@ const trial = (version: "new" | "old", first: AttemptEnd, later?: AttemptEnd): S
     ? { withheld: new Set<string>(), first: "new" }
     : { withheld: new Set<string>(), last: "new" }
   const begun = Split.begin(entry, split, version, closed)!
-  const attempt = begun.attempt()
+  const attempt = begun.attempt(0)
   attempt.granted(100)
   if (first.verdict === "success") attempt.content(150)
   attempt.end(first, 1150)
-  if (later !== undefined) begun.attempt().end(later, 2000)
+  if (later !== undefined) begun.attempt(0).end(later, 2000)
   return seen
 }
 
@@ -146,7 +146,7 @@ describe("Split", () => {
     const overtaken = (firstToken: number | undefined, order: "winner first" | "loser first"): Seen => {
       const seen: Seen = []
       const begun = Split.begin(entryOf(1, seen), { withheld: new Set(), first: "new" }, "new", closed)!
-      const [first, hedge] = [begun.attempt(), begun.attempt()]
+      const [first, hedge] = [begun.attempt(0), begun.attempt(0)]
       first.granted(100)
       hedge.granted(200)
       if (firstToken !== undefined) hedge.content(firstToken)
@@ -164,8 +164,8 @@ describe("Split", () => {
     // It had no slot: its queue is not its speed.
     const seen: Seen = []
     const begun = Split.begin(entryOf(1, seen), { withheld: new Set(), first: "new" }, "new", closed)!
-    begun.attempt().end(end({ verdict: "left" }), 350)
-    begun.attempt().end(end(), 1200)
+    begun.attempt(0).end(end({ verdict: "left" }), 350)
+    begun.attempt(0).end(end(), 1200)
     assert.deepStrictEqual(seen, [])
   })
 
@@ -176,9 +176,9 @@ describe("Split", () => {
     const bucketOf = Tally.scales.hanging.bucketOf
     const begin = () => Split.begin(entry, { withheld: new Set(), first: "new" }, "new", closed)!
     const [hanging, answered, left] = [begin(), begin(), begin()].map((trial) => {
-      const attempt = trial.attempt()
+      const attempt = trial.attempt(0)
       attempt.granted(1_000)
-      trial.attempt().granted(1_500)
+      trial.attempt(0).granted(1_500)
       return attempt
     })
     waiting.report(1_500)
@@ -221,7 +221,7 @@ describe("Split", () => {
     })
     for (const request of [session("a"), {}]) {
       const begun = Split.begin(entry, entry.split(request, 1), "new", closed)!
-      begun.attempt().end(end(), 1)
+      begun.attempt(0).end(end(), 1)
     }
     assert.deepStrictEqual(sessions, [Split.sessionOf(session("a")), undefined])
   })
