@@ -158,7 +158,8 @@ export class Continuation {
       if (!isSpace(this.#held[index]!)) this.#compare(index)
       if (this.#places.length === 0) break
     }
-    return this.#places.length === 0 ? this.#decide(false) : ""
+    // What follows a period tells whether a sentence ends with it.
+    return this.#places.length === 0 && this.#held !== "." ? this.#decide(false) : ""
   }
 
   /** The text to be passed on at the end. */

@@ -48,7 +48,8 @@ const waitGrowth = Math.SQRT2
 
 /** Levels from the first on, each `growth` times the one before. */
 export const logarithmic = (first: number, count: number, growth: number): Scale => ({
-  levels: Array.from({ length: count }, (_, index) => first * growth ** index),
+  // Rounded: 100 times the fourth power of the square root of 2 is 400.
+  levels: Array.from({ length: count }, (_, index) => Number((first * growth ** index).toPrecision(12))),
   bucketOf: (value) => {
     if (!(value > first)) return value === first ? 1 : 0
     // The addend makes a level itself belong to the bucket above it.

@@ -101,6 +101,18 @@ describe("a text that continues what was sent", () => {
     })
   }
 
+  it("is the same in any pieces where a period begins it", () => {
+    for (
+      const [said, all] of [[".a", undefined], [". It is", "Tokyo. It is"], [".", "Tokyo."], [
+        ".\n",
+        "Tokyo.\n"
+      ]] as const
+    ) {
+      assert.strictEqual(joined("Tokyo", [said], "instructed"), all)
+      assert.strictEqual(joined("Tokyo", said.split(""), "instructed"), all)
+    }
+  })
+
   it("tells whether it is the whole answer", () => {
     const continuation = new Continuation("The capital of Japan", "instructed")
     assert.strictEqual(continuation.push("The capital of"), "")
