@@ -392,7 +392,7 @@ const isolated = <A, E, R>(layer: Layer.Layer<A, E, R>): Layer.Layer<A, E, R> =>
 export const storage = Storage.layer
 
 /** Gradual rollouts, as the database has them. */
-const rollouts = Layer.provide(Rollouts.layer, RolloutStore.layer)
+const rollouts = Layer.provide(Rollouts.layer, [RolloutStore.layer, ModelFiles.layer])
 
 /** Whether the settings have a rollout or an A/B test. */
 const hasRollouts = ({ experiments, models, rollouts }: Settings["Service"]): boolean =>

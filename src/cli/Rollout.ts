@@ -3,6 +3,7 @@ import type { Duration } from "effect"
 import { Console, Effect, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { Span } from "../domain/Fields.ts"
+import { ModelNotFound } from "../domain/InferenceError.ts"
 import * as Problem from "../domain/Problem.ts"
 import type { RolloutAction, RolloutView } from "../layers/http/RolloutSchema.ts"
 import { RolloutSettings } from "../services/rollout/RolloutSettings.ts"
@@ -149,6 +150,18 @@ const status = Command.make(
   Command.withExamples([{ command: "troupe rollout status chat", description: "Show the newest rollout of chat" }])
 )
 
+const noCopies = (which: string) =>
+  new CommandFailed({ message: `${which} copies of requests. Set shadow of the model in the configuration.` })
+
+/** The error for a model without copies, or for a name that no model has. */
+const noCopiesOf = Effect.fnUntraced(function*(model: string, target: Target) {
+  const { deployments } = yield* withClient(target, (client) => client.admin.deployments({}))
+  const available = [...new Set(deployments.map((one) => one.model))]
+  return yield* available.includes(model)
+    ? noCopies(`"${model}" does not have`)
+    : new CommandFailed({ message: new ModelNotFound({ available, model }).message })
+})
+
 const shadow = Command.make(
   "shadow",
   {
@@ -165,10 +178,7 @@ const shadow = Command.make(
       const { shadows } = yield* withClient(target, (client) => client.rollouts.list({}))
       const found = shadows.find((one) => Option.isNone(model) || one.model === model.value)
       if (found !== undefined) return yield* json ? printJson(found) : Console.log(shadowText(found))
-      const which = Option.isNone(model) ? "No model has" : `"${model.value}" does not have`
-      return yield* new CommandFailed({
-        message: `${which} copies of requests. Set shadow of the model in the configuration.`
-      })
+      return yield* Option.isNone(model) ? noCopies("No model has") : noCopiesOf(model.value, target)
     })
 ).pipe(
   Command.withDescription("Show what the copies of a model's requests have shown: agreement, failures, times and cost"),

@@ -23,7 +23,7 @@ import { CircuitsOfOthers, SharedCircuits } from "../services/health/SharedCircu
 import { VirtualKeys } from "../services/keys/VirtualKeys.ts"
 import { Models } from "../services/models/Models.ts"
 import { SlotLease, SlotLeases } from "../services/models/SlotLeases.ts"
-import type { Bound, Place } from "../services/processes/ProcessGroup.ts"
+import type { Bound, Member, Place } from "../services/processes/ProcessGroup.ts"
 import { deploySocketOf, ProcessGroup, socketOf } from "../services/processes/ProcessGroup.ts"
 import * as Shares from "../services/processes/Shares.ts"
 import { SupervisedCounters } from "../services/processes/SupervisedCounters.ts"
@@ -257,9 +257,12 @@ const runAlone = Effect.fnUntraced(function*(flags: Flags, loaded: Loaded) {
   )
 }, Effect.scoped)
 
-/** Runs one of several processes of the service. */
-const runMember = Effect.fnUntraced(function*(flags: Flags) {
-  const member = yield* Channel.open
+/** Sends the supervisor why this process ends, for `troupe deploy`. */
+const report = ({ send }: Member, { message }: { readonly message: string }): Effect.Effect<void> =>
+  Effect.callback((resume) => send({ type: "failed", reason: message }, undefined, () => resume(Effect.void)))
+
+/** Runs this process of the service. */
+const runAs = Effect.fnUntraced(function*(member: Member, flags: Flags) {
   const loaded = yield* load(flags, member)
   const { settings } = loaded
   const { index, count, port, adminPort = settings.server.admin.port } = member
@@ -306,6 +309,13 @@ const runMember = Effect.fnUntraced(function*(flags: Flags) {
     Effect.annotateLogs({ process: index })
   )
 })
+
+/** Runs one of several processes of the service. */
+const runMember = (flags: Flags) =>
+  Effect.flatMap(
+    Channel.open,
+    (member) => Effect.tapError(runAs(member, flags), (error) => report(member, error))
+  )
 
 /** How much longer than running requests the processes may take to stop. */
 const stopMargin = Duration.seconds(15)

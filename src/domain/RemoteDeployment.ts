@@ -1,6 +1,7 @@
 /** The settings of a remote deployment: a model that another host serves over HTTP. */
 import { Schema } from "effect"
 import { MaxConcurrent } from "./AdaptiveConcurrency.ts"
+import { adaptiveConcurrency as adaptive } from "./Defaults.ts"
 import { engineCapabilities } from "./EngineProtocol.ts"
 import { Bytes, Count, described, optional, SpanOrOff, traits } from "./Fields.ts"
 import type { ProviderKind } from "./ProviderKind.ts"
@@ -126,7 +127,9 @@ export const RemoteDeployment = Schema.Struct({
     Count
   ),
   maxConcurrent: optional(
-    "Maximum number of concurrent requests, or { adaptive: true } for a limit that follows what is measured. Default 64.",
+    "Maximum number of concurrent requests, or { adaptive: true, min, max, initial } for a limit that follows what is " +
+      `measured, from min (default ${adaptive.min}) to max (default ${adaptive.max}), at first initial (default ${adaptive.initial}). ` +
+      "Default 64.",
     MaxConcurrent
   ),
   stream: optional(

@@ -28,6 +28,8 @@ const ask = (url: string, model: string, options: { readonly agent: Agent | fals
     asked.on("error", failed).end(JSON.stringify({ model, stream: options.stream, messages }))
   })
 
+const tinyChat = new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url).pathname
+
 const adminToken = "administration-of-this-test"
 
 const yaml = (processes: number, reply: string, more = "") => `
@@ -138,6 +140,15 @@ describe("troupe deploy", () => {
     writeFileSync(file, yaml(2, "second"))
     assert.include((await invoke(["reload", "--config", file], options())).stdout, "by signal -> second")
     await untilReplied(url, "second")
+  })
+
+  it("prints why the new processes do not start", async () => {
+    const large = `tiny-chat: { deployments: [{ engine: llama, file: ${tinyChat}, contextSize: 99999999 }] }`
+    writeFileSync(file, `${yaml(1, "none")}  ${large}\n`)
+    const { code, stderr, stdout } = await deploy()
+    assert.strictEqual(code, 1)
+    assert.match(stdout, /^Generation 3 starts with 1 process$/m)
+    assert.match(stderr, /The new processes do not start: .*exit code 1: .*"tiny-chat#0" needs \d+ MiB of memory/s)
   })
 
   it("rolls back a generation that fails, whose share of the requests is all that fails", async () => {

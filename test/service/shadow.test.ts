@@ -66,7 +66,10 @@ describe("copies of requests", () => {
     assert.match(stdout, /^Equal answers: 0 % \(95 %: 0 % to 27.8 %\) of 10$/m)
     assert.match(stdout, /^of chat#1 +[\d.]+ ms +30 +50$/m)
     assert.match((await troupe("rollout", "list")).stdout, /^chat +chat#1 +100 % +10 +0 +0 % +0$/m)
-    assert.include((await troupe("rollout", "shadow", "chut")).stderr, "\"chut\" does not have copies of requests.")
+    assert.include(
+      (await troupe("rollout", "shadow", "chut")).stderr,
+      "The model \"chut\" does not exist. Did you mean chat?"
+    )
   })
 
   it("are in the ledger as those of shadow, and in no budget of callers", async () => {

@@ -87,6 +87,8 @@ const tallyOf = (generation: Generation): Effect.Effect<Tally> =>
     (answers) => sum(answers.flatMap((answer) => answer.type === "tally" ? [answer.tally] : []))
   )
 
+const processesText = (count: number): string => count === 1 ? "1 process" : `${count} processes`
+
 const answersText = ({ answers, failures }: Tally): string => `${answers} answers, ${failures} failed`
 
 const late = (ready: Duration.Duration) => () =>
@@ -265,7 +267,10 @@ export class Deployment {
     const { limits, report } = switching
     const old = this.#current
     return Effect.gen({ self: this }, function*() {
-      yield* report("starting", `Generation ${old.generation.place.generation + 1} starts with ${next.count} processes`)
+      yield* report(
+        "starting",
+        `Generation ${old.generation.place.generation + 1} starts with ${processesText(next.count)}`
+      )
       const candidate = yield* this.#supervised.startBeside(next, old.generation).pipe(
         Effect.mapError(({ message }) => new DeployFailed({ message: `The new processes do not start: ${message}` })),
         Effect.timeoutOrElse({ duration: limits.ready, orElse: late(limits.ready) })

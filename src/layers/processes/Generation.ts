@@ -20,11 +20,15 @@ export class ProcessEnded extends Schema.TaggedError<ProcessEnded>()("ProcessEnd
   signal: Schema.NullOr(Schema.String),
   uptimeMs: Schema.Finite,
   /** It, or one in its place before, has taken requests. */
-  hasServed: Schema.Boolean
+  hasServed: Schema.Boolean,
+  /** What it has reported, a sentence; left out, nothing. */
+  reason: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
     const how = this.signal === null ? `ended with exit code ${this.code}` : `was ended by ${this.signal}`
-    return `Service process ${this.process} ${how}.`
+    return this.reason === undefined
+      ? `Service process ${this.process} ${how}.`
+      : `Service process ${this.process} ${how}: ${this.reason}`
   }
 }
 
@@ -69,6 +73,8 @@ export class Generation {
   readonly #starts = new Map<number, number>()
   #started = 0
   readonly reload: GroupReload | undefined
+  /** Why those end that have said so. */
+  readonly #reasons = new Map<number, string>()
   /** Those that take requests now. */
   readonly #ready = new Set<number>()
   readonly #served = new Set<number>()
@@ -127,7 +133,9 @@ export class Generation {
     const seat = this.#options.seatsAfter + index
     const started = this.#options.spawn({
       onMessage: (message, handle) => {
-        if (this.#running.get(index) === started) this.#receive(index, message, handle)
+        if (this.#running.get(index) !== started) return
+        if (message.type === "failed") this.#reasons.set(index, message.reason)
+        else this.#receive(index, message, handle)
       },
       onEnd: (ending) => ended(this.#leave(index, ending, now() - startedAt))
     })
@@ -196,12 +204,20 @@ export class Generation {
     this.reload?.leave()
     for (const question of this.#questions) this.#settle(question, index)
     if (this.#running.size === 0) this.#onEmpty?.()
-    const error = new ProcessEnded({ ...ending, process: index, uptimeMs, hasServed: this.#served.has(index) })
+    const reason = this.#reasons.get(index)
+    this.#reasons.delete(index)
+    const error = new ProcessEnded({
+      ...ending,
+      process: index,
+      uptimeMs,
+      hasServed: this.#served.has(index),
+      ...(reason === undefined ? {} : { reason })
+    })
     Deferred.doneUnsafe(this.listening.get(index)!, Effect.fail(error))
     return error
   }
 
-  #receive(index: number, message: ToSupervisor, handle: unknown): void {
+  #receive(index: number, message: Exclude<ToSupervisor, { readonly type: "failed" }>, handle: unknown): void {
     switch (message.type) {
       case "listening":
         return this.#note(index, message.bound)

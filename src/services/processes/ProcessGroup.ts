@@ -86,6 +86,8 @@ export type ToProcess =
 export type ToSupervisor =
   /** It takes requests. */
   | { readonly type: "listening"; readonly bound: Bound }
+  /** It ends, because of this. */
+  | { readonly type: "failed"; readonly reason: string }
   /** Callers of a deployment wait for a permit. */
   | { readonly type: "want"; readonly deployment: string; readonly count: number }
   | { readonly type: "give"; readonly deployment: string; readonly count: number; readonly must: boolean }

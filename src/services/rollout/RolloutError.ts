@@ -4,6 +4,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { nearestName } from "../../domain/NearestName.ts"
 import { cutName } from "../../domain/Text.ts"
+import type { ModelFileError } from "../engines/ModelFiles.ts"
 import { summaryOf } from "../persistence/StorageError.ts"
 import type { Rollout } from "./Rollout.ts"
 
@@ -58,6 +59,14 @@ export const noDeployment = ({ deployments, name }: Model, id: string): RolloutE
     message: `The model ${name} has no deployment ${JSON.stringify(cutName(id))}. Its deployments: ${
       deployments.map((one) => one.id).join(", ")
     }. Or name another model of their provider, or another file.`
+  })
+
+/** The file that would be rolled out cannot be loaded. */
+export const notReadable = (model: Pick<Model, "deployments" | "name">, { message }: ModelFileError): RolloutError =>
+  new RolloutError({
+    code: "deployment_not_found",
+    message: `${message.replace(/\.$/, "")}. A relative path begins at the folder in which the service was started. ` +
+      `Deployments of ${model.name}: ${model.deployments.map((one) => one.id).join(", ")}.`
   })
 
 /** No other deployment of the model takes requests. */

@@ -22,6 +22,7 @@ import type { Model } from "../../domain/Deployment.ts"
 import * as Hashing from "../../domain/Hashing.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as Time from "../../domain/Time.ts"
+import type { ModelFiles } from "../engines/ModelFiles.ts"
 import type { Deployments } from "../models/Deployments.ts"
 import type { Registry } from "../models/Registry.ts"
 import * as AddedDeployment from "./AddedDeployment.ts"
@@ -30,7 +31,15 @@ import { RepeatedFailures } from "./RepeatedFailures.ts"
 import type { Command, Event, Rollout } from "./Rollout.ts"
 import type { RolloutCommands } from "./RolloutCommands.ts"
 import type { RolloutError } from "./RolloutError.ts"
-import { alreadyRunning, inUse, noDeployment, notFound, otherVectors, storageFailed } from "./RolloutError.ts"
+import {
+  alreadyRunning,
+  inUse,
+  noDeployment,
+  notFound,
+  notReadable,
+  otherVectors,
+  storageFailed
+} from "./RolloutError.ts"
 import * as RolloutMachine from "./RolloutMachine.ts"
 import type { RolloutSettings } from "./RolloutSettings.ts"
 import { resolve } from "./RolloutSettings.ts"
@@ -63,6 +72,7 @@ export interface Parts {
   readonly registry: Registry["Service"]
   readonly store: RolloutStore["Service"]
   readonly deployments: Deployments["Service"]
+  readonly files: Pick<ModelFiles["Service"], "describe">
   readonly experiments: Experiments
   readonly shadows: ShadowTable | undefined
   readonly splits: SplitTable
@@ -380,9 +390,9 @@ export class RolloutRuns {
     if (sibling === undefined || to.includes("#")) return yield* noDeployment(model, to)
     const made = AddedDeployment.make(sibling, `${model.name}#${rollout}`, to)
     const known = Standing.findKnown(model, Standing.knownOf(made))
-    return known === undefined
-      ? { candidate: made, added: { sibling: Standing.knownOf(sibling), to } }
-      : { candidate: known, added: undefined }
+    if (known !== undefined) return { candidate: known, added: undefined }
+    yield* Effect.mapError(this.#parts.files.describe(made.options), (error) => notReadable(model, error))
+    return { candidate: made, added: { sibling: Standing.knownOf(sibling), to } }
   })
 
   #alreadyRunning(stored: Stored): RolloutError {

@@ -159,7 +159,7 @@ export const ExperimentSettings = Schema.Struct({
   variants: described(
     "The deployments. The others are compared with the first.",
     Schema.Array(Variant).check(
-      Schema.isBetweenLength(2, 10),
+      Schema.isBetweenLength(2, 10, { message: "Expected 2 to 10 variants" }),
       Schema.makeFilter((variants: ReadonlyArray<typeof Variant.Type>) =>
         variants.some(({ weight }) => weight > 0) &&
           new Set(variants.map(({ deployment }) => deployment)).size === variants.length

@@ -9,6 +9,7 @@
 import { Cause, Context, Duration, Effect, Fiber, Layer, Random } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InferenceError } from "../../domain/InferenceError.ts"
+import { ModelFiles } from "../engines/ModelFiles.ts"
 import { Inference } from "../inference/Inference.ts"
 import { Deployments } from "../models/Deployments.ts"
 import { Models } from "../models/Models.ts"
@@ -99,6 +100,7 @@ const make = Effect.gen(function*() {
     registry: yield* Registry,
     store: yield* RolloutStore,
     deployments: yield* Deployments,
+    files: yield* ModelFiles,
     experiments: tests,
     shadows,
     splits: (yield* Splits) ?? new SplitTable(),

@@ -222,7 +222,7 @@ const emptyVariable = (scalar: Tree): string => `Expected ${variablesNamed(refer
 const withVariables = (raw: Tree, expanded: Tree, { expected, path }: Problem.KeyedProblem): Problem.KeyedProblem => {
   const scalar = at(raw, path)
   const names = referencesIn(scalar)
-  if (names.length === 0) return { path, expected }
+  if (names.length === 0 || expected.startsWith("Unknown field")) return { path, expected }
   return {
     path,
     expected: at(expanded, path) === ""
@@ -265,6 +265,17 @@ const expand = (scalar: Tree, path: Path, { secretsMayBeUnset = false, variables
   return expandSecret(scalar, path, text)
 }
 
+/** Whether a problem is that of a field, or of what is in it. */
+const isOf = (field: string, path: string): boolean =>
+  path.startsWith(field) && ["", ".", "["].includes(path.charAt(field.length))
+
+/** Both without repetition: an unknown field needs no variable, and a value whose variable is not set has no other problem. */
+const eachOnce = ({ missing, wrong }: Pick<Inspected, "missing" | "wrong">) => {
+  const unknown = wrong.filter(({ expected }) => expected.startsWith("Unknown field")).map(({ path }) => path)
+  const needed = missing.filter(({ path }) => !unknown.some((field) => isOf(field, path)))
+  return { missing: needed, wrong: wrong.filter(({ path }) => !needed.some((one) => one.path === path)) }
+}
+
 /** Inspects one environment. A problem that its overlay causes has a path in the overlay. */
 const inspect = (base: Tree, over: Tree, environment: Environment, context: ResolveContext): Inspected => {
   const written = overlay(base, over)
@@ -302,11 +313,7 @@ const inspect = (base: Tree, over: Tree, environment: Environment, context: Reso
       path: Problem.formatPath(path),
       expected: context.customStrategies === true && path.at(-1) === "strategy" ? withCustom(expected) : expected
     }))
-  return {
-    source,
-    wrong: wrong.filter(({ path }) => !missing.some((one) => one.path === path)),
-    missing
-  }
+  return { source, ...eachOnce({ missing, wrong }) }
 }
 
 /** Strategies of an embedding program, beside the listed ones. */

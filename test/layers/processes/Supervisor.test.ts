@@ -122,6 +122,18 @@ describe("supervise", () => {
       assert.lengthOf(processes, 1)
     }))
 
+  it.effect("fails with the reason that the process has sent", () =>
+    Effect.gen(function*() {
+      const { processes, supervised } = setup()
+      const fiber = yield* fork(Effect.flip(Effect.scoped(supervised)))
+      processes[0]!.send({ type: "failed", reason: "chat#0 needs 99 MiB of memory." })
+      processes[0]!.end({ code: 1, signal: null })
+      assert.strictEqual(
+        (yield* Fiber.join(fiber)).message,
+        "Service process 1 ended with exit code 1: chat#0 needs 99 MiB of memory."
+      )
+    }))
+
   it.effect("starts a crashed process again at its place, later each time, and at once after one that ran for long", () =>
     Effect.gen(function*() {
       const processes = yield* running()

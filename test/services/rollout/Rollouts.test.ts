@@ -4,6 +4,7 @@ import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
 import { defaults } from "../../../src/domain/RoutingPolicy.ts"
 import { viewOf } from "../../../src/layers/http/RolloutSchema.ts"
 import type { Stored } from "../../../src/services/rollout/RolloutStore.ts"
+import { deployment } from "../../support/Deployments.ts"
 import type { Behavior, Process, World } from "../../support/RolloutWorld.ts"
 import {
   database,
@@ -207,6 +208,18 @@ describe("Rollouts", () => {
         )
       assert.strictEqual(yield* codeOf("chat#7"), "deployment_not_found")
       assert.strictEqual(yield* codeOf("chat#0"), "deployment_in_use")
+    })))
+
+  it.effect("rejects a file that cannot be read", () =>
+    inTestTime(Effect.gen(function*() {
+      const local = deployment("chat#0", { options: { engine: "llama", file: "/a.gguf" } })
+      const process = yield* startProcess(makeWorld({ settings, deployments: [local] }), yield* database)
+      const error = yield* Effect.flip(process.rollouts.start({ model: "chat", to: "missing/b.gguf" }))
+      assert.match(
+        error.message,
+        /missing\/b\.gguf.*A relative path begins at the folder in which the service was started/
+      )
+      assert.deepStrictEqual(yield* process.rollouts.list, [])
     })))
 })
 

@@ -83,6 +83,14 @@ describe("references in a configuration", () => {
       ])
     })
 
+    it("an unknown field needs no variable", () => {
+      const remote = { provider: "openai", model: "m", apiKey: "${KEY}" }
+      const unknown = ["models.a.deployments[0].apiKey: Unknown field. Did you mean key?"]
+      const file = { models: { a: { deployments: [remote] } } }
+      assert.deepStrictEqual(problems(file).map(Problem.format), unknown)
+      assert.deepStrictEqual(problems(file, { variables: { KEY: "k" } }).map(Problem.format), unknown)
+    })
+
     it("a variable of a secret may be unset for a command that calls no provider, and no other", () => {
       const remote = {
         provider: "openai",
