@@ -14,7 +14,7 @@ import { asInvoked, printJson } from "./Output.ts"
 const step = Flag.String("step").pipe(
   Flag.withSchema(Span),
   Flag.withDescription(
-    "How long each step lasts, such as '2 minutes' (default: deploy.every in the configuration, 30 seconds)"
+    "How long each step lasts, such as '2 minutes' (default: deploy.every in the configuration, 5 minutes)"
   ),
   Flag.optional
 )
@@ -108,7 +108,7 @@ export const deploy = Command.make(
   Command.withExamples([
     {
       command: "troupe deploy",
-      description: "Move 10, 30, 70 and 100 % of new connections, 30 s each, or as configured"
+      description: "Move 10, 30, 70 and 100 % of new connections, 5 minutes each, or as configured"
     },
     { command: "troupe deploy --step '5 minutes'", description: "Take 20 minutes for it" }
   ])

@@ -21,7 +21,7 @@ export interface Steps {
   readonly minFailures: number
 }
 
-export const defaultSteps: Steps = { shares: [0.1, 0.3, 0.7, 1], stepMs: 30_000, maxErrorRate: 0.05, minFailures: 2 }
+export const defaultSteps: Steps = { shares: [0.1, 0.3, 0.7, 1], stepMs: 300_000, maxErrorRate: 0.05, minFailures: 2 }
 
 /**
  * Divides connections by a share, as evenly as whole connections allow: of any n consecutive ones, the new generation gets
