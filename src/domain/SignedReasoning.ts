@@ -69,6 +69,19 @@ const hostOf = (options: DeploymentOptions): string =>
 /** What identifies the provider and the host of a deployment in signed reasoning: a hash, since callers see it. */
 export const makerOf = (options: DeploymentOptions): string => hashText(hostOf(options)).toString(36)
 
+const isTroupe = ({ provider }: DeploymentOptions): boolean =>
+  provider !== undefined && providerKindOf(provider).isTroupe === true
+
+/** The maker of what another Troupe passes on: that Troupe, and the maker as it names it. */
+export const makerBehind = (maker: string, options: DeploymentOptions): string => `${makerOf(options)}-${maker}`
+
+/** The maker as another Troupe names it, empty if it is not known; undefined if it is of another deployment, or no Troupe. */
+export const makerThere = (maker: string, options: DeploymentOptions): string | undefined => {
+  if (!isTroupe(options)) return undefined
+  const begin = makerBehind("", options)
+  return maker.startsWith(begin) ? maker.slice(begin.length) : maker === "" ? "" : undefined
+}
+
 /** An encrypted content, with its maker and the id of its item there. */
 export interface Sealed {
   readonly maker: string
@@ -81,7 +94,7 @@ const mark = "troupe"
 /** An encrypted content that callers keep, and send with their next request. */
 export const seal = ({ content, id, maker }: Sealed): string => `${mark}.${maker}.${id}.${content}`
 
-const sealed = /^troupe\.([0-9a-z]+)\.([^.]*)\.(.+)$/s
+const sealed = /^troupe\.([0-9a-z-]+)\.([^.]*)\.(.+)$/s
 
 /** Undefined for a content that no deployment of this service made. */
 export const unseal = (text: unknown): Sealed | undefined => {
@@ -99,8 +112,11 @@ const losesItems = (source: Source | undefined, options: DeploymentOptions): boo
 }
 
 /** Whether its provider is one whose signed reasoning messages can have. */
-const readsSigned = ({ provider }: DeploymentOptions): boolean =>
-  provider !== undefined && providerKindOf(provider).signsReasoning === true
+const readsSigned = (options: DeploymentOptions): boolean =>
+  options.provider !== undefined && providerKindOf(options.provider).signsReasoning === true || isTroupe(options)
+
+const isReadable = (maker: string, options: DeploymentOptions): boolean =>
+  maker === makerOf(options) || makerThere(maker, options) !== undefined
 
 /** The signed reasoning of a message that a deployment can read. */
 export const readableBy = (
@@ -108,8 +124,7 @@ export const readableBy = (
   options: DeploymentOptions
 ): ReadonlyArray<SignedReasoning> => {
   if (reasoning.length === 0 || !readsSigned(options)) return []
-  const own = makerOf(options)
-  return reasoning.filter(({ maker = own }) => maker === own)
+  return reasoning.filter(({ maker }) => maker === undefined || isReadable(maker, options))
 }
 
 /** Whether a deployment of another host than the first that could read it takes over. */
@@ -131,11 +146,21 @@ const lostFields = (
 ): ReadonlyArray<UnknownField> => {
   const fields = fieldsOf(source)
   const reads = (options: DeploymentOptions) => dialectOf(options) === source.dialect
-  if (fields.length === 0 || !reads(options)) return fields
+  if (fields.length === 0) return fields
+  // A sealed signature is in the messages, too, with its maker.
+  const sealedIn = (mark: string): string | undefined => unseal(mark)?.maker
+  if (!reads(options)) {
+    return fields.filter(({ path }) =>
+      !marksIn(valueAt(source, path)).some((mark) => {
+        const maker = sealedIn(mark)
+        return maker !== undefined && isReadable(maker, options)
+      })
+    )
+  }
   const own = makerOf(options)
   const losesUnknown = isOther(options, tried, reads)
   return fields.filter(({ path }) => {
-    const makers = marksIn(valueAt(source, path)).flatMap((mark) => makerIn(mark) ?? [])
+    const makers = marksIn(valueAt(source, path)).flatMap((mark) => makerIn(mark) ?? sealedIn(mark) ?? [])
     return makers.length === 0 ? losesUnknown : makers.some((maker) => maker !== own)
   })
 }

@@ -3,6 +3,8 @@
  * one made, as Anthropic, OpenAI and OpenRouter do.
  */
 import { assert } from "@effect/vitest"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
 import { afterAll, beforeAll, beforeEach, describe, it } from "vitest"
 import { Troupe } from "../../src/index.ts"
 import type { Fields } from "../support/Answers.ts"
@@ -90,7 +92,7 @@ const responsesAnswer = (host: string, stream: boolean): Play =>
 
 const hosts = ["ada", "bob"]
 
-const apis = ["messages", "chat", "responses"]
+const apis = ["messages", "chat", "responses", "gate"]
 
 /** The text of a request, with what its encoded contents have. */
 const readable = (text: string): string =>
@@ -134,13 +136,14 @@ const answer = (_: number, { body, path, text: sent }: Seen): Play => {
 
 let upstream: FaultServer
 let troupe: Troupe.Troupe
+let gate: { readonly url: string; readonly close: () => Promise<unknown> }
 /** Has passed on no answer of the first. */
 let restarted: Troupe.Troupe
 
 const key = "admin-key-0123456789"
 const headers = { ...json, authorization: `Bearer ${key}` }
 
-const start = (): Troupe.Troupe => {
+const start = (gateUrl: string): Troupe.Troupe => {
   const at = (host: string, provider: string, more: Fields = {}) => ({
     fallbacks: [],
     deployments: [{ provider, model: "up", key: "key-0123456789", baseUrl: `${upstream.url}/${host}`, ...more }]
@@ -148,18 +151,44 @@ const start = (): Troupe.Troupe => {
   const models = Object.fromEntries(hosts.flatMap((host) => [
     [`messages-${host}`, at(host, "anthropic")],
     [`chat-${host}`, at(host, "openai", { thoughts: "reasoning" })],
-    [`responses-${host}`, at(host, "openai", { responses: true })]
+    [`responses-${host}`, at(host, "openai", { responses: true })],
+    [
+      `gate-${host}`,
+      { deployments: [{ provider: "troupe", model: `messages-${host}`, key, baseUrl: `${gateUrl}/${host}/v1` }] }
+    ]
   ]))
   const plain = { deployments: [{ provider: "openai", model: "up", key: "k", baseUrl: `${upstream.url}/eve/plain` }] }
   const policies = { default: { retries: 0 } }
   const keys = { admin: { key, admin: true } }
-  return Troupe.start({ config: { keys, policies, models: { ...models, plain } } as never })
+  return Troupe.start({ config: { keys, limits: { default: false }, policies, models: { ...models, plain } } as never })
+}
+
+/** Another instance of this service: the host is the first part of the path. */
+const startGate = async () => {
+  const behind = start("http://127.0.0.1:9")
+  const server = createServer((request, response) => {
+    const parts: Array<Buffer> = []
+    request.on("data", (part: Buffer) => parts.push(part)).on("end", () => {
+      const url = `http://localhost${request.url!.replace(/^\/\w+/, "")}`
+      const given = new Request(url, { method: "POST", headers, body: Buffer.concat(parts) })
+      void behind.handler(given).then(async (answer) =>
+        response.writeHead(answer.status, { "content-type": answer.headers.get("content-type")! })
+          .end(await answer.text())
+      )
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    close: () => Promise.all([behind.close(), new Promise((resolve) => server.close(resolve))])
+  }
 }
 
 beforeAll(async () => {
   upstream = await startFaultServer(answer)
-  troupe = start()
-  restarted = start()
+  gate = await startGate()
+  troupe = start(gate.url)
+  restarted = start(gate.url)
 })
 
 beforeEach(() => {
@@ -168,6 +197,7 @@ beforeEach(() => {
 
 afterAll(async () => {
   await Promise.all([troupe.close(), restarted.close()])
+  await gate.close()
   await upstream.close()
 })
 
@@ -222,7 +252,7 @@ const blocks = (mark: string, data: string): Fields => ({
   ]
 })
 
-const forms: Readonly<Record<string, Form>> = {
+const ownForms: Readonly<Record<string, Form>> = {
   "Anthropic's own blocks": {
     path: "/v1/messages",
     api: "messages",
@@ -236,7 +266,7 @@ const forms: Readonly<Record<string, Form>> = {
     api: "messages",
     body: { messages: [question] },
     next: (given) => {
-      const id = /"id":"(troupe_\w+)"/.exec(given)![1]
+      const id = /"id":"(troupe_[\w-]+)"/.exec(given)![1]
       const format = "anthropic-claude-v1"
       return chatNext([
         { type: "reasoning.text", text: "Hm.", signature: markOf("ada"), id, format },
@@ -275,6 +305,17 @@ const forms: Readonly<Record<string, Form>> = {
     unknown: `"encrypted_content":"new-mark"`,
     names: true
   }
+}
+
+/** The same answers by another Troupe in front of the hosts, which names their makers. */
+const forms: Readonly<Record<string, Form>> = {
+  ...ownForms,
+  ...Object.fromEntries(
+    Object.entries(ownForms).filter(([, { api }]) => api === "messages").map(([name, form]) => [
+      `${name}, callers of another Troupe`,
+      { ...form, api: "gate", names: true }
+    ])
+  )
 }
 
 const post = async (to: Troupe.Troupe, { path }: Form, model: string, stream: boolean, body: Fields) => {
@@ -324,7 +365,7 @@ describe("signed or encrypted reasoning of an earlier answer", () => {
         const first = await post(troupe, form, `${api}-ada`, stream, form.body)
         // What is not known, and what is known to be of another service.
         const rejected = [[true, false], [false, true]]
-        const expected = name.endsWith("callers") ? [[false], [true]] : rejected
+        const expected = name.includes("callers") ? [[false], [true]] : rejected
         assert.deepStrictEqual(await ask(troupe, `${api}-bob`, next(unknown)), expected, "of another service")
         const body = next(first.text)
         const other = names ? [[false], [true]] : rejected

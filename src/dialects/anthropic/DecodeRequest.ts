@@ -13,10 +13,11 @@ import type { InvalidRequest, Reason } from "../../domain/InferenceError.ts"
 import { NotSupported } from "../../domain/InferenceError.ts"
 import type { ToolCall } from "../../domain/Job.ts"
 import { JsonText } from "../../domain/JsonText.ts"
-import type { Part } from "../../domain/Message.ts"
+import type { Part, SignedReasoning } from "../../domain/Message.ts"
 import { textOf } from "../../domain/Message.ts"
 import * as Problem from "../../domain/Problem.ts"
 import { budgetOf, ofEffort } from "../../domain/Reasoning.ts"
+import { unseal } from "../../domain/SignedReasoning.ts"
 import type { Source } from "../../domain/Source.ts"
 import { requiredPaths } from "../../domain/Source.ts"
 import { mostStops, mostTools } from "../openai/Schema.ts"
@@ -121,15 +122,27 @@ const thoughtsOf = (blocks: ReadonlyArray<At<Block>>): string =>
   blocks.map(([block]) => "thinking" in block && typeof block.thinking === "string" ? block.thinking : "")
     .filter((text) => text !== "").join("\n")
 
+/** The signed reasoning that another Troupe has passed on: `EncodeAnswer.signedBlock`. */
+const signedOf = ([block]: At<Block>): ReadonlyArray<SignedReasoning> => {
+  const { data, signature, thinking = "", type } = block as Fields
+  const sealed = unseal(type === "thinking" ? signature : data)
+  if (sealed === undefined) return []
+  const { content, maker } = sealed
+  if (type === "redacted_thinking") return [{ type, data: content, maker }]
+  return type === "thinking" ? [{ type, thinking: String(thinking), signature: content, maker }] : []
+}
+
 const assistantOf = (blocks: ReadonlyArray<At<Block>>, path: string): LocatedMessage => {
   const calls = blocks.flatMap(([block]) => "input" in block ? [toolCallOf(block)] : [])
   const { content } = contentOf(blocks.filter(isKnown), "")
   const thoughts = thoughtsOf(blocks)
+  const reasoning = blocks.flatMap(signedOf)
   return {
     message: {
       role: "assistant",
       content,
       ...(thoughts === "" ? {} : { thoughts }),
+      ...(reasoning.length === 0 ? {} : { reasoning }),
       ...(calls.length === 0 ? {} : { toolCalls: calls })
     },
     path,

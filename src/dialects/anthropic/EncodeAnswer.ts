@@ -10,6 +10,8 @@ import { Result } from "effect"
 import type { Answer } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason, TokenUsage, ToolCall } from "../../domain/Job.ts"
+import type { SignedReasoning } from "../../domain/Message.ts"
+import { seal } from "../../domain/SignedReasoning.ts"
 import type { Native } from "../../domain/Source.ts"
 import type { Fields } from "../shared/Json.ts"
 import { fieldsOf, indexOf, listOf, parse } from "../shared/Json.ts"
@@ -87,6 +89,14 @@ export const textBlock = (text: string): Schema.Block => ({ type: "text", text }
 
 /** Reasoning of a provider of another dialect has no signature. */
 export const thinkingBlock = (thinking: string): Schema.Block => ({ type: "thinking", thinking, signature: "" })
+
+/** What another Troupe passes on: the signature has its maker, so that the block goes back to no other. */
+export const signedBlock = (signed: SignedReasoning): Schema.Block => {
+  const sealed = (content: string): string => seal({ maker: signed.maker ?? "", id: "", content })
+  return signed.type === "thinking"
+    ? { type: "thinking", thinking: signed.thinking, signature: sealed(signed.signature) }
+    : { type: "redacted_thinking", data: sealed(signed.data) }
+}
 
 export const toolBlock = (id: string, name: string, input: Fields): Schema.Block => ({
   type: "tool_use",
@@ -211,13 +221,14 @@ export const encodeAnswer = (
 ): Result.Result<Schema.Message, InferenceError.InferenceError> => {
   const native = nativeAnswer(answer.native, envelope)
   if (native !== undefined) return Result.succeed(native)
-  const { finishReason, stop, text, thoughts = "", toolCalls, usage } = answer
+  const { finishReason, reasoning, stop, text, thoughts = "", toolCalls, usage } = answer
+  const thinking = reasoning?.map(signedBlock) ?? (thoughts === "" ? [] : [thinkingBlock(thoughts)])
   const calls = callsOf(envelope.parallelToolUse ? toolCalls : toolCalls.slice(0, 1), answer)
   return Result.map(calls, (blocks) =>
     messageOf(
       envelope,
       [
-        ...(thoughts === "" || !envelope.thinking ? [] : [thinkingBlock(thoughts)]),
+        ...(envelope.thinking ? thinking : []),
         ...(text === "" ? [] : [textBlock(text)]),
         ...blocks
       ],

@@ -15,6 +15,7 @@
 import type { Event } from "../../domain/Inference.ts"
 import type * as InferenceError from "../../domain/InferenceError.ts"
 import type { TokenUsage } from "../../domain/Job.ts"
+import type { SignedReasoning } from "../../domain/Message.ts"
 import type { Native } from "../../domain/Source.ts"
 import { ChunkEncoder } from "../shared/EventTemplate.ts"
 import type { OwnEvent } from "../shared/FrameBatch.ts"
@@ -29,6 +30,7 @@ import {
   messageOf,
   noUsage,
   refusal,
+  signedBlock,
   textBlock,
   thinkingBlock,
   toolBlock,
@@ -124,7 +126,16 @@ const nativeEvents = (native: Native, envelope: Envelope): ReadonlyArray<Fields>
 type CallEvent = Extract<Event, { readonly type: "tool_call" }>
 
 /** The fields of the texts of deltas. */
-const deltaFields = { text_delta: "text", thinking_delta: "thinking", input_json_delta: "partial_json" } as const
+const deltaFields = {
+  text_delta: "text",
+  thinking_delta: "thinking",
+  signature_delta: "signature",
+  input_json_delta: "partial_json"
+} as const
+
+const deltaFrame = (index: number, type: keyof typeof deltaFields, text: string): string =>
+  `event: content_block_delta\ndata: {"type":"content_block_delta","index":${index},"delta":{"type":"${type}",` +
+  `"${deltaFields[type]}":${JSON.stringify(text)}}}\n\n`
 
 /** The blocks of one answer. */
 const makeBlocks = () => {
@@ -144,9 +155,7 @@ const makeBlocks = () => {
     index++
     return stopped + frame({ type: "content_block_start", index, content_block })
   }
-  const delta = (type: keyof typeof deltaFields, text: string): string =>
-    `event: content_block_delta\ndata: {"type":"content_block_delta","index":${index},"delta":{"type":"${type}",` +
-    `"${deltaFields[type]}":${JSON.stringify(text)}}}\n\n`
+  const delta = (type: keyof typeof deltaFields, text: string): string => deltaFrame(index, type, text)
 
   return {
     stop,
@@ -167,6 +176,14 @@ const makeBlocks = () => {
       if (text === "") return ""
       const begin = open === "thinking" ? "" : start("thinking", thinkingBlock(""))
       return begin + delta("thinking_delta", text)
+    },
+    /** Ends the block of thoughts that is signed, or writes one of encrypted thoughts. */
+    sign(signed: SignedReasoning): string {
+      const block = signedBlock(signed)
+      if (block.type !== "thinking") return start("thinking", block) + stop()
+      const begin = open === "thinking" ? "" : start("thinking", thinkingBlock(""))
+      const text = begin === "" ? "" : delta("thinking_delta", block.thinking)
+      return begin + text + delta("signature_delta", block.signature) + stop()
     },
     /** Undefined if the block of the call is stopped already. */
     call({ arguments: text, id, index: call, name }: CallEvent): string | undefined {
@@ -205,6 +222,12 @@ const makeNative = (envelope: () => Envelope, blocks: ReturnType<typeof makeBloc
   }
 }
 
+/** Thoughts, and the signature that ends them. */
+const thoughtsOf = (
+  blocks: ReturnType<typeof makeBlocks>,
+  { signed, text }: Extract<OwnEvent, { readonly type: "thoughts" }>
+): string => blocks.thoughts(text) + (signed === undefined ? "" : blocks.sign(signed))
+
 export const makeFrameEncoder = (given: Envelope): FrameEncoder => {
   let envelope = given
   const blocks = makeBlocks()
@@ -222,7 +245,7 @@ export const makeFrameEncoder = (given: Envelope): FrameEncoder => {
     blocks.stop() + frame({ type: "message_delta", delta, usage: usageOf(usage) })
   const frameOf = (event: OwnEvent): string => {
     if (event.type === "text") return blocks.text(event.text)
-    if (event.type === "thoughts") return envelope.thinking ? blocks.thoughts(event.text) : ""
+    if (event.type === "thoughts") return envelope.thinking ? thoughtsOf(blocks, event) : ""
     // Clients of the dialect reject unknown events.
     if (event.type === "handoff") return ""
     if (event.type === "finish") return lost ? "" : close(endOf(event.reason, event.stop), event.usage)

@@ -80,10 +80,14 @@ const ToolResultBlock = Schema.Struct({
 /** Reasoning of an earlier answer. */
 const ThinkingBlock = Schema.Struct({
   type: Schema.Literal("thinking"),
-  /** The thoughts as text; the signature is for deployments of this dialect. */
-  thinking: Schema.optionalKey(Schema.Unknown)
+  /** The thoughts as text. */
+  thinking: Schema.optionalKey(Schema.Unknown),
+  signature: Schema.optionalKey(Schema.Unknown)
 })
-const RedactedThinkingBlock = Schema.Struct({ type: Schema.Literal("redacted_thinking") })
+const RedactedThinkingBlock = Schema.Struct({
+  type: Schema.Literal("redacted_thinking"),
+  data: Schema.optionalKey(Schema.Unknown)
+})
 
 /** Documents, and uses and results of Anthropic's own tools. */
 const OtherBlock = other("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking")
@@ -229,8 +233,9 @@ export type Usage = typeof Usage.Type
 
 const Block = Schema.Union([
   Schema.Struct({ type: Schema.Literal("text"), text: Schema.String }),
-  /** The signature is empty if the provider has another dialect. */
+  /** The signature is empty if the provider has another dialect and signs nothing. */
   Schema.Struct({ type: Schema.Literal("thinking"), thinking: Schema.String, signature: Schema.String }),
+  Schema.Struct({ type: Schema.Literal("redacted_thinking"), data: Schema.String }),
   Schema.Struct({
     type: Schema.Literal("tool_use"),
     id: Schema.String,
@@ -295,6 +300,7 @@ export const StreamEvent = Schema.Union([
     delta: Schema.Union([
       Schema.Struct({ type: Schema.Literal("text_delta"), text: Schema.String }),
       Schema.Struct({ type: Schema.Literal("thinking_delta"), thinking: Schema.String }),
+      Schema.Struct({ type: Schema.Literal("signature_delta"), signature: Schema.String }),
       Schema.Struct({ type: Schema.Literal("input_json_delta"), partial_json: Schema.String })
     ])
   }),

@@ -7,6 +7,8 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, FinishReason, ReportedUsage, TokenLogprob } from "../../domain/Job.ts"
 import { JsonText } from "../../domain/JsonText.ts"
+import type { SignedReasoning } from "../../domain/Message.ts"
+import { providerKindOf } from "../../domain/ProviderKind.ts"
 import { marksIn } from "../../domain/SignedReasoning.ts"
 import type { Native } from "../../domain/Source.ts"
 import { choicesOf, isNative } from "../../domain/Source.ts"
@@ -15,6 +17,7 @@ import { brief, cut, inBandReason, malformed, reasonOf, statusOf } from "../shar
 import type { Fields } from "../shared/Json.ts"
 import { at, codeOf, countAt, fieldsOf, isEmpty, listAt, numbersOf, ownOf, parse, textAt } from "../shared/Json.ts"
 import type { DecodeResult, EventDecoder, Frame, Refusal, Target } from "../shared/ProviderDialect.ts"
+import { ofDetails, withMakers } from "../shared/SignedFields.ts"
 import type { TextForm } from "../shared/TextChunks.ts"
 import { TextChunks } from "../shared/TextChunks.ts"
 import type { Counter } from "../shared/TokenCounter.ts"
@@ -158,12 +161,19 @@ const contentOf = (content: unknown): string =>
 
 const textsOf = (parts: ReadonlyArray<unknown>): string => parts.map((part) => textAt(part, "text") ?? "").join("")
 
+/** The reasoning in a field of its own. */
+const textIn = (message: Fields, otherwise?: string): string | undefined =>
+  textAt(message, "reasoning_content") || textAt(message, "reasoning") || otherwise
+
+/** Signed reasoning of another Troupe; its text has come before. */
+const signedEvent = (signed: SignedReasoning): Event => ({ type: "thoughts", text: "", tokens: 0, signed })
+
 /**
  * The reasoning in a message: `reasoning_content` (DeepSeek, llama-server), `reasoning` (Groq, vLLM), `reasoning_details`
  * (OpenRouter), or parts of the content (Mistral). Empty if it is encrypted, undefined if there is none.
  */
 export const thoughtsOf = (message: Fields): string | undefined => {
-  const text = textAt(message, "reasoning_content") || textAt(message, "reasoning")
+  const text = textIn(message)
   if (text) return text
   const details = listAt(message, "reasoning_details")
   if (details.length > 0) return textsOf(details)
@@ -235,9 +245,11 @@ class MessageDecoder {
     this.#finish = codeOf(choice["finish_reason"])
     this.#stopReason = textAt(choice, "stop_reason")
     const events: Array<Event> = []
-    const thoughts = thoughtsOf(message)
+    const signed = message["reasoning_details"] === undefined ? [] : ofDetails(message)
+    const thoughts = signed.length === 0 ? thoughtsOf(message) : textIn(message, "")
     if (thoughts !== undefined) {
       events.push({ type: "thoughts", text: thoughts, tokens: this.#counter.count(thoughts) }, ...this.#marks(message))
+      for (const one of signed) events.push(signedEvent(one))
     }
     const text = contentOf(message["content"])
     if (text !== "") events.push(this.#text(choice, text))
@@ -350,6 +362,13 @@ const textForm: TextForm = {
   }
 }
 
+/** What another Troupe passes on, with the makers of signed reasoning as this one names them. */
+const named = (body: Fields, field: "delta" | "message", { options }: Target): Fields =>
+  listAt(body, "choices").some((choice) => at(choice, field, "reasoning_details") !== undefined) &&
+    providerKindOf(options.provider).isTroupe === true
+    ? withMakers(body, field, options)
+    : body
+
 export const events = (generation: Generation, target: Target): EventDecoder => {
   const decoder = new MessageDecoder(generation, target)
   const choices = choicesOf(generation)
@@ -361,8 +380,9 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
   const push = (frame: Frame): DecodeResult => {
     const { data, event } = frame
     if (data === "[DONE]") return end()
-    const chunk = fieldsOf(parse(data))
-    if (chunk === undefined) return Result.fail(malformed(target, "an event that is not a JSON object"))
+    const given = fieldsOf(parse(data))
+    if (given === undefined) return Result.fail(malformed(target, "an event that is not a JSON object"))
+    const chunk = named(given, "delta", target)
     if (isError(chunk, event)) return Result.fail(inBand(chunk, target))
     decoder.pushUsage(chunk)
     // Azure's first chunk and the chunk with the usage have no choices.
@@ -436,13 +456,17 @@ export const usageIn = (body: unknown): ReportedUsage | undefined => reportedUsa
 
 /** Decodes a buffered answer. */
 export const buffered = (body: unknown, generation: Generation, target: Target, text?: string): DecodeResult => {
-  const answer = fieldsOf(body)
+  const answer = named(fieldsOf(body) ?? {}, "message", target)
+  return bufferedOf(answer, generation, target, answer === body ? text : undefined)
+}
+
+const bufferedOf = (answer: Fields, generation: Generation, target: Target, text: string | undefined): DecodeResult => {
   const error = errorIn(answer, target)
   if (error !== undefined) return Result.fail(error)
-  const choice = ownChoice(body)
+  const choice = ownChoice(answer)
   if (choice !== undefined && isError(choice)) return Result.fail(inBand(choice, target))
   const message = fieldsOf(choice?.["message"])
-  if (answer === undefined || choice === undefined || message === undefined) {
+  if (choice === undefined || message === undefined) {
     return Result.fail(malformed(target, "no `choices[0].message`. Check `provider` and `baseUrl` of the deployment"))
   }
   const decoder = new MessageDecoder(generation, target)

@@ -16,10 +16,12 @@ import type { JsonSchema, OutputFormat, ToolDefinition } from "../../domain/Job.
 import type { Content, ImagePart, ImageSource, Message } from "../../domain/Message.ts"
 import { imageOfTool, textOf, thoughtsOf } from "../../domain/Message.ts"
 import { kinds } from "../../domain/ProviderKind.ts"
+import { makerThere, readableBy } from "../../domain/SignedReasoning.ts"
 import * as Source from "../../domain/Source.ts"
 import { notSupported } from "../shared/ErrorMapping.ts"
 import { type Fields, fieldsOf, textAt } from "../shared/Json.ts"
 import type { Dialect, FetchedImages, Target } from "../shared/ProviderDialect.ts"
+import { detailOf } from "../shared/SignedFields.ts"
 import * as FieldNames from "./FieldNames.ts"
 import * as Reasoning from "./Reasoning.ts"
 import * as ThoughtField from "./ThoughtField.ts"
@@ -110,13 +112,23 @@ const imageOf = ({ detail, source }: ImagePart) => ({
 const contentOf = (content: Content) =>
   typeof content === "string" ? content : content.map((part) => part.type === "text" ? part : imageOf(part))
 
+/** The signed reasoning that another Troupe can read. */
+const detailsOf = (message: Message, options: Target["options"]): Fields => {
+  const readable = readableBy(message, options)
+  if (readable.length === 0) return {}
+  return { reasoning_details: readable.map((one) => detailOf({ ...one, maker: makerThere(one.maker ?? "", options) })) }
+}
+
 /** @param field of an assistant's thoughts; undefined: the host takes none */
-const messageOf = (message: Message, field: ReturnType<typeof ThoughtField.fieldFor>) => {
+const messageOf = (message: Message, field: ReturnType<typeof ThoughtField.fieldFor>, { options }: Target) => {
   const { content: given, role, toolCallId, toolCalls = [] } = message
   const content = contentOf(given)
   if (role === "tool") return { role, content, tool_call_id: toolCallId }
   const thoughts = field === undefined ? undefined : thoughtsOf(message)
-  const added = thoughts === undefined || role !== "assistant" ? {} : { [field!]: thoughts }
+  const added = {
+    ...(thoughts === undefined || role !== "assistant" ? {} : { [field!]: thoughts }),
+    ...(message.reasoning === undefined ? {} : detailsOf(message, options))
+  }
   if (toolCalls.length === 0) return { role, content, ...added }
   return {
     role,
@@ -132,7 +144,7 @@ const messageOf = (message: Message, field: ReturnType<typeof ThoughtField.field
 
 export const messagesOf = (messages: ReadonlyArray<Message>, target: Target) => {
   const field = ThoughtField.fieldFor(target)
-  return ThoughtField.withPadding(target, messages.map((message) => messageOf(message, field)))
+  return ThoughtField.withPadding(target, messages.map((message) => messageOf(message, field, target)))
 }
 
 export const toolsOf = (tools: ReadonlyArray<ToolDefinition>) =>

@@ -19,7 +19,7 @@ import type { Source } from "../../domain/Source.ts"
 import type { Fields } from "../shared/Json.ts"
 import { fieldsOf, isEmpty } from "../shared/Json.ts"
 import type { Target } from "../shared/ProviderDialect.ts"
-import { isOwnDetail } from "../shared/SignedFields.ts"
+import { detailFor, isOwnDetail } from "../shared/SignedFields.ts"
 import { thoughtsOf } from "./DecodeAnswer.ts"
 
 /** What a host takes; `details` are OpenRouter's `reasoning_details`, which only the host that made them can read. */
@@ -86,18 +86,18 @@ const messageFor = (message: unknown, { details, field }: Accepted): ReadonlyArr
   return hasMore(changed) ? [changed] : []
 }
 
-/** Without the details of this service, which its own deployments alone can read, and with their text. */
-const withoutOwn = (message: unknown): unknown => {
+/** Without those details of this service which the deployment cannot read, and with their text. */
+const withReadable = (message: unknown, { options }: Target): unknown => {
   const fields = fieldsOf(message)
   const details = fields?.["reasoning_details"]
   if (!Array.isArray(details) || !details.some(isOwnDetail)) return message
-  const others = details.filter((detail) => !isOwnDetail(detail))
-  const { reasoning_details: _, ...kept } = fields!
-  const hasText = !isEmpty(kept["reasoning_content"]) || !isEmpty(kept["reasoning"])
+  const kept = details.flatMap((detail) => detailFor(detail, options) ?? [])
+  const { reasoning_details: _, ...others } = fields!
+  const hasText = !isEmpty(others["reasoning_content"]) || !isEmpty(others["reasoning"])
   return {
-    ...kept,
+    ...others,
     ...(hasText ? {} : { reasoning_content: thoughtsOf(fields!) }),
-    ...(others.length === 0 ? {} : { reasoning_details: others })
+    ...(kept.length === 0 ? {} : { reasoning_details: kept })
   }
 }
 
@@ -107,9 +107,9 @@ export const acceptedBy = (
   source: Source,
   messages: ReadonlyArray<unknown>
 ): ReadonlyArray<unknown> => {
-  if (!hasThoughts(source) || target.options.provider === "troupe") return messages
-  const accepted = knownFor(target)
-  const own = messages.map(withoutOwn)
+  if (!hasThoughts(source)) return messages
+  const accepted = target.options.provider === "troupe" ? undefined : knownFor(target)
+  const own = messages.map((message) => withReadable(message, target))
   if (accepted !== undefined) return own.flatMap((message) => messageFor(message, accepted))
   return own.some((message, index) => message !== messages[index]) ? own : messages
 }

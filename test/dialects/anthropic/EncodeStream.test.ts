@@ -146,7 +146,7 @@ const accumulate = (events: ReadonlyArray<AnthropicSchema.StreamEvent>) => {
     if (event.type === "content_block_start") blocks.push({ block: event.content_block, text: "" })
     if (event.type === "content_block_delta") {
       const { delta } = event
-      if (delta.type === "thinking_delta") throw new Error("no event has reasoning")
+      if (delta.type === "thinking_delta" || delta.type === "signature_delta") throw new Error("no event has reasoning")
       blocks[event.index]!.text += delta.type === "text_delta" ? delta.text : delta.partial_json
     }
     if (event.type === "message_delta") {
