@@ -20,9 +20,10 @@
 import { Clock, Duration, Effect, Option, Schema } from "effect"
 import { randomUUID } from "node:crypto"
 import { readFileSync, readlinkSync } from "node:fs"
-import { link, mkdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises"
+import { link, mkdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises"
 import { hostname } from "node:os"
 import { dirname } from "node:path"
+import { setTimeout } from "node:timers/promises"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { ModelStoreError } from "../../services/store/ModelStore.ts"
 import { fail, PullInProgress, StoreUnusable } from "../../services/store/ModelStore.ts"
@@ -92,16 +93,29 @@ const holderOf = async (file: string, now: number): Promise<Held | undefined> =>
   return isExpired ? undefined : { text, owner }
 }
 
-const moveAside = async (file: string, id: string, expired: string): Promise<void> => {
-  const aside = `${file}.${id}.aside`
-  await rename(file, aside).catch(() => {})
-  // Another process may have moved the expired lock away first and taken the lock.
-  if (await textOf(aside) !== expired) await link(aside, file).catch(() => {})
-  await rm(aside, { force: true })
+/**
+ * Removes an expired lock. One process at a time may, which holds the file `.expired`: another could remove a lock that was
+ * taken since. A process that ended with that file is waited for until it expires, too.
+ */
+const removeExpired = async (file: string, now: number, expired: string): Promise<void> => {
+  const mutex = `${file}.expired`
+  const isOurs = await writeFile(mutex, "", { flag: "wx" }).then(() => true, (cause: NodeJS.ErrnoException) => {
+    if (cause.code === "EEXIST") return false
+    throw cause
+  })
+  if (!isOurs) {
+    const age = await ageOf(mutex, now)
+    if (Number.isFinite(age) && age > expiryMs) await rm(mutex, { force: true })
+    return setTimeout(1)
+  }
+  // Where the file does not exist, there is nothing to remove.
+  const isSame = await readFile(file, "utf8").then((text) => text === expired, () => false)
+  if (isSame) await rm(file, { force: true })
+  await rm(mutex, { force: true })
 }
 
 /** Takes the lock. Returns the holder if another process holds it. */
-const take = async (file: string, owner: Owner, now: number): Promise<Held | undefined> => {
+const take = async (file: string, owner: Owner, clock: Clock.Clock): Promise<Held | undefined> => {
   await mkdir(dirname(file), { recursive: true })
   // Written beside the lock first: a lock without the text of its owner would look expired.
   const mine = `${file}.${owner.id}`
@@ -113,10 +127,11 @@ const take = async (file: string, owner: Owner, now: number): Promise<Held | und
     })
     await rm(mine, { force: true })
     if (taken) return undefined
+    const now = clock.currentTimeMillisUnsafe()
     const expired = await textOf(file)
     const holder = await holderOf(file, now)
     if (holder !== undefined) return holder
-    await moveAside(file, owner.id, expired)
+    await removeExpired(file, now, expired)
   }
 }
 
@@ -163,10 +178,10 @@ export const acquire = Effect.fnUntraced(function*(file: string, name: string) {
   const owner: Owner = { id: randomUUID(), host: hostname(), pid: process.pid, namespace }
   yield* Effect.acquireRelease(
     Effect.gen(function*() {
-      const now = yield* Clock.currentTimeMillis
+      const clock = yield* Clock.Clock
       held.add(owner.id)
       const holder = yield* Effect.tryPromise({
-        try: () => take(file, owner, now),
+        try: () => take(file, owner, clock),
         catch: (cause) => diskError(file, cause)
       })
         .pipe(Effect.tapError(() => Effect.sync(() => held.delete(owner.id))))

@@ -97,16 +97,30 @@ describe("the lock of a pull", () => {
   it.live("is taken by one of many processes that find it expired", () =>
     withFile((file) =>
       Effect.gen(function*() {
-        writeFileSync(file, JSON.stringify(foreign))
-        utimesSync(file, 1, 1)
-        const results = yield* Effect.scoped(
-          Effect.forEach(
-            Array.from({ length: 20 }),
-            () => Effect.exit(Lock.acquire(file, "m")),
-            { concurrency: "unbounded" }
+        for (let round = 0; round < 20; round++) {
+          writeFileSync(file, JSON.stringify(foreign))
+          utimesSync(file, 1, 1)
+          const results = yield* Effect.scoped(
+            Effect.forEach(
+              Array.from({ length: 20 }),
+              () => Effect.exit(Lock.acquire(file, "m")),
+              { concurrency: "unbounded" }
+            )
           )
-        )
-        assert.strictEqual(results.filter(Exit.isSuccess).length, 1)
+          assert.strictEqual(results.filter(Exit.isSuccess).length, 1)
+          assert.deepStrictEqual(readdirSync(join(file, "..")), [])
+        }
+      })
+    ))
+
+  it.live("is taken after a process that ended while it removed an expired one", () =>
+    withFile((file) =>
+      Effect.gen(function*() {
+        writeFileSync(file, JSON.stringify(foreign))
+        writeFileSync(`${file}.expired`, "")
+        utimesSync(file, 1, 1)
+        utimesSync(`${file}.expired`, 1, 1)
+        assert.strictEqual(yield* attempt(file), "taken")
         assert.deepStrictEqual(readdirSync(join(file, "..")), [])
       })
     ))

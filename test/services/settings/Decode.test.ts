@@ -328,7 +328,7 @@ describe("a parsed configuration", () => {
         engineRestarts: Defaults.engineRestarts,
         sampleEvery: Duration.seconds(5),
         streamWindow: 256,
-        deploy: { steps: [0.1, 0.3, 0.7, 1], every: Duration.seconds(30), errorRate: 0.05 },
+        deploy: { steps: [0.1, 0.3, 0.7, 1], every: Duration.minutes(5), errorRate: 0.05 },
         embeddingBatches: { size: 10, wait: Duration.millis(100) },
         reload: { watch: true, wait: Duration.millis(250) },
         circuits: Defaults.breaker,
