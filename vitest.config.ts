@@ -37,7 +37,7 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     // More than there are cores: most tests wait for a process or a timeout some of the time.
-    maxWorkers: 3,
+    maxWorkers: 4,
     // Of concurrent tests in a file; most wait for the timeout of a fault.
     maxConcurrency: 20,
     globalSetup: ["test/support/Bundle.ts", "test/support/StoresLeftOut.ts"],
