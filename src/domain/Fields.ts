@@ -48,7 +48,7 @@ export const durationText = (ms: number): string => {
 
 const sizes = [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 1024]] as const
 
-/** Formats an amount of bytes for `troupe.yaml`, such as `10 GiB`: in the largest unit of which there is one, rounded down. */
+/** Formats an amount of bytes for `troupe.yaml`, such as `10 GiB`: in the largest unit that is not above the amount, rounded down. */
 export const bytesText = (bytes: number): string => {
   const found = sizes.find(([, size]) => bytes >= size)
   return found === undefined ? `${bytes} bytes` : `${Math.floor(10 * bytes / found[1]) / 10} ${found[0]}`

@@ -73,7 +73,7 @@ export class Generation {
   readonly #starts = new Map<number, number>()
   #started = 0
   readonly reload: GroupReload | undefined
-  /** Why those end that have said so. */
+  /** The reasons of processes that have reported why they end, by their index. */
   readonly #reasons = new Map<number, string>()
   /** Those that take requests now. */
   readonly #ready = new Set<number>()

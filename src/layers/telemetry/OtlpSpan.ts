@@ -186,7 +186,7 @@ export const encode = (span: Span): Encoded => {
   }
 }
 
-/** The beginnings of attributes, by their names, of which there are few. */
+/** The JSON before the value of an attribute, by its name. The set of names is small. */
 const beginnings = new Map<string, string>()
 const mostBeginnings = 1_000
 

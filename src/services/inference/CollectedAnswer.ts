@@ -86,7 +86,7 @@ export class CollectedAnswer {
   }
 }
 
-/** Collects an answer for nobody else. */
+/** Collects an answer that is not passed on. */
 export class CollectingSink implements AnswerSink {
   readonly #answer: CollectedAnswer
 

@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * It belongs to the deployment's actor, and begins anew when the actor does: after the deployment was unused for its idle
- * time, what was measured before need not hold. Where several processes call the deployment, the supervisor decides for all
+ * It belongs to the deployment's actor, and starts again with a new actor: a measurement from before the deployment's
+ * idle time may be wrong now. Where several processes call the deployment, the supervisor decides for all
  * of them (`SharedLimit`): a process that lowers its own limit still measures the queue that the others cause. There the limiter
  * passes on what it observes, and what it holds back is the lease.
  *

@@ -334,7 +334,7 @@ export const drain = (context: ActorContext, instance: EngineInstance): Effect.E
     )
   })
 
-/** Drains an instance. Whoever waits for its load hears what has stopped it. */
+/** Drains an instance. Callers that wait for its load get the reason. */
 export const stop = (context: ActorContext, instance: EngineInstance, by: EngineStopped["by"]): Fiber.Fiber<void> => {
   Actor.resolve(instance.waiters, Effect.fail(stoppedError(instance.actor, by)))
   return context.fork(drain(context, instance))
@@ -357,7 +357,7 @@ const end = (context: ActorContext, instance: EngineInstance) => {
   if (instance.state === "gone") return
   instance.state = "gone"
   actor.others.delete(instance)
-  // Whoever waits for the end of the deployment has to hear of its last instance.
+  // Callers that wait for the end of the deployment need the event of its last instance.
   if (!instance.isAdded || Actor.instancesOf(actor).length === 0) context.emit({ deployment: actor.id, state: "gone" })
   context.memory.replan()
   Actor.resolve(instance.waiters, Effect.fail(stoppedError(actor)))
