@@ -61,6 +61,7 @@ import * as ModelChanges from "./services/models/ModelChanges.ts"
 import * as Models from "./services/models/Models.ts"
 import * as Registry from "./services/models/Registry.ts"
 import * as Metrics from "./services/observability/Metrics.ts"
+import * as OperatorEvents from "./services/observability/OperatorEvents.ts"
 import * as RequestLog from "./services/observability/RequestLog.ts"
 import type { StorageError } from "./services/persistence/StorageError.ts"
 import * as Backoff from "./services/resilience/Backoff.ts"
@@ -532,7 +533,7 @@ export const service = Layer.mergeAll(preload, Metrics.layerSampler, ProcessFigu
   Layer.provide(HealthDetails.layer),
   Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
   Layer.provideMerge(state),
-  Layer.provideMerge(Layer.merge(telemetry, RequestLog.layer)),
+  Layer.provideMerge(Layer.mergeAll(telemetry, RequestLog.layer, OperatorEvents.layer)),
   Layer.provideMerge(SettingsChanges.layer)
 )
 

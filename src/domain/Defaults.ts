@@ -145,6 +145,9 @@ export const streamGrantOf = (window: number): number => Math.ceil(window / 4)
 /** Records of decisions that are kept, the latest. */
 export const keptDecisions = 1_000
 
+/** Events for operators that are kept, the latest. */
+export const keptEvents = 1_000
+
 /** Deployments of each list in a kept record: candidates, excluded, spilled, fallbacks. */
 export const listedInDecision = 20
 

@@ -12,6 +12,7 @@ import type { Hold, Outcome, Spend } from "../admission/Counters.ts"
 import type { Transition } from "../health/Circuit.ts"
 import type { ActorEvent } from "../models/Actor.ts"
 import type { Sample } from "../models/AdaptiveLimit.ts"
+import type { OperatorEvent } from "../observability/OperatorEvents.ts"
 import type { ReloadError, Report } from "../settings/Reload.ts"
 
 /** The place of a process in its group. */
@@ -46,6 +47,8 @@ export type News =
   | CircuitNews
   /** A change of a deployment's state. */
   | { readonly type: "deployment"; readonly event: ActorEvent }
+  /** See `OperatorEvents`. */
+  | { readonly type: "event"; readonly event: OperatorEvent }
 
 /** From the supervisor to a service process. */
 export type ToProcess =
