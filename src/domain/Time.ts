@@ -9,8 +9,11 @@
  */
 import { Clock, Effect } from "effect"
 
+/** Monotonic ms now with their fractions, by this clock: for what takes less than one. */
+export const preciseOf = (clock: Clock.Clock): number => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+
 /** Whole monotonic ms now, by this clock. */
-export const nowOf = (clock: Clock.Clock): number => Math.floor(Number(clock.monotonicTimeNanosUnsafe()) / 1e6)
+export const nowOf = (clock: Clock.Clock): number => Math.floor(preciseOf(clock))
 
 /** Whole monotonic ms now. */
 export const now: Effect.Effect<number> = Clock.clockWith((clock) => Effect.sync(() => nowOf(clock)))

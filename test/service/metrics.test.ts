@@ -21,6 +21,25 @@ const ready: Array<readonly [status: number, body: unknown]> = []
 
 const json = { "content-type": "application/json" }
 
+const vectors = JSON.stringify({
+  object: "list",
+  model: "vectors",
+  data: [{ object: "embedding", index: 0, embedding: [0, 1] }],
+  usage: { prompt_tokens: 5, total_tokens: 5 }
+})
+
+/** Of a provider of Anthropic's dialect, which writes its cache. */
+const cachedAnswer = JSON.stringify({
+  id: "msg_1",
+  type: "message",
+  role: "assistant",
+  model: "cached",
+  content: [{ type: "text", text: "Hello." }],
+  stop_reason: "end_turn",
+  stop_sequence: null,
+  usage: { input_tokens: 2, cache_creation_input_tokens: 10, cache_read_input_tokens: 20, output_tokens: 4 }
+})
+
 const ask = async (url: string, body: object) => {
   const response = await fetch(`${url}/v1/chat/completions`, {
     method: "POST",
@@ -62,6 +81,8 @@ beforeAll(async () => {
     const { model, stream } = body as { readonly model: string; readonly stream?: boolean }
     if (model === "locked") return { status: 401, headers: json, pieces: ["{}"] }
     if (model === "down") return { status: 500, headers: json, pieces: ["{}"] }
+    if (model === "vectors") return { headers: json, pieces: [vectors] }
+    if (model === "cached") return { headers: json, pieces: [cachedAnswer] }
     return stream === true ? { headers, pieces } : { headers: json, pieces: [buffered] }
   })
   const remote = (model: string) => ({
@@ -72,8 +93,11 @@ beforeAll(async () => {
   })
   await withService({
     ...common,
+    ledger: { anonymous: true },
     models: {
-      chat: { deployments: [remote("up")] },
+      chat: { deployments: [{ ...remote("up"), price: { input: 1000, output: 2000 } }] },
+      vectors: { deployments: [remote("vectors")] },
+      cached: { deployments: [{ ...remote("cached"), provider: "anthropic" as const, baseUrl: upstream.url }] },
       second: { deployments: [remote("down")], fallbacks: ["chat"] },
       broken: { deployments: [remote("down")] }
     }
@@ -84,6 +108,12 @@ beforeAll(async () => {
     await ask(url, { model: "broken" })
     await ask(url, { model: "nothing-of-this-name" })
     details = await (await fetch(`${url}/health/details`)).json() as typeof details
+    await ask(url, { model: "cached" })
+    await fetch(`${url}/v1/embeddings`, {
+      method: "POST",
+      headers: json,
+      body: JSON.stringify({ model: "vectors", input: "Hello" })
+    })
     metrics = await (await fetch(`${url}/metrics`)).text()
   })
   await withService({ ...common, models: { only: { deployments: [remote("locked")] } } }, async (url) => {
@@ -114,9 +144,9 @@ const namesIn = (query: string): ReadonlyArray<string> =>
     name.replace(/_(?:bucket|sum|count)$/, "")
   )
 
-/** Series that only some services have: of caches, storage, limits, keys, the policy for prompts, circuits and local engines. */
+/** Series that only some services have: of caches, storage, limits, keys, the policy for prompts, circuits, long streams and local engines. */
 const occasional =
-  /^(?:llm_(?:cache_(?:hits|misses)|storage_lost_rows|admission_rejections|security_events)_total|troupe_(?:engine_restarts|model_failures|cost_usd)_total|troupe_circuit_open_max)$/
+  /^(?:llm_(?:cache_(?:hits|misses)|storage_lost_rows|admission_rejections|security_events)_total|troupe_(?:engine_restarts|model_failures)_total|gen_ai_client_inference_time_per_output_chunk_seconds|troupe_circuit_open_max)$/
 
 const known = () => new Set([...metrics.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name!))
 
@@ -130,6 +160,8 @@ describe("/health/details", () => {
     assert.isAtLeast(details.uptimeSeconds, 0)
     assert.deepStrictEqual(details.models.map(({ available, model }) => [model, available]), [
       ["chat", true],
+      ["vectors", true],
+      ["cached", true],
       ["second", true],
       ["broken", true]
     ])
@@ -140,7 +172,7 @@ describe("the log", () => {
   const entries = () => logs.filter(({ operation }) => operation === "chat")
 
   it("has one entry for each request, with its ids and figures", () => {
-    assert.lengthOf(entries(), 6)
+    assert.lengthOf(entries(), 7)
     const [answered, , second, broken] = entries()
     assert.deepInclude(answered, {
       level: "INFO",
@@ -181,6 +213,48 @@ describe("metrics", () => {
     assert.strictEqual(valueOf("gen_ai_client_inference_duration_seconds_count", { error_type: "UpstreamFailed" }), 1)
     assert.strictEqual(valueOf("gen_ai_client_inference_time_to_first_chunk_seconds_count", genAi), 1)
     assert.isAbove(valueOf("gen_ai_client_inference_operation_output_tokens_sum", genAi) ?? 0, 0)
+  })
+
+  it("count tokens by kind, and embeddings by the names of their own", () => {
+    for (const kind of ["input", "output"]) {
+      const counted = valueOf(`gen_ai_client_inference_usage_${kind}_tokens_total`, {
+        ...genAi,
+        gen_ai_request_model: "chat",
+        gen_ai_token_modality: "unknown"
+      })
+      const distributed = valueOf(`gen_ai_client_inference_operation_${kind}_tokens_sum`, {
+        ...genAi,
+        gen_ai_request_model: "chat"
+      })
+      assert.isAbove(counted ?? 0, 0)
+      assert.strictEqual(counted, distributed)
+    }
+    const cached = { gen_ai_request_model: "cached" }
+    assert.strictEqual(valueOf("gen_ai_client_inference_usage_input_tokens_total", cached), 32)
+    assert.strictEqual(valueOf("gen_ai_client_inference_usage_cache_write_input_tokens_total", cached), 10)
+    assert.strictEqual(valueOf("gen_ai_client_inference_usage_cache_read_input_tokens_total", cached), 20)
+    const embedded = { gen_ai_operation_name: "embeddings", gen_ai_request_model: "vectors" }
+    assert.strictEqual(valueOf("gen_ai_client_embeddings_duration_seconds_count", embedded), 1)
+    assert.strictEqual(valueOf("gen_ai_client_embeddings_operation_input_tokens_sum", embedded), 5)
+    assert.isUndefined(valueOf("gen_ai_client_operation_duration_seconds_count", embedded))
+    assert.isUndefined(valueOf("gen_ai_client_inference_usage_input_tokens_total", embedded))
+  })
+
+  it("have requests by endpoint, their cost, their time to the first token and that of Troupe itself", () => {
+    const chat = { model: "chat" }
+    assert.strictEqual(valueOf("troupe_requests_total", { ...chat, endpoint: "chat", outcome: "success" }), 2)
+    assert.strictEqual(valueOf("troupe_requests_total", { model: "broken", endpoint: "chat", outcome: "failure" }), 1)
+    assert.strictEqual(valueOf("troupe_requests_total", { endpoint: "embeddings", outcome: "success" }), 1)
+    assert.strictEqual(valueOf("troupe_time_to_first_token_seconds_count", chat), 1)
+    assert.strictEqual(valueOf("troupe_overhead_seconds_count", chat), 2)
+    assert.isAbove(valueOf("troupe_overhead_seconds_sum", chat) ?? 0, 0)
+    const tokens = (kind: string) =>
+      valueOf(`gen_ai_client_inference_usage_${kind}_tokens_total`, { gen_ai_request_model: "chat" }) ?? Number.NaN
+    assert.closeTo(
+      valueOf("troupe_cost_usd_total", { ...chat, user: "" }) ?? 0,
+      (1_000 * tokens("input") + 2_000 * tokens("output")) / 1e6,
+      1e-9
+    )
   })
 
   it("have no label with the text of a caller", () => {

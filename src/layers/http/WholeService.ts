@@ -106,7 +106,7 @@ const sample = /^([^#\s][^\s{]*(?:\{.*\})?) (\S+)$/
 /** The series of one name in two processes together. */
 const joined = (series: string, one: string, other: string): string =>
   String(
-    /^(?:\w+_max|troupe_concurrency_limit)(?:\{|$)/.test(series)
+    /^(?:\w+_max|troupe_(?:concurrency_limit|memory_budget_bytes|model_available))(?:\{|$)/.test(series)
       ? Math.max(Number(one), Number(other))
       : Number(one) + Number(other)
   )

@@ -2,7 +2,8 @@
  * The admission of a service with limits, budgets and a ledger. Their counters are in this process's memory, unless it shares
  * them: see `SharedAccounts`.
  */
-import { Clock, Context, Effect, FiberSet, Layer, Metric, Option, Random } from "effect"
+import type { Metric } from "effect"
+import { Clock, Context, Effect, FiberSet, Layer, Option, Random } from "effect"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { Price } from "../../domain/DeploymentFacts.ts"
 import type { Standings } from "../../domain/Inference.ts"
@@ -11,10 +12,11 @@ import { BudgetExceeded, LimitExceeded } from "../../domain/InferenceError.ts"
 import type { Nano } from "../../domain/Money.ts"
 import * as Money from "../../domain/Money.ts"
 import type { BudgetAlert, BudgetRule, Period } from "../budgets/BudgetBook.ts"
-import { beginOf, BudgetBook, History, Reservation } from "../budgets/BudgetBook.ts"
+import { beginOf, BudgetBook, Held, History, Reservation } from "../budgets/BudgetBook.ts"
 import { VirtualKeys } from "../keys/VirtualKeys.ts"
 import { Ledger } from "../ledger/Ledger.ts"
 import { RateWindows, Taken } from "../limits/RateWindows.ts"
+import * as Series from "../observability/Series.ts"
 import { factsOf } from "../routing/DeploymentFacts.ts"
 import { covers } from "../settings/AdmissionSettings.ts"
 import type { AdmissionSettings } from "../settings/AdmissionSettings.ts"
@@ -65,6 +67,10 @@ class Account implements Ticket {
     this.#need = need
     this.#taken = taken
     this.#reservation = reservation
+  }
+
+  get payer(): string {
+    return this.#subject.key
   }
 
   get cost(): Nano | undefined {
@@ -181,13 +187,21 @@ export const alertText = (alert: BudgetAlert): string => {
   return `Budget ${rule} (${counter}): ${what}.`
 }
 
-const alerts = Metric.counter("llm_budget_alerts_total", {
-  description: "Alerts of budgets, by budget",
-  incremental: true
-})
-const rejections = Metric.counter("llm_admission_rejections_total", {
-  description: "Requests that a limit or a budget rejected, or would have rejected in shadow mode",
-  incremental: true
+const alerts = Series.counter("llm_budget_alerts_total", "Alerts of budgets, by budget")
+const rejections = Series.counter(
+  "llm_admission_rejections_total",
+  "Requests that a limit or a budget rejected, or would have rejected in shadow mode"
+)
+
+const reservations = Series.gauge("troupe_reservations", "Requests that run and have reserved some of a budget")
+const reservedUsd = Series.gauge("troupe_reserved_usd", "What they hold of budgets, USD")
+const reservedTokens = Series.gauge("troupe_reserved_tokens", "What they hold of budgets, tokens")
+
+/** Shows what is reserved, until the scope ends. */
+const showHeld = Effect.fnUntraced(function*(held: Held) {
+  yield* Series.read(reservations, () => held.requests)
+  yield* Series.read(reservedUsd, () => Money.usdOf(held.nano))
+  yield* Series.read(reservedTokens, () => held.tokens)
 })
 
 /** Reports to the log and to the metrics. */
@@ -196,7 +210,7 @@ const makeReports = Effect.map(Effect.context(), (context): Omit<Reports, "add">
   const clock = Context.get(context, Clock.Clock)
   const log = new RejectionLog()
   const count = (metric: Metric.Counter<number>, attributes: Readonly<Record<string, string>>) =>
-    metric.updateUnsafe(1, Context.add(context, Metric.CurrentMetricAttributes, attributes))
+    metric.updateUnsafe(1, Series.withAttributes(context, attributes))
   return {
     alert: (alert) => {
       count(alerts, { budget: alert.rule })
@@ -263,7 +277,7 @@ const flushLimit = "5 seconds"
 /** Accounts whose counters others share. */
 const makeShared = Effect.fnUntraced(function*(
   counters: Counters,
-  parts: AccountParts,
+  parts: AccountParts & { readonly held: Held },
   local: Accounts,
   history: ReadonlyMap<Period, History>,
   ofCopies: boolean
@@ -285,7 +299,7 @@ const isForAll = ({ budgets, countsAll, limits }: AdmissionSettings): boolean =>
   countsAll || limits.length + budgets.length > 0
 
 /** Accounts by these rules. */
-const makeAccounts = Effect.fnUntraced(function*(rules: AdmissionRules, ofCopies: boolean) {
+const makeAccounts = Effect.fnUntraced(function*(rules: AdmissionRules, ofCopies: boolean, held = new Held()) {
   const ledger = yield* Ledger
   const clock = yield* Clock.Clock
   const counters = yield* SharedCounters
@@ -297,8 +311,8 @@ const makeAccounts = Effect.fnUntraced(function*(rules: AdmissionRules, ofCopies
     now: () => clock.currentTimeMillisUnsafe(),
     priceOf: makePriceOf()
   }
-  const local = new Accounts({ ...parts, windows: new RateWindows(), book: new BudgetBook(history) })
-  return counters === undefined ? local : yield* makeShared(counters, parts, local, history, ofCopies)
+  const local = new Accounts({ ...parts, windows: new RateWindows(), book: new BudgetBook(history, held) })
+  return counters === undefined ? local : yield* makeShared(counters, { ...parts, held }, local, history, ofCopies)
 })
 
 /**
@@ -323,7 +337,9 @@ export const layer = Layer.effect(
   Effect.gen(function*() {
     const { admission } = yield* Settings
     const rules = new AdmissionRules(admission, covers)
-    const accounts = yield* makeAccounts(rules, false)
+    const held = new Held()
+    yield* showHeld(held)
+    const accounts = yield* makeAccounts(rules, false, held)
     const admitting = { isForAll: isForAll(admission), admit: (demand: Demand) => accounts.admit(demand) }
     const changes = yield* SettingsChanges
     changes.follow((next) => {

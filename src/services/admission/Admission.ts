@@ -77,6 +77,8 @@ export interface Used extends UsedTokens {
 export interface Ticket extends Admitted {
   /** The most tokens of the answer, for a request with a budget that does not say; undefined, no limit. */
   readonly maxTokens: number | undefined
+  /** The id of the key that pays; left out, none does. */
+  readonly payer?: string
   readonly charge: (used: Used) => void
   /** Why no other attempt may run after those that were charged; undefined if one may. */
   readonly again: () => Reason | undefined | Later<Reason | undefined>

@@ -20,7 +20,7 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import { BudgetExceeded, Overloaded } from "../../domain/InferenceError.ts"
 import type { Nano } from "../../domain/Money.ts"
 import type { Amount, BudgetRule, History, Period } from "../budgets/BudgetBook.ts"
-import { beginOf, hasLittleLeft, percentReached } from "../budgets/BudgetBook.ts"
+import { beginOf, hasLittleLeft, Held, percentReached } from "../budgets/BudgetBook.ts"
 import type { AccountParts } from "./AccountParts.ts"
 import { charge, exceeded, overspent, subjectOf } from "./AccountParts.ts"
 import type { Demand, Ticket, Used } from "./Admission.ts"
@@ -42,6 +42,8 @@ export interface SharedParts extends AccountParts {
   readonly instance: string
   /** The accounts of this process. */
   readonly local: { readonly admit: (demand: Demand) => Ticket | Reason }
+  /** What requests of this process have reserved; left out, nothing reads it. */
+  readonly held?: Held
   /** What was spent before, by the ledger. */
   readonly history: Effect.Effect<ReadonlyMap<Period, History>>
 }
@@ -115,6 +117,17 @@ class SharedAccount implements Ticket {
     this.#claims = claims
     this.#need = need
     this.#reserved = reserved
+    this.#hold(1, reserved)
+  }
+
+  #hold(requests: number, amount: Amount): void {
+    if (!this.#claims.some(isBudget)) return
+    this.#accounts.held.requests += requests
+    this.#accounts.held.add(amount)
+  }
+
+  get payer(): string {
+    return this.#subject.key
   }
 
   get cost(): Nano | undefined {
@@ -158,6 +171,7 @@ class SharedAccount implements Ticket {
     return new Later(Effect.map(this.#accounts.extend(this.#id, budgets, more, this.#own), (refused) => {
       if (refused === undefined) {
         this.#reserved = { nano: this.#reserved.nano + more.nano, tokens: this.#reserved.tokens + more.tokens }
+        this.#hold(0, more)
       }
       return refused
     }))
@@ -173,6 +187,7 @@ class SharedAccount implements Ticket {
   end(): void {
     if (this.#isEnded) return
     this.#isEnded = true
+    this.#hold(-1, times(this.#reserved, -1))
     this.#accounts.settle(this.#id, this.#claims, this.#spent, 1)
   }
 }
@@ -187,6 +202,7 @@ interface Asking {
 
 export class SharedAccounts {
   readonly parts: SharedParts
+  readonly held: Held
   #count = 0
   #isLost = false
   #reloadedAt = Number.NEGATIVE_INFINITY
@@ -199,6 +215,7 @@ export class SharedAccounts {
 
   constructor(parts: SharedParts, history: ReadonlyMap<Period, History>) {
     this.parts = parts
+    this.held = parts.held ?? new Held()
     this.#history = history
   }
 

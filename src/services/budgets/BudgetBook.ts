@@ -249,16 +249,33 @@ export interface Spent {
 
 const nothing: Amount = { nano: 0, tokens: 0 }
 
+/** What all requests that run have reserved, each once, however many budgets count it. */
+export class Held {
+  requests = 0
+  nano: Nano = 0
+  tokens = 0
+
+  add({ nano, tokens }: Amount): void {
+    this.nano += nano
+    this.tokens += tokens
+  }
+}
+
 /** What a request holds of the budgets. `charge` as often as an attempt has cost something, then `end` once. */
 export class Reservation {
   readonly #counters: ReadonlyArray<Counter>
+  readonly #all: Held
   #held: Amount
   #isEnded = false
   /** The shadow budgets that the request exceeds. */
   readonly shadowed: ReadonlyArray<Overspent>
 
-  constructor(counters: ReadonlyArray<Counter>, held: Amount, shadowed: ReadonlyArray<Overspent>) {
+  /** @param all of all requests */
+  constructor(counters: ReadonlyArray<Counter>, held: Amount, shadowed: ReadonlyArray<Overspent>, all: Held) {
     this.#counters = counters
+    this.#all = all
+    all.requests++
+    all.add(held)
     this.#held = held
     this.shadowed = shadowed
     for (const counter of counters) counter.reserve(held)
@@ -295,6 +312,7 @@ export class Reservation {
       if (overspent !== undefined) return this.#withoutHeld(overspent)
     }
     for (const counter of this.#counters) counter.reserve(more)
+    this.#all.add(more)
     this.#held = { nano: this.#held.nano + more.nano, tokens: this.#held.tokens + more.tokens }
     return undefined
   }
@@ -307,11 +325,13 @@ export class Reservation {
 
   /** Refunds what was not used; further calls do nothing. */
   end(): void {
+    if (!this.#isEnded) this.#all.requests--
     this.#isEnded = true
     this.#release(this.#held)
   }
 
   #release({ nano, tokens }: Amount): void {
+    this.#all.add({ nano: -nano, tokens: -tokens })
     for (const counter of this.#counters) counter.reserve({ nano: -nano, tokens: -tokens })
     this.#held = { nano: this.#held.nano - nano, tokens: this.#held.tokens - tokens }
   }
@@ -376,12 +396,17 @@ export class BudgetBook {
   readonly #counters = new Map<string, Map<string, Counter>>()
   readonly #history: ReadonlyMap<Period, History>
   readonly #calendar = new Calendar()
+  readonly #held: Held
   #size = 0
   #sweptAbove = fewCounters
 
-  /** @param history of earlier processes, in the periods that run */
-  constructor(history: ReadonlyMap<Period, History> = new Map()) {
+  /**
+   * @param history of earlier processes, in the periods that run
+   * @param held is told what requests reserve
+   */
+  constructor(history: ReadonlyMap<Period, History> = new Map(), held = new Held()) {
     this.#history = history
+    this.#held = held
   }
 
   #ofRule(name: string): Map<string, Counter> {
@@ -437,7 +462,7 @@ export class BudgetBook {
       if (counter.rule.mode === "enforced") return overspent
       shadowed.push(overspent)
     }
-    return new Reservation(counters, amount, shadowed)
+    return new Reservation(counters, amount, shadowed, this.#held)
   }
 
   /** What is left for the request in its budgets; infinite where none limits it. */

@@ -7,11 +7,12 @@
  */
 import { Context, Effect, Layer, Metric, Schedule, Schema } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
-import type { Deployment } from "../../domain/Deployment.ts"
+import type { Deployment, Model } from "../../domain/Deployment.ts"
 import * as Time from "../../domain/Time.ts"
 import { Providers } from "../engines/Providers.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
+import { gauge, SampledGauges } from "../observability/Series.ts"
 import { Settings } from "../settings/Settings.ts"
 import { Availability, targets, Window, windows } from "./Availability.ts"
 import type { WindowName } from "./Availability.ts"
@@ -59,17 +60,16 @@ const requestsUntilNow = Effect.map(Metric.snapshot, (snapshots) => {
   return { answered, failed }
 })
 
+const available = gauge("troupe_model_available", "Whether a model can answer (1) or not (0), by model")
+
 const secondsText = (ms: number): string => `${Math.ceil(ms / 1000)} s`
 
-const make = Effect.gen(function*() {
+/** Which models can answer now. */
+const makeModels = Effect.gen(function*() {
   const models = yield* Models
   const registry = yield* Registry
   const breaker = yield* Breaker
   const providers = yield* Providers
-  const readiness = yield* Readiness.Readiness
-  const { sampleEvery = Defaults.sampleInterval } = yield* Settings
-  const startedAt = yield* Time.now
-  const availability = new Availability()
 
   /** Why a deployment cannot answer now. */
   const problemOf = (deployment: Deployment, state: string, now: number): string | undefined => {
@@ -88,20 +88,33 @@ const make = Effect.gen(function*() {
     return unavailable === undefined ? status : { ...status, unavailable }
   })
 
-  const modelsNow = Effect.forEach(
-    registry.models(),
-    ({ deployments, name }) =>
-      Effect.map(Effect.forEach(deployments, detailsOf), (details) => ({
-        model: name,
-        available: details.some((one) => !("unavailable" in one)),
-        deployments: details
-      }))
-  )
+  const detailsOfModel = ({ deployments, name }: Model) =>
+    Effect.map(Effect.forEach(deployments, detailsOf), (details) => ({
+      model: name,
+      available: details.some((one) => !("unavailable" in one)),
+      deployments: details
+    }))
 
-  const canAnswer = Effect.map(modelsNow, (all) => all.length === 0 || all.some(({ available }) => available))
+  // A reload changes the models.
+  return Effect.suspend(() => Effect.forEach(registry.models(), detailsOfModel))
+})
+
+const isAnyAvailable = (models: Report["models"]): boolean =>
+  models.length === 0 || models.some(({ available }) => available)
+
+const make = Effect.gen(function*() {
+  const readiness = yield* Readiness.Readiness
+  const { sampleEvery = Defaults.sampleInterval } = yield* Settings
+  const startedAt = yield* Time.now
+  const availability = new Availability()
+  const gauges = new SampledGauges(yield* Effect.context())
+  const models = yield* makeModels
 
   const sample = Effect.gen(function*() {
-    const isAvailable = readiness.status === "ready" && (yield* canAnswer)
+    const all = yield* models
+    for (const one of all) gauges.set(available, one.available ? 1 : 0, { model: one.model })
+    gauges.end()
+    const isAvailable = readiness.status === "ready" && isAnyAvailable(all)
     availability.add({ at: yield* Time.now, isAvailable, ...(yield* requestsUntilNow) })
   })
   yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(sampleEvery)))
@@ -113,10 +126,10 @@ const make = Effect.gen(function*() {
       uptimeSeconds: Math.round(((yield* Time.now) - startedAt) / 1000),
       targets,
       windows: (Object.keys(windows) as Array<WindowName>).map((window) => availability.over(window)),
-      models: yield* modelsNow
+      models: yield* models
     }
   })
-  return HealthDetails.of({ report, canAnswer })
+  return HealthDetails.of({ report, canAnswer: Effect.map(models, isAnyAvailable) })
 })
 
 /** Samples until the scope ends. */

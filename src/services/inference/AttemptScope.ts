@@ -92,6 +92,8 @@ export interface Parts {
   readonly watch: Watch
   /** monotonic ms */
   readonly now: () => number
+  /** The same with fractions. */
+  readonly precise: () => number
 }
 
 const measurementsName = "router's measurements"
@@ -157,6 +159,10 @@ class Entry {
   readonly #state: RequestState
   readonly #trial: TrialAttempt | undefined
   #observed: ObservedAttempt | undefined
+  /** When its latest chunk has arrived, monotonic ms with fractions; 0 before the first. */
+  #chunkAt = 0
+  /** Gets the time between chunks; undefined before the second. */
+  #chunks: ((seconds: number) => void) | undefined
   /** monotonic ms */
   readonly startedAt: number
 
@@ -167,13 +173,15 @@ class Entry {
     stats: AttemptStats,
     hedge: boolean
   ) {
-    const { callbacks, now, router } = parts
+    const { callbacks, precise, router } = parts
     const { id } = deployment
     this.#parts = parts
     this.#deployment = deployment
     this.#state = state
     this.stats = stats
-    this.startedAt = now()
+    const at = precise()
+    state.attemptedAt ??= at
+    this.startedAt = Math.floor(at)
     this.#draft = addAttempt(state.record, id, this.startedAt - state.startedAt, hedge || undefined)
     this.#sample = callbacks.call(measurementsName, () => router.measure(id, route), noSample)
     this.#trial = route.trial?.attempt(this.startedAt)
@@ -204,14 +212,22 @@ class Entry {
     if (isAdaptive(this.#deployment)) this.#observed = this.#parts.models.observe?.(this.#deployment.id)
   }
 
-  /** Whether this is the first content. */
+  /** A chunk of the answer has arrived. Whether it is the first content. */
   content(): boolean {
-    const { callbacks, now } = this.#parts
-    if (this.#draft.firstTokenMs !== undefined) return false
-    this.#draft.firstTokenMs = now() - this.startedAt
+    const { callbacks, precise } = this.#parts
+    const at = precise()
+    const since = this.#chunkAt
+    this.#chunkAt = at
+    if (since !== 0) {
+      this.#chunks ??= RequestTelemetry.chunksOf(this.#parts, this.#state.record, this.stats)
+      this.#chunks((at - since) / 1000)
+      return false
+    }
+    const now = Math.floor(at)
+    this.#draft.firstTokenMs = now - this.startedAt
     callbacks.call(measurementsName, () => this.#sample.content(), undefined)
-    this.#trial?.content(now())
-    this.#observed?.content(now())
+    this.#trial?.content(now)
+    this.#observed?.content(now)
     return true
   }
 
@@ -229,12 +245,15 @@ class Entry {
   }
 
   #complete(exit: Exit.Exit<unknown, InferenceError>, ending: Ending): void {
-    const { callbacks, now } = this.#parts
+    const { callbacks, precise } = this.#parts
     const { finish, tokens } = this.stats
+    const at = precise()
+    const now = Math.floor(at)
+    this.#state.leftAt = at
     callbacks.call(measurementsName, () => this.#sample.end(ending.verdict, tokens), undefined)
-    this.#trial?.end({ ...ending, tokens, finish: finish?.reason }, now())
-    this.#observed?.end({ ...ending, tokens }, now())
-    const tookMs = now() - this.startedAt
+    this.#trial?.end({ ...ending, tokens, finish: finish?.reason }, now)
+    this.#observed?.end({ ...ending, tokens }, now)
+    const tookMs = now - this.startedAt
     completeRecord(this.#draft, exit, tookMs)
     this.#draft.skippedEvents = this.stats.skippedEvents
     RequestTelemetry.recordAttempt(this.#parts, this.#state.record, this.stats, this.#draft)

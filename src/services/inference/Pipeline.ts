@@ -117,6 +117,8 @@ interface Arriving<R> {
   readonly attributes: () => Record<string, unknown>
   /** Undefined where nothing records spans. */
   readonly arrival: RequestTrace.Arrival | undefined
+  /** Monotonic ms with fractions. */
+  readonly at: number
 }
 
 /** Undefined where nothing records spans, as for most requests. */
@@ -127,7 +129,7 @@ const arrivalOf = (parts: Parts, fiber: Fiber.Fiber<unknown, unknown>): RequestT
 const namedOf = (
   { attributes, operation, request: { identity, tenant } }: Omit<
     Arriving<AttemptRequest>,
-    "arrival" | "fiber" | "routing"
+    "arrival" | "at" | "fiber" | "routing"
   >,
   model: string | undefined
 ): RequestTrace.Named => ({
@@ -153,7 +155,7 @@ const beginAdmitted = <R extends AttemptRequest>(
   route: Route,
   ticket: Ticket | Reason
 ): Begun<R> => {
-  const { arrival, fiber, operation, request, routing } = arriving
+  const { arrival, at, fiber, operation, request, routing } = arriving
   const { decision, deployments: [first], model } = route
   if ("_tag" in ticket) return refuse(arriving, model, makeError(ticket))
   const refused = parts.router.call?.(route, payableOf(route))
@@ -163,7 +165,7 @@ const beginAdmitted = <R extends AttemptRequest>(
   }
   if (ticket !== free) fiber.getRef(TicketReceiver)?.(ticket)
   const trace = arrival?.begin(namedOf(arriving, model), decision, first?.id)
-  const state = RequestTelemetry.begin(parts, fiber, operation, route, trace, ticket)
+  const state = RequestTelemetry.begin(parts, fiber, operation, route, trace, ticket, at)
   if (!cannotAnswer(route)) return { routed: { request: limited(request, ticket), route, state }, state }
   const { reason } = noDeployment(route.decision, routing)
   const error = new InferenceError({ reason, decision: state.record.id, attempts: [] })
@@ -181,7 +183,8 @@ const makeBegin = (parts: Parts) => {
     routing: RoutingRequest,
     attributes: () => Record<string, unknown> = noAttributes
   ): Begun<R> | Later<Begun<R>> => {
-    const arriving = { fiber, operation, request, routing, attributes, arrival: arrivalOf(parts, fiber) }
+    const at = Time.preciseOf(parts.clock)
+    const arriving = { fiber, operation, request, routing, attributes, arrival: arrivalOf(parts, fiber), at }
     const found = router.route(routing)
     if (Result.isFailure(found)) return refuse(arriving, undefined, found.failure)
     const route = found.success
@@ -205,6 +208,7 @@ const makeBeginAnswered = (parts: Parts) =>
   request: AttemptRequest,
   attributes: () => Record<string, unknown>
 ): Begun<AttemptRequest> => {
+  const at = Time.preciseOf(parts.clock)
   const route = answeredRoute(model)
   const arrival = arrivalOf(parts, fiber)
   const named = () => namedOf({ operation: "chat", request, attributes }, model.name)
@@ -215,7 +219,7 @@ const makeBeginAnswered = (parts: Parts) =>
     arrival?.refused(named(), error)
     return { error }
   }
-  const state = RequestTelemetry.begin(parts, fiber, "chat", route, arrival?.begin(named()), ticket)
+  const state = RequestTelemetry.begin(parts, fiber, "chat", route, arrival?.begin(named()), ticket, at)
   return { routed: { request, route, state }, state }
 }
 
@@ -387,7 +391,8 @@ export const make = Effect.fnUntraced(function*(copies?: OfCopies) {
       models,
       router: parts.router,
       watch: yield* DeadlineWatch.make(now),
-      now
+      now,
+      precise: () => Time.preciseOf(clock)
     },
     hedges: HedgeBudget.make(),
     logFailed: copies?.logFailed ?? AttemptLog.make(),

@@ -22,7 +22,7 @@ import type { Ticket, UsedTokens } from "../admission/Admission.ts"
 import { free } from "../admission/Admission.ts"
 import type { Meter } from "../engines/Engine.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
-import type { Metrics, Operation, Outcome } from "../observability/Metrics.ts"
+import type { AttemptLabels, Metrics, Operation, Outcome } from "../observability/Metrics.ts"
 import type { Entry } from "../observability/RequestLog.ts"
 import type { AttemptTrace, RequestTrace } from "../observability/RequestTrace.ts"
 import type { AttemptDraft, DecisionLog, Draft } from "../routing/DecisionLog.ts"
@@ -163,6 +163,10 @@ export interface RequestState {
   readonly trace: RequestTrace | undefined
   /** When the request was routed, monotonic ms. */
   readonly startedAt: number
+  /** When it arrived, its first attempt began and its latest one ended, monotonic ms with fractions. */
+  readonly arrivedAt: number
+  attemptedAt: number | undefined
+  leftAt: number | undefined
   /** Of the winning attempt, or of the latest one until an attempt wins. */
   stats: AttemptStats
   /** Tokens of earlier deployments whose answer that attempt continues. */
@@ -231,10 +235,33 @@ const exitAttributes = (exit: Exit.Exit<unknown, InferenceError>): Record<string
   return { "troupe.success": false, "error.type": reason._tag, "error.message": ReasonMessage.recorded(reason) }
 }
 
+const secondsOf = (ms: number | undefined): number | undefined => ms === undefined ? undefined : ms / 1000
+
+/** Where an attempt runs, for the metrics. */
+const labelsOf = ({ model, operation }: Draft, server: Server): AttemptLabels => ({
+  operation: operation as Operation,
+  model,
+  deployment: server.id,
+  provider: server.provider,
+  served: server.model
+})
+
+const noChunks = () => {}
+
+/** Gets the time between two chunks of an attempt's stream, seconds. */
+export const chunksOf = (
+  { callbacks, metrics }: Pick<Parts, "callbacks" | "metrics">,
+  record: Draft,
+  { server }: AttemptStats
+): (seconds: number) => void => {
+  if (metrics.chunks === undefined || server === undefined) return noChunks
+  return callbacks.call(metricsName, () => metrics.chunks!(labelsOf(record, server)), noChunks)
+}
+
 /** Records the end of an attempt in the metrics. */
 export const recordAttempt = (
   { callbacks, metrics }: Pick<Parts, "callbacks" | "metrics">,
-  { model, operation }: Draft,
+  record: Draft,
   { finish, grantedMs, promptTokens, server, tokens }: AttemptStats,
   { error, firstTokenMs, outcome, tookMs }: AttemptDraft
 ): void => {
@@ -242,19 +269,16 @@ export const recordAttempt = (
   const { attempted } = metrics
   callbacks.call(metricsName, () =>
     attempted({
-      operation: operation as Operation,
-      model,
-      deployment: server.id,
-      provider: server.provider,
-      served: server.model,
+      ...labelsOf(record, server),
       outcome,
       error: error?.reason,
-      grantedSeconds: grantedMs === undefined ? undefined : grantedMs / 1000,
-      firstTokenSeconds: firstTokenMs === undefined ? undefined : firstTokenMs / 1000,
+      grantedSeconds: secondsOf(grantedMs),
+      firstTokenSeconds: secondsOf(firstTokenMs),
       seconds: (tookMs ?? 0) / 1000,
       inputTokens: promptTokens,
       outputTokens: tokens,
       cachedTokens: finish?.usage.cachedTokens,
+      cacheWriteTokens: finish?.usage.cacheWriteTokens,
       reasoningTokens: finish?.usage.reasoningTokens
     }), undefined)
 }
@@ -333,6 +357,18 @@ export interface Parts {
   readonly clock: Clock.Clock
 }
 
+/** The time of a request before its first attempt and after its latest one. */
+const overheadMs = ({ arrivedAt, attemptedAt, leftAt }: RequestState, now: number): number =>
+  attemptedAt === undefined ? now - arrivedAt : attemptedAt - arrivedAt + now - (leftAt ?? now)
+
+/** The time from its beginning to the first content of its answer, if that was streamed. */
+const firstTokenMs = ({ answeredBy, attempts }: Draft): number | undefined => {
+  for (const { deployment, firstTokenMs, startedMs } of attempts) {
+    if (firstTokenMs !== undefined && deployment === answeredBy) return startedMs + firstTokenMs
+  }
+  return undefined
+}
+
 /** Ends the telemetry of a request. */
 export const complete = (
   { callbacks, clock, log, metrics }: Parts,
@@ -342,7 +378,8 @@ export const complete = (
   const { context, earlierTokens, failure, metricsBegun, record, startedAt, stats, ticket, trace } = state
   const exit = exitOf({ done: stats.done, failure })
   const end = endOf(exit)
-  record.tookMs = Time.nowOf(clock) - startedAt
+  const now = Time.preciseOf(clock)
+  record.tookMs = Math.floor(now) - startedAt
   record.end = end
   trace?.end(exit, endAttributes(exit, state))
   const tokens = earlierTokens + stats.tokens
@@ -354,6 +391,9 @@ export const complete = (
     tokens,
     isFallback: end === "success" && record.attempts.length > 1,
     usd: ticket.cost === undefined ? undefined : Money.usdOf(ticket.cost),
+    payer: ticket.payer,
+    firstTokenSeconds: secondsOf(firstTokenMs(record)),
+    overheadSeconds: overheadMs(state, now) / 1000,
     end
   }
   callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
@@ -372,7 +412,8 @@ export const begin = (
   operation: Operation,
   route: Route,
   trace: RequestTrace | undefined,
-  ticket: Ticket
+  ticket: Ticket,
+  arrivedAt: number
 ): RequestState => {
   const { deployments: [deployment], model } = route
   const at = clock.currentTimeMillisUnsafe()
@@ -385,6 +426,9 @@ export const begin = (
     record,
     trace,
     startedAt: Time.nowOf(clock),
+    arrivedAt,
+    attemptedAt: undefined,
+    leftAt: undefined,
     stats: makeStats(deployment && serverOf(deployment)),
     earlierTokens: 0,
     ticket,

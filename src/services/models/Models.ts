@@ -118,6 +118,8 @@ export class Models extends Context.Service<Models, {
   readonly loading: (deployment: string) => Effect.Effect<Actor.Loading | undefined>
   /** Of every deployment that has an actor. */
   readonly statuses: Effect.Effect<ReadonlyArray<Status>>
+  /** The memory that local models may use together now, and what those that load or are loaded have been granted, bytes. */
+  readonly memory: Effect.Effect<{ readonly budgetBytes: number; readonly grantedBytes: number }>
 }>()("troupe/services/models/Models") {}
 
 /** How memory is granted and measured. */
@@ -237,6 +239,10 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions, restarts = Defau
     observe: (id) => Actor.observe(actors.get(id), now(context)),
     variant: (id) => Effect.sync(() => Actor.variantOf(actors.get(id))),
     loading: (id) => Effect.sync(() => Actor.loadingOf(actors.get(id), now(context))),
+    memory: Effect.map(memory.budget, (budgetOf) => {
+      const granted = instances().filter(({ bytes }) => bytes > 0)
+      return { budgetBytes: budgetOf(granted), grantedBytes: granted.reduce((sum, { bytes }) => sum + bytes, 0) }
+    }),
     status: ({ id }) => Effect.suspend(() => Actor.statusOf(id, actors.get(id))),
     statuses: Effect.suspend(() =>
       Effect.andThen(

@@ -9,17 +9,18 @@
 import { Effect, Layer, Metric, Schedule, Stream } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import { Breaker } from "../health/Breaker.ts"
-import type { ActorEvent, Status } from "../models/Actor.ts"
+import type { ActorEvent, Occupancy, Status } from "../models/Actor.ts"
 import { Models } from "../models/Models.ts"
 import { Settings } from "../settings/Settings.ts"
-
-const gauge = (name: string, description: string) => Metric.gauge(name, { description })
-const counter = (name: string, description: string) => Metric.counter(name, { description, incremental: true })
+import { counter, gauge, SampledGauges } from "./Series.ts"
 
 const running = gauge("troupe_deployment_running", "Requests that hold a slot, by deployment")
+const slots = gauge("troupe_deployment_slots", "Requests that may hold a slot at the same time, by loaded deployment")
 const queued = gauge("troupe_deployment_queued", "Requests that wait for a slot, by deployment")
 const memory = gauge("troupe_deployment_memory_bytes", "Memory of the engine processes, by deployment")
 const loaded = gauge("troupe_deployment_loaded", "Whether it is loaded (1) or not (0), by deployment")
+const budget = gauge("troupe_memory_budget_bytes", "Memory that local models may use together now")
+const granted = gauge("troupe_memory_granted_bytes", "Memory that local models have been granted of it")
 const circuit = gauge(
   "troupe_circuit_open_max",
   "Whether a circuit is closed (0), half open (1) or open (2), by deployment"
@@ -36,8 +37,8 @@ const uptime = gauge("troupe_uptime_seconds_max", "Time since the start of the s
 
 const phases = { closed: 0, "half-open": 1, open: 2 } as const
 
-const ofDeployment = (metric: Metric.Metric<number, unknown>, deployment: string, value: number): Effect.Effect<void> =>
-  Metric.update(Metric.withAttributes(metric, { deployment }), value)
+const count = (metric: Metric.Counter<number>, deployment: string): Effect.Effect<void> =>
+  Metric.update(Metric.withAttributes(metric, { deployment }), 1)
 
 /** The counter of an event; undefined if none counts it. */
 const counterOf = ({ cause, state }: ActorEvent) => {
@@ -48,14 +49,16 @@ const counterOf = ({ cause, state }: ActorEvent) => {
 }
 
 const sampleStatus = (
-  { deployment, memoryBytes, queued: waiting, running: busy, state }: Status
-): Effect.Effect<void> =>
-  Effect.all([
-    ofDeployment(running, deployment, busy),
-    ofDeployment(queued, deployment, waiting),
-    ofDeployment(memory, deployment, memoryBytes),
-    ofDeployment(loaded, deployment, state === "ready" ? 1 : 0)
-  ], { discard: true })
+  gauges: SampledGauges,
+  { deployment, memoryBytes, queued: waiting, running: busy, state }: Status,
+  occupancy: Occupancy | undefined
+): void => {
+  gauges.set(running, busy, { deployment })
+  gauges.set(queued, waiting, { deployment })
+  gauges.set(memory, memoryBytes, { deployment })
+  gauges.set(loaded, state === "ready" ? 1 : 0, { deployment })
+  if (occupancy !== undefined) gauges.set(slots, occupancy.slots, { deployment })
+}
 
 /** What only the operating system and Node.js know. */
 export interface ProcessFigures {
@@ -72,21 +75,28 @@ export const layer = (figures: ProcessFigures) =>
     const models = yield* Models
     const breaker = yield* Breaker
     const { sampleEvery = Defaults.sampleInterval } = yield* Settings
+    const gauges = new SampledGauges(yield* Effect.context())
     const sample = Effect.gen(function*() {
-      yield* Effect.forEach(yield* models.statuses, sampleStatus, { discard: true })
-      for (const { deployment, phase } of yield* breaker.states) yield* ofDeployment(circuit, deployment, phases[phase])
-      yield* Metric.update(delay, figures.eventLoopDelay())
-      yield* Metric.update(heap, figures.heapBytes())
-      yield* Metric.update(cpu, figures.cpuSeconds())
-      yield* Metric.update(uptime, figures.uptimeSeconds())
+      for (const status of yield* models.statuses) {
+        sampleStatus(gauges, status, yield* models.occupancy(status.deployment))
+      }
+      const { budgetBytes, grantedBytes } = yield* models.memory
+      if (Number.isFinite(budgetBytes)) gauges.set(budget, budgetBytes)
+      gauges.set(granted, grantedBytes)
+      for (const { deployment, phase } of yield* breaker.states) gauges.set(circuit, phases[phase], { deployment })
+      gauges.set(delay, figures.eventLoopDelay())
+      gauges.set(heap, figures.heapBytes())
+      gauges.set(cpu, figures.cpuSeconds())
+      gauges.set(uptime, figures.uptimeSeconds())
+      gauges.end()
     })
     yield* Effect.forkScoped(Stream.runForEach(models.events, (event) => {
       const counter = counterOf(event)
-      return counter === undefined ? Effect.void : ofDeployment(counter, event.deployment, 1)
+      return counter === undefined ? Effect.void : count(counter, event.deployment)
     }))
     yield* Effect.forkScoped(Stream.runForEach(
       breaker.transitions,
-      ({ deployment, to }) => to === "open" ? ofDeployment(opened, deployment, 1) : Effect.void
+      ({ deployment, to }) => to === "open" ? count(opened, deployment) : Effect.void
     ))
     yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(sampleEvery)))
   }))

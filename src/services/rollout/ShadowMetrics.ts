@@ -2,30 +2,28 @@
  * Metrics of copies of requests. The labels are names of models with copies, and words of this file, so that callers cannot create
  * time series.
  */
-import { Context, Metric } from "effect"
+import type { Context, Metric } from "effect"
 import * as Money from "../../domain/Money.ts"
+import * as Series from "../observability/Series.ts"
+import { counter, durationBounds, histogram } from "../observability/Series.ts"
 import type { SkipReason, Taken } from "./Shadow.ts"
 
-const requests = Metric.counter("troupe_shadow_requests_total", {
-  description: "Sampled requests, by model and what became of their copies",
-  incremental: true
-})
-const agreement = Metric.histogram("troupe_shadow_agreement", {
-  description: "Similarity or score of the two answers of a pair, by model",
-  boundaries: [0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1]
-})
-const duration = Metric.histogram("troupe_shadow_duration_seconds", {
-  description: "Time from request to last token of pairs, by model and side",
-  boundaries: [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
-})
-const tokens = Metric.counter("troupe_shadow_tokens_total", {
-  description: "Tokens of the prompts and answers of pairs, by model, side and kind",
-  incremental: true
-})
-const cost = Metric.counter("troupe_shadow_cost_usd_total", {
-  description: "What copies have cost, USD, by model",
-  incremental: true
-})
+const requests = counter("troupe_shadow_requests_total", "Sampled requests, by model and what became of their copies")
+const agreement = histogram(
+  "troupe_shadow_agreement",
+  "Similarity or score of the two answers of a pair, by model",
+  [0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1]
+)
+const duration = histogram(
+  "troupe_shadow_duration_seconds",
+  "Time from request to last token of pairs, by model and side",
+  durationBounds
+)
+const tokens = counter(
+  "troupe_shadow_tokens_total",
+  "Tokens of the prompts and answers of pairs, by model, side and kind"
+)
+const cost = counter("troupe_shadow_cost_usd_total", "What copies have cost, USD, by model")
 
 /** What became of a sampled request. `exact` and `different` are answered pairs. */
 export type Outcome = "exact" | "different" | "failed" | "timed_out" | "cancelled" | "unanswered" | SkipReason
@@ -61,13 +59,6 @@ export class ShadowMetrics {
   }
 
   #update(metric: Metric.Counter<number> | Metric.Histogram<number>, input: number, attributes: Attributes = {}): void {
-    metric.updateUnsafe(
-      input,
-      Context.add(this.#context, Metric.CurrentMetricAttributes, {
-        ...Context.get(this.#context, Metric.CurrentMetricAttributes),
-        ...attributes,
-        model: this.#model
-      })
-    )
+    metric.updateUnsafe(input, Series.withAttributes(this.#context, { ...attributes, model: this.#model }))
   }
 }

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
 import type { Subject } from "../../../src/services/admission/Subject.ts"
 import type { BudgetRule, Overspent, Period } from "../../../src/services/budgets/BudgetBook.ts"
-import { beginOf, BudgetBook, endOf, History, Reservation } from "../../../src/services/budgets/BudgetBook.ts"
+import { beginOf, BudgetBook, endOf, Held, History, Reservation } from "../../../src/services/budgets/BudgetBook.ts"
 
 const subject: Subject = { key: "k1", user: "ada", tenant: "team", model: "m", endpoint: "chat" }
 const now = Date.UTC(2026, 10, 30, 12)
@@ -19,7 +19,8 @@ type Act = "begin" | "charge" | "extend" | "end"
 
 /** Requests at the same time, each of which does one thing after another. A token costs half a nano-dollar. */
 class Requests implements Record<Act, (request: number, part: number) => void> {
-  readonly #book = new BudgetBook()
+  readonly all = new Held()
+  readonly #book = new BudgetBook(new Map(), this.all)
   readonly #rules: ReadonlyArray<BudgetRule>
   readonly #running = new Map<number, Reservation>()
   spent = 0
@@ -30,6 +31,10 @@ class Requests implements Record<Act, (request: number, part: number) => void> {
 
   get held(): number {
     return [...this.#running.values()].reduce((sum, { held: { nano } }) => sum + nano, 0)
+  }
+
+  get running(): number {
+    return this.#running.size
   }
 
   get left() {
@@ -216,8 +221,10 @@ describe("BudgetBook", () => {
         requests[act](request, part)
         assert.isAtMost(requests.spent + requests.held, most)
         assert.strictEqual(requests.left.nano, most - requests.spent - requests.held)
+        assert.deepInclude(requests.all, { requests: requests.running, nano: requests.held, tokens: 2 * requests.held })
       }
       requests.endAll()
+      assert.deepInclude(requests.all, { requests: 0, nano: 0, tokens: 0 })
       assert.deepStrictEqual(requests.left, { nano: most - requests.spent, tokens: 2 * (most - requests.spent) })
     }))
   })

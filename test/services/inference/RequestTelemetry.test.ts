@@ -49,7 +49,7 @@ const begun = (metrics: Metrics["Service"]) =>
     }
     return yield* Effect.acquireRelease(
       Effect.withFiber((fiber) =>
-        Effect.sync(() => RequestTelemetry.begin(parts, fiber, "chat", route, undefined, free))
+        Effect.sync(() => RequestTelemetry.begin(parts, fiber, "chat", route, undefined, free, 0))
       ),
       (state) => Effect.sync(() => RequestTelemetry.complete(parts, "chat", state))
     )
@@ -82,6 +82,7 @@ describe("an attempt that its circuit rejects", () => {
         models: {} as Models["Service"],
         router: router as Router["Service"],
         now: () => 0,
+        precise: () => 0,
         watch: () => {
           throw new Error("It is not watched.")
         }
@@ -142,6 +143,7 @@ describe("telemetry", () => {
           models: {} as Models["Service"],
           router: router as Router["Service"],
           now: () => 0,
+          precise: () => 0,
           watch: () => {
             throw new Error("It is not watched.")
           }
