@@ -1,11 +1,12 @@
 /**
- * The package's JavaScript, three builds in one folder; `tsc` adds the types.
+ * The package's JavaScript, four builds in one folder; `tsc` adds the types.
  *
  * **Details**
  *
  * - What engine threads and processes load. It has no `effect`.
  * - The command line, in one file with its dependencies: it starts in a third of the time of separate modules.
  * - The library, with its dependencies as imports: a program that embeds Troupe shares its `effect`.
+ * - The dashboard, for browsers, with its dependencies and its other files.
  *
  * **Gotchas**
  *
@@ -103,6 +104,18 @@ const licenses: Plugin = {
   }
 }
 
+/** The files of the dashboard that are not JavaScript. Its libraries have their own style. */
+const dashboardFiles: Plugin = {
+  name: "dashboard-files",
+  generateBundle() {
+    const read = (path: string) => readFileSync(join(root, path), "utf8")
+    const emit = (fileName: string, source: string) => this.emitFile({ type: "asset", fileName, source })
+    emit("index.html", read("src/ui/index.html"))
+    emit("icon.svg", read("src/ui/icon.svg"))
+    emit("style.css", `${read("node_modules/uplot/dist/uPlot.min.css")}\n${read("src/ui/style.css")}`)
+  }
+}
+
 const shared = {
   platform: "node",
   // A program may drop unused modules of the library; here every import counts.
@@ -147,5 +160,12 @@ export default defineConfig([
     external: bare,
     plugins: [sourcePlaces],
     output: outputOf("index")
+  },
+  {
+    platform: "browser",
+    input: { app: join(sources, "ui", "main.tsx") },
+    transform: { jsx: { runtime: "automatic", importSource: "preact" }, target: "es2022" },
+    plugins: [licenses, dashboardFiles],
+    output: { dir: join(output, "ui"), format: "esm", minify: true, comments: false, entryFileNames: "[name].js" }
   }
 ])

@@ -234,6 +234,47 @@ describe("administration", () => {
   })
 })
 
+describe("the dashboard", () => {
+  it("is served without a key, with a policy that permits its own files only", async () => {
+    const response = await fetch(`${guarded.url}/ui`)
+    assert.strictEqual(response.status, 200)
+    const policy = response.headers.get("content-security-policy")!
+    assert.include(policy, "default-src 'none'")
+    assert.include(policy, "frame-ancestors 'none'")
+    assert.notInclude(policy, "unsafe")
+    const names = [...(await response.text()).matchAll(/(?:src|href)="ui\/([^"]+)"/g)].map(([, name]) => name!)
+    assert.includeMembers(names, ["app.js", "style.css", "icon.svg"])
+    for (const name of names) {
+      const file = await fetch(`${guarded.url}/ui/${name}`)
+      assert.strictEqual(file.status, 200)
+      assert.strictEqual(file.headers.get("x-content-type-options"), "nosniff")
+      const headers = { "if-none-match": file.headers.get("etag")! }
+      assert.strictEqual((await fetch(`${guarded.url}/ui/${name}`, { headers })).status, 304)
+    }
+    assert.strictEqual((await fetch(`${guarded.url}/ui/..%2fmain.js`)).status, 404)
+    assert.strictEqual((await fetch(`${guarded.url}/ui`, { method: "POST" })).status, 405)
+  })
+
+  it("learns whether a key is needed, and whether actions are accepted", async () => {
+    const accessOf = async (url: string) => (await fetch(`${url}/ui/access.json`)).json()
+    assert.deepStrictEqual(await accessOf(guarded.url), { needsKey: true, mayChange: true })
+    assert.deepStrictEqual(await accessOf(open.url), { needsKey: false, mayChange: false })
+    assert.deepStrictEqual(await accessOf(open.admin), { needsKey: false, mayChange: true })
+  })
+
+  it("changes something at the port of administration as a page of its own, and not as another's", async () => {
+    const { host, origin } = new URL(open.admin)
+    const change = (headers: Readonly<Record<string, string>>) =>
+      statusOf(open.admin, { method: "POST", path: "/admin/models/fake%2Fa/load", headers })
+    assert.strictEqual(await change({ origin, "sec-fetch-site": "same-origin" }), 200)
+    assert.strictEqual(await change({ origin: "https://example.com", "sec-fetch-site": "cross-site" }), 403)
+    assert.strictEqual(await change({ origin, "sec-fetch-site": "cross-site" }), 403)
+    assert.strictEqual(await change({ origin: `http://localhost:${new URL(origin).port}`, host }), 403)
+    // A name that resolves to this machine: the page's origin is what it asks for.
+    assert.strictEqual(await change({ origin: "http://example.com", host: "example.com" }), 403)
+  })
+})
+
 describe("a configured socket", () => {
   it("replaces the socket file of a killed service, but not a socket in use", async () => {
     using folder = temporaryFolder()

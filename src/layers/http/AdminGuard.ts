@@ -12,6 +12,8 @@
  *
  * A page whose own name is made to resolve to this machine (DNS rebinding) reads what is here as its own, and no header but
  * `Host` shows it: so a request to the port must ask for a loopback name or address.
+ *
+ * The dashboard is a page of the service's own origin. Its requests are direct, and that rule of `Host` holds for them too.
  */
 import { Effect, Option, Redacted } from "effect"
 import type { HttpServerResponse } from "effect/http"
@@ -89,9 +91,13 @@ type Request = Pick<HttpServerRequest.HttpServerRequest, "headers" | "method" | 
 /** The port that the request came to. */
 const portOf = ({ source }: Request): number => source instanceof IncomingMessage ? source.socket.localPort ?? 0 : 0
 
-const isDirect = ({ headers }: Request): boolean =>
-  headers["origin"] === undefined && ownSites.has(headers["sec-fetch-site"]) &&
-  Object.keys(headers).every((name) => !forwarding.test(name))
+/** Browsers send `Origin` with every POST, also of a page to its own origin: the dashboard at `/ui`. */
+const isOwnOrigin = ({ headers: { host, origin } }: Request): boolean =>
+  origin === undefined || (host !== undefined && origin === `http://${host}`)
+
+const isDirect = (request: Request): boolean =>
+  isOwnOrigin(request) && ownSites.has(request.headers["sec-fetch-site"]) &&
+  Object.keys(request.headers).every((name) => !forwarding.test(name))
 
 /** What a request may authenticate with. */
 interface Secrets {

@@ -35,14 +35,15 @@ import { Settings } from "../../services/settings/Settings.ts"
 import * as Cors from "./Cors.ts"
 import type { HttpProblem } from "./Dialect.ts"
 
-/** Paths that need no key: for load balancers, the description of the interface, and what codes of errors mean. */
-const open: ReadonlySet<string> = new Set(["/health/live", "/health/ready", "/openapi.json"])
+/** Paths that need no key: for load balancers, the description of the interface, the dashboard, and what codes of errors mean. */
+const open: ReadonlySet<string> = new Set(["/health/live", "/health/ready", "/openapi.json", "/ui"])
 
 /** Paths with a guard of their own, which also accepts the token of administration. */
 const guarded: ReadonlySet<string> = new Set(["/metrics", "/api/delete", "/api/pull"])
 
 /** `/admin` has a guard of its own, which also accepts its socket and its token. */
-const isOpen = (path: string): boolean => open.has(path) || path.startsWith("/admin/") || path.startsWith("/errors/")
+const isOpen = (path: string): boolean =>
+  open.has(path) || path.startsWith("/admin/") || path.startsWith("/errors/") || path.startsWith("/ui/")
 
 type Headers = Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
 

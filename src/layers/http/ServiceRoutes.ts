@@ -27,6 +27,7 @@ import { Router } from "../../services/routing/Router.ts"
 import * as AdminGuard from "./AdminGuard.ts"
 import * as Api from "./Api.ts"
 import * as Authentication from "./Authentication.ts"
+import * as Dashboard from "./Dashboard.ts"
 import type { Dialects, HttpProblem } from "./Dialect.ts"
 import { makeDialectOf, makeDialectOfClient, respondError } from "./Dialect.ts"
 import * as Endpoint from "./Endpoint.ts"
@@ -216,11 +217,8 @@ interface KnownPaths {
 }
 
 const makeKnownPaths = (api: ReturnType<typeof Api.make>): KnownPaths => {
-  const byPath = new Map<string, Array<string>>([["/metrics", ["GET"]], [detailsPath, ["GET"]], ["/openapi.json", [
-    "GET"
-  ]], ["/errors/:code", [
-    "GET"
-  ]]])
+  const readable = ["/metrics", detailsPath, "/openapi.json", "/errors/:code", ...Dashboard.paths]
+  const byPath = new Map<string, Array<string>>(readable.map((path) => [path, ["GET"]]))
   HttpApi.reflect(api, {
     onGroup: () => {},
     onEndpoint: ({ endpoint: { method, path } }) => byPath.set(path, [...byPath.get(path) ?? [], method])
@@ -282,6 +280,7 @@ export const make = (dialects: Dialects) => {
     metrics,
     details,
     errorPages,
+    Dashboard.layer,
     HttpRouter.add("*", "/*", notFound(dialectOf, known))
   )
   return { dialectOf, layer, methodsOf: known.methodsOf }

@@ -1,0 +1,97 @@
+/**
+ * Where the time of a request went and what happened to it, as sentences, from its decision record. Pure.
+ *
+ * **Details**
+ *
+ * The time is divided into parts that follow each other and have the request's time as their sum: before the first attempt,
+ * each attempt that failed, pauses between attempts, the wait for the first token, and the answer after it.
+ */
+import type { Attempt, Record as Decision } from "../services/routing/DecisionRecord.ts"
+import { duration } from "./format.ts"
+
+/** A part of a request's time, ms. */
+export interface Part {
+  readonly kind: "before" | "failed" | "pause" | "firstToken" | "answer"
+  readonly deployment: string | undefined
+  readonly tookMs: number
+}
+
+const endOf = ({ startedMs, tookMs }: Attempt, total: number): number =>
+  tookMs === undefined ? total : startedMs + tookMs
+
+const partsOfAnswer = (attempt: Attempt, from: number, total: number): ReadonlyArray<Part> => {
+  const { deployment, firstTokenMs, startedMs } = attempt
+  const end = endOf(attempt, total)
+  if (firstTokenMs === undefined) return [{ kind: "answer", deployment, tookMs: end - from }]
+  const first = Math.max(from, startedMs + firstTokenMs)
+  return [
+    { kind: "firstToken", deployment, tookMs: first - from },
+    { kind: "answer", deployment, tookMs: end - first }
+  ]
+}
+
+/** The parts of the request's time, in order. An attempt beside another counts from when the other one ended. */
+export const partsOf = ({ attempts, tookMs }: Pick<Decision, "attempts" | "tookMs">): ReadonlyArray<Part> => {
+  const total = tookMs ?? Math.max(0, ...attempts.map((one) => endOf(one, 0)))
+  const parts: Array<Part> = []
+  let at = 0
+  for (const attempt of attempts) {
+    if (attempt.startedMs > at) {
+      const kind = parts.length === 0 ? "before" : "pause"
+      parts.push({ kind, deployment: undefined, tookMs: attempt.startedMs - at })
+      at = attempt.startedMs
+    }
+    const end = endOf(attempt, total)
+    if (end <= at) continue
+    if (attempt.outcome === "answered") parts.push(...partsOfAnswer(attempt, at, total))
+    else parts.push({ kind: "failed", deployment: attempt.deployment, tookMs: end - at })
+    at = end
+  }
+  return parts.filter((part) => part.tookMs > 0)
+}
+
+const textOf = ({ deployment, kind, tookMs }: Part): string => {
+  const time = duration(tookMs)
+  switch (kind) {
+    case "before":
+      return `${time} before the first attempt: checks, queue or load`
+    case "failed":
+      return `${time} in an attempt at ${deployment} that did not answer`
+    case "pause":
+      return `${time} of waiting between attempts`
+    case "firstToken":
+      return `${time} of waiting for the first token of ${deployment}`
+    case "answer":
+      return `${time} while ${deployment} was writing the answer`
+  }
+}
+
+/** The longest part, with its share of the time: why the request took as long. */
+export const mainReason = (record: Pick<Decision, "attempts" | "tookMs">): string | undefined => {
+  const parts = partsOf(record)
+  const total = parts.reduce((sum, { tookMs }) => sum + tookMs, 0)
+  const [longest] = parts.toSorted((one, other) => other.tookMs - one.tookMs)
+  if (longest === undefined || total <= 0) return undefined
+  return `Most of the time: ${textOf(longest)} (${Math.round((longest.tookMs / total) * 100)} %).`
+}
+
+const failureOf = ({ deployment, error, tookMs }: Attempt): string =>
+  `${deployment} failed after ${duration(tookMs)}: ${
+    error === undefined ? "no reason is known" : `${error.reason}: ${error.message}`
+  }`
+
+/** How the request ended, in a sentence. */
+export const outcomeOf = ({ answeredBy, attempts, cache, end, tookMs }: Decision): string => {
+  const time = duration(tookMs)
+  const tries = attempts.length === 1 ? "1 attempt" : `${attempts.length} attempts`
+  if (end === undefined) return `Running, with ${tries} so far.`
+  if (cache !== undefined) return `Answered from the cache (${cache}) in ${time}, without a call.`
+  if (end === "success") return `Answered by ${answeredBy ?? "a deployment"} in ${time}, with ${tries}.`
+  return end === "interruption"
+    ? `The caller disconnected after ${time}, with ${tries}.`
+    : `Failed after ${time}, with ${tries}.`
+}
+
+/** The attempts that failed, a sentence each. */
+export const failuresOf = ({ attempts }: Pick<Decision, "attempts">): ReadonlyArray<string> =>
+  attempts.filter(({ outcome }) => outcome === "failed").map(failureOf)

@@ -1,0 +1,73 @@
+/** Figures as text, always with their unit. Unknown figures are a dash. */
+
+export const unknown = "–"
+
+type Maybe = number | null | undefined
+
+const isKnown = (value: Maybe): value is number => value !== undefined && value !== null && Number.isFinite(value)
+
+const digits = (value: number): number => (Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2)
+
+const steps: ReadonlyArray<readonly [limit: number, unit: string, by: number]> = [
+  [1_000, "ms", 1],
+  [60_000, "s", 1_000],
+  [3_600_000, "min", 60_000],
+  [172_800_000, "h", 3_600_000],
+  [Infinity, "d", 86_400_000]
+]
+
+/** @param value ms */
+export const duration = (value: Maybe): string => {
+  if (!isKnown(value)) return unknown
+  const [, unit, by] = steps.find(([limit]) => value < limit)!
+  const amount = value / by
+  return `${unit === "ms" ? amount.toFixed(amount < 10 ? 1 : 0) : amount.toFixed(digits(amount))} ${unit}`
+}
+
+const sizes = ["B", "KiB", "MiB", "GiB", "TiB"]
+
+export const bytes = (value: Maybe): string => {
+  if (!isKnown(value)) return unknown
+  const power = value < 1 ? 0 : Math.min(sizes.length - 1, Math.floor(Math.log2(value) / 10))
+  const amount = value / 1024 ** power
+  return `${power === 0 ? amount : amount.toFixed(digits(amount))} ${sizes[power]}`
+}
+
+const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 })
+
+export const count = (value: Maybe): string => isKnown(value) ? whole.format(value) : unknown
+
+export const decimal = (value: Maybe, unit = ""): string =>
+  isKnown(value) ? `${value.toFixed(digits(value))}${unit === "" ? "" : ` ${unit}`}` : unknown
+
+/** @param value from 0 to 1 */
+export const percent = (value: Maybe): string =>
+  isKnown(value) ? `${(value * 100).toFixed(value > 0 && value < 0.1 ? 1 : 0)} %` : unknown
+
+/** US dollars; small amounts with the digits that they need. */
+export const usd = (value: Maybe): string => {
+  if (!isKnown(value)) return unknown
+  if (value === 0) return "$0"
+  const places = Math.abs(value) >= 1 ? 2 : Math.min(9, 1 - Math.floor(Math.log10(Math.abs(value))) + 1)
+  return `$${value.toFixed(places)}`
+}
+
+/** A cost, or that the price is not known. */
+export const cost = (value: Maybe): string => isKnown(value) ? usd(value) : "no price known"
+
+const clock = new Intl.DateTimeFormat(undefined, {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  hour12: false
+})
+const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hour12: false })
+
+/** @param at ms since 1970 */
+export const time = (at: number): string => clock.format(at)
+
+/** @param at ms since 1970 */
+export const dateTime = (at: number): string => day.format(at)
+
+/** @param at ms since 1970 */
+export const ago = (at: number, now = Date.now()): string => at > now - 1_000 ? "now" : `${duration(now - at)} ago`

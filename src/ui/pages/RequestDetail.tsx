@@ -1,0 +1,123 @@
+/** One request: what it was, why it took as long, its attempts, and why its deployments were chosen. */
+import { useSignal } from "@preact/signals"
+import { useEffect } from "preact/hooks"
+import type { Candidate, Record as Decision } from "../../services/routing/DecisionRecord.ts"
+import { failuresOf, mainReason, outcomeOf } from "../explain.ts"
+import { count, dateTime, decimal, duration, unknown } from "../format.ts"
+import { Badge, Figure, Table } from "../parts/Basics.tsx"
+import { Waterfall } from "../parts/Waterfall.tsx"
+import { hrefOf } from "../route.ts"
+import { ask, messageOf } from "../session.ts"
+
+const useRecord = (id: string) => {
+  const record = useSignal<Decision | undefined>(undefined)
+  const problem = useSignal<string | undefined>(undefined)
+  useEffect(() => {
+    let timer: ReturnType<typeof setTimeout> | undefined
+    let isOver = false
+    const load = async () => {
+      try {
+        record.value = await ask<Decision>(`/admin/decisions/${encodeURIComponent(id)}`)
+        problem.value = undefined
+        // A request that runs is asked for again.
+        if (record.value.end === undefined && !isOver) timer = setTimeout(() => void load(), 1_000)
+      } catch (error) {
+        problem.value = messageOf(error)
+      }
+    }
+    void load()
+    return () => {
+      isOver = true
+      clearTimeout(timer)
+    }
+  }, [id])
+  return { record: record.value, problem: problem.value }
+}
+
+const termsOf = ({ terms, unknown: missing }: Candidate): string =>
+  [
+    ...Object.entries(terms).map(([name, value]) => `${name} ${decimal(value)}`),
+    ...missing.map((name) => `${name} not known`)
+  ].join(", ")
+
+const Choice = ({ decision, fallbacks, policy }: Pick<Decision, "decision" | "fallbacks" | "policy">) => (
+  <section>
+    <h3>Why this deployment</h3>
+    <p class="muted">
+      Policy <strong>{policy}</strong>, strategy <strong>{decision.strategy}</strong>
+      {decision.explored === true && "; tried first because it has no measurements yet"}
+    </p>
+    <Table
+      caption="Candidates in the order of the attempts"
+      columns={[
+        { head: "Candidate", cell: ({ deployment }) => deployment },
+        { head: "Score", cell: ({ score }) => decimal(score), isNumber: true },
+        { head: "Terms", cell: (one) => termsOf(one) || unknown }
+      ]}
+      rows={decision.candidates}
+      keyOf={({ deployment }) => deployment}
+    />
+    {decision.excluded.length > 0 && (
+      <>
+        <h3>Not considered</h3>
+        <ul class="plain">
+          {decision.excluded.map((one) => (
+            <li key={one.deployment}>
+              <strong>{one.deployment}</strong> <span class="muted">{one.reason}</span>
+            </li>
+          ))}
+        </ul>
+      </>
+    )}
+    {fallbacks.ordinary.length > 0 && <p class="muted">Fallbacks: {fallbacks.ordinary.join(", ")}</p>}
+  </section>
+)
+
+const Figures = ({ record }: { readonly record: Decision }) => {
+  const won = record.attempts.find(({ outcome }) => outcome === "answered")
+  const first = won?.firstTokenMs === undefined ? undefined : won.startedMs + won.firstTokenMs
+  return (
+    <dl class="figures">
+      <Figure label="Total" value={duration(record.tookMs)} />
+      <Figure label="First token" value={duration(first)} />
+      <Figure label="Attempts" value={count(record.attempts.length)} />
+      <Figure label="Answered by" value={record.answeredBy ?? unknown} />
+    </dl>
+  )
+}
+
+const Body = ({ record }: { readonly record: Decision }) => (
+  <>
+    <p class="muted">
+      {dateTime(record.at)} · {record.operation} · model <strong>{record.model}</strong>
+    </p>
+    <p class="summary">{outcomeOf(record)} {mainReason(record)}</p>
+    {failuresOf(record).map((text) => <p key={text} class="problem">{text}</p>)}
+    <Figures record={record} />
+    {record.attempts.length > 0 && (
+      <section>
+        <h3>Attempts</h3>
+        <Waterfall attempts={record.attempts} tookMs={record.tookMs ?? 0} />
+      </section>
+    )}
+    <Choice {...record} />
+  </>
+)
+
+export const RequestDetail = ({ id }: { readonly id: string }) => {
+  const { problem, record } = useRecord(id)
+  return (
+    <section class="detail" aria-label="One request">
+      <div class="title">
+        <h2>
+          Request <code>{id}</code>
+        </h2>
+        {record?.end !== undefined && <Badge text={record.end} />}
+        <span class="space" />
+        <a class="button" href={hrefOf("requests")}>Close</a>
+      </div>
+      {problem !== undefined && <p class="problem" role="alert">{problem}</p>}
+      {record !== undefined && <Body record={record} />}
+    </section>
+  )
+}

@@ -1,0 +1,37 @@
+/** What actions answered: one notice at a time, read by screen readers. */
+import { signal } from "@preact/signals"
+import { messageOf } from "../session.ts"
+
+interface Notice {
+  readonly kind: "good" | "bad"
+  readonly text: string
+}
+
+const notice = signal<Notice | undefined>(undefined)
+
+export const say = (kind: Notice["kind"], text: string): void => {
+  notice.value = { kind, text }
+}
+
+/** Runs an action and says how it ended. Undefined if it failed. */
+export async function attempt<A>(action: () => Promise<A>, done: string): Promise<A | undefined> {
+  try {
+    const result = await action()
+    say("good", done)
+    return result
+  } catch (error) {
+    say("bad", messageOf(error))
+    return undefined
+  }
+}
+
+export const Notices = () => (
+  <div role="status" aria-live="polite">
+    {notice.value !== undefined && (
+      <p class={`notice ${notice.value.kind}`}>
+        <span>{notice.value.text}</span>
+        <button type="button" class="quiet" onClick={() => (notice.value = undefined)}>Dismiss</button>
+      </p>
+    )}
+  </div>
+)

@@ -1,0 +1,79 @@
+/** The attempts of a request as bars on one scale of time: until the first token, and after it. */
+import type { Attempt } from "../../services/routing/DecisionRecord.ts"
+import { duration } from "../format.ts"
+import { Badge } from "./Basics.tsx"
+
+const shareOf = (ms: number, total: number): string => `${total <= 0 ? 0 : Math.min(100, (ms / total) * 100)}%`
+
+const wordsOf = ({ firstTokenMs, hedge, outcome, startedMs, tookMs }: Attempt): string =>
+  [
+    `started at ${duration(startedMs)}`,
+    ...(hedge === true ? ["beside the attempt before it"] : []),
+    ...(firstTokenMs === undefined ? [] : [`first token after ${duration(firstTokenMs)}`]),
+    tookMs === undefined ? "still running" : `${outcome} after ${duration(tookMs)}`
+  ].join(", ")
+
+const Bar = ({ attempt, total }: { readonly attempt: Attempt; readonly total: number }) => {
+  const { deployment, firstTokenMs, outcome, startedMs, tookMs } = attempt
+  const took = tookMs ?? total - startedMs
+  const before = Math.min(firstTokenMs ?? took, took)
+  return (
+    <div class="track" role="img" aria-label={`${deployment}: ${wordsOf(attempt)}`} title={wordsOf(attempt)}>
+      <span class={`bar wait ${outcome}`} style={{ left: shareOf(startedMs, total), width: shareOf(before, total) }} />
+      {firstTokenMs !== undefined && (
+        <span
+          class={`bar ${outcome}`}
+          style={{ left: shareOf(startedMs + before, total), width: shareOf(took - before, total) }}
+        />
+      )}
+    </div>
+  )
+}
+
+const Step = (
+  { attempt, index, total }: { readonly attempt: Attempt; readonly index: number; readonly total: number }
+) => {
+  const { deployment, error, hedge, outcome, reasoningDropped, skippedEvents = 0, tookMs } = attempt
+  return (
+    <li>
+      <div class="step">
+        <span class="muted">{index + 1}</span>
+        <strong>{deployment}</strong>
+        <Badge text={outcome} />
+        {hedge === true && <Badge text="hedge" tone="info" />}
+        <span class="space" />
+        <span>{duration(tookMs)}</span>
+      </div>
+      <Bar attempt={attempt} total={total} />
+      {error !== undefined && (
+        <p class="problem">
+          <code>{error.reason}</code> {error.message}
+        </p>
+      )}
+      {skippedEvents > 0 && <p class="muted">{skippedEvents} events of its stream were not readable.</p>}
+      {reasoningDropped === true && <p class="muted">Reasoning of another provider was left out of the request.</p>}
+    </li>
+  )
+}
+
+const marks = [0, 0.25, 0.5, 0.75, 1]
+
+export const Waterfall = (
+  { attempts, tookMs }: { readonly attempts: ReadonlyArray<Attempt>; readonly tookMs: number }
+) => {
+  const total = Math.max(tookMs, ...attempts.map((one) => one.startedMs + (one.tookMs ?? 0)), 0.001)
+  return (
+    <div class="waterfall">
+      <div class="scale" aria-hidden="true">
+        {marks.map((mark) => <span key={mark}>{duration(total * mark)}</span>)}
+      </div>
+      <ol>
+        {attempts.map((attempt, index) => <Step key={index} attempt={attempt} index={index} total={total} />)}
+      </ol>
+      <p class="legend muted" aria-hidden="true">
+        <span class="bar wait answered" /> until the first token <span class="bar answered" /> after it{" "}
+        <span class="bar failed wait" /> failed
+      </p>
+    </div>
+  )
+}

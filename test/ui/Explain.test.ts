@@ -1,0 +1,44 @@
+import { assert, describe, it } from "@effect/vitest"
+import { failuresOf, mainReason, partsOf } from "../../src/ui/explain.ts"
+
+const failed = {
+  deployment: "remote#0",
+  startedMs: 10,
+  tookMs: 700,
+  outcome: "failed",
+  error: { reason: "ProviderError", message: "The server is overloaded" }
+} as const
+
+const answered = { deployment: "chat#0", startedMs: 900, firstTokenMs: 50, tookMs: 100, outcome: "answered" } as const
+
+describe("the explanation of a request", () => {
+  it("divides its time into parts that follow each other", () => {
+    assert.deepStrictEqual(partsOf({ attempts: [failed, answered], tookMs: 1_010 }), [
+      { kind: "before", deployment: undefined, tookMs: 10 },
+      { kind: "failed", deployment: "remote#0", tookMs: 700 },
+      { kind: "pause", deployment: undefined, tookMs: 190 },
+      { kind: "firstToken", deployment: "chat#0", tookMs: 50 },
+      { kind: "answer", deployment: "chat#0", tookMs: 50 }
+    ])
+  })
+
+  it("counts an attempt beside another from when the other one ended", () => {
+    const hedge = { ...answered, startedMs: 300, firstTokenMs: 500, tookMs: 600, hedge: true } as const
+    const parts = partsOf({ attempts: [{ ...failed, outcome: "left" }, hedge], tookMs: 900 })
+    assert.deepStrictEqual(parts.map(({ tookMs }) => tookMs), [10, 700, 90, 100])
+  })
+
+  it("names the longest part and the deployment that failed", () => {
+    assert.strictEqual(
+      mainReason({ attempts: [failed, answered], tookMs: 1_010 }),
+      "Most of the time: 700 ms in an attempt at remote#0 that did not answer (70 %)."
+    )
+    assert.deepStrictEqual(failuresOf({ attempts: [failed, answered] }), [
+      "remote#0 failed after 700 ms: ProviderError: The server is overloaded"
+    ])
+  })
+
+  it("has nothing to say of a request without attempts and time", () => {
+    assert.isUndefined(mainReason({ attempts: [], tookMs: 0 }))
+  })
+})
