@@ -10,6 +10,8 @@ export interface Effort {
   readonly roundMs: number
   /** Load before the first measurement, so that code is compiled and caches are warm, ms. */
   readonly warmUpMs: number
+  /** Length of a run with faults, minutes; left out, as the scenario has it. */
+  readonly minutes?: number
   /** The size of the synthetic model. */
   readonly shape: Shape
 }

@@ -8,6 +8,7 @@ import { concurrency } from "./Concurrency.ts"
 import { embeddings } from "./Embeddings.ts"
 import { engineKinds } from "./EngineKinds.ts"
 import { fairness } from "./Fairness.ts"
+import { faults } from "./Faults.ts"
 import { install } from "./Install.ts"
 import { load } from "./LoadTime.ts"
 import * as Machine from "./Machine.ts"
@@ -36,6 +37,7 @@ const scenarios: ReadonlyArray<Scenario> = [
   prefix,
   fairness,
   recovery,
+  faults,
   engineKinds,
   embeddings,
   overhead,
@@ -54,10 +56,11 @@ const scenarios: ReadonlyArray<Scenario> = [
 const fullEffort: Effort = { rounds: 5, roundMs: 2_000, warmUpMs: 2_000, shape: SyntheticGguf.whole }
 const smokeEffort: Effort = { rounds: 1, roundMs: 300, warmUpMs: 50, shape: SyntheticGguf.small }
 
-const usage = `Usage: npm run bench -- [--smoke] [--only <name>] [--profile]
+const usage = `Usage: npm run bench -- [--smoke] [--only <name>] [--minutes <number>] [--profile]
 
   --smoke    each scenario for about a second: checks that it works, not how fast
   --only     one scenario: ${scenarios.map(({ name }) => name).join(", ")}
+  --minutes  how long the run with faults takes (--only faults); default 1
   --profile  keep CPU profiles of the service in bench/results (which slows it)
 `
 
@@ -73,11 +76,19 @@ interface Options {
   readonly nodeOptions: ReadonlyArray<string>
 }
 
+const minutesOf = (text: string | undefined): Pick<Effort, "minutes"> => {
+  if (text === undefined) return {}
+  const minutes = Number(text)
+  if (!(minutes > 0)) throw new Error(`--minutes must be a number above 0, got "${text}"`)
+  return { minutes }
+}
+
 const readOptions = (): Options => {
   const { values } = parseArgs({
     options: {
       smoke: { type: "boolean", default: false },
       only: { type: "string" },
+      minutes: { type: "string" },
       profile: { type: "boolean", default: false }
     }
   })
@@ -85,7 +96,7 @@ const readOptions = (): Options => {
   if (chosen.length === 0) throw new Error(`There is no scenario "${values.only}"`)
   return {
     smoke: values.smoke,
-    effort: values.smoke ? smokeEffort : fullEffort,
+    effort: { ...values.smoke ? smokeEffort : fullEffort, ...minutesOf(values.minutes) },
     chosen,
     nodeOptions: values.profile ? ["--cpu-prof", `--cpu-prof-dir=${results}`] : []
   }

@@ -30,6 +30,7 @@ import * as VirtualKeys from "./layers/keys/VirtualKeys.ts"
 import { machine } from "./layers/models/Machine.ts"
 import * as Memory from "./layers/models/Memory.ts"
 import * as Storage from "./layers/persistence/Storage.ts"
+import * as Stores from "./layers/persistence/Stores.ts"
 import * as Providers from "./layers/providers/Providers.ts"
 import * as SettingsFile from "./layers/settings/SettingsFile.ts"
 import * as ModelStore from "./layers/store/ModelStore.ts"
@@ -519,7 +520,7 @@ const responses: Layer.Layer<never, StorageError | Layer.Error<typeof Responses.
   )
 
 /** What a service stores and counts, in its database and in Redis. Requires only `Settings`. */
-const state = Layer.mergeAll(keys, ledger, responses, answers, counters).pipe(Layer.provideMerge(storage))
+const state = Layer.mergeAll(keys, ledger, responses, answers, counters, Stores.layer).pipe(Layer.provideMerge(storage))
 
 /**
  * Sends the traces of requests to an OpenTelemetry collector, as `telemetry` in the settings and OpenTelemetry's variables say;

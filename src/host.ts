@@ -33,7 +33,8 @@ let turn: Map<number, Array<JobEvent>> | undefined
 
 const post = (message: FromChild) => process.send?.(message)
 
-const reportMemory = () => post({ type: "memory", residentBytes: process.memoryUsage.rss() })
+const reportMemory = (host: EngineHost) =>
+  post({ type: "memory", residentBytes: process.memoryUsage.rss(), gpu: host.gpuMemory() })
 
 const collect = (id: number, events: ReadonlyArray<JobEvent>) => {
   if (turn === undefined) {
@@ -57,7 +58,7 @@ const load = (options: HostOptions): EngineHost => {
   const host = makePoolHost(options)
   host.ready.then(
     (description) => {
-      reportMemory()
+      reportMemory(host)
       post({ type: "ready", description })
     },
     (cause: unknown) => post({ type: "load_failed", failure: failureFrom(cause, "load_failed") })
@@ -67,7 +68,7 @@ const load = (options: HostOptions): EngineHost => {
   void host.exited.then(({ kind }) => {
     if (kind !== "stopped") setImmediate(() => process.send?.({ type: "events", jobs: [] } satisfies FromChild, end))
   })
-  setInterval(reportMemory, memoryReportInterval).unref()
+  setInterval(() => reportMemory(host), memoryReportInterval).unref()
   return host
 }
 

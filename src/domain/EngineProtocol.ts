@@ -87,6 +87,12 @@ export interface EngineDescription {
   readonly warnings?: ReadonlyArray<string> | undefined
 }
 
+/** Memory of the GPUs of this machine, bytes. */
+export interface GpuMemory {
+  readonly usedBytes: number
+  readonly totalBytes: number
+}
+
 /** What an engine thread starts with: the kind's name, and options that its worker reads. */
 export interface EngineSpec {
   readonly engine: string
@@ -114,6 +120,8 @@ export interface EngineHost {
   readonly start: (job: Job, onEvents: (events: ReadonlyArray<JobEvent>) => void) => SendCommand
   /** Resident memory outside this process, bytes; 0 for a host inside it. */
   readonly memoryBytes: () => number
+  /** As it was read last; undefined without a GPU. */
+  readonly gpuMemory: () => GpuMemory | undefined
   /**
    * Ends an engine without waiting; its jobs and `exited` get this failure. A process is killed; threads of this process
    * are abandoned, since ending one that computes would abort the process.
@@ -157,6 +165,8 @@ export interface EngineWorker {
   readonly connect: (connection: { readonly port: EnginePort; readonly spec: EngineSpec }) => Promise<EngineDescription>
   /** Frees the model's memory; no job may be running. */
   readonly dispose: () => Promise<void> | void
+  /** Undefined if the model has no GPU; left out, the engine does not know. Called for specs with `gpu` only. */
+  readonly gpuMemory?: () => Promise<GpuMemory | undefined> | GpuMemory | undefined
 }
 
 /** Threads find `true` under this key of Node's environment data if their process runs one engine only. */
@@ -173,7 +183,7 @@ export type ToChild =
 export type FromChild =
   | { readonly type: "ready"; readonly description: EngineDescription }
   | { readonly type: "load_failed"; readonly failure: EngineFailure }
-  | { readonly type: "memory"; readonly residentBytes: number }
+  | { readonly type: "memory"; readonly residentBytes: number; readonly gpu: GpuMemory | undefined }
   /** The events of all jobs in one turn of the child's event loop. */
   | { readonly type: "events"; readonly jobs: JobBatch }
 

@@ -169,6 +169,8 @@ const load = async (): Promise<EngineDescription> => {
   }
 }
 
+export const gpuMemory: EngineWorker["gpuMemory"] = () => spec.gpuMemory
+
 export const dispose: EngineWorker["dispose"] = () => {}
 
 /** A text with the trigger of the fault `error` fails alone. */

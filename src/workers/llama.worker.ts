@@ -244,6 +244,13 @@ export const connect: EngineWorker["connect"] = async ({ port, spec }): Promise<
   return description
 }
 
+export const gpuMemory: NonNullable<EngineWorker["gpuMemory"]> = async () => {
+  const checked = await loading?.catch(() => undefined)
+  if (checked === undefined || checked.loaded.llama.gpu === false) return undefined
+  const { total, used } = await checked.loaded.llama.getVramState()
+  return total === 0 ? undefined : { usedBytes: used, totalBytes: total }
+}
+
 export const dispose: EngineWorker["dispose"] = async () => {
   const checked = await loading?.catch(() => undefined)
   await checked?.loaded.llama.dispose()

@@ -8,6 +8,7 @@ import type { IncomingMessage, ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
 import { dirname, join } from "node:path"
 import { afterEach, describe, it } from "vitest"
+import type * as HealthDetails from "../../src/services/health/HealthDetails.ts"
 import type { Service } from "../support/Service.ts"
 import { run, startService, temporaryFolder, until } from "../support/Service.ts"
 
@@ -161,6 +162,11 @@ describe("a service of two processes", () => {
     for (let time = 0; time < 8; time++) {
       const metrics = (await ask(own.url, "/metrics")).text
       assert.strictEqual(samples(metrics, "llm_requests_total"), 2 * many + 1)
+      const { windows } = JSON.parse((await ask(own.url, "/health/details")).text) as HealthDetails.Report
+      assert.deepStrictEqual(
+        windows.map(({ failed, requests }) => [requests, failed]),
+        Array(3).fill([2 * many + 1, 0])
+      )
       assert.strictEqual((await ask(own.url, "/health/ready")).status, 200)
       const { decisions } = JSON.parse((await ask(own.url, "/admin/decisions?limit=1000")).text) as {
         readonly decisions: ReadonlyArray<{ readonly id: string }>

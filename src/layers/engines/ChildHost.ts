@@ -11,7 +11,14 @@ import { fork } from "node:child_process"
 import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import { engineEnvironment } from "../../domain/EngineEnvironment.ts"
-import type { EngineDescription, EngineHost, FromChild, HostOptions, ToChild } from "../../domain/EngineProtocol.ts"
+import type {
+  EngineDescription,
+  EngineHost,
+  FromChild,
+  GpuMemory,
+  HostOptions,
+  ToChild
+} from "../../domain/EngineProtocol.ts"
 import type { EngineFailure } from "../../domain/Job.ts"
 import { failureFrom } from "../../domain/Job.ts"
 import { plainText } from "../../domain/Text.ts"
@@ -66,7 +73,8 @@ const observe = (child: ChildProcess) => {
     dead: undefined as EngineFailure | undefined,
     abandoned: undefined as EngineFailure | undefined,
     closing: false,
-    residentBytes: 0
+    residentBytes: 0,
+    gpu: undefined as GpuMemory | undefined
   }
   ready.promise.catch(() => {})
   onEnd(child, (cause) => {
@@ -74,6 +82,7 @@ const observe = (child: ChildProcess) => {
     const failure: EngineFailure = state.abandoned ?? (state.closing ? { kind: "stopped" } : cause)
     state.dead = failure
     state.residentBytes = 0
+    state.gpu = undefined
     ready.reject(failure)
     jobs.failAll(failure)
     exited.resolve(failure)
@@ -86,6 +95,7 @@ const observe = (child: ChildProcess) => {
         return ready.reject(message.failure)
       case "memory":
         state.residentBytes = message.residentBytes
+        state.gpu = message.gpu
         return
       case "events":
         return jobs.deliver(message.jobs)
@@ -142,6 +152,7 @@ export const makeChildHost = (options: HostOptions): EngineHost => {
     exited,
     isOver: () => (state.dead ?? state.abandoned) !== undefined || state.closing,
     memoryBytes: () => state.residentBytes,
+    gpuMemory: () => state.gpu,
     abandon(failure) {
       state.abandoned ??= failure
       child.kill("SIGKILL")

@@ -14,7 +14,7 @@ import { setFlagsFromString } from "node:v8"
 import { MessageChannel } from "node:worker_threads"
 import { Piscina } from "piscina"
 import { engineEnvironment } from "../../domain/EngineEnvironment.ts"
-import type { EngineDescription, EngineHost, HostOptions } from "../../domain/EngineProtocol.ts"
+import type { EngineDescription, EngineHost, GpuMemory, HostOptions } from "../../domain/EngineProtocol.ts"
 import type { EngineFailure } from "../../domain/Job.ts"
 import { failureFrom } from "../../domain/Job.ts"
 import { EngineThread } from "./EngineThread.ts"
@@ -75,11 +75,32 @@ const onThreadEnd = (pool: Piscina, ready: Promise<unknown>, exit: (failure: Eng
   }
 }
 
+/** Reads the memory of the GPU in the background; each call returns what was read last. */
+const makeGpuMemory = (pool: Piscina, { spec }: HostOptions) => {
+  let last: GpuMemory | undefined
+  let reading: Promise<void> | undefined
+  const read = async () => {
+    last = await (pool.run(undefined, { name: "gpuMemory" }) as Promise<GpuMemory | undefined>).catch(() => undefined)
+    reading = undefined
+  }
+  return {
+    get: (): GpuMemory | undefined => {
+      if (spec["gpu"] !== undefined) reading ??= read()
+      return last
+    },
+    /** A thread that reads would not get its task to dispose of the model. */
+    ended: async () => {
+      await reading
+    }
+  }
+}
+
 /** Starts a pool of engine threads in this process. */
 export const makePoolHost = (options: HostOptions): EngineHost => {
   const pool = makePool(options)
   const { ready, threads } = connect(pool, options)
   const exited = Promise.withResolvers<EngineFailure>()
+  const gpuMemory = makeGpuMemory(pool, options)
   let isAbandoned = false
   /** The reason why the host accepts no more jobs. */
   let over: EngineFailure | undefined
@@ -101,6 +122,7 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
     over ??= stopped
     for (const thread of threads) thread.cancelAll()
     await Promise.all(threads.map((thread) => thread.whenIdle()))
+    await gpuMemory.ended()
     // As many tasks as threads reach all of them.
     if (orderly) await Promise.all(threads.map(() => pool.run(undefined, { name: "dispose" }))).catch(() => {})
     exited.resolve(stopped)
@@ -113,6 +135,7 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
     exited: exited.promise,
     isOver: () => over !== undefined,
     memoryBytes: () => 0,
+    gpuMemory: () => over === undefined ? gpuMemory.get() : undefined,
     abandon: (failure) => {
       isAbandoned = true
       exit(failure)

@@ -17,6 +17,7 @@ import { nearestName } from "../../domain/NearestName.ts"
 import * as Text from "../../domain/Text.ts"
 import * as EngineKinds from "../../services/engines/EngineKinds.ts"
 import { Refusals } from "../../services/guard/SecurityEvents.ts"
+import type { Report } from "../../services/health/HealthDetails.ts"
 import { HealthDetails } from "../../services/health/HealthDetails.ts"
 import * as Readiness from "../../services/health/Readiness.ts"
 import { Models } from "../../services/models/Models.ts"
@@ -128,14 +129,10 @@ export const health = HttpApiBuilder.group(
     const services = yield* Effect.context<Models | Readiness.Readiness | Registry>()
     const peers = yield* PeerProcesses
     const details = yield* Effect.serviceOption(HealthDetails)
-    const canAnswer = Option.isNone(details) ? Effect.succeed(true) : details.value.canAnswer
-    const report = Effect.zipWith(
-      Effect.provideContext(Readiness.makeReport, services),
-      canAnswer,
-      (report, canAnswer) =>
-        report.status === "ready" && !canAnswer ? { ...report, status: "unavailable" as const } : report
-    )
-    const respond = (body: typeof Readiness.Report.Type) =>
+    const report: Effect.Effect<Readiness.Report> = Option.isNone(details)
+      ? Effect.provideContext(Readiness.makeReport, services)
+      : details.value.ready
+    const respond = (body: Readiness.Report) =>
       HttpServerResponse.jsonUnsafe(body, { status: body.status === "ready" ? 200 : 503 })
     const ready = ofWhole(
       peers,
@@ -153,8 +150,17 @@ const details = HttpRouter.use(Effect.fnUntraced(function*(router) {
   if (Option.isNone(found)) return
   const guarded = yield* AdminGuard.makeForReaders
   const peers = yield* PeerProcesses
-  const own = Effect.map(found.value.report, (report) => HttpServerResponse.jsonUnsafe(report))
-  yield* router.add("GET", detailsPath, guarded(ofWhole(peers, own, Effect.succeed(restarting))))
+  const { report } = found.value
+  const whole = peers?.isFirst === true
+    ? Effect.zipWith(
+      report,
+      peers.askJson<Report>("GET", detailsPath),
+      (own, others) => WholeService.health(own, others, (model) => peers.isOfFirst(model)),
+      { concurrent: true }
+    )
+    : report
+  const respond = Effect.map(whole, (body) => HttpServerResponse.jsonUnsafe(body))
+  yield* router.add("GET", detailsPath, guarded(ofWhole(peers, respond, Effect.succeed(restarting))))
 }))
 
 /**

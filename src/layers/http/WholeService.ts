@@ -8,6 +8,8 @@
 import { Effect, Stream } from "effect"
 import type { Contents, QuestionContents, Selection, SemanticContents } from "../../services/cache/ResponseCache.ts"
 import { contentsOf } from "../../services/cache/SemanticIndex.ts"
+import * as Availability from "../../services/health/Availability.ts"
+import type * as HealthDetails from "../../services/health/HealthDetails.ts"
 import type { Models } from "../../services/models/Models.ts"
 import type { Record } from "../../services/routing/DecisionRecord.ts"
 import type { CacheCleared, Circuit, Circuits, Deployment, Deployments } from "./AdminSchema.ts"
@@ -99,6 +101,51 @@ export const decisions = (
   limit: number
 ): ReadonlyArray<Record> =>
   [...own, ...others.flatMap(({ decisions }) => decisions)].toSorted((one, other) => other.at - one.at).slice(0, limit)
+
+type ModelHealth = HealthDetails.Report["models"][number]
+type DeploymentHealth = ModelHealth["deployments"][number]
+
+/** A deployment can answer if it can in one of the processes. */
+const addHealth = (one: DeploymentHealth, other: DeploymentHealth): DeploymentHealth => {
+  const { unavailable, ...own } = one
+  return {
+    ...own,
+    state: states.find((state) => state === one.state || state === other.state)!,
+    running: one.running + other.running,
+    queued: one.queued + other.queued,
+    ...(unavailable === undefined || other.unavailable === undefined ? {} : { unavailable })
+  }
+}
+
+const addModel = (model: ModelHealth, others: ReadonlyArray<ModelHealth>): ModelHealth => {
+  const deployments = model.deployments.map((deployment) =>
+    others.flatMap(({ deployments }) => deployments.filter((other) => other.deployment === deployment.deployment))
+      .reduce(addHealth, deployment)
+  )
+  return { ...model, available: deployments.some(({ unavailable }) => unavailable === undefined), deployments }
+}
+
+/**
+ * The windows and the models of all processes. The uptime is the longest: a process that crashes is started again.
+ *
+ * @param isOfFirst whether a model is served by the first process only, whose answer this is
+ */
+export const health = (
+  own: HealthDetails.Report,
+  others: ReadonlyArray<HealthDetails.Report>,
+  isOfFirst: (model: string) => boolean
+): HealthDetails.Report => ({
+  ...own,
+  uptimeSeconds: Math.max(own.uptimeSeconds, ...others.map(({ uptimeSeconds }) => uptimeSeconds)),
+  windows: own.windows.map((window) =>
+    Availability.sumOf(window, others.flatMap(({ windows }) => windows.filter((one) => one.window === window.window)))
+  ),
+  models: own.models.map((model) =>
+    isOfFirst(model.model)
+      ? model
+      : addModel(model, others.flatMap(({ models }) => models.filter((other) => other.model === model.model)))
+  )
+})
 
 /** A sample of Prometheus' text format: its series, and its value. */
 const sample = /^([^#\s][^\s{]*(?:\{.*\})?) (\S+)$/

@@ -10,7 +10,7 @@
 import type { Effect, Scope, Stream } from "effect"
 import { Context, Result } from "effect"
 import type { Deployment, DeploymentOptions, EngineDeployment } from "../../domain/Deployment.ts"
-import type { EngineDescription } from "../../domain/EngineProtocol.ts"
+import type { EngineDescription, GpuMemory } from "../../domain/EngineProtocol.ts"
 import type { Countable, Counted, Generation, NativeEmbeddings, Ranking } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
@@ -128,6 +128,8 @@ export interface Engine {
   readonly count?: (input: Counted, retain?: Retain) => Effect.Effect<number, InferenceError>
   /** Resident memory outside this process, bytes. */
   readonly memoryBytes: Effect.Effect<number>
+  /** Memory of the GPUs that it uses, as it was read last; undefined without one. Left out, it does not know. */
+  readonly gpuMemory?: () => GpuMemory | undefined
   /** Whether it has ended: true before any job fails because of that. Left out, it never ends by itself. */
   readonly isOver?: () => boolean
   /** Ends the engine; running jobs fail with `EngineStopped`. */

@@ -45,6 +45,42 @@ export const Window = Schema.Struct({
 })
 export type Window = typeof Window.Type
 
+interface Counts {
+  readonly requests: number
+  readonly failed: number
+  readonly availability: number
+}
+
+const judged = (window: WindowName, seconds: number, { availability, failed, requests }: Counts): Window => {
+  const errorRate = requests === 0 ? 0 : failed / requests
+  return {
+    window,
+    seconds,
+    requests,
+    failed,
+    ...(requests === 0 ? {} : { errorRate }),
+    availability,
+    meetsTargets: availability >= targets.availability && errorRate <= targets.errorRate
+  }
+}
+
+/**
+ * The same window of several processes: their requests together, and the availability of their mean. The time that each covers
+ * is its weight, so that a process that has just started again counts little.
+ */
+export const sumOf = (own: Window, others: ReadonlyArray<Window>): Window => {
+  const all = [own, ...others]
+  const sum = (of: (one: Window) => number) => all.reduce((total, one) => total + of(one), 0)
+  const time = sum(({ seconds }) => seconds)
+  return judged(own.window, Math.max(...all.map(({ seconds }) => seconds)), {
+    requests: sum(({ requests }) => requests),
+    failed: sum(({ failed }) => failed),
+    availability: time === 0
+      ? sum(({ availability }) => availability) / all.length
+      : sum(({ availability, seconds }) => availability * seconds) / time
+  })
+}
+
 /** Keeps samples. */
 export class Availability {
   #samples: Array<Sample> = []
@@ -79,15 +115,6 @@ export class Availability {
     const requests = last.answered - first.answered + failed
     const time = last.at - first.at
     const availability = time === 0 ? 1 : (last.availableMs - first.availableMs) / time
-    const errorRate = requests === 0 ? 0 : failed / requests
-    return {
-      window,
-      seconds: Math.round(time / 1000),
-      requests,
-      failed,
-      ...(requests === 0 ? {} : { errorRate }),
-      availability,
-      meetsTargets: availability >= targets.availability && errorRate <= targets.errorRate
-    }
+    return judged(window, Math.round(time / 1000), { requests, failed, availability })
   }
 }

@@ -13,17 +13,15 @@ import { Providers } from "../engines/Providers.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
 import { gauge, SampledGauges } from "../observability/Series.ts"
+import type { Resolved } from "../settings/Settings.ts"
 import { Settings } from "../settings/Settings.ts"
+import { SettingsChanges } from "../settings/SettingsChanges.ts"
 import { Availability, targets, Window, windows } from "./Availability.ts"
 import type { WindowName } from "./Availability.ts"
 import { Breaker } from "./Breaker.ts"
 import * as Readiness from "./Readiness.ts"
-
-const DeploymentDetails = Schema.Struct({
-  ...Readiness.Report.fields.deployments.value.fields,
-  /** Why it cannot answer now; left out, it can. */
-  unavailable: Schema.optionalKey(Schema.String)
-})
+import * as StoreHealth from "./StoreHealth.ts"
+import { Stores } from "./StoreHealth.ts"
 
 /** The body of `GET /health/details`. */
 export const Report = Schema.Struct({
@@ -35,16 +33,18 @@ export const Report = Schema.Struct({
     model: Schema.String,
     /** Whether one of its deployments can answer. */
     available: Schema.Boolean,
-    deployments: Schema.Array(DeploymentDetails)
-  }))
+    deployments: Readiness.Report.fields.deployments
+  })),
+  /** Left out where there are none. */
+  stores: Readiness.Report.fields.stores
 })
 export type Report = typeof Report.Type
 
-/** The state of the models, and the windows. */
+/** The state of the models and stores, and the windows. */
 export class HealthDetails extends Context.Service<HealthDetails, {
   readonly report: Effect.Effect<Report>
-  /** Whether a model can answer. */
-  readonly canAnswer: Effect.Effect<boolean>
+  /** What `GET /health/ready` answers. */
+  readonly ready: Effect.Effect<Readiness.Report>
 }>()("troupe/services/health/HealthDetails") {}
 
 /** Requests until now, of all models. */
@@ -109,12 +109,21 @@ const make = Effect.gen(function*() {
   const availability = new Availability()
   const gauges = new SampledGauges(yield* Effect.context())
   const models = yield* makeModels
+  const stores = yield* Stores
+  let settings: Pick<Resolved, "admission"> = yield* Settings
+  ;(yield* SettingsChanges).follow((next) => {
+    settings = next
+  })
+  let states: ReadonlyArray<StoreHealth.StoreState> = []
+  const ofStores = () => stores.length === 0 ? {} : { stores: states }
+  const canAnswer = (all: Report["models"]) => isAnyAvailable(all) && !StoreHealth.isMissing(states)
 
   const sample = Effect.gen(function*() {
+    states = yield* StoreHealth.ask(stores, settings)
     const all = yield* models
     for (const one of all) gauges.set(available, one.available ? 1 : 0, { model: one.model })
     gauges.end()
-    const isAvailable = readiness.status === "ready" && isAnyAvailable(all)
+    const isAvailable = readiness.status === "ready" && canAnswer(all)
     availability.add({ at: yield* Time.now, isAvailable, ...(yield* requestsUntilNow) })
   })
   yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(sampleEvery)))
@@ -126,10 +135,16 @@ const make = Effect.gen(function*() {
       uptimeSeconds: Math.round(((yield* Time.now) - startedAt) / 1000),
       targets,
       windows: (Object.keys(windows) as Array<WindowName>).map((window) => availability.over(window)),
-      models: yield* models
+      models: yield* models,
+      ...ofStores()
     }
   })
-  return HealthDetails.of({ report, canAnswer: Effect.map(models, isAnyAvailable) })
+  const ready = Effect.map(models, (all): Readiness.Report => ({
+    status: readiness.status === "ready" && !canAnswer(all) ? "unavailable" : readiness.status,
+    deployments: all.flatMap(({ deployments }) => deployments),
+    ...ofStores()
+  }))
+  return HealthDetails.of({ report, ready })
 })
 
 /** Samples until the scope ends. */

@@ -2,6 +2,7 @@
 import { Context, Duration, Effect, Layer, Schedule, Schema } from "effect"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
+import { StoreState } from "./StoreHealth.ts"
 
 /** The service takes requests while it is `ready`. */
 export const Status = Schema.Literals(["starting", "ready", "stopping"])
@@ -13,15 +14,23 @@ const DeploymentHealth = Schema.Struct({
   state: Schema.Literals(["cold", "loading", "ready", "draining", "failed"]),
   running: Schema.Int,
   queued: Schema.Int,
-  lastFailure: Schema.optionalKey(Schema.String)
+  lastFailure: Schema.optionalKey(Schema.String),
+  /** Why it cannot answer now; left out, it can. */
+  unavailable: Schema.optionalKey(Schema.String)
 })
 
 /** The body of `GET /health/ready`. */
 export const Report = Schema.Struct({
-  /** `unavailable`: no model can answer, since keys are in cooldown, circuits are open or engines have failed. */
+  /**
+   * `unavailable`: no model can answer, since keys are in cooldown, circuits are open or engines have failed; or a store does
+   * not answer without which requests are rejected.
+   */
   status: Schema.Literals([...Status.literals, "unavailable"]),
-  deployments: Schema.Array(DeploymentHealth)
+  deployments: Schema.Array(DeploymentHealth),
+  /** Left out where there are none. */
+  stores: Schema.optionalKey(Schema.Array(StoreState))
 })
+export type Report = typeof Report.Type
 
 /** The status of the service. The application sets it once every model is loaded; the server sets it when it stops. */
 export class Readiness extends Context.Service<Readiness, {

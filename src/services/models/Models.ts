@@ -17,6 +17,7 @@ import { Cause, Clock, Context, Duration, Effect, Fiber, Layer, PubSub, Stream }
 import type { Caller } from "../../domain/Caller.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
+import type { GpuMemory } from "../../domain/EngineProtocol.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Engine, Engines } from "../engines/Engine.ts"
 import { ModelFiles } from "../engines/ModelFiles.ts"
@@ -29,12 +30,23 @@ import * as EngineLifecycle from "./EngineLifecycle.ts"
 import { now } from "./EngineLifecycle.ts"
 import * as Lease from "./Lease.ts"
 import * as LoadCandidates from "./LoadCandidates.ts"
+import type { Budget } from "./Memory.ts"
 import { budgetOf, Memory } from "./Memory.ts"
 import * as MemoryScheduler from "./MemoryScheduler.ts"
 import * as Replicas from "./Replicas.ts"
 import { SlotLeases } from "./SlotLeases.ts"
 
 export type { ActorEvent, State, Status } from "./Actor.ts"
+
+/** The memory of local models, bytes. */
+export interface MemoryUse {
+  /** What they may use together now. */
+  readonly budgetBytes: number
+  /** What those that load or are loaded have been granted of it. */
+  readonly grantedBytes: number
+  /** Of the GPUs of this machine; undefined if no loaded model uses one. */
+  readonly gpu: GpuMemory | undefined
+}
 
 /** One actor for each deployment. */
 export class Models extends Context.Service<Models, {
@@ -118,8 +130,7 @@ export class Models extends Context.Service<Models, {
   readonly loading: (deployment: string) => Effect.Effect<Actor.Loading | undefined>
   /** Of every deployment that has an actor. */
   readonly statuses: Effect.Effect<ReadonlyArray<Status>>
-  /** The memory that local models may use together now, and what those that load or are loaded have been granted, bytes. */
-  readonly memory: Effect.Effect<{ readonly budgetBytes: number; readonly grantedBytes: number }>
+  readonly memory: Effect.Effect<MemoryUse>
 }>()("troupe/services/models/Models") {}
 
 /** How memory is granted and measured. */
@@ -202,6 +213,17 @@ const stopAll = (context: ActorContext): Effect.Effect<void> => {
   )
 }
 
+const memoryUse = (budget: Budget, instances: () => ReadonlyArray<EngineInstance>): Effect.Effect<MemoryUse> =>
+  Effect.map(budget, (budgetOf) => {
+    const granted = instances().filter(({ bytes }) => bytes > 0)
+    return {
+      budgetBytes: budgetOf(granted),
+      grantedBytes: granted.reduce((sum, { bytes }) => sum + bytes, 0),
+      // Engines see the same GPUs.
+      gpu: granted.map(({ engine }) => engine?.gpuMemory?.()).find((gpu) => gpu !== undefined)
+    }
+  })
+
 const make = Effect.fnUntraced(function*(memory: MemoryOptions, restarts = Defaults.engineRestarts) {
   const { context, events } = yield* makeContext(memory, restarts)
   const { actors, fork } = context
@@ -239,10 +261,7 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions, restarts = Defau
     observe: (id) => Actor.observe(actors.get(id), now(context)),
     variant: (id) => Effect.sync(() => Actor.variantOf(actors.get(id))),
     loading: (id) => Effect.sync(() => Actor.loadingOf(actors.get(id), now(context))),
-    memory: Effect.map(memory.budget, (budgetOf) => {
-      const granted = instances().filter(({ bytes }) => bytes > 0)
-      return { budgetBytes: budgetOf(granted), grantedBytes: granted.reduce((sum, { bytes }) => sum + bytes, 0) }
-    }),
+    memory: memoryUse(memory.budget, instances),
     status: ({ id }) => Effect.suspend(() => Actor.statusOf(id, actors.get(id))),
     statuses: Effect.suspend(() =>
       Effect.andThen(

@@ -21,6 +21,8 @@ const memory = gauge("troupe_deployment_memory_bytes", "Memory of the engine pro
 const loaded = gauge("troupe_deployment_loaded", "Whether it is loaded (1) or not (0), by deployment")
 const budget = gauge("troupe_memory_budget_bytes", "Memory that local models may use together now")
 const granted = gauge("troupe_memory_granted_bytes", "Memory that local models have been granted of it")
+const gpuUsed = gauge("troupe_gpu_memory_used_bytes", "Memory of the GPUs in use, as the engine reports it")
+const gpuTotal = gauge("troupe_gpu_memory_total_bytes", "Memory of the GPUs, as the engine reports it")
 const circuit = gauge(
   "troupe_circuit_open_max",
   "Whether a circuit is closed (0), half open (1) or open (2), by deployment"
@@ -80,7 +82,11 @@ export const layer = (figures: ProcessFigures) =>
       for (const status of yield* models.statuses) {
         sampleStatus(gauges, status, yield* models.occupancy(status.deployment))
       }
-      const { budgetBytes, grantedBytes } = yield* models.memory
+      const { budgetBytes, gpu, grantedBytes } = yield* models.memory
+      if (gpu !== undefined) {
+        gauges.set(gpuUsed, gpu.usedBytes)
+        gauges.set(gpuTotal, gpu.totalBytes)
+      }
       if (Number.isFinite(budgetBytes)) gauges.set(budget, budgetBytes)
       gauges.set(granted, grantedBytes)
       for (const { deployment, phase } of yield* breaker.states) gauges.set(circuit, phases[phase], { deployment })

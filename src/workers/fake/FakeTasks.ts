@@ -1,4 +1,5 @@
 /** Tasks of the fake engine: vectors, scores, labels and tokens, computed from the text's bytes and words. */
+import type { GpuMemory } from "../../domain/EngineProtocol.ts"
 import type {
   Classification,
   Each,
@@ -35,6 +36,8 @@ export type FakeSpec = {
   /** The answer; left out, the engine echoes the last message. */
   readonly reply?: string | undefined
   readonly fault?: FakeFault | undefined
+  /** What it reports of a GPU; left out, none. */
+  readonly gpuMemory?: GpuMemory | undefined
   /** The markers of thoughts in `reply`; left out or false, it has none. */
   readonly reasoning?: Pair | false | undefined
 }

@@ -1,4 +1,5 @@
 import { assert } from "@effect/vitest"
+import { setImmediate as nextTurn } from "node:timers/promises"
 import { describe, it } from "vitest"
 import type { HostOptions } from "../../../src/domain/EngineProtocol.ts"
 import type { GenerateJob, JobEvent } from "../../../src/domain/Job.ts"
@@ -40,6 +41,18 @@ describe("makePoolHost", () => {
     await host.close()
     assert.deepStrictEqual(await last.promise, { type: "cancelled" })
     assert.deepStrictEqual(await host.exited, { kind: "stopped" })
+  })
+
+  it("reads the memory of a GPU, where the engine has one", async () => {
+    const gpuMemory = { usedBytes: 3, totalBytes: 8 }
+    const withGpu = makePoolHost({ ...options, spec: { ...options.spec, gpu: "auto", gpuMemory } })
+    const without = makePoolHost({ ...options, spec: { ...options.spec, gpuMemory } })
+    await Promise.all([withGpu.ready, without.ready])
+    while (withGpu.gpuMemory() === undefined) await nextTurn()
+    assert.deepStrictEqual(withGpu.gpuMemory(), gpuMemory)
+    assert.isUndefined(without.gpuMemory())
+    await Promise.all([withGpu.close(), without.close()])
+    assert.isUndefined(withGpu.gpuMemory())
   })
 
   it("fails a job that cannot be sent to a thread, and no other", async () => {

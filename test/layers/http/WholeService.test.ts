@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Deployment } from "../../../src/layers/http/AdminSchema.ts"
 import * as WholeService from "../../../src/layers/http/WholeService.ts"
+import * as Availability from "../../../src/services/health/Availability.ts"
+import type * as HealthDetails from "../../../src/services/health/HealthDetails.ts"
 
 const deployment = (more: Partial<Deployment> = {}): Deployment => ({
   deployment: "a#0",
@@ -95,6 +97,36 @@ describe("WholeService", () => {
         lastFailure: "It broke."
       })
     )
+  })
+
+  it("has the health of all processes: a deployment that one of them can use is available", () => {
+    const window = { window: "5m" as const, seconds: 300, requests: 4, failed: 0, availability: 1, meetsTargets: true }
+    const down = {
+      deployment: "a#0",
+      state: "ready" as const,
+      running: 1,
+      queued: 0,
+      unavailable: "its circuit is open"
+    }
+    const { unavailable: _, ...up } = down
+    const reportOf = (deployment: typeof up, failed: number, uptimeSeconds: number): HealthDetails.Report => ({
+      status: "ready",
+      uptimeSeconds,
+      targets: Availability.targets,
+      windows: [{ ...window, failed }],
+      models: [{ model: "a", available: !("unavailable" in deployment), deployments: [deployment] }]
+    })
+    const merged = (isOfFirst: boolean, ...[own, other]: readonly [HealthDetails.Report, HealthDetails.Report]) =>
+      WholeService.health(own, [other], () => isOfFirst)
+    const { models, uptimeSeconds, windows } = merged(false, reportOf(down, 0, 10), reportOf(up, 2, 20))
+    assert.strictEqual(uptimeSeconds, 20)
+    assert.deepInclude(windows[0], { requests: 8, failed: 2, errorRate: 0.25, meetsTargets: false })
+    assert.deepStrictEqual(models, [{ model: "a", available: true, deployments: [{ ...up, running: 2 }] }])
+    const local = merged(true, reportOf(down, 0, 10), reportOf(up, 0, 20))
+    assert.deepStrictEqual(local.models, [{ model: "a", available: false, deployments: [down] }])
+    const both = merged(false, reportOf(down, 0, 10), reportOf(down, 0, 20))
+    assert.deepInclude(both.models[0], { available: false })
+    assert.deepInclude(both.models[0]?.deployments[0], { unavailable: "its circuit is open" })
   })
 
   it("has the adaptive limit of all processes, as the latest of them knows it", () => {

@@ -1,6 +1,6 @@
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
-import { Availability } from "../../../src/services/health/Availability.ts"
+import { Availability, sumOf } from "../../../src/services/health/Availability.ts"
 
 const every = 5_000
 
@@ -34,6 +34,19 @@ describe("availability", () => {
     const day = availability.over("1d")
     assert.deepInclude(day, { seconds: 7200, failed: 24, meetsTargets: false })
     assert.approximately(day.availability, 1 - 3 / 120, 0.001)
+  })
+
+  it("is that of several processes together, by the time that each covers", () => {
+    const long = after(5, () => false).over("5m")
+    const short = after(1, () => true, () => false).over("5m")
+    assert.deepInclude(short, { seconds: 60, requests: 12, failed: 12, availability: 0 })
+    const sum = sumOf(long, [short])
+    assert.deepInclude(sum, { window: "5m", seconds: 300, requests: 72, failed: 12, meetsTargets: false })
+    assert.approximately(sum.errorRate ?? 0, 12 / 72, 1e-9)
+    assert.approximately(sum.availability, 300 / 360, 1e-9)
+    assert.deepStrictEqual(sumOf(long, []), long)
+    const none = new Availability().over("5m")
+    assert.deepStrictEqual(sumOf(none, [none]), none)
   })
 
   it("keeps a bounded number of samples over days", () => {

@@ -1,0 +1,138 @@
+/** What health says of models and stores, with services that the test changes. */
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Duration, Effect, Layer, Metric } from "effect"
+import { TestClock } from "effect/testing"
+import type { Model } from "../../../src/domain/Deployment.ts"
+import { Providers } from "../../../src/services/engines/Providers.ts"
+import { Breaker } from "../../../src/services/health/Breaker.ts"
+import * as HealthDetails from "../../../src/services/health/HealthDetails.ts"
+import { Readiness } from "../../../src/services/health/Readiness.ts"
+import type { Store } from "../../../src/services/health/StoreHealth.ts"
+import { ask, Stores } from "../../../src/services/health/StoreHealth.ts"
+import { Models } from "../../../src/services/models/Models.ts"
+import { Registry } from "../../../src/services/models/Registry.ts"
+import { admissionOf } from "../../../src/services/settings/AdmissionSettings.ts"
+import { Settings } from "../../../src/services/settings/Settings.ts"
+import * as Deployments from "../../support/Deployments.ts"
+
+const modelOf = (
+  name: string
+): Model => ({ name, deployments: [Deployments.deployment(`${name}#0`)] } as unknown as Model)
+
+const budgets = (more: object) => admissionOf({ budgets: { all: { period: "day", usd: 1, ...more } } } as never)
+
+interface World {
+  models: ReadonlyArray<Model>
+  open: ReadonlyArray<string>
+}
+
+const layerOf = (world: World, stores: ReadonlyArray<Store>, admission = admissionOf({})) =>
+  HealthDetails.layer.pipe(Layer.provide([
+    Layer.mock(Models)({
+      tryLease: () => undefined,
+      renew: () => {},
+      snapshot: () => ({ queued: 0, state: "ready" }),
+      status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 })
+    }),
+    Layer.mock(Registry)({
+      models: () => world.models,
+      find: () => {
+        throw new Error("It is not searched.")
+      }
+    } as never),
+    Layer.mock(Breaker)({
+      enterClosed: () => undefined,
+      failures: () => undefined,
+      openings: () => 0,
+      closedFor: (id) => world.open.includes(id) ? 1_500 : 0
+    }),
+    Layer.mock(Providers)({ waitingKeys: () => undefined } as never),
+    Layer.succeed(Readiness, Readiness.of({ status: "ready" })),
+    Layer.succeed(Settings, Deployments.settings({ admission, sampleEvery: Duration.seconds(5) })),
+    Layer.succeed(Stores, stores)
+  ]))
+
+const run = <A, E>(effect: Effect.Effect<A, E, HealthDetails.HealthDetails>, layer: ReturnType<typeof layerOf>) =>
+  Effect.provideService(Effect.provide(effect, layer), Metric.MetricRegistry, new Map())
+
+describe("health", () => {
+  it.effect("names each deployment that cannot answer, and follows the models", () => {
+    const world: World = { models: [modelOf("a"), modelOf("b")], open: ["a#0"] }
+    return run(
+      Effect.gen(function*() {
+        const { ready } = yield* HealthDetails.HealthDetails
+        const first = yield* ready
+        assert.strictEqual(first.status, "ready")
+        assert.deepStrictEqual(first.deployments.map(({ deployment, unavailable }) => [deployment, unavailable]), [
+          ["a#0", "its circuit is open; a call may try it in 2 s"],
+          ["b#0", undefined]
+        ])
+        world.models = [modelOf("a")]
+        const second = yield* ready
+        assert.deepInclude(second, { status: "unavailable" })
+        assert.lengthOf(second.deployments, 1)
+        assert.notProperty(second, "stores")
+      }),
+      layerOf(world, [])
+    )
+  })
+
+  const storeOf = (hasCounters: boolean, ask: Store["ask"]): Store => ({ name: "redis", hasCounters, ask })
+  const world: World = { models: [modelOf("a")], open: [] }
+
+  it.effect("is not ready while a store does not answer that has the counters of a budget for all, and is again after it", () => {
+    let isLost = false
+    const store = storeOf(true, Effect.suspend(() => isLost ? Effect.fail("lost") : Effect.void))
+    return run(
+      Effect.gen(function*() {
+        const { ready, report } = yield* HealthDetails.HealthDetails
+        yield* TestClock.adjust(0)
+        assert.deepInclude(yield* ready, {
+          status: "ready",
+          stores: [{ store: "redis", available: true, needed: true }]
+        })
+        isLost = true
+        yield* TestClock.adjust("5 seconds")
+        assert.deepInclude(yield* ready, {
+          status: "unavailable",
+          stores: [{ store: "redis", available: false, needed: true }]
+        })
+        yield* TestClock.adjust("5 seconds")
+        isLost = false
+        yield* TestClock.adjust("5 seconds")
+        assert.deepInclude(yield* ready, { status: "ready" })
+        const { windows: [window] } = yield* report
+        assert.isBelow(window?.availability ?? 1, 1)
+      }),
+      layerOf(world, [store], budgets({}))
+    )
+  })
+
+  it.effect("stays ready without a store that requests do not need, and says so", () =>
+    run(
+      Effect.gen(function*() {
+        const { ready } = yield* HealthDetails.HealthDetails
+        yield* TestClock.adjust(0)
+        assert.deepInclude(yield* ready, {
+          status: "ready",
+          stores: [{ store: "redis", available: false, needed: false }]
+        })
+      }),
+      layerOf(world, [storeOf(true, Effect.fail("lost"))], budgets({ mode: "shadow" }))
+    ))
+
+  it.effect("counts a store that hangs, or whose client breaks, as lost, and needs the counters only", () =>
+    Effect.gen(function*() {
+      const stores = [storeOf(true, Effect.never), storeOf(false, Effect.die("broken")), storeOf(true, Effect.void)]
+      const asked = yield* Effect.forkChild(ask(stores, { admission: budgets({}) }))
+      yield* TestClock.adjust("2 seconds")
+      const exit = asked.pollUnsafe()
+      assert.strictEqual(exit?._tag, "Success", exit?._tag === "Failure" ? Cause.pretty(exit.cause) : "")
+      if (exit?._tag !== "Success") return
+      assert.deepStrictEqual(exit.value.map(({ available, needed }) => [available, needed]), [
+        [false, true],
+        [false, false],
+        [true, true]
+      ])
+    }))
+})
