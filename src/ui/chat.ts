@@ -134,7 +134,8 @@ export const bodyOf = (model: string, messages: ReadonlyArray<Message>, options:
   ...(options.tools.trim() === "" ? {} : { tools: JSON.parse(options.tools) as unknown })
 })
 
-interface Chunk {
+/** An event of a streamed answer. */
+export interface Chunk {
   readonly choices?: ReadonlyArray<{
     readonly finish_reason?: string | null
     readonly delta?: {

@@ -72,7 +72,9 @@ interface Violation {
 /** What axe finds in the page as it is. Its code is evaluated by the debugger: the page's policy does not permit it as a script. */
 export const violationsOf = async (page: Page): Promise<ReadonlyArray<string>> => {
   await page.evaluate(axe)
-  const violations = await page.evaluate("axe.run(document).then(({ violations }) => violations)") as Array<Violation>
+  const violations = await page.evaluate<Array<Violation>>(
+    "axe.run(document).then(({ violations }) => violations)"
+  )
   return violations.flatMap(({ id, nodes }) =>
     nodes.map(({ failureSummary = "", html }) => `${id}: ${html.slice(0, 200)}: ${failureSummary}`)
   )

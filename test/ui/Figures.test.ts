@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import type { Chunk, Message } from "../../src/ui/chat.ts"
 import { applied, bodyOf, nextMessages, userMessage } from "../../src/ui/chat.ts"
 import * as Format from "../../src/ui/format.ts"
 import { parseEvent, splitBlocks } from "../../src/ui/stream.ts"
@@ -48,8 +49,8 @@ describe("a conversation of the playground", () => {
   })
 
   it("collects text, reasoning and the pieces of a tool call, and sends its result", () => {
-    const begun = { ...userMessage("", []), role: "assistant" } as const
-    const chunks = [
+    const begun: Message = { ...userMessage("", []), role: "assistant" }
+    const chunks: ReadonlyArray<Chunk> = [
       { choices: [{ delta: { reasoning_content: "Hm." } }] },
       { choices: [{ delta: { tool_calls: [{ index: 0, id: "c1", function: { name: "weather", arguments: "{" } }] } }] },
       {
@@ -57,7 +58,7 @@ describe("a conversation of the playground", () => {
       },
       { choices: [], usage: { prompt_tokens: 3, completion_tokens: 5 } }
     ]
-    const message = chunks.reduce((before, chunk, index) => applied(before, chunk, 10 + index), begun)
+    const message = chunks.reduce<Message>((before, chunk, index) => applied(before, chunk, 10 + index), begun)
     assert.strictEqual(message.reasoning, "Hm.")
     assert.deepStrictEqual(message.calls, [{ id: "c1", name: "weather", arguments: "{}" }])
     assert.include(message.run, { firstTokenMs: 10, finish: "tool_calls", promptTokens: 3, completionTokens: 5 })

@@ -48,34 +48,42 @@ const useRows = () => {
   return { text, onlyFailed, isPaused, shown }
 }
 
+type Choices = ReturnType<typeof useRows>
+
+const Tools = ({ choices: { isPaused, onlyFailed, shown, text } }: { readonly choices: Choices }) => (
+  <div class="tools">
+    <input
+      type="search"
+      aria-label="Filter by model, deployment, result, key or id"
+      placeholder="Filter: model, deployment, result, key, id"
+      value={text.value}
+      onInput={(event) => (text.value = event.currentTarget.value)}
+    />
+    <label>
+      <input
+        type="checkbox"
+        checked={onlyFailed.value}
+        onChange={(event) => (onlyFailed.value = event.currentTarget.checked)}
+      />{" "}
+      With failures only
+    </label>
+    <button type="button" aria-pressed={isPaused.value} onClick={() => (isPaused.value = !isPaused.value)}>
+      {isPaused.value ? "Resume" : "Pause"}
+    </button>
+    <span class="muted">
+      {count(shown.value.length)} of the last {count(Math.min(mostRows, rows.length))}
+    </span>
+  </div>
+)
+
 export const Requests = () => {
-  const { isPaused, onlyFailed, shown, text } = useRows()
+  const choices = useRows()
   const { detail } = route.value
   return (
     <div class={detail === undefined ? "requests" : "requests with-detail"}>
       <section class="tail" aria-label="Latest requests">
         <Title text="Requests" />
-        <div class="tools">
-          <input
-            type="search"
-            aria-label="Filter by model, deployment, result or id"
-            placeholder="Filter: model, deployment, result, id"
-            value={text.value}
-            onInput={(event) => (text.value = event.currentTarget.value)}
-          />
-          <label>
-            <input
-              type="checkbox"
-              checked={onlyFailed.value}
-              onChange={(event) => (onlyFailed.value = event.currentTarget.checked)}
-            />{" "}
-            Failures only
-          </label>
-          <button type="button" aria-pressed={isPaused.value} onClick={() => (isPaused.value = !isPaused.value)}>
-            {isPaused.value ? "Resume" : "Pause"}
-          </button>
-          <span class="muted">{count(shown.value.length)} of the last {count(Math.min(mostRows, rows.length))}</span>
-        </div>
+        <Tools choices={choices} />
         {rows.length === 0
           ? (
             <Empty title="No requests yet">
@@ -88,7 +96,7 @@ export const Requests = () => {
             <VirtualList
               label="Latest requests"
               columns={columns}
-              rows={shown.value}
+              rows={choices.shown.value}
               keyOf={({ id }) => id}
               selected={detail}
             />
