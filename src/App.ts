@@ -53,6 +53,7 @@ import * as HealthDetails from "./services/health/HealthDetails.ts"
 import * as Readiness from "./services/health/Readiness.ts"
 import * as EmbeddingBatcher from "./services/inference/EmbeddingBatcher.ts"
 import * as Inference from "./services/inference/Inference.ts"
+import { SharedMakers } from "./services/inference/ReasoningMakers.ts"
 import type { Compare } from "./services/inference/ShadowCopies.ts"
 import { CustomComparison } from "./services/inference/ShadowCopies.ts"
 import * as Ledger from "./services/ledger/Ledger.ts"
@@ -504,6 +505,25 @@ const counters: Layer.Layer<never, StorageError | CountersLost | SqlError, Setti
   })
 )
 
+/** Where the makers of signed reasoning outlive the process: in Redis if the settings have one, else in the database. */
+const makers: Layer.Layer<never, StorageError | SqlError, Settings | SqlClient> = Layer.unwrap(
+  Effect.map(Settings, ({ redis, storage }): typeof makers => {
+    if (redis !== undefined) {
+      const make = Effect.flatMap(
+        Effect.promise(() => import("./services/inference/RedisMakers.ts")),
+        (module) => module.make(redis.prefix)
+      )
+      return Layer.provide(Layer.effect(SharedMakers, make), Storage.layerRedis)
+    }
+    if (storage.type === "memory") return Layer.empty
+    const make = Effect.flatMap(
+      Effect.promise(() => import("./services/inference/SqlMakers.ts")),
+      (module) => module.make
+    )
+    return Layer.effect(SharedMakers, make)
+  })
+)
+
 /** Who may call the service. Requires only `Settings`. */
 export const keys = Layer.provide(VirtualKeys.layer, storage)
 
@@ -520,7 +540,9 @@ const responses: Layer.Layer<never, StorageError | Layer.Error<typeof Responses.
   )
 
 /** What a service stores and counts, in its database and in Redis. Requires only `Settings`. */
-const state = Layer.mergeAll(keys, ledger, responses, answers, counters, Stores.layer).pipe(Layer.provideMerge(storage))
+const state = Layer.mergeAll(keys, ledger, responses, answers, counters, makers, Stores.layer).pipe(
+  Layer.provideMerge(storage)
+)
 
 /**
  * Sends the traces of requests to an OpenTelemetry collector, as `telemetry` in the settings and OpenTelemetry's variables say;

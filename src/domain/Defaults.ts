@@ -197,6 +197,20 @@ export const writeBehind = {
   closeMs: 5000
 }
 
+/** Makers of signed reasoning. */
+export const reasoningMakers = {
+  /** Signatures that a process remembers: about 1 MB. */
+  known: 10_000,
+  /** How long a store remembers a signature. */
+  keptMs: Duration.toMillis(Duration.days(7)),
+  /** The latest signatures of a request, of which a store is asked. */
+  asked: 1_000,
+  /** How long a request waits for the store. */
+  timeoutMs: 500,
+  /** After an answer that did not come, no request asks for so long. */
+  pauseMs: 5_000
+}
+
 /** Requests for embeddings in one job of an engine. */
 export const batchSize = 10
 

@@ -165,6 +165,12 @@ const lostFields = (
   })
 }
 
+/** The signatures and encrypted texts in the caller's own body whose maker is not known, in the order of the body. */
+export const unknownMarks = (source: Source, makerIn: MakerIn): ReadonlyArray<string> =>
+  fieldsOf(source).flatMap(({ path }) =>
+    marksIn(valueAt(source, path)).filter((mark) => unseal(mark) === undefined && makerIn(mark) === undefined)
+  )
+
 const losesParts = (messages: NonNullable<Request["messages"]>, options: DeploymentOptions, keepsUnknown: boolean) => {
   const isUnread = (message: Pick<Message, "reasoning">) =>
     readableBy(message, options).length < message.reasoning!.length ||

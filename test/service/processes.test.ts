@@ -7,6 +7,7 @@ import { createServer, request as httpRequest } from "node:http"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
 import { dirname, join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import { afterEach, describe, it } from "vitest"
 import type * as HealthDetails from "../../src/services/health/HealthDetails.ts"
 import type { Service } from "../support/Service.ts"
@@ -48,18 +49,21 @@ const isGone = (pid: number): boolean => {
 }
 
 /** A provider whose answers wait until they are released, and which counts those at once. */
-const startProvider = async (answer: (response: ServerResponse) => void) => {
+const startProvider = async (answer: (response: ServerResponse, path: string, body: string) => void) => {
   const waiting: Array<() => void> = []
   let isOpen = true
   let running = 0
   let most = 0
   let count = 0
   const server = createServer((request, response) => {
-    request.resume().on("end", () => {
+    let body = ""
+    request.setEncoding("utf8").on("data", (chunk: string) => {
+      body += chunk
+    }).on("end", () => {
       count++
       most = Math.max(most, ++running)
       response.on("close", () => void running--)
-      const end = () => answer(response)
+      const end = () => answer(response, request.url!, body)
       if (isOpen) end()
       else waiting.push(end)
     })
@@ -97,6 +101,18 @@ const answered = (response: ServerResponse) =>
 
 const broken = (response: ServerResponse) =>
   void response.writeHead(500, { "content-type": "application/json" }).end("{}")
+
+/** The signed thoughts of a host of the Anthropic dialect. */
+const signed = (response: ServerResponse, host: string) =>
+  void response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({
+    id: "m",
+    type: "message",
+    role: "assistant",
+    model: "m",
+    content: [{ type: "thinking", thinking: "Hm.", signature: `signed-by-${host}` }, { type: "text", text: "hi" }],
+    stop_reason: "end_turn",
+    usage: { input_tokens: 1, output_tokens: 1 }
+  }))
 
 interface Answer {
   readonly status: number
@@ -147,8 +163,16 @@ const samples = (text: string, name: string): number =>
 
 describe("a service of two processes", () => {
   it("loads a local model once, answers from both processes, and answers administration for both", async () => {
-    using provider = await startProvider(answered)
-    const own = await start(yamlOf(provider))
+    const sentTo = { ada: [] as Array<string>, bob: [] as Array<string> }
+    using provider = await startProvider((response, path, body) => {
+      const [, host] = path.split("/") as [string, keyof typeof sentTo]
+      if (sentTo[host] === undefined) return answered(response)
+      sentTo[host].push(body)
+      return signed(response, host)
+    })
+    const host = (name: string) =>
+      `  ${name}: { deployments: [{ provider: anthropic, model: m, baseUrl: "${provider.url}/${name}" }] }`
+    const own = await start(yamlOf(provider, `${host("ada")}\n${host("bob")}`))
     assert.include(own.process.output().stdout, "with 2 processes")
     assert.lengthOf(processesOf(own).services, 2)
     assert.lengthOf(processesOf(own).engines, 1)
@@ -174,6 +198,20 @@ describe("a service of two processes", () => {
       assert.lengthOf(decisions, 2 * many + 1)
       assert.strictEqual((await ask(own.url, `/admin/decisions/${decisions[time]!.id}`)).status, 200)
     }
+    // Both know the maker of signed thoughts that one of them has passed on, once it is written.
+    const question = { role: "user", content: "Hello" }
+    const first = await ask(own.url, "/v1/messages", { model: "ada", max_tokens: 9, messages: [question] })
+    using database = new DatabaseSync(join(dirname(own.file), "data", "troupe.sqlite"), { readOnly: true })
+    await until(() => database.prepare("SELECT mark FROM troupe_makers").get())
+    const { content } = JSON.parse(first.text) as { readonly content: ReadonlyArray<object> }
+    const messages = [question, { role: "assistant", content }, question]
+    for (const model of ["ada", "bob"]) {
+      const next = Array.from({ length: 8 }, () => ask(own.url, "/v1/messages", { model, max_tokens: 9, messages }))
+      assert.deepStrictEqual((await Promise.all(next)).map(({ status }) => status), next.map(() => 200))
+    }
+    assert.isTrue(sentTo.ada.slice(1).every((body) => body.includes("signed-by-ada")))
+    assert.lengthOf(sentTo.bob, 8)
+    assert.isFalse(sentTo.bob.some((body) => body.includes("signed-by-ada")))
     assert.strictEqual((await own.stop()).code, 0)
   })
 

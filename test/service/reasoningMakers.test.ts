@@ -5,12 +5,14 @@
 import { assert } from "@effect/vitest"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
+import { DatabaseSync } from "node:sqlite"
 import { afterAll, beforeAll, beforeEach, describe, it } from "vitest"
 import { Troupe } from "../../src/index.ts"
 import type { Fields } from "../support/Answers.ts"
 import type { FaultServer, Play, Seen } from "../support/FaultServer.ts"
 import { startFaultServer } from "../support/FaultServer.ts"
 import { message as messageItem, play } from "../support/ResponsesProvider.ts"
+import { temporaryFolder } from "../support/Service.ts"
 
 const json = { "content-type": "application/json" }
 const sse = (events: ReadonlyArray<Fields>, end = ""): Play => ({
@@ -143,7 +145,8 @@ let restarted: Troupe.Troupe
 const key = "admin-key-0123456789"
 const headers = { ...json, authorization: `Bearer ${key}` }
 
-const start = (gateUrl: string): Troupe.Troupe => {
+/** @param storage left out, none */
+const start = (gateUrl: string, storage?: Fields): Troupe.Troupe => {
   const at = (host: string, provider: string, more: Fields = {}) => ({
     fallbacks: [],
     deployments: [{ provider, model: "up", key: "key-0123456789", baseUrl: `${upstream.url}/${host}`, ...more }]
@@ -160,7 +163,8 @@ const start = (gateUrl: string): Troupe.Troupe => {
   const plain = { deployments: [{ provider: "openai", model: "up", key: "k", baseUrl: `${upstream.url}/eve/plain` }] }
   const policies = { default: { retries: 0 } }
   const keys = { admin: { key, admin: true } }
-  return Troupe.start({ config: { keys, limits: { default: false }, policies, models: { ...models, plain } } as never })
+  const config = { keys, limits: { default: false }, policies, models: { ...models, plain }, storage }
+  return Troupe.start({ config: config as never })
 }
 
 /** Another instance of this service: the host is the first part of the path. */
@@ -333,11 +337,14 @@ const post = async (to: Troupe.Troupe, { path }: Form, model: string, stream: bo
   return { text, sent: sentSince(from), decision: response.headers.get("x-troupe-decision") }
 }
 
-const droppedIn = async (to: Troupe.Troupe, id: string | null): Promise<ReadonlyArray<boolean>> => {
+/** What the record of a request says. */
+const recordIn = async (to: Troupe.Troupe, id: string | null) => {
   const response = await to.handler(new Request(`http://localhost/admin/decisions/${id}`, { headers }))
-  const { attempts } = await response.json() as { readonly attempts: ReadonlyArray<Fields> }
-  return attempts.map((attempt) => attempt["reasoningDropped"] === true)
+  return await response.json() as { readonly attempts: ReadonlyArray<Fields>; readonly makersUnavailable?: boolean }
 }
+
+const droppedIn = async (to: Troupe.Troupe, id: string | null): Promise<ReadonlyArray<boolean>> =>
+  (await recordIn(to, id)).attempts.map((attempt) => attempt["reasoningDropped"] === true)
 
 describe("signed or encrypted reasoning of an earlier answer", () => {
   for (const [name, form] of Object.entries(forms)) {
@@ -383,5 +390,66 @@ describe("signed or encrypted reasoning of an earlier answer", () => {
       (await post(troupe, form, model, false, { input: "Q", previous_response_id: id })).sent
     assert.deepStrictEqual(await ask("messages-ada"), [true])
     assert.deepStrictEqual(await ask("responses-bob"), [false])
+  })
+})
+
+describe("signed reasoning of services that share a store", () => {
+  const inProvidersForm = Object.values(ownForms).filter(({ names }) => !names)
+
+  it("goes to no other host, wherever and whenever it was answered, unless the store is lost", async () => {
+    using folder = temporaryFolder()
+    const storage = { type: "sqlite", folder: folder.path }
+    const one = start(gate.url, storage)
+    const other = start(gate.url, storage)
+    const asked: Array<{ readonly round: number; readonly form: Form; readonly body: Fields }> = []
+    for (const form of inProvidersForm) {
+      for (const stream of [false, true]) {
+        round++
+        const { text } = await post(one, form, `${form.api}-ada`, stream, form.body)
+        asked.push({ round, form, body: form.next(text) })
+      }
+    }
+    // The other one has migrated the database, and has not read these rows.
+    await other.handler(new Request("http://localhost/v1/models", { headers }))
+    await one.close()
+    const again = start(gate.url, storage)
+    const expectKept = async (to: Troupe.Troupe) => {
+      for (const { body, form, round: then } of asked) {
+        round = then
+        const atBob = await post(to, form, `${form.api}-bob`, false, body)
+        assert.deepStrictEqual(atBob.sent, [false], "another host")
+        assert.deepStrictEqual(await droppedIn(to, atBob.decision), [true])
+        const atAda = await post(to, form, `${form.api}-ada`, true, body)
+        assert.deepStrictEqual(atAda.sent, [true], "its maker")
+        const record = await recordIn(to, atAda.decision)
+        assert.notProperty(record.attempts[0], "reasoningDropped")
+        assert.notProperty(record, "makersUnavailable")
+      }
+    }
+    await expectKept(other)
+    await expectKept(again)
+    await Promise.all([other.close(), again.close()])
+
+    const lost = start(gate.url, storage)
+    const database = new DatabaseSync(`${folder.path}/troupe.sqlite`)
+    await lost.handler(new Request("http://localhost/v1/models", { headers }))
+    database.exec("DROP TABLE troupe_makers")
+    database.close()
+    const { body, form, round: then } = asked[0]!
+    round = then
+    for (const time of ["first", "next"]) {
+      const { decision, sent } = await post(lost, form, `${form.api}-bob`, false, body)
+      assert.deepStrictEqual(sent, [true, false], time)
+      const { attempts, makersUnavailable } = await recordIn(lost, decision)
+      assert.deepStrictEqual(attempts.map(({ reasoningDropped }) => reasoningDropped), [undefined, true], time)
+      assert.isTrue(makersUnavailable, time)
+    }
+    // Nothing is asked for a request without a signature, or with one that this process knows.
+    const plain = await post(lost, form, `${form.api}-ada`, false, form.body)
+    assert.notProperty(await recordIn(lost, plain.decision), "makersUnavailable")
+    const known = await post(lost, form, `${form.api}-bob`, false, form.next(plain.text))
+    assert.deepStrictEqual(known.sent, [false])
+    assert.notProperty(await recordIn(lost, known.decision), "makersUnavailable")
+    await lost.close()
   })
 })

@@ -14,6 +14,8 @@ import type { Message } from "../../domain/Message.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import * as SignedReasoning from "../../domain/SignedReasoning.ts"
+import type { Source } from "../../domain/Source.ts"
+import { dialectOf } from "../../domain/Source.ts"
 import type { Ticket } from "../admission/Admission.ts"
 import { free } from "../admission/Admission.ts"
 import type { Engine, EventReceiver, StartedAnswer } from "../engines/Engine.ts"
@@ -85,7 +87,7 @@ const withoutQueueTimeout = ({ granted }: AttemptStats, ending: Ending): Ending 
 export interface Parts {
   readonly breaker: Breaker["Service"]
   readonly callbacks: GuardedCallbacks
-  readonly makers: Pick<ReasoningMakers, "makerIn" | "note">
+  readonly makers: Pick<ReasoningMakers, "makerIn" | "note"> & Partial<Pick<ReasoningMakers, "recall">>
   readonly metrics: Metrics["Service"]
   readonly models: Models["Service"]
   readonly router: Router["Service"]
@@ -148,6 +150,26 @@ const lossAt = (
   mayHaveSigned(request)
     ? SignedReasoning.lossOf(request, deployment, tried, (mark) => makers.makerIn(mark))
     : undefined
+
+/** Whether a deployment of the route may get the caller's own body. */
+const mayPassOn = ({ deployments, fallbacks }: Route, { dialect }: Source): boolean =>
+  [deployments, ...Object.values(fallbacks)].some((list) => list.some(({ options }) => dialectOf(options) === dialect))
+
+/**
+ * Asks for the makers of the request's signed reasoning, before its first attempt; undefined: there is nothing to ask. The record
+ * says where there was no answer.
+ */
+export const recallOf = (
+  { makers }: Parts,
+  { request, route, state }: RoutedRequest<Caller & Pick<SignedReasoning.Request, "source">>
+): Effect.Effect<void> | undefined => {
+  const recalled = makers.recall?.(request)
+  return recalled === undefined || !mayPassOn(route, request.source!)
+    ? undefined
+    : Effect.map(recalled, (hasAnswered) => {
+      if (!hasAnswered) state.record.makersUnavailable = true
+    })
+}
 
 /** The record and the measurement of an attempt. */
 class Entry {
@@ -463,6 +485,7 @@ export const makeDirect = (parts: Parts) => {
     receiver: EventReceiver
   ): DirectAttempt | undefined => {
     const { request, route, state } = routed
+    if (recallOf(parts, routed) !== undefined) return undefined
     const call = breaker.enterClosed(deployment.id)
     const slot = call && models.tryLease(deployment, request)
     if (slot === undefined) return undefined

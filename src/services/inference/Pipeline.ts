@@ -41,7 +41,7 @@ import * as AttemptScope from "./AttemptScope.ts"
 import { BatchOptions } from "./EmbeddingBatcher.ts"
 import type { AttemptRequest, Use } from "./PlannedAttempts.ts"
 import * as PlannedAttempts from "./PlannedAttempts.ts"
-import { ReasoningMakers } from "./ReasoningMakers.ts"
+import { ReasoningMakers, SharedMakers } from "./ReasoningMakers.ts"
 import type { RoutedRequest } from "./RequestTelemetry.ts"
 import * as RequestTelemetry from "./RequestTelemetry.ts"
 
@@ -381,7 +381,7 @@ export const make = Effect.fnUntraced(function*(copies?: OfCopies) {
     tracing: yield* RequestTrace.ServiceTracing,
     log: yield* RequestLog
   }
-  const makers = copies?.makers ?? new ReasoningMakers()
+  const makers = copies?.makers ?? new ReasoningMakers(yield* SharedMakers)
   const attempts: PlannedAttempts.Parts = {
     attemptScope: {
       breaker: yield* Breaker,

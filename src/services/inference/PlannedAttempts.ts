@@ -163,6 +163,8 @@ export const makeExecute = (parts: Parts) => {
   return Effect.fnUntraced(function*<A>(routed: RoutedRequest<AttemptRequest>, use: Use<A>) {
     const { request, route, state } = routed
     if (route.deployments.length === 0) return yield* failWithout(routed)
+    const recalled = AttemptScope.recallOf(parts.attemptScope, routed)
+    if (recalled !== undefined) yield* recalled
     const plan = planOf(route, request, now())
     if (route.policy.hedge !== undefined) hedges.earn(route.model, route.policy)
     const { hooks } = hooksOf(routed, plan, use)

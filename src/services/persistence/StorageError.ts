@@ -85,7 +85,8 @@ export const sqliteError = (file: string, error: SqlError): StorageError => {
 const unsendable: ReadonlySet<unknown> = new Set(["PgTypesCodecError", "PgProtocolEncodeError"])
 
 /** Whether the values of a statement are the reason, so that another attempt fails too. */
-export const isRejected = (error: SqlError): boolean => {
+export const isRejected = (error: RedisError | SqlError): boolean => {
+  if (error._tag === "RedisError") return false
   const { _tag } = error.reason
   if (_tag === "UniqueViolation" || _tag === "ConstraintError" || _tag === "SqlSyntaxError") return true
   const cause = rootCause(error)

@@ -27,6 +27,7 @@
  * ```
  */
 import { Array as Arr, Cause, Context, Deferred, Effect, Exit, Fiber, Latch, Metric, Option } from "effect"
+import type { RedisError } from "effect/persistence/Redis"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Defaults from "../../domain/Defaults.ts"
 import { storedRows } from "../observability/Metrics.ts"
@@ -37,7 +38,7 @@ export interface Options<Row> {
   /** The concern, in logs, errors and metrics. */
   readonly name: string
   /** Inserts all rows or none. */
-  readonly insert: (rows: Arr.NonEmptyReadonlyArray<Row>) => Effect.Effect<unknown, SqlError>
+  readonly insert: (rows: Arr.NonEmptyReadonlyArray<Row>) => Effect.Effect<unknown, RedisError | SqlError>
   /** Rows that wait at most, above 0; default 10,000. */
   readonly capacity?: number
   /** Rows of one group at most, above 0; default 500. */
@@ -165,7 +166,9 @@ export class WriteBehind<Row> {
   }
 
   /** A defect of the insertion is a rejection, because it would come again. */
-  #insert(group: Arr.NonEmptyReadonlyArray<Pending<Row>>): Effect.Effect<SqlError | "rejected" | undefined> {
+  #insert(
+    group: Arr.NonEmptyReadonlyArray<Pending<Row>>
+  ): Effect.Effect<RedisError | SqlError | "rejected" | undefined> {
     return Effect.suspend(() => this.#options.insert(Arr.map(group, ({ row }) => row))).pipe(
       Effect.as(undefined),
       Effect.catch((error) => Effect.succeed(isRejected(error) ? "rejected" as const : error)),
@@ -222,7 +225,7 @@ export class WriteBehind<Row> {
   }
 
   /** Logs the first failure and waits for the next attempt. */
-  #pause(error: SqlError): Effect.Effect<boolean> {
+  #pause(error: RedisError | SqlError): Effect.Effect<boolean> {
     const { name } = this.#options
     if (this.#isClosing) return Effect.as(Effect.logError(`${name} cannot be written: ${summaryOf(error)}.`), false)
     const { longestPauseMs, pauseMs } = Defaults.writeBehind

@@ -81,6 +81,7 @@ export const makeDraft = (id: string, operation: Operation, route: Route, at: nu
     attempts: [],
     answeredBy: undefined,
     cache: undefined,
+    makersUnavailable: undefined,
     tookMs: undefined,
     end: undefined
   }

@@ -92,6 +92,8 @@ export const Record = Schema.Struct({
   answeredBy: Schema.optionalKey(Schema.String),
   /** The tier of the cache that had the answer: no deployment was called. */
   cache: Schema.optionalKey(Schema.Literals(tiers)),
+  /** The store of the makers of signed reasoning did not answer: that of some reasoning in the request is not known. */
+  makersUnavailable: Schema.optionalKey(Schema.Boolean),
   /** Duration, ms; left out while it runs. */
   tookMs: Schema.optionalKey(Schema.Finite),
   end: Schema.optionalKey(Schema.Literals(["success", "failure", "interruption"]))

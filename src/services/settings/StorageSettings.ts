@@ -40,8 +40,8 @@ export const Storage = Schema.Struct({
 /** The section `redis`. */
 export const Redis = Schema.Struct({
   url: described(
-    "URL of the Redis that instances share for rate limits, reservations, cached answers and stored responses, as " +
-      `${redisExample}, or with rediss: for TLS.`,
+    "URL of the Redis that instances share for rate limits, reservations, cached answers, makers of signed reasoning and " +
+      `stored responses, as ${redisExample}, or with rediss: for TLS.`,
     Url("rediss?", redisExample)
   ),
   prefix: optional("Begin of the names of all Redis keys. Default troupe:.", Schema.NonEmptyString)
