@@ -43,6 +43,12 @@ export const CallerAddress = Context.Reference<(context: Context.Context<never>)
   { defaultValue: () => () => "" }
 )
 
+/** Returns the id of the request by the context of a fiber, as `CallerAddress` does; undefined if it serves none of the network. */
+export const RequestId = Context.Reference<(context: Context.Context<never>) => string | undefined>(
+  "troupe/domain/Caller/RequestId",
+  { defaultValue: () => () => undefined }
+)
+
 /** A port may follow the address, as some proxies write it; the zone of a link-local address has no meaning here. */
 const parse = (text: string): Option.Option<NetAddress.IpAddress> =>
   Result.getSuccess(Result.map(

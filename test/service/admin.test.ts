@@ -171,7 +171,10 @@ describe("administration", () => {
       assert.strictEqual(response.status, 404)
       const { error } = await response.json() as { readonly error: { readonly code: string; readonly message: string } }
       assert.strictEqual(error.code, "not_found")
-      assert.strictEqual(error.message, `Unknown action "${action}". Available actions: load, unload, reload.`)
+      assert.strictEqual(
+        error.message,
+        `Unknown action "${action}". Available actions: load, unload, reload, pin, unpin.`
+      )
     }
   })
 

@@ -4,6 +4,7 @@ import { HttpRouter, HttpServer } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import * as InferenceError from "../../src/domain/InferenceError.ts"
 import * as AdminKeys from "../../src/layers/http/AdminKeys.ts"
+import * as AdminLive from "../../src/layers/http/AdminLive.ts"
 import * as AdminRollouts from "../../src/layers/http/AdminRollouts.ts"
 import * as AdminRoutes from "../../src/layers/http/AdminRoutes.ts"
 import * as AdminUsage from "../../src/layers/http/AdminUsage.ts"
@@ -60,7 +61,14 @@ export const withHandler = async <A>(
     AnthropicRoutes.dialect.layer,
     OllamaRoutes.dialect.layer,
     HttpApiBuilder.layer(TypedApi).pipe(
-      Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer, AdminUsage.layer, AdminRollouts.layer])
+      Layer.provide([
+        ServiceRoutes.health,
+        AdminRoutes.layer,
+        AdminKeys.layer,
+        AdminUsage.layer,
+        AdminRollouts.layer,
+        AdminLive.layer
+      ])
     )
   ).pipe(
     Layer.provide(services),

@@ -9,13 +9,16 @@ import * as Text from "../../domain/Text.ts"
 import { Providers } from "../../services/engines/Providers.ts"
 import { Registry } from "../../services/models/Registry.ts"
 import { DecisionLog } from "../../services/routing/DecisionLog.ts"
+import type { Selection } from "../../services/routing/DecisionSelection.ts"
+import * as DecisionSelection from "../../services/routing/DecisionSelection.ts"
+import * as DecisionSummary from "../../services/routing/DecisionSummary.ts"
 import * as Explanation from "../../services/routing/Explanation.ts"
 import { Router } from "../../services/routing/Router.ts"
-import type { Decisions } from "./AdminSchema.ts"
+import * as AdminQuery from "./AdminQuery.ts"
+import { DecisionQuery } from "./AdminSchema.ts"
 import { respondError } from "./Dialect.ts"
 import { PeerProcesses } from "./Peers.ts"
 import { parse } from "./RequestBody.ts"
-import * as WholeService from "./WholeService.ts"
 
 const defaultLimit = 20
 
@@ -27,6 +30,22 @@ const notFound = (id: string) =>
   ))
 
 const wrong = (path: string, detail: string) => failure(new InvalidRequest({ path, detail }))
+
+const selectionOf = Effect.fnUntraced(function*(query: typeof DecisionQuery.Type) {
+  yield* AdminQuery.check(Object.keys(DecisionQuery.fields))
+  const { limit = defaultLimit } = query
+  if (!Number.isInteger(limit) || limit < 1 || limit > keptDecisions) {
+    return yield* wrong("limit", Problem.expectedWholeNumber(1, keptDecisions))
+  }
+  const problem = DecisionSelection.problemOf({ ...query, limit })
+  return problem === undefined ? { ...query, limit } : yield* wrong(problem.path, problem.expected)
+})
+
+const queryOf = (selection: Selection): string => {
+  const query = new URLSearchParams()
+  for (const [name, value] of Object.entries(selection)) if (value !== undefined) query.set(name, String(value))
+  return query.toString()
+}
 
 const explanationRequest = Effect.gen(function*() {
   const { text } = yield* HttpServerRequest.HttpServerRequest
@@ -51,13 +70,13 @@ export const make = Effect.gen(function*() {
   const peers = yield* PeerProcesses
   /** The other processes, where this one answers for all of them. */
   const others = peers?.isFirst === true ? peers : undefined
-  const latest = (limit: number) =>
-    others === undefined
-      ? Effect.sync(() => decisions.latest(limit))
-      : Effect.map(
-        others.askJson<Decisions>("GET", `/admin/decisions?limit=${limit}`),
-        (answers) => WholeService.decisions(decisions.latest(limit), answers, limit)
-      )
+  const pageOf = (selection: Selection) =>
+    Effect.suspend(() => {
+      const own = DecisionSelection.select(decisions.latest(keptDecisions), selection)
+      if (others === undefined) return Effect.succeed(own)
+      const answers = others.askJson<DecisionSelection.Page>("GET", `/admin/decisions?${queryOf(selection)}`)
+      return Effect.map(answers, (pages) => DecisionSelection.merge([own, ...pages], selection.limit))
+    })
   const find = Effect.fnUntraced(function*(id: string) {
     const found: unknown = decisions.find(id)
     if (found !== undefined || others === undefined) return found
@@ -65,10 +84,15 @@ export const make = Effect.gen(function*() {
     return record
   })
   return {
-    latest: (limit = defaultLimit) =>
-      Number.isInteger(limit) && limit >= 1 && limit <= keptDecisions
-        ? Effect.map(latest(limit), (decisions) => HttpServerResponse.jsonUnsafe({ decisions }))
-        : Effect.fail(wrong("limit", Problem.expectedWholeNumber(1, keptDecisions))),
+    latest: (query: typeof DecisionQuery.Type) =>
+      Effect.map(Effect.flatMap(selectionOf(query), pageOf), (page) => HttpServerResponse.jsonUnsafe(page)),
+    /** In one line each. */
+    requests: (query: typeof DecisionQuery.Type) =>
+      Effect.map(
+        Effect.flatMap(selectionOf(query), pageOf),
+        ({ decisions, ...page }) =>
+          HttpServerResponse.jsonUnsafe({ requests: decisions.map(DecisionSummary.of), ...page })
+      ),
     find: (id: string) =>
       Effect.map(find(id), (found) => found === undefined ? notFound(id) : HttpServerResponse.jsonUnsafe(found)),
     explain: Effect.map(

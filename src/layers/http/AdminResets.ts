@@ -46,13 +46,19 @@ export const make = Effect.gen(function*() {
   const callAgain = (deployment: Deployment) =>
     Effect.andThen(Effect.sync(() => providers.resetKeys(deployment)), breaker.reset(deployment.id))
 
+  const all = () => registry.models().flatMap(({ deployments }) => deployments)
+  const find = (id: string): Deployment | undefined => all().find((one) => one.id === id)
+  const notFound = (id: string) => respondError(noDeployment(id, all()))
+
   return {
     callAgain,
+    /** The deployment of this id. */
+    find,
+    notFound,
     circuits,
     circuit: Effect.fnUntraced(function*(id: string) {
-      const deployments = registry.models().flatMap(({ deployments }) => deployments)
-      const deployment = deployments.find((one) => one.id === id)
-      if (deployment === undefined) return respondError(noDeployment(id, deployments))
+      const deployment = find(id)
+      if (deployment === undefined) return notFound(id)
       yield* callAgain(deployment)
       yield* whole.post(deployment.model, `/admin/circuits/${encodeURIComponent(id)}/reset`)
       return yield* circuits

@@ -6,6 +6,7 @@ import { Grant, VirtualKey } from "../../services/keys/VirtualKey.ts"
 import { groups, UsageSum } from "../../services/ledger/Usage.ts"
 import { UsageSelection } from "../../services/ledger/UsageSelection.ts"
 import { Record } from "../../services/routing/DecisionRecord.ts"
+import { DecisionSummary, statuses } from "../../services/routing/DecisionSummary.ts"
 
 const State = Schema.Literals(["cold", "loading", "ready", "draining", "failed"])
 
@@ -40,13 +41,23 @@ export const Deployment = Schema.Struct({
   deployment: Schema.String,
   model: Schema.String,
   engine: Schema.String,
+  /** Of a remote deployment: its provider. */
+  provider: Schema.optionalKey(Schema.String),
   state: State,
   /** Jobs that hold a slot. */
   running: Schema.Int,
   /** Of a deployment with an adaptive limit of concurrency: how many may run now, in all processes. */
   limit: Schema.optionalKey(Schema.Int),
+  /** Of a loaded deployment: how many jobs may hold a slot now. */
+  slots: Schema.optionalKey(Schema.Int),
+  /** Of a loaded deployment: the engines that share its jobs. */
+  replicas: Schema.optionalKey(Schema.Int),
   /** Callers that wait. */
   queued: Schema.Int,
+  /** How long the caller has waited that waits longest, ms; left out where none waits. */
+  oldestWaitMs: Schema.optionalKey(Schema.Finite),
+  /** How often its engine has ended without being asked to; left out, never. */
+  restarts: Schema.optionalKey(Schema.Int),
   /** Of its engine's process, resident. */
   memoryBytes: Schema.Int,
   pinned: Schema.Boolean,
@@ -89,9 +100,30 @@ export type Deployment = typeof Deployment.Type
 export const Deployments = Schema.Struct({ deployments: Schema.Array(Deployment) })
 export type Deployments = typeof Deployments.Type
 
+const nextPage = {
+  /** The `cursor` of the next page; left out on the last one. */
+  next: Schema.optionalKey(Schema.String)
+}
+
 /** The latest first. */
-export const Decisions = Schema.Struct({ decisions: Schema.Array(Record) })
+export const Decisions = Schema.Struct({ decisions: Schema.Array(Record), ...nextPage })
 export type Decisions = typeof Decisions.Type
+
+/** The same in one line each. */
+export const Requests = Schema.Struct({ requests: Schema.Array(DecisionSummary), ...nextPage })
+export type Requests = typeof Requests.Type
+
+/** Which requests are listed. */
+export const DecisionQuery = Schema.Struct({
+  limit: Schema.optionalKey(Schema.NumberFromString),
+  model: Schema.optionalKey(Schema.String),
+  deployment: Schema.optionalKey(Schema.String),
+  status: Schema.optionalKey(Schema.String.annotate({ description: `One of ${statuses.join(", ")}.` })),
+  tenant: Schema.optionalKey(Schema.String),
+  key: Schema.optionalKey(Schema.String),
+  since: Schema.optionalKey(Schema.NumberFromString),
+  cursor: Schema.optionalKey(Schema.String)
+})
 
 /** A change of a deployment's state. */
 export const Event = Schema.Struct({
@@ -142,7 +174,7 @@ export const CacheCleared = Schema.Struct({ cleared: Schema.Int, ...contents })
 export type CacheCleared = typeof CacheCleared.Type
 
 /** What can be done to a model's deployments. */
-export const actions = ["load", "unload", "reload"] as const
+export const actions = ["load", "unload", "reload", "pin", "unpin"] as const
 export type Action = typeof actions[number]
 
 export const isAction = (text: string): text is Action => (actions as ReadonlyArray<string>).includes(text)

@@ -10,6 +10,7 @@ import { Explanation, ExplanationRequest } from "../../services/routing/Explanat
 import * as AdminReload from "./AdminReload.ts"
 import * as AdminSchema from "./AdminSchema.ts"
 import type { Dialects } from "./Dialect.ts"
+import * as OverviewSchema from "./OverviewSchema.ts"
 import * as RolloutSchema from "./RolloutSchema.ts"
 
 /** An error response in the shape that is the default. */
@@ -188,10 +189,20 @@ const AdminGroup = HttpApiGroup.make("admin").add(
       unavailable
     ]
   }).annotateMerge(OpenApi.annotations({
-    title: "Load, unload or reload a model",
+    title: "Load, unload, reload, pin or unpin a model",
     description: "`load` tries at once where a deployment is down. `unload` lets what runs end. `reload` loads the " +
-      "deployment again beside itself, with a changed file for example, and moves over without failing a request."
+      "deployment again beside itself, with a changed file for example, and moves over without failing a request. `pin` keeps " +
+      "it loaded and `unpin` lets it be unloaded, until another configuration of it applies or the service restarts."
   })),
+  HttpApiEndpoint.post("actOne", "/admin/deployments/:deployment/:action", {
+    params: { deployment: Schema.String, action: AdminSchema.ActionName },
+    success: AdminSchema.Deployments,
+    error: [
+      ...closed,
+      error(404, "Unknown deployment (`deployment_not_found`) or action (`not_found`)"),
+      unavailable
+    ]
+  }).annotateMerge(OpenApi.annotations({ title: "Load, unload, reload, pin or unpin one deployment" })),
   HttpApiEndpoint.get("events", "/admin/events", { success: events(AdminSchema.Event), error: closed }).annotateMerge(
     OpenApi.annotations({
       title: "Watch the deployments' states",
@@ -218,7 +229,7 @@ const AdminGroup = HttpApiGroup.make("admin").add(
     description: "Server-sent events, one for each change from now on."
   })),
   HttpApiEndpoint.get("decisions", "/admin/decisions", {
-    query: { limit: Schema.optionalKey(Schema.NumberFromString) },
+    query: AdminSchema.DecisionQuery,
     success: AdminSchema.Decisions,
     error: [...closed, wrong]
   }).annotateMerge(OpenApi.annotations({
@@ -227,13 +238,21 @@ const AdminGroup = HttpApiGroup.make("admin").add(
       `Latest first: \`limit\` (default 20) of the ${keptDecisions} that are kept. Records contain no text of requests or ` +
       "answers."
   })),
+  HttpApiEndpoint.get("requests", "/admin/requests", {
+    query: AdminSchema.DecisionQuery,
+    success: AdminSchema.Requests,
+    error: [...closed, wrong]
+  }).annotateMerge(OpenApi.annotations({
+    title: "List the latest requests in one line each",
+    description: "As `GET /admin/decisions`: deployment, status, times, tokens, cost and attempts, without the scores."
+  })),
   HttpApiEndpoint.get("decision", "/admin/decisions/:id", {
     params: { id: Schema.String },
     success: Record,
     error: [...closed, error(404, "Unknown record, or one that is no longer kept (`decision_not_found`)")]
   }).annotateMerge(OpenApi.annotations({
     title: "Get the decision record of a request",
-    description: "The id is in the response's header `x-troupe-decision`."
+    description: "The id is in the response's header `x-troupe-decision`; the one in `x-request-id` finds it as well."
   })),
   HttpApiEndpoint.get("cache", "/admin/cache", { success: AdminSchema.CacheContents, error: closed }).annotateMerge(
     OpenApi.annotations({ title: "Show what the response cache holds" })
@@ -272,9 +291,30 @@ const AdminGroup = HttpApiGroup.make("admin").add(
   }))
 )
 
+const LiveGroup = HttpApiGroup.make("live").add(
+  HttpApiEndpoint.get("overview", "/admin/overview", { success: OverviewSchema.Overview, error: closed }).annotateMerge(
+    OpenApi.annotations({
+      title: "Show the service in one snapshot",
+      description:
+        "Of all processes: requests, deployments, memory, cache, and the figures of the last minute, five minutes " +
+        "and hour. It is read at most once a second."
+    })
+  ),
+  HttpApiEndpoint.get("live", "/admin/live", {
+    query: OverviewSchema.LiveSelection,
+    success: events(OverviewSchema.LiveEvent),
+    error: [...closed, wrong]
+  }).annotateMerge(OpenApi.annotations({
+    title: "Watch the service",
+    description:
+      "Server-sent events from now on: `overview` when something has changed, at most once a second; `request` when one has " +
+      "ended; `event` when something has happened that an operator acts on; `lost` where a reader is too slow."
+  }))
+)
+
 /** The endpoints that `HttpApi` decodes and encodes. Routes of dialects read and write bodies themselves. */
 export class TypedApi extends HttpApi.make("troupe").add(HealthGroup).add(AdminGroup).add(KeyGroup).add(UsageGroup)
-  .add(RolloutGroup)
+  .add(RolloutGroup).add(LiveGroup)
 {}
 
 /** Paths that all dialects share, each with the shapes of all of them. */
@@ -311,6 +351,7 @@ export const make = (dialects: Dialects) => {
     .add(KeyGroup)
     .add(UsageGroup)
     .add(RolloutGroup)
+    .add(LiveGroup)
     .annotateMerge(OpenApi.annotations({
       title: "Troupe",
       version: "0.1.0",

@@ -31,6 +31,7 @@ import { ServiceTracing } from "../../services/observability/RequestTrace.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
 import * as Authentication from "./Authentication.ts"
+import * as CallerAddress from "./CallerAddress.ts"
 import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
 import * as DirectRoutes from "./DirectRoutes.ts"
 import type { FailedRequest, Failure } from "./EndpointFailure.ts"
@@ -436,9 +437,11 @@ const makeRespond = (parts: DialectParts, readiness: Readiness["Service"]) =>
   endpoint: Endpoint<Decoded>,
   fiber: Fiber.Fiber<unknown, unknown>,
   { headers, identity, response, hasScope }: Omit<Arrival, "id">,
+  source: object | undefined,
   read: () => Effect.Effect<RequestBody.Text, Failure>
 ): Responded => {
   const id = idOf(endpoint.idPrefix, fiber.getRef(Random.Random))
+  if (source !== undefined) CallerAddress.setRequestId(source, id)
   if (readiness.status === "stopping") {
     return Effect.succeed(respondProblem({ conventions: parts.conventions, id }, stopping))
   }
@@ -466,7 +469,7 @@ const make = Effect.fnUntraced(function*(conventions: Conventions) {
       return Effect.flatMap(
         Scope.addFinalizer(Context.getUnsafe(fiber.context, Scope.Scope), Effect.sync(() => hold.release())),
         () =>
-          respond(endpoint, fiber, { headers, identity, response, hasScope: true }, () =>
+          respond(endpoint, fiber, { headers, identity, response, hasScope: true }, source, () =>
             message === undefined
               ? RequestBody.ofWeb(request, hold)
               : RequestBody.ofNode(message, response!, limits, hold))
@@ -482,6 +485,7 @@ const make = Effect.fnUntraced(function*(conventions: Conventions) {
         endpoint,
         fiber,
         { headers, identity, response, hasScope: false },
+        message,
         () => RequestBody.ofNode(message, response, limits, hold)
       )
     })
@@ -492,7 +496,7 @@ const make = Effect.fnUntraced(function*(conventions: Conventions) {
       const arrival = { headers, identity, response: undefined, hasScope: true }
       return Effect.andThen(
         Effect.addFinalizer(() => Effect.sync(() => hold.release())),
-        respond(endpoint, fiber, arrival, () => RequestBody.ofBytes(bytes, limits, hold))
+        respond(endpoint, fiber, arrival, undefined, () => RequestBody.ofBytes(bytes, limits, hold))
       )
     }) as ReturnType<MessageHandler>
 

@@ -13,7 +13,7 @@
  * The file is in the folder of the administration socket. Who may open it may administer, and names the callers' addresses.
  */
 import { toServerResponse } from "@effect/platform-node/NodeHttpServerRequest"
-import { Context, Effect, PubSub, Stream } from "effect"
+import { Context, Duration, Effect, PubSub, Schedule, Stream } from "effect"
 import type { HttpServerRequest } from "effect/http"
 import { HttpServerResponse } from "effect/http"
 import type { RequestOptions, ServerResponse } from "node:http"
@@ -35,6 +35,9 @@ export const addressHeader = "x-troupe-caller-address"
 
 /** How long a process may take to answer a question of administration, ms. */
 const answerWithin = 5_000
+
+/** A process that has ended is asked for its events again after this time. */
+const readAgainAfter = Duration.seconds(1)
 
 /** Headers that belong to one connection, or that this process sets itself. RFC 9110, section 7.6.1. */
 const ofConnection = new Set(["connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer", "expect"])
@@ -178,10 +181,8 @@ export class Peers {
 
   /** Asks every other process; the answers of those that give one. */
   ask(method: "DELETE" | "GET" | "POST", path: string): Effect.Effect<ReadonlyArray<string>> {
-    const others = Array.from({ length: this.#member.count }, (_, index) => index + 1)
-      .filter((index) => index !== this.#member.index)
     return Effect.map(
-      Effect.forEach(others, (index) => this.#askOne(index, method, path), { concurrency: "unbounded" }),
+      Effect.forEach(this.#others, (index) => this.#askOne(index, method, path), { concurrency: "unbounded" }),
       (answers) => answers.filter((answer) => answer !== undefined)
     )
   }
@@ -191,8 +192,48 @@ export class Peers {
     return Effect.map(this.ask(method, path), (answers) => answers.map((text) => JSON.parse(text) as A))
   }
 
+  /**
+   * Reads the server-sent events of every other process at this path, again where a process has been started again. Ends with
+   * the fiber.
+   *
+   * @param receive is called with each frame, with the empty line at its end; not with comments
+   */
+  watch(path: string, receive: (frame: string) => void): Effect.Effect<void> {
+    return Effect.forEach(
+      this.#others,
+      (index) => Effect.repeat(this.#read(index, path, receive), Schedule.spaced(readAgainAfter)),
+      { concurrency: "unbounded", discard: true }
+    )
+  }
+
   close(): void {
     this.#agent.destroy()
+  }
+
+  get #others(): ReadonlyArray<number> {
+    const all = Array.from({ length: this.#member.count }, (_, index) => index + 1)
+    return all.filter((index) => index !== this.#member.index)
+  }
+
+  /** Reads the events of one process until its response ends. */
+  #read(index: number, path: string, receive: (frame: string) => void): Effect.Effect<void> {
+    return Effect.callback<void>((resume) => {
+      const question = this.#request({ method: "GET", path, headers: { host: "localhost" } }, index)
+      const ended = () => resume(Effect.void)
+      question.on("response", (answer) => {
+        let rest = ""
+        answer.setEncoding("utf8").on("data", (chunk: string) => {
+          const frames = `${rest}${chunk}`.split("\n\n")
+          rest = frames.pop()!
+          if (answer.statusCode !== 200) return
+          for (const frame of frames) if (!frame.startsWith(":")) receive(`${frame}\n\n`)
+        })
+        answer.on("end", ended).on("error", ended)
+      })
+      question.on("error", ended)
+      question.end()
+      return Effect.sync(() => void question.destroy())
+    })
   }
 
   #request(options: RequestOptions, index: number) {

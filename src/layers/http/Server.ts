@@ -24,6 +24,7 @@ import { AdminAddress, Settings } from "../../services/settings/Settings.ts"
 import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
 import * as AdminKeys from "./AdminKeys.ts"
 import * as AdminListener from "./AdminListener.ts"
+import * as AdminLive from "./AdminLive.ts"
 import * as AdminRollouts from "./AdminRollouts.ts"
 import * as AdminRoutes from "./AdminRoutes.ts"
 import * as AdminUsage from "./AdminUsage.ts"
@@ -62,7 +63,14 @@ export const routesOf = ([first, ...others]: Dialects, serviceRoutes: ReturnType
     ...others.map(({ layer }) => layer),
     serviceRoutes,
     HttpApiBuilder.layer(TypedApi).pipe(
-      Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer, AdminUsage.layer, AdminRollouts.layer])
+      Layer.provide([
+        ServiceRoutes.health,
+        AdminRoutes.layer,
+        AdminKeys.layer,
+        AdminUsage.layer,
+        AdminRollouts.layer,
+        AdminLive.layer
+      ])
     )
   )
 
@@ -206,7 +214,12 @@ export const make = (dialects: Dialects) =>
     return stop.pipe(
       Layer.provideMerge(forProcesses),
       Layer.provideMerge(served),
-      Layer.provide([CallerAddress.layer, noQueryValues, Layer.succeed(DirectRoutes, directRoutes)]),
+      Layer.provide([
+        CallerAddress.layer,
+        CallerAddress.layerRequestId,
+        noQueryValues,
+        Layer.succeed(DirectRoutes, directRoutes)
+      ]),
       Layer.provideMerge(admin),
       Layer.provideMerge(http),
       Layer.provideMerge(layerLimits(server)),

@@ -175,6 +175,13 @@ export const layer = Layer.unwrap(Effect.map(Settings, ({ server }) => {
   return Layer.effect(WebHandler, make(serviceRoutes)).pipe(
     Layer.provide(routesOf(dialects, serviceRoutes.layer)),
     Layer.provide(Layer.succeed(WebKeepAliveMs, keepAliveMs(server))),
-    Layer.provide([CallerAddress.layer, noQueryValues, router, NodeHttpServer.layerHttpServices, layerLimits(server)])
+    Layer.provide([
+      CallerAddress.layer,
+      CallerAddress.layerRequestId,
+      noQueryValues,
+      router,
+      NodeHttpServer.layerHttpServices,
+      layerLimits(server)
+    ])
   )
 }))

@@ -11,7 +11,6 @@ import { contentsOf } from "../../services/cache/SemanticIndex.ts"
 import * as Availability from "../../services/health/Availability.ts"
 import type * as HealthDetails from "../../services/health/HealthDetails.ts"
 import type { Models } from "../../services/models/Models.ts"
-import type { Record } from "../../services/routing/DecisionRecord.ts"
 import type { CacheCleared, Circuit, Circuits, Deployment, Deployments } from "./AdminSchema.ts"
 import { PeerProcesses } from "./Peers.ts"
 
@@ -25,10 +24,23 @@ const limitOf = (one: Deployment, other: Deployment): Pick<Deployment, "limit"> 
   return limits.length === 0 ? {} : { limit: Math.max(...limits) }
 }
 
+/** Processes share the slots of a remote deployment; only the first one has local models. */
+const mostOf = (
+  one: Deployment,
+  other: Deployment
+): Partial<Pick<Deployment, "oldestWaitMs" | "replicas" | "slots">> => {
+  const most = (name: "oldestWaitMs" | "replicas" | "slots") => {
+    const values = [one, other].flatMap((deployment) => deployment[name] ?? [])
+    return values.length === 0 ? {} : { [name]: Math.max(...values) }
+  }
+  return { ...most("slots"), ...most("replicas"), ...most("oldestWaitMs") }
+}
+
 const add = (one: Deployment, other: Deployment): Deployment => {
   const circuit = worse(one.circuit, other.circuit)
   const keys = (one.keys?.retryAfterMs ?? -1) >= (other.keys?.retryAfterMs ?? -1) ? one.keys : other.keys
   const lastFailure = one.lastFailure ?? other.lastFailure
+  const restarts = (one.restarts ?? 0) + (other.restarts ?? 0)
   return {
     ...one,
     state: states.find((state) => state === one.state || state === other.state)!,
@@ -38,6 +50,8 @@ const add = (one: Deployment, other: Deployment): Deployment => {
     ...(circuit === undefined ? {} : { circuit }),
     ...(keys === undefined ? {} : { keys }),
     ...(lastFailure === undefined ? {} : { lastFailure }),
+    ...(restarts === 0 ? {} : { restarts }),
+    ...mostOf(one, other),
     ...limitOf(one, other)
   }
 }
@@ -93,14 +107,6 @@ export const cacheContents = (own: Contents, others: ReadonlyArray<Contents>): C
     compact: sumOf(one.compact, other.compact),
     semantic: sumOfQuestions(one.semantic, other.semantic)
   }), own)
-
-/** The latest first. */
-export const decisions = (
-  own: ReadonlyArray<Record>,
-  others: ReadonlyArray<{ readonly decisions: ReadonlyArray<Record> }>,
-  limit: number
-): ReadonlyArray<Record> =>
-  [...own, ...others.flatMap(({ decisions }) => decisions)].toSorted((one, other) => other.at - one.at).slice(0, limit)
 
 type ModelHealth = HealthDetails.Report["models"][number]
 type DeploymentHealth = ModelHealth["deployments"][number]

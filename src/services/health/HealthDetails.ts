@@ -83,9 +83,16 @@ const makeModels = Effect.gen(function*() {
   }
 
   const detailsOf = Effect.fnUntraced(function*(deployment: Deployment) {
-    const { memoryBytes: _, ...status } = yield* models.status(deployment)
-    const unavailable = problemOf(deployment, status.state, yield* Time.now)
-    return unavailable === undefined ? status : { ...status, unavailable }
+    const { lastFailure, queued, running, state } = yield* models.status(deployment)
+    const unavailable = problemOf(deployment, state, yield* Time.now)
+    return {
+      deployment: deployment.id,
+      state,
+      running,
+      queued,
+      ...(lastFailure === undefined ? {} : { lastFailure }),
+      ...(unavailable === undefined ? {} : { unavailable })
+    }
   })
 
   const detailsOfModel = ({ deployments, name }: Model) =>

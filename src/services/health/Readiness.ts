@@ -63,6 +63,12 @@ export const makeReport = Effect.gen(function*() {
   const statuses = yield* Effect.forEach(registry.models().flatMap(({ deployments }) => deployments), models.status)
   return {
     status: readiness.status,
-    deployments: statuses.map(({ limit: _, memoryBytes: __, ...health }) => health)
+    deployments: statuses.map(({ deployment, lastFailure, queued, running, state }) => ({
+      deployment,
+      state,
+      running,
+      queued,
+      ...(lastFailure === undefined ? {} : { lastFailure })
+    }))
   }
 })

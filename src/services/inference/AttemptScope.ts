@@ -228,6 +228,7 @@ class Entry {
     if (this.stats.granted) return
     this.stats.granted = true
     this.stats.grantedMs = this.#parts.now() - this.startedAt
+    this.#draft.grantedMs = this.stats.grantedMs
     this.stats.trace?.granted()
     this.#parts.callbacks.call(measurementsName, () => this.#sample.granted(), undefined)
     this.#trial?.granted(this.#parts.now())

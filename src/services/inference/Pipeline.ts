@@ -165,7 +165,7 @@ const beginAdmitted = <R extends AttemptRequest>(
   }
   if (ticket !== free) fiber.getRef(TicketReceiver)?.(ticket)
   const trace = arrival?.begin(namedOf(arriving, model), decision, first?.id)
-  const state = RequestTelemetry.begin(parts, fiber, operation, route, trace, ticket, at)
+  const state = RequestTelemetry.begin(parts, fiber, operation, route, trace, ticket, at, request)
   if (!cannotAnswer(route)) return { routed: { request: limited(request, ticket), route, state }, state }
   const { reason } = noDeployment(route.decision, routing)
   const error = new InferenceError({ reason, decision: state.record.id, attempts: [] })
@@ -219,7 +219,7 @@ const makeBeginAnswered = (parts: Parts) =>
     arrival?.refused(named(), error)
     return { error }
   }
-  const state = RequestTelemetry.begin(parts, fiber, "chat", route, arrival?.begin(named()), ticket, at)
+  const state = RequestTelemetry.begin(parts, fiber, "chat", route, arrival?.begin(named()), ticket, at, request)
   return { routed: { request, route, state }, state }
 }
 

@@ -17,6 +17,7 @@ import type { ReportedUsage } from "../../domain/Job.ts"
 import * as Money from "../../domain/Money.ts"
 import { providerKindOf, providerNameOf } from "../../domain/ProviderKind.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
+import type { Source } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
 import type { Ticket, UsedTokens } from "../admission/Admission.ts"
 import { free } from "../admission/Admission.ts"
@@ -26,7 +27,7 @@ import type { AttemptLabels, Metrics, Operation, Outcome } from "../observabilit
 import type { Entry } from "../observability/RequestLog.ts"
 import type { AttemptTrace, RequestTrace } from "../observability/RequestTrace.ts"
 import type { AttemptDraft, DecisionLog, Draft } from "../routing/DecisionLog.ts"
-import { makeDraft } from "../routing/DecisionLog.ts"
+import { callerOf, makeDraft } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Route.ts"
 
 type FinishEvent = Extract<Event, { type: "finish" }>
@@ -202,6 +203,7 @@ export const recordFailure =
       }))
 
 const metricsName = "metrics"
+const logName = "decision log"
 
 const endOf = (exit: Exit.Exit<unknown, unknown>): Outcome["end"] => {
   if (Exit.isSuccess(exit)) return "success"
@@ -369,9 +371,18 @@ const firstTokenMs = ({ answeredBy, attempts }: Draft): number | undefined => {
   return undefined
 }
 
+/** Why a request failed, for its record. */
+const errorOf = (exit: Exit.Exit<unknown, InferenceError>): Draft["error"] => {
+  const found = Exit.isSuccess(exit) ? undefined : Cause.findErrorOption(exit.cause)
+  // The text of a defect may hold secrets.
+  return found?._tag === "Some"
+    ? { reason: found.value.reason._tag, message: ReasonMessage.recorded(found.value.reason) }
+    : { reason: "Defect", message: "It ended in a defect." }
+}
+
 /** Ends the telemetry of a request. */
 export const complete = (
-  { callbacks, clock, log, metrics }: Parts,
+  { callbacks, clock, decisions, log, metrics }: Parts,
   operation: Operation,
   state: RequestState
 ): void => {
@@ -396,6 +407,11 @@ export const complete = (
     overheadSeconds: overheadMs(state, now) / 1000,
     end
   }
+  record.inputTokens = stats.promptTokens
+  record.outputTokens = tokens
+  record.usd = outcome.usd
+  if (end === "failure") record.error = errorOf(exit)
+  callbacks.call(logName, () => decisions.ended?.(record), undefined)
   callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
   if (log !== undefined) callbacks.notify("request log", () => log(entryOf(outcome, state, exit)), context)
   for (const { skippedEvents } of record.attempts) {
@@ -413,12 +429,14 @@ export const begin = (
   route: Route,
   trace: RequestTrace | undefined,
   ticket: Ticket,
-  arrivedAt: number
+  arrivedAt: number,
+  request: Caller & { readonly source?: Source | undefined }
 ): RequestState => {
   const { deployments: [deployment], model } = route
   const at = clock.currentTimeMillisUnsafe()
-  const record = callbacks.call("decision log", () => decisions.begin(operation, route, at), undefined) ??
-    makeDraft("unrecorded", operation, route, at)
+  const caller = callerOf(fiber, request)
+  const record = callbacks.call(logName, () => decisions.begin(operation, route, at, caller), undefined) ??
+    makeDraft("unrecorded", operation, route, at, caller)
   const { context } = fiber
   return {
     context,

@@ -61,6 +61,16 @@ export interface Status {
   readonly lastFailure?: string
   /** Of a deployment with an adaptive limit: how many may run now. */
   readonly limit?: number
+  /** Whether it stays loaded, where an operator has changed that. */
+  readonly pinned?: boolean
+  /** Of a loaded deployment: how many jobs may hold a slot now. */
+  readonly slots?: number
+  /** Of a loaded deployment: the engines that share its jobs. */
+  readonly replicas?: number
+  /** How long the caller has waited that waits longest, ms; left out where none waits. */
+  readonly oldestWaitMs?: number
+  /** How often its engine has ended without being asked to; left out, never. */
+  readonly restarts?: number
 }
 
 /** Calls that wait for an engine and need no slot. */
@@ -143,6 +153,8 @@ export interface Actor {
   keepAlive: Duration.Duration
   /** The reason of the last failure. */
   lastFailure: string | undefined
+  /** How often an engine has ended without being asked to. */
+  restarts: number
   /** It failed and has not been loaded since. */
   failed: boolean
   /** When the current load began, monotonic ms; undefined while nothing loads. */
@@ -178,6 +190,7 @@ export const make = (deployment: Deployment, now: number, lease?: SlotLease): Ac
     lastUsed: now,
     keepAlive: deployment.idleUnload,
     lastFailure: undefined,
+    restarts: 0,
     failed: false,
     loadBegan: undefined,
     lastLoadMs: undefined,
@@ -291,15 +304,30 @@ const memoryOf = (actor: Actor | undefined): Effect.Effect<number> => {
   return Effect.map(Effect.all([current, ...added]), (all) => all.reduce((sum, bytes) => sum + bytes, 0))
 }
 
+const detailsOf = (
+  actor: Actor,
+  now: number
+): Pick<Status, "lastFailure" | "oldestWaitMs" | "replicas" | "restarts" | "slots"> => {
+  const { lastFailure, mailbox, restarts } = actor
+  const occupancy = occupancyOf(actor)
+  const since = mailbox.oldestSince
+  return {
+    ...(lastFailure === undefined ? {} : { lastFailure }),
+    ...(occupancy === undefined ? {} : { slots: occupancy.slots, replicas: occupancy.replicas }),
+    ...(since === undefined ? {} : { oldestWaitMs: Math.max(0, Math.round(now - since)) }),
+    ...(restarts === 0 ? {} : { restarts })
+  }
+}
+
 /** Of a deployment. */
-export const statusOf = (id: string, actor: Actor | undefined): Effect.Effect<Status> =>
+export const statusOf = (id: string, actor: Actor | undefined, now: number): Effect.Effect<Status> =>
   Effect.map(memoryOf(actor), (memoryBytes) => ({
     deployment: id,
     ...snapshotOf(actor),
     running: actor === undefined ? 0 : runningOf(actor),
     memoryBytes,
     ...loadedVariant(actor),
-    ...(actor?.lastFailure === undefined ? {} : { lastFailure: actor.lastFailure })
+    ...(actor === undefined ? {} : detailsOf(actor, now))
   }))
 
 /** Whether any caller waits for the engine. */

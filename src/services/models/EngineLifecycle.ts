@@ -80,6 +80,7 @@ const logEnd = ({ state }: EngineInstance, error: InferenceError, next: string):
 const recordCrash = (context: ActorContext, instance: EngineInstance) => (error: InferenceError) =>
   Effect.sync(() => {
     instance.engine = undefined
+    instance.actor.restarts++
     if (instance.state === "draining") return
     instance.state = "loading"
     emit(context, instance, { state: "loading", cause: error.message })

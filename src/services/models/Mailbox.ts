@@ -167,6 +167,17 @@ export class Mailbox<A> {
     return 1 + higher + ofAddress + takenBefore(counts.map((all) => sum(all)), ownAddress, ofAddress)
   }
 
+  /** When the caller began to wait that waits longest, ms; undefined where none waits. */
+  get oldestSince(): number | undefined {
+    let oldest: number | undefined
+    for (const tenants of this.#addresses.values()) {
+      for (const [first] of tenants.values()) {
+        if (first !== undefined && (oldest === undefined || first.since < oldest)) oldest = first.since
+      }
+    }
+    return oldest
+  }
+
   /** Removes a caller; false if it does not wait. */
   remove(waiting: Waiting<A>): boolean {
     return this.#remove(waiting)

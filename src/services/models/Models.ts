@@ -262,11 +262,18 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions, restarts = Defau
     variant: (id) => Effect.sync(() => Actor.variantOf(actors.get(id))),
     loading: (id) => Effect.sync(() => Actor.loadingOf(actors.get(id), now(context))),
     memory: memoryUse(memory.budget, instances),
-    status: ({ id }) => Effect.suspend(() => Actor.statusOf(id, actors.get(id))),
+    status: ({ id, pinned }) =>
+      Effect.suspend(() => {
+        const isPinned = context.replaced.get(id)?.pinned ?? pinned
+        return Effect.map(
+          Actor.statusOf(id, actors.get(id), now(context)),
+          (status) => isPinned === pinned ? status : { ...status, pinned: isPinned }
+        )
+      }),
     statuses: Effect.suspend(() =>
       Effect.andThen(
         Effect.forEach(instances(), (instance) => EngineLifecycle.measure(context, instance), { discard: true }),
-        Effect.forEach([...actors], ([id, actor]) => Actor.statusOf(id, actor))
+        Effect.forEach([...actors], ([id, actor]) => Actor.statusOf(id, actor, now(context)))
       )
     )
   })

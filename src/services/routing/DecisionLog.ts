@@ -1,7 +1,10 @@
 /** The records of the latest requests, by id, in this process's memory. */
+import type { Fiber } from "effect"
 import { Context, Effect, Layer, Random } from "effect"
+import { RequestId } from "../../domain/Caller.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
+import type { Identity } from "../../domain/Identity.ts"
 import type { Operation } from "../observability/Metrics.ts"
 import { cachedResponses, present } from "./DecisionRecord.ts"
 import type { Attempt, Decision, Record } from "./DecisionRecord.ts"
@@ -20,6 +23,35 @@ export interface Draft extends Written<Omit<Record, "attempts">> {
   attempts: Array<AttemptDraft>
 }
 
+/** From where a request comes, in its record. */
+export interface RecordedCaller {
+  readonly requestId: string | undefined
+  readonly dialect: string | undefined
+  readonly tenant: string | undefined
+  readonly key: string | undefined
+}
+
+/** Of a request about whose caller nothing is known. */
+const unknownCaller: RecordedCaller = { requestId: undefined, dialect: undefined, tenant: undefined, key: undefined }
+
+/** What of a request says where it comes from. */
+interface Identified {
+  readonly identity?: Identity | undefined
+  readonly tenant?: string | undefined
+  readonly source?: { readonly dialect: string } | undefined
+}
+
+/** From where the request of a fiber comes. */
+export const callerOf = (
+  fiber: Pick<Fiber.Fiber<unknown, unknown>, "context" | "getRef">,
+  { identity, source, tenant }: Identified
+): RecordedCaller => ({
+  requestId: fiber.getRef(RequestId)(fiber.context),
+  dialect: source?.dialect,
+  tenant: tenant === "" ? undefined : tenant,
+  key: identity?.name ?? identity?.keyId
+})
+
 /** The latest decision records. */
 export class DecisionLog extends Context.Service<DecisionLog, {
   /**
@@ -27,8 +59,22 @@ export class DecisionLog extends Context.Service<DecisionLog, {
    *
    * @param at ms since 1970
    */
-  readonly begin: (operation: Operation, route: Route, at: number) => Draft
-  /** Undefined if there is no such record, or it is no longer kept. */
+  readonly begin: (operation: Operation, route: Route, at: number, caller?: RecordedCaller) => Draft
+  /** A request of this log has ended, and its record is complete. */
+  readonly ended?: (record: Draft) => void
+  /**
+   * Calls this listener with each record that is complete from now on, at once: it must not wait, and must not keep the record.
+   *
+   * @returns ends the subscription
+   */
+  readonly subscribe?: (listener: (record: Draft) => void) => () => void
+  /** Requests that have begun and not ended. */
+  readonly running?: () => number
+  /**
+   * Undefined if there is no such record, or it is no longer kept.
+   *
+   * @param id of the record, or of the response to its request
+   */
   readonly find: (id: string) => Record | undefined
   /** The latest first. */
   readonly latest: (count: number) => ReadonlyArray<Record>
@@ -68,13 +114,23 @@ const bounded = (decision: Decision): Decision => {
  *
  * @param at ms since 1970
  */
-export const makeDraft = (id: string, operation: Operation, route: Route, at: number): Draft => {
+export const makeDraft = (
+  id: string,
+  operation: Operation,
+  route: Route,
+  at: number,
+  { dialect, key, requestId, tenant } = unknownCaller
+): Draft => {
   const { decision, model, policy } = route
   return {
     id,
     operation,
     model,
     policy: policy.name,
+    requestId,
+    dialect,
+    tenant,
+    key,
     at,
     decision: bounded(decision),
     fallbacks: namesOf(route),
@@ -83,6 +139,10 @@ export const makeDraft = (id: string, operation: Operation, route: Route, at: nu
     cache: undefined,
     makersUnavailable: undefined,
     tookMs: undefined,
+    inputTokens: undefined,
+    outputTokens: undefined,
+    usd: undefined,
+    error: undefined,
     end: undefined
   }
 }
@@ -96,6 +156,7 @@ export const addAttempt = (record: Draft, deployment: string, startedMs: number,
   const attempt: AttemptDraft = {
     deployment,
     startedMs,
+    grantedMs: undefined,
     firstTokenMs: undefined,
     tookMs: undefined,
     hedge,
@@ -121,17 +182,30 @@ export const layer = Layer.effect(
     const run = random.toString(36).padStart(6, "0")
     const prefix = `dec-${run}-`
     const records: Array<Draft> = []
+    const listeners = new Set<(record: Draft) => void>()
     let count = 0
+    let running = 0
     const at = (index: number) => index >= 0 ? records[index % Defaults.keptDecisions] : undefined
     return DecisionLog.of({
-      begin(operation, route, at) {
-        const draft = makeDraft(`${prefix}${count.toString(36)}`, operation, route, at)
+      begin(operation, route, at, caller) {
+        const draft = makeDraft(`${prefix}${count.toString(36)}`, operation, route, at, caller)
         records[count++ % Defaults.keptDecisions] = draft
+        running++
         return draft
       },
+      ended(record) {
+        running--
+        for (const listener of listeners) listener(record)
+      },
+      subscribe(listener) {
+        listeners.add(listener)
+        return () => void listeners.delete(listener)
+      },
+      running: () => running,
       find(id) {
         const found = at(Number.parseInt(id.slice(prefix.length), 36))
-        return found?.id === id ? recordOf(found) : undefined
+        const record = found?.id === id ? found : records.find(({ requestId }) => requestId === id)
+        return record && recordOf(record)
       },
       latest: (most) =>
         Array.from({ length: Math.min(most, records.length) }, (_, before) => recordOf(at(count - 1 - before)!))

@@ -49,11 +49,16 @@ export const Decision = Schema.Struct({
 })
 export type Decision = typeof Decision.Type
 
+/** Why an attempt or a request failed. */
+const RecordedError = Schema.Struct({ reason: Schema.String, message: Schema.String })
+
 /** One try at one deployment. */
 export const Attempt = Schema.Struct({
   deployment: Schema.String,
   /** Its start, ms after the request arrived. */
   startedMs: Schema.Finite,
+  /** Time until it had its slot, ms: it has waited for the model's load, or for other requests. */
+  grantedMs: Schema.optionalKey(Schema.Finite),
   /** Time to its first content, ms. */
   firstTokenMs: Schema.optionalKey(Schema.Finite),
   /** Time to its end, ms; left out while it runs. */
@@ -64,7 +69,7 @@ export const Attempt = Schema.Struct({
   skippedEvents: Schema.optionalKey(Schema.Int),
   /** `left`: the caller disconnected, or another attempt was faster. */
   outcome: Schema.Literals(["running", "answered", "failed", "left"]),
-  error: Schema.optionalKey(Schema.Struct({ reason: Schema.String, message: Schema.String })),
+  error: Schema.optionalKey(RecordedError),
   /** The deployment did not get signed or encrypted reasoning of earlier answers, which another provider made. */
   reasoningDropped: Schema.optionalKey(Schema.Boolean)
 })
@@ -82,6 +87,14 @@ export const Record = Schema.Struct({
   operation: Schema.String,
   model: Schema.String,
   policy: Schema.String,
+  /** The id of its response; left out for a request of a program that embeds Troupe. */
+  requestId: Schema.optionalKey(Schema.String),
+  /** The dialect of its body. */
+  dialect: Schema.optionalKey(Schema.String),
+  /** Left out, the default one. */
+  tenant: Schema.optionalKey(Schema.String),
+  /** Name of its virtual key, or the id of a key without one. */
+  key: Schema.optionalKey(Schema.String),
   /** ms since 1970 */
   at: Schema.Finite,
   decision: Decision,
@@ -96,6 +109,14 @@ export const Record = Schema.Struct({
   makersUnavailable: Schema.optionalKey(Schema.Boolean),
   /** Duration, ms; left out while it runs. */
   tookMs: Schema.optionalKey(Schema.Finite),
+  /** Tokens of its prompt; left out, unknown. */
+  inputTokens: Schema.optionalKey(Schema.Finite),
+  /** Tokens that were generated for it. */
+  outputTokens: Schema.optionalKey(Schema.Finite),
+  /** What it cost, USD; left out, unknown. */
+  usd: Schema.optionalKey(Schema.Finite),
+  /** Why it failed. */
+  error: Schema.optionalKey(RecordedError),
   end: Schema.optionalKey(Schema.Literals(["success", "failure", "interruption"]))
 }).annotate({ identifier: "DecisionRecord" })
 export type Record = typeof Record.Type

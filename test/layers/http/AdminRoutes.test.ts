@@ -7,6 +7,7 @@ import { keptDecisions } from "../../../src/domain/Defaults.ts"
 import type { Model } from "../../../src/domain/Deployment.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as AdminKeys from "../../../src/layers/http/AdminKeys.ts"
+import * as AdminLive from "../../../src/layers/http/AdminLive.ts"
 import * as AdminRollouts from "../../../src/layers/http/AdminRollouts.ts"
 import * as AdminRoutes from "../../../src/layers/http/AdminRoutes.ts"
 import * as AdminUsage from "../../../src/layers/http/AdminUsage.ts"
@@ -101,7 +102,7 @@ const withRoutes = async (
         Effect.succeed({ deployment: id, state: "ready", running: 1, queued: 2, memoryBytes: 3 } as const),
       snapshot: notCalled,
       tryLease: notCalled,
-      renew: notCalled,
+      renew: ({ id, pinned }) => void calls.push(`renew ${id} ${pinned}`),
       events
     }),
     Layer.succeed(
@@ -130,7 +131,14 @@ const withRoutes = async (
     HttpServer.layerServices
   )
   const routes = HttpApiBuilder.layer(TypedApi).pipe(
-    Layer.provide([ServiceRoutes.health, AdminRoutes.layer, AdminKeys.layer, AdminUsage.layer, AdminRollouts.layer]),
+    Layer.provide([
+      ServiceRoutes.health,
+      AdminRoutes.layer,
+      AdminKeys.layer,
+      AdminUsage.layer,
+      AdminRollouts.layer,
+      AdminLive.layer
+    ]),
     Layer.provide(services)
   )
   const { dispose, handler } = HttpRouter.toWebHandler(routes.pipe(Layer.provideMerge(HttpServer.layerServices)), {
@@ -235,7 +243,9 @@ describe("POST /admin/models/:model/:action", () => {
   it.each<[action: string, calls: ReadonlyArray<string>]>([
     ["load", resets("load")],
     ["reload", resets("replace")],
-    ["unload", ids.slice(0, 4).map((id) => `unload ${id}`)]
+    ["unload", ids.slice(0, 4).map((id) => `unload ${id}`)],
+    ["pin", ids.slice(0, 4).map((id) => `renew ${id} true`)],
+    ["unpin", ids.slice(0, 4).map((id) => `renew ${id} false`)]
   ])(
     "%s acts on every deployment of the model in order, and lists them",
     (action, expected) =>
@@ -266,9 +276,33 @@ describe("POST /admin/models/:model/:action", () => {
 
   it.each<[path: string, code: string, message: RegExp]>([
     ["models/nope/load", "model_not_found", /"nope" does not exist.*Available models: chat, fake\/a\.$/],
-    ["models/chat/start", "not_found", /^Unknown action "start"\. Available actions: load, unload, reload\.$/],
+    [
+      "models/chat/start",
+      "not_found",
+      /^Unknown action "start"\. Available actions: load, unload, reload, pin, unpin\.$/
+    ],
     ["models/chat/toString", "not_found", /^Unknown action "toString"/]
   ])("rejects %s by name, without an action", (path, code, message) =>
+    withRoutes({}, async (fetch, calls) => {
+      const error = await errorOf(await fetch(path, post()))
+      assert.deepStrictEqual([error.status, error.code], [404, code])
+      assert.match(error.message, message)
+      assert.deepStrictEqual(calls, [])
+    }))
+})
+
+describe("POST /admin/deployments/:deployment/:action", () => {
+  it("acts on one deployment, and shows it", () =>
+    withRoutes({}, async (fetch, calls) => {
+      const response = await fetch("deployments/chat%231/unload", post())
+      assert.deepStrictEqual((await deploymentsOf(response)).map(({ deployment }) => deployment), ["chat#1"])
+      assert.deepStrictEqual(calls, ["unload chat#1"])
+    }))
+
+  it.each([
+    ["deployments/chat%239/load", "deployment_not_found", /"chat#9" not found\. Did you mean chat#0\?/],
+    ["deployments/chat%231/start", "not_found", /Unknown action "start"/]
+  ])("rejects %s, without an action", (path, code, message) =>
     withRoutes({}, async (fetch, calls) => {
       const error = await errorOf(await fetch(path, post()))
       assert.deepStrictEqual([error.status, error.code], [404, code])
@@ -376,14 +410,25 @@ describe("events", () => {
 })
 
 describe("decisions", () => {
-  it.each<[query: string, limit: number]>([["", 20], ["?limit=1", 1], [`?limit=${keptDecisions}`, keptDecisions]])(
-    "GET /admin/decisions%s lists the latest %i",
-    (query, limit) =>
-      withRoutes({}, async (fetch, calls) => {
+  it.each(["", "?limit=1", `?limit=${keptDecisions}`, "?model=a&deployment=b&status=failure&tenant=t&key=k&since=5"])(
+    "GET /admin/decisions%s lists the latest",
+    (query) =>
+      withRoutes({}, async (fetch) => {
         assert.deepStrictEqual(await (await fetch(`decisions${query}`)).json(), { decisions: [] })
-        assert.deepStrictEqual(calls, [`latest ${limit}`])
+        assert.deepStrictEqual(await (await fetch(`requests${query}`)).json(), { requests: [] })
       })
   )
+
+  it.each([
+    ["status=error", /status: Expected one of running, success, failure, interruption\. Did you mean failure\?/],
+    ["cursor=x", /cursor: Expected the `next` of an earlier answer/],
+    ["modle=chat", /modle: Unknown query parameter\. Did you mean model\?/]
+  ])("rejects %s", (query, expected) =>
+    withRoutes({}, async (fetch) => {
+      const { message, status } = await errorOf(await fetch(`requests?${query}`))
+      assert.strictEqual(status, 400)
+      assert.match(message, expected)
+    }))
 
   it.each(["0", "-1", "1.5", "NaN", "Infinity", "1e9", String(keptDecisions + 1)])(
     "rejects the limit %s",

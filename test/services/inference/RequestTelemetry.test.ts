@@ -49,7 +49,7 @@ const begun = (metrics: Metrics["Service"]) =>
     }
     return yield* Effect.acquireRelease(
       Effect.withFiber((fiber) =>
-        Effect.sync(() => RequestTelemetry.begin(parts, fiber, "chat", route, undefined, free, 0))
+        Effect.sync(() => RequestTelemetry.begin(parts, fiber, "chat", route, undefined, free, 0, {}))
       ),
       (state) => Effect.sync(() => RequestTelemetry.complete(parts, "chat", state))
     )

@@ -1,0 +1,54 @@
+/** Deployments as administration shows them: state, slots, queue, memory, keys, circuit, and their share of a rollout. */
+import { Effect } from "effect"
+import type { Deployment } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
+import * as Time from "../../domain/Time.ts"
+import { adaptersOf } from "../../services/engines/EngineKinds.ts"
+import { Providers } from "../../services/engines/Providers.ts"
+import { Breaker } from "../../services/health/Breaker.ts"
+import type { State } from "../../services/health/Circuit.ts"
+import { Models } from "../../services/models/Models.ts"
+import type { SplitTable } from "../../services/rollout/Split.ts"
+import { Splits } from "../../services/rollout/Split.ts"
+import { ScalingReports } from "../../services/scaling/ScalingReport.ts"
+
+/** Nothing, where it is closed. */
+const circuitOf = (deployment: string, states: ReadonlyArray<State>) => {
+  const found = states.find((state) => state.deployment === deployment)
+  if (found === undefined || found.phase === "closed") return {}
+  return { circuit: { phase: found.phase, retryAfterMs: found.retryAfterMs } }
+}
+
+/** A deployment as `GET /admin/deployments` shows it. */
+const makeDescribe = (
+  models: Models["Service"],
+  providers: Providers["Service"],
+  splits: SplitTable | undefined,
+  reports: typeof ScalingReports.Service
+) =>
+  Effect.fnUntraced(function*(deployment: Deployment, states: ReadonlyArray<State>) {
+    const report = reports.of(deployment.id)
+    const scaling = report === undefined ? {} : { scaling: report }
+    const status = yield* models.status(deployment)
+    const { id, model, options, pinned } = deployment
+    const provider = isRemote(options) ? { provider: options.provider } : {}
+    const keys = providers.waitingKeys(deployment, yield* Time.now)
+    const waiting = keys === undefined || keys.waiting + keys.rejected === 0 ? {} : { keys }
+    const lora = adaptersOf(options)
+    const adapters = lora.length === 0 ? {} : { lora }
+    const version = splits?.of?.(model)?.shares?.find((one) => one.deployment === id)
+    const share = version === undefined ? {} : { version: { role: version.role, weight: version.weight } }
+    const more = { ...provider, ...adapters, ...scaling, ...share, ...circuitOf(id, states), ...waiting }
+    return { pinned, ...status, model, engine: options.engine, ...more }
+  })
+
+/** Describes deployments of this process. */
+export const make = Effect.gen(function*() {
+  const breaker = yield* Breaker
+  const describe = makeDescribe(yield* Models, yield* Providers, yield* Splits, yield* ScalingReports)
+  return (deployments: ReadonlyArray<Deployment>) =>
+    Effect.flatMap(
+      breaker.states,
+      (states) => Effect.forEach(deployments, (deployment) => describe(deployment, states))
+    )
+})

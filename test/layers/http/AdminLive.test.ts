@@ -1,0 +1,164 @@
+/** The live view of a service in this process. */
+import { assert, it as effect } from "@effect/vitest"
+import { Effect, Queue } from "effect"
+import { afterAll, describe, it } from "vitest"
+import { Troupe } from "../../../src/index.ts"
+import { mostWaiting, Waiting } from "../../../src/layers/http/AdminLive.ts"
+import type { LiveEvent } from "../../../src/layers/http/AdminLive.ts"
+import * as AdminOverview from "../../../src/layers/http/AdminOverview.ts"
+import type { Overview } from "../../../src/layers/http/OverviewSchema.ts"
+import type { DecisionSummary } from "../../../src/services/routing/DecisionSummary.ts"
+
+const boss = "boss-key-0123456789"
+const app = "app-key-0123456789"
+
+const troupe = Troupe.start({
+  config: {
+    keys: { app: { key: app }, boss: { key: boss, admin: true } },
+    models: {
+      "fake/chat": { deployments: [{ engine: "fake", fault: { kind: "error" } }], fallbacks: ["fake/second"] },
+      "fake/second": { deployments: [{ engine: "fake", reply: "Snow is white." }] },
+      "fake/broken": { deployments: [{ engine: "fake", fault: { kind: "error" } }] }
+    }
+  }
+})
+afterAll(() => troupe.close())
+
+const origin = "https://models.example"
+
+const get = (path: string, key = boss, signal?: AbortSignal) =>
+  troupe.handler(
+    new Request(`${origin}${path}`, {
+      headers: { authorization: `Bearer ${key}` },
+      ...(signal === undefined ? {} : { signal })
+    })
+  )
+
+const ask = (model: string, content: string) =>
+  troupe.handler(
+    new Request(`${origin}/v1/chat/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json", authorization: `Bearer ${app}` },
+      body: JSON.stringify({ model, messages: [{ role: "user", content }], temperature: 0 })
+    })
+  )
+
+const overviewOf = async () => await (await get("/admin/overview")).json() as Overview
+
+interface Read {
+  readonly event: string
+  readonly data: unknown
+}
+
+/** Reads events until the function has found what it looks for; then the stream is left. */
+const watch = async <A>(
+  path: string,
+  then: () => Promise<unknown>,
+  find: (read: Read) => A | undefined
+): Promise<A> => {
+  const leave = new AbortController()
+  const response = await get(path, boss, leave.signal)
+  const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader()
+  let text = (await reader.read()).value ?? ""
+  assert.include(text, ": watching")
+  await then()
+  for (;;) {
+    for (const frame of text.split("\n\n").slice(0, -1)) {
+      const [, event, data] = /^event: (\w+)\ndata: (.*)$/.exec(frame) ?? []
+      const found = event === undefined ? undefined : find({ event, data: JSON.parse(data!) })
+      if (found === undefined) continue
+      await reader.cancel()
+      return found
+    }
+    const { done, value } = await reader.read()
+    if (done) throw new Error("The stream has ended.")
+    text = `${text.slice(text.lastIndexOf("\n\n") + 2)}${value}`
+  }
+}
+
+const requestIn = ({ data, event }: Read) => event === "request" ? data as DecisionSummary : undefined
+
+describe("the live view", () => {
+  it("sends each request that has ended, with its deployments, times and caller", async () => {
+    let response: Response | undefined
+    const request = await watch("/admin/live", async () => {
+      response = await ask("fake/chat", "Please break.")
+      await response.text()
+    }, requestIn)
+    assert.deepInclude(request, {
+      id: response!.headers.get("x-troupe-decision")!,
+      requestId: response!.headers.get("x-request-id")!,
+      model: "fake/chat",
+      deployment: "fake/second#0",
+      dialect: "openai",
+      status: "success",
+      key: "app",
+      attempts: 2,
+      failed: ["fake/chat#0"]
+    })
+    assert.isAbove(request.outputTokens!, 0)
+    const { deployments, models, service } = await overviewOf()
+    const countsOf = (index: number) => {
+      const { failed, requests } = deployments[index]!.figures[1]!
+      return { failed, requests }
+    }
+    assert.deepStrictEqual([countsOf(0), countsOf(1)], [{ failed: 1, requests: 1 }, { failed: 0, requests: 1 }])
+    assert.deepInclude(models[0]!.figures[0], { requests: 1, failed: 0 })
+    assert.deepInclude(service, { inFlight: 0, processes: 1, errorRate: 0 })
+  })
+
+  it("sends a failed request with its error", async () => {
+    const request = await watch(
+      "/admin/live?events=request",
+      async () => await (await ask("fake/broken", "Hello")).text(),
+      requestIn
+    )
+    assert.deepInclude(request, { model: "fake/broken", status: "failure", failed: ["fake/broken#0"] })
+    assert.strictEqual(request.error?.reason, "EngineFailed")
+  })
+
+  it("sends an overview at once", async () => {
+    const overview = await watch(
+      "/admin/live?events=overview",
+      async () => {},
+      ({ data, event }) => event === "overview" ? data as Overview : undefined
+    )
+    assert.deepStrictEqual(overview.deployments.map(({ deployment }) => deployment), [
+      "fake/chat#0",
+      "fake/second#0",
+      "fake/broken#0"
+    ])
+  })
+
+  it.each([
+    ["/admin/live?events=request,traces", boss, 400, /"traces"\. Expected some of overview, request, event/],
+    ["/admin/live?event=request", boss, 400, /Did you mean events\?/],
+    ["/admin/live", app, 403, /not an admin key/],
+    ["/admin/overview", app, 403, /not an admin key/]
+  ])("refuses %s", async (path, key, status, message) => {
+    const response = await get(path, key)
+    assert.strictEqual(response.status, status)
+    assert.match(await response.text(), message)
+  })
+
+  it("adds the overviews of processes", async () => {
+    const one = await overviewOf()
+    const { deployments, service } = AdminOverview.sumOf(one, [one, one])
+    const [, five] = deployments[1]!.figures
+    assert.deepInclude(five, { requests: 3, failed: 0 })
+    assert.strictEqual(five!.durationMs.count, 3)
+    assert.deepStrictEqual([service.processes, service.figures[1]!.requests], [3, 3 * one.service.figures[1]!.requests])
+  })
+})
+
+describe("Waiting", () => {
+  effect.effect("leaves events out for a slow reader, and says how many", () =>
+    Effect.gen(function*() {
+      const waiting = new Waiting(yield* Queue.dropping<LiveEvent>(mostWaiting))
+      for (let count = 0; count < mostWaiting + 3; count++) waiting.add({ event: "event", data: count })
+      const text = waiting.textOf(yield* Queue.takeAll(waiting.queue))
+      assert.include(text, `event: event\ndata: ${mostWaiting - 1}\n\nevent: lost\ndata: {"lost":3}\n\n`)
+      waiting.add({ frame: "event: request\ndata: 1\n\n" })
+      assert.strictEqual(waiting.textOf(yield* Queue.takeAll(waiting.queue)), "event: request\ndata: 1\n\n")
+    }))
+})

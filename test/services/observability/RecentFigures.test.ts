@@ -1,0 +1,88 @@
+import { assert, describe, it } from "@effect/vitest"
+import type { Figures } from "../../../src/services/observability/RecentFigures.ts"
+import { RecentFigures, sumOf } from "../../../src/services/observability/RecentFigures.ts"
+import type { AttemptDraft, Draft } from "../../../src/services/routing/DecisionLog.ts"
+import { addAttempt, makeDraft } from "../../../src/services/routing/DecisionLog.ts"
+import type { Route } from "../../../src/services/routing/Route.ts"
+
+const route = {
+  model: "chat",
+  policy: { name: "default" },
+  decision: { candidates: [], excluded: [] },
+  cached: false,
+  fallbacks: { ordinary: [], context: [], content: [] }
+} as unknown as Route
+
+interface Tried extends Partial<AttemptDraft> {
+  readonly deployment: string
+}
+
+const record = (end: Draft["end"], tried: ReadonlyArray<Tried>, more: Partial<Draft> = {}): Draft => {
+  const draft = makeDraft("dec-1", "chat", route, 0)
+  for (const { deployment, ...attempt } of tried) Object.assign(addAttempt(draft, deployment, 0), attempt)
+  return Object.assign(draft, { end, ...more })
+}
+
+const answered = (tookMs: number, firstTokenMs?: number): Draft =>
+  record("success", [{ deployment: "chat#0", outcome: "answered", tookMs, firstTokenMs }], {
+    answeredBy: "chat#0",
+    tookMs,
+    outputTokens: 11,
+    usd: 0.5
+  })
+
+const windowOf = (figures: ReadonlyArray<Figures>, name: string) => figures.find(({ window }) => window === name)!
+
+describe("RecentFigures", () => {
+  it("counts attempts of deployments and requests of models", () => {
+    const figures = new RecentFigures(0)
+    figures.add(
+      record("success", [
+        { deployment: "chat#0", outcome: "failed", tookMs: 5 },
+        { deployment: "chat#1", outcome: "answered", tookMs: 20 }
+      ], { answeredBy: "chat#1", tookMs: 25, usd: 0.25, outputTokens: 3 }),
+      1_000
+    )
+    figures.add(record("failure", [{ deployment: "chat#0", outcome: "failed", tookMs: 5 }], { tookMs: 5 }), 1_000)
+    figures.add(record("interruption", [{ deployment: "chat#1", outcome: "left", tookMs: 5 }]), 1_000)
+    const of = (deployment: string) => windowOf(figures.ofDeployment(deployment, 1_000), "1m")
+    assert.deepInclude(of("chat#0"), { requests: 2, failed: 2, left: 0, outputTokens: 0 })
+    assert.deepInclude(of("chat#1"), { requests: 2, failed: 0, left: 1, usd: 0.25, outputTokens: 3 })
+    const model = windowOf(figures.ofModel("chat", 1_000), "1m")
+    assert.deepInclude(model, { requests: 3, failed: 1, left: 1, usd: 0.25 })
+    assert.notProperty(of("chat#0"), "usd")
+    assert.deepStrictEqual(windowOf(figures.ofAll(1_000), "5m").requests, 3)
+  })
+
+  it("forgets what is older than the window", () => {
+    const figures = new RecentFigures(0)
+    figures.add(answered(10), 0)
+    figures.add(answered(10), 200_000)
+    const counts = (now: number) => figures.ofModel("chat", now).map(({ requests, seconds }) => [requests, seconds])
+    assert.deepStrictEqual(counts(200_000), [[1, 60], [2, 200], [2, 200]])
+    assert.deepStrictEqual(counts(700_000), [[0, 60], [0, 300], [2, 700]])
+    assert.deepStrictEqual(counts(3_700_000), [[0, 60], [0, 300], [1, 3600]])
+  })
+
+  it("has quantiles that are at most 9 % off, and the speed after the first token", () => {
+    const figures = new RecentFigures(0)
+    for (let ms = 1; ms <= 1_000; ms++) figures.add(answered(ms + 1_000, ms), 1_000)
+    const { durationMs, firstTokenMs, tokensPerSecond } = windowOf(figures.ofModel("chat", 1_000), "1m")
+    assert.approximately(firstTokenMs.p50!, 500, 45)
+    assert.approximately(firstTokenMs.p95!, 950, 86)
+    assert.approximately(durationMs.p50!, 1_500, 135)
+    assert.strictEqual(firstTokenMs.count, 1_000)
+    assert.strictEqual(tokensPerSecond, 10)
+  })
+
+  it("adds figures of two processes as if one had counted them", () => {
+    const [one, other, both] = [new RecentFigures(0), new RecentFigures(0), new RecentFigures(0)]
+    for (let ms = 1; ms <= 400; ms++) {
+      const draft = answered(ms + 500, ms)
+      ;(ms % 3 === 0 ? one : other).add(draft, 1_000)
+      both.add(draft, 1_000)
+    }
+    const of = (figures: RecentFigures) => figures.ofDeployment("chat#0", 1_000)
+    assert.deepStrictEqual(sumOf(of(one), of(other)), of(both))
+  })
+})
