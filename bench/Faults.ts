@@ -51,7 +51,10 @@ const configOf = (providers: ReadonlyArray<FaultyProvider>, phaseMs: number): st
     circuits: { openFor: `${Math.max(50, Math.round(phaseMs / 2))} millis` },
     keyCooldowns: { rateLimited: "1 second" },
     policies: {
-      default: { continue: true, timeouts: { firstToken: "1 second", stall: "1 second", total: "15 seconds" } }
+      default: {
+        continue: true,
+        timeouts: { queue: "1 second", firstToken: "1 second", stall: "1 second", total: "15 seconds" }
+      }
     },
     models: {
       chat: { deployments: providers.map(remote) },

@@ -81,6 +81,23 @@ describe("WholeService", () => {
     )
   })
 
+  it("shows the highest value of what each process knows as a whole", () => {
+    const textOf = (value: number) =>
+      [
+        "troupe_uptime_seconds_max",
+        "troupe_memory_budget_bytes",
+        "troupe_model_available{model=\"a\"}",
+        "llm_queue_size"
+      ]
+        .map((series) => `${series} ${value}\n`).join("")
+    assert.strictEqual(
+      WholeService.metrics(textOf(1), [textOf(0)]),
+      textOf(1)
+    )
+    assert.include(WholeService.metrics(textOf(2), [textOf(3)]), "troupe_memory_budget_bytes 3\n")
+    assert.include(WholeService.metrics(textOf(2), [textOf(3)]), "llm_queue_size 5\n")
+  })
+
   it("adds what the processes run of a deployment, and shows the state that takes most requests", () => {
     const [whole] = WholeService.deployments([deployment({ state: "cold", running: 0 })], [
       { deployments: [deployment({ circuit: { phase: "open", retryAfterMs: 5 }, lastFailure: "It broke." })] },

@@ -1,6 +1,7 @@
 /** Telemetry and attempt scopes, whose callers disconnect at any moment. */
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import { free } from "../../../src/services/admission/Admission.ts"
@@ -10,6 +11,7 @@ import { ReasoningMakers } from "../../../src/services/inference/ReasoningMakers
 import * as RequestTelemetry from "../../../src/services/inference/RequestTelemetry.ts"
 import type { Models } from "../../../src/services/models/Models.ts"
 import * as GuardedCallbacks from "../../../src/services/observability/GuardedCallbacks.ts"
+import type { Outcome } from "../../../src/services/observability/Metrics.ts"
 import { Metrics } from "../../../src/services/observability/Metrics.ts"
 import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
 import type { Route } from "../../../src/services/routing/Route.ts"
@@ -54,6 +56,31 @@ const begun = (metrics: Metrics["Service"]) =>
       (state) => Effect.sync(() => RequestTelemetry.complete(parts, "chat", state))
     )
   })
+
+describe("the metrics of a request", () => {
+  it.effect("have its time before the first attempt and after the last one, and to the first token of the one that answered", () => {
+    const ends: Array<Outcome> = []
+    const metrics: Metrics["Service"] = { begin: () => {}, end: (outcome) => void ends.push(outcome) }
+    return Effect.scoped(Effect.gen(function*() {
+      const state = yield* begun(metrics)
+      state.attemptedAt = 2
+      yield* TestClock.adjust("100 millis")
+      state.leftAt = 97
+      const attempt = (deployment: string, startedMs: number) => {
+        DecisionLog.addAttempt(state.record, deployment, startedMs).firstTokenMs = 10
+      }
+      attempt("a", 2)
+      attempt("b", 40)
+      state.record.answeredBy = "b"
+    })).pipe(
+      Effect.andThen(Effect.sync(() => {
+        assert.closeTo(ends[0]?.overheadSeconds ?? 0, 0.005, 1e-9)
+        assert.strictEqual(ends[0]?.firstTokenSeconds, 0.05)
+      })),
+      Effect.provide(DecisionLog.layer)
+    )
+  })
+})
 
 /** Interrupts after this number of scheduler turns. */
 const interruptAfter = <A, E, R>(turns: number, effect: Effect.Effect<A, E, R>) =>

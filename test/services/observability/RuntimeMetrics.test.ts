@@ -1,0 +1,86 @@
+/** The state of the runtime as metrics, of services that the test changes. */
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Layer, Metric, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import type { State } from "../../../src/services/health/Breaker.ts"
+import { Breaker } from "../../../src/services/health/Breaker.ts"
+import type { Occupancy, Status } from "../../../src/services/models/Actor.ts"
+import type { MemoryUse } from "../../../src/services/models/Models.ts"
+import { Models } from "../../../src/services/models/Models.ts"
+import * as RuntimeMetrics from "../../../src/services/observability/RuntimeMetrics.ts"
+import { Settings } from "../../../src/services/settings/Settings.ts"
+import * as Deployments from "../../support/Deployments.ts"
+
+/** The values of all gauges whose names begin so, by name and labels. */
+const gauges = (prefix: string) =>
+  Effect.map(Metric.snapshot, (snapshots) =>
+    Object.fromEntries(
+      snapshots.filter(({ id }) => id.startsWith(prefix)).map(({ attributes, id, state }) => [
+        [id, ...Object.values(attributes ?? {})].join(" "),
+        "value" in state ? Number(state.value) : Number.NaN
+      ])
+    ))
+
+describe("the sampler of the runtime", () => {
+  it.effect("has slots, circuits and memory, and nothing of what is gone", () => {
+    const status: Status = { deployment: "a", state: "ready", running: 2, queued: 1, memoryBytes: 30 }
+    const world = {
+      statuses: [status] as ReadonlyArray<Status>,
+      occupancy: { demand: 3, slots: 4, replicas: 1, isLoading: false } as Occupancy | undefined,
+      memory: { budgetBytes: 100, grantedBytes: 40, gpu: { usedBytes: 3, totalBytes: 8 } } as MemoryUse,
+      circuits: [{ deployment: "a", phase: "open", retryAfterMs: 1, successes: 0 }] as ReadonlyArray<State>
+    }
+    const models = Layer.mock(Models)({
+      tryLease: () => undefined,
+      renew: () => {},
+      snapshot: () => ({ queued: 0, state: "ready" }),
+      events: Stream.never,
+      statuses: Effect.sync(() => world.statuses),
+      occupancy: () => Effect.sync(() => world.occupancy),
+      memory: Effect.sync(() => world.memory)
+    })
+    const breaker = Layer.mock(Breaker)({
+      enterClosed: () => undefined,
+      failures: () => undefined,
+      openings: () => 0,
+      closedFor: () => 0,
+      states: Effect.sync(() => world.circuits),
+      transitions: Stream.never
+    })
+    const settings = Layer.succeed(Settings, Deployments.settings({ sampleEvery: Duration.seconds(5) }))
+    const figures = { eventLoopDelay: () => 0, heapBytes: () => 1, cpuSeconds: () => 2, uptimeSeconds: () => 3 }
+    return Effect.gen(function*() {
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(yield* gauges("troupe_deployment"), {
+        "troupe_deployment_running a": 2,
+        "troupe_deployment_queued a": 1,
+        "troupe_deployment_memory_bytes a": 30,
+        "troupe_deployment_loaded a": 1,
+        "troupe_deployment_slots a": 4
+      })
+      assert.deepStrictEqual(yield* gauges("troupe_memory"), {
+        "troupe_memory_budget_bytes": 100,
+        "troupe_memory_granted_bytes": 40
+      })
+      assert.deepStrictEqual(yield* gauges("troupe_gpu"), {
+        "troupe_gpu_memory_used_bytes": 3,
+        "troupe_gpu_memory_total_bytes": 8
+      })
+      assert.deepStrictEqual(yield* gauges("troupe_circuit"), { "troupe_circuit_open_max a": 2 })
+      world.occupancy = undefined
+      world.memory = { budgetBytes: Number.POSITIVE_INFINITY, grantedBytes: 0, gpu: undefined }
+      yield* TestClock.adjust("5 seconds")
+      assert.notProperty(yield* gauges("troupe_deployment"), "troupe_deployment_slots a")
+      assert.deepStrictEqual(yield* gauges("troupe_memory"), { "troupe_memory_granted_bytes": 0 })
+      assert.deepStrictEqual(yield* gauges("troupe_gpu"), {})
+      world.statuses = []
+      world.circuits = []
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual({ ...yield* gauges("troupe_deployment"), ...yield* gauges("troupe_circuit") }, {})
+      assert.containsAllKeys(yield* gauges("troupe_"), ["troupe_heap_used_bytes", "troupe_uptime_seconds_max"])
+    }).pipe(
+      Effect.provide(Layer.provide(RuntimeMetrics.layer(figures), [models, breaker, settings])),
+      Effect.provideService(Metric.MetricRegistry, new Map())
+    )
+  })
+})
