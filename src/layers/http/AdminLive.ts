@@ -143,7 +143,7 @@ const make = Effect.gen(function*() {
       headers: { "cache-control": "no-cache", "x-accel-buffering": "no" }
     })
   })
-  return { overview: Effect.map(shared, (overview) => HttpServerResponse.jsonUnsafe(overview)), live }
+  return { overview: Effect.map(overview, (overview) => HttpServerResponse.jsonUnsafe(overview)), live }
 })
 
 export const layer = HttpApiBuilder.group(

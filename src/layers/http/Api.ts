@@ -297,7 +297,7 @@ const LiveGroup = HttpApiGroup.make("live").add(
       title: "Show the service in one snapshot",
       description:
         "Of all processes: requests, deployments, memory, cache, and the figures of the last minute, five minutes " +
-        "and hour. It is read at most once a second."
+        "and hour."
     })
   ),
   HttpApiEndpoint.get("live", "/admin/live", {

@@ -131,7 +131,7 @@ describe("the live view", () => {
   })
 
   it.each([
-    ["/admin/live?events=request,traces", boss, 400, /"traces"\. Expected some of overview, request, event/],
+    ["/admin/live?events=request,traces", boss, 400, /traces.*Expected some of overview, request, event/],
     ["/admin/live?event=request", boss, 400, /Did you mean events\?/],
     ["/admin/live", app, 403, /not an admin key/],
     ["/admin/overview", app, 403, /not an admin key/]

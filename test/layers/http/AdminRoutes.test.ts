@@ -78,6 +78,8 @@ const withRoutes = async (
       measure: notCalled
     }),
     Layer.mock(DecisionLog)({
+      running: () => 0,
+      subscribe: () => () => {},
       begin: notCalled,
       latest: (limit) => {
         calls.push(`latest ${limit}`)
