@@ -4,6 +4,7 @@
  * **Details**
  *
  * - What engine threads and processes load. It has no `effect`.
+ * - What engine processes use of node-llama-cpp, in one file.
  * - The command line, in one file with its dependencies: it starts in a third of the time of separate modules.
  * - The library, with its dependencies as imports: a program that embeds Troupe shares its `effect`.
  * - The dashboard, for browsers, with its dependencies and its other files.
@@ -29,6 +30,48 @@ const nameOf = (file: string): string => relative(sources, file).replace(/\.ts$/
 
 const entries = (...files: ReadonlyArray<string>): Record<string, string> =>
   Object.fromEntries(files.map((file) => [nameOf(file), file]))
+
+const library = join(sources, "workers", "llama", "LlamaLibrary.ts")
+
+/** Its paths are those of the installed package, whose version the engine compares before. */
+const libraryPlaces: Plugin = {
+  name: "library-places",
+  transform: {
+    filter: { id: /\/node-llama-cpp\/dist\//, code: "import.meta.url" },
+    handler: (code, id) => ({
+      code: code.replaceAll(
+        "import.meta.url",
+        `new URL(${
+          JSON.stringify(id.replace(/^.*\/node-llama-cpp\/dist\//, ""))
+        }, import.meta.resolve("node-llama-cpp")).href`
+      ),
+      map: null
+    })
+  }
+}
+
+/** Leaves out what finds, builds and downloads a binary, with half of the library's dependencies. */
+const foundBinary: Plugin = {
+  name: "found-binary",
+  load: {
+    filter: { id: /\/node-llama-cpp\/dist\/bindings\/getLlama\.js$/ },
+    handler: () => ({
+      code: `const leftOut = () => { throw new Error("This build of node-llama-cpp does not find binaries.") }
+export { leftOut as getLlama, leftOut as getLlamaForOptions }
+export const getLlamaFunctionName = "getLlama"
+`
+    })
+  }
+}
+
+/** The engine's build imports the library's. */
+const libraryAside: Plugin = {
+  name: "library-aside",
+  resolveId: {
+    filter: { id: /\/LlamaLibrary\.ts$/ },
+    handler: () => ({ id: `./${nameOf(library)}.js`, external: true })
+  }
+}
 
 /** Paths of files that are beside the code, such as engine threads, are those of the sources' folders. */
 const sourcePlaces: Plugin = {
@@ -89,20 +132,20 @@ const packageOf = (file: string): string => {
 }
 
 /** The licenses of the packages whose code is in a build. */
-const licenses: Plugin = {
+const licensesIn = (fileName: string): Plugin => ({
   name: "licenses",
   generateBundle(_, bundle) {
     const modules = Object.values(bundle).flatMap((file) => file.type === "chunk" ? file.moduleIds : [])
     const folders = new Set(modules.filter((id) => id.includes("/node_modules/")).map(packageOf))
     const texts = [...folders].toSorted().map((folder) => {
       const { name, version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as Record<string, string>
-      const [file] = globSync("LICEN[CS]E*", { cwd: folder })
+      const [file] = globSync("[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*", { cwd: folder })
       if (file === undefined) throw new Error(`${name} has no license file.`)
       return `${name} ${version}\n\n${readFileSync(join(folder, file), "utf8").trim()}\n`
     })
-    this.emitFile({ type: "asset", fileName: "LICENSES.txt", source: texts.join(`\n${"-".repeat(80)}\n\n`) })
+    this.emitFile({ type: "asset", fileName, source: texts.join(`\n${"-".repeat(80)}\n\n`) })
   }
-}
+})
 
 /** The files of the dashboard that are not JavaScript. Its libraries have their own style. */
 const dashboardFiles: Plugin = {
@@ -142,8 +185,18 @@ export default defineConfig([
       ...globSync([`${sources}/workers/*.worker.ts`, `${sources}/workers/*/Inspect.ts`])
     ),
     external: bare,
-    plugins: [sourcePlaces],
+    plugins: [sourcePlaces, libraryAside],
     output: outputOf("engine")
+  },
+  {
+    ...shared,
+    input: entries(library),
+    // Its index imports all of it.
+    treeshake: { moduleSideEffects: false },
+    // Packages of binaries, which the library looks for.
+    external: /^@(?:node-llama-cpp|reflink)\//,
+    plugins: [foundBinary, libraryPlaces, licensesIn("workers/llama/LICENSES.txt")],
+    output: { ...outputOf("library"), minify: true, sourcemap: false }
   },
   {
     ...shared,
@@ -151,7 +204,7 @@ export default defineConfig([
     external: ["piscina", "redis"],
     // Node.js loads its other build, whose parts a bundler does not find.
     resolve: { alias: { "jsonc-parser": "jsonc-parser/lib/esm/main.js" } },
-    plugins: [sourcePlaces, usedUndici, lazyHttp, licenses],
+    plugins: [sourcePlaces, usedUndici, lazyHttp, licensesIn("LICENSES.txt")],
     output: outputOf("main")
   },
   {

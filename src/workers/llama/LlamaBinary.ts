@@ -5,7 +5,7 @@
  *
  * `getLlama` first loads the binary in a test process, which loads half of the library again and takes as long as all of the
  * rest, since a binary that does not fit the machine would abort the program. An engine process or an inspection is such a
- * process already.
+ * process already. Without `getLlama`, `LlamaLibrary` is enough of the library.
  *
  * **Gotchas**
  *
@@ -20,13 +20,21 @@ import { join } from "node:path"
 import { getEnvironmentData } from "node:worker_threads"
 import { engineProcess } from "../../domain/EngineProtocol.ts"
 
-interface BinaryOptions {
-  readonly logLevel: LlamaLogLevel
-  readonly logger: (level: LlamaLogLevel, message: string) => void
+/** What the engine uses of the library. */
+export type Library = Omit<typeof import("./LlamaLibrary.ts"), "Llama">
+
+/** The library, and its binary. */
+export interface Started {
+  readonly library: Library
+  readonly llama: Llama
 }
 
+type Logger = (level: LlamaLogLevel, message: string) => void
+
 /** What `getLlama` passes for a prebuilt binary. */
-interface Creation extends BinaryOptions {
+interface Creation {
+  readonly logLevel: LlamaLogLevel
+  readonly logger: Logger
   readonly bindings: unknown
   readonly bindingPath: string
   readonly buildType: "prebuilt"
@@ -40,50 +48,52 @@ interface Creation extends BinaryOptions {
 }
 
 interface Class {
-  readonly Llama: { readonly _create: (options: Creation) => Promise<Llama> }
-}
-interface Defaults {
-  readonly defaultLlamaRamPadding: unknown
+  readonly _create: (options: Creation) => Promise<Llama>
 }
 interface BinaryPackage {
   readonly getBinsDir: () => { readonly binsDir: string; readonly packageVersion: string }
 }
 
-const load = async ({ logLevel, logger }: BinaryOptions): Promise<Llama | undefined> => {
-  const library = import.meta.resolve("node-llama-cpp")
+/** What the library leaves free of a machine's memory on Linux: its default, which it does not export. bytes */
+export const ramPadding = (total: number): number => Math.floor(Math.min(total * 0.25, 1024 ** 3))
+
+const load = async (logger: Logger): Promise<Started | undefined> => {
+  const require = createRequire(import.meta.url)
+  const installed = import.meta.resolve("node-llama-cpp")
   const name = `linux-${process.arch}`
   const preferred = ["../llama/localBuilds", `../bins/${name}`]
-  if (preferred.some((path) => existsSync(new URL(path, library)))) return undefined
-  const [{ Llama }, { defaultLlamaRamPadding }, { getBinsDir }, { default: { version } }] = await Promise.all([
-    import(new URL("bindings/Llama.js", library).href) as Promise<Class>,
-    import(new URL("bindings/getLlama.js", library).href) as Promise<Defaults>,
-    import(`@node-llama-cpp/${name}`) as Promise<BinaryPackage>,
-    import(new URL("../package.json", library).href, { with: { type: "json" } }) as Promise<
-      { readonly default: { readonly version: string } }
-    >
-  ])
+  if (preferred.some((path) => existsSync(new URL(path, installed)))) return undefined
+  const { getBinsDir } = await (import(`@node-llama-cpp/${name}`) as Promise<BinaryPackage>)
   const { binsDir, packageVersion } = getBinsDir()
-  if (packageVersion !== version) return undefined
+  const { optionalDependencies } = require("../../../package.json") as {
+    readonly optionalDependencies: Readonly<Record<string, string>>
+  }
+  if (packageVersion !== optionalDependencies["node-llama-cpp"]) return undefined
   const folder = join(binsDir, name)
   const bindingPath = join(folder, "llama-addon.node")
-  return Llama._create({
-    bindings: createRequire(import.meta.url)(bindingPath),
+  const [library, buildMetadata] = await Promise.all([
+    import("./LlamaLibrary.ts"),
+    readFile(join(folder, "_nlcBuildMetadata.json"), "utf8")
+  ])
+  const llama = await (library.Llama as unknown as Class)._create({
+    bindings: require(bindingPath),
     bindingPath,
     buildType: "prebuilt",
-    buildMetadata: JSON.parse(await readFile(join(folder, "_nlcBuildMetadata.json"), "utf8")),
-    logLevel,
+    buildMetadata: JSON.parse(buildMetadata),
+    logLevel: library.LlamaLogLevel.error,
     logger,
     maxThreads: 0,
     vramPadding: 0,
-    ramPadding: defaultLlamaRamPadding,
+    ramPadding,
     debug: false,
     numa: false,
     tempDir: false
   })
+  return { library, llama }
 }
 
 /** Undefined where `getLlama` must find the binary. */
-export const loadBinary = (options: BinaryOptions): Promise<Llama | undefined> =>
+export const loadBinary = (logger: Logger): Promise<Started | undefined> =>
   getEnvironmentData(engineProcess) === true && process.platform === "linux"
-    ? load(options).catch(() => undefined)
+    ? load(logger).catch(() => undefined)
     : Promise.resolve(undefined)

@@ -11,6 +11,7 @@ import type { Pair } from "../job/ThoughtSyntax.ts"
 import { checkFile } from "../model/ModelCheck.ts"
 import { countCheck, fitCheck } from "../model/TextLimits.ts"
 import { makeBatches } from "./LlamaBatches.ts"
+import type { Library, Started } from "./LlamaBinary.ts"
 import { loadBinary } from "./LlamaBinary.ts"
 import { makeTokenTexts } from "./LlamaLogprobs.ts"
 import type { Prompts } from "./LlamaPrompt.ts"
@@ -47,11 +48,9 @@ export type LlamaSpec = {
   readonly reasoning?: Pair | false | undefined
 }
 
-type Library = typeof import("node-llama-cpp")
-
 const messagesKept = 8
 
-const importLibrary = (): Promise<Library> =>
+const importLibrary = () =>
   import("node-llama-cpp").catch((cause: NodeJS.ErrnoException) =>
     cause.code === "ERR_MODULE_NOT_FOUND" ? refuse({ kind: "package_missing", packageName: "node-llama-cpp" }) : refuse(
       failureFrom(cause, "load_failed")
@@ -90,26 +89,26 @@ const refuseGpu = (gpu: keyof typeof gpuNames): never =>
       "CPU."
   })
 
-const startLibrary = async (library: Library, gpu: LlamaSpec["gpu"]): Promise<Llama> => {
-  const logging = {
-    logLevel: library.LlamaLogLevel.error,
-    logger: (_: unknown, message: string) => {
-      logMessages.push(message.trim())
-      if (logMessages.length > messagesKept) logMessages.shift()
-    }
-  }
-  const prebuilt = gpu === undefined ? await loadBinary(logging) : undefined
+const logger = (_: unknown, message: string): void => {
+  logMessages.push(message.trim())
+  if (logMessages.length > messagesKept) logMessages.shift()
+}
+
+const startLibrary = async (gpu: LlamaSpec["gpu"]): Promise<Started> => {
+  const prebuilt = gpu === undefined ? await loadBinary(logger) : undefined
   if (prebuilt !== undefined) return prebuilt
+  const library = await importLibrary()
   const llama = await library.getLlama({
     gpu: gpu ?? buildFor(process.platform, process.arch),
     build: "never",
-    ...logging,
+    logLevel: library.LlamaLogLevel.error,
+    logger,
     maxThreads: 0
   }).catch((cause: Error) =>
     gpu === undefined || gpu === "auto" ? failWith("llama.cpp does not start", cause) : refuseGpu(gpu)
   )
   // On a platform without this GPU, the library uses another.
-  if (gpu === undefined || gpu === "auto" || llama.gpu === gpu) return llama
+  if (gpu === undefined || gpu === "auto" || llama.gpu === gpu) return { library, llama }
   await llama.dispose()
   return refuseGpu(gpu)
 }
@@ -265,8 +264,7 @@ export type Loaded = Awaited<ReturnType<typeof loadWith>>
 export const load = async (spec: LlamaSpec): Promise<Loaded> => {
   checkOptions(spec)
   for (const path of [spec.file, ...(spec.lora ?? []).map(({ path }) => path)]) await checkFile(path)
-  const library = await importLibrary()
-  const llama = await startLibrary(library, spec.gpu)
+  const { library, llama } = await startLibrary(spec.gpu)
   try {
     return await loadWith(library, llama, spec)
   } catch (cause) {

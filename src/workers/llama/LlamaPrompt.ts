@@ -13,9 +13,8 @@ import { makeChatTemplate } from "../model/ChatTemplate.ts"
 import type { CallSyntax } from "../model/TemplateCalls.ts"
 import type { Check } from "../model/TextLimits.ts"
 import { charactersOf, render, renderJob } from "../model/TextLimits.ts"
+import type { Library } from "./LlamaBinary.ts"
 import { begin, completionTokens } from "./LlamaCompletion.ts"
-
-type Library = typeof import("node-llama-cpp")
 
 export interface Prompts {
   readonly supportsTools: boolean

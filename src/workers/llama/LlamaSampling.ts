@@ -5,8 +5,7 @@ import type { Grammar } from "../grammar/JsonGrammar.ts"
 import { gbnfOf, grammarOf, toolGrammar } from "../grammar/JsonGrammar.ts"
 import { biasesOf, penaltyWindow } from "../model/Sampler.ts"
 import type { CallSyntax } from "../model/TemplateCalls.ts"
-
-type Library = typeof import("node-llama-cpp")
+import type { Library } from "./LlamaBinary.ts"
 
 /** The penalties, over the answer so far. */
 export const penaltiesOf = (
