@@ -20,6 +20,7 @@ import { makeEventReader } from "../../src/layers/providers/EventReader.ts"
 import { engineAt, fixture, generation, json, outcome, served, textOf } from "../layers/providers/support.ts"
 import { ollamaEnvelope, plain, streamedOf, targetOf } from "../support/Dialects.ts"
 import * as Numbers from "../support/Numbers.ts"
+import { repetitions } from "../support/Repetitions.ts"
 
 const linesOf = (name: string) => {
   const recorded = fixture(name)
@@ -120,7 +121,7 @@ describe("a stream for callers of the provider's dialect", () => {
           )
           assert.isString(encode(spoilt.map((frame) => write(dialect, frame)).join("")))
         }),
-        { numRuns: 2000 }
+        { numRuns: repetitions(400, 2_000) }
       )
     })
   }
@@ -142,7 +143,7 @@ describe("the text of a provider's error", () => {
           assert.strictEqual(finishes, failure === undefined ? 1 : 0)
           if (failure !== undefined) Schema.encodeSync(Reason)(failure)
         }),
-        { numRuns: 2000 }
+        { numRuns: repetitions(400, 2_000) }
       )
     })
 

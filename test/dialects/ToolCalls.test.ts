@@ -10,6 +10,7 @@ import type { Dialect } from "../../src/dialects/shared/ProviderDialect.ts"
 import { troupe } from "../../src/dialects/troupe/Provider.ts"
 import type { ToolCall } from "../../src/domain/Job.ts"
 import { decode, frameOf, generationOf, sent, summaryOf, targetOf } from "../support/Dialects.ts"
+import { repetitions } from "../support/Repetitions.ts"
 
 const names = ["get_weather", "get_time", "get_weather_later", "add"]
 const generation = generationOf({ tools: names.map((name) => ({ name, parameters: { type: "object" } })) })
@@ -240,7 +241,7 @@ describe("calls", () => {
         )
         assert.strictEqual(new Set(made.map(({ id }) => id)).size, made.length)
       }),
-      { numRuns: 3000 }
+      { numRuns: repetitions(600, 3_000) }
     )
   })
 

@@ -6,6 +6,7 @@ import * as Bodies from "../support/Bodies.ts"
 import type { FaultServer } from "../support/FaultServer.ts"
 import { startFaultServer } from "../support/FaultServer.ts"
 import * as Numbers from "../support/Numbers.ts"
+import { repetitions } from "../support/Repetitions.ts"
 import type { Service } from "../support/Service.ts"
 import { startService } from "../support/Service.ts"
 import { wires } from "../support/Wires.ts"
@@ -107,7 +108,7 @@ const withoutThoughts = ({ messages, ...body }: Fields): Fields => ({
 
 const asItCame = (body: Fields): Fields => body
 
-const runs = { numRuns: 150 }
+const runs = { numRuns: repetitions(40, 150) }
 
 const withNumbers = (bodies: fc.Arbitrary<Fields>) => fc.oneof(bodies, Numbers.inMessages(bodies))
 
@@ -178,7 +179,7 @@ describe("a request in the provider's own dialect arrives unchanged", () => {
           assert.deepStrictEqual(Numbers.exactly(text), Numbers.exactlyOf({ ...body, model: "up" }))
           assert.deepStrictEqual(Numbers.exactly(answer), Numbers.exactlyOf({ ...embedded(body), model: served }))
         }),
-        { numRuns: 60 }
+        { numRuns: repetitions(20, 60) }
       )
     }
   }, 60_000)

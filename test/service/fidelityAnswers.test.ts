@@ -9,6 +9,7 @@ import * as Answers from "../support/Answers.ts"
 import type { FaultServer } from "../support/FaultServer.ts"
 import { startFaultServer } from "../support/FaultServer.ts"
 import * as Numbers from "../support/Numbers.ts"
+import { repetitions } from "../support/Repetitions.ts"
 import type { Service } from "../support/Service.ts"
 import { startService } from "../support/Service.ts"
 
@@ -84,7 +85,7 @@ const theirs = ({ id: _, model: __, ...body }: Fields): Fields => Numbers.exactl
 const completions = fc.oneof(Answers.openAi, Numbers.inCompletions(Answers.openAi))
 const answers = fc.oneof(Answers.anthropic, Numbers.inAnswers(Answers.anthropic))
 
-const runs = { numRuns: 100 }
+const runs = { numRuns: repetitions(30, 100) }
 
 describe("chat completions", () => {
   const places: ReadonlyArray<readonly [name: string, url: () => string, model: string]> = [
@@ -159,7 +160,7 @@ describe("chat completions", () => {
         assert.strictEqual<unknown>(chunks[0]?.choices[0]?.finish_reason, finish_reason)
         assert.deepStrictEqual<unknown>(chunks.at(-1)?.usage, JSON.parse(JSON.stringify(given["usage"])))
       }),
-      { numRuns: 30 }
+      { numRuns: repetitions(10, 30) }
     )
   }, 60_000)
 })
@@ -251,7 +252,7 @@ describe("messages", () => {
           assert.strictEqual<unknown>(found.stop_reason, given["stop_reason"])
         }
       }),
-      { numRuns: 30 }
+      { numRuns: repetitions(10, 30) }
     )
   }, 60_000)
 })

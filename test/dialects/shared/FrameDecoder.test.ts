@@ -4,6 +4,7 @@ import { Sse } from "effect/encoding"
 import * as fc from "fast-check"
 import * as FrameDecoder from "../../../src/dialects/shared/FrameDecoder.ts"
 import type { Frame } from "../../../src/dialects/shared/ProviderDialect.ts"
+import { repetitions } from "../../support/Repetitions.ts"
 
 const parts = fc.constantFrom(
   "data: {\"a\":1}\n\n",
@@ -59,7 +60,7 @@ describe("a body of server-sent events", () => {
           assert.deepStrictEqual(frames, expectedOf(text))
         }
       ),
-      { numRuns: 5_000 }
+      { numRuns: repetitions(1_000, 5_000) }
     )
   })
 

@@ -8,6 +8,7 @@ import type { Content } from "../../../src/domain/Message.ts"
 import { FlagChecks } from "../../../src/services/guard/FlagChecks.ts"
 import { InputPolicy } from "../../../src/services/guard/InputPolicy.ts"
 import { allRules } from "../../../src/services/settings/GuardSettings.ts"
+import { repetitions } from "../../support/Repetitions.ts"
 
 /** A text that each rule finds. */
 const planted: Readonly<Record<Rule, string>> = {
@@ -111,7 +112,7 @@ describe("every mode", () => {
         assert.include([...found], rule)
         assert.isDefined(enforced("reject", text).rejection)
       }),
-      { numRuns: 3_000 }
+      { numRuns: repetitions(600, 3_000) }
     )
   })
 
@@ -123,7 +124,7 @@ describe("every mode", () => {
         assert.include(flagged(content), rule)
         if (!isTwice) assert.include([...enforced("reject", content).found], rule)
       }),
-      { numRuns: 2_000 }
+      { numRuns: repetitions(400, 2_000) }
     )
   })
 
@@ -136,7 +137,7 @@ describe("every mode", () => {
         const text = `[${[...texts.map((text) => literal(text, choices)), number].join(",")}]`
         assert.includeMembers([...flagged(text)], [...enforced("reject", text).found])
       }),
-      { numRuns: 2_000 }
+      { numRuns: repetitions(400, 2_000) }
     )
   })
 

@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
 import { build, combine, kindBits } from "../../../src/services/guard/KeywordAutomaton.ts"
+import { repetitions } from "../../support/Repetitions.ts"
 
 const lists = [["ab", "b c"], ["bc"], ["0-00", "a0"], ["<", "c<<"], ["a b a"]]
 const { found, kinds, next } = build(lists)
@@ -29,7 +30,7 @@ describe("a pass", () => {
         const text = some.join("")
         assert.strictEqual(bitsOf(text), expected(text), text)
       }),
-      { numRuns: 2_000 }
+      { numRuns: repetitions(400, 2_000) }
     )
   })
 })

@@ -3,6 +3,7 @@ import * as fc from "fast-check"
 import { lastWordsOf } from "../../../src/domain/Generation.ts"
 import type { Reading } from "../../../src/services/inference/Continuation.ts"
 import { Continuation, prefixOf } from "../../../src/services/inference/Continuation.ts"
+import { repetitions } from "../../support/Repetitions.ts"
 
 /** What the caller has in the end; undefined if the text diverges. */
 const joined = (sent: string, said: ReadonlyArray<string>, reading: Reading): string | undefined => {
@@ -178,7 +179,7 @@ const cutAnswer = fc.tuple(answer, fc.double({ min: 0, max: 1, noNaN: true })).m
 })
 
 const solidOf = (text: string): string => text.replaceAll(/\s+/gu, "")
-const runs = { numRuns: 2000 }
+const runs = { numRuns: repetitions(400, 2_000) }
 
 const check = (
   how: string,

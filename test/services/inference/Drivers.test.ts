@@ -12,6 +12,7 @@ import { EngineFailed, make } from "../../../src/domain/InferenceError.ts"
 import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
 import type { Engine, EventReceiver } from "../../../src/services/engines/Engine.ts"
 import { fixture, textOf } from "../../layers/providers/support.ts"
+import { repetitions } from "../../support/Repetitions.ts"
 import type { Observation, Scenario, Script, Way } from "../../support/ScriptedProviders.ts"
 import { nothing, observe, step } from "../../support/ScriptedProviders.ts"
 
@@ -129,7 +130,7 @@ const assertSame = (actual: Observation, expected: Observation) => {
 }
 
 /** `RUNS=2000 SEED=3 npx vitest run test/services/inference/Drivers.test.ts` runs more. */
-const numRuns = Number(process.env["RUNS"] ?? 100)
+const numRuns = Number(process.env["RUNS"] ?? repetitions(30, 100))
 const seed = Number(process.env["SEED"] ?? 11)
 const timeout = 60_000 + 500 * numRuns
 

@@ -10,6 +10,7 @@ import { jitter } from "../../../src/services/resilience/Backoff.ts"
 import * as HedgeBudget from "../../../src/services/resilience/HedgeBudget.ts"
 import type { Log, Outcome, Scenario, ScriptedDeployment } from "../../support/AttemptsDriver.ts"
 import { run } from "../../support/AttemptsDriver.ts"
+import { repetitions } from "../../support/Repetitions.ts"
 
 const target = (deployment: string, more: Partial<Target> = {}): Target => ({ deployment, ...more })
 
@@ -487,7 +488,7 @@ describe("Attempts", () => {
 
     const always = (check: (log: Log, plan: Plan, scenario: Scenario) => void) =>
       fc.assert(fc.property(anyPlan, scenario, (plan, scenario) => check(run(plan, scenario), plan, scenario)), {
-        numRuns: 5_000
+        numRuns: repetitions(1_000, 5_000)
       })
 
     it("ends exactly once, and does nothing afterwards", () => {

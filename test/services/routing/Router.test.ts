@@ -18,6 +18,7 @@ import type { ResolveContext } from "../../../src/services/settings/Resolution.t
 import { languageModel, modelWith } from "../../../src/services/settings/Resolution.ts"
 import type { Resolved } from "../../../src/services/settings/Settings.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
+import { repetitions } from "../../support/Repetitions.ts"
 
 const context: ResolveContext = {
   environment: "test",
@@ -393,7 +394,7 @@ describe("Router", () => {
               }
             }
           }),
-          { numRuns: 300 }
+          { numRuns: repetitions(60, 300) }
         ))
 
       it("exclude a mixed fallback that the request names, and reach one that is remote only", async () => {

@@ -13,6 +13,7 @@ import { names } from "../../../src/domain/Strategies.ts"
 import { Decision } from "../../../src/services/routing/DecisionRecord.ts"
 import { beginnings, PrefixIndex } from "../../../src/services/routing/PrefixIndex.ts"
 import * as Selection from "../../../src/services/routing/Selection.ts"
+import { repetitions } from "../../support/Repetitions.ts"
 
 const isIn = (one: string, list: ReadonlyArray<string>): boolean => list.includes(one)
 
@@ -106,7 +107,8 @@ const scene = fc.record({
 
 type Scene = typeof scene extends fc.Arbitrary<infer A> ? A : never
 
-const property = (check: (scene: Scene) => void) => fc.assert(fc.property(scene, check), { numRuns: 2_000 })
+const property = (check: (scene: Scene) => void) =>
+  fc.assert(fc.property(scene, check), { numRuns: repetitions(400, 2_000) })
 
 describe("Selection", () => {
   describe("whatever the strategy", () => {
