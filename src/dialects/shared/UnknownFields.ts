@@ -271,11 +271,15 @@ export const refused = (source: Source, why: Why, fields?: UnknownFields): Unkno
   const type = unknownType(source, first!)
   if (type !== undefined && !type.documented.includes(type.type)) return typeProblem(type, undefined)
   const expected = expectedAt(source, first!)
+  // As a file, which few deployments read.
+  const instead = type === undefined
+    ? "Remove it"
+    : `Its type is ${JSON.stringify(type.type)}. Expected ${quoted(type.known)}, or remove it`
   const also = others.slice(0, 9).map(({ path }) => formatPath(path))
   return {
     path: formatPath(first!.path),
     detail:
-      (expected === undefined ? `${why("field")} Remove it` : `${why("value")} Expected ${expected}, or remove it`) +
+      (expected === undefined ? `${why("field")} ${instead}` : `${why("value")} Expected ${expected}, or remove it`) +
       (also.length === 0 ? "." : `, and also ${also.join(", ")}${others.length > also.length ? ", ..." : ""}.`)
   }
 }

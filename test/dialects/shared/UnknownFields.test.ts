@@ -114,6 +114,18 @@ describe("an error about a field that no deployment accepts", () => {
     assert.deepStrictEqual(refusedBy(sources[dialect](body).source!, "a"), { path, detail })
   })
 
+  it("names the type of a part that a dialect has and no deployment accepts, such as a file", () => {
+    const file = { type: "file", file: { filename: "a.pdf", file_data: "data:application/pdf;base64,JVBERi0=" } }
+    const document = { type: "document", source: { type: "base64", media_type: "application/pdf", data: "JVBERi0=" } }
+    const messagesOf = (part: Body): Body => ({ messages: [{ role: "user", content: [part] }] })
+    for (const [dialect, part] of [["openai", file], ["anthropic", document]] as const) {
+      const { detail, path } = refusedBy(sources[dialect](messagesOf(part)).source!, "a")
+      assert.strictEqual(path, "messages[0].content[0]")
+      assert.include(detail, `No deployment of "a" accepts this field. Its type is "${part.type}". Expected "text"`)
+      assert.match(detail, /"image(?:_url)?".*, or remove it\.$/)
+    }
+  })
+
   it("is about the field where no value is accepted", () => {
     const { detail } = refusedBy(sources.openai({ prediction: { type: "content" } }).source!, "a")
     assert.strictEqual(detail, "No deployment of \"a\" accepts this field. Remove it.")
