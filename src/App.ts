@@ -68,6 +68,7 @@ import * as RequestLog from "./services/observability/RequestLog.ts"
 import type { StorageError } from "./services/persistence/StorageError.ts"
 import * as Backoff from "./services/resilience/Backoff.ts"
 import * as Responses from "./services/responses/Responses.ts"
+import * as ExperimentStore from "./services/rollout/ExperimentStore.ts"
 import * as Rollouts from "./services/rollout/Rollouts.ts"
 import * as RolloutStore from "./services/rollout/RolloutStore.ts"
 import * as Shadows from "./services/rollout/Shadows.ts"
@@ -395,7 +396,7 @@ const isolated = <A, E, R>(layer: Layer.Layer<A, E, R>): Layer.Layer<A, E, R> =>
 export const storage = Storage.layer
 
 /** Gradual rollouts, as the database has them. */
-const rollouts = Layer.provide(Rollouts.layer, [RolloutStore.layer, ModelFiles.layer])
+const rollouts = Layer.provide(Rollouts.layer, [RolloutStore.layer, ExperimentStore.layer, ModelFiles.layer])
 
 /** Whether the settings have a rollout or an A/B test. */
 const hasRollouts = ({ experiments, models, rollouts }: Settings["Service"]): boolean =>

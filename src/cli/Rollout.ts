@@ -135,18 +135,25 @@ const status = Command.make(
   (given) =>
     Effect.gen(function*() {
       const { json, rollout: named, ...target } = given
+      const { experiments, rollouts } = yield* withClient(target, (client) => client.rollouts.list({}))
       if (Option.isSome(named)) {
+        const test = experiments.find(({ model }) => model === named.value)
+        if (test !== undefined && rollouts.every(({ model }) => model !== test.model)) {
+          return yield* json ? printJson(test) : Console.log(experimentTable([test]))
+        }
         return yield* Effect.flatMap(
           withClient(target, (client) => client.rollouts.find({ params: { rollout: named.value } })),
           (rollout) => print(json, rollout)
         )
       }
-      const { rollouts: [newest] } = yield* withClient(target, (client) => client.rollouts.list({}))
+      const [newest] = rollouts
       if (newest === undefined) return yield* new CommandFailed({ message: "No rollouts yet." })
       yield* print(json, newest)
     })
 ).pipe(
-  Command.withDescription("Show a rollout with its evidence: the newest one, unless one is named"),
+  Command.withDescription(
+    "Show a rollout with its evidence: the newest one, unless one is named; or the A/B test of a model without a rollout"
+  ),
   Command.withExamples([{ command: "troupe rollout status chat", description: "Show the newest rollout of chat" }])
 )
 

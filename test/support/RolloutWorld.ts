@@ -31,6 +31,7 @@ import { Models } from "../../src/services/models/Models.ts"
 import * as Registry from "../../src/services/models/Registry.ts"
 import * as Metrics from "../../src/services/observability/Metrics.ts"
 import * as Backoff from "../../src/services/resilience/Backoff.ts"
+import * as ExperimentStore from "../../src/services/rollout/ExperimentStore.ts"
 import * as Rollouts from "../../src/services/rollout/Rollouts.ts"
 import type { ExperimentSettings, RolloutSettings } from "../../src/services/rollout/RolloutSettings.ts"
 import { resolveExperiment } from "../../src/services/rollout/RolloutSettings.ts"
@@ -203,7 +204,7 @@ const settingsOf = (world: World, folder: string) =>
 const processLayer = (world: World, folder: string) => {
   const guard = { modes: allRules("off") }
   const settings = settingsOf(world, folder)
-  return Layer.provide(Rollouts.layer, storeLayer(world)).pipe(
+  return Layer.provide(Rollouts.layer, [storeLayer(world), ExperimentStore.layer]).pipe(
     Layer.provideMerge(InferenceLayer.layer),
     Layer.provideMerge(Layer.mergeAll(Router.layer, DecisionLog.layer, ResponseCacheLayer.layer, Backoff.layer)),
     Layer.provide([Metrics.layer, Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))]),

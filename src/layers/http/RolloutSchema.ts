@@ -52,7 +52,7 @@ const VariantView = Schema.Struct({
   verdict: Schema.Literals(["control", "worse", "better", "mixed", "undecided"])
 })
 
-/** An A/B test, as far as the process that answers has compared it since its start. */
+/** An A/B test, with the requests of all processes up to the last comparison. */
 export const ExperimentView = Schema.Struct({ model: Schema.String, variants: Schema.Array(VariantView) }).annotate({
   identifier: "Experiment"
 })

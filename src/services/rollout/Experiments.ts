@@ -1,31 +1,42 @@
 /**
- * The A/B tests of this process: what each variant has had since the start, and how the variants compare.
+ * The A/B tests of a service as one process has them: what each variant has had since the last period.
  *
  * **Details**
  *
- * A model with `experiment` in the configuration has one. Requests are divided by fixed weights (`Split.varied`); the comparison
- * is that of `Experiment`, on a batch of each period. A rollout of the model takes the place of its test while it runs.
+ * A model with `experiment` in the configuration has one. Requests are divided by fixed weights (`Split.varied`). A rollout of the
+ * model takes the place of its test while it runs.
+ *
+ * In each period a process passes on what it has measured. One of them leads a test, as long as its lease lasts: it compares what
+ * all have passed on (`ExperimentStore`), so that the test counts the requests of all processes, and goes on after a restart. A
+ * test is that of its plan and of what its variants serve: with another of these, another test begins. One that is configured
+ * again as it was goes on.
  *
  * **Gotchas**
  *
- * The counts are those of this process since its start, or since the test was changed: nothing is decided by them.
+ * What a killed process has measured since its last period is lost. A write of which the database's answer is lost is repeated,
+ * and may count twice.
  */
-import { Equal } from "effect"
+import { Clock, Effect } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
 import type { Model } from "../../domain/Deployment.ts"
+import * as Hashing from "../../domain/Hashing.ts"
+import * as Time from "../../domain/Time.ts"
 import * as Experiment from "./Experiment.ts"
+import type { Batch, ExperimentStore, Test } from "./ExperimentStore.ts"
+import { joined } from "./ExperimentStore.ts"
 import type { ExperimentPlan } from "./RolloutSettings.ts"
+import type { RolloutStore } from "./RolloutStore.ts"
 import type { Observe, Observer } from "./Split.ts"
+import { optionsText } from "./Standing.ts"
 import * as Tally from "./Tally.ts"
 import { Waiting } from "./Waiting.ts"
 
-interface Run {
-  readonly plan: ExperimentPlan
-  state: Experiment.Experiment
+interface Run extends Test {
   /** A tally for each variant, since the last period. */
-  batch: ReadonlyArray<Tally.Tally>
+  batch: Batch
   readonly waiting: Waiting
   /** ms since 1970 */
-  evaluatedAt: number
+  passedOnAt: number
 }
 
 /** An A/B test as it is now. */
@@ -34,36 +45,66 @@ export interface Report {
   readonly variants: ReadonlyArray<Experiment.VariantReport>
 }
 
-const emptyBatch = ({ variants }: ExperimentPlan): ReadonlyArray<Tally.Tally> => variants.map(() => Tally.empty())
+export interface Parts {
+  readonly store: ExperimentStore["Service"]
+  readonly leases: Pick<RolloutStore["Service"], "lead">
+  /** This process for leases. */
+  readonly owner: string
+}
+
+/** The tests of a configuration. */
+export interface Configured {
+  /** By the names of models. */
+  readonly plans: ReadonlyMap<string, ExperimentPlan>
+  readonly models: ReadonlyArray<Model>
+}
+
+/** ms for which a leader leads beyond the two periods in which it renews its lease. */
+const leaseMs = 3_000
+
+/** The name of a test. The length makes it more than 32 bits. */
+const idOf = (model: string, plan: ExperimentPlan, models: ReadonlyArray<Model>): string => {
+  const deployments = models.find(({ name }) => name === model)?.deployments ?? []
+  const served = plan.variants.map(({ deployment }) => {
+    const found = deployments.find(({ id }) => id === deployment)
+    return found === undefined ? null : optionsText(found)
+  })
+  const text = JSON.stringify([model, plan, served])
+  const hashes = [Hashing.hashText(text), Hashing.hashText(text, text.length >> 1)]
+  return `experiment-${hashes.map((hash) => hash.toString(36)).join("-")}`
+}
+
+const emptyBatch = ({ variants }: ExperimentPlan): Batch => variants.map(() => Tally.empty())
 
 const tallyOf = ({ batch, plan }: Run, version: string | undefined): Tally.Tally | undefined =>
   batch[plan.variants.findIndex(({ deployment }) => deployment === version)]
 
-const begin = (plan: ExperimentPlan): Run => {
+const begin = (test: Test): Run => {
   const run: Run = {
-    plan,
-    state: Experiment.start(plan),
-    batch: emptyBatch(plan),
+    ...test,
+    batch: emptyBatch(test.plan),
     waiting: new Waiting((version) => tallyOf(run, version)),
-    evaluatedAt: 0
+    passedOnAt: 0
   }
   return run
 }
 
 export class Experiments {
+  readonly #parts: Parts
   #runs: ReadonlyMap<string, Run> = new Map()
 
-  /** @param plans by the names of models */
-  constructor(plans: ReadonlyMap<string, ExperimentPlan>) {
-    this.replace(plans)
+  constructor(parts: Parts, configured: Configured) {
+    this.#parts = parts
+    this.replace(configured)
   }
 
-  /** The tests of another configuration: one whose plan is equal goes on, another one begins. */
-  replace(plans: ReadonlyMap<string, ExperimentPlan>): void {
+  /** The tests of another configuration: one that is the same goes on, another one begins. */
+  replace({ models, plans }: Configured): void {
     const before = this.#runs
     this.#runs = new Map(Array.from(plans, ([model, plan]) => {
+      const id = idOf(model, plan, models)
       const run = before.get(model)
-      return [model, run !== undefined && Equal.equals(run.plan, plan) ? run : begin(plan)]
+      return [model, run?.id === id ? run : begin({ id, model, plan })]
     }))
   }
 
@@ -85,23 +126,51 @@ export class Experiments {
     return { observe: this.#observe(model), waiting: this.#runs.get(model)?.waiting }
   }
 
-  /**
-   * Compares what came since the last period of each test.
-   *
-   * @param now ms since 1970
-   * @param monotonicMs for how long requests have run
-   */
-  evaluate(now: number, monotonicMs: number): void {
-    for (const run of this.#runs.values()) {
-      if (now - run.evaluatedAt < run.plan.evaluateMs) continue
-      run.waiting.report(monotonicMs)
-      run.state = Experiment.evaluated(Experiment.observed(run.state, run.batch))
-      run.batch = emptyBatch(run.plan)
-      run.evaluatedAt = now
-    }
-  }
+  /** Passes on what came since the last period of each test, and compares the variants where this process leads. */
+  readonly once: Effect.Effect<void, SqlError> = Effect.suspend(() =>
+    Effect.forEach(this.#runs.values(), (run) => this.#period(run), { discard: true })
+  )
 
-  get reports(): ReadonlyArray<Report> {
-    return [...this.#runs].map(([model, { state }]) => ({ model, variants: Experiment.report(state) }))
-  }
+  /** Passes on what is left, at the end of the process. */
+  readonly leave: Effect.Effect<void, SqlError> = Effect.suspend(() =>
+    Effect.forEach(
+      this.#runs.values(),
+      (run) => this.#passOn(run, (batch) => this.#parts.store.add(run.id, batch)),
+      { discard: true }
+    )
+  )
+
+  /** As the store has them. */
+  readonly reports: Effect.Effect<ReadonlyArray<Report>, SqlError> = Effect.suspend(() =>
+    Effect.forEach(this.#runs.values(), ({ id, model, plan }) =>
+      Effect.map(this.#parts.store.find(id), (found) => ({
+        model,
+        variants: Experiment.report(found ?? Experiment.start(plan))
+      })))
+  )
+
+  readonly #period = Effect.fnUntraced({ self: this as Experiments }, function*(this: Experiments, run: Run) {
+    const { leases, owner, store } = this.#parts
+    const { evaluateMs } = run.plan
+    const now = yield* Clock.currentTimeMillis
+    if (now - run.passedOnAt < evaluateMs) return
+    run.passedOnAt = now
+    const leads = yield* leases.lead(run.id, owner, now, now + 2 * evaluateMs + leaseMs)
+    yield* this.#passOn(run, (batch) => leads ? store.evaluate(run, batch, now) : store.add(run.id, batch))
+  })
+
+  /** What cannot be written is kept for the next period. */
+  readonly #passOn = Effect.fnUntraced({ self: this as Experiments }, function*(
+    this: Experiments,
+    run: Run,
+    write: (batch: Batch) => Effect.Effect<void, SqlError>
+  ) {
+    run.waiting.report(yield* Time.now)
+    const batch = run.batch
+    run.batch = emptyBatch(run.plan)
+    yield* Effect.onError(write(batch), () =>
+      Effect.sync(() => {
+        run.batch = joined(run.batch, batch)
+      }))
+  })
 }

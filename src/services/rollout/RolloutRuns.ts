@@ -329,7 +329,7 @@ export class RolloutRuns {
   /** One period. */
   readonly once: Effect.Effect<void, SqlError> = Effect.gen({ self: this }, function*() {
     yield* this.#mutex.withPermit(this.#read)
-    this.#parts.experiments.evaluate(yield* Clock.currentTimeMillis, yield* Time.now)
+    yield* this.#parts.experiments.once
     yield* this.#renewLeases()
     yield* Effect.forEach(this.#running, (row) => this.#evaluate(row), { discard: true })
     this.#repeated.pass(this.everyMs)

@@ -18,8 +18,9 @@ import { ProcessGroup } from "../processes/ProcessGroup.ts"
 import { first } from "../processes/Shares.ts"
 import { Settings } from "../settings/Settings.ts"
 import { SettingsChanges } from "../settings/SettingsChanges.ts"
-import type { Report } from "./Experiments.ts"
+import type { Configured, Report } from "./Experiments.ts"
 import { Experiments } from "./Experiments.ts"
+import { ExperimentStore } from "./ExperimentStore.ts"
 import type { Event } from "./Rollout.ts"
 import { RolloutCommands } from "./RolloutCommands.ts"
 import type { RolloutError } from "./RolloutError.ts"
@@ -42,8 +43,8 @@ export class Rollouts extends Context.Service<Rollouts, {
   readonly list: Effect.Effect<ReadonlyArray<Found>, RolloutError>
   /** By id, or the newest of a model. */
   readonly find: (idOrModel: string) => Effect.Effect<Found, RolloutError>
-  /** The A/B tests, as far as this process has compared them. */
-  readonly experiments: Effect.Effect<ReadonlyArray<Report>>
+  /** The A/B tests, with the requests of all processes up to the last comparison. */
+  readonly experiments: Effect.Effect<ReadonlyArray<Report>, RolloutError>
   /** The copies of requests of this process. */
   readonly shadows: Effect.Effect<ReadonlyArray<ShadowReport>>
   readonly start: (given: Start) => Effect.Effect<Stored, InferenceError | RolloutError>
@@ -87,13 +88,26 @@ const act = (runs: RolloutRuns): Rollouts["Service"]["act"] =>
     return changed ?? found
   })
 
+type Tested = Pick<Settings["Service"], "experiments" | "models">
+
+const plansOf = ({ experiments = new Map(), models }: Tested): Configured => ({ plans: experiments, models })
+
+/** @param owner this process for leases */
+const testsOf = (owner: string, settings: Tested) =>
+  Effect.zipWith(
+    ExperimentStore,
+    RolloutStore,
+    (store, leases) => new Experiments({ store, leases, owner }, plansOf(settings))
+  )
+
 const make = Effect.gen(function*() {
   const scope = yield* Effect.scope
   const services = yield* Effect.context()
   const member = yield* ProcessGroup
-  const { experiments, storage, ...configured } = yield* Settings
+  const { storage, ...configured } = yield* Settings
   const shadows = yield* Shadows
-  const tests = new Experiments(experiments ?? new Map())
+  const owner = (yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36)
+  const tests = yield* testsOf(owner, configured)
   let { rollouts } = configured
   const changes = yield* SettingsChanges
   const runs = new RolloutRuns({
@@ -105,7 +119,7 @@ const make = Effect.gen(function*() {
     shadows,
     splits: (yield* Splits) ?? new SplitTable(),
     commands: new RolloutCommands(yield* Inference, yield* Models),
-    owner: (yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36),
+    owner,
     // Local models are in the first process.
     mayLead: member === undefined || member.index === first,
     settings: (model) => rollouts?.get(model),
@@ -114,12 +128,12 @@ const make = Effect.gen(function*() {
   })
   changes.follow((next) => {
     rollouts = next.rollouts
-    tests.replace(next.experiments ?? new Map())
+    tests.replace(plansOf(next))
     runs.divide()
   })
   const once = loggedOnce(runs.once)
   yield* runs.begin
-  yield* Effect.addFinalizer(() => runs.resign)
+  yield* Effect.addFinalizer(() => Effect.andThen(Effect.ignore(tests.leave), runs.resign))
   yield* Effect.forkScoped(
     Effect.forever(
       Effect.andThen(once, Effect.suspend(() => Effect.sleep(Duration.millis(runs.everyMs))))
@@ -128,7 +142,7 @@ const make = Effect.gen(function*() {
   return Rollouts.of({
     list: Effect.flatMap(runs.refresh, () => runs.seen(runs.stored.toReversed())),
     find: (idOrModel) => Effect.andThen(runs.refresh, runs.findSeen(idOrModel)),
-    experiments: Effect.sync(() => tests.reports),
+    experiments: Effect.mapError(tests.reports, storageFailed),
     shadows: Effect.sync(() => shadows?.reports ?? []),
     start: (given) => Effect.tap(runs.start(given), () => once),
     act: act(runs)

@@ -191,6 +191,10 @@ export const add = (a: Tally, b: Tally): Tally => ({
   heldMs: a.heldMs + b.heldMs
 })
 
+/** Whether nothing was observed, neither of a request that still runs. */
+export const isEmpty = ({ answered, heldMs, requests, unansweredMs, waiting }: Tally): boolean =>
+  requests === 0 && unansweredMs === 0 && heldMs === 0 && [...answered, ...waiting].every((value) => value === 0)
+
 /** The number of values. */
 export const sizeOf = (buckets: ReadonlyArray<number>): number => buckets.reduce((sum, value) => sum + value, 0)
 

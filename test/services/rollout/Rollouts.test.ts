@@ -237,6 +237,56 @@ describe("an A/B test", () => {
       assert.deepStrictEqual(world.errors, [])
     })))
 
+  it.effect("counts the requests of all processes, and goes on after they have ended", () =>
+    inTestTime(Effect.gen(function*() {
+      const experiment = { variants, evaluateEvery: Duration.seconds(1) }
+      const world = makeWorld({ settings, experiment, behaviors: [sound, failsOften] })
+      const folder = yield* database
+      const one = yield* startProcess(world, folder)
+      const other = yield* startProcess(world, folder)
+      const requestsOf = Effect.fnUntraced(function*(process: Process) {
+        const [report] = yield* process.rollouts.experiments
+        return report!.variants.map(({ requests }) => requests)
+      })
+      const settle = Effect.fnUntraced(function*(...processes: ReadonlyArray<Process>) {
+        // A period of the one that does not lead, and then one of the leader.
+        for (let seconds = 0; seconds < 3; seconds++) {
+          for (const process of processes) yield* process.second(0)
+        }
+      })
+      for (let seconds = 0; seconds < 30; seconds++) {
+        yield* one.second(10)
+        yield* other.second(10)
+      }
+      yield* settle(one, other)
+      const all = yield* requestsOf(one)
+      assert.strictEqual(all[0]! + all[1]!, 600)
+      assert.deepStrictEqual(yield* requestsOf(other), all)
+      yield* Effect.all([one.kill, other.kill], { discard: true })
+      const again = yield* startProcess(world, folder)
+      assert.deepStrictEqual(yield* requestsOf(again), all)
+      yield* again.second(20)
+      // The lease of the process that led has to end, if it did not give it up.
+      for (let seconds = 0; seconds < 8; seconds++) yield* again.second(0)
+      const [report] = yield* again.rollouts.experiments
+      assert.strictEqual(report!.variants[0]!.requests + report!.variants[1]!.requests, 620)
+      assert.strictEqual(report!.variants[1]!.verdict, "worse")
+    })))
+
+  it.effect("begins again where a variant serves something else", () =>
+    inTestTime(Effect.gen(function*() {
+      const experiment = { variants, evaluateEvery: Duration.seconds(1) }
+      const folder = yield* database
+      const before = yield* startProcess(makeWorld({ settings, experiment }), folder)
+      yield* before.second(20)
+      yield* before.second(0)
+      yield* before.kill
+      const changed = makeWorld({ settings, experiment, deployments: [deployments.edited, deployments.candidate] })
+      const after = yield* startProcess(changed, folder)
+      const [report] = yield* after.rollouts.experiments
+      assert.deepStrictEqual(report?.variants.map(({ requests }) => requests), [0, 0])
+    })))
+
   it.effect("gives way to a rollout of its model", () =>
     inTestTime(Effect.gen(function*() {
       const world = makeWorld({ settings, experiment: { variants: [variants[0]!, { ...variants[1]!, weight: 0 }] } })
