@@ -254,6 +254,12 @@ const expectedAt = (source: Source, { path }: UnknownField): string | undefined 
   return place.optional[name]!.expected
 }
 
+/** What to do about a field, or about a part of a type that few deployments read, such as a file. */
+const insteadOf = (type: UnknownType | undefined): string =>
+  type === undefined
+    ? "Remove it"
+    : `Its type is ${JSON.stringify(type.type)}. Expected ${quoted(type.known)}, or remove it`
+
 /** Why fields are not accepted, for the message: the field, or its value. */
 export type Why = (what: "field" | "value") => string
 
@@ -271,15 +277,12 @@ export const refused = (source: Source, why: Why, fields?: UnknownFields): Unkno
   const type = unknownType(source, first!)
   if (type !== undefined && !type.documented.includes(type.type)) return typeProblem(type, undefined)
   const expected = expectedAt(source, first!)
-  // As a file, which few deployments read.
-  const instead = type === undefined
-    ? "Remove it"
-    : `Its type is ${JSON.stringify(type.type)}. Expected ${quoted(type.known)}, or remove it`
   const also = others.slice(0, 9).map(({ path }) => formatPath(path))
   return {
     path: formatPath(first!.path),
-    detail:
-      (expected === undefined ? `${why("field")} ${instead}` : `${why("value")} Expected ${expected}, or remove it`) +
+    detail: (expected === undefined
+      ? `${why("field")} ${insteadOf(type)}`
+      : `${why("value")} Expected ${expected}, or remove it`) +
       (also.length === 0 ? "." : `, and also ${also.join(", ")}${others.length > also.length ? ", ..." : ""}.`)
   }
 }

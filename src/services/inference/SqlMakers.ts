@@ -6,7 +6,8 @@
  * A row is kept for `Defaults.reasoningMakers.keptMs`. Older ones are deleted at the first write of a process and after each
  * thousand that it has written, in groups, because SQLite blocks the event loop.
  */
-import { Array as Arr, Clock, Effect } from "effect"
+import type { Array as Arr } from "effect"
+import { Clock, Effect } from "effect"
 import { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Defaults from "../../domain/Defaults.ts"
