@@ -218,7 +218,7 @@ export default defineConfig([
     platform: "browser",
     input: { app: join(sources, "ui", "main.tsx") },
     transform: { jsx: { runtime: "automatic", importSource: "preact" }, target: "es2022" },
-    plugins: [licenses, dashboardFiles],
+    plugins: [licensesIn("LICENSES.txt"), dashboardFiles],
     output: { dir: join(output, "ui"), format: "esm", minify: true, comments: false, entryFileNames: "[name].js" }
   }
 ])
