@@ -144,6 +144,8 @@ const once = <Key, A>(make: (key: Key) => A, nameOf: (key: Key) => string) => {
   }
 }
 
+const same = (name: string): string => name
+
 /** Keys with costs of their own; those after them are `other`. */
 export const mostPayers = 100
 
@@ -179,7 +181,7 @@ class ModelSeries {
     const endedBy = (outcome: string) => own(ended, { endpoint: operation, outcome })
     this.begun = own(usage, { operation })
     this.skipped = own(skippedEvents)
-    this.cost = once((user: string) => own(cost, { user }), (user) => user)
+    this.cost = once((user: string) => own(cost, { user }), same)
     this.#ended = { success: endedBy("success"), failure: endedBy("failure"), interruption: endedBy("left") }
     this.#success = own(requests, { success: "true" })
     this.#failure = own(requests, { success: "false" })
@@ -248,6 +250,7 @@ class TokenSeries {
 
 /** The series of one deployment, model, operation and error. */
 class AttemptSeries {
+  readonly #attempt: AttemptOutcome
   readonly #outcomes: Readonly<Record<AttemptOutcome["outcome"], Update>>
   readonly #wait: Update
   readonly #duration: Update
@@ -261,6 +264,7 @@ class AttemptSeries {
     const outcomeOf = (outcome: string) => series(attempts, context, { deployment, outcome })
     const labels = labelsOf(attempt)
     const withError = error === undefined ? {} : { error_type: error }
+    this.#attempt = attempt
     this.#outcomes = { answered: outcomeOf("answered"), failed: outcomeOf("failed"), left: outcomeOf("left") }
     this.#wait = series(queueWait, context, { deployment })
     this.#rate = series(tokenRate, context, { deployment })
@@ -268,6 +272,11 @@ class AttemptSeries {
     this.#firstChunk = series(inference.firstChunk, context, labels)
     this.#tokens = new TokenSeries(context, labels, withError)
     this.#embedded = series(embeddings.inputTokens, context, { ...labels, ...withError })
+  }
+
+  isOf({ deployment, error, model, operation }: AttemptOutcome): boolean {
+    const own = this.#attempt
+    return own.deployment === deployment && own.model === model && own.error === error && own.operation === operation
   }
 
   add(attempt: AttemptOutcome): void {
@@ -291,17 +300,35 @@ const cacheSeries = (context: Services, model: string, use: CacheUse): Update =>
     ? series(cacheHits, context, { model, tier: use.tier })
     : series(use.result === "miss" ? cacheMisses : cacheBypasses, context, { model })
 
+const makeModels = (context: Services) => {
+  const of = (operation: Operation) => once((model: string) => new ModelSeries(context, model, operation), same)
+  return {
+    chat: of("chat"),
+    embeddings: of("embeddings"),
+    rerank: of("rerank"),
+    classify: of("classify"),
+    tokenize: of("tokenize")
+  } satisfies Record<Operation, unknown>
+}
+
+const makeAttempted = (context: Services) => {
+  const series = once(
+    (attempt: AttemptOutcome) => new AttemptSeries(context, attempt),
+    ({ deployment, error = "", model, operation }) => `${operation} ${error} ${deployment} ${model}`
+  )
+  /** Most attempts are like the one before. */
+  let latest: AttemptSeries | undefined
+  return (attempt: AttemptOutcome): void => {
+    if (latest?.isOf(attempt) !== true) latest = series(attempt)
+    latest.add(attempt)
+  }
+}
+
 /** Records into the registry of the context. */
 export const make = (context: Services): Metrics["Service"] => {
   const payerOf = makePayerOf()
-  const of = once(
-    ([model, operation]: readonly [string, Operation]) => new ModelSeries(context, model, operation),
-    ([model, operation]) => `${operation} ${model}`
-  )
-  const attempt = once(
-    (outcome: AttemptOutcome) => new AttemptSeries(context, outcome),
-    ({ deployment, error = "", model, operation }) => `${operation} ${error} ${deployment} ${model}`
-  )
+  const models = makeModels(context)
+  const attempted = makeAttempted(context)
   const chunk = once(
     (labels: AttemptLabels) => series(inference.chunk, context, labelsOf(labels)),
     ({ deployment, model }) => `${deployment} ${model}`
@@ -315,17 +342,17 @@ export const make = (context: Services): Metrics["Service"] => {
     ([rule, action]) => `${rule} ${action}`
   )
   return {
-    begin: (model, operation) => of([model, operation]).begun(1),
+    begin: (model, operation) => models[operation](model).begun(1),
     end(outcome) {
       const { model, operation, payer = "", usd = 0 } = outcome
-      const own = of([model, operation])
+      const own = models[operation](model)
       own.end(outcome)
       if (usd > 0) own.cost(payerOf(payer))(usd)
     },
-    attempted: (outcome) => attempt(outcome).add(outcome),
+    attempted,
     chunks: (labels) => chunk(labels),
     cached: (model, use) => cached([model, use])(1),
-    skipped: (model, count) => of([model, "chat"]).skipped(count),
+    skipped: (model, count) => models.chat(model).skipped(count),
     security: (rule, action, count) => security([rule, action])(count)
   }
 }
