@@ -8,7 +8,7 @@
  * together with the batch, since the thread takes them in order. With several threads, which would sample at the same
  * time from a context that is not thread-safe, tokens are sampled one after another.
  *
- * The probabilities of a token are those before temperature, penalties and biases, over the whole vocabulary. They do not
+ * The probabilities of a token (`LlamaProbabilities`) are those before temperature, penalties and biases, over the whole vocabulary. They do not
  * change which token is sampled.
  */
 import type {
@@ -20,19 +20,8 @@ import type {
   Token
 } from "node-llama-cpp"
 import { refuse } from "../../domain/Job.ts"
-
-/** A native sampler, which holds its options and its random state. */
-interface Sampler {
-  readonly applyConfig: (config: object) => void
-  readonly dispose: () => void
-}
-
-/** Tokens and their probabilities by turns, likeliest first. */
-type Probabilities = ReadonlyArray<number>
-
-type Sampled = Token | [Token, Probabilities, number]
-
-type Sample = (logits: number, sampler: Sampler, probabilities?: boolean, confidence?: boolean) => Promise<Sampled>
+import type { Probabilities, Sample, Sampled, Sampler } from "./LlamaProbabilities.ts"
+import { makeReadProbabilities, oneAfterAnother } from "./LlamaProbabilities.ts"
 
 interface NativeContext {
   readonly initBatch: (size: number) => void
@@ -57,9 +46,9 @@ interface Sequence {
     priority: number,
     meter: unknown,
     shift: unknown,
-    sample: (logits: number, index: number) => Promise<Sampled>,
+    sample: (logits: number, index: number) => Promise<Token>,
     afterBatch: unknown
-  ) => Promise<ReadonlyArray<Sampled>>
+  ) => Promise<ReadonlyArray<Token>>
 }
 
 /** The library's default, which all sequences have. */
@@ -86,54 +75,7 @@ const internalsOf = (llama: Llama, model: LlamaModel, context: LlamaContext): In
   return { context: native as NativeContext, makeSampler: () => new AddonSampler(nativeModel) }
 }
 
-/** The most of the likeliest tokens that are reported. */
-const mostReported = 20
-
-/** The likeliest tokens with their probabilities, and the chosen one's. */
-const shorten = (all: Probabilities, chosen: Token): Probabilities => {
-  const first = all.slice(0, 2 * mostReported)
-  for (let at = first.length; at < all.length; at += 2) {
-    if (all[at] === chosen) return [...first, chosen, all[at + 1]!]
-  }
-  return first
-}
-
-const mapOf = (all: Probabilities): ReadonlyMap<Token, number> => {
-  const probabilities = new Map<Token, number>()
-  for (let at = 0; at < all.length; at += 2) probabilities.set(all[at] as Token, all[at + 1]!)
-  return probabilities
-}
-
 const tokenOf = (sampled: Sampled): Token => typeof sampled === "number" ? sampled : sampled[0]
-
-/** Reads the likeliest token and all probabilities of the unchanged logits. */
-const makeReadRaw = (sample: Sample, makeSampler: () => Sampler) => {
-  let greedy: Sampler | undefined
-  return (logits: number): Promise<Sampled> => {
-    greedy ??= makeSampler()
-    greedy.applyConfig({ temperature: 0 })
-    return sample(logits, greedy, true, true)
-  }
-}
-
-/** Samples, if the confidence is requested with the probabilities of the unchanged logits. */
-const withProbabilities = (sample: Sample, readRaw: (logits: number) => Promise<Sampled>): Sample => {
-  return async (logits, sampler, _, confidence) => {
-    if (confidence !== true) return sample(logits, sampler)
-    const raw = await readRaw(logits)
-    const chosen = tokenOf(await sample(logits, sampler))
-    return typeof raw === "number" ? chosen : [chosen, shorten(raw[1], chosen), raw[2]]
-  }
-}
-
-const oneAfterAnother = (sample: Sample): Sample => {
-  let last: Promise<unknown> = Promise.resolve()
-  return (...args) => {
-    const next = last.then(() => sample(...args))
-    last = next.catch(() => {})
-    return next
-  }
-}
 
 /** The properties are read-only. */
 const replace = (native: NativeContext, functions: Partial<NativeContext>): void => {
@@ -148,7 +90,7 @@ export class Answers {
   readonly makeSampler: () => Sampler
   /** By the numbers of their sequences. */
   readonly running = new Map<number, Answer>()
-  readonly #readRaw: (logits: number) => Promise<Sampled>
+  readonly readProbabilities: (logits: number, token: Token) => Promise<Probabilities>
   #batch: Array<readonly [answer: Answer, logits: number]> = []
 
   /** Patches the context: `LlamaContextSequence.evaluate` samples as answers do. */
@@ -159,8 +101,8 @@ export class Answers {
     const isSingleThread = process.env["UV_THREADPOOL_SIZE"] === "1"
     const bound: Sample = native.sampleToken.bind(native)
     const sample = isSingleThread ? bound : oneAfterAnother(bound)
-    this.#readRaw = makeReadRaw(sample, makeSampler)
-    replace(native, { sampleToken: withProbabilities(sample, this.#readRaw) })
+    this.readProbabilities = makeReadProbabilities(sample, makeSampler)
+    replace(native, { sampleToken: sample })
     if (isSingleThread) this.#sampleWithBatches()
   }
 
@@ -174,7 +116,7 @@ export class Answers {
     sequence: LlamaContextSequence,
     tokens: Array<Token>,
     next: (index: number) => Token,
-    read: (index: number, probabilities: ReadonlyMap<Token, number>) => void
+    read: (index: number, probabilities: Probabilities) => void
   ): Promise<void> {
     const inside = sequence as unknown as Sequence
     await inside._decodeTokens(
@@ -184,9 +126,8 @@ export class Answers {
       inside._tokenMeter,
       inside._contextShift,
       async (logits, index) => {
-        const raw = await this.#readRaw(logits)
         const token = next(index)
-        if (typeof raw !== "number") read(index, mapOf(shorten(raw[1], token)))
+        read(index, await this.readProbabilities(logits, token))
         return token
       },
       sequence.needsCheckpoints ? inside._takeIntervalCheckpointIfNeededAfterBatch : undefined
@@ -228,15 +169,15 @@ export class Answer {
   readonly #hasProbabilities: boolean
   readonly #afterBatch: unknown
   /** The sample that was requested together with its batch. */
-  #early: Promise<Sampled> | undefined
+  #early: Promise<Token> | undefined
   #isConfigured = false
-  readonly #sample = (logits: number): Promise<Sampled> => {
+  readonly #sample = (logits: number): Promise<Token> => {
     const early = this.#early
     this.#early = undefined
     return early ?? this.#request(logits)
   }
   /** Of the last token, likeliest first, if they are requested. */
-  probabilities: ReadonlyMap<Token, number> | undefined
+  probabilities: Probabilities | undefined
 
   /** @param hasProbabilities requests probabilities */
   constructor(
@@ -275,9 +216,7 @@ export class Answer {
       this.#sample,
       this.#afterBatch
     )
-    const last = sampled[tokens.length - 1]!
-    if (typeof last !== "number") this.probabilities = mapOf(last[1])
-    const token = tokenOf(last)
+    const token = sampled[tokens.length - 1]!
     if (token < 0) throw new Error("The engine could not sample a token.")
     return token
   }
@@ -295,11 +234,11 @@ export class Answer {
     this.#sampler.dispose()
   }
 
-  #request(logits: number): Promise<Sampled> {
-    const { native } = this.#answers
-    return this.#hasProbabilities
-      ? native.sampleToken(logits, this.#sampler, false, true)
-      : native.sampleToken(logits, this.#sampler)
+  async #request(logits: number): Promise<Token> {
+    const { native, readProbabilities } = this.#answers
+    const token = tokenOf(await native.sampleToken(logits, this.#sampler))
+    if (this.#hasProbabilities && token >= 0) this.probabilities = await readProbabilities(logits, token)
+    return token
   }
 
   /** Penalties depend on the answer so far; all else stays. */

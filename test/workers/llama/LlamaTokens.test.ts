@@ -5,7 +5,7 @@ import { Answer, Answers } from "../../../src/workers/llama/LlamaTokens.ts"
 
 afterEach(() => void vi.unstubAllEnvs())
 
-type Sampled = number | [number, Array<number>, number]
+type Sampled = number | [token: number, pairs?: Array<number> | undefined, confidence?: number]
 
 /**
  * A context of two sequences that computes batches of one sequence each. The result of a sample is the place of its logits,
@@ -24,10 +24,11 @@ const makeContext = (failure?: Error) => {
       calls.push("decode ends")
       if (failure !== undefined) throw failure
     },
-    sampleToken: async (place: number, _: unknown, probabilities?: boolean): Promise<Sampled> => {
+    sampleToken: async (place: number, _: unknown, probabilities?: boolean, confidence?: boolean): Promise<Sampled> => {
       calls.push(`sample ${place}`)
       await Promise.resolve()
-      return probabilities === true ? [place, [place, 0.75, 7, 0.25], 0.75] : place
+      if (confidence === true) return [place, undefined, 0.75]
+      return probabilities === true ? [place, [place, 0.75, 7, 0.25]] : place
     }
   }) as {
     readonly initBatch: (size: number) => void
