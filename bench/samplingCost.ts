@@ -12,7 +12,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { Sample, Sampler } from "../src/workers/llama/LlamaProbabilities.ts"
 import { makeReadProbabilities } from "../src/workers/llama/LlamaProbabilities.ts"
-import { makeRandom } from "../src/workers/model/Sampler.ts"
+import { likelihoods, makeRandom, makeSampler } from "../src/workers/model/Sampler.ts"
 import * as PositionGguf from "./PositionGguf.ts"
 import { median } from "./Statistics.ts"
 import * as Vocabularies from "./Vocabularies.ts"
@@ -109,6 +109,25 @@ const llamaRows = ({ makeSampler, places, sample }: Awaited<ReturnType<typeof op
   ]
 }
 
+/** The `onnx` engine's own sampler. */
+const printOnnx = async (what: string, size: number, spread: number): Promise<void> => {
+  const random = makeRandom(size)
+  const logits = Float32Array.from({ length: size }, () => spread * normal(random))
+  const each = (work: () => unknown) => () => {
+    for (let token = 0; token < tokens; token++) work()
+  }
+  const sampling = (topP: number) => {
+    const sampler = makeSampler({ temperature: 1, topP, seed: 1 }, size)
+    return each(() => sampler.choose(logits))
+  }
+  await print({ what: `${what}: temperature 1 | with top_p 0.9`, one: sampling(1), other: sampling(0.9) })
+  await print({
+    what: `${what}: log-probabilities | of the chosen token only`,
+    one: each(() => likelihoods(logits, 7, 20)),
+    other: each(() => likelihoods(logits, 7, 0))
+  })
+}
+
 const folder = mkdtempSync(join(tmpdir(), "troupe-sampling-"))
 const { getLlama, LlamaLogLevel } = await import("node-llama-cpp")
 const llama = await getLlama({ gpu: false, build: "never", logLevel: LlamaLogLevel.error })
@@ -120,6 +139,7 @@ for (const size of sizes) {
     const context = await model.createContext({ contextSize: PositionGguf.positions, sequences: 1, threads: 1 })
     for (const row of llamaRows(await open(llama, model, context), `llama, ${size} tokens, ${name}`)) await print(row)
     await model.dispose()
+    await printOnnx(`onnx, ${size} tokens, ${name}`, size, spread)
   }
 }
 await llama.dispose()

@@ -11,6 +11,7 @@
  */
 import type { SamplingOptions } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
+import * as WeightedDraw from "./WeightedDraw.ts"
 
 /** The number of the answer's last tokens that count for the penalties. */
 export const penaltyWindow = 64
@@ -50,6 +51,7 @@ export const makeRandom = (seed: number): () => number => {
 }
 
 type Allows = (token: number) => boolean
+type Mask = () => Uint8Array
 
 /** The sampler of one answer. */
 export interface Sampler {
@@ -57,8 +59,10 @@ export interface Sampler {
    * The next token; undefined if every token is banned or rejected.
    *
    * @param allows called for each candidate in turn; it should be cheap for likely ones
+   * @param mask which of all tokens are allowed, 1 or 0: called once several candidates were rejected. Left out, all
+   *   candidates are asked
    */
-  readonly choose: (logits: Float32Array, allows?: Allows) => number | undefined
+  readonly choose: (logits: Float32Array, allows?: Allows, mask?: Mask) => number | undefined
   /** Records that the answer contains this token. */
   readonly accept: (token: number) => void
 }
@@ -91,56 +95,104 @@ const penalise = (
 /** The highest logit; minus infinity if every token is banned or no logit is a number. */
 const highest = (scores: Float32Array): number => {
   let most = Number.NEGATIVE_INFINITY
-  for (const score of scores) if (score > most) most = score
+  for (let id = 0; id < scores.length; id++) if (scores[id]! > most) most = scores[id]!
   return most
 }
 
-/** Sorts token ids, the likeliest first and equal ones by id. */
-const sort = (scores: Float32Array, ids: Array<number>): Array<number> =>
-  ids.sort((a, b) => scores[b]! - scores[a]! || a - b)
+/** Ids are below this: with the bits of a score, they make a whole number that a double holds. */
+const mostIds = 2 ** 21
 
-/** The `count` likeliest tokens, sorted, in one pass: vocabularies are large and counts small. */
-const likeliest = (scores: Float32Array, count: number): Array<number> => {
-  const ids: Array<number> = []
+const oneFloat = new Float32Array(1)
+const itsBits = new Uint32Array(oneFloat.buffer)
+
+/** Smaller for a higher score; of equal scores, for a lower id. */
+const keyOf = (score: number, id: number): number => {
+  // Zero and minus zero are equal.
+  oneFloat[0] = score + 0
+  const bits = itsBits[0]!
+  const ascending = bits >= 2 ** 31 ? 2 ** 32 - 1 - bits : bits + 2 ** 31
+  return (2 ** 32 - 1 - ascending) * mostIds + id
+}
+
+/** Token ids by score, the likeliest first and equal ones by id. Numbers are sorted natively, far faster than by a function. */
+const sort = (scores: Float32Array, ids: Int32Array): Int32Array => {
+  const keys = new Float64Array(ids.length)
+  for (let at = 0; at < ids.length; at++) keys[at] = keyOf(scores[ids[at]!]!, ids[at]!)
+  keys.sort()
+  return Int32Array.from(keys, (key) => key % mostIds)
+}
+
+let idsKept = new Int32Array()
+let weightsKept = new Float64Array()
+
+/** Memory for weights, valid until the next call: a new array of a vocabulary's size costs more than the sampling. */
+const weightsFor = (length: number): Float64Array => {
+  if (weightsKept.length < length) weightsKept = new Float64Array(length)
+  return weightsKept.subarray(0, length)
+}
+
+/** The ids of tokens that are not banned; valid until the next call. */
+const possible = (scores: Float32Array): Int32Array => {
+  if (idsKept.length < scores.length) idsKept = new Int32Array(scores.length)
+  const ids = idsKept
+  let count = 0
+  for (let id = 0; id < scores.length; id++) if (scores[id]! > Number.NEGATIVE_INFINITY) ids[count++] = id
+  return ids.subarray(0, count)
+}
+
+/** More than these are sorted; fewer are kept sorted in one pass. */
+const fewTokens = 2_048
+
+/** The `count` likeliest tokens that are not banned, sorted: vocabularies are large and counts small. */
+const likeliest = (scores: Float32Array, count: number): Int32Array => {
+  if (count > fewTokens) return sort(scores, possible(scores)).subarray(0, count)
+  const ids = new Int32Array(count + 1)
+  let length = 0
+  let least = Number.NEGATIVE_INFINITY
   for (let id = 0; id < scores.length; id++) {
     const score = scores[id]!
-    if (ids.length === count && score <= scores[ids[count - 1]!]!) continue
+    if (!(score > least)) continue
     let low = 0
-    let high = ids.length
+    let high = length
     while (low < high) {
       const middle = (low + high) >>> 1
       if (scores[ids[middle]!]! >= score) low = middle + 1
       else high = middle
     }
-    ids.splice(low, 0, id)
-    if (ids.length > count) ids.pop()
+    ids.copyWithin(low + 1, low, length)
+    ids[low] = id
+    length = Math.min(length + 1, count)
+    if (length === count) least = scores[ids[count - 1]!]!
   }
-  return ids
+  return ids.subarray(0, length)
 }
 
-const possible = (scores: Float32Array): Array<number> => {
-  const ids: Array<number> = []
-  for (let id = 0; id < scores.length; id++) if (scores[id]! > Number.NEGATIVE_INFINITY) ids.push(id)
-  return ids
-}
+/** The first tokens of a nucleus have at least this share of the likeliest one's weight. */
+const firstShare = 2 ** -8
 
 /** The smallest set of likeliest tokens whose probabilities, among `ids`, sum to `topP`. */
-const nucleus = (scores: Float32Array, ids: Array<number>, most: number, topP: number): Array<number> => {
-  const weight = (id: number) => Math.exp(scores[id]! - most)
-  const total = ids.reduce((sum, id) => sum + weight(id), 0)
-  // Tokens below this probability sum to less than 1 - topP, so they need no sorting.
-  const least = total * (1 - topP) / ids.length
-  const sorted = sort(scores, ids.filter((id) => weight(id) >= least))
-  let sum = 0
-  const end = sorted.findIndex((id) => (sum += weight(id)) >= total * topP)
-  return end === -1 ? sorted : sorted.slice(0, end + 1)
+const nucleus = (scores: Float32Array, ids: Int32Array, most: number, topP: number): Int32Array => {
+  const weights = weightsFor(ids.length)
+  let total = 0
+  for (let at = 0; at < ids.length; at++) total += weights[at] = Math.exp(scores[ids[at]!]! - most)
+  // Few tokens are sorted first: most nuclei are small.
+  for (let share = firstShare; share > 2 ** -64; share **= 2) {
+    const sorted = sort(scores, ids.filter((_, at) => weights[at]! >= share))
+    let sum = 0
+    for (let end = 0; end < sorted.length; end++) {
+      sum += Math.exp(scores[sorted[end]!]! - most)
+      if (sum >= total * topP) return sorted.subarray(0, end + 1)
+    }
+    if (sorted.length === ids.length) return sorted
+  }
+  return sort(scores, ids)
 }
 
 /** The tokens that pass top-k, top-p and min-p: at least one, unless all are banned. */
-const filtered = (scores: Float32Array, options: SamplingOptions, most: number): Array<number> => {
+const filtered = (scores: Float32Array, options: SamplingOptions, most: number): Int32Array => {
   const { minP = 0, topK = 0, topP } = options
   const first = topK > 0 && topK < scores.length
-    ? likeliest(scores, topK).filter((id) => scores[id]! > Number.NEGATIVE_INFINITY)
+    ? likeliest(scores, topK)
     : possible(scores)
   const second = topP < 1 && first.length > 0 ? nucleus(scores, first, most, topP) : first
   if (minP <= 0) return second
@@ -148,17 +200,44 @@ const filtered = (scores: Float32Array, options: SamplingOptions, most: number):
   return second.filter((id) => scores[id]! >= floor)
 }
 
-/** Every token that is not banned and not among `tried`, likeliest first. */
-const others = (scores: Float32Array, tried: ReadonlySet<number>): Array<number> =>
-  sort(scores, possible(scores).filter((id) => !tried.has(id)))
-
-function* greedily(scores: Float32Array, most: number): Generator<number, void, undefined> {
-  const first = scores.indexOf(most)
-  yield first
-  yield* others(scores, new Set([first]))
+/** The likeliest token of a mask that is not among `tried`, the first of equal ones. */
+const bestOf = (scores: Float32Array, mask: Uint8Array, tried: ReadonlySet<number>): number | undefined => {
+  let best: number | undefined
+  let most = Number.NEGATIVE_INFINITY
+  for (let id = 0; id < scores.length; id++) {
+    if (mask[id] === 1 && scores[id]! > most && !tried.has(id)) {
+      best = id
+      most = scores[id]!
+    }
+  }
+  return best
 }
 
-/** Rejections after which all remaining candidates are checked at once, since each single draw visits all of them. */
+/** Every token that is not banned and not among `tried`, likeliest first; with a mask, the first allowed one only. */
+function* others(
+  scores: Float32Array,
+  tried: ReadonlySet<number>,
+  mask: Mask | undefined
+): Generator<number, void, undefined> {
+  if (mask === undefined) {
+    yield* sort(scores, possible(scores).filter((id) => !tried.has(id)))
+    return
+  }
+  const best = bestOf(scores, mask(), tried)
+  if (best !== undefined) yield best
+}
+
+function* greedily(
+  scores: Float32Array,
+  most: number,
+  mask: Mask | undefined
+): Generator<number, void, undefined> {
+  const first = scores.indexOf(most)
+  yield first
+  yield* others(scores, new Set([first]), mask)
+}
+
+/** Rejections after which all remaining candidates are checked at once. */
 const mostRefusals = 32
 
 function* randomly(
@@ -166,33 +245,41 @@ function* randomly(
   most: number,
   options: SamplingOptions,
   random: () => number,
-  allows: Allows
+  allows: Allows,
+  mask: Mask | undefined
 ): Generator<number, void, undefined> {
   let ids = filtered(scores, options, most)
-  const tried = new Set(ids)
-  const weightsOver = (base: number) => ids.map((id) => Math.exp((scores[id]! - base) / options.temperature))
-  let weights = weightsOver(most)
-  for (let refusals = 0; ids.length > 0; refusals++) {
-    if (refusals === mostRefusals) {
-      ids = ids.filter(allows)
-      if (ids.length === 0) break
-      weights = weightsOver(most)
-    }
-    let total = weights.reduce((sum, weight) => sum + weight, 0)
-    if (total === 0) {
-      // The remaining tokens are so much less likely than the rejected ones that their weight was rounded to 0.
-      weights = weightsOver(ids.reduce((most, id) => Math.max(most, scores[id]!), Number.NEGATIVE_INFINITY))
-      total = weights.reduce((sum, weight) => sum + weight, 0)
-    }
-    let rest = random() * total
-    const found = weights.findIndex((weight) => (rest -= weight) < 0)
-    // By rounding, the sum may exceed the subtracted weights slightly.
-    const at = found === -1 ? weights.findLastIndex((weight) => weight > 0) : found
-    yield ids[at]!
-    ids.splice(at, 1)
-    weights.splice(at, 1)
+  const weightsOver = (base: number): Float64Array => {
+    const weights = weightsFor(ids.length)
+    for (let at = 0; at < ids.length; at++) weights[at] = Math.exp((scores[ids[at]!]! - base) / options.temperature)
+    return weights
   }
-  yield* others(scores, tried)
+  const all = ids
+  const removed = new Set<number>()
+  let draws = WeightedDraw.make(weightsOver(most))
+  for (let refusals = 0; removed.size < ids.length; refusals++) {
+    const isMasked = refusals === mostRefusals
+    if (isMasked) {
+      const allowed = mask?.()
+      ids = ids.filter((id, at) => !removed.has(at) && (allowed === undefined ? allows(id) : allowed[id] === 1))
+      removed.clear()
+      if (ids.length === 0) break
+      draws = WeightedDraw.make(weightsOver(most))
+    }
+    if (draws.total() === 0) {
+      // The remaining tokens are so much less likely than the rejected ones that their weight was rounded to 0.
+      ids = ids.filter((_, at) => !removed.has(at))
+      removed.clear()
+      draws = WeightedDraw.make(
+        weightsOver(ids.reduce((most, id) => Math.max(most, scores[id]!), Number.NEGATIVE_INFINITY))
+      )
+    }
+    const at = draws.draw(random())
+    yield ids[at]!
+    removed.add(at)
+    draws.remove(at)
+  }
+  yield* others(scores, new Set(all), mask)
 }
 
 /**
@@ -206,13 +293,15 @@ export const makeSampler = (options: SamplingOptions, vocabulary: number): Sampl
   const recent: Array<number> = []
   const scores = new Float32Array(vocabulary)
   return {
-    choose(logits, allows = () => true) {
+    choose(logits, allows = () => true, mask) {
       scores.set(logits)
       for (const [token, bias] of biases) scores[token]! += bias
       penalise(scores, recent, options)
       const most = highest(scores)
       if (most === Number.NEGATIVE_INFINITY) return undefined
-      const order = options.temperature === 0 ? greedily(scores, most) : randomly(scores, most, options, random, allows)
+      const order = options.temperature === 0
+        ? greedily(scores, most, mask)
+        : randomly(scores, most, options, random, allows, mask)
       for (const token of order) if (allows(token)) return token
       return undefined
     },
@@ -231,8 +320,8 @@ export const likelihoods = (
 ): Likelihood & { readonly top: ReadonlyArray<Likelihood> } => {
   const most = highest(logits)
   let sum = 0
-  for (const logit of logits) sum += Math.exp(logit - most)
+  for (let id = 0; id < logits.length; id++) sum += Math.exp(logits[id]! - most)
   const norm = most + Math.log(sum)
   const of = (token: number): Likelihood => ({ token, logprob: logits[token]! - norm })
-  return { ...of(token), top: count === 0 ? [] : likeliest(logits, count).map(of) }
+  return { ...of(token), top: count === 0 ? [] : Array.from(likeliest(logits, count), of) }
 }
