@@ -15,7 +15,7 @@ import { report, shrink, traceOf } from "../../support/schedules/Report.ts"
 import { run } from "../../support/schedules/Run.ts"
 import { scheduleOf } from "../../support/schedules/Schedule.ts"
 
-const schedules = repetitions(1_000, 10_000)
+const schedules = repetitions(500, 10_000)
 const perPart = 500
 /** Few enough for the time limit of a test on a machine with other load. */
 const perTest = 50
