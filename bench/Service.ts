@@ -1,7 +1,7 @@
 /** The real service as a child process: `troupe serve` on a free port, with a configuration file of the bench. */
 import type { ChildProcess } from "node:child_process"
 import { spawn } from "node:child_process"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -23,6 +23,8 @@ export interface ServiceOptions {
   readonly env?: Readonly<Record<string, string>>
   /** The file of the command line; default `src/main.ts`. */
   readonly entry?: string
+  /** Whether its log goes to a file that is removed with the service; default false: to standard error. */
+  readonly discardsLog?: boolean
 }
 
 const sources = fileURLToPath(new URL("../src/main.ts", import.meta.url))
@@ -54,15 +56,22 @@ const listeningPort = (child: ChildProcess): Promise<number> =>
       fail(`The service ended with ${signal ?? `exit code ${code}`} before it listened`))
   })
 
-const start = (file: string, { entry = sources, env, nodeOptions }: ServiceOptions): ChildProcess =>
-  spawn(
+const start = (
+  file: string,
+  { discardsLog = false, entry = sources, env, nodeOptions }: ServiceOptions
+): ChildProcess => {
+  const log = discardsLog ? openSync(join(dirname(file), "log"), "w") : undefined
+  const child = spawn(
     process.execPath,
     [...nodeOptions, entry, "serve", "--host", "127.0.0.1", "--port", "0", "--config", file],
     {
-      stdio: ["ignore", "pipe", "inherit"],
+      stdio: ["ignore", "pipe", log ?? "inherit"],
       env: { ...engineEnvironment(process.env), NODE_ENV: "production", TROUPE_DATA: dirname(file), ...env }
     }
   )
+  if (log !== undefined) closeSync(log)
+  return child
+}
 
 /** Runs the service during `use`, and stops it however `use` ends. */
 export const withService = async <A>(

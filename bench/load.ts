@@ -19,6 +19,8 @@ export interface LoadQuestion extends Post {
   readonly connections: number
   /** No request begins later. */
   readonly milliseconds: number
+  /** No request of a connection begins after as many; default no limit. */
+  readonly requests?: number
   /** The text that marks the first token. */
   readonly firstToken?: string
   /** Requests a second, evenly spaced over all connections; default as many as are answered. */
@@ -64,7 +66,7 @@ const whenDue = ({ begun, index, question: { connections, rate } }: Drive, numbe
 /** Sends requests over one connection until the end of the round. */
 const drive = (round: Drive): Promise<void> =>
   new Promise((resolve, reject) => {
-    const { begun: start, count, question: { firstToken, milliseconds, port }, request } = round
+    const { begun: start, count, question: { firstToken, milliseconds, port, requests = Infinity }, request } = round
     const socket: Socket = connect({ port, host: "127.0.0.1", noDelay: true })
     const answer = RawHttp.makeReader()
     let begun = 0
@@ -73,7 +75,7 @@ const drive = (round: Drive): Promise<void> =>
     const send = () => {
       begun = performance.now()
       isAwaited = firstToken !== undefined
-      if (begun < start + milliseconds) socket.write(request)
+      if (begun < start + milliseconds && number <= requests) socket.write(request)
       else socket.end(resolve)
     }
     const next = () => whenDue(round, number++, send)

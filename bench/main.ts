@@ -12,6 +12,7 @@ import { faults } from "./Faults.ts"
 import { install } from "./Install.ts"
 import { load } from "./LoadTime.ts"
 import * as Machine from "./Machine.ts"
+import { observability } from "./Observability.ts"
 import { overhead } from "./Overhead.ts"
 import { memory } from "./PeakMemory.ts"
 import { placement } from "./Placement.ts"
@@ -48,6 +49,7 @@ const scenarios: ReadonlyArray<Scenario> = [
   placement,
   cacheHits,
   team,
+  observability,
   stall,
   start,
   install

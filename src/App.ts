@@ -551,15 +551,19 @@ const state = Layer.mergeAll(keys, ledger, responses, answers, counters, makers,
  */
 export const telemetry = Traces.layer
 
+/** As `service`, some services replaced. Requires only `Settings`. */
+export const serviceWith = (replaced: Partial<Services>) =>
+  Layer.mergeAll(preload, Metrics.layerSampler, ProcessFigures.layer).pipe(
+    Layer.provideMerge(Layer.provide(Server.layer, Layer.mergeAll(SecurityEvents.layerRefusals, store, rollouts))),
+    Layer.provide(HealthDetails.layer),
+    Layer.provideMerge(Layer.merge(runtimeWith(replaced), Readiness.layer)),
+    Layer.provideMerge(state),
+    Layer.provideMerge(Layer.mergeAll(telemetry, RequestLog.layer, OperatorEvents.layer)),
+    Layer.provideMerge(SettingsChanges.layer)
+  )
+
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
-export const service = Layer.mergeAll(preload, Metrics.layerSampler, ProcessFigures.layer).pipe(
-  Layer.provideMerge(Layer.provide(Server.layer, Layer.mergeAll(SecurityEvents.layerRefusals, store, rollouts))),
-  Layer.provide(HealthDetails.layer),
-  Layer.provideMerge(Layer.merge(runtime, Readiness.layer)),
-  Layer.provideMerge(state),
-  Layer.provideMerge(Layer.mergeAll(telemetry, RequestLog.layer, OperatorEvents.layer)),
-  Layer.provideMerge(SettingsChanges.layer)
-)
+export const service = serviceWith({})
 
 /** Whether the settings say where state is kept. */
 const keepsState = ({ redis, storage }: Settings["Service"]): boolean =>

@@ -1,44 +1,125 @@
 /**
  * Log entries on standard error: readable lines in a terminal, JSON elsewhere, or the format of `logFormat`. Standard
  * output is for the command's output.
+ *
+ * **Details**
+ *
+ * Entries below `Warn` are written together at the end of a turn of the event loop, and when the process ends: a busy service
+ * writes one for each request.
  */
-import { Layer, Logger, LogLevel, References } from "effect"
+import { Cause, Console, Layer, Logger, LogLevel, References } from "effect"
 import { plainLine } from "../domain/Text.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 
-type Entry = ReturnType<typeof Logger.formatStructured.log>
+type Options = Logger.Options<unknown>
+type Fields = Readonly<Record<string, unknown>>
 
-const messageOf = ({ message }: Entry): string =>
-  (Array.isArray(message) ? message : [message])
-    .map((part) => typeof part === "string" ? part : JSON.stringify(part)).join(" ")
+/** What an entry has beside its message. */
+interface Entry {
+  readonly timestamp: string
+  readonly level: string
+  readonly message: string
+  readonly fields: Fields
+  readonly cause: string | undefined
+}
 
-const json = (entry: Entry): string =>
-  JSON.stringify({
-    timestamp: entry.timestamp,
-    level: entry.level,
-    message: messageOf(entry),
-    ...entry.annotations,
-    ...(entry.cause === undefined ? {} : { cause: entry.cause })
-  })
+const isFields = (part: unknown): part is Fields =>
+  typeof part === "object" && part !== null && Object.getPrototypeOf(part) === Object.prototype
+
+const textOf = (part: unknown): string => typeof part === "string" ? part : JSON.stringify(part) ?? String(part)
+
+/** Entries of one ms have one text of it. */
+let latest = { ms: Number.NaN, text: "" }
+
+const timestampOf = (date: Date): string => {
+  const ms = date.getTime()
+  if (ms !== latest.ms) latest = { ms, text: date.toISOString() }
+  return latest.text
+}
+
+/** Objects in a message are fields of the entry, as its annotations are. */
+const entryOf = ({ cause, date, fiber, logLevel, message }: Options): Entry => {
+  const parts: ReadonlyArray<unknown> = Array.isArray(message) ? message : [message]
+  const annotations = fiber.getRef(References.CurrentLogAnnotations)
+  const fields = parts.find(isFields)
+  return {
+    timestamp: timestampOf(date),
+    level: logLevel.toUpperCase(),
+    message: parts.length === 1 ? textOf(parts[0]) : parts.filter((part) => !isFields(part)).map(textOf).join(" "),
+    fields: fields === undefined ? annotations : { ...annotations, ...fields },
+    cause: cause.reasons.length === 0 ? undefined : Cause.pretty(cause)
+  }
+}
+
+const json = ({ cause, fields, level, message, timestamp }: Entry): string =>
+  JSON.stringify({ timestamp, level, message, ...fields, cause })
 
 const valueText = (value: unknown): string =>
   typeof value === "string" && /^[^\s="]+$/.test(value) ? value : JSON.stringify(value) ?? String(value)
 
 /** Such as `18:25:12 INFO  Loaded tiny-chat#0 in 12 ms. alert=memory`. */
-const text = (entry: Entry): string => {
-  const pairs = Object.entries(entry.annotations).map(([key, value]) => ` ${key}=${valueText(value)}`).join("")
-  const cause = entry.cause === undefined ? "" : `\n${entry.cause}`
-  return `${entry.timestamp.slice(11, 19)} ${entry.level.padEnd(5)} ${plainLine(messageOf(entry))}${pairs}${cause}`
+const text = ({ cause, fields, level, message, timestamp }: Entry): string => {
+  const pairs = Object.entries(fields).map(([key, value]) => value === undefined ? "" : ` ${key}=${valueText(value)}`)
+  const shown = `${timestamp.slice(11, 19)} ${level.padEnd(5)} ${plainLine(message)}${pairs.join("")}`
+  return cause === undefined ? shown : `${shown}\n${cause}`
 }
 
 /** A logger that formats entries, without numbers of fibers. */
-export const formatted = (format: "text" | "json") =>
-  Logger.map(Logger.formatStructured, format === "text" ? text : json)
+export const formatted = (format: "text" | "json"): Logger.Logger<unknown, string> => {
+  const line = format === "text" ? text : json
+  return Logger.make((options) => line(entryOf(options)))
+}
+
+/** Characters that are kept at most. */
+const mostKept = 65_536
+
+/** Lines for standard error. */
+class Lines {
+  #text = ""
+  readonly #write: (text: string) => void
+  readonly #later: (flush: () => void) => void
+
+  constructor(write: (text: string) => void, later: (flush: () => void) => void) {
+    this.#write = write
+    this.#later = later
+  }
+
+  readonly flush = (): void => {
+    if (this.#text === "") return
+    const text = this.#text
+    this.#text = ""
+    this.#write(text)
+  }
+
+  add(line: string, isUrgent: boolean): void {
+    if (this.#text === "" && !isUrgent) this.#later(this.flush)
+    this.#text += `${line}\n`
+    if (isUrgent || this.#text.length > mostKept) this.flush()
+  }
+}
+
+let ofProcess: Lines | undefined
+
+/** Those of this process. */
+const lines = (): Lines => {
+  if (ofProcess !== undefined) return ofProcess
+  ofProcess = new Lines((text) => process.stderr.write(text), setImmediate)
+  process.on("exit", ofProcess.flush)
+  return ofProcess
+}
 
 type Settings = Pick<Resolved, "logFormat" | "logLevel">
 
-const loggerOf = ({ logFormat }: Settings) =>
-  Logger.withConsoleError(formatted(logFormat ?? (process.stderr.isTTY ? "text" : "json")))
+const loggerOf = ({ logFormat }: Settings): Logger.Logger<unknown, void> => {
+  const format = formatted(logFormat ?? (process.stderr.isTTY ? "text" : "json"))
+  return Logger.make((options) => {
+    const line = format.log(options)
+    const console = options.fiber.getRef(Console.Console)
+    // A program may have another one.
+    if (console !== globalThis.console) return console.error(line)
+    lines().add(line, LogLevel.isGreaterThanOrEqualTo(options.logLevel, "Warn"))
+  })
+}
 
 /** Logging as the settings configure it. */
 export const layer = (settings: Settings) =>

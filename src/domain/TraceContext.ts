@@ -52,9 +52,22 @@ const stateOf = (span: Tracer.AnySpan): string | undefined => {
   return undefined
 }
 
-/** The headers of a request that a span sends: names and values in turn. */
-export const headersOf = (span: Tracer.AnySpan): ReadonlyArray<string> => {
-  const parent = `00-${span.traceId}-${span.spanId}-${span.sampled ? "01" : "00"}`
-  const state = stateOf(span)
+/**
+ * The headers of a request that a span sends: names and values in turn.
+ *
+ * @param above the span itself or one above it, which leads to the caller
+ */
+export const headersWith = (
+  traceId: string,
+  spanId: string,
+  isSampled: boolean,
+  above: Tracer.AnySpan | undefined
+): ReadonlyArray<string> => {
+  const parent = `00-${traceId}-${spanId}-${isSampled ? "01" : "00"}`
+  const state = above && stateOf(above)
   return state === undefined ? [parentHeader, parent] : [parentHeader, parent, stateHeader, state]
 }
+
+/** As `headersWith`, of a tracer's span. */
+export const headersOf = (span: Tracer.AnySpan): ReadonlyArray<string> =>
+  headersWith(span.traceId, span.spanId, span.sampled, span)

@@ -120,10 +120,15 @@ describe("traces", () => {
 
   it("have no text of a caller or a provider, and the resource of the settings", async () => {
     const spans = await traced(
-      { service: "my-gateway", attributes: { "deployment.environment.name": "test" }, headers: { "x-token": "t" } },
+      {
+        service: "my-gateway",
+        attributes: { "deployment.environment.name": "test" },
+        headers: { "x-token": "t" }
+      },
       [{ model: "chat" }, { model: "broken" }, { model: "nothing-of-this-name" }]
     )
     assert.notMatch(JSON.stringify(spans), /unusual|secret text/)
+    assert.isTrue(collector.headers.some((headers) => headers["content-type"] === "application/x-protobuf"))
     const unknown = named(spans, "chat")
     assert.strictEqual(unknown.status.code, 2)
     assert.strictEqual(unknown.attributes["error.type"], "ModelNotFound")
@@ -132,7 +137,9 @@ describe("traces", () => {
   })
 
   it("of failed requests are sent, whatever the ratio", async () => {
-    const spans = await traced({ sample: 0, compression: "gzip" }, [{ model: "chat" }, { model: "broken" }])
+    const spans = await traced({ sample: 0, compression: "gzip", protocol: "json" }, [{ model: "chat" }, {
+      model: "broken"
+    }])
     assert.deepStrictEqual(
       spans.map(({ name }) => name).sort(),
       ["attempt broken#0", "attempt broken#0", "chat broken", "chat down", "chat down", "select balanced"]

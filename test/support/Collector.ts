@@ -1,17 +1,18 @@
-/** An OpenTelemetry collector for tests: takes OTLP over HTTP as JSON, and decodes the spans. */
+/** An OpenTelemetry collector for tests: takes OTLP over HTTP as JSON or protobuf, and decodes the spans. */
 import { once } from "node:events"
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
-import { json } from "node:stream/consumers"
+import { buffer } from "node:stream/consumers"
 import { gunzipSync } from "node:zlib"
+import { decodeTraces } from "./OtlpProtobuf.ts"
 
 /** A value of an attribute in OTLP. */
 interface AnyValue {
   readonly stringValue?: string
   readonly boolValue?: boolean
   readonly intValue?: number | string
-  readonly doubleValue?: number
+  readonly doubleValue?: number | string
   readonly arrayValue?: { readonly values: ReadonlyArray<AnyValue> }
 }
 
@@ -30,7 +31,8 @@ interface OtlpSpan {
   readonly status: { readonly code: number; readonly message?: string }
 }
 
-interface Traces {
+/** An export of spans. */
+export interface Traces {
   readonly resourceSpans: ReadonlyArray<{
     readonly resource: { readonly attributes: KeyValues }
     readonly scopeSpans: ReadonlyArray<{ readonly spans: ReadonlyArray<OtlpSpan> }>
@@ -47,7 +49,7 @@ export interface Received extends Omit<OtlpSpan, "attributes" | "events"> {
 }
 
 const valueOf = ({ arrayValue, boolValue, doubleValue, intValue, stringValue }: AnyValue): unknown =>
-  arrayValue?.values.map(valueOf) ?? stringValue ?? boolValue ?? doubleValue ?? Number(intValue)
+  arrayValue?.values.map(valueOf) ?? stringValue ?? boolValue ?? Number(doubleValue ?? intValue)
 
 const attributesOf = (values: KeyValues): Attributes =>
   Object.fromEntries(values.map(({ key, value }) => [key, valueOf(value)]))
@@ -64,6 +66,10 @@ const spansOf = ({ resourceSpans }: Traces): ReadonlyArray<Received> =>
     )
   )
 
+/** The spans of the body of an export. */
+export const spansOfExport = (body: Buffer, contentType = ""): ReadonlyArray<Received> =>
+  spansOf(contentType === "application/x-protobuf" ? decodeTraces(body) : JSON.parse(body.toString()) as Traces)
+
 export interface Collector {
   readonly url: string
   /** The spans until now. */
@@ -77,16 +83,12 @@ export interface Collector {
 export const startCollector = async (): Promise<Collector> => {
   const spans: Array<Received> = []
   const headers: Array<IncomingHttpHeaders> = []
-  const bodyOf = async (request: IncomingMessage): Promise<Traces> => {
-    if (request.headers["content-encoding"] !== "gzip") return await json(request) as Traces
-    const pieces: Array<Buffer> = []
-    for await (const piece of request) pieces.push(piece as Buffer)
-    return JSON.parse(gunzipSync(Buffer.concat(pieces)).toString()) as Traces
-  }
   const answer = async (request: IncomingMessage, response: ServerResponse) => {
-    const body = await bodyOf(request)
+    const sent = await buffer(request)
+    const { "content-encoding": encoding, "content-type": contentType } = request.headers
+    const body = encoding === "gzip" ? gunzipSync(sent) : sent
     headers.push(request.headers)
-    if (request.url === "/v1/traces") spans.push(...spansOf(body))
+    if (request.url === "/v1/traces") spans.push(...spansOfExport(body, contentType))
     response.setHeader("content-type", "application/json").end("{}")
   }
   const server = createServer((request, response) => void answer(request, response))

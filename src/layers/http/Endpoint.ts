@@ -27,7 +27,7 @@ import { namesIn, Registry, ServedNames } from "../../services/models/Registry.t
 import type { Waits } from "../../services/models/Waits.ts"
 import { progressHeader, RequestWaits } from "../../services/models/Waits.ts"
 import { idsOf, RequestLog } from "../../services/observability/RequestLog.ts"
-import { ServiceTracing } from "../../services/observability/RequestTrace.ts"
+import { ServiceTracing } from "../../services/observability/RequestSpans.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
 import * as Authentication from "./Authentication.ts"

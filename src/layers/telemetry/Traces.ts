@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * Whether a trace is sent is decided when it begins, by the caller's decision or the ratio. The spans of a request are kept
- * until its own span ends, since those of a failed request are sent in any case.
+ * Spans are encoded when their request ends, see `RecordedSpans`, and sent when they are as many as one export may have, or
+ * `telemetry.every` has passed.
  *
  * A collector that cannot be reached costs no request its answer: an export is tried again three times, then spans are left out
  * for a minute. What is left out is logged.
@@ -14,43 +14,18 @@
  * This is no tracer of fibers: with one, each request would have a span of Effect's server too, and go through its router.
  */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
-import { Duration, Effect, Layer, Option, Random, Redacted, Tracer } from "effect"
+import { Duration, Effect, Layer, Random, Redacted, Schedule } from "effect"
 import { HttpBody, HttpClient } from "effect/http"
-import { OtlpExporter, OtlpResource, OtlpSerialization } from "effect/observability"
-import type { Tracing } from "../../services/observability/RequestTrace.ts"
-import { ServiceTracing } from "../../services/observability/RequestTrace.ts"
+import { OtlpExporter } from "effect/observability"
+import type { Tracing } from "../../services/observability/RequestSpans.ts"
+import { ServiceTracing } from "../../services/observability/RequestSpans.ts"
 import { Settings } from "../../services/settings/Settings.ts"
-import type { Sampling, TelemetrySettings, TracesSettings } from "../../services/settings/TelemetrySettings.ts"
-import * as OtlpSpan from "./OtlpSpan.ts"
+import type { TelemetrySettings, TracesSettings } from "../../services/settings/TelemetrySettings.ts"
+import * as RecordedSpans from "./RecordedSpans.ts"
+import * as SpanBatch from "./SpanBatch.ts"
 
 /** Exports that may be under way; spans that end beyond that are left out. */
 const mostExports = 8
-
-/** Whether the trace of a span without a parent of this process is sent. */
-export const isSampled = (
-  { isParentBased, ratio }: Sampling,
-  parent: Tracer.AnySpan | undefined,
-  random: number
-): boolean => isParentBased && parent !== undefined ? parent.sampled : random < ratio
-
-/** A tracer whose spans are sent when their request has ended. */
-export const makeTracer = (
-  sampling: Sampling,
-  random: typeof Random.Random.Service,
-  send: (spans: ReadonlyArray<OtlpSpan.Span>) => void
-): Tracer.Tracer =>
-  Tracer.make({
-    span: (options) => {
-      const parent = Option.getOrUndefined(options.parent)
-      return parent instanceof OtlpSpan.Span
-        ? parent.child(options)
-        : new OtlpSpan.Span(options, {
-          isSampled: isSampled(sampling, parent, random.nextDoubleUnsafe()),
-          random,
-          send
-        })
-    }
-  })
 
 /** The client of the exports: it counts and limits them, and logs when the collector fails and when it works again. */
 const makeClient = Effect.fnUntraced(function*(traces: TracesSettings, state: { exports: number }) {
@@ -86,37 +61,12 @@ const makeClient = Effect.fnUntraced(function*(traces: TracesSettings, state: { 
     }))
 })
 
-const scopeOf = { name: "troupe", version: "0" }
-
-/** Makes the bodies of exports. */
-const makeBody = Effect.fnUntraced(function*(protocol: TracesSettings["protocol"], resource: OtlpResource.Resource) {
-  const serialization = yield* OtlpSerialization.OtlpSerialization
-  if (protocol === "protobuf") {
-    return (spans: ReadonlyArray<OtlpSpan.Span>) =>
-      serialization.traces({
-        resourceSpans: [{ resource, scopeSpans: [{ scope: scopeOf, spans: spans.map(OtlpSpan.encode) }] }]
-      })
-  }
-  const before = `{"resourceSpans":[{"resource":${JSON.stringify(resource)},` +
-    `"scopeSpans":[{"scope":${JSON.stringify(scopeOf)},"spans":[`
-  return (spans: ReadonlyArray<OtlpSpan.Span>) => {
-    const pieces = [before]
-    for (const [index, span] of spans.entries()) {
-      if (index > 0) pieces.push(",")
-      OtlpSpan.encodeJson(span, pieces)
-    }
-    pieces.push("]}]}]}")
-    return HttpBody.text(pieces.join(""), "application/json")
-  }
-})
-
 /** Begins to send spans; the end of the scope sends those that are left. */
-const makeExporter = Effect.fnUntraced(function*({ resource }: TelemetrySettings, traces: TracesSettings) {
+const makeSend = Effect.fnUntraced(function*({ resource }: TelemetrySettings, traces: TracesSettings) {
   const state = { exports: 0 }
   const client = yield* makeClient(traces, state)
-  const { "service.name": serviceName, ...attributes } = resource
-  const shownResource = OtlpResource.make({ ...(serviceName === undefined ? {} : { serviceName }), attributes })
-  const bodyOf = yield* makeBody(traces.protocol, shownResource)
+  const batch = SpanBatch.make(traces.protocol, resource, traces.names)
+  // It gets whole batches, and sends each at once.
   const exporter = yield* OtlpExporter.make({
     label: "troupe",
     url: traces.url,
@@ -125,25 +75,36 @@ const makeExporter = Effect.fnUntraced(function*({ resource }: TelemetrySettings
     ),
     compression: traces.compression,
     exportInterval: traces.every,
-    maxBatchSize: traces.batch,
+    maxBatchSize: 1,
     shutdownTimeout: Duration.seconds(3),
-    body: (spans: Array<OtlpSpan.Span>) => [bodyOf(spans), Effect.void]
+    body: ([body]: Array<Uint8Array>) => [
+      HttpBody.uint8Array(body!, batch.contentType),
+      Effect.sync(() => batch.release(body!))
+    ]
   }).pipe(
     Effect.provideService(HttpClient.HttpClient, client)
   )
-  return (spans: ReadonlyArray<OtlpSpan.Span>): void => {
+  const flush = Effect.sync(() => {
+    if (batch.size > 0) exporter.push(batch.take())
+  })
+  yield* Effect.addFinalizer(() => flush)
+  yield* Effect.forkScoped(Effect.repeat(flush, Schedule.spaced(traces.every)))
+  const send: RecordedSpans.Send = (spans) => {
     if (state.exports >= mostExports) return
-    for (const span of spans) exporter.push(span)
+    for (const span of spans) {
+      batch.add(span)
+      if (batch.size >= traces.batch) exporter.push(batch.take())
+    }
   }
+  return send
 })
 
 /** The tracing of these settings. */
 const make = Effect.fnUntraced(function*(telemetry: TelemetrySettings, traces: TracesSettings) {
-  const send = yield* makeExporter(telemetry, traces)
+  const send = yield* makeSend(telemetry, traces)
   const tracing: Tracing = {
-    tracer: makeTracer(traces.sampling, yield* Random.Random, send),
-    capturesContent: traces.content,
-    names: traces.names
+    begin: RecordedSpans.make(traces.sampling, yield* Random.Random, send),
+    capturesContent: traces.content
   }
   return tracing
 })
@@ -153,9 +114,6 @@ export const layer: Layer.Layer<never, never, Settings> = Layer.unwrap(
   Effect.map(Settings, ({ telemetry }) => {
     const traces = telemetry?.traces
     if (telemetry === undefined || traces === undefined) return Layer.empty
-    return Layer.effect(ServiceTracing, make(telemetry, traces)).pipe(
-      Layer.provide(OtlpExporter.layerFlusher),
-      Layer.provide(traces.protocol === "json" ? OtlpSerialization.layerJson : OtlpSerialization.layerProtobuf)
-    )
+    return Layer.provide(Layer.effect(ServiceTracing, make(telemetry, traces)), OtlpExporter.layerFlusher)
   })
 )

@@ -27,6 +27,8 @@ import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import type { Operation } from "../observability/Metrics.ts"
 import { Metrics } from "../observability/Metrics.ts"
 import { RequestLog } from "../observability/RequestLog.ts"
+import type { Tracing } from "../observability/RequestSpans.ts"
+import { ServiceTracing } from "../observability/RequestSpans.ts"
 import * as RequestTrace from "../observability/RequestTrace.ts"
 import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
 import * as Backoff from "../resilience/Backoff.ts"
@@ -61,7 +63,7 @@ interface Parts {
   readonly router: Router["Service"]
   readonly log: RequestTelemetry.Parts["log"]
   /** Of the service; undefined without one. */
-  readonly tracing: RequestTrace.Tracing | undefined
+  readonly tracing: Tracing | undefined
 }
 
 const noAttributes = () => ({})
@@ -135,7 +137,7 @@ const namedOf = (
 ): RequestTrace.Named => ({
   operation,
   model,
-  attributes: { "user.id": identity?.keyId ?? tenant, ...attributes() }
+  attributes: () => ({ "user.id": identity?.keyId ?? tenant, ...attributes() })
 })
 
 /** A request that does not begin. */
@@ -378,7 +380,7 @@ export const make = Effect.fnUntraced(function*(copies?: OfCopies) {
     pressure: yield* Pressure,
     pressureEveryMs: Duration.toMillis((yield* PressureOptions).every),
     router: yield* Router,
-    tracing: yield* RequestTrace.ServiceTracing,
+    tracing: yield* ServiceTracing,
     log: yield* RequestLog
   }
   const makers = copies?.makers ?? new ReasoningMakers(yield* SharedMakers)

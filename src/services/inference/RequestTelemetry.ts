@@ -25,7 +25,10 @@ import type { Meter } from "../engines/Engine.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { AttemptLabels, Metrics, Operation, Outcome } from "../observability/Metrics.ts"
 import type { Entry } from "../observability/RequestLog.ts"
+import type { Attributes } from "../observability/RequestSpans.ts"
+import { errorOf } from "../observability/RequestSpans.ts"
 import type { AttemptTrace, RequestTrace } from "../observability/RequestTrace.ts"
+import { endAttributes } from "../observability/RequestTrace.ts"
 import type { AttemptDraft, DecisionLog, Draft } from "../routing/DecisionLog.ts"
 import { callerOf, makeDraft } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Route.ts"
@@ -214,7 +217,7 @@ const endOf = (exit: Exit.Exit<unknown, unknown>): Outcome["end"] => {
 const usageAttributes = (
   { finish, promptTokens, server, tokens }: AttemptStats,
   earlierTokens = 0
-): Record<string, unknown> => {
+): Attributes => {
   const { cacheWriteTokens, cachedTokens, reasoningTokens } = finish?.usage ?? {}
   return {
     "gen_ai.provider.name": server?.provider,
@@ -226,15 +229,6 @@ const usageAttributes = (
     "gen_ai.usage.reasoning.output_tokens": reasoningTokens,
     "gen_ai.response.finish_reasons": finish === undefined ? undefined : [finish.reason]
   }
-}
-
-/** Attributes of how a request or an attempt ended. */
-const exitAttributes = (exit: Exit.Exit<unknown, InferenceError>): Record<string, unknown> => {
-  if (Exit.isSuccess(exit)) return { "troupe.success": true }
-  const found = Cause.findErrorOption(exit.cause)
-  if (found._tag === "None") return { "troupe.success": false }
-  const { reason } = found.value
-  return { "troupe.success": false, "error.type": reason._tag, "error.message": ReasonMessage.recorded(reason) }
 }
 
 const secondsOf = (ms: number | undefined): number | undefined => ms === undefined ? undefined : ms / 1000
@@ -296,28 +290,29 @@ export const endAttempt = (
   stats: AttemptStats,
   { firstTokenMs, hedge, outcome }: AttemptDraft,
   exit: Exit.Exit<unknown, InferenceError>
-): void => {
-  const ended = exitAttributes(exit)
-  trace.end(exit, { ...ended, "troupe.outcome": outcome, "troupe.hedge": hedge }, {
-    ...usageAttributes(stats),
-    "gen_ai.request.model": stats.server?.model,
-    "gen_ai.response.time_to_first_chunk": firstTokenMs === undefined ? undefined : firstTokenMs / 1000,
-    ...ended
+): void =>
+  trace.end(exit, {
+    attempt: () => ({ ...endAttributes(exit), "troupe.outcome": outcome, "troupe.hedge": hedge }),
+    inference: () => ({
+      ...usageAttributes(stats),
+      "gen_ai.request.model": stats.server?.model,
+      "gen_ai.response.time_to_first_chunk": firstTokenMs === undefined ? undefined : firstTokenMs / 1000,
+      ...endAttributes(exit)
+    })
   })
-}
 
 /** Span attributes at the end of the request. */
-const endAttributes = (
+const requestAttributes = (
   exit: Exit.Exit<unknown, InferenceError>,
   { earlierTokens, record, stats }: RequestState
-): Record<string, unknown> => ({
+): Attributes => ({
   ...usageAttributes(stats, earlierTokens),
   "troupe.deployment": stats.server?.id,
   "troupe.decision": record.id,
   "troupe.strategy": record.decision.strategy,
   "troupe.attempts": record.attempts.length,
   "troupe.cache": record.cache,
-  ...exitAttributes(exit)
+  ...endAttributes(exit)
 })
 
 /** The log entry of a request. */
@@ -338,7 +333,7 @@ const entryOf = (
   inputTokens: promptTokens,
   outputTokens: tokens,
   usd,
-  error: exitAttributes(exit)["error.type"] as string | undefined
+  error: errorOf(exit)?.name
 })
 
 /** Records an answer that was generated before: the request has generated nothing. */
@@ -397,7 +392,7 @@ export const complete = (
   const now = Time.preciseOf(clock)
   record.tookMs = Math.floor(now) - startedAt
   record.end = end
-  trace?.end(exit, endAttributes(exit, state))
+  trace?.end(exit, () => requestAttributes(exit, state))
   const tokens = earlierTokens + stats.tokens
   if (ticket !== free) ticket.end()
   const outcome: Outcome = {

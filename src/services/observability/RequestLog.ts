@@ -46,13 +46,20 @@ export const idsOf = (id: string, sent: string | undefined): Readonly<Record<str
 
 const rounded = (ms: number | undefined): number | undefined => ms === undefined ? undefined : Math.round(ms * 10) / 10
 
+const messages = {
+  success: "Request answered.",
+  failure: "Request failed.",
+  interruption: "Request left by its caller."
+} as const
+
+/** The fields are a part of the message: annotations would copy the context of the caller. */
 const write = (entry: Entry): Effect.Effect<void> => {
-  const { end, error, model, operation } = entry
-  const all: Readonly<Record<string, unknown>> = {
-    operation,
-    model,
-    end,
-    error,
+  const log = entry.end === "failure" ? Effect.logWarning : Effect.logInfo
+  return log(messages[entry.end], {
+    operation: entry.operation,
+    model: entry.model,
+    end: entry.end,
+    error: entry.error,
     deployment: entry.deployment,
     attempts: entry.attempts,
     cache: entry.cache,
@@ -62,12 +69,7 @@ const write = (entry: Entry): Effect.Effect<void> => {
     output_tokens: entry.outputTokens,
     cost_usd: entry.usd,
     decision: entry.decision
-  }
-  const fields = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
-  const log = end === "failure" ? Effect.logWarning("Request failed.") : Effect.logInfo(
-    end === "success" ? "Request answered." : "Request left by its caller."
-  )
-  return Effect.annotateLogs(log, fields)
+  })
 }
 
 /** As `logRequests` in the settings says. */

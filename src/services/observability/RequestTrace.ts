@@ -10,41 +10,15 @@
  * A provider gets the context of the span of its inference, so that its own spans are below it.
  */
 import type { Clock, Fiber } from "effect"
-import { Context, Effect, Exit, Option, Tracer } from "effect"
+import { Exit, Tracer } from "effect"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
-import { isCancellation } from "../../domain/FailureClass.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import * as ReasonMessage from "../../domain/ReasonMessage.ts"
-import * as TraceContext from "../../domain/TraceContext.ts"
 import type { Decision } from "../routing/DecisionRecord.ts"
 import type { GuardedCallbacks } from "./GuardedCallbacks.ts"
+import type { Attributes, End, RunningSpan, Tracing } from "./RequestSpans.ts"
+import { errorOf, ofTracer } from "./RequestSpans.ts"
 import type { Content } from "./TraceContent.ts"
-
-/** Which names attributes have where they have changed: those of GenAI v0.1.0, those before v1.37, or both. */
-export type Names = "latest" | "older" | "both"
-
-/** Where spans go. */
-export interface Tracing {
-  readonly tracer: Tracer.Tracer
-  /** Whether spans of inferences have prompts and answers. */
-  readonly capturesContent: boolean
-  readonly names: Names
-}
-
-/** The tracing of a service. A tracer that a program provides to its fibers goes before it. */
-export const ServiceTracing = Context.Reference<Tracing | undefined>(
-  "troupe/services/observability/RequestTrace/ServiceTracing",
-  { defaultValue: () => undefined }
-)
-
-/** What the attributes are by the older names. */
-const olderNames: Readonly<Record<string, string>> = {
-  "gen_ai.provider.name": "gen_ai.system",
-  "gen_ai.usage.cache_write.input_tokens": "gen_ai.usage.cache_creation.input_tokens"
-}
-
-export type Attributes = Readonly<Record<string, unknown>>
 
 /** What the spans of all requests share. */
 interface Parts {
@@ -52,19 +26,11 @@ interface Parts {
   readonly clock: Clock.Clock
 }
 
-const tracerName = "tracer"
-
-/** The end of a span, whose exception has no text of a provider or a caller. */
-const recordedExit = (exit: Exit.Exit<unknown, InferenceError>): Exit.Exit<unknown, unknown> =>
-  Exit.isSuccess(exit) || isCancellation(exit.cause)
-    ? exit
-    : Exit.mapError(
-      exit,
-      ({ reason }) => Object.assign(new Error(ReasonMessage.recorded(reason)), { name: reason._tag })
-    )
-
-/** What a program's own tracer gets. */
-const ofProgram = (tracer: Tracer.Tracer): Tracing => ({ tracer, capturesContent: false, names: "latest" })
+/** What the spans of one request share. */
+interface Shared {
+  readonly clock: Clock.Clock
+  readonly operation: string
+}
 
 /** The address of a remote deployment's provider. */
 const addressOf = ({ options }: Deployment): Attributes => {
@@ -74,110 +40,73 @@ const addressOf = ({ options }: Deployment): Attributes => {
   return { "server.address": hostname, "server.port": Number(port) || (protocol === "http:" ? 80 : 443) }
 }
 
-const addresses = new WeakMap<Deployment, Attributes>()
-
-const knownAddressOf = (deployment: Deployment): Attributes => {
-  const known = addresses.get(deployment) ?? addressOf(deployment)
-  addresses.set(deployment, known)
-  return known
+/** What is the same in all spans of a deployment. */
+interface Names {
+  readonly attempt: string
+  /** The model by its provider's name. */
+  readonly model: string
+  readonly kind: "client" | "internal"
+  readonly address: Attributes
 }
 
-/** Makes and ends the spans of one request. A tracer that throws changes no answer. */
-class Spans {
-  readonly #parts: Parts
-  readonly tracing: Tracing
+const known = new WeakMap<Deployment, Names>()
 
-  constructor(parts: Parts, tracing: Tracing) {
-    this.#parts = parts
-    this.tracing = tracing
+const namesOf = (deployment: Deployment): Names => {
+  const found = known.get(deployment)
+  if (found !== undefined) return found
+  const { id, model, options } = deployment
+  const names: Names = {
+    attempt: `attempt ${id}`,
+    model: isRemote(options) ? options.model : model,
+    kind: isRemote(options) ? "client" : "internal",
+    address: addressOf(deployment)
   }
+  known.set(deployment, names)
+  return names
+}
 
-  now(): bigint {
-    return this.#parts.clock.currentTimeNanosUnsafe()
-  }
+/** Attributes of how a request or an attempt ended. */
+export const endAttributes = (end: End): Attributes => {
+  if (Exit.isSuccess(end)) return { "troupe.success": true }
+  const error = errorOf(end)
+  return error === undefined
+    ? { "troupe.success": false }
+    : { "troupe.success": false, "error.type": error.name, "error.message": error.message }
+}
 
-  call<A>(run: () => A): A | undefined {
-    return this.#parts.callbacks.call<A | undefined>(tracerName, run, undefined)
-  }
-
-  /** @param parent undefined for a trace of its own */
-  make(
-    name: string,
-    kind: Tracer.SpanKind,
-    parent: Tracer.AnySpan | undefined,
-    startTime = this.now()
-  ): Tracer.Span | undefined {
-    return this.call(() =>
-      this.tracing.tracer.span({
-        name,
-        kind,
-        parent: Option.fromNullishOr(parent),
-        annotations: Context.empty(),
-        links: [],
-        startTime,
-        root: parent === undefined,
-        sampled: parent?.sampled ?? true
-      })
-    )
-  }
-
-  annotate(span: Tracer.Span, attributes: Attributes): void {
-    const { names } = this.tracing
-    this.call(() => {
-      for (const name in attributes) {
-        const value = attributes[name]
-        if (value === undefined) continue
-        const older = names === "latest" ? undefined : olderNames[name]
-        if (older !== undefined) span.attribute(older, value)
-        if (older === undefined || names === "both") span.attribute(name, value)
-      }
-    })
-  }
-
-  end(span: Tracer.Span | undefined, exit: Exit.Exit<unknown, InferenceError>, at = this.now()): void {
-    if (span !== undefined) this.call(() => span.end(at, recordedExit(exit)))
-  }
+/** Attributes of an attempt and of its inference, given when they are needed. */
+export interface AttemptAttributes {
+  readonly attempt: () => Attributes
+  readonly inference: () => Attributes
 }
 
 /** The spans of an attempt: of all its time, and of its inference, from the slot on. */
 export class AttemptTrace {
-  readonly #spans: Spans
-  readonly #operation: string
+  readonly #shared: Shared
   readonly #content: Content | undefined
   readonly deployment: Deployment
-  readonly #attempt: Tracer.Span | undefined
-  #inference: Tracer.Span | undefined
-  #hasInference = false
+  readonly #attempt: RunningSpan | undefined
+  #inference: RunningSpan | undefined
 
-  constructor(
-    spans: Spans,
-    parent: Tracer.Span,
-    operation: string,
-    deployment: Deployment,
-    content: Content | undefined
-  ) {
-    this.#spans = spans
-    this.#operation = operation
+  constructor(shared: Shared, parent: RunningSpan, deployment: Deployment, content: Content | undefined) {
+    this.#shared = shared
     this.#content = content
     this.deployment = deployment
-    this.#attempt = spans.make(`attempt ${deployment.id}`, "internal", parent)
+    this.#attempt = parent.child(namesOf(deployment).attempt, "internal", shared.clock.currentTimeNanosUnsafe())
   }
 
   /** The span of the inference, which begins with the first call of this. */
-  #infer(): Tracer.Span | undefined {
-    if (this.#hasInference) return this.#inference
-    this.#hasInference = true
-    const { options } = this.deployment
-    const name = `${this.#operation} ${isRemote(options) ? options.model : this.deployment.model}`
-    this.#inference = this.#attempt &&
-      this.#spans.make(name, isRemote(options) ? "client" : "internal", this.#attempt)
+  #infer(): RunningSpan | undefined {
+    if (this.#inference !== undefined || this.#attempt === undefined) return this.#inference
+    const { clock, operation } = this.#shared
+    const { kind, model } = namesOf(this.deployment)
+    this.#inference = this.#attempt.child(`${operation} ${model}`, kind, clock.currentTimeNanosUnsafe())
     return this.#inference
   }
 
   /** The headers for the provider: names and values in turn. */
   headers(): ReadonlyArray<string> {
-    const span = this.#infer()
-    return span === undefined ? [] : this.#spans.call(() => TraceContext.headersOf(span)) ?? []
+    return this.#infer()?.headers() ?? []
   }
 
   /** The attempt has its slot. */
@@ -188,58 +117,52 @@ export class AttemptTrace {
   /** Called with the events of the answer. */
   readonly events: Content["add"] = (events) => this.#content?.add(events)
 
-  /**
-   * @param attempt attributes of the whole attempt
-   * @param inference attributes of both, with what the provider has reported
-   */
-  end(exit: Exit.Exit<unknown, InferenceError>, attempt: Attributes, inference: Attributes): void {
-    const at = this.#spans.now()
-    const span = this.#inference
-    if (span !== undefined) {
-      this.#spans.annotate(span, {
-        "troupe.component": "inference",
-        "gen_ai.operation.name": this.#operation,
-        "troupe.deployment": this.deployment.id,
-        ...knownAddressOf(this.deployment),
-        ...inference,
-        ...this.#content?.attributes()
-      })
-      this.#spans.end(span, exit, at)
-    }
-    if (this.#attempt === undefined) return
-    this.#spans.annotate(this.#attempt, {
-      "troupe.component": "resilience",
-      "troupe.deployment": this.deployment.id,
-      ...attempt
-    })
-    this.#spans.end(this.#attempt, exit, at)
+  end(end: End, { attempt, inference }: AttemptAttributes): void {
+    const { clock, operation } = this.#shared
+    const { deployment } = this
+    const at = clock.currentTimeNanosUnsafe()
+    const component = (component: string) => ({ "troupe.component": component, "troupe.deployment": deployment.id })
+    this.#inference?.end(at, end, () => ({
+      ...component("inference"),
+      "gen_ai.operation.name": operation,
+      ...namesOf(deployment).address,
+      ...inference(),
+      ...this.#content?.attributes()
+    }))
+    this.#attempt?.end(at, end, () => ({ ...component("resilience"), ...attempt() }))
   }
+}
+
+/** Names and attributes of a request's span. */
+export interface Named {
+  readonly operation: string
+  /** Undefined if the request names a model that does not exist: span names are few. */
+  readonly model: string | undefined
+  readonly attributes: () => Attributes
 }
 
 /** The spans of one request. */
 export class RequestTrace {
-  readonly #spans: Spans
-  readonly #span: Tracer.Span
-  readonly #operation: string
+  readonly #shared: Shared
+  readonly #span: RunningSpan
+  readonly #named: Named
+  /** Whether spans of inferences have prompts and answers. */
+  readonly capturesContent: boolean
   /** Of a first attempt that could not start at once: the same attempt goes on with it as an effect. */
   #spare: AttemptTrace | undefined
 
-  constructor(spans: Spans, span: Tracer.Span, operation: string) {
-    this.#spans = spans
+  constructor(shared: Shared, span: RunningSpan, named: Named, capturesContent: boolean) {
+    this.#shared = shared
     this.#span = span
-    this.#operation = operation
-  }
-
-  /** Whether spans of inferences have prompts and answers. */
-  get capturesContent(): boolean {
-    return this.#spans.tracing.capturesContent
+    this.#named = named
+    this.capturesContent = capturesContent
   }
 
   /** Adds the span of the selection, which ends now. */
-  selected({ candidates, eligible, excluded, strategy }: Decision, first: string | undefined, since: bigint): void {
-    const span = this.#spans.make(`select ${strategy}`, "internal", this.#span, since)
-    if (span === undefined) return
-    this.#spans.annotate(span, {
+  selected(decision: Decision, first: string | undefined, since: bigint): void {
+    const { candidates, eligible, excluded, strategy } = decision
+    const span = this.#span.child(`select ${strategy}`, "internal", since)
+    span?.end(this.#shared.clock.currentTimeNanosUnsafe(), Exit.void, () => ({
       "troupe.component": "router",
       "troupe.strategy": strategy,
       "troupe.eligible": eligible,
@@ -248,8 +171,7 @@ export class RequestTrace {
         ? undefined
         : excluded.map(({ deployment, reason }) => `${deployment}: ${reason}`),
       "troupe.deployment": first
-    })
-    this.#spans.end(span, Exit.void)
+    }))
   }
 
   /**
@@ -261,7 +183,7 @@ export class RequestTrace {
     const spare = this.#spare
     this.#spare = undefined
     if (spare?.deployment === deployment) return spare
-    return new AttemptTrace(this.#spans, this.#span, this.#operation, deployment, content)
+    return new AttemptTrace(this.#shared, this.#span, deployment, content)
   }
 
   /** The attempt did not begin; it begins later. */
@@ -269,32 +191,30 @@ export class RequestTrace {
     this.#spare = attempt
   }
 
-  end(exit: Exit.Exit<unknown, InferenceError>, attributes: Attributes): void {
-    this.#spans.annotate(this.#span, attributes)
-    this.#spans.end(this.#span, exit)
+  end(end: End, attributes: () => Attributes): void {
+    const { attributes: own, model, operation } = this.#named
+    this.#span.end(this.#shared.clock.currentTimeNanosUnsafe(), end, () => ({
+      "troupe.component": "request",
+      "gen_ai.operation.name": operation,
+      "gen_ai.request.model": model,
+      ...own(),
+      ...attributes()
+    }))
   }
-}
-
-/** Names and attributes of a request's span. */
-export interface Named {
-  readonly operation: string
-  /** Undefined if the request names a model that does not exist: span names are few. */
-  readonly model: string | undefined
-  readonly attributes: Attributes
 }
 
 /** A request that is being routed: its name is not known. */
 export class Arrival {
-  readonly #parts: Parts
-  readonly #fiber: Fiber.Fiber<unknown, unknown>
+  readonly #clock: Clock.Clock
+  readonly #caller: Tracer.AnySpan | undefined
   readonly #tracing: Tracing
   readonly #since: bigint
 
-  constructor(parts: Parts, fiber: Fiber.Fiber<unknown, unknown>, tracing: Tracing) {
-    this.#parts = parts
-    this.#fiber = fiber
+  constructor(clock: Clock.Clock, caller: Tracer.AnySpan | undefined, tracing: Tracing) {
+    this.#clock = clock
+    this.#caller = caller
     this.#tracing = tracing
-    this.#since = parts.clock.currentTimeNanosUnsafe()
+    this.#since = clock.currentTimeNanosUnsafe()
   }
 
   /**
@@ -303,45 +223,28 @@ export class Arrival {
    * @param decision how its deployment was selected, until now
    */
   begin(named: Named, decision?: Decision, first?: string): RequestTrace | undefined {
-    const { attributes, model, operation } = named
-    const spans = new Spans(this.#parts, this.#tracing)
-    const span = this.#spanOf(spans, model === undefined ? operation : `${operation} ${model}`)
+    const { model, operation } = named
+    const name = model === undefined ? operation : `${operation} ${model}`
+    const span = this.#tracing.begin(name, this.#caller, this.#since)
     if (span === undefined) return undefined
-    spans.annotate(span, {
-      "troupe.component": "request",
-      "gen_ai.operation.name": operation,
-      "gen_ai.request.model": model,
-      ...attributes
-    })
-    const trace = new RequestTrace(spans, span, operation)
+    const trace = new RequestTrace({ clock: this.#clock, operation }, span, named, this.#tracing.capturesContent)
     if (decision !== undefined) trace.selected(decision, first, this.#since)
     return trace
   }
 
   /** The span of a request that names no configured model, or that a limit rejects: it ends at once. */
   refused(named: Named, error: InferenceError): void {
-    this.begin(named)?.end(Exit.fail(error), {
-      "troupe.success": false,
-      "error.type": error.reason._tag,
-      "error.message": ReasonMessage.recorded(error.reason)
-    })
-  }
-
-  /** A program's tracer gets the options of its fiber. */
-  #spanOf(spans: Spans, name: string): Tracer.Span | undefined {
-    const { cache, context } = this.#fiber
-    return cache.tracer === this.#tracing.tracer
-      ? spans.call(() => Effect.runSyncWith(context)(Effect.makeSpan(name, { kind: "internal" })))
-      : spans.make(name, "server", cache.span, this.#since)
+    const end = Exit.fail(error)
+    this.begin(named)?.end(end, () => endAttributes(end))
   }
 }
 
 /** Undefined with Effect's native tracer, which has no backend, unless the service has a tracing. */
 export const arrive = (
-  parts: Parts & { readonly tracing: Tracing | undefined },
+  { callbacks, clock, tracing }: Parts & { readonly tracing: Tracing | undefined },
   fiber: Fiber.Fiber<unknown, unknown>
 ): Arrival | undefined => {
-  const { tracer = Tracer.nativeTracer } = fiber.cache
-  const tracing = tracer === Tracer.nativeTracer ? parts.tracing : ofProgram(tracer)
-  return tracing && new Arrival(parts, fiber, tracing)
+  const { span, tracer = Tracer.nativeTracer } = fiber.cache
+  const used = tracer === Tracer.nativeTracer ? tracing : ofTracer(callbacks, fiber, tracer)
+  return used && new Arrival(clock, span, used)
 }

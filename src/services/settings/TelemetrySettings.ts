@@ -9,7 +9,6 @@
 import { Duration, Redacted, Schema } from "effect"
 import { optional, Span } from "../../domain/Fields.ts"
 import type * as Problem from "../../domain/Problem.ts"
-import type { Names } from "../observability/RequestTrace.ts"
 
 const Ratio = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 
@@ -31,7 +30,7 @@ export const Telemetry = Schema.Struct({
     Schema.Record(Schema.String, Schema.RedactedFromValue(Schema.String, { disallowEncode: true }))
   ),
   protocol: optional(
-    "Encoding of the exports: json or protobuf, both over HTTP. Default OTEL_EXPORTER_OTLP_PROTOCOL, or json.",
+    "Encoding of the exports: protobuf or json, both over HTTP. Default OTEL_EXPORTER_OTLP_PROTOCOL, or protobuf.",
     Schema.Literals(["json", "protobuf"])
   ),
   compression: optional(
@@ -65,6 +64,9 @@ export interface Sampling {
   readonly isParentBased: boolean
   readonly ratio: number
 }
+
+/** Which names attributes have where they have changed: those of GenAI v0.1.0, those before v1.37, or both. */
+export type Names = "latest" | "older" | "both"
 
 /** Where spans are sent, and which. */
 export interface TracesSettings {
@@ -153,7 +155,7 @@ const protocols = { "http/json": "json", "http/protobuf": "protobuf" } as const
 
 const protocolVariables = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]
 
-const protocolOf = ({ protocol = "json" }: Section, variables: Variables): TracesSettings["protocol"] =>
+const protocolOf = ({ protocol = "protobuf" }: Section, variables: Variables): TracesSettings["protocol"] =>
   protocols[read(variables, ...protocolVariables) as keyof typeof protocols] ?? protocol
 
 const namesOf = (variables: Variables): Names => {

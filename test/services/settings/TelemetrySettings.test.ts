@@ -23,7 +23,7 @@ describe("telemetry", () => {
       traces: {
         url: `${endpoint}/v1/traces`,
         headers: {},
-        protocol: "json",
+        protocol: "protobuf",
         compression: "none",
         every: Duration.seconds(5),
         timeout: Duration.seconds(10),

@@ -1,0 +1,83 @@
+/**
+ * Spans that wait for their export, encoded as OTLP when their request ends: what waits is one buffer, which the garbage collector
+ * does not copy.
+ */
+import { OtlpResource } from "effect/observability"
+import type { Names } from "../../services/settings/TelemetrySettings.ts"
+import { GrowingBytes } from "./GrowingBytes.ts"
+import type { Ended } from "./RecordedSpans.ts"
+import * as SpanJson from "./SpanJson.ts"
+import { ProtobufSpans } from "./SpanProtobuf.ts"
+
+/** Spans of one export. */
+export interface Batch {
+  readonly contentType: string
+  readonly size: number
+  readonly add: (span: Ended) => void
+  /** The body with all spans, of which none is left. */
+  readonly take: () => Uint8Array
+  /** The body was sent: its memory may be used again. */
+  readonly release: (body: Uint8Array) => void
+}
+
+/** Attributes of what sends the spans, `service.name` among them. */
+type Resource = Readonly<Record<string, unknown>>
+
+const scope = { name: "troupe", version: "0" }
+
+class JsonBatch implements Batch {
+  readonly contentType = "application/json"
+  readonly #begin: string
+  readonly #text: (span: Ended) => string
+  readonly #bytes = new GrowingBytes()
+  size = 0
+
+  constructor(resource: Resource, names: Names) {
+    const attributes = OtlpResource.entriesToAttributes(Object.entries(resource))
+    this.#begin = `{"resourceSpans":[{"resource":${JSON.stringify({ attributes })},` +
+      `"scopeSpans":[{"scope":${JSON.stringify(scope)},"spans":[`
+    this.#text = SpanJson.make(names)
+  }
+
+  add(span: Ended): void {
+    this.#bytes.text((this.size++ === 0 ? this.#begin : ",") + this.#text(span))
+  }
+
+  take(): Uint8Array {
+    this.#bytes.text("]}]}]}")
+    this.size = 0
+    return this.#bytes.take()
+  }
+
+  release(body: Uint8Array): void {
+    this.#bytes.release(body)
+  }
+}
+
+class ProtobufBatch implements Batch {
+  readonly contentType = "application/x-protobuf"
+  readonly #spans: ProtobufSpans
+  size = 0
+
+  constructor(resource: Resource, names: Names) {
+    this.#spans = new ProtobufSpans(names, resource, scope)
+  }
+
+  add(span: Ended): void {
+    this.size++
+    this.#spans.add(span)
+  }
+
+  take(): Uint8Array {
+    this.size = 0
+    return this.#spans.take()
+  }
+
+  release(body: Uint8Array): void {
+    this.#spans.release(body)
+  }
+}
+
+/** An empty batch. */
+export const make = (protocol: "json" | "protobuf", resource: Resource, names: Names): Batch =>
+  protocol === "json" ? new JsonBatch(resource, names) : new ProtobufBatch(resource, names)
