@@ -5,8 +5,8 @@
  *
  * `complete` ends the request's span, the metrics and the record, however the request ends. See `RequestTrace` for the spans.
  */
-import type { Clock, Context, Fiber } from "effect"
-import { Cause, Effect, Exit } from "effect"
+import type { Cause, Clock, Context, Fiber } from "effect"
+import { Effect, Exit } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
@@ -16,7 +16,6 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { ReportedUsage } from "../../domain/Job.ts"
 import * as Money from "../../domain/Money.ts"
 import { providerKindOf, providerNameOf } from "../../domain/ProviderKind.ts"
-import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import type { Source } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
 import type { Ticket, UsedTokens } from "../admission/Admission.ts"
@@ -372,12 +371,9 @@ const firstTokenMs = ({ answeredBy, attempts }: Draft): number | undefined => {
 }
 
 /** Why a request failed, for its record. */
-const errorOf = (exit: Exit.Exit<unknown, InferenceError>): Draft["error"] => {
-  const found = Exit.isSuccess(exit) ? undefined : Cause.findErrorOption(exit.cause)
-  // The text of a defect may hold secrets.
-  return found?._tag === "Some"
-    ? { reason: found.value.reason._tag, message: ReasonMessage.recorded(found.value.reason) }
-    : { reason: "Defect", message: "It ended in a defect." }
+const failureOf = (exit: Exit.Exit<unknown, InferenceError>): Draft["error"] => {
+  const error = errorOf(exit)
+  return error && { reason: error.name, message: error.message }
 }
 
 /** Ends the telemetry of a request. */
@@ -410,7 +406,7 @@ export const complete = (
   record.inputTokens = stats.promptTokens
   record.outputTokens = tokens
   record.usd = outcome.usd
-  if (end === "failure") record.error = errorOf(exit)
+  if (end === "failure") record.error = failureOf(exit)
   callbacks.call(logName, () => decisions.ended?.(record), undefined)
   callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
   if (log !== undefined) callbacks.notify("request log", () => log(entryOf(outcome, state, exit)), context)
