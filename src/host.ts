@@ -34,7 +34,7 @@ let turn: Map<number, Array<JobEvent>> | undefined
 const post = (message: FromChild) => process.send?.(message)
 
 const reportMemory = (host: EngineHost) =>
-  post({ type: "memory", residentBytes: process.memoryUsage.rss(), gpu: host.gpuMemory() })
+  post({ type: "memory", residentBytes: process.memoryUsage.rss(), gpu: host.gpuMemory?.() })
 
 const collect = (id: number, events: ReadonlyArray<JobEvent>) => {
   if (turn === undefined) {

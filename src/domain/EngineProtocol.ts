@@ -120,8 +120,8 @@ export interface EngineHost {
   readonly start: (job: Job, onEvents: (events: ReadonlyArray<JobEvent>) => void) => SendCommand
   /** Resident memory outside this process, bytes; 0 for a host inside it. */
   readonly memoryBytes: () => number
-  /** As it was read last; undefined without a GPU. */
-  readonly gpuMemory: () => GpuMemory | undefined
+  /** As it was read last; undefined without a GPU. Left out, it does not know. */
+  readonly gpuMemory?: () => GpuMemory | undefined
   /**
    * Ends an engine without waiting; its jobs and `exited` get this failure. A process is killed; threads of this process
    * are abandoned, since ending one that computes would abort the process.

@@ -201,7 +201,7 @@ export const make = (
 ): Engine => ({
   describe: description,
   memoryBytes: Effect.sync(() => host.memoryBytes()),
-  gpuMemory: () => host.gpuMemory(),
+  gpuMemory: () => host.gpuMemory?.(),
   isOver: () => host.isOver(),
   generate: (generation, retain) =>
     Stream.unwrap(Effect.map(

@@ -224,22 +224,23 @@ const memoryUse = (budget: Budget, instances: () => ReadonlyArray<EngineInstance
     }
   })
 
+/** Ends all engines, concurrently, so that slow ends do not add up. */
+const endAll = ({ actors }: ActorContext, instances: ReadonlyArray<EngineInstance>): Effect.Effect<void> =>
+  Effect.forEach(
+    instances,
+    ({ fiber }) => fiber === undefined ? Effect.void : Fiber.interrupt(fiber),
+    { concurrency: "unbounded", discard: true }
+  ).pipe(
+    Effect.andThen(Effect.sync(() => {
+      for (const actor of actors.values()) Actor.failAll(actor, EngineLifecycle.stoppedError(actor))
+    }))
+  )
+
 const make = Effect.fnUntraced(function*(memory: MemoryOptions, restarts = Defaults.engineRestarts) {
   const { context, events } = yield* makeContext(memory, restarts)
   const { actors, fork } = context
   const instances = () => [...actors.values()].flatMap(Actor.instancesOf)
-  // Ended concurrently, so that slow ends do not add up.
-  yield* Effect.addFinalizer(() =>
-    Effect.forEach(
-      instances(),
-      ({ fiber }) => fiber === undefined ? Effect.void : Fiber.interrupt(fiber),
-      { concurrency: "unbounded", discard: true }
-    ).pipe(
-      Effect.andThen(Effect.sync(() => {
-        for (const actor of actors.values()) Actor.failAll(actor, EngineLifecycle.stoppedError(actor))
-      }))
-    )
-  )
+  yield* Effect.addFinalizer(() => endAll(context, instances()))
   return Models.of({
     lease: Lease.lease(context),
     tryLease: Lease.tryLease(context),

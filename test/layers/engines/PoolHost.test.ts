@@ -48,11 +48,11 @@ describe("makePoolHost", () => {
     const withGpu = makePoolHost({ ...options, spec: { ...options.spec, gpu: "auto", gpuMemory } })
     const without = makePoolHost({ ...options, spec: { ...options.spec, gpuMemory } })
     await Promise.all([withGpu.ready, without.ready])
-    while (withGpu.gpuMemory() === undefined) await nextTurn()
-    assert.deepStrictEqual(withGpu.gpuMemory(), gpuMemory)
-    assert.isUndefined(without.gpuMemory())
+    while (withGpu.gpuMemory?.() === undefined) await nextTurn()
+    assert.deepStrictEqual(withGpu.gpuMemory?.(), gpuMemory)
+    assert.isUndefined(without.gpuMemory?.())
     await Promise.all([withGpu.close(), without.close()])
-    assert.isUndefined(withGpu.gpuMemory())
+    assert.isUndefined(withGpu.gpuMemory?.())
   })
 
   it("fails a job that cannot be sent to a thread, and no other", async () => {

@@ -39,7 +39,7 @@ const layerOf = (world: World, stores: ReadonlyArray<Store>, admission = admissi
       find: () => {
         throw new Error("It is not searched.")
       }
-    } as never),
+    }),
     Layer.mock(Breaker)({
       enterClosed: () => undefined,
       failures: () => undefined,
