@@ -6,6 +6,7 @@ import { check } from "./cli/ConfigCheck.ts"
 import { deploy } from "./cli/Deploy.ts"
 import { keys } from "./cli/Keys.ts"
 import { launch } from "./cli/Launch.ts"
+import { logs } from "./cli/Logs.ts"
 import { models } from "./cli/Models.ts"
 import { printJson } from "./cli/Output.ts"
 import { placement } from "./cli/Placement.ts"
@@ -14,6 +15,8 @@ import { rollout } from "./cli/Rollout.ts"
 import { route } from "./cli/Route.ts"
 import { run } from "./cli/Run.ts"
 import { serve } from "./cli/Serve.ts"
+import { status } from "./cli/Status.ts"
+import { top } from "./cli/Top.ts"
 import { budgets, usage } from "./cli/Usage.ts"
 import { fileJsonSchema } from "./services/settings/Schema.ts"
 
@@ -30,25 +33,9 @@ const configCommand = Command.make("config").pipe(
 export const troupe = Command.make("troupe").pipe(
   Command.withDescription("Run local and remote language models, as a service or from the command line"),
   Command.withSubcommands([
-    serve,
-    deploy,
-    run,
-    launch,
-    models,
-    ps,
-    load,
-    unload,
-    reload,
-    circuits,
-    cache,
-    keys,
-    usage,
-    budgets,
-    rollout,
-    route,
-    decisions,
-    policy,
-    placement,
-    configCommand
+    { group: "Run", commands: [serve, deploy, run, launch, models] },
+    { group: "Watch a running service", commands: [top, logs, status, ps, decisions, route, usage, budgets] },
+    { group: "Change a running service", commands: [load, unload, reload, circuits, cache, keys, rollout] },
+    { group: "Configure", commands: [configCommand, policy, placement] }
   ])
 )

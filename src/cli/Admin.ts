@@ -5,37 +5,16 @@ import type { Report } from "../layers/http/AdminReload.ts"
 import type { Action, Circuit, Deployment } from "../layers/http/AdminSchema.ts"
 import * as SettingsDiff from "../services/settings/SettingsDiff.ts"
 import { withClient, withStarted } from "./Client.ts"
+import { reasonOf, stateOf } from "./DeploymentText.ts"
 import type { Target } from "./Flags.ts"
 import { CommandFailed, json, target } from "./Flags.ts"
-import { bytesText, printJson, secondsText, table, versionText } from "./Output.ts"
+import { bytesText, printJson, secondsText, table } from "./Output.ts"
 import * as RoutingText from "./RoutingText.ts"
 
 const model = Argument.String("model").pipe(
   Argument.withSchema(Schema.NonEmptyString),
   Argument.withDescription("Name of a configured model")
 )
-
-const stateOf = ({ circuit, pinned, state, version }: Deployment): string =>
-  [
-    state,
-    ...(pinned ? ["pinned"] : []),
-    ...(version === undefined ? [] : [versionText(version)]),
-    ...(circuit === undefined ? [] : [`circuit ${circuit.phase}`])
-  ].join(", ")
-
-/** Why the deployment gets no requests, which of its keys wait, or why it has as many replicas; else empty. */
-const reasonOf = ({ circuit, keys, lastFailure = "", scaling, state }: Deployment): string => {
-  if (state === "failed") return lastFailure
-  if (circuit !== undefined && circuit.retryAfterMs > 0) {
-    return `circuit open after failures; retry in ${secondsText(circuit.retryAfterMs)}`
-  }
-  if (keys === undefined) return scaling?.reason ?? ""
-  const { rejected, retryAfterMs, total, waiting } = keys
-  const some = (count: number) => count === total ? "its keys" : `${count} of its ${total} keys`
-  if (waiting === 0) return `the provider rejected ${some(rejected)} and has not accepted them since; check them`
-  const which = some(waiting)
-  return `the provider limited or rejected ${which}; retry in ${secondsText(retryAfterMs)}`
-}
 
 const fileName = (path: string): string => path.slice(Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1)
 

@@ -1,6 +1,6 @@
 /** The HTTP client with which commands call a running service. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
-import { Effect, Option, Redacted, Schema } from "effect"
+import { Effect, Layer, Option, Redacted, Schema } from "effect"
 import { FetchHttpClient, HttpClient, HttpClientError, HttpClientRequest } from "effect/http"
 import { HttpApiClient } from "effect/http-api"
 import { existsSync } from "node:fs"
@@ -18,6 +18,8 @@ export class NoService extends Schema.TaggedError<NoService>()("NoService", { me
 const commandOf: Readonly<Record<string, string>> = {
   "GET /admin/deployments": "troupe ps",
   "GET /admin/decisions": "troupe decisions",
+  "GET /admin/overview": "troupe top",
+  "GET /admin/requests": "troupe logs",
   "GET /admin/circuits": "troupe circuits ls",
   "GET /admin/keys": "troupe keys ls",
   "GET /admin/usage": "troupe usage",
@@ -29,17 +31,17 @@ const commandOf: Readonly<Record<string, string>> = {
 export const withCommands = (message: string): string =>
   message.replaceAll(/GET \/admin\/\w+/g, (path) => commandOf[path] === undefined ? path : `\`${commandOf[path]}\``)
 
+export const noServiceAt = (at: string): NoService =>
+  new NoService({
+    message: `No service is running at ${at}. Start one with \`troupe serve\`, or pass the URL of another with --url.`
+  })
+
 /** The message of the service, or the reason why the call failed. */
 const failureOf = (at: string) => (error: unknown): Effect.Effect<never, CommandFailed | NoService> => {
   const message = (error as { readonly error?: { readonly message?: string } }).error?.message
   if (message !== undefined) return Effect.fail(new CommandFailed({ message: withCommands(message) }))
   return HttpClientError.isHttpClientError(error) && error.reason._tag === "TransportError"
-    ? Effect.fail(
-      new NoService({
-        message:
-          `No service is running at ${at}. Start one with \`troupe serve\`, or pass the URL of another with --url.`
-      })
-    )
+    ? Effect.fail(noServiceAt(at))
     : Effect.fail(
       new CommandFailed({
         message: `The server at ${at} is not a Troupe service, or runs another version. Check --url.`
@@ -48,7 +50,7 @@ const failureOf = (at: string) => (error: unknown): Effect.Effect<never, Command
 }
 
 /** How a service is called. */
-interface Endpoint {
+export interface Endpoint {
   readonly url: string
   /** File of a socket; the URL then gives the path and `Host`. */
   readonly socket?: string
@@ -127,4 +129,24 @@ export const withClient = <A, E>(target: Target, use: Use<A, E>) =>
     const { socket, ...direct } = endpoint
     const answer = call(endpoint, use)
     return socket === undefined ? answer : Effect.catchTag(answer, "NoService", () => call(direct, use))
+  })
+
+/** Calls the running service without a description, as `withClient` does; requests have the token. */
+export const connect = <A, E, R>(
+  target: Target,
+  use: (endpoint: Endpoint) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E | Effect.Error<ReturnType<typeof endpointOf>>, Exclude<R, HttpClient.HttpClient>> =>
+  Effect.flatMap(endpointOf(target), (endpoint: Endpoint) => {
+    const { socket, token } = endpoint
+    const withToken = HttpClient.mapRequest((request: HttpClientRequest.HttpClientRequest) =>
+      token === undefined ? request : HttpClientRequest.bearerToken(request, token)
+    )
+    const client = Layer.effect(HttpClient.HttpClient, Effect.map(HttpClient.HttpClient, withToken))
+    return Effect.provide(
+      use(endpoint),
+      Layer.provide(
+        client,
+        socket === undefined ? FetchHttpClient.layer : NodeHttpClient.layerNodeHttpOptions({ socketPath: socket })
+      )
+    )
   })

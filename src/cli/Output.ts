@@ -76,6 +76,20 @@ export const modelTable = (settings: Pick<Resolved, "experiments" | "models" | "
 /** Whole seconds, rounded up, for "retry in ...". */
 export const secondsText = (ms: number): string => `${Math.ceil(ms / 1_000)} s`
 
+/** A duration in a readable unit, such as `850 ms`, `2.5 s` or `3h 5m`. */
+export const spanText = (ms: number): string => {
+  if (ms < 1_000) return `${Math.round(ms)} ms`
+  if (ms < 60_000) return `${Number((ms / 1_000).toPrecision(3))} s`
+  const minutes = Math.floor(ms / 60_000)
+  const hours = Math.floor(minutes / 60)
+  if (hours >= 24) return `${Math.floor(hours / 24)}d ${hours % 24}h`
+  return hours > 0 ? `${hours}h ${minutes % 60}m` : `${minutes}m ${Math.floor(ms % 60_000 / 1_000)}s`
+}
+
+/** An amount in USD with at least two significant digits, such as `$0.0012`. */
+export const moneyText = (usd: number): string =>
+  usd === 0 ? "$0" : usd >= 1 ? `$${usd.toFixed(2)}` : `$${Number(usd.toPrecision(2)).toFixed(10).replace(/0+$/, "")}`
+
 export const bytesText = (bytes: number): string =>
   bytes < 2 ** 20
     ? `${bytes} bytes`
@@ -101,7 +115,7 @@ export const invocation = (entry: string, folder: string): string => {
 }
 
 const command =
-  /(?<![\w/\\.-])troupe (?=serve|deploy|run|launch|models|ps|load|unload|reload|circuits|cache|keys|usage|budgets|rollout|route|decisions|policy|placement|config|[<[-])/g
+  /(?<![\w/\\.-])troupe (?=serve|deploy|run|launch|models|ps|load|unload|reload|circuits|cache|keys|usage|budgets|rollout|route|decisions|top|logs|status|policy|placement|config|[<[-])/g
 
 /** A text whose `troupe` commands can be typed in this folder. */
 export const asInvoked = (text: string, by = invocation(process.argv[1] ?? "", process.cwd())): string =>

@@ -2,7 +2,8 @@
 import { durationText } from "../domain/Fields.ts"
 import type { Decision, Record as DecisionRecord } from "../services/routing/DecisionRecord.ts"
 import type { Explanation, Plan } from "../services/routing/Explanation.ts"
-import { table } from "./Output.ts"
+import { moneyText, table } from "./Output.ts"
+import { longestPart } from "./RecordTimes.ts"
 
 const columns = 80
 
@@ -231,9 +232,10 @@ export const recordTable = (records: ReadonlyArray<DecisionRecord>): string =>
   ])
 
 const attempts = ({ attempts }: DecisionRecord): ReadonlyArray<string> => {
-  const rows = attempts.map(({ deployment, firstTokenMs, hedge, outcome, startedMs, tookMs }) => [
+  const rows = attempts.map(({ deployment, firstTokenMs, grantedMs, hedge, outcome, startedMs, tookMs }) => [
     deployment,
     `${span(startedMs)}${hedge === true ? ", hedge" : ""}`,
+    took(grantedMs),
     took(firstTokenMs),
     took(tookMs),
     outcome
@@ -245,7 +247,7 @@ const attempts = ({ attempts }: DecisionRecord): ReadonlyArray<string> => {
     "",
     ...(rows.length === 0
       ? ["No attempts."]
-      : [table([["DEPLOYMENT", "STARTED AFTER", "FIRST TOKEN", "DURATION", "OUTCOME"], ...rows])]),
+      : [table([["DEPLOYMENT", "STARTED AFTER", "SLOT", "FIRST TOKEN", "DURATION", "OUTCOME"], ...rows])]),
     ...(failures.length === 0 ? [] : ["", "Errors", ...failures])
   ]
 }
@@ -258,12 +260,41 @@ const outcome = ({ answeredBy, end, tookMs }: DecisionRecord): string => {
   return `${what[end]} after ${span(tookMs)}.`
 }
 
+/** Tokens and cost, and where the time went. */
+const figures = (one: DecisionRecord): ReadonlyArray<string> => {
+  const { inputTokens, outputTokens, tookMs, usd } = one
+  const tokens = outputTokens === undefined
+    ? ""
+    : `${inputTokens === undefined ? "" : `${inputTokens} input and `}${outputTokens} output tokens. `
+  const cost = usd === undefined
+    ? "Cost unknown: it has no price, or costs are not counted (keys, limits, budgets)."
+    : `Cost: ${moneyText(usd)}.`
+  const longest = tookMs === undefined ? undefined : longestPart(one)
+  return [
+    ...(tookMs === undefined ? [] : [wrap(`${tokens}${cost}`)]),
+    ...(longest === undefined || longest.ms <= 0 ? [] : [wrap(`Longest part: ${span(longest.ms)} ${longest.what}.`)])
+  ]
+}
+
+/** Where the request comes from. */
+const origin = ({ dialect, key, requestId, tenant }: DecisionRecord): ReadonlyArray<string> => {
+  const parts = [
+    requestId === undefined ? "" : `request ${requestId}`,
+    dialect === undefined ? "" : `dialect ${dialect}`,
+    key === undefined ? "" : `key ${key}`,
+    tenant === undefined || tenant === key ? "" : `tenant ${tenant}`
+  ].filter((part) => part !== "")
+  return parts.length === 0 ? [] : [wrap(`Caller: ${parts.join(", ")}.`)]
+}
+
 /** One request with its attempts and the reasons of its decision. */
 export const recordText = (one: DecisionRecord): string => {
   const { at, decision, fallbacks, id, model, operation, policy } = one
   return [
     wrap(`${id}: ${operation} for ${model} at ${timeOf(at)}.`),
     wrap(`${outcome(one)} Strategy ${decision.strategy}, policy ${policy}.`),
+    ...figures(one),
+    ...origin(one),
     ...attempts(one),
     ...reasons(decision),
     ...withheld(decision),

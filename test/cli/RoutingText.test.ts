@@ -128,6 +128,11 @@ describe("routing for a terminal", () => {
         },
         { deployment: "chat#1", startedMs: 15, firstTokenMs: 20, tookMs: 2_500, hedge: true, outcome: "answered" }
       ],
+      requestId: "chatcmpl-1",
+      key: "app",
+      inputTokens: 7,
+      outputTokens: 9,
+      usd: 0.00123,
       answeredBy: "chat#1",
       tookMs: 2_515,
       end: "success"
@@ -135,6 +140,9 @@ describe("routing for a terminal", () => {
     const text = RoutingText.recordText(record)
     assert.include(text, "dec-1-0: chat for chat at 1970-01-01T00:00:00Z.")
     assert.include(text, "Answered by chat#1 after 2.515 s. Strategy balanced, policy default.")
+    assert.include(text, "7 input and 9 output tokens. Cost: $0.0012.")
+    assert.include(text, "Longest part: 2.48 s from the first token of chat#1 to its end.")
+    assert.include(text, "Caller: request chatcmpl-1, key app.")
     assert.match(text, /chat#1 +15 ms, hedge +20 ms +2\.5 s +answered/)
     assert.include(text, "chat#0: EngineCrashed: It crashed.")
     assert.include(text, "after any failure:\n    other#0")

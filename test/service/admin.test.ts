@@ -284,3 +284,40 @@ models:
     }
   })
 })
+
+describe("the live view in the terminal", () => {
+  const at = () => ["--url", service.url]
+
+  it("prints a snapshot, the requests, and whether the service is healthy", async () => {
+    const response = await ask("What is new?")
+    const id = response.headers.get("x-request-id")!
+    await response.text()
+    const top = await invoke(["top", ...at()])
+    assert.match(top.stdout, /^troupe \d\S+: ready for .*, 1 process\nRequests: 0 running/)
+    assert.match(top.stdout, /fake\/a#0 +ready/)
+    const logs = await invoke(["logs", "--json", "--deployment", "fake/a#0", ...at()])
+    const last = JSON.parse(logs.stdout.trimEnd().split("\n").at(-1)!) as Record<string, unknown>
+    assert.deepInclude(last, { type: "request", requestId: id, status: "success", deployment: "fake/a#0" })
+    assert.strictEqual((await invoke(["logs", "--model", "other", ...at()])).stdout, "")
+    const found = await invoke(["decisions", id, ...at()])
+    assert.include(found.stdout, "Longest part: ")
+    const status = await invoke(["status", ...at()])
+    assert.deepStrictEqual([status.code, status.stdout.split("\n")[0]], [0, "Healthy."])
+  })
+
+  it.each([
+    [["logs", "--since", "5x"], /--since: expected a duration/],
+    [["logs", "--status", "eror"], /--status/],
+    [["top", "--sort", "size"], /--sort/]
+  ])("rejects %o", async (args, expected) => {
+    const { code, stderr } = await invoke([...args, ...at()])
+    assert.strictEqual(code, 1)
+    assert.match(stderr, expected)
+  })
+
+  it.each(["top", "logs", "status"])("%s says that no service runs", async (name) => {
+    const { code, stderr } = await invoke([name, "--url", "http://127.0.0.1:9"])
+    assert.strictEqual(code, 1)
+    assert.match(stderr, /No service is running at http:\/\/127\.0\.0\.1:9/)
+  })
+})

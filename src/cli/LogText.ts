@@ -1,0 +1,78 @@
+/** Requests and events of a service as lines of a log, and which of them are wanted. Pure. */
+import * as Time from "../domain/Time.ts"
+import type { OperatorEvent } from "../services/observability/OperatorEvents.ts"
+import type { DecisionSummary } from "../services/routing/DecisionSummary.ts"
+import { moneyText, spanText } from "./Output.ts"
+
+/** The names of a request's end on the command line, and as the service has them. */
+export const statuses = {
+  running: "running",
+  success: "success",
+  error: "failure",
+  cancelled: "interruption"
+} as const
+export type Status = keyof typeof statuses
+
+export interface Filter {
+  readonly model?: string | undefined
+  readonly deployment?: string | undefined
+  readonly status?: DecisionSummary["status"] | undefined
+}
+
+/** Whether a request that has ended is wanted. */
+export const isWanted = ({ deployment, model, status }: Filter) => (request: DecisionSummary): boolean =>
+  (model === undefined || request.model === model) &&
+  (status === undefined || request.status === status) &&
+  (deployment === undefined || request.deployment === deployment || request.failed.includes(deployment))
+
+/** Whether an event is wanted: none where requests of one status are. */
+export const isWantedEvent = ({ deployment, model, status }: Filter) => (event: OperatorEvent): boolean =>
+  status === undefined && (model === undefined || event.model === model) &&
+  (deployment === undefined || event.deployment === deployment)
+
+const timeText = (at: number): string => new Date(at).toISOString().slice(11, 23)
+
+const words = { running: "running", success: "answered", failure: "FAILED", interruption: "cancelled" } as const
+
+const named = (name: string, value: string | number | undefined): string =>
+  value === undefined || value === "" ? "" : `${name}=${value}`
+
+/** One line: time, id, model, deployment, end, then what is known. */
+export const requestLine = (request: DecisionSummary): string => {
+  const { attempts, cache, error, failed, firstTokenMs, tookMs, usd, waitedMs = 0 } = request
+  return [
+    timeText(request.at),
+    request.id,
+    words[request.status],
+    request.model,
+    request.deployment === undefined || cache !== undefined ? "" : `-> ${request.deployment}`,
+    tookMs === undefined ? "" : spanText(tookMs),
+    named("first_token", firstTokenMs === undefined ? undefined : spanText(firstTokenMs)),
+    named("waited", waitedMs < 1 ? undefined : spanText(waitedMs)),
+    named(
+      "tokens",
+      request.outputTokens === undefined ? undefined : `${request.inputTokens ?? "?"}+${request.outputTokens}`
+    ),
+    named("cost", usd === undefined ? undefined : moneyText(usd)),
+    named("cache", cache),
+    named("key", request.key),
+    named("attempts", attempts > 1 ? attempts : undefined),
+    named("failed", failed.length === 0 ? undefined : failed.join(",")),
+    error === undefined ? "" : `${error.reason}: ${error.message}`
+  ].filter((part) => part !== "").join(" ")
+}
+
+export const eventLine = ({ at, kind, message, severity }: OperatorEvent): string =>
+  `${timeText(at)} [${severity === "info" ? kind : `${kind} ${severity}`}] ${message}`
+
+/**
+ * The time that `--since` names: a date, or a duration before now such as 10m.
+ *
+ * @param now ms since 1970
+ * @returns ms since 1970; undefined for another text
+ */
+export const sinceOf = (text: string, now: number): number | undefined => {
+  if (Time.goDuration.test(text)) return now - Time.goDurationMs(text)
+  const date = /^\d{4}-\d{2}-\d{2}/.test(text) ? Date.parse(text) : Number.NaN
+  return Number.isNaN(date) ? undefined : date
+}

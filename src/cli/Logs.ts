@@ -1,0 +1,125 @@
+/** `troupe logs`: the latest requests of a running service, and those that end from now on, with events for operators. */
+import { Clock, Console, Effect, Option, Schema } from "effect"
+import { Command, Flag } from "effect/cli"
+import type { OperatorEvent } from "../services/observability/OperatorEvents.ts"
+import type { DecisionSummary } from "../services/routing/DecisionSummary.ts"
+import { withClient } from "./Client.ts"
+import type { Target } from "./Flags.ts"
+import { CommandFailed, json, optionalText, target } from "./Flags.ts"
+import * as LiveClient from "./LiveClient.ts"
+import type { Filter, Status } from "./LogText.ts"
+import { eventLine, isWanted, isWantedEvent, requestLine, sinceOf, statuses } from "./LogText.ts"
+
+const statusNames = Object.keys(statuses) as Array<Status>
+
+const options = {
+  follow: Flag.Boolean("follow").pipe(
+    Flag.withAlias("f"),
+    Flag.withDescription("Go on with each request that ends and each event"),
+    Flag.withDefault(false)
+  ),
+  model: optionalText("model", "Only requests for this model"),
+  deployment: optionalText("deployment", "Only requests that this deployment answered or was tried for"),
+  status: Flag.Literals("status", statusNames).pipe(
+    Flag.withDescription(`Only requests that ended so: ${statusNames.join(", ")}`),
+    Flag.optional
+  ),
+  since: optionalText("since", "Only from then on: a duration before now, such as 10m, or a date"),
+  limit: Flag.Int("limit").pipe(
+    Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1_000 }))),
+    Flag.withDescription("Number of earlier requests, at most 1000 (default: 20; with --since 1000)"),
+    Flag.optional
+  ),
+  ...target,
+  json
+}
+
+interface Printer {
+  readonly request: (request: DecisionSummary) => Effect.Effect<void>
+  readonly event: (event: OperatorEvent) => Effect.Effect<void>
+}
+
+const printer = (asJson: boolean): Printer => ({
+  request: (request) => Console.log(asJson ? JSON.stringify({ type: "request", ...request }) : requestLine(request)),
+  event: (event) => Console.log(asJson ? JSON.stringify({ type: "event", ...event }) : eventLine(event))
+})
+
+interface Wanted {
+  readonly filter: Filter
+  readonly since: number | undefined
+  readonly limit: number
+}
+
+/** Prints earlier requests, the oldest first; their ids. */
+const printEarlier = (to: Target, { filter, limit, since }: Wanted, print: Printer) =>
+  Effect.gen(function*() {
+    const query = {
+      limit,
+      ...(filter.model === undefined ? {} : { model: filter.model }),
+      ...(filter.deployment === undefined ? {} : { deployment: filter.deployment }),
+      ...(filter.status === undefined ? {} : { status: filter.status }),
+      ...(since === undefined ? {} : { since })
+    }
+    const { requests } = yield* withClient(to, (client) => client.admin.requests({ query }))
+    yield* Effect.forEach(requests.toReversed(), print.request, { discard: true })
+    return new Set(requests.filter(({ status }) => status !== "running").map(({ id }) => id))
+  })
+
+const printLost = ({ lost }: { readonly lost: number }) =>
+  Console.error(`${lost} requests and events are left out: the output is slower than they come.`)
+
+/** Prints earlier requests, then what comes. A request that ends in between is printed once. */
+const follow = (to: Target, wanted: Wanted, print: Printer) => {
+  let printed: ReadonlySet<string> | undefined
+  const show = ({ data, event }: LiveClient.ServerEvent): Effect.Effect<void> => {
+    if (event === "lost") return printLost(data as { readonly lost: number })
+    if (event === "event") {
+      const found = data as OperatorEvent
+      return isWantedEvent(wanted.filter)(found) ? print.event(found) : Effect.void
+    }
+    const request = data as DecisionSummary
+    return isWanted(wanted.filter)(request) && printed?.has(request.id) !== true ? print.request(request) : Effect.void
+  }
+  return LiveClient.watch(to, "/admin/live?events=request,event", (events) =>
+    Effect.gen(function*() {
+      printed ??= yield* printEarlier(to, wanted, print)
+      yield* Effect.forEach(events, show, { discard: true })
+      return false
+    }))
+}
+
+const wrongSince = (text: string) =>
+  new CommandFailed({ message: `--since: expected a duration such as 10m or a date such as 2026-01-31, not ${text}.` })
+
+export const logs = Command.make(
+  "logs",
+  options,
+  ({ deployment, json, limit, model, since, status, ...flags }) =>
+    Effect.gen(function*() {
+      const { config, follow: isFollowing, url } = flags
+      const now = yield* Clock.currentTimeMillis
+      const from = Option.map(since, (text) => sinceOf(text, now))
+      if (Option.isSome(from) && from.value === undefined) return yield* wrongSince(Option.getOrThrow(since))
+      const wanted: Wanted = {
+        filter: {
+          model: Option.getOrUndefined(model),
+          deployment: Option.getOrUndefined(deployment),
+          status: Option.getOrUndefined(Option.map(status, (name) => statuses[name]))
+        },
+        since: Option.getOrUndefined(from),
+        limit: Option.getOrElse(limit, () => Option.isSome(since) ? 1_000 : 20)
+      }
+      const to = { config, url }
+      const print = printer(json)
+      if (isFollowing) return yield* follow(to, wanted, print)
+      const printed = yield* printEarlier(to, wanted, print)
+      if (printed.size === 0 && !json) yield* Console.error("No request matches.")
+    })
+).pipe(
+  Command.withDescription("Print the requests to a running service in one line each: result, deployment, times, cost"),
+  Command.withExamples([
+    { command: "troupe logs -f", description: "Follow requests and events" },
+    { command: "troupe logs --status error --since 1h", description: "List the requests that failed in the last hour" },
+    { command: "troupe decisions dec-1a2b3c-0", description: "Show one of them with its attempts" }
+  ])
+)

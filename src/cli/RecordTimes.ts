@@ -1,0 +1,39 @@
+/** Where the time of a request went: the parts of its attempts and the waits between them. Pure. */
+import type { Attempt, Record as DecisionRecord } from "../services/routing/DecisionRecord.ts"
+
+/** A part of a request's time. */
+export interface Part {
+  readonly ms: number
+  /** As "until chat#0 had a free slot". */
+  readonly what: string
+}
+
+const partsOf = ({ deployment, firstTokenMs, grantedMs, outcome, tookMs }: Attempt): ReadonlyArray<Part> => {
+  const slot = grantedMs ?? 0
+  const wait = { ms: slot, what: `until ${deployment} was loaded and had a free slot` }
+  if (tookMs === undefined) return [wait]
+  if (outcome === "failed" && firstTokenMs === undefined) {
+    return [wait, { ms: tookMs - slot, what: `at ${deployment}, which failed` }]
+  }
+  if (firstTokenMs === undefined) return [wait, { ms: tookMs - slot, what: `for the answer of ${deployment}` }]
+  return [
+    wait,
+    { ms: firstTokenMs - slot, what: `until the first token of ${deployment}` },
+    { ms: tookMs - firstTokenMs, what: `from the first token of ${deployment} to its end` }
+  ]
+}
+
+/** The waits before attempts, in which nothing ran. */
+const waitsOf = (attempts: ReadonlyArray<Attempt>): ReadonlyArray<Part> => {
+  let end = 0
+  const waits: Array<Part> = []
+  for (const { deployment, startedMs, tookMs = 0 } of attempts) {
+    if (startedMs > end) waits.push({ ms: startedMs - end, what: `before the attempt at ${deployment}` })
+    end = Math.max(end, startedMs + tookMs)
+  }
+  return waits
+}
+
+/** The longest part; undefined without an attempt. */
+export const longestPart = ({ attempts }: Pick<DecisionRecord, "attempts">): Part | undefined =>
+  [...attempts.flatMap(partsOf), ...waitsOf(attempts)].toSorted((one, other) => other.ms - one.ms)[0]
