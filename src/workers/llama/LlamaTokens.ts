@@ -8,8 +8,8 @@
  * together with the batch, since the thread takes them in order. With several threads, which would sample at the same
  * time from a context that is not thread-safe, tokens are sampled one after another.
  *
- * The probabilities of a token (`LlamaProbabilities`) are those before temperature, penalties and biases, over the whole vocabulary. They do not
- * change which token is sampled.
+ * The probabilities of a token (`LlamaProbabilities`) are those before temperature, penalties and biases, over the whole
+ * vocabulary. They do not change which token is sampled.
  */
 import type {
   Llama,
