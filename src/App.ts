@@ -19,6 +19,7 @@ import * as Problem from "./domain/Problem.ts"
 import type { Custom as Strategy } from "./domain/SelectionOptions.ts"
 import * as SelectionOptions from "./domain/SelectionOptions.ts"
 import * as LanguageModels from "./layers/ai/LanguageModels.ts"
+import * as AlertWebhook from "./layers/alerts/AlertWebhook.ts"
 import * as AnswerStore from "./layers/cache/AnswerStore.ts"
 import * as ResponseCache from "./layers/cache/ResponseCache.ts"
 import * as Engines from "./layers/engines/Engines.ts"
@@ -39,6 +40,7 @@ import * as Traces from "./layers/telemetry/Traces.ts"
 import * as Accounts from "./services/admission/Accounts.ts"
 import type { CountersLost } from "./services/admission/Counters.ts"
 import { SharedCounters } from "./services/admission/Counters.ts"
+import * as Alerts from "./services/alerts/Alerts.ts"
 import { none as noCache, ResponseCache as ResponseCacheService } from "./services/cache/ResponseCache.ts"
 import * as FakeKind from "./services/engines/FakeKind.ts"
 import * as LlamaKind from "./services/engines/LlamaKind.ts"
@@ -62,6 +64,7 @@ import * as MemoryPressure from "./services/models/MemoryPressure.ts"
 import * as ModelChanges from "./services/models/ModelChanges.ts"
 import * as Models from "./services/models/Models.ts"
 import * as Registry from "./services/models/Registry.ts"
+import * as EventSources from "./services/observability/EventSources.ts"
 import * as Metrics from "./services/observability/Metrics.ts"
 import * as OperatorEvents from "./services/observability/OperatorEvents.ts"
 import * as RequestLog from "./services/observability/RequestLog.ts"
@@ -140,7 +143,7 @@ const assemble = (all: Services) =>
     Layer.provide(Layer.mergeAll(all.engines, all.memory, AppParts.partOr(Machine, machine))),
     Layer.provideMerge(all.providers),
     Layer.provide(store),
-    Layer.provide(Layer.merge(MemoryPressure.layerOptions, EmbeddingBatcher.layerOptions)),
+    Layer.provide(Layer.mergeAll(MemoryPressure.layerOptions, EmbeddingBatcher.layerOptions, Memory.layerCollector)),
     Layer.provideMerge(AppParts.settings)
   )
 
@@ -551,11 +554,15 @@ const state = Layer.mergeAll(keys, ledger, responses, answers, counters, makers,
  */
 export const telemetry = Traces.layer
 
+/** The alerts of a service, and where they are sent. */
+const alertsWith = ({ memory }: Services) =>
+  Layer.provide(Alerts.layer, Layer.mergeAll(AlertWebhook.layer, memory, Memory.layerCollector))
+
 /** As `service`, some services replaced. Requires only `Settings`. */
 export const serviceWith = (replaced: Partial<Services>) =>
-  Layer.mergeAll(preload, Metrics.layerSampler, ProcessFigures.layer).pipe(
+  Layer.mergeAll(preload, Metrics.layerSampler, ProcessFigures.layer, EventSources.layer).pipe(
     Layer.provideMerge(Layer.provide(Server.layer, Layer.mergeAll(SecurityEvents.layerRefusals, store, rollouts))),
-    Layer.provide(HealthDetails.layer),
+    Layer.provide(Layer.merge(HealthDetails.layer, alertsWith({ ...services, ...replaced }))),
     Layer.provideMerge(Layer.merge(runtimeWith(replaced), Readiness.layer)),
     Layer.provideMerge(state),
     Layer.provideMerge(Layer.mergeAll(telemetry, RequestLog.layer, OperatorEvents.layer)),

@@ -513,6 +513,7 @@ models:
         "budgets",
         "ledger",
         "budgetAlerts",
+        "alerts",
         "deploy",
         "keyCooldowns",
         "reload",

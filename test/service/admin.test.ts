@@ -114,7 +114,7 @@ describe("administration", () => {
   it("streams state changes", async () => {
     // Of its own service: events of earlier tests may still be on their way.
     const own = await startService(yaml)
-    const { body } = await fetch(`${own.admin}/admin/events`)
+    const { body } = await fetch(`${own.admin}/admin/deployments/events`)
     const reader = body!.pipeThrough(new TextDecoderStream()).getReader()
     await fetch(`${own.admin}/admin/models/fake%2Fa/reload`, { method: "POST" })
     let seen = ""

@@ -71,7 +71,9 @@ const openIdle = async (url: string) => {
   const socket = new WebSocket(`${url.replace("http", "ws")}/v1/responses`)
   const closed = new Promise<number>((resolve) => socket.addEventListener("close", ({ code }) => resolve(code)))
   await new Promise((resolve) => socket.addEventListener("open", resolve))
-  const { body } = await fetch(`${url}/admin/events`, { headers: { authorization: `Bearer ${adminToken}` } })
+  const { body } = await fetch(`${url}/admin/deployments/events`, {
+    headers: { authorization: `Bearer ${adminToken}` }
+  })
   const reader = body!.getReader()
   await reader.read()
   const ended = (async () => {

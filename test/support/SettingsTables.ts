@@ -94,6 +94,8 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
     )
   )
   const common: Node = { properties: Object.fromEntries(shared.map((name) => [name, kinds[0]!.properties![name]!])) }
+  const rules = properties["alerts"]?.properties?.["rules"]?.additionalProperties as Node | undefined
+  const alertRule = rules?.anyOf?.[0] ?? {}
   return new Map([
     ...[
       "server",
@@ -103,6 +105,7 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
       "keyCooldowns",
       "embeddingBatches",
       "budgetAlerts",
+      "alerts",
       "deploy",
       "reload",
       "store",
@@ -122,6 +125,7 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
     ["keys", table(named("keys"))],
     ["limits", table(named("limits").anyOf![0]!)],
     ["budgets", table(named("budgets"))],
+    ["alert rules", table(alertRule)],
     ["policies", table(named("policies"))],
     ["models", table(named("models"), ["deployments"])],
     ["deployments", table(common)],

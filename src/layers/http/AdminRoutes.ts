@@ -12,6 +12,7 @@ import { Breaker } from "../../services/health/Breaker.ts"
 import { Readiness, untilLeaving } from "../../services/health/Readiness.ts"
 import { Models } from "../../services/models/Models.ts"
 import { Registry } from "../../services/models/Registry.ts"
+import * as AdminAlerts from "./AdminAlerts.ts"
 import * as AdminDecisions from "./AdminDecisions.ts"
 import * as AdminDeployments from "./AdminDeployments.ts"
 import * as AdminGuard from "./AdminGuard.ts"
@@ -104,12 +105,15 @@ export const layer = HttpApiBuilder.group(
     })
 
     const decisions = yield* AdminDecisions.make
+    const alerts = yield* AdminAlerts.make
     const reload = yield* AdminReload.make
 
     return handlers.handleRaw("deployments", () => guarded(all))
       .handleRaw("act", ({ params }) => guarded(act(params.model, params.action)))
       .handleRaw("actOne", ({ params }) => guarded(actOne(params.deployment, params.action)))
-      .handleRaw("events", () => guarded(Effect.succeed(watch(whole.events(models.events)))))
+      .handleRaw("deploymentEvents", () => guarded(Effect.succeed(watch(whole.events(models.events)))))
+      .handleRaw("events", ({ query }) => guarded(alerts.events(query)))
+      .handleRaw("alerts", () => guarded(alerts.alerts))
       .handleRaw("circuits", () => guarded(resets.circuits))
       .handleRaw("resetCircuit", ({ params }) => guarded(resets.circuit(params.deployment)))
       .handleRaw("circuitEvents", () => guarded(Effect.succeed(watch(breaker.transitions))))

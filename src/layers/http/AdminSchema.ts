@@ -5,6 +5,7 @@ import { BudgetState } from "../../services/budgets/BudgetReport.ts"
 import { Grant, VirtualKey } from "../../services/keys/VirtualKey.ts"
 import { groups, UsageSum } from "../../services/ledger/Usage.ts"
 import { UsageSelection } from "../../services/ledger/UsageSelection.ts"
+import { OperatorEvent } from "../../services/observability/OperatorEvents.ts"
 import { Record } from "../../services/routing/DecisionRecord.ts"
 import { DecisionSummary, statuses } from "../../services/routing/DecisionSummary.ts"
 
@@ -131,8 +132,22 @@ export const Event = Schema.Struct({
   state: Schema.Literals(["loading", "ready", "draining", "gone", "failed"]),
   /** Why it loads again or has failed. */
   cause: Schema.optionalKey(Schema.String),
+  /** Of a deployment at a provider. */
+  isRemote: Schema.optionalKey(Schema.Boolean),
   /** ms since 1970 */
   at: Schema.Int
+})
+
+/** What operators act on, the latest first. */
+export const Events = Schema.Struct({ events: Schema.Array(OperatorEvent) })
+
+/** Which events. */
+export const EventSelection = Schema.Struct({
+  since: Schema.optionalKey(
+    Schema.String.annotate({ description: "ms since 1970, or a date such as 2026-11-30T14:00:00Z. Default all." })
+  ),
+  kind: Schema.optionalKey(Schema.String.annotate({ description: "alert, circuit, engine, memory, model and so on." })),
+  limit: Schema.optionalKey(Schema.NumberFromString)
 })
 
 const TierContents = Schema.Struct({ entries: Schema.Int, bytes: Schema.Int })

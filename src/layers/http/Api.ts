@@ -2,7 +2,8 @@
 import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import * as OpenAiSchema from "../../dialects/openai/Schema.ts"
-import { keptDecisions } from "../../domain/Defaults.ts"
+import { keptDecisions, keptEvents } from "../../domain/Defaults.ts"
+import { AlertReport } from "../../services/alerts/AlertNotice.ts"
 import * as Readiness from "../../services/health/Readiness.ts"
 import { VirtualKey } from "../../services/keys/VirtualKey.ts"
 import { Record } from "../../services/routing/DecisionRecord.ts"
@@ -203,10 +204,29 @@ const AdminGroup = HttpApiGroup.make("admin").add(
       unavailable
     ]
   }).annotateMerge(OpenApi.annotations({ title: "Load, unload, reload, pin or unpin one deployment" })),
-  HttpApiEndpoint.get("events", "/admin/events", { success: events(AdminSchema.Event), error: closed }).annotateMerge(
+  HttpApiEndpoint.get("deploymentEvents", "/admin/deployments/events", {
+    success: events(AdminSchema.Event),
+    error: closed
+  }).annotateMerge(
     OpenApi.annotations({
       title: "Watch the deployments' states",
       description: "Server-sent events, one for each change from now on."
+    })
+  ),
+  HttpApiEndpoint.get("events", "/admin/events", {
+    query: AdminSchema.EventSelection,
+    success: AdminSchema.Events,
+    error: [...closed, wrong]
+  }).annotateMerge(OpenApi.annotations({
+    title: "List the latest events of the service",
+    description:
+      `Latest first: \`limit\` (default 100) of the ${keptEvents} that are kept, since a time and of a kind. Alerts, ` +
+      "circuits, loads, restarts, memory pressure, reloads and rollouts."
+  })),
+  HttpApiEndpoint.get("alerts", "/admin/alerts", { success: AlertReport, error: closed }).annotateMerge(
+    OpenApi.annotations({
+      title: "Show the rules of alerts, and the alerts that are pending or fire",
+      description: "With their values, and what the webhook has delivered."
     })
   ),
   HttpApiEndpoint.get("circuits", "/admin/circuits", { success: AdminSchema.Circuits, error: closed }).annotateMerge(

@@ -10,8 +10,11 @@
  */
 import { Effect, Layer } from "effect"
 import { freemem, totalmem } from "node:os"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 import type { Reading } from "../../services/models/Memory.ts"
 import { Memory } from "../../services/models/Memory.ts"
+import { GarbageCollector } from "../../services/models/MemoryPressure.ts"
 import { foldersOf, numberIn, ownGroupFile, readText, root } from "./ControlGroups.ts"
 
 const bytesIn = (text: string): number | undefined => numberIn(text, /^(\d+)\s*$/)
@@ -66,5 +69,13 @@ export const readMemory = async (mounted: string = root, own: string = ownGroupF
   const part = scarcest(groups.filter((one) => one !== undefined))
   return part === undefined ? whole : { ...part, availableBytes: Math.min(part.availableBytes, whole.availableBytes) }
 }
+
+/** Collects garbage also where Node.js was started without `--expose-gc`. */
+export const layerCollector = Layer.succeed(GarbageCollector, () => {
+  setFlagsFromString("--expose-gc")
+  // A context that is made from now on has the function.
+  const collect = runInNewContext("gc") as () => void
+  collect()
+})
 
 export const layer = Layer.succeed(Memory, { read: Effect.promise(() => readMemory()) })

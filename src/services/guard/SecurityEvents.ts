@@ -34,7 +34,7 @@ export interface SecurityEvents {
  * What requests are refused for, and what the log says of them. The admission logs limits and budgets itself, with their setting
  * and its value: see `RejectionLog`.
  */
-const refusals = {
+export const refusalReasons = {
   origin: "a web page that may not call the service",
   host: "a host name that is not the service's",
   key: "no valid API key",
@@ -44,7 +44,7 @@ const refusals = {
   budget: undefined
 } as const
 
-export type Refusal = keyof typeof refusals
+export type Refusal = keyof typeof refusalReasons
 
 /** Who is refused. */
 export interface Refused {
@@ -114,7 +114,7 @@ export const layerRefusals = Layer.effect(
   Refusals,
   Effect.map(makeReport, (report) => ({
     record: (refusal: Refusal, refused: Refused) => {
-      const reason = refusals[refusal]
+      const reason = refusalReasons[refusal]
       report(refusal, "reject", 1, reason && (() => `Refused a request ${whose(refused)}: ${reason}.`))
     }
   }))

@@ -136,7 +136,8 @@ interface Opening {
 /** A circuit that a failed probe opens again is logged at level DEBUG: a provider may be down for hours. */
 const logChange = ({ deployment, failures }: Circuit.Circuit, from: Phase, to: Phase, opening?: Opening) => {
   if (to === "half-open") return Effect.void
-  if (to === "closed") return Effect.logInfo(`The circuit of "${deployment}" closed.`)
+  const labels = { event: `circuit_${to}`, deployment }
+  if (to === "closed") return Effect.annotateLogs(Effect.logInfo(`The circuit of "${deployment}" closed.`), labels)
   const text = [
     `The circuit of "${deployment}" opened after ${failures} consecutive ${failures === 1 ? "failure" : "failures"}`,
     ...(opening === undefined ? [] : [`; next try in ${Math.ceil(opening.openForMs / 1000)} s`]),
@@ -144,7 +145,7 @@ const logChange = ({ deployment, failures }: Circuit.Circuit, from: Phase, to: P
       ? ["."]
       : [`. Last failure: ${ReasonMessage.recorded(opening.ending.reason)}`])
   ].join("")
-  return from === "closed" ? Effect.logWarning(text) : Effect.logDebug(text)
+  return Effect.annotateLogs(from === "closed" ? Effect.logWarning(text) : Effect.logDebug(text), labels)
 }
 
 /** Changes a circuit, publishes and logs the change. */

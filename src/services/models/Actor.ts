@@ -37,6 +37,8 @@ export interface ActorEvent {
   readonly state: Exclude<State, "cold"> | "gone"
   /** Why it loads again or has failed. */
   readonly cause?: string
+  /** Of a deployment at a provider; left out, it runs on this machine. */
+  readonly isRemote?: boolean
   /** What its engine can do; of `ready`. */
   readonly capabilities?: ReadonlyArray<EngineCapability>
   /** Tokens that prompt and answer share, 0 if unknown; of `ready`. */

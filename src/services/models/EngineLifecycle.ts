@@ -10,6 +10,7 @@ import type { Clock } from "effect"
 import { Cause, Duration, Effect, Fiber, Option, Schedule } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { EngineFailed, EngineStopped, make as makeError, UpstreamTimeout } from "../../domain/InferenceError.ts"
 import * as Time from "../../domain/Time.ts"
@@ -49,7 +50,23 @@ const emit = (
   { actor, isAdded }: EngineInstance,
   event: Omit<ActorEvent, "at" | "deployment">
 ) => {
-  if (!isAdded) context.emit({ deployment: actor.id, ...event })
+  if (!isAdded) context.emit(eventOf(actor, event))
+}
+
+/** An event of the actor's deployment. */
+const eventOf = (
+  { deployment, id }: Actor.Actor,
+  event: Omit<ActorEvent, "at" | "deployment">
+): Omit<ActorEvent, "at"> => ({
+  deployment: id,
+  ...event,
+  ...(isRemote(deployment.options) ? { isRemote: true } : {})
+})
+
+/** Logs what happens to the engine of a local model; a remote one has nothing that is loaded. */
+const logLocal = ({ deployment }: Actor.Actor, event: string, message: string, figures = {}): Effect.Effect<void> => {
+  const log = isRemote(deployment.options) ? Effect.logDebug(message) : Effect.logInfo(message)
+  return Effect.annotateLogs(log, { event, deployment: deployment.id, ...figures })
 }
 
 /** The actor has another configuration of its deployment from now on. */
@@ -70,10 +87,13 @@ const isEngineEnd = ({ reason }: InferenceError): boolean =>
 const advice = / (?:Try again|Retry the request)\.$/
 
 /** Logs the end of an engine with what happens next, without the advice for callers. */
-const logEnd = ({ state }: EngineInstance, error: InferenceError, next: string): Effect.Effect<void> => {
+const logEnd = ({ actor, state }: EngineInstance, error: InferenceError, next: string): Effect.Effect<void> => {
   if (!isEngineEnd(error)) return Effect.void
   const then = state === "draining" ? "It was about to be unloaded." : next
-  return Effect.logWarning(`${error.message.replace(advice, "")} ${then}`)
+  return Effect.annotateLogs(Effect.logWarning(`${error.message.replace(advice, "")} ${then}`), {
+    event: "engine_ended",
+    deployment: actor.id
+  })
 }
 
 /** Records a crash before the engine's scope closes: callers wait for the next engine from here on. */
@@ -177,7 +197,8 @@ const runEngine = Effect.fnUntraced(
     instance.loadMs = readyAt - started
     instance.actor.lastLoadMs = instance.loadMs
     instance.engine = engine
-    yield* Effect.logDebug(`Loaded ${deployment.id} in ${instance.loadMs} ms.`)
+    const { actor, loadMs } = instance
+    yield* logLocal(actor, "model_loaded", `Loaded ${deployment.id} in ${loadMs} ms.`, { ms: loadMs })
     serve(context, instance)
     return yield* Effect.tapError(engine.crashed, (error) => {
       progress.ranWell = now(context) - readyAt >= Duration.toMillis(context.restarts.stableAfter)
@@ -250,7 +271,7 @@ export const giveUp = (context: ActorContext, instance: EngineInstance, cause: C
   actor.others.delete(instance)
   if (wasCurrent) detach(context, actor)
   actor.lastFailure = error.message
-  context.emit({ deployment: actor.id, state: "failed", cause: error.message })
+  context.emit(eventOf(actor, { state: "failed", cause: error.message }))
   Actor.resolve(instance.waiters, Effect.fail(error))
   if (actor.instance !== undefined || Actor.successorOf(actor) !== undefined) return
   actor.failed = true
@@ -331,7 +352,8 @@ export const drain = (context: ActorContext, instance: EngineInstance): Effect.E
     return untilIdle(instance).pipe(
       Effect.andThen(Effect.suspend(() => measure(context, instance))),
       Effect.andThen(interrupt),
-      Effect.andThen(Effect.sync(() => end(context, instance)))
+      Effect.andThen(Effect.sync(() => end(context, instance))),
+      Effect.andThen(first ? logLocal(actor, "model_unloaded", `Unloaded ${actor.id}.`) : Effect.void)
     )
   })
 
@@ -359,7 +381,7 @@ const end = (context: ActorContext, instance: EngineInstance) => {
   instance.state = "gone"
   actor.others.delete(instance)
   // Callers that wait for the end of the deployment need the event of its last instance.
-  if (!instance.isAdded || Actor.instancesOf(actor).length === 0) context.emit({ deployment: actor.id, state: "gone" })
+  if (!instance.isAdded || Actor.instancesOf(actor).length === 0) context.emit(eventOf(actor, { state: "gone" }))
   context.memory.replan()
   Actor.resolve(instance.waiters, Effect.fail(stoppedError(actor)))
   ensureInstance(context, actor)

@@ -91,6 +91,14 @@ export const levelOf = (used: number, before: Level, options = Defaults.memoryPr
   return reached ?? "normal"
 }
 
+/** Collects the garbage of this process; default: where Node.js exposes it. */
+export const GarbageCollector = Context.Reference<() => void>(
+  "troupe/services/models/MemoryPressure/GarbageCollector",
+  {
+    defaultValue: () => () => globalThis.gc?.()
+  }
+)
+
 /** The current level, and its changes. */
 export class Pressure extends Context.Service<Pressure, SubscriptionRef.SubscriptionRef<Level>>()(
   "troupe/services/models/MemoryPressure"
@@ -114,7 +122,7 @@ const shed = Effect.fnUntraced(function*(level: Level, options: Options) {
     const unloaded = yield* models.unloadIdle(unloadIdleFor)
     if (unloaded > 0) yield* Effect.logWarning(`Unloaded ${unloaded} idle models because of memory pressure.`)
   }
-  if (collectGarbage) yield* Effect.sync(() => globalThis.gc?.())
+  if (collectGarbage) yield* Effect.flatMap(GarbageCollector, (collect) => Effect.sync(collect))
 })
 
 /** Reads memory every `Options.every` until the scope ends. */

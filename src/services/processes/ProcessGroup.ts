@@ -47,6 +47,10 @@ export type News =
   | CircuitNews
   /** A change of a deployment's state. */
   | { readonly type: "deployment"; readonly event: ActorEvent }
+  /** By how much counters have grown, for alerts: see `services/alerts/Increases`. */
+  | { readonly type: "increases"; readonly increases: ReadonlyArray<readonly [string, ReadonlyArray<number>]> }
+  /** An alert asks every process to free memory. */
+  | { readonly type: "emergency" }
   /** See `OperatorEvents`. */
   | { readonly type: "event"; readonly event: OperatorEvent }
 

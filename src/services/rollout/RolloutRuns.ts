@@ -25,6 +25,7 @@ import * as Time from "../../domain/Time.ts"
 import type { ModelFiles } from "../engines/ModelFiles.ts"
 import type { Deployments } from "../models/Deployments.ts"
 import type { Registry } from "../models/Registry.ts"
+import type { Events } from "../observability/OperatorEvents.ts"
 import * as AddedDeployment from "./AddedDeployment.ts"
 import type { Experiments } from "./Experiments.ts"
 import { RepeatedFailures } from "./RepeatedFailures.ts"
@@ -86,15 +87,24 @@ export interface Parts {
   /** How the rollouts of a model go, by the configuration. */
   readonly settings: (model: string) => RolloutSettings | undefined
   readonly fork: (effect: Effect.Effect<void>) => void
+  readonly publish: Events["publish"]
 }
 
-/** Logs what is new in the history of a rollout; a rollback is a warning. */
-const logged = (before: Rollout, { history, id, model, phase }: Rollout): Effect.Effect<void> => {
+/** Logs and publishes what is new in the history of a rollout; a rollback is a warning. */
+const logged = (
+  before: Rollout,
+  { history, id, model, phase }: Rollout,
+  publish: Events["publish"]
+): Effect.Effect<void> => {
   const last = history.at(-1)
   if (last === undefined || last === before.history.at(-1)) return Effect.void
   const isRollback = phase._tag === "Draining" && phase.outcome.result === "rolledBack"
-  const log = isRollback ? Effect.logWarning : Effect.logInfo
-  return log(`Rollout ${id} of ${model}: ${last.what}`)
+  const message = `Rollout ${id} of ${model}: ${last.what}`
+  publish({ kind: "rollout", severity: isRollback ? "warning" : "info", message, model, details: { rollout: id } })
+  return Effect.annotateLogs(isRollback ? Effect.logWarning(message) : Effect.logInfo(message), {
+    event: "rollout",
+    rollout: id
+  })
 }
 
 /** The event that ends a command which has nothing to do. Undefined for a command that has no such event. */
@@ -290,7 +300,7 @@ export class RolloutRuns {
       const stored = { ...row.stored, rollout: state }
       if (yield* store.update({ stored, version: row.version })) {
         yield* this.#adopt(this.#rows.map((one) => one === row ? { stored, version: row.version + 1 } : one))
-        yield* logged(rollout, state)
+        yield* logged(rollout, state, this.#parts.publish)
         // Where another process leads, it reads the new state.
         if (this.#led.has(id)) this.#carryOut(stored, commands)
         return stored

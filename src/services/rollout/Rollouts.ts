@@ -14,6 +14,7 @@ import { Inference } from "../inference/Inference.ts"
 import { Deployments } from "../models/Deployments.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
+import { OperatorEvents } from "../observability/OperatorEvents.ts"
 import { ProcessGroup } from "../processes/ProcessGroup.ts"
 import { first } from "../processes/Shares.ts"
 import { Settings } from "../settings/Settings.ts"
@@ -124,6 +125,7 @@ const make = Effect.gen(function*() {
     mayLead: member === undefined || member.index === first,
     settings: (model) => rollouts?.get(model),
     isShared: storage.type !== "memory",
+    publish: (yield* OperatorEvents).publish,
     fork: (effect) => void Fiber.runIn(Effect.runForkWith(services)(effect), scope)
   })
   changes.follow((next) => {

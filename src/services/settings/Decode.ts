@@ -21,6 +21,7 @@ import { engineKinds } from "../engines/EngineKinds.ts"
 import { languageModel } from "../engines/LanguageModelKind.ts"
 import { cachedResponses } from "../routing/DecisionRecord.ts"
 import { admissionProblems } from "./AdmissionSettings.ts"
+import { alertProblems } from "./AlertSettings.ts"
 import { cacheProblems } from "./CacheSettings.ts"
 import { redundantEngine, withHint } from "./Hints.ts"
 import { interpolate, isSingleReference, referencesIn, withoutQuotes } from "./Interpolation.ts"
@@ -202,9 +203,10 @@ const redundantEngines = (tree: Tree): ReadonlyArray<Problem.KeyedProblem> => {
 
 const isWithin = (path: Path, place: Path): boolean => place.every((key, index) => path[index] === key)
 
-/** Whether a path is that of a key, a header or the token of administration. */
+/** Whether a path is that of a key, a header, the token of administration or the secret of the webhook of alerts. */
 const isSecret = (path: Path): boolean =>
-  path.at(-1) === "key" || path.at(-2) === "headers" || path.at(-1) === "token" && path.at(-2) === "admin"
+  path.at(-1) === "key" || path.at(-2) === "headers" || path.at(-1) === "token" && path.at(-2) === "admin" ||
+  path.at(-1) === "secret" && path.at(-2) === "webhook"
 
 const variablesNamed = (names: ReadonlyArray<string>): string =>
   `the environment variable${names.length === 1 ? "" : "s"} ${[...new Set(names)].join(" and ")}`
@@ -301,6 +303,8 @@ const inspect = (base: Tree, over: Tree, environment: Environment, context: Reso
       ...wildcardProblems(source),
       // An invalid limit has lost its fields here.
       ...admissionProblems(source).filter(({ path }) => !undecoded.some((one) => isWithin(one.path, path))),
+      // A rule that is invalid itself has lost its fields here.
+      ...alertProblems(source).filter(({ path }) => !undecoded.some((one) => isWithin(one.path, path))),
       ...cacheProblems(source.models ?? {}, namesIn(raw, "models")),
       ...routingProblems(source, { models: namesIn(raw, "models"), policies: namesIn(raw, "policies") })
     ].map(({ expected, path }) => ({ path: place(path), expected }))

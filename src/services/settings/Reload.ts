@@ -117,7 +117,7 @@ export const logReport = ({ applied, changes }: Report, trigger: Trigger): Effec
   const message = applied
     ? `Applied another configuration with ${count === 1 ? "1 change" : `${count} changes`}.`
     : "Read the configuration again; nothing changes."
-  return Effect.annotateLogs(Effect.logInfo(`${message}${restart}`), { trigger, changes })
+  return Effect.annotateLogs(Effect.logInfo(`${message}${restart}`), { event: "settings_reloaded", trigger, changes })
 }
 
 /** Logs why nothing has changed. */

@@ -14,6 +14,7 @@ import { resolveExperiment } from "../rollout/RolloutSettings.ts"
 import { shadowProblems } from "../rollout/ShadowSettings.ts"
 import { scalingOf } from "../scaling/ScalingSettings.ts"
 import { admissionOf } from "./AdmissionSettings.ts"
+import { alertsOf } from "./AlertSettings.ts"
 import { boundsOf, modelCacheOf } from "./CacheSettings.ts"
 import { guardOf } from "./GuardSettings.ts"
 import { keysOf } from "./KeySettings.ts"
@@ -291,6 +292,7 @@ export const resolve = (
     keyCooldowns: keyCooldownsOf(source),
     keys: keysOf(source.keys),
     admission: admissionOf(source),
+    alerts: alertsOf(source.alerts),
     embeddingBatches: source.embeddingBatches,
     deploy: source.deploy,
     reload: source.reload,

@@ -18,6 +18,7 @@ import { ExperimentSettings, RolloutSettings, Steps } from "../rollout/RolloutSe
 import { ShadowSettings } from "../rollout/ShadowSettings.ts"
 import { ScalingSettings } from "../scaling/ScalingSettings.ts"
 import { BudgetAlerts, Budgets, Ledger, Limits } from "./AdmissionSettings.ts"
+import { Alerts } from "./AlertSettings.ts"
 import { Cache, ModelCache } from "./CacheSettings.ts"
 import { Guard } from "./GuardSettings.ts"
 import { KeySettings } from "./KeySettings.ts"
@@ -439,6 +440,7 @@ const sections = <S extends Schema.Top>(model: S) => ({
   limits: optional("Limits of the rate of requests and tokens, by name.", Limits),
   budgets: optional("What may be spent in a period, by name.", Budgets),
   budgetAlerts: optional("When budgets raise alerts, those of keys included.", BudgetAlerts),
+  alerts: optional("Conditions of the service that operators are told of.", Alerts),
   ledger: optional("What is counted as used.", Ledger),
   keyCooldowns: section(described("How long provider keys are not used after they fail.", KeyCooldowns), {}),
   embeddingBatches: section(described("Which requests for embeddings share a job.", EmbeddingBatches), {}),

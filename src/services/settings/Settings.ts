@@ -11,6 +11,7 @@ import type { ExperimentPlan, RolloutSettings } from "../rollout/RolloutSettings
 import type { ShadowSettings } from "../rollout/ShadowSettings.ts"
 import type { Scaling } from "../scaling/ScalingSettings.ts"
 import type { AdmissionSettings } from "./AdmissionSettings.ts"
+import type { AlertSettings } from "./AlertSettings.ts"
 import type { CacheBounds } from "./CacheSettings.ts"
 import type { GuardSettings } from "./GuardSettings.ts"
 import type { DeclaredKey } from "./KeySettings.ts"
@@ -59,6 +60,8 @@ export interface Resolved {
   readonly keys: ReadonlyArray<DeclaredKey>
   /** Limits and budgets of requests, and what the ledger counts. */
   readonly admission: AdmissionSettings
+  /** The rules of alerts, and where changes of alerts are sent; left out, the default rules. */
+  readonly alerts?: AlertSettings
   /** How `troupe deploy` moves connections. */
   readonly deploy: {
     readonly steps: ReadonlyArray<number>

@@ -68,12 +68,16 @@ const writeByModel = (place: Path, values: ByModel, [model, ...rest]: Path, chan
   return next.size === 0 ? undefined : next
 }
 
+/** Whether the elements of a list have a `name` by which they are compared. */
+const isNamedList = ({ length, 0: section = "" }: Path): boolean =>
+  length === 1 ? ["keys", "models", "policies"].includes(section) : length === 2 && section === "alerts"
+
 /** The name of an element of a list that is compared by names. */
 const nameOf = (path: Path, element: unknown): string | undefined => {
   if (!isFields(element)) return undefined
   const [section, , field] = path
   if (path.length === 3 && section === "models" && field === "deployments") return String(element["id"])
-  if (path.length === 1 && ["keys", "models", "policies"].includes(section!)) return String(element["name"])
+  if (isNamedList(path)) return String(element["name"])
   return path.length === 2 && section === "admission" && isFields(element["rule"])
     ? String(element["rule"]["name"])
     : undefined

@@ -6,6 +6,7 @@ import type { DeploymentOptions, Model } from "../../../src/domain/Deployment.ts
 import { isRemote } from "../../../src/domain/Deployment.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import { defaultLimit } from "../../../src/services/admission/AdmissionRules.ts"
+import { defaultRules } from "../../../src/services/alerts/AlertRule.ts"
 import { guardOf } from "../../../src/services/settings/GuardSettings.ts"
 import { defaultServer } from "../../../src/services/settings/Resolution.ts"
 import { fileJsonSchema } from "../../../src/services/settings/Schema.ts"
@@ -341,6 +342,7 @@ describe("a parsed configuration", () => {
           budgetAlerts: { percents: [50, 80, 95], timesLastCost: 10 },
           countsAll: false
         },
+        alerts: { every: Duration.seconds(15), rules: defaultRules },
         store: { folder: "/folder/models", maxBytes: 1000 },
         storage: { type: "memory" },
         responses: { store: "database", ttl: Duration.days(30), maxBytes: 2 ** 30 },

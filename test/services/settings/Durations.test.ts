@@ -47,6 +47,8 @@ const found = new Map(
 
 /** What must stand beside a field for the rest of the file to be right. */
 const beside: Readonly<Record<string, object>> = {
+  "alerts.webhook": { url: "https://hooks.example.com" },
+  "alerts.rules.*": { metric: "latency_p95", threshold: 1 },
   "models.*.cache.semantic": { embeddings: "any" },
   "models.*": { deployments: [{ provider: "openai", model: "m" }, { provider: "openai", model: "n" }] },
   "models.*.experiment": {

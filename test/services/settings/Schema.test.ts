@@ -25,6 +25,7 @@ describe("JSON Schema", () => {
       "budgets",
       "ledger",
       "budgetAlerts",
+      "alerts",
       "deploy",
       "embeddingBatches",
       "reload",
