@@ -28,7 +28,7 @@ interface OtlpSpan {
   readonly endTimeUnixNano: string
   readonly attributes: KeyValues
   readonly events?: ReadonlyArray<{ readonly name: string; readonly attributes: KeyValues }>
-  readonly status: { readonly code: number; readonly message?: string }
+  readonly status?: { readonly code: number; readonly message?: string }
 }
 
 /** An export of spans. */
@@ -42,7 +42,8 @@ export interface Traces {
 export type Attributes = Readonly<Record<string, unknown>>
 
 /** A span that was received. */
-export interface Received extends Omit<OtlpSpan, "attributes" | "events"> {
+export interface Received extends Omit<OtlpSpan, "attributes" | "events" | "status"> {
+  readonly status: NonNullable<OtlpSpan["status"]>
   readonly attributes: Attributes
   readonly events: ReadonlyArray<{ readonly name: string; readonly attributes: Attributes }>
   readonly resource: Attributes
@@ -59,6 +60,8 @@ const spansOf = ({ resourceSpans }: Traces): ReadonlyArray<Received> =>
     scopeSpans.flatMap(({ spans }) =>
       spans.map(({ attributes, events = [], ...span }) => ({
         ...span,
+        // In protobuf, a field that is left out has its default.
+        status: { code: 0, ...span.status },
         attributes: attributesOf(attributes),
         events: events.map(({ attributes, name }) => ({ name, attributes: attributesOf(attributes) })),
         resource: attributesOf(resource.attributes)
