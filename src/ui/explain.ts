@@ -4,14 +4,14 @@
  * **Details**
  *
  * The time is divided into parts that follow each other and have the request's time as their sum: before the first attempt,
- * each attempt that failed, pauses between attempts, the wait for the first token, and the answer after it.
+ * each attempt that failed, pauses between attempts, the wait for a slot, the wait for the first token, and the answer after it.
  */
 import type { Attempt, Record as Decision } from "../services/routing/DecisionRecord.ts"
 import { duration } from "./format.ts"
 
 /** A part of a request's time, ms. */
 export interface Part {
-  readonly kind: "before" | "failed" | "pause" | "firstToken" | "answer"
+  readonly kind: "before" | "failed" | "pause" | "slot" | "firstToken" | "answer"
   readonly deployment: string | undefined
   readonly tookMs: number
 }
@@ -20,12 +20,13 @@ const endOf = ({ startedMs, tookMs }: Attempt, total: number): number =>
   tookMs === undefined ? total : startedMs + tookMs
 
 const partsOfAnswer = (attempt: Attempt, from: number, total: number): ReadonlyArray<Part> => {
-  const { deployment, firstTokenMs, startedMs } = attempt
+  const { deployment, firstTokenMs, grantedMs = 0, startedMs } = attempt
   const end = endOf(attempt, total)
-  if (firstTokenMs === undefined) return [{ kind: "answer", deployment, tookMs: end - from }]
-  const first = Math.max(from, startedMs + firstTokenMs)
+  const granted = Math.min(end, Math.max(from, startedMs + grantedMs))
+  const first = firstTokenMs === undefined ? granted : Math.min(end, Math.max(granted, startedMs + firstTokenMs))
   return [
-    { kind: "firstToken", deployment, tookMs: first - from },
+    { kind: "slot", deployment, tookMs: granted - from },
+    { kind: "firstToken", deployment, tookMs: first - granted },
     { kind: "answer", deployment, tookMs: end - first }
   ]
 }
@@ -54,11 +55,13 @@ const textOf = ({ deployment, kind, tookMs }: Part): string => {
   const time = duration(tookMs)
   switch (kind) {
     case "before":
-      return `${time} before the first attempt: checks, queue or load`
+      return `${time} before the first attempt: checks of the request, limits, cache`
     case "failed":
       return `${time} in an attempt at ${deployment} that did not answer`
     case "pause":
       return `${time} of waiting between attempts`
+    case "slot":
+      return `${time} of waiting for ${deployment} to be loaded or to have a free slot`
     case "firstToken":
       return `${time} of waiting for the first token of ${deployment}`
     case "answer":

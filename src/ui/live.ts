@@ -1,14 +1,21 @@
 /**
- * What the service reports while the page is open.
+ * What the service reports while the page is open: `GET /admin/live`, one stream for all pages.
  *
  * **Details**
  *
  * The requests are in one array, the newest last, which is changed in place: a signal counts its changes, once for each drawn
- * frame however many requests arrive.
+ * frame however many requests arrive. After an interruption the list is asked for again, so that no request is missing that
+ * the service still has.
  */
 import { signal } from "@preact/signals"
+import type { Overview } from "../layers/http/OverviewSchema.ts"
+import type { OperatorEvent } from "../services/observability/OperatorEvents.ts"
 import type { Record as Decision } from "../services/routing/DecisionRecord.ts"
-import { ask, messageOf, RequestError } from "./session.ts"
+import type { DecisionSummary } from "../services/routing/DecisionSummary.ts"
+import { ask, messageOf, session, wasCancelled } from "./session.ts"
+import type { ServerEvent } from "./stream.ts"
+import { streamOf } from "./stream.ts"
+import { summaryOf } from "./summary.ts"
 
 export interface Connection {
   readonly phase: "connecting" | "live" | "lost"
@@ -17,23 +24,17 @@ export interface Connection {
 
 export const connection = signal<Connection>({ phase: "connecting" })
 
-export const version = signal("")
+/** Undefined until the first one. */
+export const overview = signal<Overview | undefined>(undefined)
 
-/** A request in the list. */
-export interface RequestRow {
-  readonly id: string
-  /** ms since 1970 */
-  readonly at: number
-  readonly model: string
-  readonly deployment: string | undefined
-  readonly status: string
-  readonly tookMs: number | undefined
-  readonly firstTokenMs: number | undefined
-  readonly attempts: number
-}
+/** The overviews since the page was opened, the newest last. */
+export const history = signal<ReadonlyArray<Overview>>([])
 
-/** The newest last. */
-export const rows: Array<RequestRow> = []
+/** Of the last hour, one a second at most. */
+const mostOverviews = 3_600
+
+/** Ended requests, the newest last. */
+export const rows: Array<DecisionSummary> = []
 
 /** Counts the changes of `rows`. */
 export const rowChanges = signal(0)
@@ -41,66 +42,115 @@ export const rowChanges = signal(0)
 /** Of the requests that the page keeps. */
 export const mostRows = 10_000
 
-let isScheduled = false
+/** Requests that arrived faster than the page has read them. */
+export const lostRequests = signal(0)
 
-/** Adds requests, in the order in which they ended. */
-export const add = (some: ReadonlyArray<RequestRow>): void => {
-  if (some.length === 0) return
-  rows.push(...some)
-  if (rows.length > mostRows) rows.splice(0, rows.length - mostRows)
-  if (isScheduled) return
-  isScheduled = true
-  requestAnimationFrame(() => {
-    isScheduled = false
-    rowChanges.value++
-  })
-}
+/** What operators act on, the newest first. */
+export const events = signal<ReadonlyArray<OperatorEvent>>([])
 
-export const clear = (): void => {
-  rows.length = 0
-  rowChanges.value++
-}
+const mostEvents = 1_000
 
-const rowOf = (record: Decision): RequestRow => {
-  const won = record.attempts.find(({ outcome }) => outcome === "answered")
-  return {
-    id: record.id,
-    at: record.at,
-    model: record.model,
-    deployment: record.answeredBy,
-    status: record.end ?? "running",
-    tookMs: record.tookMs,
-    firstTokenMs: won?.firstTokenMs === undefined ? undefined : won.startedMs + won.firstTokenMs,
-    attempts: record.attempts.length
-  }
-}
+/** How many requests are listed when the page is opened. */
+const listed = 200
 
 const known = new Set<string>()
 
-const poll = async (): Promise<void> => {
-  const { decisions } = await ask<{ readonly decisions: ReadonlyArray<Decision> }>("/admin/decisions?limit=200")
-  const fresh = decisions.filter(({ end, id }) => end !== undefined && !known.has(id))
+let isScheduled = false
+
+const changed = () => {
+  isScheduled = false
+  rowChanges.value++
+}
+
+/** Adds requests, in the order in which they ended. */
+export const add = (some: ReadonlyArray<DecisionSummary>): void => {
+  const fresh = some.filter(({ id }) => !known.has(id))
+  if (fresh.length === 0) return
   for (const { id } of fresh) known.add(id)
-  add(fresh.toReversed().map(rowOf))
+  rows.push(...fresh)
+  // Seldom, since it moves the others.
+  if (rows.length > mostRows + 500) {
+    for (const { id } of rows.splice(0, rows.length - mostRows)) known.delete(id)
+  }
+  if (isScheduled) return
+  isScheduled = true
+  requestAnimationFrame(changed)
+}
+
+const addEvents = (some: ReadonlyArray<OperatorEvent>): void => {
+  const ids = new Set(events.peek().map(({ id }) => id))
+  const fresh = some.filter(({ id }) => !ids.has(id))
+  if (fresh.length > 0) {
+    events.value = [...fresh, ...events.peek()].toSorted((one, other) => other.at - one.at).slice(0, mostEvents)
+  }
+}
+
+const addOverview = (next: Overview): void => {
+  overview.value = next
+  history.value = [...history.peek(), next].slice(-mostOverviews)
+}
+
+const handlers: Readonly<Record<string, (data: never) => void>> = {
+  overview: addOverview,
+  request: (data: DecisionSummary) => add([data]),
+  event: (data: OperatorEvent) => addEvents([data]),
+  lost: ({ lost }: { readonly lost: number }) => {
+    lostRequests.value += lost
+  }
+}
+
+const handle = ({ data, type }: ServerEvent): void => handlers[type]?.(JSON.parse(data) as never)
+
+/** The requests and the events that the service has. */
+const loadLists = async (): Promise<void> => {
+  const [{ decisions }, { events: latest }] = await Promise.all([
+    ask<{ readonly decisions: ReadonlyArray<Decision> }>(`/admin/decisions?limit=${listed}`),
+    ask<{ readonly events: ReadonlyArray<OperatorEvent> }>("/admin/events?limit=200")
+  ])
+  add(decisions.filter(({ end }) => end !== undefined).map(summaryOf).toReversed())
+  addEvents(latest)
+}
+
+/** Reads the stream until it ends. */
+const readAll = async (signal: AbortSignal): Promise<void> => {
+  const stream = await streamOf("/admin/live", { signal })
+  await loadLists()
   connection.value = { phase: "live" }
+  for await (const event of stream) handle(event)
+}
+
+const longestPauseMs = 10_000
+
+const pause = (ms: number, signal: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms)
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer)
+      resolve()
+    }, { once: true })
+  })
+
+const follow = async (signal: AbortSignal): Promise<void> => {
+  let pauseMs = 1_000
+  while (!signal.aborted) {
+    let reason = "The service ended the connection. It may be restarting."
+    const begun = Date.now()
+    try {
+      await readAll(signal)
+    } catch (error) {
+      if (wasCancelled(error) || session.peek().phase !== "signedIn") return
+      reason = messageOf(error)
+    }
+    pauseMs = Date.now() - begun > longestPauseMs ? 1_000 : Math.min(longestPauseMs, pauseMs * 2)
+    connection.value = { phase: "lost", notice: `${reason} What is shown may be out of date; trying again.` }
+    await pause(pauseMs, signal)
+  }
 }
 
 /** Follows the service until the function that it returns is called. */
-export const follow = (): () => void => {
-  let timer: ReturnType<typeof setTimeout> | undefined
-  let isOver = false
-  const next = async () => {
-    try {
-      await poll()
-    } catch (error) {
-      const reason = error instanceof RequestError && error.status === 401 ? "" : messageOf(error)
-      connection.value = { phase: "lost", notice: `${reason} Trying again every 2 s.` }
-    }
-    if (!isOver) timer = setTimeout(() => void next(), 2_000)
-  }
-  void next()
-  return () => {
-    isOver = true
-    clearTimeout(timer)
-  }
+export const start = (): () => void => {
+  const stopping = new AbortController()
+  connection.value = { phase: "connecting" }
+  void follow(stopping.signal)
+  return () => stopping.abort()
 }

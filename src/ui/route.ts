@@ -5,9 +5,14 @@
 import { signal } from "@preact/signals"
 
 export const pages = {
+  overview: "Overview",
   requests: "Requests",
+  models: "Models",
+  costs: "Costs and limits",
+  cache: "Cache",
   rollouts: "Rollouts",
-  playground: "Playground"
+  playground: "Playground",
+  alerts: "Alerts"
 } as const
 export type PageName = keyof typeof pages
 
@@ -30,7 +35,7 @@ const decoded = (text: string): string => {
 const read = (): Route => {
   const [page = "", ...rest] = location.hash.slice(1).split("/")
   const detail = rest.length === 0 ? undefined : decoded(rest.join("/"))
-  return isPage(page) ? { page, detail } : { page: "requests", detail: undefined }
+  return isPage(page) ? { page, detail } : { page: "overview", detail: undefined }
 }
 
 export const route = signal<Route>(read())

@@ -50,7 +50,7 @@ export const startBrowser = async (): Promise<Browser> => {
   const problems: Array<string> = []
   page.on("pageerror", (error) => problems.push(error.message))
   page.on("console", (message) => {
-    if (message.type() === "error") problems.push(message.text())
+    if (message.type() === "error") problems.push(`${message.text()} ${message.location().url}`)
   })
   return {
     page,

@@ -3,11 +3,12 @@ import { useSignal } from "@preact/signals"
 import { useEffect } from "preact/hooks"
 import type { Candidate, Record as Decision } from "../../services/routing/DecisionRecord.ts"
 import { failuresOf, mainReason, outcomeOf } from "../explain.ts"
-import { count, dateTime, decimal, duration, unknown } from "../format.ts"
+import { cost, count, dateTime, decimal, duration, unknown } from "../format.ts"
 import { Badge, Figure, Table } from "../parts/Basics.tsx"
 import { Waterfall } from "../parts/Waterfall.tsx"
 import { hrefOf } from "../route.ts"
 import { ask, messageOf } from "../session.ts"
+import { firstTokenOf } from "../summary.ts"
 
 const useRecord = (id: string) => {
   const record = useSignal<Decision | undefined>(undefined)
@@ -73,26 +74,44 @@ const Choice = ({ decision, fallbacks, policy }: Pick<Decision, "decision" | "fa
   </section>
 )
 
-const Figures = ({ record }: { readonly record: Decision }) => {
-  const won = record.attempts.find(({ outcome }) => outcome === "answered")
-  const first = won?.firstTokenMs === undefined ? undefined : won.startedMs + won.firstTokenMs
-  return (
-    <dl class="figures">
-      <Figure label="Total" value={duration(record.tookMs)} />
-      <Figure label="First token" value={duration(first)} />
-      <Figure label="Attempts" value={count(record.attempts.length)} />
-      <Figure label="Answered by" value={record.answeredBy ?? unknown} />
-    </dl>
-  )
-}
+/** A price may be unknown; a request without an attempt costs nothing. */
+const costOf = ({ attempts, usd: spent }: Decision): string => attempts.length === 0 ? unknown : cost(spent)
+
+const Figures = ({ record }: { readonly record: Decision }) => (
+  <dl class="figures">
+    <Figure label="Total" value={duration(record.tookMs)} />
+    <Figure label="First token" value={duration(firstTokenOf(record))} />
+    <Figure label="Attempts" value={count(record.attempts.length)} />
+    <Figure
+      label="Tokens"
+      value={`${count(record.inputTokens)} + ${count(record.outputTokens)}`}
+      hint="prompt + answer"
+    />
+    <Figure label="Cost" value={costOf(record)} />
+  </dl>
+)
+
+const originOf = ({ at, dialect, key, model, operation, requestId, tenant }: Decision): string =>
+  [
+    dateTime(at),
+    operation,
+    `model ${model}`,
+    ...(dialect === undefined ? [] : [`dialect ${dialect}`]),
+    ...(key === undefined ? [] : [`key ${key}`]),
+    ...(tenant === undefined ? [] : [`tenant ${tenant}`]),
+    ...(requestId === undefined ? [] : [requestId])
+  ].join(" · ")
 
 const Body = ({ record }: { readonly record: Decision }) => (
   <>
-    <p class="muted">
-      {dateTime(record.at)} · {record.operation} · model <strong>{record.model}</strong>
-    </p>
+    <p class="muted">{originOf(record)}</p>
     <p class="summary">{outcomeOf(record)} {mainReason(record)}</p>
-    {failuresOf(record).map((text) => <p key={text} class="problem">{text}</p>)}
+    {record.end === "failure" && record.error !== undefined && (
+      <p class="problem">
+        <code>{record.error.reason}</code> {record.error.message}
+      </p>
+    )}
+    {failuresOf(record).map((text, index) => <p key={index} class="problem">{text}</p>)}
     <Figures record={record} />
     {record.attempts.length > 0 && (
       <section>

@@ -1,16 +1,16 @@
 /** The latest requests, and how one of them was routed. */
 import { useComputed, useSignal } from "@preact/signals"
 import { useRef } from "preact/hooks"
-import { count, duration, time, unknown } from "../format.ts"
-import type { RequestRow } from "../live.ts"
-import { mostRows, rowChanges, rows } from "../live.ts"
+import type { DecisionSummary } from "../../services/routing/DecisionSummary.ts"
+import { count, duration, time, unknown, usd } from "../format.ts"
+import { lostRequests, mostRows, rowChanges, rows } from "../live.ts"
 import { Badge, Empty, Title } from "../parts/Basics.tsx"
 import type { ListColumn } from "../parts/VirtualList.tsx"
 import { VirtualList } from "../parts/VirtualList.tsx"
 import { hrefOf, route } from "../route.ts"
 import { RequestDetail } from "./RequestDetail.tsx"
 
-const columns: ReadonlyArray<ListColumn<RequestRow>> = [
+const columns: ReadonlyArray<ListColumn<DecisionSummary>> = [
   {
     head: "Time",
     className: "time",
@@ -18,28 +18,46 @@ const columns: ReadonlyArray<ListColumn<RequestRow>> = [
       <a href={hrefOf("requests", id)} aria-label={`${time(at)}, ${model}: show the request`}>{time(at)}</a>
     )
   },
-  { head: "Result", className: "result", cell: ({ status }) => <Badge text={status} /> },
+  {
+    head: "Result",
+    className: "result",
+    cell: ({ cache, status }) => <Badge text={cache === undefined ? status : "cache"} />
+  },
   { head: "Model", className: "wide", cell: ({ model }) => model },
-  { head: "Answered by", className: "wide second", cell: ({ deployment }) => deployment ?? unknown },
+  { head: "Deployment", className: "wide second", cell: ({ deployment }) => deployment ?? unknown },
+  { head: "Failed at", className: "wide second problem", cell: ({ failed }) => [...new Set(failed)].join(", ") },
   { head: "Tries", className: "short number", cell: ({ attempts }) => count(attempts) },
   { head: "First token", className: "number second", cell: ({ firstTokenMs }) => duration(firstTokenMs) },
-  { head: "Total", className: "number", cell: ({ tookMs }) => duration(tookMs) }
+  { head: "Total", className: "number", cell: ({ tookMs }) => duration(tookMs) },
+  {
+    head: "Tokens",
+    className: "number middle second",
+    cell: ({ inputTokens, outputTokens }) =>
+      inputTokens === undefined && outputTokens === undefined
+        ? unknown
+        : `${count(inputTokens)} + ${count(outputTokens)}`
+  },
+  { head: "Cost", className: "number second", cell: ({ usd: spent }) => usd(spent) },
+  { head: "Key", className: "middle second", cell: ({ key }) => key ?? unknown }
 ]
+
+const textOf = ({ deployment, error, failed, id, key, model, requestId, status, tenant }: DecisionSummary): string =>
+  [id, requestId, model, deployment, status, key, tenant, error?.reason, ...failed].join(" ").toLowerCase()
 
 /** The newest first. */
 const useRows = () => {
   const text = useSignal("")
   const onlyFailed = useSignal(false)
   const isPaused = useSignal(false)
-  const latest = useRef<ReadonlyArray<RequestRow>>([])
+  const latest = useRef<ReadonlyArray<DecisionSummary>>([])
   const shown = useComputed(() => {
     if (isPaused.value) return latest.current
     void rowChanges.value
     const words = text.value.toLowerCase().split(/\s+/).filter((word) => word !== "")
-    const isWanted = ({ deployment = "", id, model, status }: RequestRow) => {
-      if (onlyFailed.value && status === "success") return false
+    const isWanted = (row: DecisionSummary) => {
+      if (onlyFailed.value && row.status === "success" && row.failed.length === 0) return false
       if (words.length === 0) return true
-      const all = `${id} ${model} ${deployment} ${status}`.toLowerCase()
+      const all = textOf(row)
       return words.every((word) => all.includes(word))
     }
     latest.current = rows.filter(isWanted).toReversed()
@@ -72,12 +90,15 @@ const Tools = ({ choices: { isPaused, onlyFailed, shown, text } }: { readonly ch
     </button>
     <span class="muted">
       {count(shown.value.length)} of the last {count(Math.min(mostRows, rows.length))}
+      {lostRequests.value > 0 && `; ${count(lostRequests.value)} came too fast to be listed`}
     </span>
   </div>
 )
 
 export const Requests = () => {
   const choices = useRows()
+  // Also where there is none yet: the page is drawn again when the first one arrives.
+  const shown = choices.shown.value
   const { detail } = route.value
   return (
     <div class={detail === undefined ? "requests" : "requests with-detail"}>
@@ -96,7 +117,7 @@ export const Requests = () => {
             <VirtualList
               label="Latest requests"
               columns={columns}
-              rows={choices.shown.value}
+              rows={shown}
               keyOf={({ id }) => id}
               selected={detail}
             />

@@ -1,7 +1,12 @@
 /** What is around every page: navigation, the state of the connection, and notices. */
 import type { JSX } from "preact"
 import { useEffect } from "preact/hooks"
-import { connection, follow, version } from "../live.ts"
+import { connection, overview, start } from "../live.ts"
+import { Alerts } from "../pages/Alerts.tsx"
+import { Cache } from "../pages/Cache.tsx"
+import { Costs } from "../pages/Costs.tsx"
+import { Models } from "../pages/Models.tsx"
+import { Overview } from "../pages/Overview.tsx"
 import { Playground } from "../pages/Playground.tsx"
 import { Requests } from "../pages/Requests.tsx"
 import { Rollouts } from "../pages/Rollouts.tsx"
@@ -12,9 +17,14 @@ import { Notices } from "./Notices.tsx"
 import { ThemeChoice } from "./ThemeChoice.tsx"
 
 const views: Readonly<Record<PageName, () => JSX.Element>> = {
+  overview: Overview,
   requests: Requests,
+  models: Models,
+  costs: Costs,
+  cache: Cache,
   rollouts: Rollouts,
-  playground: Playground
+  playground: Playground,
+  alerts: Alerts
 }
 
 const Navigation = () => (
@@ -45,7 +55,7 @@ const Header = () => (
   <header>
     <button class="skip" type="button" onClick={skip}>Skip to content</button>
     <span class="brand">Troupe</span>
-    <span class="muted version">{version.value}</span>
+    <span class="muted version">{overview.value?.service.version}</span>
     <Connection />
     <span class="space" />
     <ThemeChoice />
@@ -59,7 +69,7 @@ const Lost = () => {
 }
 
 export const Frame = () => {
-  useEffect(follow, [])
+  useEffect(start, [])
   const View = views[route.value.page]
   return (
     <div class="frame">

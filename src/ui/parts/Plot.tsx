@@ -51,7 +51,7 @@ const optionsOf = ({ format, height = 180, most = 0, series }: PlotProps, width:
     scales: { y: { range: (_, low, high) => [Math.min(0, low), Math.max(most, high) * 1.05 || 1] } },
     axes: [
       { ...axis(grid, text), space: 70 },
-      { ...axis(grid, text), size: 64, values: (_, values) => values.map(format) }
+      { ...axis(grid, text), size: 64, values: (_, values) => values.map((value) => format(value)) }
     ],
     series: [
       { value: (_, at) => at === null || at === undefined ? "–" : new Date(at * 1_000).toLocaleTimeString() },

@@ -5,21 +5,32 @@ import { Badge } from "./Basics.tsx"
 
 const shareOf = (ms: number, total: number): string => `${total <= 0 ? 0 : Math.min(100, (ms / total) * 100)}%`
 
-const wordsOf = ({ firstTokenMs, hedge, outcome, startedMs, tookMs }: Attempt): string =>
+/** A wait for a slot that is shorter is not worth a word, ms. */
+const shortest = 1
+
+const wordsOf = ({ firstTokenMs, grantedMs = 0, hedge, outcome, startedMs, tookMs }: Attempt): string =>
   [
     `started at ${duration(startedMs)}`,
+    ...(grantedMs > shortest ? [`waited ${duration(grantedMs)} for a slot or the load`] : []),
     ...(hedge === true ? ["beside the attempt before it"] : []),
     ...(firstTokenMs === undefined ? [] : [`first token after ${duration(firstTokenMs)}`]),
     tookMs === undefined ? "still running" : `${outcome} after ${duration(tookMs)}`
   ].join(", ")
 
 const Bar = ({ attempt, total }: { readonly attempt: Attempt; readonly total: number }) => {
-  const { deployment, firstTokenMs, outcome, startedMs, tookMs } = attempt
+  const { deployment, firstTokenMs, grantedMs = 0, outcome, startedMs, tookMs } = attempt
   const took = tookMs ?? total - startedMs
+  const granted = Math.min(grantedMs, took)
   const before = Math.min(firstTokenMs ?? took, took)
   return (
     <div class="track" role="img" aria-label={`${deployment}: ${wordsOf(attempt)}`} title={wordsOf(attempt)}>
-      <span class={`bar wait ${outcome}`} style={{ left: shareOf(startedMs, total), width: shareOf(before, total) }} />
+      {granted > 0 && (
+        <span class="bar slot" style={{ left: shareOf(startedMs, total), width: shareOf(granted, total) }} />
+      )}
+      <span
+        class={`bar wait ${outcome}`}
+        style={{ left: shareOf(startedMs + granted, total), width: shareOf(before - granted, total) }}
+      />
       {firstTokenMs !== undefined && (
         <span
           class={`bar ${outcome}`}
@@ -45,6 +56,7 @@ const Step = (
         <span>{duration(tookMs)}</span>
       </div>
       <Bar attempt={attempt} total={total} />
+      <p class="muted times">{wordsOf(attempt)}</p>
       {error !== undefined && (
         <p class="problem">
           <code>{error.reason}</code> {error.message}
@@ -71,8 +83,9 @@ export const Waterfall = (
         {attempts.map((attempt, index) => <Step key={index} attempt={attempt} index={index} total={total} />)}
       </ol>
       <p class="legend muted" aria-hidden="true">
-        <span class="bar wait answered" /> until the first token <span class="bar answered" /> after it{" "}
-        <span class="bar failed wait" /> failed
+        <span class="bar slot" /> waits for a slot or the load <span class="bar wait answered" /> until the first token
+        {" "}
+        <span class="bar answered" /> after it <span class="bar failed wait" /> failed
       </p>
     </div>
   )
