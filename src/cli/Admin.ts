@@ -5,7 +5,7 @@ import type { Report } from "../layers/http/AdminReload.ts"
 import type { Action, Circuit, Deployment } from "../layers/http/AdminSchema.ts"
 import * as SettingsDiff from "../services/settings/SettingsDiff.ts"
 import { withClient, withStarted } from "./Client.ts"
-import { reasonOf, stateOf } from "./DeploymentText.ts"
+import { engineOf, reasonOf, replicasOf, runningOf, stateOf } from "./DeploymentText.ts"
 import type { Target } from "./Flags.ts"
 import { CommandFailed, json, target } from "./Flags.ts"
 import { bytesText, printJson, secondsText, table } from "./Output.ts"
@@ -15,23 +15,6 @@ const model = Argument.String("model").pipe(
   Argument.withSchema(Schema.NonEmptyString),
   Argument.withDescription("Name of a configured model")
 )
-
-const fileName = (path: string): string => path.slice(Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1)
-
-/** The engine, with the name of its file where there are several, and its LoRA adapters. */
-const engineOf = ({ engine, lora = [], variant }: Deployment): string =>
-  [
-    engine,
-    ...(variant === undefined ? [] : [fileName(variant)]),
-    ...lora.map(({ path, scale }) => `+ ${fileName(path)}${scale === 1 ? "" : ` x ${scale}`}`)
-  ].join(" ")
-
-/** Jobs that hold a slot, of how many where the limit is adaptive. */
-const runningOf = ({ limit, running }: Deployment): string => limit === undefined ? `${running}` : `${running}/${limit}`
-
-/** As `2 of 1-3`. */
-const replicasOf = ({ scaling }: Deployment): string =>
-  scaling === undefined ? "" : `${scaling.replicas} of ${scaling.minReplicas}-${scaling.maxReplicas}`
 
 /** Where no replicas follow their load there is no column for them. */
 const rows = (deployments: ReadonlyArray<Deployment>): ReadonlyArray<ReadonlyArray<string>> => {

@@ -1,4 +1,4 @@
-/** The state of a deployment as text, and why it gets no requests. Pure. */
+/** A deployment as text: its engine, its state, what it runs, and why it gets no requests. Pure. */
 import type { Deployment } from "../layers/http/AdminSchema.ts"
 import { secondsText, versionText } from "./Output.ts"
 
@@ -24,3 +24,21 @@ export const reasonOf = ({ circuit, keys, lastFailure = "", scaling, state }: De
   const which = some(waiting)
   return `the provider limited or rejected ${which}; retry in ${secondsText(retryAfterMs)}`
 }
+
+const fileName = (path: string): string => path.slice(Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1)
+
+/** The engine, with the name of its file where there are several, and its LoRA adapters. */
+export const engineOf = ({ engine, lora = [], variant }: Deployment): string =>
+  [
+    engine,
+    ...(variant === undefined ? [] : [fileName(variant)]),
+    ...lora.map(({ path, scale }) => `+ ${fileName(path)}${scale === 1 ? "" : ` x ${scale}`}`)
+  ].join(" ")
+
+/** Jobs that hold a slot, of how many where the limit is adaptive. */
+export const runningOf = ({ limit, running }: Deployment): string =>
+  limit === undefined ? `${running}` : `${running}/${limit}`
+
+/** As `2 of 1-3`. */
+export const replicasOf = ({ scaling }: Deployment): string =>
+  scaling === undefined ? "" : `${scaling.replicas} of ${scaling.minReplicas}-${scaling.maxReplicas}`

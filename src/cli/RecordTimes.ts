@@ -1,4 +1,10 @@
-/** Where the time of a request went: the parts of its attempts and the waits between them. Pure. */
+/**
+ * Where the time of a request went: the parts of its attempts and the waits between them. Pure.
+ *
+ * **Details**
+ *
+ * Parts of attempts that ran at the same time, as a hedge does, overlap.
+ */
 import type { Attempt, Record as DecisionRecord } from "../services/routing/DecisionRecord.ts"
 
 /** A part of a request's time. */
