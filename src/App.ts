@@ -31,7 +31,6 @@ import * as VirtualKeys from "./layers/keys/VirtualKeys.ts"
 import { machine } from "./layers/models/Machine.ts"
 import * as Memory from "./layers/models/Memory.ts"
 import * as Storage from "./layers/persistence/Storage.ts"
-import * as Stores from "./layers/persistence/Stores.ts"
 import * as Providers from "./layers/providers/Providers.ts"
 import * as SettingsFile from "./layers/settings/SettingsFile.ts"
 import * as ModelStore from "./layers/store/ModelStore.ts"
@@ -544,7 +543,7 @@ const responses: Layer.Layer<never, StorageError | Layer.Error<typeof Responses.
   )
 
 /** What a service stores and counts, in its database and in Redis. Requires only `Settings`. */
-const state = Layer.mergeAll(keys, ledger, responses, answers, counters, makers, Stores.layer).pipe(
+const state = Layer.mergeAll(keys, ledger, responses, answers, counters, makers, Storage.layerStores).pipe(
   Layer.provideMerge(storage)
 )
 

@@ -17,6 +17,8 @@ const entryPoints = new Set([
   "src/inspect.ts",
   "src/main.ts",
   "src/RequireNode.ts",
+  // The entry of a bundle.
+  "src/workers/llama/LlamaLibrary.ts",
   // `inspect.ts` imports one of these by the engine's name.
   "src/workers/llama/Inspect.ts",
   "src/workers/onnx/Inspect.ts",

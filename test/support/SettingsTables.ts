@@ -83,12 +83,6 @@ const scalarsOf = (properties: Readonly<Record<string, Node>>): Readonly<Record<
     Object.entries(properties).filter(([, node]) => alternatives(node).every(({ type }) => type !== "object"))
   )
 
-/** A rule of alerts, without the alternative `false`. */
-const alertRuleIn = (properties: Readonly<Record<string, Node>>): Node => {
-  const rules = properties["alerts"]?.properties?.["rules"]?.additionalProperties as Node | undefined
-  return rules?.anyOf?.[0] ?? {}
-}
-
 /** The tables by name: each section of the file, and each kind of deployment. */
 export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
   const { properties = {} } = file as Node
@@ -100,6 +94,8 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
     )
   )
   const common: Node = { properties: Object.fromEntries(shared.map((name) => [name, kinds[0]!.properties![name]!])) }
+  const rules = properties["alerts"]?.properties?.["rules"]?.additionalProperties as Node | undefined
+  const alertRule = rules?.anyOf?.[0] ?? {}
   return new Map([
     ...[
       "server",
@@ -129,7 +125,7 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
     ["keys", table(named("keys"))],
     ["limits", table(named("limits").anyOf![0]!)],
     ["budgets", table(named("budgets"))],
-    ["alert rules", table(alertRuleIn(properties))],
+    ["alert rules", table(alertRule)],
     ["policies", table(named("policies"))],
     ["models", table(named("models"), ["deployments"])],
     ["deployments", table(common)],

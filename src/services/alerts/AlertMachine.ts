@@ -134,9 +134,9 @@ const settleAll = (rules: ReadonlyArray<AlertRule>, before: AlertStates, reading
   return { states, transitions }
 }
 
-/** The alert, if it is pending and its rule measures the same. */
-const pendingOf = ({ metric }: AlertRule, state: AlertState | undefined): AlertState | undefined =>
-  state?.phase === "pending" && state.metric === metric ? state : undefined
+/** Whether it is that of a rule that measures the same. */
+const isPendingOf = ({ metric }: AlertRule, state: AlertState | undefined): boolean =>
+  state?.phase === "pending" && state.metric === metric
 
 /**
  * Evaluates the rules.
@@ -155,7 +155,7 @@ export const step = (
     for (const [target, value] of readings.get(rule.name) ?? []) {
       const key = keyOf(rule.name, target)
       if (value === undefined || states.has(key) || !watches(rule, target)) continue
-      const pending = pendingOf(rule, before.get(key))
+      const pending = isPendingOf(rule, before.get(key)) ? before.get(key) : undefined
       const risen = rise(rule, target, value, pending, now, newEpisode)
       if (risen === undefined) continue
       states.set(key, risen.state)
