@@ -37,6 +37,16 @@ const words = { running: "running", success: "answered", failure: "FAILED", inte
 const named = (name: string, value: string | number | undefined): string =>
   value === undefined || value === "" ? "" : `${name}=${value}`
 
+const spanOf = (ms: number | undefined): string => ms === undefined ? "" : spanText(ms)
+
+/** As "12+34", input and output; empty where nothing is known to have been generated. */
+const tokensOf = ({ inputTokens, outputTokens }: DecisionSummary): string =>
+  outputTokens === undefined ? "" : `${inputTokens ?? "?"}+${outputTokens}`
+
+/** The deployment that answered; empty where the cache did. */
+const answeredBy = ({ cache, deployment }: DecisionSummary): string =>
+  deployment === undefined || cache !== undefined ? "" : `-> ${deployment}`
+
 /** One line: time, id, model, deployment, end, then what is known. */
 export const requestLine = (request: DecisionSummary): string => {
   const { attempts, cache, error, failed, firstTokenMs, tookMs, usd, waitedMs = 0 } = request
@@ -45,19 +55,16 @@ export const requestLine = (request: DecisionSummary): string => {
     request.id,
     words[request.status],
     request.model,
-    request.deployment === undefined || cache !== undefined ? "" : `-> ${request.deployment}`,
-    tookMs === undefined ? "" : spanText(tookMs),
-    named("first_token", firstTokenMs === undefined ? undefined : spanText(firstTokenMs)),
+    answeredBy(request),
+    spanOf(tookMs),
+    named("first_token", spanOf(firstTokenMs)),
     named("waited", waitedMs < 1 ? undefined : spanText(waitedMs)),
-    named(
-      "tokens",
-      request.outputTokens === undefined ? undefined : `${request.inputTokens ?? "?"}+${request.outputTokens}`
-    ),
+    named("tokens", tokensOf(request)),
     named("cost", usd === undefined ? undefined : moneyText(usd)),
     named("cache", cache),
     named("key", request.key),
     named("attempts", attempts > 1 ? attempts : undefined),
-    named("failed", failed.length === 0 ? undefined : failed.join(",")),
+    named("failed", failed.join(",")),
     error === undefined ? "" : `${error.reason}: ${error.message}`
   ].filter((part) => part !== "").join(" ")
 }

@@ -50,6 +50,15 @@ const queueOf = ({ oldestWaitMs, queued }: Deployment): string =>
 
 const count = (value: number | undefined): string => value === undefined || value === 0 ? "" : String(value)
 
+/** The cells of the last five minutes. */
+const recentOf = (recent: Figures): ReadonlyArray<string> => [
+  String(recent.requests),
+  count(recent.failed),
+  quantiles(recent.firstTokenMs),
+  quantiles(recent.durationMs),
+  recent.tokensPerSecond === undefined ? "" : String(recent.tokensPerSecond)
+]
+
 const rowOf = (one: Deployment): ReadonlyArray<string> => {
   const recent = five(one)
   const usd = windowOf(one.figures, "1h")?.usd
@@ -58,11 +67,7 @@ const rowOf = (one: Deployment): ReadonlyArray<string> => {
     stateOf(one),
     slotsOf(one),
     queueOf(one),
-    String(recent?.requests ?? 0),
-    count(recent?.failed),
-    recent === undefined ? "" : quantiles(recent.firstTokenMs),
-    recent === undefined ? "" : quantiles(recent.durationMs),
-    recent?.tokensPerSecond === undefined ? "" : String(recent.tokensPerSecond),
+    ...(recent === undefined ? ["0", "", "", "", ""] : recentOf(recent)),
     usd === undefined ? "" : moneyText(usd),
     one.memoryBytes === 0 ? "" : bytesText(one.memoryBytes),
     count(one.restarts),

@@ -33,8 +33,12 @@ interface Screen {
   latest: Overview | undefined
 }
 
+/** A terminal that does not know its size has none, or 0. */
+const sizeOr = (size: number, otherwise: number): number => size > 0 ? size : otherwise
+
 const draw = ({ latest, sort }: Screen): void => {
-  const { columns = 80, rows = 24 } = process.stdout
+  const columns = sizeOr(process.stdout.columns, 80)
+  const rows = sizeOr(process.stdout.rows, 24)
   const text = latest === undefined ? "Waiting for the service." : screenText(latest, { columns, rows, sort })
   const lines = text.split("\n").map((line) => `${plainText(line)}\u001b[K`)
   process.stdout.write(`\u001b[H${lines.join("\r\n")}\u001b[J`)

@@ -83,19 +83,28 @@ const scalarsOf = (properties: Readonly<Record<string, Node>>): Readonly<Record<
     Object.entries(properties).filter(([, node]) => alternatives(node).every(({ type }) => type !== "object"))
   )
 
+/** The settings that all kinds of deployments have in the same form. */
+const sharedOf = (kinds: ReadonlyArray<Node>): Readonly<Record<string, Node>> => {
+  const [first, ...others] = kinds.map(({ properties = {} }) => properties)
+  return Object.fromEntries(
+    Object.entries(first ?? {}).filter(([name, node]) =>
+      others.every((properties) => JSON.stringify(properties[name]) === JSON.stringify(node))
+    )
+  )
+}
+
+/** The settings of a rule of the user's own. */
+const alertRuleIn = ({ properties = {} }: Node): Node => {
+  const rules = properties["rules"]?.additionalProperties as Node | undefined
+  return rules?.anyOf?.[0] ?? {}
+}
+
 /** The tables by name: each section of the file, and each kind of deployment. */
 export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
   const { properties = {} } = file as Node
   const named = (section: string): Node => properties[section]?.additionalProperties as Node
   const kinds = itemOf(named("models").properties?.["deployments"] ?? {}).anyOf ?? []
-  const shared = Object.keys(kinds[0]?.properties ?? {}).filter((name) =>
-    kinds.every(({ properties = {} }) =>
-      JSON.stringify(properties[name]) === JSON.stringify(kinds[0]!.properties![name])
-    )
-  )
-  const common: Node = { properties: Object.fromEntries(shared.map((name) => [name, kinds[0]!.properties![name]!])) }
-  const rules = properties["alerts"]?.properties?.["rules"]?.additionalProperties as Node | undefined
-  const alertRule = rules?.anyOf?.[0] ?? {}
+  const shared = sharedOf(kinds)
   return new Map([
     ...[
       "server",
@@ -125,13 +134,13 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
     ["keys", table(named("keys"))],
     ["limits", table(named("limits").anyOf![0]!)],
     ["budgets", table(named("budgets"))],
-    ["alert rules", table(alertRule)],
+    ["alert rules", table(alertRuleIn(properties["alerts"]!))],
     ["policies", table(named("policies"))],
     ["models", table(named("models"), ["deployments"])],
-    ["deployments", table(common)],
+    ["deployments", table({ properties: shared })],
     ...kinds.map((kind) => {
       const [engine] = kind.properties?.["engine"]?.enum ?? []
-      return [`deployment ${String(engine)}`, table(kind, ["engine", ...shared])] as const
+      return [`deployment ${String(engine)}`, table(kind, ["engine", ...Object.keys(shared)])] as const
     })
   ])
 }

@@ -19,6 +19,18 @@ const circuitOf = (deployment: string, states: ReadonlyArray<State>) => {
   return { circuit: { phase: found.phase, retryAfterMs: found.retryAfterMs } }
 }
 
+/** Its share of the requests, in a rollout or an A/B test. */
+const versionOf = ({ id, model }: Deployment, splits: SplitTable | undefined) => {
+  const found = splits?.of?.(model)?.shares?.find(({ deployment }) => deployment === id)
+  return found === undefined ? {} : { version: { role: found.role, weight: found.weight } }
+}
+
+/** Nothing, where all of them may be used. */
+const keysOf = (deployment: Deployment, providers: Providers["Service"], now: number) => {
+  const keys = providers.waitingKeys(deployment, now)
+  return keys === undefined || keys.waiting + keys.rejected === 0 ? {} : { keys }
+}
+
 /** A deployment as `GET /admin/deployments` shows it. */
 const makeDescribe = (
   models: Models["Service"],
@@ -32,13 +44,11 @@ const makeDescribe = (
     const status = yield* models.status(deployment)
     const { id, model, options, pinned } = deployment
     const provider = isRemote(options) ? { provider: options.provider } : {}
-    const keys = providers.waitingKeys(deployment, yield* Time.now)
-    const waiting = keys === undefined || keys.waiting + keys.rejected === 0 ? {} : { keys }
+    const keys = keysOf(deployment, providers, yield* Time.now)
     const lora = adaptersOf(options)
     const adapters = lora.length === 0 ? {} : { lora }
-    const version = splits?.of?.(model)?.shares?.find((one) => one.deployment === id)
-    const share = version === undefined ? {} : { version: { role: version.role, weight: version.weight } }
-    const more = { ...provider, ...adapters, ...scaling, ...share, ...circuitOf(id, states), ...waiting }
+    const version = versionOf(deployment, splits)
+    const more = { ...provider, ...adapters, ...scaling, ...version, ...circuitOf(id, states), ...keys }
     return { pinned, ...status, model, engine: options.engine, ...more }
   })
 

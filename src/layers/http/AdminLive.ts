@@ -85,6 +85,21 @@ const namesOf = ({ events }: typeof LiveSelection.Type) => {
     ))
 }
 
+/** Sends the overview to a reader whenever it has changed. */
+const sendOverviews = Effect.fnUntraced(function*(overview: Effect.Effect<Overview>, waiting: Waiting) {
+  let last = ""
+  let unsent = 0
+  const look = Effect.map(overview, (data) => {
+    const state = changing(data)
+    unsent++
+    if (state === last && unsent < sendAfter) return
+    last = state
+    unsent = 0
+    waiting.add({ event: "overview", data })
+  })
+  yield* Effect.repeat(look, Schedule.spaced(lookEvery))
+})
+
 const make = Effect.gen(function*() {
   const decisions = yield* DecisionLog
   const operatorEvents = yield* OperatorEvents
@@ -93,20 +108,6 @@ const make = Effect.gen(function*() {
   const overview = yield* AdminOverview.make
   // Several readers share what is read.
   const shared = yield* Effect.cachedWithTTL(overview, Duration.millis(900))
-
-  const sendOverviews = Effect.fnUntraced(function*(waiting: Waiting) {
-    let last = ""
-    let unsent = 0
-    const look = Effect.map(shared, (data) => {
-      const state = changing(data)
-      unsent++
-      if (state === last && unsent < sendAfter) return
-      last = state
-      unsent = 0
-      waiting.add({ event: "overview", data })
-    })
-    yield* Effect.repeat(look, Schedule.spaced(lookEvery))
-  })
 
   /** The events for one reader, until it disconnects or the process is about to end. */
   const events = (names: ReadonlySet<EventName>) =>
@@ -127,7 +128,7 @@ const make = Effect.gen(function*() {
         ends.push(operatorEvents.subscribe((event) => waiting.add({ event: "event", data: event })))
       }
       yield* Effect.addFinalizer(() => Effect.sync(() => ends.forEach((end) => end())))
-      if (names.has("overview")) yield* Effect.forkScoped(sendOverviews(waiting))
+      if (names.has("overview")) yield* Effect.forkScoped(sendOverviews(shared, waiting))
       return Stream.mapArray(Stream.fromQueue(waiting.queue), (some) => Arr.of(waiting.textOf(some)))
     }))
 

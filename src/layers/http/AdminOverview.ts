@@ -71,23 +71,17 @@ const makeFigures = Effect.gen(function*() {
   return figures
 })
 
-/** The snapshot of this process. */
-const makeOwn = Effect.gen(function*() {
-  const cache = yield* ResponseCache
+/** The state and the requests of this process. */
+const makeService = Effect.fnUntraced(function*(figures: RecentFigures.RecentFigures) {
   const decisions = yield* DecisionLog
-  const describe = yield* AdminDeployments.make
   const details = yield* Effect.serviceOption(HealthDetails)
-  const figures = yield* makeFigures
-  const models = yield* Models
-  const pressure = yield* Effect.serviceOption(Pressure)
   const readiness = yield* Readiness
-  const registry = yield* Registry
   const startedAt = yield* Time.now
   const version = readVersion() ?? "unknown"
   const health = Option.isNone(details)
     ? Effect.succeed({ targets: Availability.targets, windows: [] })
     : Effect.map(details.value.report, ({ targets, windows }) => ({ targets, windows }))
-  const serviceOf = Effect.fnUntraced(function*(now: number) {
+  return Effect.fnUntraced(function*(now: number) {
     const all = figures.ofAll(now)
     return {
       version,
@@ -100,7 +94,13 @@ const makeOwn = Effect.gen(function*() {
       figures: all
     }
   })
-  const memoryOf = Effect.fnUntraced(function*(engineBytes: number) {
+})
+
+/** The memory of this process and of its engines. */
+const makeMemory = Effect.gen(function*() {
+  const models = yield* Models
+  const pressure = yield* Effect.serviceOption(Pressure)
+  return Effect.fnUntraced(function*(engineBytes: number) {
     const { budgetBytes, grantedBytes } = yield* models.memory
     return {
       ...(Number.isFinite(budgetBytes) ? { budgetBytes: Math.round(budgetBytes) } : {}),
@@ -110,6 +110,16 @@ const makeOwn = Effect.gen(function*() {
       pressure: Option.isNone(pressure) ? "normal" as const : SubscriptionRef.getUnsafe(pressure.value)
     }
   })
+})
+
+/** The snapshot of this process. */
+const makeOwn = Effect.gen(function*() {
+  const cache = yield* ResponseCache
+  const describe = yield* AdminDeployments.make
+  const figures = yield* makeFigures
+  const memoryOf = yield* makeMemory
+  const registry = yield* Registry
+  const serviceOf = yield* makeService(figures)
   return Effect.gen(function*() {
     const now = yield* Time.now
     const configured = registry.models()

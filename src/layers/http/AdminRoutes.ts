@@ -65,53 +65,62 @@ const makeActions = (models: Models["Service"], callAgain: Act): Readonly<Record
   }
 }
 
+/** The deployments, and what an operator does with them. */
+const makeDeployments = Effect.fnUntraced(function*(resets: Effect.Success<typeof AdminResets.make>) {
+  const models = yield* Models
+  const registry = yield* Registry
+  const whole = yield* WholeService.make
+  const describe = yield* AdminDeployments.make
+  const list = (deployments: ReadonlyArray<Deployment>) =>
+    Effect.map(
+      Effect.flatMap(describe(deployments), whole.deployments),
+      (deployments) => HttpServerResponse.jsonUnsafe({ deployments })
+    )
+
+  const actions = makeActions(models, resets.callAgain)
+  /** One action on all deployments of a model. */
+  const act = Effect.fnUntraced(function*(model: string, action: string) {
+    if (!isAction(action)) return respondError(noAction(action))
+    const { deployments } = yield* Effect.fromResult(registry.find(model))
+    yield* Effect.forEach(deployments, actions[action], { discard: true })
+    yield* whole.post(model, `/admin/models/${encodeURIComponent(model)}/${action}`)
+    return yield* list(deployments)
+  })
+
+  const actOne = Effect.fnUntraced(function*(id: string, action: string) {
+    if (!isAction(action)) return respondError(noAction(action))
+    const deployment = resets.find(id)
+    if (deployment === undefined) return resets.notFound(id)
+    yield* actions[action](deployment)
+    yield* whole.post(deployment.model, `/admin/deployments/${encodeURIComponent(id)}/${action}`)
+    return yield* list([deployment])
+  })
+
+  return {
+    all: Effect.suspend(() => list(registry.models().flatMap(({ deployments }) => deployments))),
+    act,
+    actOne,
+    events: whole.events(models.events)
+  }
+})
+
 export const layer = HttpApiBuilder.group(
   TypedApi,
   "admin",
   Effect.fn(function*(handlers) {
-    const models = yield* Models
-    const registry = yield* Registry
     const breaker = yield* Breaker
     const guarded = yield* AdminGuard.make
-    const whole = yield* WholeService.make
-
     const watch = makeWatch(yield* Readiness)
     const resets = yield* AdminResets.make
-
-    const describe = yield* AdminDeployments.make
-    const list = (deployments: ReadonlyArray<Deployment>) =>
-      Effect.map(
-        Effect.flatMap(describe(deployments), whole.deployments),
-        (deployments) => HttpServerResponse.jsonUnsafe({ deployments })
-      )
-    const all = Effect.suspend(() => list(registry.models().flatMap(({ deployments }) => deployments)))
-
-    const actions = makeActions(models, resets.callAgain)
-    const act = Effect.fnUntraced(function*(model: string, action: string) {
-      if (!isAction(action)) return respondError(noAction(action))
-      const { deployments } = yield* Effect.fromResult(registry.find(model))
-      yield* Effect.forEach(deployments, actions[action], { discard: true })
-      yield* whole.post(model, `/admin/models/${encodeURIComponent(model)}/${action}`)
-      return yield* list(deployments)
-    })
-
-    const actOne = Effect.fnUntraced(function*(id: string, action: string) {
-      if (!isAction(action)) return respondError(noAction(action))
-      const deployment = resets.find(id)
-      if (deployment === undefined) return resets.notFound(id)
-      yield* actions[action](deployment)
-      yield* whole.post(deployment.model, `/admin/deployments/${encodeURIComponent(id)}/${action}`)
-      return yield* list([deployment])
-    })
-
+    const deployments = yield* makeDeployments(resets)
     const decisions = yield* AdminDecisions.make
     const alerts = yield* AdminAlerts.make
     const reload = yield* AdminReload.make
 
-    return handlers.handleRaw("deployments", () => guarded(all))
-      .handleRaw("act", ({ params }) => guarded(act(params.model, params.action)))
-      .handleRaw("actOne", ({ params }) => guarded(actOne(params.deployment, params.action)))
-      .handleRaw("deploymentEvents", () => guarded(Effect.succeed(watch(whole.events(models.events)))))
+    return handlers.handleRaw("deployments", () => guarded(deployments.all))
+      .handleRaw("act", ({ params }) => guarded(deployments.act(params.model, params.action)))
+      .handleRaw("actOne", ({ params }) => guarded(deployments.actOne(params.deployment, params.action)))
+      .handleRaw("deploymentEvents", () => guarded(Effect.succeed(watch(deployments.events))))
       .handleRaw("events", ({ query }) => guarded(alerts.events(query)))
       .handleRaw("alerts", () => guarded(alerts.alerts))
       .handleRaw("circuits", () => guarded(resets.circuits))

@@ -49,6 +49,8 @@ interface Named {
   [requestId]?: string
 }
 
+const idOf = (source: Named | undefined): string | undefined => source?.[requestId]
+
 /** Names the request of the network that a fiber answers. */
 export const setRequestId = (source: object, id: string): void => {
   ;(source as Named)[requestId] = id
@@ -57,7 +59,7 @@ export const setRequestId = (source: object, id: string): void => {
 /** Reads the id of the request that the fiber answers. */
 export const layerRequestId = Layer.succeed(Caller.RequestId, (context: Context.Context<never>) => {
   const exchange = Context.getOption(context, NodeExchange)
-  if (Option.isSome(exchange)) return (exchange.value.message as Named)[requestId]
+  if (Option.isSome(exchange)) return idOf(exchange.value.message as Named)
   const request = Option.getOrUndefined(Context.getOption(context, HttpServerRequest.HttpServerRequest))
-  return (request?.source as Named | undefined)?.[requestId]
+  return idOf(request?.source)
 })

@@ -166,18 +166,37 @@ const streamsOf = ({ streamKeepAlive }: Resolved["server"]): KeptStreams | undef
   streamKeepAlive === false ? undefined : new KeptStreams(Duration.toMillis(streamKeepAlive))
 
 /**
- * The server with these dialects.
+ * Ends the service's work on shutdown: models load no longer, and requests that outlast the grace fail.
  *
  * **Details**
  *
- * On shutdown, connections that outlast the grace (a half-sent request, a reader that stopped) are closed: they would delay
- * the shutdown for ever.
+ * Connections that outlast the grace (a half-sent request, a reader that stopped) are closed: they would delay the
+ * shutdown for ever.
  */
+const makeStop = Effect.fnUntraced(function*(node: NodeServer, graceMs: number) {
+  const readiness = yield* Readiness
+  const models = yield* Models
+  const stopping = yield* Deferred.make<void>()
+  // Forked before the server starts, so that it ends after it.
+  yield* Effect.forkScoped(
+    Effect.andThen(Deferred.await(stopping), Effect.andThen(Effect.sleep(graceMs), models.stop))
+  )
+  return Layer.effectDiscard(Effect.addFinalizer(() =>
+    Effect.andThen(
+      Effect.sync(() => {
+        readiness.status = "stopping"
+        Deferred.doneUnsafe(stopping, Effect.void)
+        setTimeout(() => node.closeAllConnections(), graceMs + 2 * lastResponsesMs).unref()
+      }),
+      models.stopLoads
+    )
+  ))
+})
+
+/** The server with these dialects. */
 export const make = (dialects: Dialects) =>
   Layer.unwrap(Effect.gen(function*() {
     const { server } = yield* Settings
-    const readiness = yield* Readiness
-    const models = yield* Models
     const grace = Duration.toMillis(server.shutdownGrace)
     const services = yield* Effect.context()
     const makeId = () => Effect.runSyncWith(services)(Endpoint.makeId("req_"))
@@ -187,21 +206,7 @@ export const make = (dialects: Dialects) =>
     const streams = streamsOf(server)
     const node = new NodeServer({ settings: server, ...serviceRoutes, authentication, makeId, directRoutes, streams })
     const peers = yield* makePeers
-    const stopping = yield* Deferred.make<void>()
-    // Forked before the server starts, so that it ends after it.
-    yield* Effect.forkScoped(
-      Effect.andThen(Deferred.await(stopping), Effect.andThen(Effect.sleep(grace), models.stop))
-    )
-    const stop = Layer.effectDiscard(Effect.addFinalizer(() =>
-      Effect.andThen(
-        Effect.sync(() => {
-          readiness.status = "stopping"
-          Deferred.doneUnsafe(stopping, Effect.void)
-          setTimeout(() => node.closeAllConnections(), grace + 2 * lastResponsesMs).unref()
-        }),
-        models.stopLoads
-      )
-    ))
+    const stop = yield* makeStop(node, grace)
     const http = NodeHttpServer.layer(() => node, {
       ...whereToListen(server, peers),
       websocket: { maxPayload: server.maxBodyBytes },

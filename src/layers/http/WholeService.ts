@@ -36,11 +36,21 @@ const mostOf = (
   return { ...most("slots"), ...most("replicas"), ...most("oldestWaitMs") }
 }
 
+/** The keys of the process in which the next one may be used latest. */
+const keysOf = (one: Deployment, other: Deployment): Deployment["keys"] => {
+  if (one.keys === undefined || other.keys === undefined) return one.keys ?? other.keys
+  return one.keys.retryAfterMs >= other.keys.retryAfterMs ? one.keys : other.keys
+}
+
+const restartsOf = ({ restarts = 0 }: Deployment, other: Deployment): Pick<Deployment, "restarts"> => {
+  const sum = restarts + (other.restarts ?? 0)
+  return sum === 0 ? {} : { restarts: sum }
+}
+
 const add = (one: Deployment, other: Deployment): Deployment => {
   const circuit = worse(one.circuit, other.circuit)
-  const keys = (one.keys?.retryAfterMs ?? -1) >= (other.keys?.retryAfterMs ?? -1) ? one.keys : other.keys
+  const keys = keysOf(one, other)
   const lastFailure = one.lastFailure ?? other.lastFailure
-  const restarts = (one.restarts ?? 0) + (other.restarts ?? 0)
   return {
     ...one,
     state: states.find((state) => state === one.state || state === other.state)!,
@@ -50,7 +60,7 @@ const add = (one: Deployment, other: Deployment): Deployment => {
     ...(circuit === undefined ? {} : { circuit }),
     ...(keys === undefined ? {} : { keys }),
     ...(lastFailure === undefined ? {} : { lastFailure }),
-    ...(restarts === 0 ? {} : { restarts }),
+    ...restartsOf(one, other),
     ...mostOf(one, other),
     ...limitOf(one, other)
   }

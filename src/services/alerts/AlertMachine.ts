@@ -138,6 +138,12 @@ const settleAll = (rules: ReadonlyArray<AlertRule>, before: AlertStates, reading
 const isPendingOf = ({ metric }: AlertRule, state: AlertState | undefined): boolean =>
   state?.phase === "pending" && state.metric === metric
 
+/** The targets that a rule watches and that have a value now. */
+const valuesOf = (rule: AlertRule, readings: Readings): ReadonlyArray<readonly [target: string, value: number]> =>
+  Array.from(readings.get(rule.name) ?? []).flatMap(([target, value]) =>
+    value === undefined || !watches(rule, target) ? [] : [[target, value] as const]
+  )
+
 /**
  * Evaluates the rules.
  *
@@ -152,9 +158,9 @@ export const step = (
 ): Step => {
   const { states, transitions } = settleAll(rules, before, readings)
   for (const rule of rules) {
-    for (const [target, value] of readings.get(rule.name) ?? []) {
+    for (const [target, value] of valuesOf(rule, readings)) {
       const key = keyOf(rule.name, target)
-      if (value === undefined || states.has(key) || !watches(rule, target)) continue
+      if (states.has(key)) continue
       const pending = isPendingOf(rule, before.get(key)) ? before.get(key) : undefined
       const risen = rise(rule, target, value, pending, now, newEpisode)
       if (risen === undefined) continue

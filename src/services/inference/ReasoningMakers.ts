@@ -125,7 +125,7 @@ export class ReasoningMakers {
 
   /** The first failure is logged. */
   readonly #failed = Effect.fnUntraced(
-    { self: this as ReasoningMakers },
+    { self: this },
     function*(this: ReasoningMakers, why: string) {
       const isFirst = this.#asksAt === undefined
       this.#asksAt = (yield* Time.now) + Defaults.reasoningMakers.pauseMs

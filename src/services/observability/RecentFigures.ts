@@ -9,7 +9,7 @@
  */
 import { Schema } from "effect"
 import { LRUCache } from "lru-cache"
-import type { Draft } from "../routing/DecisionLog.ts"
+import type { AttemptDraft, Draft } from "../routing/DecisionLog.ts"
 
 /** Times in ms. */
 export const Distribution = Schema.Struct({
@@ -123,6 +123,49 @@ const addTally = (to: Tally, from: Tally): void => {
   addAll(to.duration, from.duration)
 }
 
+/** What a request has generated. */
+interface Output {
+  readonly tokens: number
+  /** The time in which the tokens after the first one came, ms; 0, unknown. */
+  readonly ratedMs: number
+  /** USD; undefined, unknown. */
+  readonly usd: number | undefined
+}
+
+const addOutput = (tally: Tally, { ratedMs, tokens, usd }: Output): void => {
+  tally.outputTokens += tokens
+  if (usd !== undefined) tally.usd = (tally.usd ?? 0) + usd
+  if (ratedMs <= 0 || tokens < 2) return
+  tally.ratedTokens += tokens - 1
+  tally.ratedMs += ratedMs
+}
+
+/** Counts an attempt for its deployment. */
+const addAttempt = (tally: Tally, { firstTokenMs, outcome, tookMs = 0 }: AttemptDraft): void => {
+  tally.requests++
+  if (outcome === "failed") tally.failed++
+  if (outcome === "left") tally.left++
+  if (firstTokenMs !== undefined) countIn(tally.firstToken, firstTokenMs)
+  if (outcome === "answered") countIn(tally.duration, tookMs)
+}
+
+/** Counts a request for its model, and for the service. */
+const addRequest = (tally: Tally, { end, tookMs = 0 }: Draft, firstTokenMs: number | undefined): void => {
+  tally.requests++
+  if (end === "failure") tally.failed++
+  if (end === "interruption") tally.left++
+  if (firstTokenMs !== undefined) countIn(tally.firstToken, firstTokenMs)
+  if (end === "success") countIn(tally.duration, tookMs)
+}
+
+/** The attempt that answered, and its times: from the request's arrival to the first token, and from there to the end. */
+const answerOf = ({ answeredBy, attempts }: Draft) => {
+  const attempt = attempts.findLast(({ deployment, outcome }) => outcome === "answered" && deployment === answeredBy)
+  if (attempt?.firstTokenMs === undefined) return { attempt, firstTokenMs: undefined, ratedMs: 0 }
+  const { firstTokenMs, startedMs, tookMs = 0 } = attempt
+  return { attempt, firstTokenMs: startedMs + firstTokenMs, ratedMs: tookMs - firstTokenMs }
+}
+
 const slotMs = 15_000
 
 /** The slots of the last hour, the oldest first. */
@@ -177,40 +220,17 @@ export class RecentFigures {
     this.#startedAt = now
   }
 
-  add({ answeredBy, attempts, end, model, outputTokens = 0, tookMs = 0, usd }: Draft, now: number): void {
-    const answering = attempts.findLast(({ deployment, outcome }) =>
-      outcome === "answered" && deployment === answeredBy
-    )
-    const firstTokenMs = answering?.firstTokenMs
-    for (const { deployment, firstTokenMs, outcome, tookMs = 0 } of attempts) {
-      const tally = this.#of(this.#deployments, deployment).at(now)
-      tally.requests++
-      if (outcome === "failed") tally.failed++
-      if (outcome === "left") tally.left++
-      if (firstTokenMs !== undefined) countIn(tally.firstToken, firstTokenMs)
-      if (outcome === "answered") countIn(tally.duration, tookMs)
-    }
-    const rated = answering === undefined || firstTokenMs === undefined ? 0 : (answering.tookMs ?? 0) - firstTokenMs
-    const payer = answering?.deployment ?? attempts.at(-1)?.deployment
-    if (payer !== undefined) this.#addTokens(this.#of(this.#deployments, payer).at(now), outputTokens, rated, usd)
+  add(request: Draft, now: number): void {
+    const { attempts, model, outputTokens = 0, usd } = request
+    const { attempt, firstTokenMs, ratedMs } = answerOf(request)
+    const output: Output = { tokens: outputTokens, ratedMs, usd }
+    for (const one of attempts) addAttempt(this.#of(this.#deployments, one.deployment).at(now), one)
+    const payer = (attempt ?? attempts.at(-1))?.deployment
+    if (payer !== undefined) addOutput(this.#of(this.#deployments, payer).at(now), output)
     for (const tally of [this.#all.at(now), this.#of(this.#models, model).at(now)]) {
-      tally.requests++
-      if (end === "failure") tally.failed++
-      if (end === "interruption") tally.left++
-      if (answering !== undefined && firstTokenMs !== undefined) {
-        countIn(tally.firstToken, answering.startedMs + firstTokenMs)
-      }
-      if (end === "success") countIn(tally.duration, tookMs)
-      this.#addTokens(tally, outputTokens, rated, usd)
+      addRequest(tally, request, firstTokenMs)
+      addOutput(tally, output)
     }
-  }
-
-  #addTokens(tally: Tally, outputTokens: number, ratedMs: number, usd: number | undefined): void {
-    tally.outputTokens += outputTokens
-    if (usd !== undefined) tally.usd = (tally.usd ?? 0) + usd
-    if (ratedMs <= 0 || outputTokens < 2) return
-    tally.ratedTokens += outputTokens - 1
-    tally.ratedMs += ratedMs
   }
 
   #of(all: LRUCache<string, Series>, name: string): Series {

@@ -149,7 +149,7 @@ export class Experiments {
       })))
   )
 
-  readonly #period = Effect.fnUntraced({ self: this as Experiments }, function*(this: Experiments, run: Run) {
+  readonly #period = Effect.fnUntraced({ self: this }, function*(this: Experiments, run: Run) {
     const { leases, owner, store } = this.#parts
     const { evaluateMs } = run.plan
     const now = yield* Clock.currentTimeMillis
@@ -160,7 +160,7 @@ export class Experiments {
   })
 
   /** What cannot be written is kept for the next period. */
-  readonly #passOn = Effect.fnUntraced({ self: this as Experiments }, function*(
+  readonly #passOn = Effect.fnUntraced({ self: this }, function*(
     this: Experiments,
     run: Run,
     write: (batch: Batch) => Effect.Effect<void, SqlError>

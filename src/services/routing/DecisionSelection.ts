@@ -50,16 +50,22 @@ const positionOf = (cursor: string): Pick<Record, "at" | "id"> => {
   return { at: Number(cursor.slice(0, end)), id: cursor.slice(end + 1) }
 }
 
+const matches = (wanted: string | undefined, value: string | undefined): boolean =>
+  wanted === undefined || wanted === value
+
+/** Whether a deployment answered, or was tried. */
+const involves = ({ answeredBy, attempts }: Record, deployment: string): boolean =>
+  answeredBy === deployment || attempts.some((attempt) => attempt.deployment === deployment)
+
 const isSelected = ({ cursor, deployment, key, model, since = 0, status, tenant }: Selection) => {
   const before = cursor === undefined ? undefined : positionOf(cursor)
   return (record: Record): boolean =>
     record.at >= since &&
-    (model === undefined || record.model === model) &&
-    (status === undefined || (record.end ?? "running") === status) &&
-    (tenant === undefined || record.tenant === tenant) &&
-    (key === undefined || record.key === key) &&
-    (deployment === undefined || record.answeredBy === deployment ||
-      record.attempts.some((attempt) => attempt.deployment === deployment)) &&
+    matches(model, record.model) &&
+    matches(status, record.end ?? "running") &&
+    matches(tenant, record.tenant) &&
+    matches(key, record.key) &&
+    (deployment === undefined || involves(record, deployment)) &&
     (before === undefined || compare(before, record) < 0)
 }
 
