@@ -34,7 +34,7 @@ export interface Bar {
 /** Most bars of a histogram. */
 const mostBars = 24
 
-/** The histogram of a distribution: neighbouring buckets are joined where there are too many. */
+/** The histogram of a distribution: neighboring buckets are joined where there are too many. */
 export const barsOf = (buckets: Figures["durationMs"]["buckets"]): ReadonlyArray<Bar> => {
   const size = Math.max(1, Math.ceil(buckets.length / mostBars))
   const joined: Array<{ upTo: number; count: number }> = []

@@ -360,7 +360,7 @@ describe("events", () => {
   const event = { deployment: "chat#0", state: "loading", at: 1 } as const
   const transition: Transition = { deployment: "chat#0", from: "closed", to: "open", at: 1 }
   const settings: ReadonlyArray<readonly [path: string, setting: Setting, sent: object]> = [
-    ["events", { events: Stream.concat(Stream.make(event, { ...event, at: 2 }), Stream.never) }, event],
+    ["deployments/events", { events: Stream.concat(Stream.make(event, { ...event, at: 2 }), Stream.never) }, event],
     [
       "circuits/events",
       { transitions: Stream.concat(Stream.make(transition, { ...transition, at: 2 }), Stream.never) },
@@ -386,7 +386,7 @@ describe("events", () => {
       })
   )
 
-  it.each(["events", "circuits/events"])(
+  it.each(["deployments/events", "circuits/events"])(
     "GET /admin/%s begins before the first change, with a comment",
     (path) =>
       withRoutes({}, async (fetch) => {
@@ -402,7 +402,7 @@ describe("events", () => {
     const subscription = Stream.concat(begins, Stream.never)
     const events = Stream.ensuring(subscription, Effect.sync(() => ended.resolve("ended")))
     await withRoutes({ events }, async (fetch) => {
-      const reader = readerOf(await fetch("events"))
+      const reader = readerOf(await fetch("deployments/events"))
       await readUntil(reader, "\n\n")
       await begun.promise
       await reader.cancel()
