@@ -9,7 +9,7 @@ import type { Selection } from "../../services/cache/ResponseCache.ts"
 import { ResponseCache } from "../../services/cache/ResponseCache.ts"
 import { Providers } from "../../services/engines/Providers.ts"
 import { Breaker } from "../../services/health/Breaker.ts"
-import { Registry } from "../../services/models/Registry.ts"
+import { ofExisting, Registry } from "../../services/models/Registry.ts"
 import * as AdminQuery from "./AdminQuery.ts"
 import type { CacheSelection } from "./AdminSchema.ts"
 import { respondError } from "./Dialect.ts"
@@ -37,7 +37,7 @@ export const make = Effect.gen(function*() {
   const registry = yield* Registry
   const whole = yield* WholeService.make
   const circuits = Effect.map(
-    Effect.flatMap(breaker.states, whole.circuits),
+    Effect.flatMap(breaker.states, (states) => whole.circuits(ofExisting(registry, states))),
     (circuits) => HttpServerResponse.jsonUnsafe({ circuits })
   )
   const contents = Effect.suspend(() => whole.cache(cache.contents()))

@@ -24,7 +24,7 @@ export const Circuit = Schema.Struct({
 })
 export type Circuit = typeof Circuit.Type
 
-/** Of every deployment that has been called. */
+/** Of every deployment that exists and has been called. */
 export const Circuits = Schema.Struct({ circuits: Schema.Array(Circuit) })
 export type Circuits = typeof Circuits.Type
 

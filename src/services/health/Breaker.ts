@@ -87,7 +87,7 @@ export class Breaker extends Context.Service<Breaker, {
   readonly openings: (deployment: string) => number
   /** Closes its circuit; calls that began before no longer count. */
   readonly reset: (deployment: string) => Effect.Effect<void>
-  /** Of every deployment that has been called. */
+  /** Of every deployment that has been called, also of those that a reload has removed since: see `Registry.ofExisting`. */
   readonly states: Effect.Effect<ReadonlyArray<State>>
   /** Changes from now on. */
   readonly transitions: Stream.Stream<Transition>

@@ -4,6 +4,8 @@
  * **Details**
  *
  * A deployment cannot answer while its circuit is open, while all of its keys are in cooldown, or after its restarts are used up.
+ *
+ * The windows begin when the service is first ready: the time of a start is no failure.
  */
 import { Context, Effect, Layer, Metric, Schedule, Schema } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
@@ -130,6 +132,8 @@ const make = Effect.gen(function*() {
     const all = yield* models
     for (const one of all) gauges.set(available, one.available ? 1 : 0, { model: one.model })
     gauges.end()
+    // The windows begin when the service is first ready.
+    if (readiness.status === "starting") return
     const isAvailable = readiness.status === "ready" && canAnswer(all)
     availability.add({ at: yield* Time.now, isAvailable, ...(yield* requestsUntilNow) })
   })

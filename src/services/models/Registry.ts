@@ -122,6 +122,15 @@ export const deploymentOfWildcard = ({ find, models }: Registry["Service"], id: 
   return Result.isSuccess(model) ? model.success.deployments.find((one) => one.id === id) : undefined
 }
 
+/** Of these, what belongs to deployments that exist now: a reload or the end of a rollout may have removed others. */
+export const ofExisting = <A extends { readonly deployment: string }>(
+  registry: Registry["Service"],
+  all: ReadonlyArray<A>
+): ReadonlyArray<A> => {
+  const ids = new Set(registry.models().flatMap(({ deployments }) => deployments.map(({ id }) => id)))
+  return all.filter(({ deployment }) => ids.has(deployment) || deploymentOfWildcard(registry, deployment) !== undefined)
+}
+
 /** The own name of the model that a name or an alias selects; the name itself if there is none. */
 export const namesIn = ({ models }: Registry["Service"]) => (name: string): string =>
   models().find(({ aliases }) => aliases?.includes(name) === true)?.name ?? name

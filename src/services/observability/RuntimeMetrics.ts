@@ -11,6 +11,7 @@ import * as Defaults from "../../domain/Defaults.ts"
 import { Breaker } from "../health/Breaker.ts"
 import type { ActorEvent, Occupancy, Status } from "../models/Actor.ts"
 import { Models } from "../models/Models.ts"
+import { ofExisting, Registry } from "../models/Registry.ts"
 import { Settings } from "../settings/Settings.ts"
 import { counter, gauge, SampledGauges } from "./Series.ts"
 
@@ -76,6 +77,7 @@ export const layer = (figures: ProcessFigures) =>
   Layer.effectDiscard(Effect.gen(function*() {
     const models = yield* Models
     const breaker = yield* Breaker
+    const registry = yield* Registry
     const { sampleEvery = Defaults.sampleInterval } = yield* Settings
     const gauges = new SampledGauges(yield* Effect.context())
     const sample = Effect.gen(function*() {
@@ -89,7 +91,9 @@ export const layer = (figures: ProcessFigures) =>
       }
       if (Number.isFinite(budgetBytes)) gauges.set(budget, budgetBytes)
       gauges.set(granted, grantedBytes)
-      for (const { deployment, phase } of yield* breaker.states) gauges.set(circuit, phases[phase], { deployment })
+      for (const { deployment, phase } of ofExisting(registry, yield* breaker.states)) {
+        gauges.set(circuit, phases[phase], { deployment })
+      }
       gauges.set(delay, figures.eventLoopDelay())
       gauges.set(heap, figures.heapBytes())
       gauges.set(cpu, figures.cpuSeconds())

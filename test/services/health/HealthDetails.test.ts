@@ -26,7 +26,12 @@ interface World {
   open: ReadonlyArray<string>
 }
 
-const layerOf = (world: World, stores: ReadonlyArray<Store>, admission = admissionOf({})) =>
+const layerOf = (
+  world: World,
+  stores: ReadonlyArray<Store>,
+  admission = admissionOf({}),
+  readiness: Readiness["Service"] = Readiness.of({ status: "ready" })
+) =>
   HealthDetails.layer.pipe(Layer.provide([
     Layer.mock(Models)({
       tryLease: () => undefined,
@@ -47,7 +52,7 @@ const layerOf = (world: World, stores: ReadonlyArray<Store>, admission = admissi
       closedFor: (id) => world.open.includes(id) ? 1_500 : 0
     }),
     Layer.mock(Providers)({ waitingKeys: () => undefined } as never),
-    Layer.succeed(Readiness, Readiness.of({ status: "ready" })),
+    Layer.succeed(Readiness, readiness),
     Layer.succeed(Settings, Deployments.settings({ admission, sampleEvery: Duration.seconds(5) })),
     Layer.succeed(Stores, stores)
   ]))
@@ -105,6 +110,26 @@ describe("health", () => {
         assert.isBelow(window?.availability ?? 1, 1)
       }),
       layerOf(world, [store], budgets({}))
+    )
+  })
+
+  it.effect("counts from when the service is first ready, and then each time in which it is not", () => {
+    const readiness = Readiness.of({ status: "starting" })
+    return run(
+      Effect.gen(function*() {
+        const { report } = yield* HealthDetails.HealthDetails
+        yield* TestClock.adjust("40 seconds")
+        assert.deepInclude((yield* report).windows[0], { seconds: 0, availability: 1 })
+        readiness.status = "ready"
+        yield* TestClock.adjust("60 seconds")
+        const { uptimeSeconds, windows: [window] } = yield* report
+        assert.strictEqual(uptimeSeconds, 100)
+        assert.deepInclude(window, { seconds: 55, availability: 1, meetsTargets: true })
+        readiness.status = "stopping"
+        yield* TestClock.adjust("55 seconds")
+        assert.deepInclude((yield* report).windows[0], { seconds: 110, availability: 0.5, meetsTargets: false })
+      }),
+      layerOf(world, [], admissionOf({}), readiness)
     )
   })
 

@@ -2,11 +2,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Layer, Metric, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import type { Model } from "../../../src/domain/Deployment.ts"
 import type { State } from "../../../src/services/health/Breaker.ts"
 import { Breaker } from "../../../src/services/health/Breaker.ts"
 import type { Occupancy, Status } from "../../../src/services/models/Actor.ts"
 import type { MemoryUse } from "../../../src/services/models/Models.ts"
 import { Models } from "../../../src/services/models/Models.ts"
+import * as Registry from "../../../src/services/models/Registry.ts"
 import * as RuntimeMetrics from "../../../src/services/observability/RuntimeMetrics.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
 import * as Deployments from "../../support/Deployments.ts"
@@ -21,6 +23,10 @@ const gauges = (prefix: string) =>
       ])
     ))
 
+const modelsOf = (...ids: ReadonlyArray<string>): ReadonlyArray<Model> => [
+  { name: "chat", deployments: ids.map((id) => Deployments.deployment(id)) } as unknown as Model
+]
+
 describe("the sampler of the runtime", () => {
   it.effect("has slots, circuits and memory, and nothing of what is gone", () => {
     const status: Status = { deployment: "a", state: "ready", running: 2, queued: 1, memoryBytes: 30 }
@@ -28,7 +34,7 @@ describe("the sampler of the runtime", () => {
       statuses: [status] as ReadonlyArray<Status>,
       occupancy: { demand: 3, slots: 4, replicas: 1, isLoading: false } as Occupancy | undefined,
       memory: { budgetBytes: 100, grantedBytes: 40, gpu: { usedBytes: 3, totalBytes: 8 } } as MemoryUse,
-      circuits: [{ deployment: "a", phase: "open", retryAfterMs: 1, successes: 0 }] as ReadonlyArray<State>
+      circuits: ["a", "b"].map((deployment): State => ({ deployment, phase: "open", retryAfterMs: 1, successes: 0 }))
     }
     const models = Layer.mock(Models)({
       tryLease: () => undefined,
@@ -47,6 +53,7 @@ describe("the sampler of the runtime", () => {
       states: Effect.sync(() => world.circuits),
       transitions: Stream.never
     })
+    const registry = Registry.make(modelsOf("a", "b"))
     const settings = Layer.succeed(Settings, Deployments.settings({ sampleEvery: Duration.seconds(5) }))
     const figures = { eventLoopDelay: () => 0, heapBytes: () => 1, cpuSeconds: () => 2, uptimeSeconds: () => 3 }
     return Effect.gen(function*() {
@@ -66,11 +73,16 @@ describe("the sampler of the runtime", () => {
         "troupe_gpu_memory_used_bytes": 3,
         "troupe_gpu_memory_total_bytes": 8
       })
-      assert.deepStrictEqual(yield* gauges("troupe_circuit"), { "troupe_circuit_open_max a": 2 })
+      assert.deepStrictEqual(yield* gauges("troupe_circuit"), {
+        "troupe_circuit_open_max a": 2,
+        "troupe_circuit_open_max b": 2
+      })
+      registry.replace?.(modelsOf("a"))
       world.occupancy = undefined
       world.memory = { budgetBytes: Number.POSITIVE_INFINITY, grantedBytes: 0, gpu: undefined }
       yield* TestClock.adjust("5 seconds")
       assert.notProperty(yield* gauges("troupe_deployment"), "troupe_deployment_slots a")
+      assert.deepStrictEqual(yield* gauges("troupe_circuit"), { "troupe_circuit_open_max a": 2 })
       assert.deepStrictEqual(yield* gauges("troupe_memory"), { "troupe_memory_granted_bytes": 0 })
       assert.deepStrictEqual(yield* gauges("troupe_gpu"), {})
       world.statuses = []
@@ -79,7 +91,14 @@ describe("the sampler of the runtime", () => {
       assert.deepStrictEqual({ ...yield* gauges("troupe_deployment"), ...yield* gauges("troupe_circuit") }, {})
       assert.containsAllKeys(yield* gauges("troupe_"), ["troupe_heap_used_bytes", "troupe_uptime_seconds_max"])
     }).pipe(
-      Effect.provide(Layer.provide(RuntimeMetrics.layer(figures), [models, breaker, settings])),
+      Effect.provide(
+        Layer.provide(RuntimeMetrics.layer(figures), [
+          models,
+          breaker,
+          settings,
+          Layer.succeed(Registry.Registry, registry)
+        ])
+      ),
       Effect.provideService(Metric.MetricRegistry, new Map())
     )
   })
