@@ -215,7 +215,9 @@ export const faults: Scenario = {
     const isSmoke = warmUpMs < 1_000
     const milliseconds = minutes === undefined ? isSmoke ? 10 * roundMs : defaultMs : minutes * 60_000
     const phaseMs = Math.min(longestPhase, milliseconds / phases)
-    const providers = await Promise.all([startFaultyProvider(), startFaultyProvider()])
+    // A rate limit is over before the other provider fails.
+    const retryAfterMs = Math.min(1_000, Math.round(phaseMs / 2))
+    const providers = await Promise.all([startFaultyProvider(retryAfterMs), startFaultyProvider(retryAfterMs)])
     try {
       return await withService(
         { config: configOf(providers, phaseMs), nodeOptions, env: { BENCH_UPSTREAM_KEY: key } },

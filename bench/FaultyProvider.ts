@@ -56,15 +56,17 @@ const cut = (response: ServerResponse, isStream: boolean): void => {
 const fail = (status: number, headers: Readonly<Record<string, string>> = {}) => (response: ServerResponse): void =>
   void response.writeHead(status, { ...json, ...headers }).end("{\"error\":{\"message\":\"It fails.\"}}")
 
-const play: Readonly<Record<Fault, (response: ServerResponse, isStream: boolean) => void>> = {
+type Play = Readonly<Record<Fault, (response: ServerResponse, isStream: boolean) => void>>
+
+const playOf = (retryAfterMs: number): Play => ({
   error: fail(500),
   overloaded: fail(503),
-  limited: fail(429, { "retry-after": "1" }),
+  limited: fail(429, { "retry-after": "1", "retry-after-ms": String(retryAfterMs) }),
   reset: (response) => void response.socket?.resetAndDestroy(),
   silence: () => {},
   cut,
   garbage: (response) => void response.writeHead(200, { "content-type": "text/html" }).end("<html>Bad gateway</html>")
-}
+})
 
 export interface FaultyProvider {
   readonly url: string
@@ -75,7 +77,9 @@ export interface FaultyProvider {
   readonly close: () => void
 }
 
-export const startFaultyProvider = async (): Promise<FaultyProvider> => {
+/** @param retryAfterMs of its rate limit */
+export const startFaultyProvider = async (retryAfterMs: number): Promise<FaultyProvider> => {
+  const play = playOf(retryAfterMs)
   let fault: Fault | undefined
   let failed = 0
   const server = createServer((request, response) => {
