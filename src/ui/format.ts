@@ -52,6 +52,17 @@ export const usd = (value: Maybe): string => {
   return `$${value.toFixed(places)}`
 }
 
+/** US dollars in a narrow column. */
+export const shortUsd = (value: Maybe): string => {
+  if (!isKnown(value) || value === 0 || Math.abs(value) >= 1) return usd(value)
+  if (Math.abs(value) < 0.0001) return "< $0.0001"
+  return `$${value.toFixed(1 - Math.floor(Math.log10(Math.abs(value))))}`
+}
+
+/** US dollars with all their digits. */
+export const exactUsd = (value: Maybe): string =>
+  isKnown(value) ? `$${value.toFixed(12).replace(/\.?0+$/, "")}` : unknown
+
 /** A cost, or that the price is not known. */
 export const cost = (value: Maybe): string => isKnown(value) ? usd(value) : "no price known"
 

@@ -2,7 +2,7 @@
 import { useComputed, useSignal } from "@preact/signals"
 import { useRef } from "preact/hooks"
 import type { DecisionSummary } from "../../services/routing/DecisionSummary.ts"
-import { count, duration, time, unknown, usd } from "../format.ts"
+import { count, duration, exactUsd, shortUsd, time, unknown } from "../format.ts"
 import { lostRequests, mostRows, rowChanges, rows } from "../live.ts"
 import { Badge, Empty, Title } from "../parts/Basics.tsx"
 import type { ListColumn } from "../parts/VirtualList.tsx"
@@ -37,7 +37,7 @@ const columns: ReadonlyArray<ListColumn<DecisionSummary>> = [
         ? unknown
         : `${count(inputTokens)} + ${count(outputTokens)}`
   },
-  { head: "Cost", className: "number second", cell: ({ usd: spent }) => usd(spent) },
+  { head: "Cost", className: "number second", cell: ({ usd }) => <span title={exactUsd(usd)}>{shortUsd(usd)}</span> },
   { head: "Key", className: "middle second", cell: ({ key }) => key ?? unknown }
 ]
 
