@@ -2,6 +2,8 @@
 import { Console, Effect } from "effect"
 import { Command } from "effect/cli"
 import type { Overview } from "../layers/http/OverviewSchema.ts"
+import type { AlertReport } from "../services/alerts/AlertNotice.ts"
+import { valueText } from "../services/alerts/AlertRule.ts"
 import type { Window } from "../services/health/Availability.ts"
 import { withClient } from "./Client.ts"
 import { reasonOf, stateOf } from "./DeploymentText.ts"
@@ -20,11 +22,32 @@ export const unavailableModels = (
     )
   )
 
+type Alert = AlertReport["alerts"][number]
+
+const isFiring = ({ state }: Alert): boolean => state === "firing"
+
 /** Why the service is not healthy; empty: it is. */
-export const problemsOf = (overview: Pick<Overview, "deployments" | "models" | "service">): ReadonlyArray<string> => [
+export const problemsOf = (
+  overview: Pick<Overview, "deployments" | "models" | "service">,
+  alerts: ReadonlyArray<Alert>
+): ReadonlyArray<string> => [
   ...(overview.service.status === "ready" ? [] : [`The service is ${overview.service.status}.`]),
-  ...unavailableModels(overview).map((name) => `No deployment of ${name} can answer now.`)
+  ...unavailableModels(overview).map((name) => `No deployment of ${name} can answer now.`),
+  ...alerts.filter((one) => isFiring(one) && one.severity === "critical").map(({ alert }) =>
+    `The critical alert ${alert} fires.`
+  )
 ]
+
+/** The alerts that fire; empty: none does. */
+export const alertTable = (alerts: ReadonlyArray<Alert>): string => {
+  const rows = alerts.filter(isFiring).map(({ alert, metric, severity, since, value }) => [
+    alert,
+    severity,
+    valueText(metric, value),
+    new Date(since).toISOString()
+  ])
+  return rows.length === 0 ? "" : table([["ALERT", "SEVERITY", "VALUE", "SINCE"], ...rows])
+}
 
 const rowOf = ({ availability, errorRate, failed, meetsTargets, requests, seconds, window }: Window) => [
   window,
@@ -56,24 +79,28 @@ const deploymentTable = ({ deployments }: Overview): string =>
     ...deployments.map((one) => [one.deployment, stateOf(one), reasonOf(one)])
   ])
 
-const statusText = (overview: Overview, problems: ReadonlyArray<string>): string =>
+const statusText = (overview: Overview, problems: ReadonlyArray<string>, alerts: string): string =>
   [
     problems.length === 0 ? "Healthy." : `Not healthy. ${problems.join(" ")}`,
     ...head(overview),
     "",
     windowTable(overview.service),
+    ...(alerts === "" ? [] : ["", alerts]),
     "",
     deploymentTable(overview)
   ].join("\n")
 
 export const status = Command.make("status", { ...target, json }, ({ json, ...to }) =>
   Effect.gen(function*() {
-    const overview = yield* withClient(to, (client) => client.live.overview({}))
-    const problems = problemsOf(overview)
+    const { overview, report: { alerts } } = yield* withClient(
+      to,
+      (client) => Effect.all({ overview: client.live.overview({}), report: client.admin.alerts({}) })
+    )
+    const problems = problemsOf(overview, alerts)
     const { at, deployments, memory, service } = overview
     yield* json
-      ? printJson({ healthy: problems.length === 0, problems, at, service, memory, deployments })
-      : Console.log(statusText(overview, problems))
+      ? printJson({ healthy: problems.length === 0, problems, at, service, memory, deployments, alerts })
+      : Console.log(statusText(overview, problems, alertTable(alerts)))
     if (problems.length > 0) process.exitCode = 1
   })).pipe(
     Command.withDescription("Say whether a running service is healthy; exit code 1 if it is not"),

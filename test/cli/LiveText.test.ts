@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { makeParser } from "../../src/cli/LiveClient.ts"
 import * as LogText from "../../src/cli/LogText.ts"
 import * as OverviewText from "../../src/cli/OverviewText.ts"
-import { problemsOf } from "../../src/cli/Status.ts"
+import { alertTable, problemsOf } from "../../src/cli/Status.ts"
 import type { Overview } from "../../src/layers/http/OverviewSchema.ts"
 import { RecentFigures } from "../../src/services/observability/RecentFigures.ts"
 import type { DecisionSummary } from "../../src/services/routing/DecisionSummary.ts"
@@ -89,13 +89,29 @@ describe("troupe top", () => {
 
 describe("troupe status", () => {
   it("names what is wrong", () => {
-    assert.deepStrictEqual(problemsOf(overview([deployment("a#0"), deployment("a#1", { circuit: open })])), [])
-    assert.deepStrictEqual(problemsOf(overview([deployment("a#0", { circuit: open })], "stopping")), [
+    assert.deepStrictEqual(problemsOf(overview([deployment("a#0"), deployment("a#1", { circuit: open })]), []), [])
+    assert.deepStrictEqual(problemsOf(overview([deployment("a#0", { circuit: open })], "stopping"), []), [
       "The service is stopping.",
       "No deployment of a can answer now."
     ])
     const keys = { waiting: 2, total: 2, rejected: 0, retryAfterMs: 5 }
-    assert.lengthOf(problemsOf(overview([deployment("a#0", { keys }), deployment("a#1", { state: "failed" })])), 1)
+    assert.lengthOf(problemsOf(overview([deployment("a#0", { keys }), deployment("a#1", { state: "failed" })]), []), 1)
+  })
+
+  it("lists the alerts that fire; a critical one is a problem", () => {
+    const alert = (rule: string, severity: "critical" | "warning", state: "firing" | "pending") =>
+      ({ alert: `${rule}/a`, rule, metric: "error_rate", target: "a", severity, value: 0.25, state, since: 0 }) as const
+    const alerts = [alert("errors", "warning", "firing"), alert("many_errors", "critical", "pending")]
+    assert.deepStrictEqual(problemsOf(overview([deployment("a#0")]), alerts), [])
+    assert.deepStrictEqual(alertTable(alerts).split("\n").map((line) => line.split(/ {2,}/)), [
+      ["ALERT", "SEVERITY", "VALUE", "SINCE"],
+      ["errors/a", "warning", "25 %", "1970-01-01T00:00:00.000Z"]
+    ])
+    assert.deepStrictEqual(
+      problemsOf(overview([deployment("a#0")]), [...alerts, alert("many_errors", "critical", "firing")]),
+      ["The critical alert many_errors/a fires."]
+    )
+    assert.strictEqual(alertTable([]), "")
   })
 })
 

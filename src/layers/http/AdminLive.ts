@@ -4,7 +4,8 @@
  * **Details**
  *
  * An `overview` is sent when something has changed, at most once a second; a `request` when one has ended; an `event` when one is
- * published for operators. Without readers nothing is made: requests call no listener.
+ * published for operators. Without readers this file makes nothing: it listens to the decision log only while there are some. The
+ * figures of `AdminOverview` are counted from every request, with readers or without.
  *
  * Up to 1,000 events wait for a slow reader. Further ones are left out, and a `lost` event says how many: no request waits for a
  * reader.
