@@ -16,6 +16,11 @@ const model = Argument.String("model").pipe(
   Argument.withDescription("Name of a configured model")
 )
 
+const drained = Argument.String("deployment").pipe(
+  Argument.withSchema(Schema.NonEmptyString),
+  Argument.withDescription("Deployment ID, such as chat#0, or the name of a model for all of its deployments")
+)
+
 /** Where no replicas follow their load there is no column for them. */
 const rows = (deployments: ReadonlyArray<Deployment>): ReadonlyArray<ReadonlyArray<string>> => {
   const hasScaling = deployments.some(({ scaling }) => scaling !== undefined)
@@ -53,6 +58,20 @@ const act = (action: Action, description: string) =>
 
 export const load = act("load", "Load a model; also retries one that failed")
 export const unload = act("unload", "Unload a model after its running requests have finished")
+
+/** An id of a deployment has a `#`, which no other argument has. */
+const actOn = (action: "drain" | "resume", description: string) =>
+  Command.make(action, { name: drained, ...target, json }, ({ json, name, ...target }) =>
+    Effect.flatMap(
+      withClient(target, (client) =>
+        /#\d+$/.test(name)
+          ? client.admin.actOne({ params: { deployment: name, action } })
+          : client.admin.act({ params: { model: name, action } })),
+      ({ deployments }) => printDeployments(json, deployments)
+    )).pipe(Command.withDescription(description))
+
+export const drain = actOn("drain", "Give a deployment or a model no new requests; it ends those that it has")
+export const resume = actOn("resume", "End the drain of a deployment or a model")
 
 const reloadModel = (name: string, asJson: boolean, to: Target) =>
   Effect.flatMap(

@@ -2,17 +2,18 @@
 import type { Deployment } from "../layers/http/AdminSchema.ts"
 import { secondsText, versionText } from "./Output.ts"
 
-/** Its state, with what differs from others: pinned, a share of a rollout, a circuit. */
-export const stateOf = ({ circuit, pinned, state, version }: Deployment): string =>
+/** Its state, with what differs from others: drained, pinned, a share of a rollout, a circuit. */
+export const stateOf = ({ circuit, drain, pinned, state, version }: Deployment): string =>
   [
-    state,
+    ...(drain === undefined ? [state] : drain === state ? [drain] : [state, drain]),
     ...(pinned ? ["pinned"] : []),
     ...(version === undefined ? [] : [versionText(version)]),
     ...(circuit === undefined ? [] : [`circuit ${circuit.phase}`])
   ].join(", ")
 
 /** Why the deployment gets no requests, which of its keys wait, or why it has as many replicas; else empty. */
-export const reasonOf = ({ circuit, keys, lastFailure = "", scaling, state }: Deployment): string => {
+export const reasonOf = ({ circuit, drain, keys, lastFailure = "", scaling, state }: Deployment): string => {
+  if (drain !== undefined) return "drained by an operator; `troupe resume` ends that"
   if (state === "failed") return lastFailure
   if (circuit !== undefined && circuit.retryAfterMs > 0) {
     return `circuit open after failures; retry in ${secondsText(circuit.retryAfterMs)}`

@@ -16,8 +16,8 @@ export const unavailableModels = (
   { deployments, models }: Pick<Overview, "deployments" | "models">
 ): ReadonlyArray<string> =>
   models.map(({ model }) => model).filter((name) =>
-    deployments.filter(({ model }) => model === name).every(({ circuit, keys, state }) =>
-      state === "failed" || (circuit !== undefined && circuit.retryAfterMs > 0) ||
+    deployments.filter(({ model }) => model === name).every(({ circuit, drain, keys, state }) =>
+      state === "failed" || drain !== undefined || (circuit !== undefined && circuit.retryAfterMs > 0) ||
       (keys !== undefined && keys.waiting > 0 && keys.waiting === keys.total)
     )
   )

@@ -64,6 +64,8 @@ export interface Condition {
   readonly slots?: number | undefined
   /** Why its circuit rejects calls, and ms until it admits one. */
   readonly closed?: { readonly reason: string; readonly retryAfterMs: number } | undefined
+  /** Whether an operator has drained it; default not. */
+  readonly isDrained?: boolean | undefined
 }
 
 /** Idle and never measured. */

@@ -96,6 +96,7 @@ describe("troupe status", () => {
     ])
     const keys = { waiting: 2, total: 2, rejected: 0, retryAfterMs: 5 }
     assert.lengthOf(problemsOf(overview([deployment("a#0", { keys }), deployment("a#1", { state: "failed" })]), []), 1)
+    assert.lengthOf(problemsOf(overview([deployment("a#0", { drain: "drained" })]), []), 1)
   })
 
   it("lists the alerts that fire; a critical one is a problem", () => {

@@ -61,7 +61,9 @@ const makeActions = (models: Models["Service"], callAgain: Act): Readonly<Record
     unload: models.unload,
     reload: thenReset(models.replace),
     pin: pinned(true),
-    unpin: pinned(false)
+    unpin: pinned(false),
+    drain: models.drain,
+    resume: models.resume
   }
 }
 
@@ -78,12 +80,15 @@ const makeDeployments = Effect.fnUntraced(function*(resets: Effect.Success<typeo
     )
 
   const actions = makeActions(models, resets.callAgain)
+  /** A drain counts in processes that do not serve the model, too: a deployment is drained where it is in all of them. */
+  const actElsewhere = (model: string, action: Action, path: string) =>
+    action === "drain" || action === "resume" ? whole.postToAll(path) : whole.post(model, path)
   /** One action on all deployments of a model. */
   const act = Effect.fnUntraced(function*(model: string, action: string) {
     if (!isAction(action)) return respondError(noAction(action))
     const { deployments } = yield* Effect.fromResult(registry.find(model))
     yield* Effect.forEach(deployments, actions[action], { discard: true })
-    yield* whole.post(model, `/admin/models/${encodeURIComponent(model)}/${action}`)
+    yield* actElsewhere(model, action, `/admin/models/${encodeURIComponent(model)}/${action}`)
     return yield* list(deployments)
   })
 
@@ -92,7 +97,7 @@ const makeDeployments = Effect.fnUntraced(function*(resets: Effect.Success<typeo
     const deployment = resets.find(id)
     if (deployment === undefined) return resets.notFound(id)
     yield* actions[action](deployment)
-    yield* whole.post(deployment.model, `/admin/deployments/${encodeURIComponent(id)}/${action}`)
+    yield* actElsewhere(deployment.model, action, `/admin/deployments/${encodeURIComponent(id)}/${action}`)
     return yield* list([deployment])
   })
 

@@ -57,6 +57,8 @@ export const Deployment = Schema.Struct({
   queued: Schema.Int,
   /** How long the caller has waited that waits longest, ms; left out where none waits. */
   oldestWaitMs: Schema.optionalKey(Schema.Finite),
+  /** Where an operator has drained it: whether it still has requests or an engine. It gets no new ones until it is resumed. */
+  drain: Schema.optionalKey(Schema.Literals(["draining", "drained"])),
   /** How often its engine has ended without being asked to; left out, never. */
   restarts: Schema.optionalKey(Schema.Int),
   /** Of its engine's process, resident. */
@@ -189,7 +191,7 @@ export const CacheCleared = Schema.Struct({ cleared: Schema.Int, ...contents })
 export type CacheCleared = typeof CacheCleared.Type
 
 /** What can be done to a model's deployments. */
-export const actions = ["load", "unload", "reload", "pin", "unpin"] as const
+export const actions = ["load", "unload", "reload", "pin", "unpin", "drain", "resume"] as const
 export type Action = typeof actions[number]
 
 export const isAction = (text: string): text is Action => (actions as ReadonlyArray<string>).includes(text)

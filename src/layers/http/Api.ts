@@ -190,10 +190,12 @@ const AdminGroup = HttpApiGroup.make("admin").add(
       unavailable
     ]
   }).annotateMerge(OpenApi.annotations({
-    title: "Load, unload, reload, pin or unpin a model",
+    title: "Load, unload, reload, pin, unpin, drain or resume a model",
     description: "`load` tries at once where a deployment is down. `unload` lets what runs end. `reload` loads the " +
       "deployment again beside itself, with a changed file for example, and moves over without failing a request. `pin` keeps " +
-      "it loaded and `unpin` lets it be unloaded, until another configuration of it applies or the service restarts."
+      "it loaded and `unpin` lets it be unloaded, until another configuration of it applies or the service restarts. `drain` " +
+      "gives it no new requests, and does not wait for the end of those that it has, after which a local deployment is " +
+      "unloaded; that lasts until `resume`, or until the service restarts."
   })),
   HttpApiEndpoint.post("actOne", "/admin/deployments/:deployment/:action", {
     params: { deployment: Schema.String, action: AdminSchema.ActionName },
@@ -203,7 +205,7 @@ const AdminGroup = HttpApiGroup.make("admin").add(
       error(404, "Unknown deployment (`deployment_not_found`) or action (`not_found`)"),
       unavailable
     ]
-  }).annotateMerge(OpenApi.annotations({ title: "Load, unload, reload, pin or unpin one deployment" })),
+  }).annotateMerge(OpenApi.annotations({ title: "Load, unload, reload, pin, unpin, drain or resume one deployment" })),
   HttpApiEndpoint.get("deploymentEvents", "/admin/deployments/events", {
     success: events(AdminSchema.Event),
     error: closed

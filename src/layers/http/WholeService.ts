@@ -47,7 +47,14 @@ const restartsOf = ({ restarts = 0 }: Deployment, other: Deployment): Pick<Deplo
   return sum === 0 ? {} : { restarts: sum }
 }
 
-const add = (one: Deployment, other: Deployment): Deployment => {
+/** It is drained if it is in both. */
+const drainOf = (one: Deployment, other: Deployment): Pick<Deployment, "drain"> => {
+  if (one.drain === undefined || other.drain === undefined) return {}
+  return { drain: one.drain === "draining" ? one.drain : other.drain }
+}
+
+const add = (first: Deployment, other: Deployment): Deployment => {
+  const { drain: _, ...one } = first
   const circuit = worse(one.circuit, other.circuit)
   const keys = keysOf(one, other)
   const lastFailure = one.lastFailure ?? other.lastFailure
@@ -61,6 +68,7 @@ const add = (one: Deployment, other: Deployment): Deployment => {
     ...(keys === undefined ? {} : { keys }),
     ...(lastFailure === undefined ? {} : { lastFailure }),
     ...restartsOf(one, other),
+    ...drainOf(first, other),
     ...mostOf(one, other),
     ...limitOf(one, other)
   }
@@ -240,6 +248,8 @@ export const make = Effect.map(PeerProcesses, (peers) => {
         ),
     /** Also does something in the others, unless they do not serve the model. */
     post: (model: string, path: string) =>
-      others === undefined || others.isOfFirst(model) ? Effect.void : others.ask("POST", path)
+      others === undefined || others.isOfFirst(model) ? Effect.void : others.ask("POST", path),
+    /** Also does something in all others. */
+    postToAll: (path: string) => others === undefined ? Effect.void : others.ask("POST", path)
   }
 })

@@ -73,7 +73,12 @@ export interface Status {
   readonly oldestWaitMs?: number
   /** How often its engine has ended without being asked to; left out, never. */
   readonly restarts?: number
+  /** Where an operator has drained it: whether requests are left, or a local engine. */
+  readonly drain?: Drain
 }
+
+/** A deployment that gets no new requests: it ends those that it has, or is done. */
+export type Drain = "draining" | "drained"
 
 /** Calls that wait for an engine and need no slot. */
 export type Waiters = Set<Deferred.Deferred<void, InferenceError>>

@@ -1,5 +1,5 @@
 /** The operations of callers: lease a slot for one job, load, replace, unload. */
-import { Deferred, Duration, Effect, Equal, Fiber, PubSub, Scope } from "effect"
+import { Deferred, Effect, Equal, Fiber, PubSub, Scope } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import { CallerAddress } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
@@ -11,6 +11,7 @@ import * as Time from "../../domain/Time.ts"
 import type { Engine, EventReceiver, Meter, Retain, StartedAnswer } from "../engines/Engine.ts"
 import type { EngineInstance } from "./Actor.ts"
 import * as Actor from "./Actor.ts"
+import { endingOf } from "./Drains.ts"
 import type { ActorContext } from "./EngineLifecycle.ts"
 import * as EngineLifecycle from "./EngineLifecycle.ts"
 import { progressOf, RequestWaits } from "./Waits.ts"
@@ -311,17 +312,14 @@ export const renew = (context: ActorContext, deployment: Deployment): void => {
   EngineLifecycle.scheduleUnload(context, actor)
 }
 
-/** Callers that still wait for it are served; it is unloaded as soon as it is unused, and again after a late caller. */
-const retiredOf = (deployment: Deployment): Deployment => ({ ...deployment, pinned: false, idleUnload: Duration.zero })
-
-/** See `Models.retire`. The effect ends when nothing of it is left. */
+/** Callers that still wait for it are served. See `Models.retire`. The effect ends when nothing of it is left. */
 export const retire = (
   context: ActorContext,
   deployment: Deployment,
   events: PubSub.PubSub<Actor.ActorEvent>
 ): Effect.Effect<void> => {
   const { id } = deployment
-  renew(context, retiredOf(deployment))
+  renew(context, endingOf(deployment))
   const successor = context.actors.get(id) && Actor.successorOf(context.actors.get(id)!)
   if (successor !== undefined) context.fork(EngineLifecycle.drain(context, successor))
   const isOver = () => ["cold", "failed"].includes(Actor.snapshotOf(context.actors.get(id)).state)

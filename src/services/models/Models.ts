@@ -25,6 +25,7 @@ import { Settings } from "../settings/Settings.ts"
 import type { ActorEvent, EngineInstance, Status } from "./Actor.ts"
 import * as Actor from "./Actor.ts"
 import type { ObservedAttempt } from "./ConcurrencyLimiter.ts"
+import { Drains, progressOf } from "./Drains.ts"
 import type { ActorContext } from "./EngineLifecycle.ts"
 import * as EngineLifecycle from "./EngineLifecycle.ts"
 import { now } from "./EngineLifecycle.ts"
@@ -106,6 +107,15 @@ export class Models extends Context.Service<Models, {
    * ends and loads.
    */
   readonly keepReplicas: (deployment: Deployment, count: number) => Effect.Effect<void>
+  /**
+   * Gives a deployment no new requests until `resume`, beginning at once: the router excludes it. Does not wait for the end of
+   * those that it has, after which a local one is unloaded.
+   */
+  readonly drain: (deployment: Deployment) => Effect.Effect<void>
+  /** Ends the drain of a deployment; one that is not drained stays as it is. */
+  readonly resume: (deployment: Deployment) => Effect.Effect<void>
+  /** Whether a deployment is drained; left out, none is. */
+  readonly isDrained?: (deployment: string) => boolean
   /** How much of a loaded deployment's slots is used; undefined if it is not loaded. */
   readonly occupancy: (deployment: string) => Effect.Effect<Actor.Occupancy | undefined>
   /** Unloads models that are unused, not pinned, and idle for at least this long. Returns their number. */
@@ -240,6 +250,7 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions, restarts = Defau
   const { context, events } = yield* makeContext(memory, restarts)
   const { actors, fork } = context
   const instances = () => [...actors.values()].flatMap(Actor.instancesOf)
+  const drains = new Drains((deployment) => Lease.renew(context, deployment))
   yield* Effect.addFinalizer(() => endAll(context, instances()))
   return Models.of({
     lease: Lease.lease(context),
@@ -248,8 +259,15 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions, restarts = Defau
     unload: (deployment) => Lease.unload(context, deployment),
     replace: (deployment) => Lease.replace(context, deployment),
     prepare: (deployment) => Lease.prepare(context, deployment),
-    renew: (deployment) => Lease.renew(context, deployment),
-    retire: (deployment) => Lease.retire(context, deployment, events),
+    renew: (deployment) => Lease.renew(context, drains.renewed(deployment)),
+    retire: (deployment) =>
+      Effect.suspend(() => {
+        drains.forget(deployment.id)
+        return Lease.retire(context, deployment, events)
+      }),
+    drain: (deployment) => Effect.sync(() => drains.drain(context.replaced.get(deployment.id) ?? deployment)),
+    resume: (deployment) => Effect.sync(() => drains.resume(deployment)),
+    isDrained: (id) => drains.has(id),
     addReplica: (deployment) => Replicas.add(context, deployment),
     removeReplica: (deployment) => Replicas.remove(context, deployment),
     keepReplicas: (deployment, count) => Replicas.keep(context, deployment, count),
@@ -263,12 +281,17 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions, restarts = Defau
     variant: (id) => Effect.sync(() => Actor.variantOf(actors.get(id))),
     loading: (id) => Effect.sync(() => Actor.loadingOf(actors.get(id), now(context))),
     memory: memoryUse(memory.budget, instances),
-    status: ({ id, pinned }) =>
+    status: (deployment) =>
       Effect.suspend(() => {
+        const { id, pinned } = deployment
         const isPinned = context.replaced.get(id)?.pinned ?? pinned
         return Effect.map(
           Actor.statusOf(id, actors.get(id), now(context)),
-          (status) => isPinned === pinned ? status : { ...status, pinned: isPinned }
+          (status) => ({
+            ...status,
+            ...(isPinned === pinned ? {} : { pinned: isPinned }),
+            ...(drains.has(id) ? { drain: progressOf(deployment, status) } : {})
+          })
         )
       }),
     statuses: Effect.suspend(() =>

@@ -167,7 +167,8 @@ const conditionOf = (
     state: state === "ready" || state === "loading" ? state : "cold",
     queued,
     queueFull: queued >= queueLimit,
-    slots: limit
+    slots: limit,
+    isDrained: models.isDrained?.(id)
   }
 }
 

@@ -215,9 +215,11 @@ const withRoom = ({ request, table }: Inquiry, filtered: Filtered): Filtered => 
   }
 }
 
+const drainedReason = "drained by an operator"
+
 /** Why it is excluded; undefined: it is eligible. The wait helps only if nothing else excludes it. */
-const exclusionOf = (inquiry: Inquiry, index: number, { closed }: Condition): Exclusion | undefined => {
-  const reason = reasonOf(inquiry, index)
+const exclusionOf = (inquiry: Inquiry, index: number, { closed, isDrained }: Condition): Exclusion | undefined => {
+  const reason = reasonOf(inquiry, index) ?? (isDrained === true ? drainedReason : undefined)
   const deployment = inquiry.table.ids[index]!
   return reason === undefined ? closed && { deployment, ...closed } : { deployment, reason }
 }

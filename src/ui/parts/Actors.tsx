@@ -20,6 +20,8 @@ const actions = {
   },
   pin: { label: "Pin", done: "Pinned", isPossible: ({ pinned, provider }: Actor) => !pinned && provider === undefined },
   unpin: { label: "Unpin", done: "Unpinned", isPossible: ({ pinned }: Actor) => pinned },
+  drain: { label: "Drain", done: "Draining", isPossible: ({ drain }: Actor) => drain === undefined },
+  resume: { label: "Resume", done: "Resumed", isPossible: ({ drain }: Actor) => drain !== undefined },
   reset: {
     label: "Close circuit",
     done: "Closed the circuit of",
@@ -27,6 +29,12 @@ const actions = {
   }
 } as const
 type Action = keyof typeof actions
+
+/** What is said before an action that may leave requests without an answer. */
+const questions: Partial<Record<Action, string>> = {
+  unload: "It takes no new requests and ends those that it has; the next request of its model may load it again.",
+  drain: "It gets no new requests until it is resumed, and ends those that it has."
+}
 
 const actionNames = Object.keys(actions) as ReadonlyArray<Action>
 
@@ -39,12 +47,13 @@ const act = (deployment: string, action: Action) => {
 const ActionButton = ({ action, actor: { deployment } }: { readonly action: Action; readonly actor: Actor }) => {
   const { label } = actions[action]
   const disabled = !session.value.mayChange
-  return action === "unload"
+  const question = questions[action]
+  return question !== undefined
     ? (
       <Confirm
         label={label}
         of={deployment}
-        question={`Unload ${deployment}? It takes no new requests and ends those that it has; the next request of its model may load it again.`}
+        question={`${label} ${deployment}? ${question}`}
         disabled={disabled}
         action={() => act(deployment, action)}
       />
@@ -92,9 +101,14 @@ const Queue = ({ actor: { oldestWaitMs, queued } }: { readonly actor: Actor }) =
   </>
 )
 
-const State = ({ actor: { circuit, keys, pinned, state } }: { readonly actor: Actor }) => (
+const State = ({ actor: { circuit, drain, keys, pinned, state } }: { readonly actor: Actor }) => (
   <>
     <Badge text={state} />
+    {drain !== undefined && drain !== state && (
+      <>
+        <Badge text={drain} tone="warn" />
+      </>
+    )}
     {pinned && (
       <>
         <Badge text="pinned" tone="info" />

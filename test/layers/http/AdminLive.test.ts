@@ -141,6 +141,31 @@ describe("the live view", () => {
     assert.match(await response.text(), message)
   })
 
+  it("drains a deployment: its requests go elsewhere, until it is resumed", async () => {
+    const post = async (action: string) =>
+      await troupe.handler(
+        new Request(`${origin}/admin/deployments/${encodeURIComponent("fake/second#0")}/${action}`, {
+          method: "POST",
+          headers: { authorization: `Bearer ${boss}` }
+        })
+      )
+    assert.strictEqual((await post("drain")).status, 200)
+    const refused = await ask("fake/second", "Hello")
+    assert.strictEqual(refused.status, 503)
+    assert.include(await refused.text(), "fake/second#0: drained by an operator")
+    // Its engine ends first.
+    let drain: string | undefined
+    for (let tries = 0; tries < 50 && drain !== "drained"; tries++) {
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      drain = (await overviewOf()).deployments[1]!.drain
+    }
+    assert.strictEqual(drain, "drained")
+    assert.strictEqual((await post("resume")).status, 200)
+    const answered = await ask("fake/second", "Hello")
+    await answered.text()
+    assert.strictEqual(answered.status, 200)
+  })
+
   it("adds the overviews of processes", async () => {
     const one = await overviewOf()
     const { deployments, service } = AdminOverview.sumOf(one, [one, one])

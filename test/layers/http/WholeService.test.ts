@@ -155,6 +155,19 @@ describe("WholeService", () => {
     assert.deepStrictEqual([limitOf(3, 4), limitOf(undefined, 4), limitOf(undefined, undefined)], [4, 4, undefined])
   })
 
+  it("shows a deployment as drained that is in all processes", () => {
+    const drainOf = (...all: ReadonlyArray<"drained" | "draining" | undefined>) => {
+      const [own, ...others] = all.map((drain) => deployment(drain === undefined ? {} : { drain }))
+      return WholeService.deployments([own!], [{ deployments: others }])[0]!.drain
+    }
+    assert.deepStrictEqual([
+      drainOf("drained", "drained", "drained"),
+      drainOf("drained", "draining", "drained"),
+      drainOf("draining", undefined),
+      drainOf(undefined, "drained")
+    ], ["drained", "draining", undefined, undefined])
+  })
+
   it("shows the circuit that lets least through, of all deployments that a process has called", () => {
     const circuit = (deployment: string, phase: "closed" | "half-open" | "open") => ({
       deployment,

@@ -551,6 +551,13 @@ describe("Selection", () => {
     const withheld = new Set(["d1"])
     const byQuality = { strategy: "quality" } as const
 
+    it("excludes a deployment that an operator has drained", () => {
+      const drained = [{}, { condition: condition({ isDrained: true }) }]
+      const excluded = [{ deployment: "d1", reason: "drained by an operator" }]
+      assert.deepStrictEqual(decide(drained).excluded, excluded)
+      assert.deepStrictEqual(order(drained, {}, { only: ["d1"] }), [])
+    })
+
     it("gives withheld deployments only the requests that name them", () => {
       const decision = decide(places, byQuality, { split: { withheld } })
       assert.deepStrictEqual(decision.candidates.map(({ deployment }) => deployment), ["d2", "d0"])
