@@ -180,7 +180,7 @@ describe("every route", () => {
     ["models/chat/load", post()],
     ["models/chat/unload", post()],
     ["models/chat/reload", post()],
-    ["events", {}],
+    ["deployments/events", {}],
     ["circuits", {}],
     ["circuits/chat%230/reset", post()],
     ["circuits/events", {}],
@@ -281,7 +281,7 @@ describe("POST /admin/models/:model/:action", () => {
     [
       "models/chat/start",
       "not_found",
-      /^Unknown action "start"\. Available actions: load, unload, reload, pin, unpin\.$/
+      /^Unknown action "start"\. Available actions: load, unload, reload, pin, unpin, drain, resume\.$/
     ],
     ["models/chat/toString", "not_found", /^Unknown action "toString"/]
   ])("rejects %s by name, without an action", (path, code, message) =>
