@@ -1,6 +1,6 @@
 /** The commands of `troupe`. Handlers fail with an error whose message is one clear line; `main.ts` prints it. */
 import { Command } from "effect/cli"
-import { circuits, decisions, drain, load, ps, reload, resume, unload } from "./cli/Admin.ts"
+import { circuits, decisions, drain, load, ps, reload, replay, resume, unload } from "./cli/Admin.ts"
 import { cache } from "./cli/Cache.ts"
 import { check } from "./cli/ConfigCheck.ts"
 import { deploy } from "./cli/Deploy.ts"
@@ -34,7 +34,7 @@ export const troupe = Command.make("troupe").pipe(
   Command.withDescription("Run local and remote language models, as a service or from the command line"),
   Command.withSubcommands([
     { group: "Run", commands: [serve, deploy, run, launch, models] },
-    { group: "Watch a running service", commands: [top, logs, status, ps, decisions, route, usage, budgets] },
+    { group: "Watch a running service", commands: [top, logs, status, ps, decisions, replay, route, usage, budgets] },
     {
       group: "Change a running service",
       commands: [load, unload, reload, drain, resume, circuits, cache, keys, rollout]

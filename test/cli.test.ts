@@ -514,6 +514,7 @@ models:
         "ledger",
         "budgetAlerts",
         "alerts",
+        "decisions",
         "deploy",
         "keyCooldowns",
         "reload",

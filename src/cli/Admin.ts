@@ -2,7 +2,7 @@
 import { Console, Effect, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import type { Report } from "../layers/http/AdminReload.ts"
-import type { Action, Circuit, Deployment } from "../layers/http/AdminSchema.ts"
+import type { Action, Circuit, Deployment, Replay } from "../layers/http/AdminSchema.ts"
 import * as SettingsDiff from "../services/settings/SettingsDiff.ts"
 import { withClient, withStarted } from "./Client.ts"
 import { engineOf, reasonOf, replicasOf, runningOf, stateOf } from "./DeploymentText.ts"
@@ -192,5 +192,33 @@ export const decisions = Command.make(
   Command.withExamples([
     { command: "troupe decisions --limit 5", description: "List the latest five requests" },
     { command: "troupe decisions dec-1a2b3c-0", description: "Show one request with its scores and attempts" }
+  ])
+)
+
+const replayed = Argument.String("id").pipe(
+  Argument.withSchema(Schema.NonEmptyString),
+  Argument.withDescription("Decision ID from the response header x-troupe-decision, or the ID of the response")
+)
+
+const replayText = ({ answer, decision, replayOf, status }: Replay): string =>
+  [
+    `Sent the request of ${replayOf} again: status ${status}.`,
+    ...(decision === undefined ? [] : ["", RoutingText.recordText(decision)]),
+    "",
+    JSON.stringify(answer, undefined, 2)
+  ].join("\n")
+
+export const replay = Command.make(
+  "replay",
+  { id: replayed, ...target, json },
+  ({ id, json, ...target }) =>
+    Effect.flatMap(
+      withClient(target, (client) => client.admin.replay({ params: { id } })),
+      (replay) => json ? printJson(replay) : Console.log(replayText(replay))
+    )
+).pipe(
+  Command.withDescription("Send an earlier request again, where decisions.keepBodies keeps it"),
+  Command.withExamples([
+    { command: "troupe replay dec-1a2b3c-0", description: "Send the request again, and show its record and its answer" }
   ])
 )

@@ -49,6 +49,11 @@ export const RequestId = Context.Reference<(context: Context.Context<never>) => 
   { defaultValue: () => () => undefined }
 )
 
+/** The id of the decision record whose request the fiber sends again; undefined for other requests. */
+export const ReplayOf = Context.Reference<string | undefined>("troupe/domain/Caller/ReplayOf", {
+  defaultValue: () => undefined
+})
+
 /** A port may follow the address, as some proxies write it; the zone of a link-local address has no meaning here. */
 const parse = (text: string): Option.Option<NetAddress.IpAddress> =>
   Result.getSuccess(Result.map(

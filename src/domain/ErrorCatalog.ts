@@ -277,6 +277,12 @@ const administration = {
     cause: "Only the newest are kept, and a restart removes them.",
     remedy: "Use an id of `GET /admin/decisions`."
   },
+  body_not_kept: {
+    statuses: [409],
+    meaning: "The body of this request is not kept.",
+    cause: "`decisions.keepBodies` is not set, newer requests have taken its place, or the service has restarted.",
+    remedy: "Set `decisions.keepBodies`, restart, and send the request again; then it can be replayed."
+  },
   key_exists: {
     statuses: [409],
     meaning: "A key with this name exists.",

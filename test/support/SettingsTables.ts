@@ -115,6 +115,7 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
       "embeddingBatches",
       "budgetAlerts",
       "alerts",
+      "decisions",
       "deploy",
       "reload",
       "store",

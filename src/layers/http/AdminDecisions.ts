@@ -9,12 +9,14 @@ import * as Text from "../../domain/Text.ts"
 import { Providers } from "../../services/engines/Providers.ts"
 import { Registry } from "../../services/models/Registry.ts"
 import { DecisionLog } from "../../services/routing/DecisionLog.ts"
+import type { Record } from "../../services/routing/DecisionRecord.ts"
 import type { Selection } from "../../services/routing/DecisionSelection.ts"
 import * as DecisionSelection from "../../services/routing/DecisionSelection.ts"
 import * as DecisionSummary from "../../services/routing/DecisionSummary.ts"
 import * as Explanation from "../../services/routing/Explanation.ts"
 import { Router } from "../../services/routing/Router.ts"
 import * as AdminQuery from "./AdminQuery.ts"
+import * as AdminReplays from "./AdminReplays.ts"
 import { DecisionQuery } from "./AdminSchema.ts"
 import { respondError } from "./Dialect.ts"
 import { PeerProcesses } from "./Peers.ts"
@@ -78,12 +80,15 @@ export const make = Effect.gen(function*() {
       return Effect.map(answers, (pages) => DecisionSelection.merge([own, ...pages], selection.limit))
     })
   const find = Effect.fnUntraced(function*(id: string) {
-    const found: unknown = decisions.find(id)
+    const found = decisions.find(id)
     if (found !== undefined || others === undefined) return found
-    const [record] = yield* others.askJson<unknown>("GET", `/admin/decisions/${encodeURIComponent(id)}`)
+    const [record] = yield* others.askJson<Record>("GET", `/admin/decisions/${encodeURIComponent(id)}`)
     return record
   })
+  const { replay, request } = yield* AdminReplays.make(find, notFound)
   return {
+    replay,
+    request,
     latest: (query: typeof DecisionQuery.Type) =>
       Effect.map(Effect.flatMap(selectionOf(query), pageOf), (page) => HttpServerResponse.jsonUnsafe(page)),
     /** In one line each. */

@@ -190,6 +190,29 @@ export const CacheSelection = Schema.Struct({
 export const CacheCleared = Schema.Struct({ cleared: Schema.Int, ...contents })
 export type CacheCleared = typeof CacheCleared.Type
 
+/** A request whose body is kept. */
+export const KeptBody = Schema.Struct({
+  path: Schema.String,
+  /** Those that change how it is answered; none has a key. */
+  headers: Schema.Record(Schema.String, Schema.String),
+  /** As it arrived. */
+  body: Schema.Unknown
+})
+export type KeptBody = typeof KeptBody.Type
+
+/** A request that was sent again. */
+export const Replay = Schema.Struct({
+  /** The record of the request before it. */
+  replayOf: Schema.String,
+  /** The status of its answer. */
+  status: Schema.Int,
+  /** Its record; left out where it was refused before it was routed. */
+  decision: Schema.optionalKey(Record),
+  /** The body of its answer, in the dialect of the request. */
+  answer: Schema.Unknown
+})
+export type Replay = typeof Replay.Type
+
 /** What can be done to a model's deployments. */
 export const actions = ["load", "unload", "reload", "pin", "unpin", "drain", "resume"] as const
 export type Action = typeof actions[number]

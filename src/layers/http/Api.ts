@@ -176,6 +176,10 @@ const RolloutGroup = HttpApiGroup.make("rollouts").add(
   }))
 )
 
+const noDecision = error(404, "Unknown record, or one that is no longer kept (`decision_not_found`)")
+
+const bodyNotKept = error(409, "The body of the request is not kept (`body_not_kept`)")
+
 const AdminGroup = HttpApiGroup.make("admin").add(
   HttpApiEndpoint.get("deployments", "/admin/deployments", { success: AdminSchema.Deployments, error: closed })
     .annotateMerge(
@@ -271,10 +275,28 @@ const AdminGroup = HttpApiGroup.make("admin").add(
   HttpApiEndpoint.get("decision", "/admin/decisions/:id", {
     params: { id: Schema.String },
     success: Record,
-    error: [...closed, error(404, "Unknown record, or one that is no longer kept (`decision_not_found`)")]
+    error: [...closed, noDecision]
   }).annotateMerge(OpenApi.annotations({
     title: "Get the decision record of a request",
     description: "The id is in the response's header `x-troupe-decision`; the one in `x-request-id` finds it as well."
+  })),
+  HttpApiEndpoint.get("keptRequest", "/admin/decisions/:id/request", {
+    params: { id: Schema.String },
+    success: AdminSchema.KeptBody,
+    error: [...closed, noDecision, bodyNotKept]
+  }).annotateMerge(OpenApi.annotations({
+    title: "Get the request of a decision record",
+    description: "Where `decisions.keepBodies` keeps it: its body contains the prompt, as it arrived."
+  })),
+  HttpApiEndpoint.post("replay", "/admin/decisions/:id/replay", {
+    params: { id: Schema.String },
+    success: AdminSchema.Replay,
+    error: [...closed, noDecision, bodyNotKept]
+  }).annotateMerge(OpenApi.annotations({
+    title: "Send the request of a decision record again",
+    description:
+      "As the administrator's own request, on the budget of the admin key: it is routed as any other, is not answered from the " +
+      "cache, and its answer is not a stream. The new record has `replayOf`."
   })),
   HttpApiEndpoint.get("cache", "/admin/cache", { success: AdminSchema.CacheContents, error: closed }).annotateMerge(
     OpenApi.annotations({ title: "Show what the response cache holds" })

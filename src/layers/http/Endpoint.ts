@@ -41,6 +41,8 @@ import type { DirectHandler } from "./NodeServer.ts"
 import { NodeExchange, Unsent } from "./NodeServer.ts"
 import type { Peers } from "./Peers.ts"
 import { PeerProcesses } from "./Peers.ts"
+import type { Replays } from "./Replays.ts"
+import { RequestReplays } from "./Replays.ts"
 import * as RequestBody from "./RequestBody.ts"
 import * as WaitEvents from "./WaitEvents.ts"
 
@@ -226,6 +228,8 @@ interface DialectParts {
   readonly isTraced: boolean
   /** Whether requests have log entries of their own. */
   readonly isLogged: boolean
+  /** Keeps bodies; undefined: none is kept. */
+  readonly replays: Replays | undefined
 }
 
 /** What a request has, however it arrived. */
@@ -238,6 +242,8 @@ interface Arrival {
   readonly hasScope: boolean
   /** Who calls; undefined without keys. */
   readonly identity: Identity | undefined
+  /** Node's message or a web request; undefined for a message of a connection. */
+  readonly source: object | undefined
 }
 
 /** A request at an endpoint, until its response. */
@@ -291,6 +297,7 @@ class EndpointRequest<Decoded> {
     if (Result.isFailure(json)) return Effect.fail(json.failure)
     const passed = this.#passed(json.success, body.text)
     if (passed !== undefined) return passed
+    this.#keep(body.text)
     const decoded = this.#decode(json.success, RequestBody.exactOf(body, json.success), body.text)
     return Result.isFailure(decoded) ? Effect.fail(decoded.failure) : this.#answer(decoded.success)
   }
@@ -302,6 +309,7 @@ class EndpointRequest<Decoded> {
       const json = yield* Effect.fromResult(RequestBody.parse(body.text))
       const passed = this.#passed(json, body.text)
       if (passed !== undefined) return yield* passed
+      this.#keep(body.text)
       if (body.isInexact) yield* RequestBody.nextTurn
       const exact = RequestBody.exactOf(body, json)
       yield* RequestBody.nextTurn
@@ -320,6 +328,11 @@ class EndpointRequest<Decoded> {
     return Effect.withFiber((fiber) =>
       peers.pass(response, { text, address: fiber.getRef(Caller.CallerAddress)(fiber.context) })
     )
+  }
+
+  #keep(text: string): void {
+    const { headers, id, source } = this.#arrival
+    if (source !== undefined) this.#parts.replays?.keep(id, source, headers, text)
   }
 
   /** Reads what headers alone say; returns what is wrong with them. */
@@ -394,6 +407,8 @@ export interface Message {
   readonly headers: RequestHeaders
   readonly identity: Identity | undefined
   readonly bytes: Buffer
+  /** Of a request that is answered like a message: gets the id of the response. */
+  readonly named?: object
 }
 
 /** The handlers of an endpoint. */
@@ -401,6 +416,8 @@ export interface Handlers {
   readonly routed: Effect.Effect<Response, never, HttpServerRequest.HttpServerRequest | Scope.Scope>
   /** For a request that starts without the router. */
   readonly direct: DirectHandler
+  /** For a request that is sent again; left out where none can be. */
+  readonly message?: MessageHandler
 }
 
 /** The names of models in answers, as the settings say; undefined stands for the requested one. */
@@ -424,7 +441,8 @@ const makeParts = (conventions: Conventions, limits: RequestBody.Limits) =>
       nameOf: namesIn(yield* Registry),
       servedModel: yield* makeServedModel,
       isTraced: (yield* ServiceTracing) !== undefined,
-      isLogged: (yield* RequestLog) !== undefined
+      isLogged: (yield* RequestLog) !== undefined,
+      replays: yield* RequestReplays
     }
     return parts
   })
@@ -436,17 +454,19 @@ const makeRespond = (parts: DialectParts, readiness: Readiness["Service"]) =>
 <Decoded>(
   endpoint: Endpoint<Decoded>,
   fiber: Fiber.Fiber<unknown, unknown>,
-  { headers, identity, response, hasScope }: Omit<Arrival, "id">,
-  source: object | undefined,
+  { headers, identity, response, hasScope, source }: Omit<Arrival, "id">,
+  named: object | undefined,
   read: () => Effect.Effect<RequestBody.Text, Failure>
 ): Responded => {
   const id = idOf(endpoint.idPrefix, fiber.getRef(Random.Random))
-  if (source !== undefined) CallerAddress.setRequestId(source, id)
+  if (named !== undefined) CallerAddress.setRequestId(named, id)
   if (readiness.status === "stopping") {
     return Effect.succeed(respondProblem({ conventions: parts.conventions, id }, stopping))
   }
   const created = Math.floor(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() / 1000)
-  return new EndpointRequest(parts, endpoint, { id, headers, identity, response, hasScope }, created).respond(read())
+  return new EndpointRequest(parts, endpoint, { id, headers, identity, response, hasScope, source }, created).respond(
+    read()
+  )
 }
 
 /** Makes handlers for the endpoints of a dialect. */
@@ -469,10 +489,16 @@ const make = Effect.fnUntraced(function*(conventions: Conventions) {
       return Effect.flatMap(
         Scope.addFinalizer(Context.getUnsafe(fiber.context, Scope.Scope), Effect.sync(() => hold.release())),
         () =>
-          respond(endpoint, fiber, { headers, identity, response, hasScope: true }, source, () =>
-            message === undefined
-              ? RequestBody.ofWeb(request, hold)
-              : RequestBody.ofNode(message, response!, limits, hold))
+          respond(
+            endpoint,
+            fiber,
+            { headers, identity, response, hasScope: true, source },
+            source,
+            () =>
+              message === undefined
+                ? RequestBody.ofWeb(request, hold)
+                : RequestBody.ofNode(message, response!, limits, hold)
+          )
       )
     })
 
@@ -484,28 +510,29 @@ const make = Effect.fnUntraced(function*(conventions: Conventions) {
       return respond(
         endpoint,
         fiber,
-        { headers, identity, response, hasScope: false },
+        { headers, identity, response, hasScope: false, source: message },
         message,
         () => RequestBody.ofNode(message, response, limits, hold)
       )
     })
 
-  const ofMessage = <Decoded>(endpoint: Endpoint<Decoded>): MessageHandler => ({ bytes, headers, identity }) =>
+  const ofMessage = <Decoded>(endpoint: Endpoint<Decoded>): MessageHandler => ({ bytes, headers, identity, named }) =>
     Effect.withFiber<Response | Unsent, never, Scope.Scope>((fiber) => {
       const hold = limits.budget.hold()
-      const arrival = { headers, identity, response: undefined, hasScope: true }
+      const arrival = { headers, identity, response: undefined, hasScope: true, source: undefined }
       return Effect.andThen(
         Effect.addFinalizer(() => Effect.sync(() => hold.release())),
-        respond(endpoint, fiber, arrival, undefined, () => RequestBody.ofBytes(bytes, limits, hold))
+        respond(endpoint, fiber, arrival, named, () => RequestBody.ofBytes(bytes, limits, hold))
       )
     }) as ReturnType<MessageHandler>
 
   const handle = <Decoded>(endpoint: Endpoint<Decoded>): Handlers => ({
     routed: routed(endpoint) as Handlers["routed"],
     // A request without a scope uses none: see `isScoped`.
-    direct: direct(endpoint) as unknown as DirectHandler
+    direct: direct(endpoint) as unknown as DirectHandler,
+    ...(parts.replays === undefined ? {} : { message: ofMessage(endpoint) })
   })
-  return { handle, ofMessage }
+  return { handle, ofMessage, replays: parts.replays }
 })
 
 /** Method and path of an endpoint, as the description has them. */
@@ -528,11 +555,14 @@ export const layer = <Name extends string, R>(
   ) => Effect.Effect<Readonly<Record<Name, Handlers>>, never, R>
 ) =>
   HttpRouter.use(Effect.fnUntraced(function*(router) {
-    const { handle, ofMessage } = yield* make(conventions)
+    const { handle, ofMessage, replays } = yield* make(conventions)
     const handlers = yield* handlersOf(handle, ofMessage)
     for (const name of Object.keys(endpoints) as Array<Name>) {
       const { method, path } = endpoints[name]
-      yield* router.add(method, path, handlers[name].routed)
-      if (method === "POST" && !path.includes(":")) yield* DirectRoutes.add(path, handlers[name].direct)
+      const { direct, message, routed } = handlers[name]
+      yield* router.add(method, path, routed)
+      if (method !== "POST" || path.includes(":")) continue
+      yield* DirectRoutes.add(path, direct)
+      if (message !== undefined) replays?.handlers.set(path, message)
     }
   }))

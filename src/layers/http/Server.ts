@@ -43,6 +43,7 @@ import { NodeServer } from "./NodeServer.ts"
 import * as OllamaRoutes from "./OllamaRoutes.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
 import { PeerProcesses, Peers } from "./Peers.ts"
+import * as Replays from "./Replays.ts"
 import * as ResponsesRoutes from "./ResponsesRoutes.ts"
 import { KeptStreams } from "./ServerSentEvents.ts"
 import * as ServiceRoutes from "./ServiceRoutes.ts"
@@ -222,6 +223,7 @@ export const make = (dialects: Dialects) =>
       Layer.provide([
         CallerAddress.layer,
         CallerAddress.layerRequestId,
+        Replays.layer,
         noQueryValues,
         Layer.succeed(DirectRoutes, directRoutes)
       ]),

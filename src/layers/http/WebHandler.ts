@@ -30,6 +30,7 @@ import { makeDialectOf } from "./Dialect.ts"
 import * as Endpoint from "./Endpoint.ts"
 import { stopping } from "./EndpointFailure.ts"
 import { canonicalTarget } from "./NodeServer.ts"
+import * as Replays from "./Replays.ts"
 import { dialects, layerLimits, noQueryValues, routesOf } from "./Server.ts"
 import { WebKeepAliveMs } from "./ServerSentEvents.ts"
 import * as ServiceRoutes from "./ServiceRoutes.ts"
@@ -178,6 +179,7 @@ export const layer = Layer.unwrap(Effect.map(Settings, ({ server }) => {
     Layer.provide([
       CallerAddress.layer,
       CallerAddress.layerRequestId,
+      Replays.layer,
       noQueryValues,
       router,
       NodeHttpServer.layerHttpServices,

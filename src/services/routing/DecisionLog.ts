@@ -1,7 +1,7 @@
 /** The records of the latest requests, by id, in this process's memory. */
 import type { Fiber } from "effect"
 import { Context, Effect, Layer, Random } from "effect"
-import { RequestId } from "../../domain/Caller.ts"
+import { ReplayOf, RequestId } from "../../domain/Caller.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { Identity } from "../../domain/Identity.ts"
@@ -29,10 +29,17 @@ export interface RecordedCaller {
   readonly dialect: string | undefined
   readonly tenant: string | undefined
   readonly key: string | undefined
+  readonly replayOf: string | undefined
 }
 
 /** Of a request about whose caller nothing is known. */
-const unknownCaller: RecordedCaller = { requestId: undefined, dialect: undefined, tenant: undefined, key: undefined }
+const unknownCaller: RecordedCaller = {
+  requestId: undefined,
+  dialect: undefined,
+  tenant: undefined,
+  key: undefined,
+  replayOf: undefined
+}
 
 /** What of a request says where it comes from. */
 interface Identified {
@@ -49,7 +56,8 @@ export const callerOf = (
   requestId: fiber.getRef(RequestId)(fiber.context),
   dialect: source?.dialect,
   tenant: tenant === "" ? undefined : tenant,
-  key: identity?.name ?? identity?.keyId
+  key: identity?.name ?? identity?.keyId,
+  replayOf: fiber.getRef(ReplayOf)
 })
 
 /** The latest decision records. */
@@ -119,7 +127,7 @@ export const makeDraft = (
   operation: Operation,
   route: Route,
   at: number,
-  { dialect, key, requestId, tenant } = unknownCaller
+  { dialect, key, replayOf, requestId, tenant } = unknownCaller
 ): Draft => {
   const { decision, model, policy } = route
   return {
@@ -131,6 +139,7 @@ export const makeDraft = (
     dialect,
     tenant,
     key,
+    replayOf,
     at,
     decision: bounded(decision),
     fallbacks: namesOf(route),

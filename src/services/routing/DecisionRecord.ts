@@ -95,6 +95,8 @@ export const Record = Schema.Struct({
   tenant: Schema.optionalKey(Schema.String),
   /** Name of its virtual key, or the id of a key without one. */
   key: Schema.optionalKey(Schema.String),
+  /** The record of the request that an administrator has sent again with this one. */
+  replayOf: Schema.optionalKey(Schema.String),
   /** ms since 1970 */
   at: Schema.Finite,
   decision: Decision,

@@ -12,6 +12,8 @@ export const DecisionSummary = Schema.Struct({
   /** Of the decision record. */
   id: Schema.String,
   requestId: Schema.optionalKey(Schema.String),
+  /** The record of the request that it repeats. */
+  replayOf: Schema.optionalKey(Schema.String),
   /** When it arrived, ms since 1970. */
   at: Schema.Finite,
   operation: Schema.String,
@@ -52,6 +54,7 @@ export const of = (record: Draft | Record): DecisionSummary => {
   return present({
     id: record.id,
     requestId: record.requestId,
+    replayOf: record.replayOf,
     at: record.at,
     operation: record.operation,
     model: record.model,

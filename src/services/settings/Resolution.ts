@@ -16,6 +16,7 @@ import { scalingOf } from "../scaling/ScalingSettings.ts"
 import { admissionOf } from "./AdmissionSettings.ts"
 import { alertsOf } from "./AlertSettings.ts"
 import { boundsOf, modelCacheOf } from "./CacheSettings.ts"
+import { decisionsOf } from "./DecisionSettings.ts"
 import { guardOf } from "./GuardSettings.ts"
 import { keysOf } from "./KeySettings.ts"
 import { policiesOf, routingFields, routingOf } from "./PolicySettings.ts"
@@ -270,6 +271,7 @@ export const resolve = (
 ): Resolved => {
   const storage = storedIn(source, environment, context)
   const telemetry = telemetryOf(source.telemetry, context.variables)
+  const decisions = decisionsOf(source.decisions)
   const redis = source.redis === undefined ? undefined : redisOf(source.redis)
   return {
     environment,
@@ -293,6 +295,7 @@ export const resolve = (
     keys: keysOf(source.keys),
     admission: admissionOf(source),
     alerts: alertsOf(source.alerts),
+    ...(decisions === undefined ? {} : { decisions }),
     embeddingBatches: source.embeddingBatches,
     deploy: source.deploy,
     reload: source.reload,

@@ -20,6 +20,7 @@ import { ScalingSettings } from "../scaling/ScalingSettings.ts"
 import { BudgetAlerts, Budgets, Ledger, Limits } from "./AdmissionSettings.ts"
 import { Alerts } from "./AlertSettings.ts"
 import { Cache, ModelCache } from "./CacheSettings.ts"
+import { DecisionSettings } from "./DecisionSettings.ts"
 import { Guard } from "./GuardSettings.ts"
 import { KeySettings } from "./KeySettings.ts"
 import { PolicySettings, routingFields } from "./PolicySettings.ts"
@@ -441,6 +442,7 @@ const sections = <S extends Schema.Top>(model: S) => ({
   budgets: optional("What may be spent in a period, by name.", Budgets),
   budgetAlerts: optional("When budgets raise alerts, those of keys included.", BudgetAlerts),
   alerts: optional("Conditions of the service that operators are told of.", Alerts),
+  decisions: optional("What is kept of requests beside their decision records.", DecisionSettings),
   ledger: optional("What is counted as used.", Ledger),
   keyCooldowns: section(described("How long provider keys are not used after they fail.", KeyCooldowns), {}),
   embeddingBatches: section(described("Which requests for embeddings share a job.", EmbeddingBatches), {}),

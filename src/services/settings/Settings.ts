@@ -9,6 +9,7 @@ import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
 import type { ExperimentPlan, RolloutSettings } from "../rollout/RolloutSettings.ts"
 import type { ShadowSettings } from "../rollout/ShadowSettings.ts"
+import type { Bounds } from "../routing/KeptRequests.ts"
 import type { Scaling } from "../scaling/ScalingSettings.ts"
 import type { AdmissionSettings } from "./AdmissionSettings.ts"
 import type { AlertSettings } from "./AlertSettings.ts"
@@ -62,6 +63,8 @@ export interface Resolved {
   readonly admission: AdmissionSettings
   /** The rules of alerts, and where changes of alerts are sent; left out, the default rules. */
   readonly alerts?: AlertSettings
+  /** How many bodies of requests are kept, for administrators; left out, none. */
+  readonly decisions?: Bounds
   /** How `troupe deploy` moves connections. */
   readonly deploy: {
     readonly steps: ReadonlyArray<number>

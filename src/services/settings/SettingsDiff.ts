@@ -182,6 +182,7 @@ export const apply = (before: Resolved, changes: ReadonlyArray<Change>): Resolve
 /** What is read at the start only. */
 const atStart: ReadonlyArray<ReadonlyArray<string>> = [
   ["cache"],
+  ["decisions"],
   ["embeddingBatches"],
   ["engineHost"],
   ["engineRestarts"],

@@ -5,6 +5,7 @@ import type { Candidate, Record as Decision } from "../../services/routing/Decis
 import { failuresOf, mainReason, outcomeOf } from "../explain.ts"
 import { cost, count, dateTime, decimal, duration, unknown } from "../format.ts"
 import { Badge, Figure, Table } from "../parts/Basics.tsx"
+import { Replay } from "../parts/Replay.tsx"
 import { Waterfall } from "../parts/Waterfall.tsx"
 import { hrefOf } from "../route.ts"
 import { ask, messageOf } from "../session.ts"
@@ -119,6 +120,7 @@ const Body = ({ record }: { readonly record: Decision }) => (
         <Waterfall attempts={record.attempts} tookMs={record.tookMs ?? 0} />
       </section>
     )}
+    {record.end !== undefined && <Replay key={record.id} record={record} />}
     <Choice {...record} />
   </>
 )

@@ -6,6 +6,7 @@ import { Troupe } from "../../../src/index.ts"
 import { mostWaiting, Waiting } from "../../../src/layers/http/AdminLive.ts"
 import type { LiveEvent } from "../../../src/layers/http/AdminLive.ts"
 import * as AdminOverview from "../../../src/layers/http/AdminOverview.ts"
+import type { Replay } from "../../../src/layers/http/AdminSchema.ts"
 import type { Overview } from "../../../src/layers/http/OverviewSchema.ts"
 import type { DecisionSummary } from "../../../src/services/routing/DecisionSummary.ts"
 
@@ -14,6 +15,7 @@ const app = "app-key-0123456789"
 
 const troupe = Troupe.start({
   config: {
+    decisions: { keepBodies: 1 },
     keys: { app: { key: app }, boss: { key: boss, admin: true } },
     models: {
       "fake/chat": { deployments: [{ engine: "fake", fault: { kind: "error" } }], fallbacks: ["fake/second"] },
@@ -42,6 +44,9 @@ const ask = (model: string, content: string) =>
       body: JSON.stringify({ model, messages: [{ role: "user", content }], temperature: 0 })
     })
   )
+
+const postTo = (path: string) =>
+  troupe.handler(new Request(`${origin}${path}`, { method: "POST", headers: { authorization: `Bearer ${boss}` } }))
 
 const overviewOf = async () => await (await get("/admin/overview")).json() as Overview
 
@@ -141,14 +146,63 @@ describe("the live view", () => {
     assert.match(await response.text(), message)
   })
 
-  it("drains a deployment: its requests go elsewhere, until it is resumed", async () => {
-    const post = async (action: string) =>
-      await troupe.handler(
-        new Request(`${origin}/admin/deployments/${encodeURIComponent("fake/second#0")}/${action}`, {
-          method: "POST",
-          headers: { authorization: `Bearer ${boss}` }
+  it("adds the overviews of processes", async () => {
+    const one = await overviewOf()
+    const { deployments, service } = AdminOverview.sumOf(one, [one, one])
+    const [, five] = deployments[1]!.figures
+    assert.deepInclude(five, { requests: 3, failed: 0 })
+    assert.strictEqual(five!.durationMs.count, 3)
+    assert.deepStrictEqual([service.processes, service.figures[1]!.requests], [3, 3 * one.service.figures[1]!.requests])
+  })
+
+  it("sends a request again that was a stream, as the administrator's own", async () => {
+    const streamed = await troupe.handler(
+      new Request(`${origin}/v1/chat/completions`, {
+        method: "POST",
+        headers: { "content-type": "application/json", authorization: `Bearer ${app}` },
+        body: JSON.stringify({
+          model: "fake/chat",
+          messages: [{ role: "user", content: "Hello" }],
+          stream: true,
+          stream_options: { include_usage: true }
         })
-      )
+      })
+    )
+    await streamed.text()
+    const id = streamed.headers.get("x-troupe-decision")!
+    const kept = await (await get(`/admin/decisions/${id}/request`)).json()
+    assert.deepInclude(kept, { path: "/v1/chat/completions", headers: {} })
+    assert.strictEqual((await get(`/admin/decisions/${id}/request`, app)).status, 403)
+    const replay = await postTo(`/admin/decisions/${id}/replay`)
+    const { answer, decision, replayOf, status } = await replay.json() as Replay
+    assert.deepStrictEqual([replay.status, status, replayOf], [200, 200, id])
+    assert.deepInclude(decision, {
+      replayOf: id,
+      key: "boss",
+      dialect: "openai",
+      end: "success",
+      answeredBy: "fake/second#0"
+    })
+    assert.notStrictEqual(decision!.id, id)
+    // The engine without weights writes the words in any order.
+    assert.include(JSON.stringify(answer), "Snow")
+    // The one that repeats it is repeated by the same body.
+    const again = await (await postTo(`/admin/decisions/${decision!.id}/replay`)).json() as Replay
+    assert.deepStrictEqual([again.replayOf, again.status], [id, 200])
+  })
+
+  it("answers 409 where the body is not kept, and 404 without a record", async () => {
+    const first = await ask("fake/second", "one")
+    await first.text()
+    await (await ask("fake/second", "two")).text()
+    const gone = await postTo(`/admin/decisions/${first.headers.get("x-troupe-decision")}/replay`)
+    assert.strictEqual(gone.status, 409)
+    assert.match(await gone.text(), /is not kept\. decisions\.keepBodies keeps the latest 1, .*body_not_kept/)
+    assert.strictEqual((await postTo("/admin/decisions/dec-x/replay")).status, 404)
+  })
+
+  it("drains a deployment: its requests go elsewhere, until it is resumed", async () => {
+    const post = (action: string) => postTo(`/admin/deployments/${encodeURIComponent("fake/second#0")}/${action}`)
     assert.strictEqual((await post("drain")).status, 200)
     const refused = await ask("fake/second", "Hello")
     assert.strictEqual(refused.status, 503)
@@ -164,15 +218,6 @@ describe("the live view", () => {
     const answered = await ask("fake/second", "Hello")
     await answered.text()
     assert.strictEqual(answered.status, 200)
-  })
-
-  it("adds the overviews of processes", async () => {
-    const one = await overviewOf()
-    const { deployments, service } = AdminOverview.sumOf(one, [one, one])
-    const [, five] = deployments[1]!.figures
-    assert.deepInclude(five, { requests: 3, failed: 0 })
-    assert.strictEqual(five!.durationMs.count, 3)
-    assert.deepStrictEqual([service.processes, service.figures[1]!.requests], [3, 3 * one.service.figures[1]!.requests])
   })
 })
 

@@ -186,6 +186,8 @@ describe("every route", () => {
     ["circuits/events", {}],
     ["decisions", {}],
     ["decisions/dec-1", {}],
+    ["decisions/dec-1/request", {}],
+    ["decisions/dec-1/replay", post()],
     ["route", post("{}")]
   ])("requires the token and has no effect without it: %s", async (path, init) => {
     await withRoutes({}, async (fetch, calls) => {

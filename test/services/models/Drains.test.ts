@@ -12,7 +12,9 @@ const models = Layer.provide(
 )
 
 const chat = { ...deployment("chat#0"), pinned: true, idleUnload: Duration.minutes(5) }
-const remote = { options: { engine: "remote", provider: "openai", model: "gpt" } } as unknown as Parameters<typeof progressOf>[0]
+const remote = { options: { engine: "remote", provider: "openai", model: "gpt" } } as unknown as Parameters<
+  typeof progressOf
+>[0]
 
 const settle = TestClock.adjust(0)
 

@@ -1,0 +1,66 @@
+/** Sends a request again, and shows its record beside the new one. */
+import { useSignal } from "@preact/signals"
+import type { Replay as Result } from "../../layers/http/AdminSchema.ts"
+import type { Record as Decision } from "../../services/routing/DecisionRecord.ts"
+import { cost, count, duration, unknown } from "../format.ts"
+import { hrefOf } from "../route.ts"
+import { ask, session } from "../session.ts"
+import { firstTokenOf } from "../summary.ts"
+import { Table } from "./Basics.tsx"
+import { attempt } from "./Notices.tsx"
+
+const rowOf = (record: Decision, name: string) => ({ record, name })
+
+const Comparison = ({ after, before }: { readonly before: Decision; readonly after: Decision }) => (
+  <Table
+    caption="The request, and the one that repeats it"
+    columns={[
+      { head: "Request", cell: ({ name, record }) => <a href={hrefOf("requests", record.id)}>{name}</a> },
+      { head: "Result", cell: ({ record }) => record.end ?? "running" },
+      { head: "Deployment", cell: ({ record }) => record.answeredBy ?? unknown },
+      { head: "Attempts", cell: ({ record }) => count(record.attempts.length), isNumber: true },
+      { head: "Total", cell: ({ record }) => duration(record.tookMs), isNumber: true },
+      { head: "First token", cell: ({ record }) => duration(firstTokenOf(record)), isNumber: true },
+      { head: "Tokens", cell: ({ record }) => count(record.outputTokens), isNumber: true },
+      { head: "Cost", cell: ({ record }) => cost(record.usd), isNumber: true }
+    ]}
+    rows={[rowOf(before, "Before"), rowOf(after, "Again")]}
+    keyOf={({ record }) => record.id}
+  />
+)
+
+export const Replay = ({ record }: { readonly record: Decision }) => {
+  const result = useSignal<Result | undefined>(undefined)
+  const isRunning = useSignal(false)
+  const replay = async () => {
+    isRunning.value = true
+    const path = `/admin/decisions/${encodeURIComponent(record.id)}/replay`
+    result.value = await attempt(() => ask<Result>(path, { method: "POST" }), `Sent ${record.id} again.`)
+    isRunning.value = false
+  }
+  const found = result.value
+  return (
+    <section>
+      <h3>Again</h3>
+      <div class="tools">
+        <button type="button" disabled={!session.value.mayChange || isRunning.value} onClick={() => void replay()}>
+          {isRunning.value ? "Waiting for the answer" : "Replay this request"}
+        </button>
+        {record.replayOf !== undefined && (
+          <span>
+            This request repeats <a href={hrefOf("requests", record.replayOf)}>{record.replayOf}</a>.
+          </span>
+        )}
+      </div>
+      {found !== undefined && (
+        <>
+          {found.decision !== undefined && <Comparison before={record} after={found.decision} />}
+          <details>
+            <summary>Answer, status {found.status}</summary>
+            <pre tabIndex={0}>{JSON.stringify(found.answer, undefined, 2)}</pre>
+          </details>
+        </>
+      )}
+    </section>
+  )
+}
