@@ -224,7 +224,7 @@ describe("a service with keys", () => {
   })
 
   it("gives metrics and administration to admin keys", async () => {
-    for (const path of ["/metrics", "/admin/deployments"]) {
+    for (const path of ["/metrics", "/health/details", "/admin/deployments"]) {
       for (const at of [closed.url, closed.admin]) {
         assert.strictEqual((await ask(at, path)).status, 401, path)
         assert.strictEqual((await ask(at, path, { headers: bearer(secrets.ALL_KEY) })).status, 403, path)

@@ -4,7 +4,7 @@
  * **Details**
  *
  * `NodeServer` asks for every request of every listener, whichever way handles it afterwards. Every path needs a key once
- * there are keys, known or not, except those in `open`; `/admin` and `/metrics` have their own guard in addition.
+ * there are keys, known or not, except those in `open` and those with a guard of their own: `/admin`, `/metrics` and others.
  *
  * Without keys the service is for programs of this machine. A page whose own name is made to resolve to this machine (DNS
  * rebinding) sends that name as `Host`, and old browsers send nothing else that shows a page: so a request must ask for a
@@ -39,7 +39,7 @@ import type { HttpProblem } from "./Dialect.ts"
 const open: ReadonlySet<string> = new Set(["/health/live", "/health/ready", "/openapi.json", "/ui"])
 
 /** Paths with a guard of their own, which also accepts the token of administration. */
-const guarded: ReadonlySet<string> = new Set(["/metrics", "/api/delete", "/api/pull"])
+const guarded: ReadonlySet<string> = new Set(["/metrics", "/health/details", "/api/delete", "/api/pull"])
 
 /** `/admin` has a guard of its own, which also accepts its socket and its token. */
 const isOpen = (path: string): boolean =>
