@@ -15,7 +15,7 @@
  *
  * The dashboard is a page of the service's own origin. Its requests are direct, and that rule of `Host` holds for them too.
  */
-import { Effect, Option, Redacted } from "effect"
+import { Duration, Effect, Option, Redacted, Schedule } from "effect"
 import type { HttpServerResponse } from "effect/http"
 import { HttpServerRequest } from "effect/http"
 import { existsSync } from "node:fs"
@@ -70,12 +70,21 @@ const notOwnUser = forbid(
     "the troupe command or the socket file as the service's user, or set server.admin.port or server.admin.token."
 )
 
-const notAuthorized: HttpProblem = {
+const unauthorized = (message: string): HttpProblem => ({
   status: 401,
   code: "unauthorized",
-  message: "Administration requires an admin key, or the token of server.admin.token. Send it as a bearer token.",
+  message,
   headers: { "www-authenticate": "Bearer" }
-}
+})
+
+const notAuthorized = unauthorized(
+  "Administration requires an admin key, or the token of server.admin.token. Send it as a bearer token."
+)
+
+const notAccepted = unauthorized(
+  "The key or token that was sent is not accepted: it is unknown, expired or revoked. Administration requires an admin " +
+    "key, or the token of server.admin.token."
+)
 
 const notAdmin = forbid("The API key is not an admin key. Create one with `troupe keys create NAME --admin`.")
 
@@ -108,6 +117,10 @@ interface Secrets {
 
 const isRequired = ({ authentication, token }: Secrets): boolean => token !== undefined || authentication.isRequired
 
+/** Whether a request has sent a key or a token. */
+const hasSecret = (headers: Request["headers"]): boolean =>
+  bearerTokenOf(headers["authorization"]) !== undefined || (headers["x-api-key"] ?? "").trim() !== ""
+
 /** Why a request has neither the token nor an admin key. */
 const withSecret = (
   { headers }: Request,
@@ -116,7 +129,7 @@ const withSecret = (
   const given = bearerTokenOf(headers["authorization"])
   if (token !== undefined && given !== undefined && isSameToken(given, token)) return undefined
   const found = authentication.identify(headers)
-  if (typeof found === "string") return notAuthorized
+  if (typeof found === "string") return hasSecret(headers) ? notAccepted : notAuthorized
   return found.isAdmin ? undefined : notAdmin
 }
 
@@ -168,7 +181,7 @@ const refuse = (
 ) =>
   Effect.sync(() => {
     const address = Option.getOrUndefined(remoteAddress)
-    authentication.note(refused === notAuthorized ? "key" : "admin", { headers, address })
+    authentication.note(refused.status === 401 ? "key" : "admin", { headers, address })
     return respondError(encoding.problem(refused))
   })
 
@@ -180,6 +193,30 @@ const secretsOf = Effect.gen(function*() {
     authentication: yield* Authentication.make
   } satisfies Secrets
 })
+
+/** How often the key of a reader that stays connected is checked. */
+const checkEvery = Schedule.spaced(Duration.seconds(1))
+
+/**
+ * Makes an effect that waits until the request may no longer administer: its key was revoked or has expired. For responses that
+ * go on.
+ */
+export const makeUntilRefused = Effect.map(
+  secretsOf,
+  (secrets) =>
+    Effect.map(HttpServerRequest.HttpServerRequest, (request): Effect.Effect<void> => {
+      const origin = originOf(request.source)
+      const isRefused = () =>
+        // Another process has passed it on, with its key, or asks for itself, without one.
+        origin === "process"
+          ? isRequired(secrets) && hasSecret(request.headers) && withSecret(request, secrets) !== undefined
+          : refusal(request, origin, secrets) !== undefined
+      return Effect.asVoid(Effect.repeat(Effect.sync(isRefused), {
+        schedule: checkEvery,
+        until: (isOver: boolean) => isOver
+      }))
+    })
+)
 
 /** Makes answers that only administrators get once there are keys; without keys, everyone who reaches the service. */
 export const makeForReaders = Effect.map(

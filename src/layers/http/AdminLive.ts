@@ -7,6 +7,8 @@
  * published for operators. Without readers this file makes nothing: it listens to the decision log only while there are some. The
  * figures of `AdminOverview` are counted from every request, with readers or without.
  *
+ * A stream ends when the process is about to end, and within a second after the reader's key was revoked or has expired.
+ *
  * Up to 1,000 events wait for a slow reader. Further ones are left out, and a `lost` event says how many: no request waits for a
  * reader.
  */
@@ -107,10 +109,11 @@ const make = Effect.gen(function*() {
   const peers = yield* PeerProcesses
   const readiness = yield* Readiness
   const overview = yield* AdminOverview.make
+  const untilRefused = yield* AdminGuard.makeUntilRefused
   // Several readers share what is read.
   const shared = yield* Effect.cachedWithTTL(overview, Duration.millis(900))
 
-  /** The events for one reader, until it disconnects or the process is about to end. */
+  /** The events for one reader, until it disconnects. */
   const events = (names: ReadonlySet<EventName>) =>
     Stream.unwrap(Effect.gen(function*() {
       const waiting = new Waiting(yield* Queue.dropping<LiveEvent>(mostWaiting))
@@ -137,7 +140,7 @@ const make = Effect.gen(function*() {
   const live = Effect.fnUntraced(function*(query: typeof LiveSelection.Type) {
     yield* AdminQuery.check(Object.keys(LiveSelection.fields))
     const names = yield* namesOf(query)
-    const texts = Stream.interruptWhen(events(names), untilLeaving(readiness))
+    const texts = Stream.interruptWhen(events(names), Effect.raceFirst(untilLeaving(readiness), yield* untilRefused))
     // The response begins at once, not with the first event.
     const all = Stream.concat(Stream.succeed(": watching\n\n"), texts)
     return HttpServerResponse.stream(Stream.map(all, (text) => encoder.encode(text)), {

@@ -36,10 +36,17 @@ const noAction = (action: string) =>
 
 const encoder = new TextEncoder()
 
-/** A stream of server-sent events that ends when the client disconnects, or when the process is about to end. */
-const makeWatch = (readiness: Readiness["Service"]) => (events: Stream.Stream<object>) => {
+/** A stream of server-sent events that ends when the client disconnects or may not read it, or when the process is about to end. */
+const makeWatch = Effect.gen(function*() {
+  const readiness = yield* Readiness
+  const untilRefused = yield* AdminGuard.makeUntilRefused
+  return (events: Stream.Stream<object>) =>
+    Effect.map(untilRefused, (refused) => watching(events, Effect.raceFirst(untilLeaving(readiness), refused)))
+})
+
+const watching = (events: Stream.Stream<object>, end: Effect.Effect<void>) => {
   const frames = Stream.mapArray(
-    Stream.interruptWhen(events, untilLeaving(readiness)),
+    Stream.interruptWhen(events, end),
     (some) => Arr.of(encoder.encode(some.map((event) => `data: ${JSON.stringify(event)}\n\n`).join("")))
   )
   // The response begins at once, not with the first event: with a comment of the server-sent events format.
@@ -115,7 +122,7 @@ export const layer = HttpApiBuilder.group(
   Effect.fn(function*(handlers) {
     const breaker = yield* Breaker
     const guarded = yield* AdminGuard.make
-    const watch = makeWatch(yield* Readiness)
+    const watch = yield* makeWatch
     const resets = yield* AdminResets.make
     const deployments = yield* makeDeployments(resets)
     const decisions = yield* AdminDecisions.make
@@ -125,12 +132,12 @@ export const layer = HttpApiBuilder.group(
     return handlers.handleRaw("deployments", () => guarded(deployments.all))
       .handleRaw("act", ({ params }) => guarded(deployments.act(params.model, params.action)))
       .handleRaw("actOne", ({ params }) => guarded(deployments.actOne(params.deployment, params.action)))
-      .handleRaw("deploymentEvents", () => guarded(Effect.succeed(watch(deployments.events))))
+      .handleRaw("deploymentEvents", () => guarded(watch(deployments.events)))
       .handleRaw("events", ({ query }) => guarded(alerts.events(query)))
       .handleRaw("alerts", () => guarded(alerts.alerts))
       .handleRaw("circuits", () => guarded(resets.circuits))
       .handleRaw("resetCircuit", ({ params }) => guarded(resets.circuit(params.deployment)))
-      .handleRaw("circuitEvents", () => guarded(Effect.succeed(watch(breaker.transitions))))
+      .handleRaw("circuitEvents", () => guarded(watch(breaker.transitions)))
       .handleRaw("decisions", ({ query }) => guarded(decisions.latest(query)))
       .handleRaw("requests", ({ query }) => guarded(decisions.requests(query)))
       .handleRaw("decision", ({ params }) => guarded(decisions.find(params.id)))

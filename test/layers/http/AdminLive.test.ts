@@ -135,6 +135,28 @@ describe("the live view", () => {
     ])
   })
 
+  it("ends the streams of a reader whose key was revoked, and says that the key is not accepted", async () => {
+    const send = (path: string, body?: object) =>
+      troupe.handler(
+        new Request(`${origin}${path}`, {
+          method: "POST",
+          headers: { "content-type": "application/json", authorization: `Bearer ${boss}` },
+          ...(body === undefined ? {} : { body: JSON.stringify(body) })
+        })
+      )
+    const created = await send("/admin/keys", { name: "reader", admin: true })
+    const { secret } = await created.json() as { readonly secret: string }
+    const streams = await Promise.all(
+      ["/admin/live?events=request", "/admin/deployments/events"].map((path) => get(path, secret))
+    )
+    const ends = Promise.all(streams.map((stream) => stream.text()))
+    assert.strictEqual((await send("/admin/keys/reader/revoke")).status, 200)
+    assert.deepStrictEqual(await ends, [": watching\n\n", ": watching\n\n"])
+    const refused = await get("/admin/overview", secret)
+    assert.strictEqual(refused.status, 401)
+    assert.match(await refused.text(), /key or token that was sent is not accepted/)
+  })
+
   it.each([
     ["/admin/live?events=request,traces", boss, 400, /traces.*Expected some of overview, request, event/],
     ["/admin/live?event=request", boss, 400, /Did you mean events\?/],
