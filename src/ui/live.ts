@@ -10,12 +10,10 @@
 import { signal } from "@preact/signals"
 import type { Overview } from "../layers/http/OverviewSchema.ts"
 import type { OperatorEvent } from "../services/observability/OperatorEvents.ts"
-import type { Record as Decision } from "../services/routing/DecisionRecord.ts"
 import type { DecisionSummary } from "../services/routing/DecisionSummary.ts"
 import { ask, messageOf, session, wasCancelled } from "./session.ts"
 import type { ServerEvent } from "./stream.ts"
 import { streamOf } from "./stream.ts"
-import { summaryOf } from "./summary.ts"
 
 export interface Connection {
   readonly phase: "connecting" | "live" | "lost"
@@ -53,6 +51,14 @@ const mostEvents = 1_000
 /** How many requests are listed when the page is opened. */
 const listed = 200
 
+/** Of the requests before those that were listed; undefined where the service has no others. */
+export const olderCursor = signal<string | undefined>(undefined)
+
+let missed = 0
+
+/** Counts when requests may be missing on the page that the service has. */
+export const gaps = (): number => missed
+
 const known = new Set<string>()
 
 let isScheduled = false
@@ -60,6 +66,12 @@ let isScheduled = false
 const changed = () => {
   isScheduled = false
   rowChanges.value++
+}
+
+const schedule = () => {
+  if (isScheduled) return
+  isScheduled = true
+  requestAnimationFrame(changed)
 }
 
 /** Adds requests, in the order in which they ended. */
@@ -72,9 +84,21 @@ export const add = (some: ReadonlyArray<DecisionSummary>): void => {
   if (rows.length > mostRows + 500) {
     for (const { id } of rows.splice(0, rows.length - mostRows)) known.delete(id)
   }
-  if (isScheduled) return
-  isScheduled = true
-  requestAnimationFrame(changed)
+  schedule()
+}
+
+/** When a request ended, ms since 1970. */
+export const endedAt = ({ at, tookMs = 0 }: DecisionSummary): number => at + tookMs
+
+/** Adds requests among the others, as far as the page keeps as many; how many were new. */
+export const addOlder = (some: ReadonlyArray<DecisionSummary>): number => {
+  const fresh = some.filter(({ id }) => !known.has(id)).slice(0, Math.max(0, mostRows - rows.length))
+  if (fresh.length === 0) return 0
+  for (const { id } of fresh) known.add(id)
+  rows.push(...fresh)
+  rows.sort((one, other) => endedAt(one) - endedAt(other))
+  schedule()
+  return fresh.length
 }
 
 const addEvents = (some: ReadonlyArray<OperatorEvent>): void => {
@@ -96,6 +120,7 @@ const handlers: Readonly<Record<string, (data: never) => void>> = {
   event: (data: OperatorEvent) => addEvents([data]),
   lost: ({ lost }: { readonly lost: number }) => {
     lostRequests.value += lost
+    missed++
   }
 }
 
@@ -103,11 +128,15 @@ const handle = ({ data, type }: ServerEvent): void => handlers[type]?.(JSON.pars
 
 /** The requests and the events that the service has. */
 const loadLists = async (): Promise<void> => {
-  const [{ decisions }, { events: latest }] = await Promise.all([
-    ask<{ readonly decisions: ReadonlyArray<Decision> }>(`/admin/decisions?limit=${listed}`),
+  missed++
+  const [{ next, requests }, { events: latest }] = await Promise.all([
+    ask<{ readonly requests: ReadonlyArray<DecisionSummary>; readonly next?: string }>(
+      `/admin/requests?limit=${listed}`
+    ),
     ask<{ readonly events: ReadonlyArray<OperatorEvent> }>("/admin/events?limit=200")
   ])
-  add(decisions.filter(({ end }) => end !== undefined).map(summaryOf).toReversed())
+  olderCursor.value = next
+  add(requests.filter(({ status }) => status !== "running").toReversed())
   addEvents(latest)
 }
 

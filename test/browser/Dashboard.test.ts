@@ -153,6 +153,31 @@ describe.skipIf(leftOut !== undefined)(`the dashboard${leftOut === undefined ? "
     assert.include(await row.innerText(), "$0.0")
   })
 
+  it("asks the service for what the filter selects, and says what was searched", async () => {
+    const { page } = browser
+    const id = await ask(service, "remote")
+    const plain = await ask(service, "tiny-chat")
+    // As where others have ended since.
+    await page.route("**/admin/requests?limit=200", (route) => route.fulfill({ json: { requests: [] } }))
+    await signIn("#requests")
+    await page.getByText("No requests yet").waitFor()
+    const filter = page.getByRole("searchbox")
+    await filter.fill("remote#0")
+    const found = page.locator(`a[href="#requests/${id}"]`)
+    await found.waitFor()
+    await filter.fill("no-such-model")
+    await page.getByText("which are all that the service keeps").waitFor()
+    await filter.fill("")
+    await page.unroute("**/admin/requests?limit=200")
+    await page.locator(`a[href="#requests/${plain}"]`).waitFor()
+    const cells = await page.evaluate<Array<string>>(
+      `[...document.querySelectorAll(".list .row")].map((row) =>
+        [...row.children].map((cell) => Math.round(cell.getBoundingClientRect().left)).join(" "))`
+    )
+    assert.isAbove(cells.length, 2)
+    assert.deepStrictEqual([...new Set(cells)], [cells[0]!])
+  })
+
   it("jumps through 10,000 requests with few rows in the document and no long task", async () => {
     const { page } = browser
     const one = (index: number) => ({
@@ -241,6 +266,14 @@ describe.skipIf(leftOut !== undefined)(`the dashboard${leftOut === undefined ? "
     )
     await page.keyboard.press("Enter")
     await page.getByRole("region", { name: "One request" }).waitFor()
+    const isFocused = (selector: string) =>
+      until(async () => await page.evaluate(`document.activeElement.matches(${JSON.stringify(selector)})`) || undefined)
+    await isFocused(".detail h2")
+    await page.keyboard.press("Escape")
+    await page.getByRole("region", { name: "One request" }).waitFor({ state: "detached" })
+    await isFocused("[data-index=\"0\"] a")
+    await page.keyboard.press("Tab")
+    assert.isFalse(await page.evaluate("document.activeElement.closest('.list') !== null"))
   })
 
   it.each(["light", "dark"] as const)("has no violations that axe finds, on every page, %s", async (colorScheme) => {

@@ -1,13 +1,13 @@
 /** One request: what it was, why it took as long, its attempts, and why its deployments were chosen. */
 import { useSignal } from "@preact/signals"
-import { useEffect } from "preact/hooks"
+import { useEffect, useRef } from "preact/hooks"
 import type { Candidate, Record as Decision } from "../../services/routing/DecisionRecord.ts"
 import { failuresOf, mainReason, outcomeOf } from "../explain.ts"
 import { cost, count, dateTime, decimal, duration, unknown } from "../format.ts"
 import { Badge, Figure, Table } from "../parts/Basics.tsx"
 import { Replay } from "../parts/Replay.tsx"
 import { Waterfall } from "../parts/Waterfall.tsx"
-import { hrefOf } from "../route.ts"
+import { go, hrefOf } from "../route.ts"
 import { ask, messageOf } from "../session.ts"
 import { firstTokenOf } from "../summary.ts"
 
@@ -125,12 +125,40 @@ const Body = ({ record }: { readonly record: Decision }) => (
   </>
 )
 
+/** Back to the row of the request, once the list is drawn. */
+const focusRow = (id: string): void => {
+  requestAnimationFrame(() =>
+    requestAnimationFrame(() => {
+      const link = document.querySelector<HTMLElement>(`.list a[href="${hrefOf("requests", id)}"]`)
+      const target = link ?? document.querySelector<HTMLElement>(".list")
+      target?.focus()
+    })
+  )
+}
+
+/** The heading takes the focus when a request is shown; Escape closes it. */
+const useFocus = (id: string) => {
+  const heading = useRef<HTMLHeadingElement>(null)
+  useEffect(() => {
+    heading.current!.focus()
+    const close = ({ defaultPrevented, key }: KeyboardEvent) => {
+      if (key !== "Escape" || defaultPrevented || document.querySelector("dialog[open]") !== null) return
+      go("requests")
+      focusRow(id)
+    }
+    addEventListener("keydown", close)
+    return () => removeEventListener("keydown", close)
+  }, [id])
+  return heading
+}
+
 export const RequestDetail = ({ id }: { readonly id: string }) => {
   const { problem, record } = useRecord(id)
+  const heading = useFocus(id)
   return (
     <section class="detail" aria-label="One request">
       <div class="title">
-        <h2>
+        <h2 ref={heading} tabIndex={-1}>
           Request <code>{id}</code>
         </h2>
         {record?.end !== undefined && <Badge text={record.end} />}

@@ -1,9 +1,11 @@
 /** The latest requests, and how one of them was routed. */
 import { useComputed, useSignal } from "@preact/signals"
-import { useRef } from "preact/hooks"
+import { useEffect } from "preact/hooks"
 import type { DecisionSummary } from "../../services/routing/DecisionSummary.ts"
 import { count, duration, exactUsd, shortUsd, time, unknown } from "../format.ts"
-import { lostRequests, mostRows, rowChanges, rows } from "../live.ts"
+import { endedAt, lostRequests, mostRows, olderCursor, rowChanges, rows } from "../live.ts"
+import type { RequestQuery } from "../older.ts"
+import { currentQuery, hasAll, isSearching, loadOlder, search, searchProblem } from "../older.ts"
 import { Badge, Empty, Title } from "../parts/Basics.tsx"
 import type { ListColumn } from "../parts/VirtualList.tsx"
 import { VirtualList } from "../parts/VirtualList.tsx"
@@ -15,7 +17,10 @@ const columns: ReadonlyArray<ListColumn<DecisionSummary>> = [
     head: "Time",
     className: "time",
     cell: ({ at, id, model }) => (
-      <a href={hrefOf("requests", id)} aria-label={`${time(at)}, ${model}: show the request`}>{time(at)}</a>
+      // The list is one stop of the Tab key; the arrow keys move through its rows.
+      <a href={hrefOf("requests", id)} tabIndex={-1} aria-label={`${time(at)}, ${model}: show the request`}>
+        {time(at)}
+      </a>
     )
   },
   {
@@ -42,33 +47,46 @@ const columns: ReadonlyArray<ListColumn<DecisionSummary>> = [
 ]
 
 const textOf = ({ deployment, error, failed, id, key, model, requestId, status, tenant }: DecisionSummary): string =>
-  [id, requestId, model, deployment, status, key, tenant, error?.reason, ...failed].join(" ").toLowerCase()
+  [id, requestId, model, deployment, status, key, tenant, error?.reason, ...failed, failed.length > 0 ? "failed" : ""]
+    .join(" ").toLowerCase()
+
+/** Asks the service for what a filter selects, once it is typed. */
+const useSearch = (query: RequestQuery, isFiltered: boolean) => {
+  useEffect(() => {
+    if (!isFiltered) return
+    const timer = setTimeout(() => void search(query), 300)
+    return () => clearTimeout(timer)
+  }, [JSON.stringify(query), isFiltered])
+}
 
 /** The newest first. */
 const useRows = () => {
   const text = useSignal("")
   const onlyFailed = useSignal(false)
-  const isPaused = useSignal(false)
-  const latest = useRef<ReadonlyArray<DecisionSummary>>([])
+  /** The end of the last request before the pause, ms since 1970. */
+  const pausedAt = useSignal<number | undefined>(undefined)
+  const words = useComputed(() => text.value.toLowerCase().split(/\s+/).filter((word) => word !== ""))
   const shown = useComputed(() => {
-    if (isPaused.value) return latest.current
     void rowChanges.value
-    const words = text.value.toLowerCase().split(/\s+/).filter((word) => word !== "")
+    const last = pausedAt.value ?? Infinity
     const isWanted = (row: DecisionSummary) => {
+      if (endedAt(row) > last) return false
       if (onlyFailed.value && row.status === "success" && row.failed.length === 0) return false
-      if (words.length === 0) return true
+      if (words.value.length === 0) return true
       const all = textOf(row)
-      return words.every((word) => all.includes(word))
+      return words.value.every((word) => all.includes(word))
     }
-    latest.current = rows.filter(isWanted).toReversed()
-    return latest.current
+    return rows.filter(isWanted).toReversed()
   })
-  return { text, onlyFailed, isPaused, shown }
+  const isFiltered = words.value.length > 0 || onlyFailed.value
+  const query = currentQuery(words.value)
+  useSearch(query, isFiltered)
+  return { text, onlyFailed, pausedAt, shown, isFiltered, query }
 }
 
 type Choices = ReturnType<typeof useRows>
 
-const Tools = ({ choices: { isPaused, onlyFailed, shown, text } }: { readonly choices: Choices }) => (
+const Tools = ({ choices: { onlyFailed, pausedAt, shown, text } }: { readonly choices: Choices }) => (
   <div class="tools">
     <input
       type="search"
@@ -85,15 +103,45 @@ const Tools = ({ choices: { isPaused, onlyFailed, shown, text } }: { readonly ch
       />{" "}
       With failures only
     </label>
-    <button type="button" aria-pressed={isPaused.value} onClick={() => (isPaused.value = !isPaused.value)}>
-      {isPaused.value ? "Resume" : "Pause"}
+    <button
+      type="button"
+      aria-pressed={pausedAt.value !== undefined}
+      onClick={() => (pausedAt.value = pausedAt.value === undefined ? Math.max(0, ...rows.map(endedAt)) : undefined)}
+    >
+      {pausedAt.value === undefined ? "Pause" : "Resume"}
     </button>
+    {olderCursor.value !== undefined && rows.length < mostRows && (
+      <button
+        type="button"
+        disabled={isSearching.value}
+        onClick={() => void loadOlder()}
+      >
+        {isSearching.value ? "Loading older…" : "Load older"}
+      </button>
+    )}
     <span class="muted">
       {count(shown.value.length)} of the last {count(Math.min(mostRows, rows.length))}
       {lostRequests.value > 0 && `; ${count(lostRequests.value)} came too fast to be listed`}
     </span>
   </div>
 )
+
+/** What was searched where nothing was found. */
+const Nothing = ({ choices: { onlyFailed, query, text } }: { readonly choices: Choices }) => {
+  const isPartial = searchProblem.value !== undefined || rows.length >= mostRows
+  if (isSearching.value || (!isPartial && !hasAll(query))) {
+    return <Empty title="Searching the requests that the service keeps…" />
+  }
+  const narrowed = Object.entries(query).map(([name, value]) => `${name} ${String(value)}`).join(", ")
+  const words = text.value.trim()
+  return (
+    <Empty title="No request found">
+      Searched for {words === "" ? "requests with failures" : <strong>{words}</strong>}
+      {words !== "" && onlyFailed.value && ", with failures only,"} in the {count(rows.length)} requests of this page
+      {!isPartial && `, which are all that the service keeps${narrowed === "" ? "" : ` of ${narrowed}`}`}.
+    </Empty>
+  )
+}
 
 export const Requests = () => {
   const choices = useRows()
@@ -105,7 +153,12 @@ export const Requests = () => {
       <section class="tail" aria-label="Latest requests">
         <Title text="Requests" />
         <Tools choices={choices} />
-        {rows.length === 0
+        {searchProblem.value !== undefined && (
+          <p class="problem" role="alert">Older requests were not searched: {searchProblem.value}</p>
+        )}
+        {shown.length === 0 && choices.isFiltered
+          ? <Nothing choices={choices} />
+          : rows.length === 0
           ? (
             <Empty title="No requests yet">
               Send one from the{" "}
