@@ -99,6 +99,18 @@ describe("troupe status", () => {
     assert.lengthOf(problemsOf(overview([deployment("a#0", { drain: "drained" })]), []), 1)
   })
 
+  it("says what /health/ready says, and names the store that is lost", () => {
+    const { service, ...others } = overview([deployment("a#0")], "unavailable")
+    const stores = [
+      { store: "database", available: false, needed: false },
+      { store: "redis", available: false, needed: true }
+    ] as const
+    assert.deepStrictEqual(problemsOf({ ...others, service: { ...service, stores } }, []), [
+      "The service is unavailable.",
+      "The store redis does not answer: requests are rejected without the counters of their budgets."
+    ])
+  })
+
   it("lists the alerts that fire; a critical one is a problem", () => {
     const alert = (rule: string, severity: "critical" | "warning", state: "firing" | "pending") =>
       ({ alert: `${rule}/a`, rule, metric: "error_rate", target: "a", severity, value: 0.25, state, since: 0 }) as const

@@ -79,13 +79,12 @@ const makeService = Effect.fnUntraced(function*(figures: RecentFigures.RecentFig
   const startedAt = yield* Time.now
   const version = readVersion() ?? "unknown"
   const health = Option.isNone(details)
-    ? Effect.succeed({ targets: Availability.targets, windows: [] })
-    : Effect.map(details.value.report, ({ targets, windows }) => ({ targets, windows }))
+    ? Effect.sync(() => ({ status: readiness.status, targets: Availability.targets, windows: [] }))
+    : Effect.map(details.value.report, ({ models: _, uptimeSeconds: __, ...health }) => health)
   return Effect.fnUntraced(function*(now: number) {
     const all = figures.ofAll(now)
     return {
       version,
-      status: readiness.status,
       uptimeSeconds: Math.round((now - startedAt) / 1000),
       processes: 1,
       inFlight: decisions.running?.() ?? 0,

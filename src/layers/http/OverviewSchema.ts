@@ -13,7 +13,10 @@ const figures = Schema.Array(Figures)
 
 const Service = Schema.Struct({
   version: Schema.String,
-  status: Readiness.Status,
+  /** As `GET /health/ready` says it. */
+  status: Readiness.Report.fields.status,
+  /** Left out where there are none. */
+  stores: Readiness.Report.fields.stores,
   uptimeSeconds: Schema.Int,
   /** Of the service that have answered. */
   processes: Schema.Int,

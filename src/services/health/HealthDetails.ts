@@ -27,7 +27,8 @@ import { Stores } from "./StoreHealth.ts"
 
 /** The body of `GET /health/details`. */
 export const Report = Schema.Struct({
-  status: Readiness.Status,
+  /** As `GET /health/ready` says it. */
+  status: Readiness.Report.fields.status,
   uptimeSeconds: Schema.Int,
   targets: Schema.Struct({ availability: Schema.Finite, errorRate: Schema.Finite }),
   windows: Schema.Array(Window),
@@ -127,6 +128,8 @@ const make = Effect.gen(function*() {
   let states: ReadonlyArray<StoreHealth.StoreState> = []
   const ofStores = () => stores.length === 0 ? {} : { stores: states }
   const canAnswer = (all: Report["models"]) => isAnyAvailable(all) && !StoreHealth.isMissing(states)
+  const statusOf = (all: Report["models"]): Report["status"] =>
+    readiness.status === "ready" && !canAnswer(all) ? "unavailable" : readiness.status
 
   const sample = Effect.gen(function*() {
     states = yield* StoreHealth.ask(stores, settings)
@@ -135,24 +138,25 @@ const make = Effect.gen(function*() {
     gauges.end()
     // The windows begin when the service is first ready.
     if (readiness.status === "starting") return
-    const isAvailable = readiness.status === "ready" && canAnswer(all)
+    const isAvailable = statusOf(all) === "ready"
     availability.add({ at: yield* Time.now, isAvailable, ...(yield* requestsUntilNow) })
   })
   yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(sampleEvery)))
 
   const report = Effect.gen(function*() {
     yield* sample
+    const all = yield* models
     return {
-      status: readiness.status,
+      status: statusOf(all),
       uptimeSeconds: Math.round(((yield* Time.now) - startedAt) / 1000),
       targets,
       windows: (Object.keys(windows) as Array<WindowName>).map((window) => availability.over(window)),
-      models: yield* models,
+      models: all,
       ...ofStores()
     }
   })
   const ready = Effect.map(models, (all): Readiness.Report => ({
-    status: readiness.status === "ready" && !canAnswer(all) ? "unavailable" : readiness.status,
+    status: statusOf(all),
     deployments: all.flatMap(({ deployments }) => deployments),
     ...ofStores()
   }))

@@ -102,6 +102,10 @@ describe("health", () => {
           status: "unavailable",
           stores: [{ store: "redis", available: false, needed: true }]
         })
+        assert.deepInclude(yield* report, {
+          status: "unavailable",
+          stores: [{ store: "redis", available: false, needed: true }]
+        })
         yield* TestClock.adjust("5 seconds")
         isLost = false
         yield* TestClock.adjust("5 seconds")
