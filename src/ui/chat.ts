@@ -3,7 +3,8 @@
  */
 import type { Signal } from "@preact/signals"
 import { signal } from "@preact/signals"
-import { messageOf, request, wasCancelled } from "./session.ts"
+import type { Record as Decision } from "../services/routing/DecisionRecord.ts"
+import { ask, messageOf, request, RequestError, wasCancelled } from "./session.ts"
 import { eventsOf } from "./stream.ts"
 
 export interface ToolCall {
@@ -37,6 +38,8 @@ export interface Run {
   readonly tookMs: number | undefined
   readonly promptTokens: number | undefined
   readonly completionTokens: number | undefined
+  /** What it cost; undefined while that is not known. */
+  readonly cost: number | undefined
   readonly finish: string | undefined
   readonly problem: string | undefined
 }
@@ -95,6 +98,7 @@ const emptyRun: Run = {
   tookMs: undefined,
   promptTokens: undefined,
   completionTokens: undefined,
+  cost: undefined,
   finish: undefined,
   problem: undefined
 }
@@ -198,12 +202,25 @@ export const applied = (message: Message, chunk: Chunk, sinceMs: number): Messag
   }
 }
 
-const routeOf = ({ headers }: Response): Partial<Run> => ({
+const routeOf = (headers: Headers): Partial<Run> => ({
   deployment: headers.get("x-troupe-deployment") ?? undefined,
   attempts: headers.get("x-troupe-attempts") ?? undefined,
   cache: headers.get("x-troupe-cache") ?? undefined,
   decision: headers.get("x-troupe-decision") ?? undefined
 })
+
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
+
+/** Of the decision record, which ends a moment after the answer. The record may be gone: then the cost is not known. */
+const costOf = async (decision: string | undefined): Promise<number | undefined> => {
+  if (decision === undefined) return undefined
+  for (const ms of [0, 200, 800]) {
+    await pause(ms)
+    const record = await ask<Decision>(`/admin/decisions/${encodeURIComponent(decision)}`).catch(() => undefined)
+    if (record === undefined || record.end !== undefined) return record?.usd
+  }
+  return undefined
+}
 
 /** Sends the conversation, and adds the answer to it while it arrives. */
 export const answer = async ({ messages, model, stopping }: Conversation, options: Options): Promise<void> => {
@@ -226,13 +243,18 @@ export const answer = async ({ messages, model, stopping }: Conversation, option
     const body = bodyOf(model.peek(), sent, options)
     const key = options.key === "" ? undefined : options.key
     const response = await request("/v1/chat/completions", { method: "POST", body, key, signal: stop.signal })
-    show({ ...current, run: { ...current.run!, ...routeOf(response) } })
+    show({ ...current, run: { ...current.run!, ...routeOf(response.headers) } })
     for await (const { data } of eventsOf(response)) {
       if (data !== "[DONE]") show(applied(current, JSON.parse(data) as Chunk, performance.now() - begun))
     }
     end(undefined)
   } catch (error) {
+    const headers = error instanceof RequestError ? error.headers : undefined
+    if (headers !== undefined) show({ ...current, run: { ...current.run!, ...routeOf(headers) } })
     end(wasCancelled(error) ? "Stopped." : messageOf(error))
   }
   stopping.value = undefined
+  const ended = current
+  const cost = await costOf(ended.run!.decision)
+  messages.value = messages.peek().map((one) => one === ended ? { ...ended, run: { ...ended.run!, cost } } : one)
 }

@@ -35,11 +35,14 @@ export const session = signal<Session>({ phase: "starting", needsKey: true, mayC
 export class RequestError extends Error {
   readonly status: number
   readonly code: string | undefined
+  /** Of the response; undefined where there was none. */
+  readonly headers: Headers | undefined
 
-  constructor(message: string, status: number, code?: string) {
+  constructor(message: string, status: number, code?: string, headers?: Headers) {
     super(message)
     this.status = status
     this.code = code
+    this.headers = headers
   }
 }
 
@@ -86,9 +89,10 @@ const errorOf = async (response: Response): Promise<RequestError> => {
   try {
     const { error } = JSON.parse(text) as ErrorBody
     const message = error?.message ?? `The service answered with status ${response.status}.`
-    return new RequestError(message, response.status, error?.code ?? undefined)
+    return new RequestError(message, response.status, error?.code ?? undefined, response.headers)
   } catch {
-    return new RequestError(text.trim() || `The service answered with status ${response.status}.`, response.status)
+    const message = text.trim() || `The service answered with status ${response.status}.`
+    return new RequestError(message, response.status, undefined, response.headers)
   }
 }
 

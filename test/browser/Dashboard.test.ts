@@ -23,6 +23,8 @@ models:
   remote:
     deployments: [{ provider: openai, baseUrl: "\${PROVIDER}/v1", model: faulty, key: "\${PROVIDER_KEY}" }]
     fallbacks: [tiny-chat]
+  failing:
+    deployments: [{ provider: openai, baseUrl: "\${PROVIDER}/v1", model: faulty, key: "\${PROVIDER_KEY}" }]
 `
 
 const pages = ["Overview", "Requests", "Models", "Costs and limits", "Cache", "Rollouts", "Playground", "Alerts"]
@@ -75,7 +77,7 @@ describe.skipIf(leftOut !== undefined)(`the dashboard${leftOut === undefined ? "
     await browser.page.getByRole("navigation").waitFor()
   }
   const choose = async (name: string): Promise<void> => {
-    await browser.page.getByRole("link", { name, exact: true }).click()
+    await browser.page.getByRole("navigation").getByRole("link", { name: new RegExp(`^${name}`) }).click()
     await browser.page.getByRole("heading", { level: 1, name }).waitFor()
   }
 
@@ -128,6 +130,51 @@ describe.skipIf(leftOut !== undefined)(`the dashboard${leftOut === undefined ? "
     assert.match(page.url(), /#requests\/dec-/)
   })
 
+  it("shows why an answer failed and its route, and what another one cost", async () => {
+    const { page } = browser
+    await page.setViewportSize({ width: 1_440, height: 900 })
+    await signIn("#playground")
+    const model = page.getByRole("combobox", { name: /^Model/ })
+    const message = page.getByLabel("Message", { exact: true })
+    await model.selectOption("failing")
+    await message.fill("What is the capital of Japan?")
+    const button = await page.getByRole("button", { name: "Send", exact: true }).boundingBox()
+    assert.isAtMost(button!.y + button!.height, 900)
+    await page.keyboard.press("Enter")
+    await page.getByText("failed after").waitFor()
+    assert.strictEqual(await page.getByText("first token").count(), 0)
+    assert.strictEqual(await page.getByRole("link", { name: "Show the route" }).count(), 1)
+    await page.getByRole("button", { name: "Clear", exact: true }).click()
+    await model.selectOption("tiny-chat")
+    await message.fill("What is the capital of Japan?")
+    await page.keyboard.press("Enter")
+    await page.getByText("cost $0.0").waitFor()
+    await page.setViewportSize({ width: 1_280, height: 800 })
+  })
+
+  it("shows on every page how many alerts fire, and names them on Overview", async () => {
+    const { page } = browser
+    const alert = {
+      alert: "error_rate/remote",
+      rule: "error_rate",
+      metric: "error_rate",
+      target: "remote",
+      severity: "critical",
+      state: "firing",
+      value: 0.5,
+      since: 1_800_000_000_000
+    }
+    await page.route("**/admin/alerts", async (route) => {
+      const response = await route.fetch()
+      await route.fulfill({ response, json: { ...await response.json() as object, alerts: [alert] } })
+    })
+    await signIn()
+    await page.getByText("1 alert fires: error_rate of remote").waitFor()
+    await choose("Models")
+    await page.getByRole("navigation").getByRole("link", { name: "Alerts 1 firing" }).waitFor()
+    await page.unroute("**/admin/alerts")
+  })
+
   it("shows the actors live, and unloads and loads one", async () => {
     const { page } = browser
     await signIn()
@@ -136,9 +183,13 @@ describe.skipIf(leftOut !== undefined)(`the dashboard${leftOut === undefined ? "
     await page.getByRole("button", { name: "Unload fake/slow#0" }).click()
     await page.getByRole("dialog").getByRole("button", { name: "Unload" }).click()
     await row.getByText("cold").waitFor()
+    await page.getByText("Unloaded fake/slow#0.").waitFor()
     await page.getByRole("button", { name: "Load fake/slow#0", exact: true }).click()
     await row.getByText("ready").waitFor()
     assert.strictEqual(await page.getByText("Live", { exact: true }).count(), 1)
+    await page.getByText("Loaded fake/slow#0.").waitFor()
+    await choose("Models")
+    assert.strictEqual(await page.getByText("Loaded fake/slow#0.").count(), 0)
   })
 
   it("shows requests that end while the list is open, and their cost by model", async () => {
@@ -296,11 +347,14 @@ describe.skipIf(leftOut !== undefined)(`the dashboard${leftOut === undefined ? "
     for (const name of pages) {
       await choose(name)
       assert.isAtMost(await page.evaluate<number>("document.documentElement.scrollWidth"), 375, name)
+      const link = await page.getByRole("navigation").getByRole("link", { name: /^Alerts/ }).boundingBox()
+      assert.isAtMost(link!.x + link!.width, 375, name)
     }
     await page.setViewportSize({ width: 1_280, height: 800 })
   })
 
   it("violated its Content-Security-Policy nowhere", () => {
-    assert.deepStrictEqual(browser.problems.filter((one) => !/401|ERR_FAILED/.test(one)), [])
+    // The browser logs the requests that failed, as they should.
+    assert.deepStrictEqual(browser.problems.filter((one) => !/401|502|ERR_FAILED/.test(one)), [])
   })
 })

@@ -6,6 +6,7 @@ import { overview } from "../live.ts"
 import { Empty, Figure, Table, Title } from "../parts/Basics.tsx"
 import { Confirm } from "../parts/Confirm.tsx"
 import { attempt } from "../parts/Notices.tsx"
+import { ReadOnly } from "../parts/ReadOnly.tsx"
 import { ask, session } from "../session.ts"
 
 type Contents = Overview["cache"]
@@ -120,6 +121,7 @@ export const Cache = () => {
       <Title text="Cache">
         <Clear models={models.map(({ model }) => model)} />
       </Title>
+      <ReadOnly />
       <Figures cache={cache} />
       {isUnused && (
         <Empty title="No answer has been cached">

@@ -1,13 +1,16 @@
 /** The service at a glance: its load, its memory, every actor, and what happened last. */
 import { useMemo } from "preact/hooks"
 import type { Overview as Snapshot } from "../../layers/http/OverviewSchema.ts"
+import { firing } from "../firing.ts"
 import { bytes, count, decimal, duration, percent } from "../format.ts"
 import { events, history, overview } from "../live.ts"
 import { Actors } from "../parts/Actors.tsx"
 import { Empty, Figure, Meter, Title } from "../parts/Basics.tsx"
 import { EventList } from "../parts/EventList.tsx"
 import { Plot } from "../parts/Plot.tsx"
+import { ReadOnly } from "../parts/ReadOnly.tsx"
 import { costText, figuresFor } from "../recent.ts"
+import { hrefOf } from "../route.ts"
 
 const rateTone = (rate: number | undefined, target: number) =>
   rate === undefined || rate <= target ? undefined : rate > 10 * target ? "bad" as const : "warn" as const
@@ -137,6 +140,25 @@ const MemoryBar = ({ snapshot: { memory } }: { readonly snapshot: Snapshot }) =>
       />
     )
 
+/** The alerts that are named; the others are counted. */
+const named = 3
+
+const Firing = () => {
+  const alerts = firing.value
+  if (alerts.length === 0) return null
+  const isCritical = alerts.some(({ severity }) => severity === "critical")
+  const names = alerts.slice(0, named).map(({ rule, target }) => target === undefined ? rule : `${rule} of ${target}`)
+  return (
+    <p class={`notice ${isCritical ? "bad" : "warn"}`}>
+      <span>
+        {alerts.length === 1 ? "1 alert fires" : `${alerts.length} alerts fire`}: {names.join(", ")}
+        {alerts.length > named && ` and ${alerts.length - named} more`}
+      </span>
+      <a href={hrefOf("alerts")}>Show the alerts</a>
+    </p>
+  )
+}
+
 export const Overview = () => {
   const snapshot = overview.value
   if (snapshot === undefined) {
@@ -153,9 +175,11 @@ export const Overview = () => {
         <span class="muted">Troupe {snapshot.service.version} · {snapshot.service.status}</span>
         <MemoryBar snapshot={snapshot} />
       </Title>
+      <Firing />
       <Load snapshot={snapshot} />
       <State snapshot={snapshot} />
       <h2>Actors</h2>
+      <ReadOnly />
       <Actors deployments={snapshot.deployments} />
       <Plots />
       <h2>Latest events</h2>

@@ -5,6 +5,7 @@ import { ago, dateTime, percent } from "../format.ts"
 import { Badge, Empty, Meter, Title } from "../parts/Basics.tsx"
 import { Confirm } from "../parts/Confirm.tsx"
 import { attempt } from "../parts/Notices.tsx"
+import { ReadOnly, readOnlyTitle } from "../parts/ReadOnly.tsx"
 import { usePolled } from "../polled.ts"
 import { hrefOf, route } from "../route.ts"
 import { ask, session } from "../session.ts"
@@ -123,11 +124,13 @@ export const Rollouts = () => {
           type="button"
           aria-expanded={isStarting.value}
           disabled={!session.value.mayChange}
+          title={readOnlyTitle()}
           onClick={() => (isStarting.value = !isStarting.value)}
         >
           Start a rollout
         </button>
       </Title>
+      <ReadOnly />
       {problem !== undefined && <p class="problem" role="alert">{problem}</p>}
       {isStarting.value && (
         <NewRollout

@@ -7,6 +7,7 @@ import { ask, session } from "../session.ts"
 import { Badge, Meter } from "./Basics.tsx"
 import { Confirm } from "./Confirm.tsx"
 import { attempt } from "./Notices.tsx"
+import { readOnlyTitle } from "./ReadOnly.tsx"
 
 type Actor = Overview["deployments"][number]
 
@@ -62,6 +63,7 @@ const ActionButton = ({ action, actor: { deployment } }: { readonly action: Acti
       <button
         type="button"
         disabled={disabled}
+        title={readOnlyTitle()}
         aria-label={`${label} ${deployment}`}
         onClick={() => void act(deployment, action)}
       >

@@ -47,9 +47,12 @@ const tones: Readonly<Record<string, Tone>> = {
   aborted: "warn"
 }
 
+/** Words that are not shown as they are. */
+const labels: Readonly<Record<string, string>> = { rolledBack: "rolled back" }
+
 /** A word with a color; the word alone says it too. */
 export const Badge = ({ text, tone }: { readonly text: string; readonly tone?: Tone }) => (
-  <span class={`badge ${tone ?? tones[text] ?? "none"}`}>{text}</span>
+  <span class={`badge ${tone ?? tones[text] ?? "none"}`}>{labels[text] ?? text}</span>
 )
 
 /** A share of something as a bar. */

@@ -2,7 +2,7 @@
 import { useEffect, useRef } from "preact/hooks"
 import type { Model } from "../../dialects/openai/Models.ts"
 import type { Conversation, Message, Run } from "../chat.ts"
-import { count, decimal, duration, unknown } from "../format.ts"
+import { count, decimal, duration, exactUsd, shortUsd } from "../format.ts"
 import { hrefOf } from "../route.ts"
 
 const speedOf = ({ completionTokens, firstTokenMs, tookMs }: Run): number | undefined => {
@@ -11,15 +11,25 @@ const speedOf = ({ completionTokens, firstTokenMs, tookMs }: Run): number | unde
   return ms <= 0 ? undefined : (completionTokens / ms) * 1_000
 }
 
-const RunLine = ({ run }: { readonly run: Run }) => (
-  <p class="run muted">
-    <span>{run.deployment ?? unknown}</span>
-    {run.attempts !== undefined && run.attempts !== "1" && <span>{run.attempts} attempts</span>}
-    {run.cache !== undefined && <span>cache {run.cache}</span>}
+/** The figures of an answer; what failed before its first token has none. */
+const RunFigures = ({ run }: { readonly run: Run }) => (
+  <>
     <span>first token {duration(run.firstTokenMs)}</span>
     <span>total {duration(run.tookMs)}</span>
     <span>{count(run.promptTokens)} + {count(run.completionTokens)} tokens</span>
     <span>{decimal(speedOf(run), "tokens/s")}</span>
+    {run.cost !== undefined && <span title={exactUsd(run.cost)}>cost {shortUsd(run.cost)}</span>}
+  </>
+)
+
+const RunLine = ({ run }: { readonly run: Run }) => (
+  <p class="run muted">
+    {run.deployment !== undefined && <span>{run.deployment}</span>}
+    {run.attempts !== undefined && run.attempts !== "1" && <span>{run.attempts} attempts</span>}
+    {run.cache !== undefined && <span>cache {run.cache}</span>}
+    {run.problem !== undefined && run.firstTokenMs === undefined
+      ? <span>failed after {duration(run.tookMs)}</span>
+      : <RunFigures run={run} />}
     {run.finish !== undefined && run.finish !== "stop" && <span>ended by {run.finish}</span>}
     {run.decision !== undefined && <a href={hrefOf("requests", run.decision)}>Show the route</a>}
   </p>

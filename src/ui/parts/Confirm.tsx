@@ -1,5 +1,6 @@
 /** A button whose action has to be confirmed in a dialog that says what will happen. */
 import { useRef } from "preact/hooks"
+import { readOnlyTitle } from "./ReadOnly.tsx"
 
 interface ConfirmProps {
   readonly label: string
@@ -23,6 +24,7 @@ export const Confirm = ({ action, disabled = false, isDangerous = false, label, 
         type="button"
         class={isDangerous ? "danger" : undefined}
         disabled={disabled}
+        title={readOnlyTitle()}
         aria-label={of === undefined ? undefined : `${label} ${of}`}
         onClick={() => dialog.current!.showModal()}
       >

@@ -1,6 +1,7 @@
 /** What is around every page: navigation, the state of the connection, and notices. */
 import type { JSX } from "preact"
 import { useEffect } from "preact/hooks"
+import { firing, useFiring } from "../firing.ts"
 import { connection, overview, start } from "../live.ts"
 import { Alerts } from "../pages/Alerts.tsx"
 import { Cache } from "../pages/Cache.tsx"
@@ -27,12 +28,25 @@ const views: Readonly<Record<PageName, () => JSX.Element>> = {
   alerts: Alerts
 }
 
+const FiringCount = () =>
+  firing.value.length === 0
+    ? null
+    : (
+      <span class={`badge ${firing.value.some(({ severity }) => severity === "critical") ? "bad" : "warn"}`}>
+        {firing.value.length}
+        <span class="visually-hidden">firing</span>
+      </span>
+    )
+
 const Navigation = () => (
   <nav aria-label="Pages">
     <ul>
       {Object.entries(pages).map(([name, label]) => (
         <li key={name}>
-          <a href={hrefOf(name as PageName)} aria-current={route.value.page === name ? "page" : undefined}>{label}</a>
+          <a href={hrefOf(name as PageName)} aria-current={route.value.page === name ? "page" : undefined}>
+            {label}
+            {name === "alerts" && <FiringCount />}
+          </a>
         </li>
       ))}
     </ul>
@@ -70,6 +84,7 @@ const Lost = () => {
 
 export const Frame = () => {
   useEffect(start, [])
+  useFiring()
   const View = views[route.value.page]
   return (
     <div class="frame">

@@ -1,5 +1,8 @@
 /** What actions answered: one notice at a time, read by screen readers. */
 import { signal } from "@preact/signals"
+import { useEffect } from "preact/hooks"
+import { connection } from "../live.ts"
+import { route } from "../route.ts"
 import { messageOf } from "../session.ts"
 
 interface Notice {
@@ -25,13 +28,28 @@ export async function attempt<A>(action: () => Promise<A>, done: string): Promis
   }
 }
 
-export const Notices = () => (
-  <div role="status" aria-live="polite">
-    {notice.value !== undefined && (
-      <p class={`notice ${notice.value.kind}`}>
-        <span>{notice.value.text}</span>
-        <button type="button" class="quiet" onClick={() => (notice.value = undefined)}>Dismiss</button>
-      </p>
-    )}
-  </div>
-)
+const clear = () => (notice.value = undefined)
+
+/** A notice ends with its page; that something failed, also when the service is there again. */
+const useEnd = () => {
+  const { page } = route.value
+  const isLive = connection.value.phase === "live"
+  useEffect(() => () => void clear(), [page])
+  useEffect(() => {
+    if (isLive && notice.peek()?.kind === "bad") clear()
+  }, [isLive])
+}
+
+export const Notices = () => {
+  useEnd()
+  return (
+    <div role="status" aria-live="polite">
+      {notice.value !== undefined && (
+        <p class={`notice ${notice.value.kind}`}>
+          <span>{notice.value.text}</span>
+          <button type="button" class="quiet" onClick={clear}>Dismiss</button>
+        </p>
+      )}
+    </div>
+  )
+}
