@@ -145,6 +145,9 @@ export const streamGrantOf = (window: number): number => Math.ceil(window / 4)
 /** Records of decisions that are kept, the latest. */
 export const keptDecisions = 1_000
 
+/** Decision records that have ended in one group. */
+export const collectedDecisions = 256
+
 /** Events for operators that are kept, the latest. */
 export const keptEvents = 1_000
 

@@ -6,7 +6,7 @@
  * `make` counts the requests of this process from then on. The process that answers for the whole service adds what the others
  * answer; `sumOf` is pure.
  */
-import { Clock, Effect, Metric, Option, SubscriptionRef } from "effect"
+import { Clock, Effect, Metric, Option, Schedule, SubscriptionRef } from "effect"
 import { readFileSync } from "node:fs"
 import * as Time from "../../domain/Time.ts"
 import { ResponseCache } from "../../services/cache/ResponseCache.ts"
@@ -61,14 +61,23 @@ const ratesOf = (figures: ReadonlyArray<Figures>): Pick<Overview["service"], "er
   }
 }
 
+/** How often the figures get the requests that have ended. */
+const collected = "1 second"
+
 /** Counts the requests of this process in windows, until the scope ends. */
 const makeFigures = Effect.gen(function*() {
   const clock = yield* Clock.Clock
   const decisions = yield* DecisionLog
   const figures = new RecentFigures.RecentFigures(Time.nowOf(clock))
-  const end = decisions.subscribe?.((record) => figures.add(record, Time.nowOf(clock)))
-  yield* Effect.addFinalizer(() => Effect.sync(() => end?.()))
-  return figures
+  const collection = decisions.collect?.((records) => {
+    const now = Time.nowOf(clock)
+    for (const record of records) figures.add(record, now)
+  })
+  if (collection === undefined) return { figures, flush: Effect.void }
+  const flush = Effect.sync(collection.flush)
+  yield* Effect.addFinalizer(() => Effect.sync(collection.end))
+  yield* Effect.forkScoped(Effect.repeat(flush, Schedule.spaced(collected)))
+  return { figures, flush }
 })
 
 /** The state and the requests of this process. */
@@ -115,11 +124,12 @@ const makeMemory = Effect.gen(function*() {
 const makeOwn = Effect.gen(function*() {
   const cache = yield* ResponseCache
   const describe = yield* AdminDeployments.make
-  const figures = yield* makeFigures
+  const { figures, flush } = yield* makeFigures
   const memoryOf = yield* makeMemory
   const registry = yield* Registry
   const serviceOf = yield* makeService(figures)
   return Effect.gen(function*() {
+    yield* flush
     const now = yield* Time.now
     const configured = registry.models()
     const described = yield* describe(configured.flatMap(({ deployments }) => deployments))

@@ -1,5 +1,5 @@
 /**
- * The address of a caller, by which callers share a model fairly, and the id of its request.
+ * The address of a caller, by which callers share a model fairly.
  *
  * **Details**
  *
@@ -42,24 +42,3 @@ export const layer: Layer.Layer<never, never, Settings> = Layer.effect(
     }
   })
 )
-
-const requestId = Symbol("requestId")
-
-interface Named {
-  [requestId]?: string
-}
-
-const idOf = (source: Named | undefined): string | undefined => source?.[requestId]
-
-/** Names the request of the network that a fiber answers. */
-export const setRequestId = (source: object, id: string): void => {
-  ;(source as Named)[requestId] = id
-}
-
-/** Reads the id of the request that the fiber answers. */
-export const layerRequestId = Layer.succeed(Caller.RequestId, (context: Context.Context<never>) => {
-  const exchange = Context.getOption(context, NodeExchange)
-  if (Option.isSome(exchange)) return idOf(exchange.value.message as Named)
-  const request = Option.getOrUndefined(Context.getOption(context, HttpServerRequest.HttpServerRequest))
-  return idOf(request?.source)
-})

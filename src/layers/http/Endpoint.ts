@@ -7,7 +7,7 @@
  */
 import { toServerResponse } from "@effect/platform-node/NodeHttpServerRequest"
 import type { Fiber } from "effect"
-import { Clock, Context, Effect, Random, Result, Scope, Tracer } from "effect"
+import { Clock, Context, Effect, Layer, Option, Random, Result, Scope, Tracer } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { ServerResponse } from "node:http"
 import { IncomingMessage } from "node:http"
@@ -31,7 +31,6 @@ import { ServiceTracing } from "../../services/observability/RequestSpans.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
 import * as Authentication from "./Authentication.ts"
-import * as CallerAddress from "./CallerAddress.ts"
 import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
 import * as DirectRoutes from "./DirectRoutes.ts"
 import type { FailedRequest, Failure } from "./EndpointFailure.ts"
@@ -446,6 +445,23 @@ const makeParts = (conventions: Conventions, limits: RequestBody.Limits) =>
     }
     return parts
   })
+const requestId = Symbol("requestId")
+
+/** The request of the network that a fiber answers. */
+interface Named {
+  [requestId]?: string
+}
+
+const requestIdOf = (source: Named | undefined): string | undefined => source?.[requestId]
+
+/** Reads the id of the request that the fiber answers. */
+export const layerRequestId = Layer.succeed(Caller.RequestId, (context: Context.Context<never>) => {
+  const exchange = Context.getOption(context, NodeExchange)
+  if (Option.isSome(exchange)) return requestIdOf(exchange.value.message as Named)
+  const request = Option.getOrUndefined(Context.getOption(context, HttpServerRequest.HttpServerRequest))
+  return requestIdOf(request?.source)
+})
+
 /** Answers a message. The body of the response is to be read in the same scope. */
 export type MessageHandler = (message: Message) => Effect.Effect<Response, never, Scope.Scope>
 
@@ -459,7 +475,7 @@ const makeRespond = (parts: DialectParts, readiness: Readiness["Service"]) =>
   read: () => Effect.Effect<RequestBody.Text, Failure>
 ): Responded => {
   const id = idOf(endpoint.idPrefix, fiber.getRef(Random.Random))
-  if (named !== undefined) CallerAddress.setRequestId(named, id)
+  if (named !== undefined) (named as Named)[requestId] = id
   if (readiness.status === "stopping") {
     return Effect.succeed(respondProblem({ conventions: parts.conventions, id }, stopping))
   }

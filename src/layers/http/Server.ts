@@ -222,7 +222,7 @@ export const make = (dialects: Dialects) =>
       Layer.provideMerge(served),
       Layer.provide([
         CallerAddress.layer,
-        CallerAddress.layerRequestId,
+        Endpoint.layerRequestId,
         Replays.layer,
         noQueryValues,
         Layer.succeed(DirectRoutes, directRoutes)

@@ -178,7 +178,7 @@ export const layer = Layer.unwrap(Effect.map(Settings, ({ server }) => {
     Layer.provide(Layer.succeed(WebKeepAliveMs, keepAliveMs(server))),
     Layer.provide([
       CallerAddress.layer,
-      CallerAddress.layerRequestId,
+      Endpoint.layerRequestId,
       Replays.layer,
       noQueryValues,
       router,

@@ -5,12 +5,14 @@
 import { Cause, Context, Deferred, Effect, Exit, Scope } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
+import type { Price } from "../../domain/DeploymentFacts.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Embedding, EmbedInput } from "../../domain/Job.ts"
 import type { LatencySample } from "../../domain/Measurement.ts"
 import type { Message } from "../../domain/Message.ts"
+import * as Money from "../../domain/Money.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import * as SignedReasoning from "../../domain/SignedReasoning.ts"
@@ -36,6 +38,7 @@ import type { Watch, WatchedAttempt } from "../resilience/DeadlineWatch.ts"
 import type { TrialAttempt } from "../rollout/Split.ts"
 import type { AttemptDraft } from "../routing/DecisionLog.ts"
 import { addAttempt } from "../routing/DecisionLog.ts"
+import { factsOf } from "../routing/DeploymentFacts.ts"
 import type { Route } from "../routing/Route.ts"
 import type { Router } from "../routing/Router.ts"
 import * as EmbeddingBatcher from "./EmbeddingBatcher.ts"
@@ -155,6 +158,17 @@ const lossAt = (
 const mayPassOn = ({ deployments, fallbacks }: Route, { dialect }: Source): boolean =>
   [deployments, ...Object.values(fallbacks)].some((list) => list.some(({ options }) => dialectOf(options) === dialect))
 
+/** By deployment; null: not known. */
+const prices = new WeakMap<Deployment, Price | null>()
+
+const priceOf = (deployment: Deployment): Price | undefined => {
+  const known = prices.get(deployment)
+  if (known !== undefined) return known ?? undefined
+  const { price } = factsOf(deployment)
+  prices.set(deployment, price ?? null)
+  return price
+}
+
 /**
  * Asks for the makers of the request's signed reasoning, before its first attempt; undefined: there is nothing to ask. The record
  * says where there was no answer.
@@ -163,6 +177,7 @@ export const recallOf = (
   { makers }: Parts,
   { request, route, state }: RoutedRequest<Caller & Pick<SignedReasoning.Request, "source">>
 ): Effect.Effect<void> | undefined => {
+  if (request.source?.unknownFields === undefined) return undefined
   const recalled = makers.recall?.(request)
   return recalled === undefined || !mayPassOn(route, request.source!)
     ? undefined
@@ -283,7 +298,21 @@ class Entry {
     const { trace } = this.stats
     if (trace !== undefined) RequestTelemetry.endAttempt(trace, this.stats, this.#draft, exit)
     const { ticket } = this.#state
-    if (ticket !== free) this.#charge(ticket, tookMs)
+    if (ticket === free) this.#addCost()
+    else this.#charge(ticket, tookMs)
+  }
+
+  /** Without accounts, the record has the cost all the same. */
+  #addCost(): void {
+    const state = this.#state
+    if (state.cost === undefined || state.record.operation === "tokenize") return
+    const used = RequestTelemetry.usedBy(this.stats, this.#draft.firstTokenMs !== undefined)
+    if (used === undefined) return
+    const price = priceOf(this.#deployment)
+    const { promptTokens } = used.usage
+    state.cost = price === undefined || promptTokens === undefined
+      ? undefined
+      : state.cost + Money.costOf(price, { ...used.usage, promptTokens })
   }
 
   /** Charges what the attempt has used; an answer without usage counts what was seen of it. */

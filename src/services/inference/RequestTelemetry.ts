@@ -176,6 +176,8 @@ export interface RequestState {
   earlierTokens: number
   /** What the request was admitted with. */
   readonly ticket: Ticket
+  /** What the attempts of a request without accounts have cost; undefined: not known. */
+  cost: Money.Nano | undefined
   /** Why the request failed. An attempt's failure is not the request's while another attempt may follow. */
   failure: Cause.Cause<InferenceError> | undefined
 }
@@ -391,13 +393,14 @@ export const complete = (
   trace?.end(exit, () => requestAttributes(exit, state))
   const tokens = earlierTokens + stats.tokens
   if (ticket !== free) ticket.end()
+  const cost = ticket === free ? state.cost : ticket.cost
   const outcome: Outcome = {
     model: record.model,
     operation,
     seconds: record.tookMs / 1000,
     tokens,
     isFallback: end === "success" && record.attempts.length > 1,
-    usd: ticket.cost === undefined ? undefined : Money.usdOf(ticket.cost),
+    usd: cost === undefined ? undefined : Money.usdOf(cost),
     payer: ticket.payer,
     firstTokenSeconds: secondsOf(firstTokenMs(record)),
     overheadSeconds: overheadMs(state, now) / 1000,
@@ -445,6 +448,7 @@ export const begin = (
     leftAt: undefined,
     stats: makeStats(deployment && serverOf(deployment)),
     earlierTokens: 0,
+    cost: 0,
     ticket,
     failure: undefined
   }

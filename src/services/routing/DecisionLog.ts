@@ -60,6 +60,13 @@ export const callerOf = (
   replayOf: fiber.getRef(ReplayOf)
 })
 
+/** A listener of groups of records. */
+export interface Collection {
+  /** Calls it with the records that wait for their group. */
+  readonly flush: () => void
+  readonly end: () => void
+}
+
 /** The latest decision records. */
 export class DecisionLog extends Context.Service<DecisionLog, {
   /**
@@ -76,6 +83,11 @@ export class DecisionLog extends Context.Service<DecisionLog, {
    * @returns ends the subscription
    */
   readonly subscribe?: (listener: (record: Draft) => void) => () => void
+  /**
+   * Calls this listener with the records that are complete from now on, in groups of at most `Defaults.collectedDecisions`: only few
+   * requests call it. It must not keep the records.
+   */
+  readonly collect?: (listener: (records: ReadonlyArray<Draft>) => void) => Collection
   /** Requests that have begun and not ended. */
   readonly running?: () => number
   /**
@@ -192,6 +204,13 @@ export const layer = Layer.effect(
     const prefix = `dec-${run}-`
     const records: Array<Draft> = []
     const listeners = new Set<(record: Draft) => void>()
+    const collectors = new Set<(records: ReadonlyArray<Draft>) => void>()
+    let ended: Array<Draft> = []
+    const flush = () => {
+      const records = ended
+      ended = []
+      for (const collector of collectors) collector(records)
+    }
     let count = 0
     let running = 0
     const at = (index: number) => index >= 0 ? records[index % Defaults.keptDecisions] : undefined
@@ -205,10 +224,15 @@ export const layer = Layer.effect(
       ended(record) {
         running--
         for (const listener of listeners) listener(record)
+        if (collectors.size > 0 && ended.push(record) >= Defaults.collectedDecisions) flush()
       },
       subscribe(listener) {
         listeners.add(listener)
         return () => void listeners.delete(listener)
+      },
+      collect(listener) {
+        collectors.add(listener)
+        return { flush, end: () => void collectors.delete(listener) }
       },
       running: () => running,
       find(id) {

@@ -80,6 +80,7 @@ const withRoutes = async (
     Layer.mock(DecisionLog)({
       running: () => 0,
       subscribe: () => () => {},
+      collect: () => ({ flush() {}, end() {} }),
       begin: notCalled,
       latest: (limit) => {
         calls.push(`latest ${limit}`)
