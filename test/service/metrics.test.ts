@@ -52,7 +52,8 @@ const ask = async (url: string, body: object) => {
 
 const logs: Array<Readonly<Record<string, unknown>>> = []
 const logger = Logger.map(Logger.formatStructured, ({ annotations, level, message }) => {
-  logs.push({ level, message, ...annotations })
+  const [text, fields] = Array.isArray(message) ? message : [message]
+  logs.push({ level, message: text, ...annotations, ...fields })
 })
 
 /** Runs a service, with metrics of its own. */

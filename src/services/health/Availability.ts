@@ -85,6 +85,11 @@ export const sumOf = (own: Window, others: ReadonlyArray<Window>): Window => {
 export class Availability {
   #samples: Array<Sample> = []
 
+  /** Begins again with this sample. */
+  begin({ answered, at, failed }: Omit<Sample, "availableMs">): void {
+    this.#samples = [{ at, answered, failed, availableMs: 0 }]
+  }
+
   /** Adds a sample; whether the service could answer holds for the time since the sample before. */
   add({ answered, at, failed, isAvailable }: Omit<Sample, "availableMs"> & { readonly isAvailable: boolean }): void {
     const last = this.#samples.at(-1)

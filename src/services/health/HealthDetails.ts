@@ -136,10 +136,10 @@ const make = Effect.gen(function*() {
     const all = yield* models
     for (const one of all) gauges.set(available, one.available ? 1 : 0, { model: one.model })
     gauges.end()
+    const counts = { at: yield* Time.now, ...(yield* requestsUntilNow) }
     // The windows begin when the service is first ready.
-    if (readiness.status === "starting") return
-    const isAvailable = statusOf(all) === "ready"
-    availability.add({ at: yield* Time.now, isAvailable, ...(yield* requestsUntilNow) })
+    if (readiness.status === "starting") return availability.begin(counts)
+    availability.add({ ...counts, isAvailable: statusOf(all) === "ready" })
   })
   yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(sampleEvery)))
 

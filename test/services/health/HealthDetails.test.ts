@@ -128,10 +128,10 @@ describe("health", () => {
         yield* TestClock.adjust("60 seconds")
         const { uptimeSeconds, windows: [window] } = yield* report
         assert.strictEqual(uptimeSeconds, 100)
-        assert.deepInclude(window, { seconds: 55, availability: 1, meetsTargets: true })
+        assert.deepInclude(window, { seconds: 60, availability: 1, meetsTargets: true })
         readiness.status = "stopping"
-        yield* TestClock.adjust("55 seconds")
-        assert.deepInclude((yield* report).windows[0], { seconds: 110, availability: 0.5, meetsTargets: false })
+        yield* TestClock.adjust("60 seconds")
+        assert.deepInclude((yield* report).windows[0], { seconds: 120, availability: 0.5, meetsTargets: false })
       }),
       layerOf(world, [], admissionOf({}), readiness)
     )
