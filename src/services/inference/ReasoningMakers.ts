@@ -18,7 +18,7 @@
  * An entry is a hash and a short name, about 100 bytes, however long the signature is. A collision loses or keeps the thoughts of
  * one answer, nothing else.
  */
-import { Cause, Context, Effect, Option } from "effect"
+import { Cause, Context, Effect, Fiber, Option } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import type { SqlError } from "effect/sql/SqlError"
 import { LRUCache } from "lru-cache"
@@ -102,7 +102,9 @@ export class ReasoningMakers {
     return Effect.gen({ self: this }, function*() {
       if (this.#asksAt !== undefined && (yield* Time.now) < this.#asksAt) return false
       const { timeoutMs } = Defaults.reasoningMakers
-      return yield* Effect.matchCauseEffect(Effect.timeoutOption(shared.find(keys), timeoutMs), {
+      // A database may take seconds to cancel a query: the request does not wait for that.
+      const asked = Fiber.join(yield* Effect.forkDetach(shared.find(keys)))
+      return yield* Effect.matchCauseEffect(Effect.timeoutOption(asked, timeoutMs), {
         onSuccess: Option.match({
           onNone: () => this.#failed(`no answer within ${timeoutMs} ms`),
           onSome: (found) => this.#found(found)

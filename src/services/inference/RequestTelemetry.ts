@@ -305,7 +305,8 @@ export const endAttempt = (
 /** Span attributes at the end of the request. */
 const requestAttributes = (
   exit: Exit.Exit<unknown, InferenceError>,
-  { earlierTokens, record, stats }: RequestState
+  { earlierTokens, record, stats }: RequestState,
+  usd: number | undefined
 ): Attributes => ({
   ...usageAttributes(stats, earlierTokens),
   "troupe.deployment": stats.server?.id,
@@ -313,6 +314,7 @@ const requestAttributes = (
   "troupe.strategy": record.decision.strategy,
   "troupe.attempts": record.attempts.length,
   "troupe.cache": record.cache,
+  "troupe.cost_usd": usd,
   ...endAttributes(exit)
 })
 
@@ -390,7 +392,6 @@ export const complete = (
   const now = Time.preciseOf(clock)
   record.tookMs = Math.floor(now) - startedAt
   record.end = end
-  trace?.end(exit, () => requestAttributes(exit, state))
   const tokens = earlierTokens + stats.tokens
   if (ticket !== free) ticket.end()
   const cost = ticket === free ? state.cost : ticket.cost
@@ -406,6 +407,7 @@ export const complete = (
     overheadSeconds: overheadMs(state, now) / 1000,
     end
   }
+  trace?.end(exit, () => requestAttributes(exit, state, outcome.usd))
   record.inputTokens = stats.promptTokens
   record.outputTokens = tokens
   record.usd = outcome.usd
