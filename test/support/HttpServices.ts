@@ -50,6 +50,7 @@ export const httpServices = ({
     Breaker.layer,
     DecisionLog.layer,
     Layer.mock(Models)({
+      drained: new Map(),
       tryLease: () => undefined,
       renew: () => {},
       snapshot: () => ({ queued: 0, state: "ready" }),

@@ -144,6 +144,7 @@ const modelsLayer = (world: World) => {
   const running = new Map<string, number>()
   const change = (id: string, by: number) => Effect.sync(() => void running.set(id, (running.get(id) ?? 0) + by))
   return Layer.mock(Models)({
+    drained: new Map(),
     tryLease: () => undefined,
     renew: () => {},
     snapshot: () => ({ queued: 0, state: "ready" }),

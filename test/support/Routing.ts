@@ -183,6 +183,7 @@ export const world = (setting: Setting): World => {
     return { name, deployments: [first!, ...others], routing, ...(cache === undefined ? {} : { cache }) }
   })
   const actors = Layer.mock(Models)({
+    drained: new Map(),
     tryLease: () => undefined,
     renew: () => {},
     snapshot: (id) => ({ queued: setting.queued?.(id) ?? 0, state: "ready" }),

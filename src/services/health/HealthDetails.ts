@@ -76,7 +76,7 @@ const makeModels = Effect.gen(function*() {
 
   /** Why a deployment cannot answer now. */
   const problemOf = (deployment: Deployment, state: string, now: number): string | undefined => {
-    if (models.isDrained?.(deployment.id) === true) return "an operator has drained it: troupe resume ends that"
+    if (models.drained?.has(deployment.id) === true) return "an operator has drained it: troupe resume ends that"
     if (state === "failed") return "it has failed and is not started again: troupe load tries it"
     const closedFor = breaker.closedFor(deployment.id, now, true)
     if (closedFor > 0) return `its circuit is open; a call may try it in ${secondsText(closedFor)}`

@@ -33,6 +33,9 @@ export class Drains {
   /** Applies another configuration of a deployment. */
   readonly #renew: (deployment: Deployment) => void
 
+  /** Those that are drained, by id. */
+  readonly all: ReadonlyMap<string, Deployment> = this.#before
+
   constructor(renew: (deployment: Deployment) => void) {
     this.#renew = renew
   }

@@ -114,8 +114,8 @@ export class Models extends Context.Service<Models, {
   readonly drain: (deployment: Deployment) => Effect.Effect<void>
   /** Ends the drain of a deployment; one that is not drained stays as it is. */
   readonly resume: (deployment: Deployment) => Effect.Effect<void>
-  /** Whether a deployment is drained; left out, none is. */
-  readonly isDrained?: (deployment: string) => boolean
+  /** The drained deployments by id; left out, none is. */
+  readonly drained?: ReadonlyMap<string, Deployment>
   /** How much of a loaded deployment's slots is used; undefined if it is not loaded. */
   readonly occupancy: (deployment: string) => Effect.Effect<Actor.Occupancy | undefined>
   /** Unloads models that are unused, not pinned, and idle for at least this long. Returns their number. */
@@ -267,7 +267,7 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions, restarts = Defau
       }),
     drain: (deployment) => Effect.sync(() => drains.drain(context.replaced.get(deployment.id) ?? deployment)),
     resume: (deployment) => Effect.sync(() => drains.resume(deployment)),
-    isDrained: (id) => drains.has(id),
+    drained: drains.all,
     addReplica: (deployment) => Replicas.add(context, deployment),
     removeReplica: (deployment) => Replicas.remove(context, deployment),
     keepReplicas: (deployment, count) => Replicas.keep(context, deployment, count),

@@ -168,7 +168,7 @@ const conditionOf = (
     queued,
     queueFull: queued >= queueLimit,
     slots: limit,
-    isDrained: models.isDrained?.(id)
+    isDrained: models.drained?.has(id)
   }
 }
 

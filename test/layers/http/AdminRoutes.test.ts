@@ -98,6 +98,7 @@ const withRoutes = async (
       transitions
     }),
     Layer.mock(Models)({
+      drained: new Map(),
       load: called("load"),
       unload: (deployment) => Effect.orDie(called("unload")(deployment)),
       replace: called("replace"),

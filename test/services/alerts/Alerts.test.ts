@@ -74,6 +74,7 @@ const stage = (settings = settingsOf(), place?: Pick<Member, "index" | "isBeside
         transitions: Stream.empty
       }),
       Layer.mock(Models)({
+        drained: new Map(),
         tryLease: () => undefined,
         renew: () => {},
         snapshot: () => ({ queued: 0, state: "ready" }),

@@ -55,6 +55,7 @@ describe("the upkeep of the cache", () => {
       yield* CacheUpkeep.run({ ...none, similar }, { forgetVersions: () => {} } as CacheLookup).pipe(
         Effect.provide(Layer.mergeAll(
           Layer.mock(Models)({
+            drained: new Map(),
             tryLease: () => undefined,
             renew: () => {},
             snapshot: () => ({ queued: 0, state: "ready" }),
@@ -96,6 +97,7 @@ describe("the upkeep of the cache", () => {
       yield* CacheUpkeep.run(cache, lookup).pipe(
         Effect.provide(Layer.mergeAll(
           Layer.mock(Models)({
+            drained: new Map(),
             tryLease: () => undefined,
             renew: () => {},
             snapshot: () => ({ queued: 0, state: "ready" }),

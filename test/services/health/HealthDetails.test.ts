@@ -34,6 +34,7 @@ const layerOf = (
 ) =>
   HealthDetails.layer.pipe(Layer.provide([
     Layer.mock(Models)({
+      drained: new Map(),
       tryLease: () => undefined,
       renew: () => {},
       snapshot: () => ({ queued: 0, state: "ready" }),

@@ -90,6 +90,7 @@ const stage = (
     }
   })
   const models = Layer.mock(Models)({
+    drained: new Map(),
     tryLease: () => undefined,
     renew: () => {},
     snapshot: () => ({ queued: 0, state: "ready" }),
@@ -489,6 +490,7 @@ describe("Inference", () => {
           "troupe.deployment": "fake/a#0",
           "troupe.strategy": "balanced",
           "troupe.attempts": 1,
+          "troupe.cost_usd": 0,
           "troupe.success": true
         })
         assert.isTrue(Exit.isSuccess(exitOf(spans[0])!))

@@ -57,6 +57,7 @@ const stage = (
       }
     })
   const models = Layer.mock(Models)({
+    drained: new Map(),
     tryLease: () => undefined,
     renew: () => {},
     snapshot: () => ({ queued: 0, state: "ready" }),

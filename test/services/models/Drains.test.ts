@@ -21,12 +21,12 @@ const settle = TestClock.adjust(0)
 describe("drain", () => {
   it.effect("lets what runs end, unloads, and ends with resume", () =>
     Effect.gen(function*() {
-      const { drain, isDrained, lease, load, resume, status } = yield* Models
+      const { drain, drained, lease, load, resume, status } = yield* Models
       const scope = yield* Scope.make()
       yield* Effect.provideService(lease(chat, {}), Scope.Scope, scope)
       yield* drain(chat)
       yield* settle
-      assert.isTrue(isDrained!("chat#0"))
+      assert.isTrue(drained!.has("chat#0"))
       assert.deepInclude(yield* status(chat), { state: "ready", running: 1, drain: "draining" })
       yield* Scope.close(scope, Exit.void)
       yield* settle
@@ -38,7 +38,7 @@ describe("drain", () => {
       const after = yield* status(chat)
       assert.strictEqual(after.state, "ready")
       assert.isUndefined(after.drain)
-      assert.isFalse(isDrained!("chat#0"))
+      assert.isFalse(drained!.has("chat#0"))
     }).pipe(Effect.provide(models)))
 
   it.effect("stays through another configuration, which applies after resume", () =>

@@ -92,6 +92,7 @@ const stage = () => {
   const logs: Array<string> = []
   const layer = MemoryPressure.layer.pipe(Layer.provideMerge(Layer.mergeAll(
     Layer.mock(Models)({
+      drained: new Map(),
       tryLease: () => undefined,
       renew: () => {},
       snapshot: () => ({ queued: 0, state: "ready" }),

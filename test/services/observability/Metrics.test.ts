@@ -27,6 +27,7 @@ describe("the sampler", () => {
       limit: 10 + queued
     })
     const models = Layer.mock(Models)({
+      drained: new Map(),
       tryLease: () => undefined,
       renew: () => {},
       snapshot: () => ({ queued: 0, state: "ready" }),

@@ -37,6 +37,7 @@ describe("the sampler of the runtime", () => {
       circuits: ["a", "b"].map((deployment): State => ({ deployment, phase: "open", retryAfterMs: 1, successes: 0 }))
     }
     const models = Layer.mock(Models)({
+      drained: new Map(),
       tryLease: () => undefined,
       renew: () => {},
       snapshot: () => ({ queued: 0, state: "ready" }),

@@ -36,6 +36,7 @@ const settingsOf = (file: object): Resolved => Result.getOrThrow(decode(file, co
 
 const actorsWith = (events: ReadonlyArray<ActorEvent>) =>
   Layer.mock(Models)({
+    drained: new Map(),
     tryLease: () => undefined,
     renew: () => {},
     snapshot: () => ({ queued: 0, state: "ready" }),
