@@ -171,7 +171,9 @@ describe.skipIf(leftOut !== undefined)(`the dashboard${leftOut === undefined ? "
     await signIn()
     await page.getByText("1 alert fires: error_rate of remote").waitFor()
     await choose("Models")
-    await page.getByRole("navigation").getByRole("link", { name: "Alerts 1 firing" }).waitFor()
+    const link = page.getByRole("navigation").getByRole("link", { name: "Alerts 1 firing" })
+    await link.waitFor()
+    assert.strictEqual(await link.getAttribute("href"), "#alerts")
     await page.unroute("**/admin/alerts")
   })
 

@@ -2,7 +2,8 @@
 import { assert } from "@effect/vitest"
 import OpenAI from "openai"
 import { afterAll, beforeAll, describe, it } from "vitest"
-import { mostNames } from "../../src/services/models/Wildcards.ts"
+import type { Overview } from "../../src/layers/http/OverviewSchema.ts"
+import { mostLabels, mostNames } from "../../src/services/models/Wildcards.ts"
 import type { FaultServer, Play, Seen } from "../support/FaultServer.ts"
 import { startFaultServer } from "../support/FaultServer.ts"
 import type { Service } from "../support/Service.ts"
@@ -63,7 +64,7 @@ beforeAll(async () => {
 policies: { default: { retries: 0 } }
 keys:
   mini: { key: "\${MINI_KEY}", models: ["openai/*-mini"] }
-  all: { key: "\${ALL_KEY}" }
+  all: { key: "\${ALL_KEY}", admin: true }
 limits:
   nano: { models: ["openai/*-nano"], requestsPerDay: 1 }
 models:
@@ -124,6 +125,28 @@ describe("a wildcard", () => {
     )
     assert.deepStrictEqual([[...new Set(described)], [...new Set(limited)]], [[200], [429]])
     assert.strictEqual(await statusOf(all.chat.completions.create({ model: "openai/new", messages })), 200)
+  })
+
+  it("adds a limited number of series to the metrics, and has figures of all its names", async () => {
+    const names = Array.from({ length: mostLabels + 5 }, (_, index) => `tuned/series-${index}`)
+    for (const model of names) assert.strictEqual(await statusOf(all.chat.completions.create({ model, messages })), 200)
+    const read = (path: string) =>
+      fetch(`${service.url}${path}`, { headers: { authorization: `Bearer ${secrets.ALL_KEY}` } })
+    const text = await (await read("/metrics")).text()
+    const labels = new Set(text.match(/[a-z_]+="(?:tuned\/|ft:)[^"]*"/g))
+    const named = (label: string) => [...labels].filter((one) => one.startsWith(`${label}=`))
+    assert.include(named("model"), "model=\"tuned/*\"")
+    assert.include(named("deployment"), "deployment=\"tuned/*#0\"")
+    assert.include(named("gen_ai_response_model"), "gen_ai_response_model=\"ft:*:acme\"")
+    for (const label of ["model", "deployment", "gen_ai_request_model", "gen_ai_response_model"]) {
+      assert.lengthOf(named(label), mostLabels + 1, label)
+    }
+    const { deployments, models } = await (await read("/admin/overview")).json() as Overview
+    const [, , hour] = models.find(({ model }) => model === "tuned/*")!.figures
+    const own = deployments.find(({ deployment }) => deployment === "tuned/*#0")!.figures[2]!
+    assert.isAtLeast(hour!.requests, names.length)
+    assert.deepInclude(own, { requests: hour!.requests, failed: 0 })
+    assert.notProperty(own, "usd")
   })
 
   it("is refused as it is written, as a model and as a fallback", async () => {

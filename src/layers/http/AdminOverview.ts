@@ -15,7 +15,7 @@ import { HealthDetails } from "../../services/health/HealthDetails.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
 import { Pressure } from "../../services/models/MemoryPressure.ts"
 import { Models } from "../../services/models/Models.ts"
-import { Registry } from "../../services/models/Registry.ts"
+import { configuredDeployment, configuredModel, Registry } from "../../services/models/Registry.ts"
 import type { Figures } from "../../services/observability/RecentFigures.ts"
 import * as RecentFigures from "../../services/observability/RecentFigures.ts"
 import { DecisionLog } from "../../services/routing/DecisionLog.ts"
@@ -68,7 +68,12 @@ const collected = "1 second"
 const makeFigures = Effect.gen(function*() {
   const clock = yield* Clock.Clock
   const decisions = yield* DecisionLog
-  const figures = new RecentFigures.RecentFigures(Time.nowOf(clock))
+  const registry = yield* Registry
+  // A wildcard has the figures of all names that it serves.
+  const figures = new RecentFigures.RecentFigures(Time.nowOf(clock), {
+    model: (name) => configuredModel(registry, name),
+    deployment: (id) => configuredDeployment(registry, id)
+  })
   const collection = decisions.collect?.((records) => {
     const now = Time.nowOf(clock)
     for (const record of records) figures.add(record, now)

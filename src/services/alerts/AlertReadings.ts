@@ -4,11 +4,14 @@
  * **Details**
  *
  * Increases come from Effect's metric registry (`tableOf`), states from the services. Targets are those of the configuration, so that
- * a model that was removed has no reading; budgets are those that have raised an alert.
+ * a model that was removed has no reading; a wildcard has that of all names that it serves; budgets are those that have raised an
+ * alert.
  */
 import type { Metric } from "effect"
 import { Duration } from "effect"
 import { refusalReasons } from "../guard/SecurityEvents.ts"
+import type { Registry } from "../models/Registry.ts"
+import { configuredDeployment, configuredModel } from "../models/Registry.ts"
 import { durationBounds } from "../observability/Series.ts"
 import type { Reading, Readings } from "./AlertMachine.ts"
 import type { AlertRule, MetricName } from "./AlertRule.ts"
@@ -22,7 +25,7 @@ export interface Facts {
   readonly models: ReadonlyArray<string>
   /** The ids of their deployments. */
   readonly deployments: ReadonlyArray<string>
-  /** Deployments whose circuit is open or half open. */
+  /** Deployments whose circuit is open or half open; of a wildcard, that of any name. */
   readonly openCircuits: ReadonlySet<string>
   /** Deployments that are down. */
   readonly failed: ReadonlySet<string>
@@ -66,15 +69,24 @@ const valuesOf = (snapshot: Metric.Metric.Snapshot): ReadonlyArray<number> | und
   return action === undefined || action === "reject" ? [count] : undefined
 }
 
+/** The target that a label stands for. */
+const targetOf = (registry: Registry["Service"], label: string, value: string): string => {
+  if (label === "model") return configuredModel(registry, value)
+  return label === "deployment" ? configuredDeployment(registry, value) : value
+}
+
 /** The series of this process. */
-export const tableOf = (snapshots: ReadonlyArray<Metric.Metric.Snapshot>): Table => {
+export const tableOf = (
+  snapshots: ReadonlyArray<Metric.Metric.Snapshot>,
+  registry: Registry["Service"]
+): Table => {
   const table = new Map<string, ReadonlyArray<number>>()
   for (const snapshot of snapshots) {
     const source = sources[snapshot.id]
     const values = source && valuesOf(snapshot)
     if (source === undefined || values === undefined) continue
     const [prefix, label] = source
-    const name = prefix + (snapshot.attributes?.[label] ?? "")
+    const name = prefix + targetOf(registry, label, snapshot.attributes?.[label] ?? "")
     const known = table.get(name)
     table.set(name, known === undefined ? values : values.map((value, index) => value + known[index]!))
   }

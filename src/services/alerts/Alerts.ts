@@ -17,7 +17,7 @@ import * as Time from "../../domain/Time.ts"
 import { Breaker } from "../health/Breaker.ts"
 import { Memory } from "../models/Memory.ts"
 import { Models } from "../models/Models.ts"
-import { Registry } from "../models/Registry.ts"
+import { configuredDeployment, Registry } from "../models/Registry.ts"
 import { OperatorEvents } from "../observability/OperatorEvents.ts"
 import type { Member } from "../processes/ProcessGroup.ts"
 import { ProcessGroup } from "../processes/ProcessGroup.ts"
@@ -76,7 +76,9 @@ const readFacts = Effect.gen(function*() {
       models: configured.map(({ name }) => name),
       deployments,
       openCircuits: new Set(
-        (yield* breaker.states).flatMap(({ deployment, phase }) => phase === "closed" ? [] : [deployment])
+        (yield* breaker.states).flatMap(({ deployment, phase }) =>
+          phase === "closed" ? [] : [configuredDeployment(registry, deployment)]
+        )
       ),
       failed: new Set(deployments.filter((id) => models.snapshot(id).state === "failed")),
       memoryUsed: totalBytes > 0 ? 1 - availableBytes / totalBytes : undefined
@@ -187,6 +189,7 @@ const now: Effect.Effect<Now> = Effect.zipWith(Time.now, Clock.currentTimeMillis
 /** The increases of this process go to the process that evaluates. */
 const makeCollect = Effect.fnUntraced(function*(member: Member | undefined) {
   const clock = yield* Clock.Clock
+  const registry = yield* Registry
   const growth = new Growth()
   const windows = new Windows()
   let longestMs = 0
@@ -197,7 +200,7 @@ const makeCollect = Effect.fnUntraced(function*(member: Member | undefined) {
   const collect = (rules: ReadonlyArray<AlertRule>) =>
     Effect.map(Metric.snapshot, (snapshots) => {
       longestMs = longestWindowMs(rules)
-      const report = growth.since(tableOf(snapshots))
+      const report = growth.since(tableOf(snapshots, registry))
       add(report)
       if (member !== undefined && member.index !== first && report.size > 0) {
         member.send({ type: "news", news: { type: "increases", increases: [...report] } })

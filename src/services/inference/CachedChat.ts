@@ -28,6 +28,7 @@ import { ResponseCache } from "../cache/ResponseCache.ts"
 import { Registry } from "../models/Registry.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import { Metrics } from "../observability/Metrics.ts"
+import { bounded } from "../observability/RequestMetrics.ts"
 import { Router } from "../routing/Router.ts"
 import type { Chat } from "./Chat.ts"
 import { chatAttributes, routingOf } from "./Chat.ts"
@@ -446,7 +447,7 @@ export const make = Effect.fnUntraced(function*(pipeline: Pipeline, chat: Chat, 
     chat,
     clock: yield* Clock.Clock,
     lookup,
-    metrics: yield* Metrics,
+    metrics: bounded(yield* Metrics, registry),
     pipeline,
     similar: caches === "semantic" && cache.similar !== undefined
       ? new SimilarQuestions(cache, cache.similar, Tasks.embedChecked(pipeline))

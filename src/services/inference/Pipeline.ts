@@ -22,11 +22,13 @@ import type { EventReceiver } from "../engines/Engine.ts"
 import { Breaker } from "../health/Breaker.ts"
 import { Pressure, PressureOptions, sheds } from "../models/MemoryPressure.ts"
 import { Models } from "../models/Models.ts"
+import { Registry } from "../models/Registry.ts"
 import * as AttemptLog from "../observability/AttemptLog.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import type { Operation } from "../observability/Metrics.ts"
 import { Metrics } from "../observability/Metrics.ts"
 import { RequestLog } from "../observability/RequestLog.ts"
+import { bounded } from "../observability/RequestMetrics.ts"
 import type { Tracing } from "../observability/RequestSpans.ts"
 import { ServiceTracing } from "../observability/RequestSpans.ts"
 import * as RequestTrace from "../observability/RequestTrace.ts"
@@ -376,7 +378,7 @@ export const make = Effect.fnUntraced(function*(copies?: OfCopies) {
     callbacks: yield* GuardedCallbacks.make,
     clock,
     decisions: yield* DecisionLog,
-    metrics: yield* Metrics,
+    metrics: bounded(yield* Metrics, yield* Registry),
     pressure: yield* Pressure,
     pressureEveryMs: Duration.toMillis((yield* PressureOptions).every),
     router: yield* Router,

@@ -25,6 +25,10 @@ export class Registry extends Context.Service<Registry, {
    * their first call makes, as those of wildcards.
    */
   readonly call?: ((name: string) => InferenceError | undefined) | undefined
+  /** The wildcard that serves a name which no model has; undefined if none does. Left out: there are no wildcards. */
+  readonly wildcardOf?: ((name: string) => Model | undefined) | undefined
+  /** Whether a name that a wildcard serves is a label of metrics, in place of the wildcard's name. Left out: none is. */
+  readonly isLabel?: ((name: string) => boolean) | undefined
   /** Replaces all models in one step. A model or deployment that stays the same object keeps its measurements. */
   readonly replace?: ((models: ReadonlyArray<Model>) => void) | undefined
   /** Calls a listener in each `replace`, after its models are in use. */
@@ -56,9 +60,18 @@ class Replaceable {
     return byName.has(name) && !isWildcard(name) ? undefined : wildcards.call(name)
   }
 
+  readonly #wildcardOf = (name: string): Model | undefined =>
+    this.#table.byName.has(name) ? undefined : this.#table.wildcards.of(name)
+
   constructor(models: ReadonlyArray<Model>) {
     this.#table = tableOf(models)
   }
+
+  get wildcardOf(): Registry["Service"]["wildcardOf"] {
+    return this.#table.hasWildcards ? this.#wildcardOf : undefined
+  }
+
+  readonly isLabel = (name: string): boolean => this.#table.wildcards.isLabel(name)
 
   get call(): Registry["Service"]["call"] {
     return this.#table.hasWildcards ? this.#call : undefined
@@ -134,6 +147,30 @@ export const ofExisting = <A extends { readonly deployment: string }>(
 /** The own name of the model that a name or an alias selects; the name itself if there is none. */
 export const namesIn = ({ models }: Registry["Service"]) => (name: string): string =>
   models().find(({ aliases }) => aliases?.includes(name) === true)?.name ?? name
+
+/** The configured name of a model: for `openai/gpt-x`, which the wildcard `openai/*` serves, that is `openai/*`. */
+export const configuredModel = ({ wildcardOf }: Registry["Service"], name: string): string =>
+  wildcardOf?.(name)?.name ?? name
+
+/** The id of a deployment of which only the name of its model changes. */
+const deploymentWith = (id: string, modelOf: (name: string) => string): string => {
+  const end = id.lastIndexOf("#")
+  return end < 0 ? id : modelOf(id.slice(0, end)) + id.slice(end)
+}
+
+/** The configured id of a deployment: for `openai/gpt-x#0` that is `openai/*#0`. */
+export const configuredDeployment = (registry: Registry["Service"], id: string): string =>
+  registry.wildcardOf === undefined ? id : deploymentWith(id, (name) => configuredModel(registry, name))
+
+/** The label of a model in metrics: its own name, or that of its wildcard after the first names. */
+export const modelLabel = (registry: Registry["Service"], name: string): string => {
+  if (registry.wildcardOf === undefined || registry.isLabel?.(name) === true) return name
+  return configuredModel(registry, name)
+}
+
+/** The label of a deployment in metrics. */
+export const deploymentLabel = (registry: Registry["Service"], id: string): string =>
+  registry.wildcardOf === undefined ? id : deploymentWith(id, (name) => modelLabel(registry, name))
 
 /** The models of the settings, until they are replaced. */
 export const layer: Layer.Layer<Registry, never, Settings> = Layer.effect(

@@ -22,6 +22,9 @@ import { InvalidRequest, make } from "../../domain/InferenceError.ts"
 /** The most names of all wildcards together that are called, and of those that are only looked up. */
 export const mostNames = 500
 
+/** Names of each wildcard that have series of metrics of their own: those that are called first. */
+export const mostLabels = 20
+
 /** Characters of a name that a wildcard serves. */
 export const longestName = 256
 
@@ -84,6 +87,9 @@ const unspecific = (name: string) => make(new InvalidRequest({ path: "model", de
 export class Wildcards {
   readonly #wildcards: ReadonlyArray<Model>
   readonly #called = new Map<string, Model>()
+  /** Those of the called names that are labels of metrics, and how many each wildcard has. */
+  readonly #labels = new Set<string>()
+  readonly #labelsOf = new Map<string, number>()
   /** Looked up only; the oldest is made again. */
   readonly #seen = new Map<string, Model>()
 
@@ -100,6 +106,16 @@ export class Wildcards {
 
   get isEmpty(): boolean {
     return this.#wildcards.length === 0
+  }
+
+  /** The wildcard that serves a name; undefined if none does. */
+  of(name: string): Model | undefined {
+    return wildcardFor(this.#wildcards, name)
+  }
+
+  /** Whether metrics have series of a name that a wildcard serves, or else one series for the wildcard. */
+  isLabel(name: string): boolean {
+    return this.#labels.has(name)
   }
 
   /** The model of a name; undefined if no wildcard serves it. */
@@ -127,6 +143,16 @@ export class Wildcards {
     if (this.#called.size >= mostNames) return full
     this.#seen.delete(name)
     this.#called.set(name, model)
+    this.#addLabel(name)
     return undefined
+  }
+
+  #addLabel(name: string): void {
+    const wildcard = this.of(name)?.name
+    if (wildcard === undefined) return
+    const count = this.#labelsOf.get(wildcard) ?? 0
+    if (count >= mostLabels) return
+    this.#labelsOf.set(wildcard, count + 1)
+    this.#labels.add(name)
   }
 }

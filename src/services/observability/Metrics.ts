@@ -3,13 +3,15 @@
  *
  * **Gotchas**
  *
- * The `model` label holds names of configured models only, so that callers cannot create time series.
+ * The `model` label holds names of configured models, and a limited number of those that a wildcard serves, so that callers cannot
+ * create time series: see `RequestMetrics.bounded`.
  */
 import { Context, Effect, Layer, Schedule } from "effect"
 import type { CacheUse } from "../../domain/CacheControl.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import { ResponseCache } from "../cache/ResponseCache.ts"
 import { Models } from "../models/Models.ts"
+import { deploymentLabel, Registry } from "../models/Registry.ts"
 import { Settings } from "../settings/Settings.ts"
 import * as RequestMetrics from "./RequestMetrics.ts"
 import { counter, gauge, SampledGauges } from "./Series.ts"
@@ -120,6 +122,7 @@ export const layerSampler = Layer.effectDiscard(
   Effect.gen(function*() {
     const models = yield* Models
     const cache = yield* ResponseCache
+    const registry = yield* Registry
     const { sampleEvery = Defaults.sampleInterval } = yield* Settings
     const gauges = new SampledGauges(yield* Effect.context())
     const sample = Effect.gen(function*() {
@@ -128,7 +131,9 @@ export const layerSampler = Layer.effectDiscard(
       gauges.set(memoryUsage, process.memoryUsage.rss() + engines)
       gauges.set(queueSize, statuses.reduce((sum, status) => sum + status.queued, 0))
       for (const { deployment, limit } of statuses) {
-        if (limit !== undefined) gauges.set(concurrencyLimit, limit, { deployment })
+        if (limit !== undefined) {
+          gauges.raise(concurrencyLimit, limit, { deployment: deploymentLabel(registry, deployment) })
+        }
       }
       const contents = cache.contents()
       for (const tier of ["memory", "compact", "semantic"] as const) {

@@ -205,8 +205,16 @@ const figuresOf = (window: WindowName, seconds: number, tally: Tally): Figures =
 
 const names = Object.keys(windows) as ReadonlyArray<WindowName>
 
-/** Models with a pattern in their name can have any number of names: the ones with the latest requests are kept. */
+/** Reloads can bring any number of names: the ones with the latest requests are kept. */
 const mostSeries = 1_000
+
+/** The names by which models and deployments are counted. */
+export interface Names {
+  readonly model: (name: string) => string
+  readonly deployment: (id: string) => string
+}
+
+const ownNames: Names = { model: (name) => name, deployment: (id) => id }
 
 /** Counts records of requests that have ended. */
 export class RecentFigures {
@@ -214,23 +222,33 @@ export class RecentFigures {
   readonly #models = new LRUCache<string, Series>({ max: mostSeries })
   readonly #all = new Series()
   readonly #startedAt: number
+  readonly #names: Names
 
-  /** @param now monotonic ms */
-  constructor(now: number) {
+  /**
+   * @param now monotonic ms
+   * @param names default: their own
+   */
+  constructor(now: number, names = ownNames) {
     this.#startedAt = now
+    this.#names = names
   }
 
   add(request: Draft, now: number): void {
     const { attempts, model, outputTokens = 0, usd } = request
     const { attempt, firstTokenMs, ratedMs } = answerOf(request)
-    const output: Output = { tokens: outputTokens, ratedMs, usd }
-    for (const one of attempts) addAttempt(this.#of(this.#deployments, one.deployment).at(now), one)
+    // Without an attempt that has answered, 0 does not mean that there is a price.
+    const output: Output = { tokens: outputTokens, ratedMs, usd: usd === 0 && attempt === undefined ? undefined : usd }
+    for (const one of attempts) addAttempt(this.#ofDeployment(one.deployment).at(now), one)
     const payer = (attempt ?? attempts.at(-1))?.deployment
-    if (payer !== undefined) addOutput(this.#of(this.#deployments, payer).at(now), output)
-    for (const tally of [this.#all.at(now), this.#of(this.#models, model).at(now)]) {
+    if (payer !== undefined) addOutput(this.#ofDeployment(payer).at(now), output)
+    for (const tally of [this.#all.at(now), this.#of(this.#models, this.#names.model(model)).at(now)]) {
       addRequest(tally, request, firstTokenMs)
       addOutput(tally, output)
     }
+  }
+
+  #ofDeployment(id: string): Series {
+    return this.#of(this.#deployments, this.#names.deployment(id))
   }
 
   #of(all: LRUCache<string, Series>, name: string): Series {

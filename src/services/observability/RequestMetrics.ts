@@ -3,11 +3,14 @@
  *
  * **Gotchas**
  *
- * Labels hold names of the configuration and words of this file, so that callers cannot create time series. Keys of callers, of
+ * Labels hold names of the configuration and words of this file, so that callers cannot create time series; `bounded` sees
+ * to names that a wildcard serves. Keys of callers, of
  * which there may be many, have series of their own up to a limit: see `mostPayers`.
  */
 import type { Context, Metric } from "effect"
 import type { CacheUse } from "../../domain/CacheControl.ts"
+import type { Registry } from "../models/Registry.ts"
+import { deploymentLabel, modelLabel, ServedNames } from "../models/Registry.ts"
 import type { AttemptLabels, AttemptOutcome, Metrics, Operation, Outcome } from "./Metrics.ts"
 import type { Update } from "./Series.ts"
 import * as Series from "./Series.ts"
@@ -354,5 +357,33 @@ export const make = (context: Services): Metrics["Service"] => {
     cached: (model, use) => cached([model, use])(1),
     skipped: (model, count) => models.chat(model).skipped(count),
     security: (rule, action, count) => security([rule, action])(count)
+  }
+}
+
+/**
+ * The metrics with labels that callers cannot multiply by names that a wildcard serves: the first names of a wildcard are labels,
+ * and the others have that of the wildcard (`Wildcards.mostLabels`).
+ */
+export const bounded = (metrics: Metrics["Service"], registry: Registry["Service"]): Metrics["Service"] => {
+  const served = new ServedNames(registry)
+  const { attempted, cached, chunks, skipped } = metrics
+  const boundedLabels = <A extends AttemptLabels>(labels: A): A => {
+    if (registry.wildcardOf === undefined) return labels
+    const model = modelLabel(registry, labels.model)
+    const deployment = deploymentLabel(registry, labels.deployment)
+    if (model === labels.model && deployment === labels.deployment) return labels
+    const isSame = deployment === labels.deployment
+    return { ...labels, model, deployment, served: isSame ? labels.served : served.nameOf(deployment) ?? deployment }
+  }
+  return {
+    begin: (model, operation) => metrics.begin(modelLabel(registry, model), operation),
+    end(outcome) {
+      const model = modelLabel(registry, outcome.model)
+      return metrics.end(model === outcome.model ? outcome : { ...outcome, model })
+    },
+    ...(attempted && { attempted: (attempt) => attempted.call(metrics, boundedLabels(attempt)) }),
+    ...(chunks && { chunks: (labels) => chunks.call(metrics, boundedLabels(labels)) }),
+    ...(cached && { cached: (model, use) => cached.call(metrics, modelLabel(registry, model), use) }),
+    ...(skipped && { skipped: (model, count) => skipped.call(metrics, modelLabel(registry, model), count) })
   }
 }

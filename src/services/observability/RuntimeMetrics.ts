@@ -11,7 +11,7 @@ import * as Defaults from "../../domain/Defaults.ts"
 import { Breaker } from "../health/Breaker.ts"
 import type { ActorEvent, Occupancy, Status } from "../models/Actor.ts"
 import { Models } from "../models/Models.ts"
-import { ofExisting, Registry } from "../models/Registry.ts"
+import { deploymentLabel, ofExisting, Registry } from "../models/Registry.ts"
 import { Settings } from "../settings/Settings.ts"
 import { counter, gauge, SampledGauges } from "./Series.ts"
 
@@ -51,16 +51,18 @@ const counterOf = ({ cause, state }: ActorEvent) => {
   return state === "loading" && cause !== undefined ? restarts : undefined
 }
 
+/** Deployments of a wildcard that have one label are added up. */
 const sampleStatus = (
   gauges: SampledGauges,
-  { deployment, memoryBytes, queued: waiting, running: busy, state }: Status,
+  deployment: string,
+  { memoryBytes, queued: waiting, running: busy, state }: Status,
   occupancy: Occupancy | undefined
 ): void => {
-  gauges.set(running, busy, { deployment })
-  gauges.set(queued, waiting, { deployment })
-  gauges.set(memory, memoryBytes, { deployment })
-  gauges.set(loaded, state === "ready" ? 1 : 0, { deployment })
-  if (occupancy !== undefined) gauges.set(slots, occupancy.slots, { deployment })
+  gauges.add(running, busy, { deployment })
+  gauges.add(queued, waiting, { deployment })
+  gauges.add(memory, memoryBytes, { deployment })
+  gauges.raise(loaded, state === "ready" ? 1 : 0, { deployment })
+  if (occupancy !== undefined) gauges.add(slots, occupancy.slots, { deployment })
 }
 
 /** What only the operating system and Node.js know. */
@@ -80,9 +82,10 @@ export const layer = (figures: ProcessFigures) =>
     const registry = yield* Registry
     const { sampleEvery = Defaults.sampleInterval } = yield* Settings
     const gauges = new SampledGauges(yield* Effect.context())
+    const labelOf = (deployment: string): string => deploymentLabel(registry, deployment)
     const sample = Effect.gen(function*() {
       for (const status of yield* models.statuses) {
-        sampleStatus(gauges, status, yield* models.occupancy(status.deployment))
+        sampleStatus(gauges, labelOf(status.deployment), status, yield* models.occupancy(status.deployment))
       }
       const { budgetBytes, gpu, grantedBytes } = yield* models.memory
       if (gpu !== undefined) {
@@ -92,7 +95,7 @@ export const layer = (figures: ProcessFigures) =>
       if (Number.isFinite(budgetBytes)) gauges.set(budget, budgetBytes)
       gauges.set(granted, grantedBytes)
       for (const { deployment, phase } of ofExisting(registry, yield* breaker.states)) {
-        gauges.set(circuit, phases[phase], { deployment })
+        gauges.raise(circuit, phases[phase], { deployment: labelOf(deployment) })
       }
       gauges.set(delay, figures.eventLoopDelay())
       gauges.set(heap, figures.heapBytes())
@@ -102,11 +105,11 @@ export const layer = (figures: ProcessFigures) =>
     })
     yield* Effect.forkScoped(Stream.runForEach(models.events, (event) => {
       const counter = counterOf(event)
-      return counter === undefined ? Effect.void : count(counter, event.deployment)
+      return counter === undefined ? Effect.void : count(counter, labelOf(event.deployment))
     }))
     yield* Effect.forkScoped(Stream.runForEach(
       breaker.transitions,
-      ({ deployment, to }) => to === "open" ? count(opened, deployment) : Effect.void
+      ({ deployment, to }) => to === "open" ? count(opened, labelOf(deployment)) : Effect.void
     ))
     yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(sampleEvery)))
   }))

@@ -81,11 +81,19 @@ export const read = (metric: Metric.Gauge<number>, value: () => number) =>
     (registration) => Effect.sync(() => registration.remove())
   )
 
+/** What a sample has set. */
+interface Sampled {
+  readonly value: number
+  readonly remove: () => void
+}
+
+const keyOf = ({ id }: Metric.Gauge<number>, attributes: Attributes): string => JSON.stringify([id, attributes])
+
 /** Gauges that are sampled. A series that a sample leaves out is removed: what it was of is no longer there. */
 export class SampledGauges {
   readonly #context: Context.Context<never>
-  #before: ReadonlyMap<string, () => void> = new Map()
-  #now = new Map<string, () => void>()
+  #before: ReadonlyMap<string, Sampled> = new Map()
+  #now = new Map<string, Sampled>()
 
   constructor(context: Context.Context<never>) {
     this.#context = context
@@ -94,12 +102,22 @@ export class SampledGauges {
   set(metric: Metric.Gauge<number>, value: number, attributes: Attributes = {}): void {
     const own = withAttributes(this.#context, attributes)
     metric.updateUnsafe(value, own)
-    this.#now.set(JSON.stringify([metric.id, attributes]), () => Metric.removeUnsafe(metric, own))
+    this.#now.set(keyOf(metric, attributes), { value, remove: () => Metric.removeUnsafe(metric, own) })
+  }
+
+  /** Adds to what this sample has set. */
+  add(metric: Metric.Gauge<number>, value: number, attributes: Attributes): void {
+    this.set(metric, value + (this.#now.get(keyOf(metric, attributes))?.value ?? 0), attributes)
+  }
+
+  /** Sets the higher one of a value and what this sample has set. */
+  raise(metric: Metric.Gauge<number>, value: number, attributes: Attributes): void {
+    this.set(metric, Math.max(value, this.#now.get(keyOf(metric, attributes))?.value ?? value), attributes)
   }
 
   /** Ends a sample. */
   end(): void {
-    for (const [key, remove] of this.#before) if (!this.#now.has(key)) remove()
+    for (const [key, { remove }] of this.#before) if (!this.#now.has(key)) remove()
     this.#before = this.#now
     this.#now = new Map()
   }

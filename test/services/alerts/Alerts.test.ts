@@ -15,6 +15,7 @@ import { Registry } from "../../../src/services/models/Registry.ts"
 import * as OperatorEvents from "../../../src/services/observability/OperatorEvents.ts"
 import type { Member, ToProcess, ToSupervisor } from "../../../src/services/processes/ProcessGroup.ts"
 import { ProcessGroup } from "../../../src/services/processes/ProcessGroup.ts"
+import { modelWith } from "../../../src/services/settings/Resolution.ts"
 import type { Resolved } from "../../../src/services/settings/Settings.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
 import { Participants, SettingsChanges } from "../../../src/services/settings/SettingsChanges.ts"
@@ -64,7 +65,11 @@ const stage = (settings = settingsOf(), place?: Pick<Member, "index" | "isBeside
       Layer.succeed(SettingsChanges, changes),
       Layer.succeed(ProcessGroup, member),
       Layer.succeed(Alerts.AlertWebhook, { send: (notice) => void notices.push(notice), status: () => undefined }),
-      Layer.mock(Registry)({ models: () => state.models, find: () => assert.fail("no model is looked up") }),
+      Layer.mock(Registry)({
+        models: () => state.models,
+        find: () => assert.fail("no model is looked up"),
+        wildcardOf: (name) => state.models.find((one) => one.name === "w/*" && /^w\/[^*]/.test(name))
+      }),
       Layer.mock(Breaker)({
         enterClosed: () => undefined,
         closedFor: () => 0,
@@ -119,6 +124,19 @@ const open: Circuit = { deployment: "fake/chat#0", phase: "open", retryAfterMs: 
 const pass = (duration: "1 minute" | "15 seconds" | "5 minutes" | "30 seconds") => TestClock.adjust(duration)
 
 describe("the alerts of a service", () => {
+  it.effect("fire for a wildcard by the requests and circuits of all names that it serves", () => {
+    const { layer, state, told } = stage()
+    state.models = [modelWith("w/*", { engine: "remote", provider: "openai", model: "*" })]
+    return Effect.gen(function*() {
+      yield* pass("15 seconds")
+      for (const name of ["w/a", "w/b"]) yield* requests(name, false, 10)
+      state.circuits = [{ ...open, deployment: "w/a#0" }]
+      yield* pass("30 seconds")
+      yield* pass("1 minute")
+      assert.deepStrictEqual(told(), ["error_rate/w/* firing", "circuit_open/w/*#0 firing"])
+    }).pipe(Effect.provide(layer))
+  })
+
   it.effect("fire for the model whose requests fail, once, and are resolved", () => {
     const { layer, logs, notices, told } = stage()
     return Effect.gen(function*() {

@@ -330,7 +330,11 @@ describe("The time limits of a policy", () => {
           for (const { end } of seen) {
             assert.deepInclude((end as { reason: object }).reason, { _tag: "UpstreamTimeout", phase: "total" })
           }
-          const [direct, driver] = seen.map(({ end, records }) => withoutTimes({ end, records }).rest)
+          // How much of a slow reader's answer was received until then differs.
+          const [direct, driver] = seen.map(({ end, records }) => {
+            const same = records.map((record) => ({ ...(record as object), outputTokens: undefined }))
+            return withoutTimes({ end, records: same }).rest
+          })
           assert.deepStrictEqual(direct, driver)
         }))
     }

@@ -59,11 +59,12 @@ describe("routing", () => {
           {
             deployment: "a#0",
             startedMs: 0,
+            grantedMs: 0,
             outcome: "failed",
             tookMs: 40,
             error: { reason: "EngineFailed", message: "The engine of \"a#0\" failed: It broke." }
           },
-          { deployment: "a#1", startedMs: 40, outcome: "answered", firstTokenMs: 30, tookMs: 35 }
+          { deployment: "a#1", startedMs: 40, grantedMs: 0, outcome: "answered", firstTokenMs: 30, tookMs: 35 }
         ])
       }).pipe(Effect.provide(layer))
     })

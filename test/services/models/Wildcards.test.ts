@@ -3,7 +3,7 @@ import { Result } from "effect"
 import type { Model } from "../../../src/domain/Deployment.ts"
 import { isRemote } from "../../../src/domain/Deployment.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
-import { longestName, mostNames } from "../../../src/services/models/Wildcards.ts"
+import { longestName, mostLabels, mostNames } from "../../../src/services/models/Wildcards.ts"
 import { leasedLimits, settingsOf } from "../../../src/services/processes/Shares.ts"
 import { factsOf } from "../../../src/services/routing/DeploymentFacts.ts"
 import { modelWith } from "../../../src/services/settings/Resolution.ts"
@@ -78,6 +78,36 @@ describe("a wildcard", () => {
     for (let index = 0; index < 3 * mostNames; index++) found(`openai/${index}`, one)
     assert.isUndefined(one.call?.("openai/more"))
     assert.strictEqual(found("openai/called", one), called)
+  })
+
+  it("has labels of metrics for the names that are called first, and its own for the others", () => {
+    const one = registry()
+    assert.strictEqual(Registry.modelLabel(one, "openai/0"), "openai/*")
+    for (let index = 0; index < mostLabels + 5; index++) assert.isUndefined(one.call?.(`openai/${index}`))
+    assert.isUndefined(one.call?.("openai/ft-a"))
+    const last = mostLabels - 1
+    const labels = [
+      `openai/${last}`,
+      `openai/${last + 1}`,
+      "openai/ft-a",
+      "openai/ft-b",
+      "openai/own",
+      "x#y",
+      "openai/*"
+    ]
+    assert.deepStrictEqual(labels.map((name) => Registry.modelLabel(one, name)), [
+      `openai/${last}`,
+      "openai/*",
+      "openai/ft-a",
+      "openai/ft-*",
+      "openai/own",
+      "x#y",
+      "openai/*"
+    ])
+    assert.strictEqual(Registry.deploymentLabel(one, `openai/${last}#1`), `openai/${last}#1`)
+    assert.strictEqual(Registry.deploymentLabel(one, `openai/${last + 1}#1`), "openai/*#1")
+    assert.strictEqual(Registry.configuredDeployment(one, "openai/0#1"), "openai/*#1")
+    assert.strictEqual(Registry.configuredModel(one, "openai/own"), "openai/own")
   })
 
   it("has its concurrency divided among processes, where that of other models is leased", () => {

@@ -5,6 +5,7 @@ import { TestClock } from "effect/testing"
 import { none as noCache, ResponseCache } from "../../../src/services/cache/ResponseCache.ts"
 import type { Status } from "../../../src/services/models/Actor.ts"
 import { Models } from "../../../src/services/models/Models.ts"
+import * as Registry from "../../../src/services/models/Registry.ts"
 import * as Metrics from "../../../src/services/observability/Metrics.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
 import * as Deployments from "../../support/Deployments.ts"
@@ -56,7 +57,14 @@ describe("the sampler", () => {
       yield* TestClock.adjust("7 seconds")
       assert.notInclude((yield* Metric.snapshot).map(({ id }) => id), "troupe_concurrency_limit")
     }).pipe(
-      Effect.provide(Layer.provide(Metrics.layerSampler, [models, cache, settings])),
+      Effect.provide(
+        Layer.provide(Metrics.layerSampler, [
+          models,
+          cache,
+          settings,
+          Layer.succeed(Registry.Registry, Registry.make([]))
+        ])
+      ),
       Effect.provideService(Metric.MetricRegistry, new Map())
     )
   })

@@ -54,6 +54,18 @@ describe("RecentFigures", () => {
     assert.deepStrictEqual(windowOf(figures.ofAll(1_000), "5m").requests, 3)
   })
 
+  it("has a cost only where an attempt with a known one has answered", () => {
+    const figures = new RecentFigures(0)
+    const failed = [{ deployment: "dead#0", outcome: "failed" as const, tookMs: 5 }]
+    figures.add(record("failure", failed, { tookMs: 5, usd: 0, model: "dead" }), 0)
+    assert.notProperty(windowOf(figures.ofDeployment("dead#0", 0), "1m"), "usd")
+    assert.notProperty(windowOf(figures.ofModel("dead", 0), "1m"), "usd")
+    figures.add({ ...answered(5), usd: 0 }, 0)
+    assert.propertyVal(windowOf(figures.ofDeployment("chat#0", 0), "1m"), "usd", 0)
+    figures.add(record("failure", failed, { tookMs: 5, usd: 0.5, model: "dead" }), 0)
+    assert.propertyVal(windowOf(figures.ofDeployment("dead#0", 0), "1m"), "usd", 0.5)
+  })
+
   it("forgets what is older than the window", () => {
     const figures = new RecentFigures(0)
     figures.add(answered(10), 0)

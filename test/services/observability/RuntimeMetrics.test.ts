@@ -9,7 +9,9 @@ import type { Occupancy, Status } from "../../../src/services/models/Actor.ts"
 import type { MemoryUse } from "../../../src/services/models/Models.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
+import { mostLabels } from "../../../src/services/models/Wildcards.ts"
 import * as RuntimeMetrics from "../../../src/services/observability/RuntimeMetrics.ts"
+import { modelWith } from "../../../src/services/settings/Resolution.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
 import * as Deployments from "../../support/Deployments.ts"
 
@@ -22,6 +24,13 @@ const gauges = (prefix: string) =>
         "value" in state ? Number(state.value) : Number.NaN
       ])
     ))
+
+const noCircuits = {
+  enterClosed: () => undefined,
+  failures: () => undefined,
+  openings: () => 0,
+  closedFor: () => 0
+}
 
 const modelsOf = (...ids: ReadonlyArray<string>): ReadonlyArray<Model> => [
   { name: "chat", deployments: ids.map((id) => Deployments.deployment(id)) } as unknown as Model
@@ -47,10 +56,7 @@ describe("the sampler of the runtime", () => {
       memory: Effect.sync(() => world.memory)
     })
     const breaker = Layer.mock(Breaker)({
-      enterClosed: () => undefined,
-      failures: () => undefined,
-      openings: () => 0,
-      closedFor: () => 0,
+      ...noCircuits,
       states: Effect.sync(() => world.circuits),
       transitions: Stream.never
     })
@@ -91,6 +97,58 @@ describe("the sampler of the runtime", () => {
       yield* TestClock.adjust("5 seconds")
       assert.deepStrictEqual({ ...yield* gauges("troupe_deployment"), ...yield* gauges("troupe_circuit") }, {})
       assert.containsAllKeys(yield* gauges("troupe_"), ["troupe_heap_used_bytes", "troupe_uptime_seconds_max"])
+    }).pipe(
+      Effect.provide(
+        Layer.provide(RuntimeMetrics.layer(figures), [
+          models,
+          breaker,
+          settings,
+          Layer.succeed(Registry.Registry, registry)
+        ])
+      ),
+      Effect.provideService(Metric.MetricRegistry, new Map())
+    )
+  })
+
+  it.effect("adds up the deployments of a wildcard that are not labels", () => {
+    const ids = Array.from({ length: mostLabels + 2 }, (_, index) => `w/${index}#0`)
+    const models = Layer.mock(Models)({
+      tryLease: () => undefined,
+      renew: () => {},
+      snapshot: () => ({ queued: 0, state: "ready" }),
+      events: Stream.never,
+      statuses: Effect.succeed(
+        ids.map((deployment): Status => ({ deployment, state: "ready", running: 2, queued: 1, memoryBytes: 0 }))
+      ),
+      occupancy: () => Effect.succeed(undefined),
+      memory: Effect.succeed({ budgetBytes: 100, grantedBytes: 0, gpu: undefined } as MemoryUse)
+    })
+    const breaker = Layer.mock(Breaker)({
+      ...noCircuits,
+      states: Effect.succeed(ids.map((deployment, index): State => ({
+        deployment,
+        phase: index === mostLabels ? "open" : "closed",
+        retryAfterMs: 1,
+        successes: 0
+      }))),
+      transitions: Stream.never
+    })
+    const registry = Registry.make([modelWith("w/*", { engine: "remote", provider: "openai", model: "*" })])
+    for (const id of ids) registry.call?.(id.slice(0, -2))
+    const settings = Layer.succeed(Settings, Deployments.settings({ sampleEvery: Duration.seconds(5) }))
+    const figures = { eventLoopDelay: () => 0, heapBytes: () => 1, cpuSeconds: () => 2, uptimeSeconds: () => 3 }
+    return Effect.gen(function*() {
+      yield* TestClock.adjust(0)
+      const running = yield* gauges("troupe_deployment_running")
+      assert.lengthOf(Object.keys(running), mostLabels + 1)
+      assert.deepInclude(running, {
+        [`troupe_deployment_running w/${mostLabels - 1}#0`]: 2,
+        "troupe_deployment_running w/*#0": 4
+      })
+      assert.propertyVal(yield* gauges("troupe_deployment_loaded"), "troupe_deployment_loaded w/*#0", 1)
+      const circuits = yield* gauges("troupe_circuit")
+      assert.lengthOf(Object.keys(circuits), mostLabels + 1)
+      assert.propertyVal(circuits, "troupe_circuit_open_max w/*#0", 2)
     }).pipe(
       Effect.provide(
         Layer.provide(RuntimeMetrics.layer(figures), [
