@@ -1,4 +1,11 @@
-/** Requests and events of a service as lines of a log, and which of them are wanted. Pure. */
+/**
+ * Requests and events of a service as lines of a log, and which of them are wanted. Pure.
+ *
+ * **Gotchas**
+ *
+ * Callers choose names of models and deployments where a wildcard serves them: line breaks in them do not begin a line.
+ */
+import { plainLine } from "../domain/Text.ts"
 import * as Time from "../domain/Time.ts"
 import type { OperatorEvent } from "../services/observability/OperatorEvents.ts"
 import type { DecisionSummary } from "../services/routing/DecisionSummary.ts"
@@ -50,7 +57,7 @@ const answeredBy = ({ cache, deployment }: DecisionSummary): string =>
 /** One line: time, id, model, deployment, end, then what is known. */
 export const requestLine = (request: DecisionSummary): string => {
   const { attempts, cache, error, failed, firstTokenMs, tookMs, usd, waitedMs = 0 } = request
-  return [
+  const parts = [
     timeText(request.at),
     request.id,
     words[request.status],
@@ -66,11 +73,12 @@ export const requestLine = (request: DecisionSummary): string => {
     named("attempts", attempts > 1 ? attempts : undefined),
     named("failed", failed.join(",")),
     error === undefined ? "" : `${error.reason}: ${error.message}`
-  ].filter((part) => part !== "").join(" ")
+  ]
+  return plainLine(parts.filter((part) => part !== "").join(" "))
 }
 
 export const eventLine = ({ at, kind, message, severity }: OperatorEvent): string =>
-  `${timeText(at)} [${severity === "info" ? kind : `${kind} ${severity}`}] ${message}`
+  plainLine(`${timeText(at)} [${severity === "info" ? kind : `${kind} ${severity}`}] ${message}`)
 
 /**
  * The time that `--since` names: a date, or a duration before now such as 10m.

@@ -170,6 +170,22 @@ const refusals: ReadonlySet<Tag> = new Set(["CircuitOpen", "DeploymentDown", "Qu
 /** The deployment was not called: the attempt was rejected before. */
 export const isRefusal = (reason: Reason): boolean => refusals.has(reason._tag)
 
+/** The reasons whose cause is the request, or the caller's limits and rights: no failure of the service or of a provider. */
+const ofCallers: ReadonlySet<string> = new Set<Tag>([
+  "InvalidRequest",
+  "ModelNotFound",
+  "ContextLengthExceeded",
+  "Unauthenticated",
+  "Forbidden",
+  "LimitExceeded",
+  "BudgetExceeded",
+  "ContentRefused",
+  "NotSupported"
+])
+
+/** Whether the caller is the cause of a failure with this reason. */
+export const isOfCaller = (tag: string): boolean => ofCallers.has(tag)
+
 /**
  * Whether a cause is a cancellation: any cause that includes an interruption.
  *

@@ -98,3 +98,15 @@ export const outcomeOf = ({ answeredBy, attempts, cache, end, tookMs }: Decision
 /** The attempts that failed, a sentence each. */
 export const failuresOf = ({ attempts }: Pick<Decision, "attempts">): ReadonlyArray<string> =>
   attempts.filter(({ outcome }) => outcome === "failed").map(failureOf)
+
+/** The attempt whose answer the caller got. */
+const answering = ({ answeredBy, attempts }: Pick<Decision, "answeredBy" | "attempts">): Attempt | undefined =>
+  attempts.findLast(({ deployment, firstTokenMs, outcome }) =>
+    deployment === answeredBy && (firstTokenMs !== undefined || outcome === "answered")
+  )
+
+/** From the arrival of the request to the first content of its answer, ms. */
+export const firstTokenOf = (record: Pick<Decision, "answeredBy" | "attempts">): number | undefined => {
+  const attempt = answering(record)
+  return attempt?.firstTokenMs === undefined ? undefined : attempt.startedMs + attempt.firstTokenMs
+}

@@ -155,6 +155,14 @@ describe("troupe logs", () => {
     )
   })
 
+  it("stays in one line, whatever the names of models and the messages of events have", () => {
+    const name = "w/a\n00:00:01.000 dec-2 answered b\r\u2028\u001b[31m\u0085"
+    const line = LogText.requestLine({ ...request, model: name, deployment: `${name}#0`, failed: [name] })
+    const event = LogText.eventLine({ at: 0, id: "1", kind: "circuit", severity: "info", message: name })
+    for (const text of [line, event]) assert.notMatch(text, /[\p{Cc}\u2028\u2029]/u)
+    assert.include(line, "answered w/a")
+  })
+
   it.each(
     [
       [{ deployment: "chat#0" }, true],

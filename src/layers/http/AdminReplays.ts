@@ -36,17 +36,15 @@ const jsonOf = (text: string): unknown => {
   }
 }
 
-/** @param findRecord the record of a request, of any process; undefined if there is none */
-export const make = Effect.fnUntraced(function*(
-  findRecord: (id: string) => Effect.Effect<DecisionRecord | undefined>,
-  notFound: (id: string) => HttpServerResponse.HttpServerResponse
-) {
-  const authentication = yield* Authentication.make
-  const decisions = yield* DecisionLog
+type FindRecord = (id: string) => Effect.Effect<DecisionRecord | undefined>
+type NotFound = (id: string) => HttpServerResponse.HttpServerResponse
+
+/** Finds the kept request of a record, or of the one that it repeats; or the response where there is none. */
+const makeFind = Effect.fnUntraced(function*(findRecord: FindRecord, notFound: NotFound) {
   const peers = yield* PeerProcesses
   const replays = yield* RequestReplays
   const { decisions: bounds } = yield* Settings
-
+  const missing = (id: string) => notKept(id, bounds?.keepBodies ?? 0)
   const own = ({ requestId }: DecisionRecord): KeptBody | undefined => {
     const kept = requestId === undefined ? undefined : replays?.find(requestId)
     return kept && { path: kept.path, headers: kept.headers, body: jsonOf(kept.text) }
@@ -58,16 +56,24 @@ export const make = Effect.fnUntraced(function*(
     return (yield* peers.askJson<KeptBody>("GET", path))[0]
   })
 
-  /** The kept request of a record, or of the one that it repeats; or the response where there is none. */
   const find = Effect.fnUntraced(function*(id: string) {
     const record = yield* findRecord(id)
     if (record === undefined) return { response: notFound(id) }
     const repeated = record.replayOf === undefined ? undefined : yield* findRecord(record.replayOf)
     const request = yield* keptOf(repeated ?? record)
     return request === undefined
-      ? { response: notKept(id, bounds?.keepBodies ?? 0) }
+      ? { response: missing(id) }
       : { record: repeated ?? record, request }
   })
+  return { find, missing }
+})
+
+/** @param findRecord the record of a request, of any process; undefined if there is none */
+export const make = Effect.fnUntraced(function*(findRecord: FindRecord, notFound: NotFound) {
+  const authentication = yield* Authentication.make
+  const decisions = yield* DecisionLog
+  const replays = yield* RequestReplays
+  const { find, missing } = yield* makeFind(findRecord, notFound)
 
   /** Headers and identity of the administrator: the request counts for its key, and its answer is not cached. */
   const callerOf = (request: HttpServerRequest.HttpServerRequest, headers: KeptBody["headers"]) => {
@@ -84,7 +90,7 @@ export const make = Effect.fnUntraced(function*(
       const { record, request, response } = yield* find(id)
       if (response !== undefined) return response
       const handler = replays?.handlers.get(request.path)
-      if (handler === undefined || !isObject(request.body)) return notKept(id, bounds?.keepBodies ?? 0)
+      if (handler === undefined || !isObject(request.body)) return missing(id)
       const administrator = yield* HttpServerRequest.HttpServerRequest
       const bytes = Buffer.from(JSON.stringify(bufferedBody(request.path, request.body)))
       const message = { ...callerOf(administrator, request.headers), bytes, named: administrator.source }

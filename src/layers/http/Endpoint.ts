@@ -485,6 +485,20 @@ const makeRespond = (parts: DialectParts, readiness: Readiness["Service"]) =>
   )
 }
 
+/** Makes the handlers of messages without a request of HTTP. */
+const makeOfMessage =
+  (respond: ReturnType<typeof makeRespond>, limits: Effect.Success<typeof RequestBody.limits>) =>
+  <Decoded>(endpoint: Endpoint<Decoded>): MessageHandler =>
+  ({ bytes, headers, identity, named }) =>
+    Effect.withFiber<Response | Unsent, never, Scope.Scope>((fiber) => {
+      const hold = limits.budget.hold()
+      const arrival = { headers, identity, response: undefined, hasScope: true, source: undefined }
+      return Effect.andThen(
+        Effect.addFinalizer(() => Effect.sync(() => hold.release())),
+        respond(endpoint, fiber, arrival, named, () => RequestBody.ofBytes(bytes, limits, hold))
+      )
+    }) as ReturnType<MessageHandler>
+
 /** Makes handlers for the endpoints of a dialect. */
 const make = Effect.fnUntraced(function*(conventions: Conventions) {
   const limits = yield* RequestBody.limits
@@ -532,15 +546,7 @@ const make = Effect.fnUntraced(function*(conventions: Conventions) {
       )
     })
 
-  const ofMessage = <Decoded>(endpoint: Endpoint<Decoded>): MessageHandler => ({ bytes, headers, identity, named }) =>
-    Effect.withFiber<Response | Unsent, never, Scope.Scope>((fiber) => {
-      const hold = limits.budget.hold()
-      const arrival = { headers, identity, response: undefined, hasScope: true, source: undefined }
-      return Effect.andThen(
-        Effect.addFinalizer(() => Effect.sync(() => hold.release())),
-        respond(endpoint, fiber, arrival, named, () => RequestBody.ofBytes(bytes, limits, hold))
-      )
-    }) as ReturnType<MessageHandler>
+  const ofMessage = makeOfMessage(respond, limits)
 
   const handle = <Decoded>(endpoint: Endpoint<Decoded>): Handlers => ({
     routed: routed(endpoint) as Handlers["routed"],

@@ -12,6 +12,7 @@ import { Duration } from "effect"
 import { refusalReasons } from "../guard/SecurityEvents.ts"
 import type { Registry } from "../models/Registry.ts"
 import { configuredDeployment, configuredModel } from "../models/Registry.ts"
+import { callerErrors } from "../observability/RequestMetrics.ts"
 import { durationBounds } from "../observability/Series.ts"
 import type { Reading, Readings } from "./AlertMachine.ts"
 import type { AlertRule, MetricName } from "./AlertRule.ts"
@@ -46,6 +47,7 @@ const series = {
 /** Which series a metric of the registry belongs to, by the label that names its target. */
 const sources: Readonly<Record<string, readonly [prefix: string, label: string]>> = {
   llm_requests_total: [series.requests, "model"],
+  [callerErrors.id]: [series.requests, "model"],
   llm_request_duration_seconds: [series.latency, "model"],
   troupe_time_to_first_token_seconds: [series.firstToken, "model"],
   llm_budget_alerts_total: [series.budget, "budget"],
@@ -59,11 +61,12 @@ const bucketsOf = ({ buckets, count }: Metric.HistogramState): ReadonlyArray<num
   return cumulated.map((below, index) => below - (cumulated[index - 1] ?? 0))
 }
 
-/** Of requests: those that were answered, and those that failed. */
+/** Of requests: those that were answered, and those that failed without those whose callers are the cause. */
 const valuesOf = (snapshot: Metric.Metric.Snapshot): ReadonlyArray<number> | undefined => {
   if (snapshot.type === "Histogram") return bucketsOf(snapshot.state)
   if (snapshot.type !== "Counter") return undefined
   const count = Number(snapshot.state.count)
+  if (snapshot.id === callerErrors.id) return [0, -count]
   const { action, success } = snapshot.attributes ?? {}
   if (success !== undefined) return success === "true" ? [count, 0] : [0, count]
   return action === undefined || action === "reject" ? [count] : undefined

@@ -31,7 +31,12 @@ interface MetricKind {
 
 /** The metrics by their names in `troupe.yaml`. */
 export const metrics = {
-  error_rate: { of: "model", unit: "share", overWindow: true, meaning: "share of the requests that failed" },
+  error_rate: {
+    of: "model",
+    unit: "share",
+    overWindow: true,
+    meaning: "share of the requests that failed, without those whose callers are the cause"
+  },
   latency_p95: { of: "model", unit: "seconds", overWindow: true, meaning: "95 % of the requests end within" },
   first_token_p95: {
     of: "model",

@@ -14,6 +14,7 @@ import * as Time from "../../domain/Time.ts"
 import { Providers } from "../engines/Providers.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
+import { callerErrors } from "../observability/RequestMetrics.ts"
 import { gauge, SampledGauges } from "../observability/Series.ts"
 import type { Resolved } from "../settings/Settings.ts"
 import { Settings } from "../settings/Settings.ts"
@@ -50,13 +51,15 @@ export class HealthDetails extends Context.Service<HealthDetails, {
   readonly ready: Effect.Effect<Readiness.Report>
 }>()("troupe/services/health/HealthDetails") {}
 
-/** Requests until now, of all models. */
+/** Requests until now, of all models, without those whose callers are the cause of their failure. */
 const requestsUntilNow = Effect.map(Metric.snapshot, (snapshots) => {
   let answered = 0
   let failed = 0
   for (const snapshot of snapshots) {
-    if (snapshot.type !== "Counter" || snapshot.id !== "llm_requests_total") continue
+    if (snapshot.type !== "Counter") continue
     const count = Number(snapshot.state.count)
+    if (snapshot.id === callerErrors.id) failed -= count
+    if (snapshot.id !== "llm_requests_total") continue
     if (snapshot.attributes?.["success"] === "true") answered += count
     else failed += count
   }

@@ -179,7 +179,7 @@ export const recallOf = (
 ): Effect.Effect<void> | undefined => {
   if (request.source?.unknownFields === undefined) return undefined
   const recalled = makers.recall?.(request)
-  return recalled === undefined || !mayPassOn(route, request.source!)
+  return recalled === undefined || !mayPassOn(route, request.source)
     ? undefined
     : Effect.map(recalled, (hasAnswered) => {
       if (!hasAnswered) state.record.makersUnavailable = true

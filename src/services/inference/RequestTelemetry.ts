@@ -10,7 +10,7 @@ import { Effect, Exit } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
-import { isCancellation } from "../../domain/FailureClass.ts"
+import { isCancellation, isOfCaller } from "../../domain/FailureClass.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { ReportedUsage } from "../../domain/Job.ts"
@@ -380,6 +380,12 @@ const failureOf = (exit: Exit.Exit<unknown, InferenceError>): Draft["error"] => 
   return error && { reason: error.name, message: error.message }
 }
 
+/** What its attempts have cost. */
+const usdOf = ({ cost, ticket }: RequestState): number | undefined => {
+  const nano = ticket === free ? cost : ticket.cost
+  return nano === undefined ? undefined : Money.usdOf(nano)
+}
+
 /** Ends the telemetry of a request. */
 export const complete = (
   { callbacks, clock, decisions, log, metrics }: Parts,
@@ -394,24 +400,24 @@ export const complete = (
   record.end = end
   const tokens = earlierTokens + stats.tokens
   if (ticket !== free) ticket.end()
-  const cost = ticket === free ? state.cost : ticket.cost
+  if (end === "failure") record.error = failureOf(exit)
   const outcome: Outcome = {
     model: record.model,
     operation,
     seconds: record.tookMs / 1000,
     tokens,
     isFallback: end === "success" && record.attempts.length > 1,
-    usd: cost === undefined ? undefined : Money.usdOf(cost),
+    usd: usdOf(state),
     payer: ticket.payer,
     firstTokenSeconds: secondsOf(firstTokenMs(record)),
     overheadSeconds: overheadMs(state, now) / 1000,
-    end
+    end,
+    isOfCaller: record.error !== undefined && isOfCaller(record.error.reason)
   }
   trace?.end(exit, () => requestAttributes(exit, state, outcome.usd))
   record.inputTokens = stats.promptTokens
   record.outputTokens = tokens
   record.usd = outcome.usd
-  if (end === "failure") record.error = failureOf(exit)
   callbacks.call(logName, () => decisions.ended?.(record), undefined)
   callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
   if (log !== undefined) callbacks.notify("request log", () => log(entryOf(outcome, state, exit)), context)

@@ -246,6 +246,21 @@ const endAll = ({ actors }: ActorContext, instances: ReadonlyArray<EngineInstanc
     }))
   )
 
+/** The status of a deployment, with what an operator has changed of it. */
+const statusIn = (context: ActorContext, drains: Drains) => (deployment: Deployment) =>
+  Effect.suspend(() => {
+    const { id, pinned } = deployment
+    const isPinned = context.replaced.get(id)?.pinned ?? pinned
+    return Effect.map(
+      Actor.statusOf(id, context.actors.get(id), now(context)),
+      (status) => ({
+        ...status,
+        ...(isPinned === pinned ? {} : { pinned: isPinned }),
+        ...(drains.has(id) ? { drain: progressOf(deployment, status) } : {})
+      })
+    )
+  })
+
 const make = Effect.fnUntraced(function*(memory: MemoryOptions, restarts = Defaults.engineRestarts) {
   const { context, events } = yield* makeContext(memory, restarts)
   const { actors, fork } = context
@@ -281,19 +296,7 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions, restarts = Defau
     variant: (id) => Effect.sync(() => Actor.variantOf(actors.get(id))),
     loading: (id) => Effect.sync(() => Actor.loadingOf(actors.get(id), now(context))),
     memory: memoryUse(memory.budget, instances),
-    status: (deployment) =>
-      Effect.suspend(() => {
-        const { id, pinned } = deployment
-        const isPinned = context.replaced.get(id)?.pinned ?? pinned
-        return Effect.map(
-          Actor.statusOf(id, actors.get(id), now(context)),
-          (status) => ({
-            ...status,
-            ...(isPinned === pinned ? {} : { pinned: isPinned }),
-            ...(drains.has(id) ? { drain: progressOf(deployment, status) } : {})
-          })
-        )
-      }),
+    status: statusIn(context, drains),
     statuses: Effect.suspend(() =>
       Effect.andThen(
         Effect.forEach(instances(), (instance) => EngineLifecycle.measure(context, instance), { discard: true }),

@@ -89,6 +89,8 @@ export interface Outcome {
   readonly overheadSeconds?: number | undefined
   /** `interruption`: the caller disconnected. */
   readonly end: "success" | "failure" | "interruption"
+  /** Whether the caller is the cause of its failure. */
+  readonly isOfCaller?: boolean
 }
 
 /**

@@ -19,6 +19,11 @@ import { counter, durationBounds, histogram, tokenBounds } from "./Series.ts"
 const requests = counter("llm_requests_total", "Requests that ended, by model and success")
 const duration = histogram("llm_request_duration_seconds", "Time from request to last token", durationBounds)
 const errors = counter("llm_errors_total", "Requests that failed")
+/** Failed requests whose callers are the cause: `llm_requests_total` and `llm_errors_total` have them as well. */
+export const callerErrors = counter(
+  "troupe_caller_errors_total",
+  "Failed requests whose cause is the request itself or a limit or right of its caller, by model"
+)
 const tokens = histogram("llm_tokens_generated", "Tokens generated per request", tokenBounds)
 const usage = counter("llm_model_usage_total", "Requests begun, by model and operation")
 const cacheHits = counter("llm_cache_hits_total", "Requests answered by the response cache, by model and tier")
@@ -172,6 +177,7 @@ class ModelSeries {
   readonly #success: Update
   readonly #failure: Update
   readonly #errors: Update
+  readonly #callerErrors: Update
   readonly #duration: Update
   readonly #tokens: Update
   readonly #firstToken: Update
@@ -189,6 +195,7 @@ class ModelSeries {
     this.#success = own(requests, { success: "true" })
     this.#failure = own(requests, { success: "false" })
     this.#errors = own(errors)
+    this.#callerErrors = own(callerErrors)
     this.#duration = own(duration)
     this.#tokens = own(tokens)
     this.#firstToken = own(firstToken)
@@ -196,7 +203,7 @@ class ModelSeries {
     this.#fallbacks = own(fallbacks)
   }
 
-  end({ end, firstTokenSeconds, isFallback, overheadSeconds, seconds, tokens }: Outcome): void {
+  end({ end, firstTokenSeconds, isFallback, isOfCaller, overheadSeconds, seconds, tokens }: Outcome): void {
     this.#ended[end](1)
     this.#duration(seconds)
     this.#tokens(tokens)
@@ -207,6 +214,7 @@ class ModelSeries {
     if (end !== "failure") return
     this.#failure(1)
     this.#errors(1)
+    if (isOfCaller === true) this.#callerErrors(1)
   }
 }
 

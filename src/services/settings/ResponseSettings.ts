@@ -1,14 +1,16 @@
 /**
- * The settings of stored responses: the section `responses`.
+ * The settings of what is kept of requests: the sections `responses` and `decisions`.
  *
  * **Details**
  *
  * `POST /v1/responses` stores responses unless the request says `store: false`, and `/v1/conversations` stores conversations.
- * Both are in the database of `storage`, or in Redis.
+ * Both are in the database of `storage`, or in Redis. `decisions` is what is kept beside decision records.
  */
 import { Duration, Schema } from "effect"
 import { Bytes, durationText, optional, Span } from "../../domain/Fields.ts"
 import type * as Problem from "../../domain/Problem.ts"
+import { wholeNumber } from "../../domain/Problem.ts"
+import type { Bounds } from "../routing/KeptRequests.ts"
 import type { RedisLocation, StorageLocation } from "./StorageSettings.ts"
 
 const defaults = { ttl: Duration.days(30), maxBytes: 2 ** 30 }
@@ -69,3 +71,23 @@ export const problemsOf = (
   responses?.store === "redis" && redis === undefined
     ? [{ path: ["responses", "store"], expected: "`redis.url` is required for redis, such as redis://host:6379" }]
     : []
+
+const defaultBytes = 64 * 2 ** 20
+
+/** A body cannot be found without its decision record. */
+const mostBodies = 1_000
+
+/** The section `decisions`. */
+export const DecisionSettings = Schema.Struct({
+  keepBodies: optional(
+    "Number of the latest requests whose bodies are kept in memory, in each process, so that administrators can see them and " +
+      `send them again; at most ${mostBodies}. They contain prompts: security.md. Default 0, none.`,
+    wholeNumber(0).check(Schema.isLessThanOrEqualTo(mostBodies))
+  ),
+  maxBytes: optional("Memory of these bodies together, as 64 MiB or in bytes. Default 64 MiB.", Bytes)
+})
+
+/** Undefined: no body is kept. */
+export const decisionsOf = ({ keepBodies = 0, maxBytes = defaultBytes }: typeof DecisionSettings.Type = {}):
+  | Bounds
+  | undefined => keepBodies === 0 ? undefined : { keepBodies, maxBytes }

@@ -2,14 +2,13 @@
 import { useSignal } from "@preact/signals"
 import { useEffect, useRef } from "preact/hooks"
 import type { Candidate, Record as Decision } from "../../services/routing/DecisionRecord.ts"
-import { failuresOf, mainReason, outcomeOf } from "../explain.ts"
+import { failuresOf, firstTokenOf, mainReason, outcomeOf } from "../explain.ts"
 import { cost, count, dateTime, decimal, duration, unknown } from "../format.ts"
 import { Badge, Figure, Table } from "../parts/Basics.tsx"
 import { Replay } from "../parts/Replay.tsx"
 import { Waterfall } from "../parts/Waterfall.tsx"
 import { go, hrefOf } from "../route.ts"
 import { ask, messageOf } from "../session.ts"
-import { firstTokenOf } from "../summary.ts"
 
 const useRecord = (id: string) => {
   const record = useSignal<Decision | undefined>(undefined)

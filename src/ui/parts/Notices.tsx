@@ -28,13 +28,15 @@ export async function attempt<A>(action: () => Promise<A>, done: string): Promis
   }
 }
 
-const clear = () => (notice.value = undefined)
+const clear = () => {
+  notice.value = undefined
+}
 
 /** A notice ends with its page; that something failed, also when the service is there again. */
 const useEnd = () => {
   const { page } = route.value
   const isLive = connection.value.phase === "live"
-  useEffect(() => () => void clear(), [page])
+  useEffect(() => clear, [page])
   useEffect(() => {
     if (isLive && notice.peek()?.kind === "bad") clear()
   }, [isLive])

@@ -2,10 +2,10 @@
 import { useSignal } from "@preact/signals"
 import type { Replay as Result } from "../../layers/http/AdminSchema.ts"
 import type { Record as Decision } from "../../services/routing/DecisionRecord.ts"
+import { firstTokenOf } from "../explain.ts"
 import { cost, count, duration, unknown } from "../format.ts"
 import { hrefOf } from "../route.ts"
 import { ask, session } from "../session.ts"
-import { firstTokenOf } from "../summary.ts"
 import { Table } from "./Basics.tsx"
 import { attempt } from "./Notices.tsx"
 

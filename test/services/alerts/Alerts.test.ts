@@ -178,7 +178,9 @@ describe("the alerts of a service", () => {
     const { layer, told } = stage()
     return Effect.gen(function*() {
       yield* pass("15 seconds")
-      yield* requests("fake/chat", false, 19)
+      yield* requests("fake/chat", false, 19 + 100)
+      const ofCallers = Metric.counter("troupe_caller_errors_total", { incremental: true })
+      yield* Metric.update(Metric.withAttributes(ofCallers, { model: "fake/chat" }), 100)
       yield* pass("1 minute")
       yield* pass("1 minute")
       assert.deepStrictEqual(told(), [])

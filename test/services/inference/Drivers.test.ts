@@ -332,7 +332,7 @@ describe("The time limits of a policy", () => {
           }
           // How much of a slow reader's answer was received until then differs.
           const [direct, driver] = seen.map(({ end, records }) => {
-            const same = records.map((record) => ({ ...(record as object), outputTokens: undefined }))
+            const same = (records as ReadonlyArray<object>).map((record) => ({ ...record, outputTokens: undefined }))
             return withoutTimes({ end, records: same }).rest
           })
           assert.deepStrictEqual(direct, driver)

@@ -650,6 +650,17 @@ describe("Inference", () => {
       }).pipe(run)
     })
 
+    it.effect("of a failure that the caller has caused", () => {
+      const reason = new InferenceError.NotSupported({ path: "n", detail: "Not here.", deployment: "fake/a#0" })
+      const { run } = stage({ events: Stream.fail(InferenceError.make(reason)) })
+      return Effect.gen(function*() {
+        yield* Effect.flip(Stream.runDrain(stream(request)))
+        const counters = (yield* Metric.snapshot).filter(({ id }) => id === "troupe_caller_errors_total")
+        assert.deepStrictEqual(counters.map(({ attributes }) => attributes), [{ model: "fake/a" }])
+        assert.deepInclude(yield* metrics, { "llm_errors_total{model=\"fake/a\"}": 1 })
+      }).pipe(run)
+    })
+
     const neither = {
       "llm_model_usage_total{model=\"fake/a\",operation=\"chat\"}": 1,
       "llm_request_duration_seconds{model=\"fake/a\"}": { count: 1, sum: 60 },

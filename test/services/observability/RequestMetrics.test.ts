@@ -72,6 +72,10 @@ describe("the metrics of requests", () => {
       "endpoint=rerank model=m outcome=left": 1
     })
     assert.deepStrictEqual(valuesOf(context, "llm_errors_total"), { "model=m": 1 })
+    assert.deepStrictEqual(valuesOf(context, "troupe_caller_errors_total"), {})
+    metrics.end(request({ end: "failure", isOfCaller: true }))
+    assert.deepStrictEqual(valuesOf(context, "llm_errors_total"), { "model=m": 2 })
+    assert.deepStrictEqual(valuesOf(context, "troupe_caller_errors_total"), { "model=m": 1 })
   })
 
   it("are added up where several record into one registry", () => {

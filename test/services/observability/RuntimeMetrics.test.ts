@@ -121,7 +121,7 @@ describe("the sampler of the runtime", () => {
         ids.map((deployment): Status => ({ deployment, state: "ready", running: 2, queued: 1, memoryBytes: 0 }))
       ),
       occupancy: () => Effect.succeed(undefined),
-      memory: Effect.succeed({ budgetBytes: 100, grantedBytes: 0, gpu: undefined } as MemoryUse)
+      memory: Effect.succeed({ budgetBytes: 100, grantedBytes: 0, gpu: undefined })
     })
     const breaker = Layer.mock(Breaker)({
       ...noCircuits,
