@@ -173,7 +173,7 @@ describe("administration", () => {
       assert.strictEqual(error.code, "not_found")
       assert.strictEqual(
         error.message,
-        `Unknown action "${action}". Available actions: load, unload, reload, pin, unpin.`
+        `Unknown action "${action}". Available actions: load, unload, reload, pin, unpin, drain, resume.`
       )
     }
   })
