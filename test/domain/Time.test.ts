@@ -182,9 +182,12 @@ describe("monotonic time", () => {
     assert.deepStrictEqual(readers.toSorted(), [
       "cli/Keys.ts",
       "cli/Launch.ts",
+      "cli/Logs.ts",
       "domain/Time.ts",
+      "layers/alerts/AlertWebhook.ts",
       "layers/cache/ResponseCache.ts",
       "layers/http/AdminKeys.ts",
+      "layers/http/AdminOverview.ts",
       "layers/http/AdminRollouts.ts",
       "layers/http/AdminUsage.ts",
       "layers/http/Authentication.ts",
@@ -203,21 +206,27 @@ describe("monotonic time", () => {
       "services/admission/Accounts.ts",
       "services/admission/RedisCounters.ts",
       "services/admission/SqlCounters.ts",
+      "services/alerts/Alerts.ts",
       "services/guard/SecurityEvents.ts",
       "services/health/Breaker.ts",
       "services/inference/CachedChat.ts",
       "services/inference/RequestTelemetry.ts",
       "services/inference/ShadowCopies.ts",
+      "services/inference/SqlMakers.ts",
       "services/keys/VirtualKeys.ts",
       "services/models/Models.ts",
+      "services/observability/OperatorEvents.ts",
       "services/observability/RequestTrace.ts",
       "services/persistence/Migrations.ts",
       "services/responses/BackgroundResponses.ts",
       "services/responses/Dialogues.ts",
       "services/responses/Responses.ts",
       "services/responses/Retention.ts",
+      "services/rollout/Experiments.ts",
       "services/rollout/RolloutRuns.ts",
-      "services/scaling/Autoscaler.ts"
+      "services/scaling/Autoscaler.ts",
+      "ui/format.ts",
+      "ui/live.ts"
     ])
   })
 })
