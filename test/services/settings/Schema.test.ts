@@ -16,6 +16,7 @@ describe("JSON Schema", () => {
     assert.strictEqual(schema.type, "object")
     assert.sameMembers(Object.keys(schema.properties ?? {}), [
       "server",
+      "decisions",
       "engines",
       "memory",
       "circuits",
