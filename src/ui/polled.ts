@@ -1,7 +1,8 @@
 /** An answer of the service that is asked for again while a page shows it. */
 import type { Signal } from "@preact/signals"
-import { useSignal } from "@preact/signals"
+import { signal, useSignal } from "@preact/signals"
 import { useEffect } from "preact/hooks"
+import type { AlertReport } from "../services/alerts/AlertNotice.ts"
 import { ask, messageOf, wasCancelled } from "./session.ts"
 
 export interface Polled<A> {
@@ -60,4 +61,15 @@ export const usePolled = <A>(path: string, everyMs: number): Polled<A> => {
     return stop
   }, [path, everyMs])
   return { ...state.value, refresh: () => refresh.peek()() }
+}
+
+/** The alerts that fire, for every page. */
+export const firing = signal<AlertReport["alerts"]>([])
+
+/** Asks for them while the page is open. */
+export const useFiring = (): void => {
+  const { value } = usePolled<AlertReport>("/admin/alerts", 5_000)
+  useEffect(() => {
+    firing.value = (value?.alerts ?? []).filter(({ state }) => state === "firing")
+  }, [value])
 }

@@ -1,7 +1,7 @@
 /** The service at a glance: its load, its memory, every actor, and what happened last. */
 import { useMemo } from "preact/hooks"
 import type { Overview as Snapshot } from "../../layers/http/OverviewSchema.ts"
-import { firing } from "../firing.ts"
+import { firing } from "../polled.ts"
 import { bytes, count, decimal, duration, percent } from "../format.ts"
 import { events, history, overview } from "../live.ts"
 import { Actors } from "../parts/Actors.tsx"

@@ -1,7 +1,7 @@
 /** What is around every page: navigation, the state of the connection, and notices. */
 import type { JSX } from "preact"
 import { useEffect } from "preact/hooks"
-import { firing, useFiring } from "../firing.ts"
+import { firing, useFiring } from "../polled.ts"
 import { connection, overview, start } from "../live.ts"
 import { Alerts } from "../pages/Alerts.tsx"
 import { Cache } from "../pages/Cache.tsx"
