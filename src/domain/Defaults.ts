@@ -206,7 +206,7 @@ export const reasoningMakers = {
   known: 10_000,
   /** How long a store remembers a signature. */
   keptMs: Duration.toMillis(Duration.days(7)),
-  /** The latest signatures of a request, of which a store is asked. */
+  /** A store is asked for at most so many signatures of a request, the latest ones. */
   asked: 1_000,
   /** How long a request waits for the store. */
   timeoutMs: 500,

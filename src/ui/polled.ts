@@ -48,7 +48,7 @@ const poller = <A>(path: string, everyMs: number, state: Signal<State<A>>) => {
 }
 
 /**
- * @param path asked for anew when it changes
+ * @param path another path is asked at once
  * @param everyMs between an answer and the next request
  */
 export const usePolled = <A>(path: string, everyMs: number): Polled<A> => {

@@ -14,7 +14,7 @@ export interface Batch {
   readonly contentType: string
   readonly size: number
   readonly add: (span: Ended) => void
-  /** The body with all spans, of which none is left. */
+  /** Returns a body with all spans and begins a new batch. */
   readonly take: () => Uint8Array
   /** The body was sent: its memory may be used again. */
   readonly release: (body: Uint8Array) => void

@@ -152,7 +152,7 @@ export const namesIn = ({ models }: Registry["Service"]) => (name: string): stri
 export const configuredModel = ({ wildcardOf }: Registry["Service"], name: string): string =>
   wildcardOf?.(name)?.name ?? name
 
-/** The id of a deployment of which only the name of its model changes. */
+/** The id with another name of its model. */
 const deploymentWith = (id: string, modelOf: (name: string) => string): string => {
   const end = id.lastIndexOf("#")
   return end < 0 ? id : modelOf(id.slice(0, end)) + id.slice(end)

@@ -13,8 +13,8 @@
  *
  * **Gotchas**
  *
- * What a killed process has measured since its last period is lost. A write of which the database's answer is lost is repeated,
- * and may count twice.
+ * What a killed process has measured since its last period is lost. If the database's answer to a write is lost, the write
+ * is repeated and may count twice.
  */
 import { Clock, Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"

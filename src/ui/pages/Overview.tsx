@@ -1,7 +1,6 @@
 /** The service at a glance: its load, its memory, every actor, and what happened last. */
 import { useMemo } from "preact/hooks"
 import type { Overview as Snapshot } from "../../layers/http/OverviewSchema.ts"
-import { firing } from "../polled.ts"
 import { bytes, count, decimal, duration, percent } from "../format.ts"
 import { events, history, overview } from "../live.ts"
 import { Actors } from "../parts/Actors.tsx"
@@ -9,6 +8,7 @@ import { Empty, Figure, Meter, Title } from "../parts/Basics.tsx"
 import { EventList } from "../parts/EventList.tsx"
 import { Plot } from "../parts/Plot.tsx"
 import { ReadOnly } from "../parts/ReadOnly.tsx"
+import { firing } from "../polled.ts"
 import { costText, figuresFor } from "../recent.ts"
 import { hrefOf } from "../route.ts"
 

@@ -1,5 +1,5 @@
 /**
- * A table of many rows of equal height, of which only those that are visible are in the document.
+ * A table of many rows of equal height. The document contains only the visible ones.
  *
  * **Details**
  *

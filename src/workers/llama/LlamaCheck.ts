@@ -24,7 +24,11 @@ const checkToken = async (loaded: Loaded): Promise<void> => {
   if (slot === undefined || token === undefined) return
   const probabilities: Array<number> = []
   for await (
-    const computed of slot.sequence.evaluateWithMetadata([token], { confidence: true, probabilities: true }, likeliestToken)
+    const computed of slot.sequence.evaluateWithMetadata(
+      [token],
+      { confidence: true, probabilities: true },
+      likeliestToken
+    )
   ) {
     const { confidence, probabilities: likeliest } = computed as {
       readonly confidence: number

@@ -555,11 +555,11 @@ describe("Models", () => {
     it.effect("follow an engine: cold, loading, ready, loading after a crash, ready, cold", () => {
       const actors = house(slowly("1 second"))
       return Effect.gen(function*() {
-        assert.deepInclude(yield* statusOf(deployment()), { deployment: "fake/a#0", state: "cold", ...nothing })
+        assert.deepStrictEqual(yield* statusOf(deployment()), { deployment: "fake/a#0", state: "cold", ...nothing })
 
         const holder = yield* hold(deployment())
         yield* settle
-        assert.deepInclude(yield* statusOf(deployment()), {
+        assert.deepStrictEqual(yield* statusOf(deployment()), {
           deployment: "fake/a#0",
           state: "loading",
           ...nothing,
@@ -568,31 +568,33 @@ describe("Models", () => {
         })
 
         yield* TestClock.adjust("1 second")
-        const load = { running: 1, queued: 0, memoryBytes: 3 }
-        assert.deepInclude(yield* statusOf(deployment()), { deployment: "fake/a#0", state: "ready", ...load })
+        const load = { running: 1, queued: 0, memoryBytes: 3, slots: 4, replicas: 1 }
+        assert.deepStrictEqual(yield* statusOf(deployment()), { deployment: "fake/a#0", state: "ready", ...load })
 
         yield* actors.started[0]!.crash("Exit code 134.")
         yield* settle
         const lastFailure = crashed("Exit code 134.").message
-        assert.deepInclude(yield* statusOf(deployment()), {
+        assert.deepStrictEqual(yield* statusOf(deployment()), {
           deployment: "fake/a#0",
           state: "loading",
           ...nothing,
           running: 1,
-          lastFailure
+          lastFailure,
+          restarts: 1
         })
 
         yield* TestClock.adjust("2 seconds")
-        assert.deepInclude(yield* statusOf(deployment()), {
+        assert.deepStrictEqual(yield* statusOf(deployment()), {
           deployment: "fake/a#0",
           state: "ready",
           ...load,
-          lastFailure
+          lastFailure,
+          restarts: 1
         })
 
         yield* Fiber.interrupt(holder)
         yield* TestClock.adjust("10 minutes")
-        assert.deepInclude(yield* statusOf(deployment()), { deployment: "fake/a#0", state: "cold", ...nothing })
+        assert.deepStrictEqual(yield* statusOf(deployment()), { deployment: "fake/a#0", state: "cold", ...nothing })
       }).pipe(Effect.provide(actors.layer))
     })
 
