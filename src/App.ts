@@ -11,23 +11,21 @@
  * await Effect.runPromise(program.pipe(Effect.provide(App.layer())))
  * ```
  */
-import { Effect, Layer, Option, Random } from "effect"
+import { Effect, Layer, Option } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
-import type { SqlError } from "effect/sql/SqlError"
+import * as AppOptions from "./AppOptions.ts"
 import * as AppParts from "./AppParts.ts"
-import * as Problem from "./domain/Problem.ts"
+import * as AppState from "./AppState.ts"
+import type * as Problem from "./domain/Problem.ts"
 import type { Custom as Strategy } from "./domain/SelectionOptions.ts"
-import * as SelectionOptions from "./domain/SelectionOptions.ts"
 import * as LanguageModels from "./layers/ai/LanguageModels.ts"
 import * as AlertWebhook from "./layers/alerts/AlertWebhook.ts"
-import * as AnswerStore from "./layers/cache/AnswerStore.ts"
 import * as ResponseCache from "./layers/cache/ResponseCache.ts"
 import * as Engines from "./layers/engines/Engines.ts"
 import * as ModelFiles from "./layers/engines/ModelFiles.ts"
 import * as Webhook from "./layers/guard/Webhook.ts"
 import * as Server from "./layers/http/Server.ts"
 import * as WebHandler from "./layers/http/WebHandler.ts"
-import * as VirtualKeys from "./layers/keys/VirtualKeys.ts"
 import { machine } from "./layers/models/Machine.ts"
 import * as Memory from "./layers/models/Memory.ts"
 import * as Storage from "./layers/persistence/Storage.ts"
@@ -37,8 +35,6 @@ import * as ModelStore from "./layers/store/ModelStore.ts"
 import * as ProcessFigures from "./layers/telemetry/ProcessFigures.ts"
 import * as Traces from "./layers/telemetry/Traces.ts"
 import * as Accounts from "./services/admission/Accounts.ts"
-import type { CountersLost } from "./services/admission/Counters.ts"
-import { SharedCounters } from "./services/admission/Counters.ts"
 import * as Alerts from "./services/alerts/Alerts.ts"
 import { none as noCache, ResponseCache as ResponseCacheService } from "./services/cache/ResponseCache.ts"
 import * as FakeKind from "./services/engines/FakeKind.ts"
@@ -54,7 +50,6 @@ import * as HealthDetails from "./services/health/HealthDetails.ts"
 import * as Readiness from "./services/health/Readiness.ts"
 import * as EmbeddingBatcher from "./services/inference/EmbeddingBatcher.ts"
 import * as Inference from "./services/inference/Inference.ts"
-import { SharedMakers } from "./services/inference/ReasoningMakers.ts"
 import type { Compare } from "./services/inference/ShadowCopies.ts"
 import { CustomComparison } from "./services/inference/ShadowCopies.ts"
 import * as Ledger from "./services/ledger/Ledger.ts"
@@ -67,9 +62,7 @@ import * as EventSources from "./services/observability/EventSources.ts"
 import * as Metrics from "./services/observability/Metrics.ts"
 import * as OperatorEvents from "./services/observability/OperatorEvents.ts"
 import * as RequestLog from "./services/observability/RequestLog.ts"
-import type { StorageError } from "./services/persistence/StorageError.ts"
 import * as Backoff from "./services/resilience/Backoff.ts"
-import * as Responses from "./services/responses/Responses.ts"
 import * as ExperimentStore from "./services/rollout/ExperimentStore.ts"
 import * as Rollouts from "./services/rollout/Rollouts.ts"
 import * as RolloutStore from "./services/rollout/RolloutStore.ts"
@@ -77,7 +70,6 @@ import * as Shadows from "./services/rollout/Shadows.ts"
 import { Splits, takingRequests } from "./services/rollout/Split.ts"
 import * as Standing from "./services/rollout/Standing.ts"
 import * as DecisionLog from "./services/routing/DecisionLog.ts"
-import { cachedResponses } from "./services/routing/DecisionRecord.ts"
 import * as Router from "./services/routing/Router.ts"
 import * as Autoscaler from "./services/scaling/Autoscaler.ts"
 import { Machine } from "./services/scaling/Machine.ts"
@@ -216,19 +208,6 @@ export const cache = Layer.fresh(services.responseCache)
 /** Metrics of requests, in Effect's metric registry. A part of `core`. */
 export const monitoring = Layer.fresh(services.metrics)
 
-/** Problems of a strategy of a program without types. */
-const strategyProblems = (custom: unknown): ReadonlyArray<Problem.Problem> => {
-  if (!isRecord(custom)) return [{ path: "", expected: "Expected an object with `name` and `score`" }]
-  const { name, score } = custom
-  return [
-    ...unknownIn([], custom, ["name", "score"]),
-    ...(typeof name === "string" && SelectionOptions.customName.test(name)
-      ? []
-      : [{ path: "name", expected: "Expected a name that begins with custom/" }]),
-    ...(typeof score === "function" ? [] : [{ path: "score", expected: "Expected a function" }])
-  ]
-}
-
 /**
  * A strategy of the program's own, which policies and models name. A part of `core` and of `layer`.
  *
@@ -244,7 +223,7 @@ const strategyProblems = (custom: unknown): ReadonlyArray<Problem.Problem> => {
  * ```
  */
 export const strategy = (custom: Strategy): Layer.Layer<never, SettingsError> => {
-  const problems = strategyProblems(custom)
+  const problems = AppOptions.strategyProblems(custom)
   return problems.length === 0
     ? Layer.succeed(AppParts.customStrategy(custom.name), custom)
     : Layer.effectDiscard(Effect.fail(new SettingsError({ source: "the options of App.strategy", problems })))
@@ -313,55 +292,9 @@ export interface Options<R = never> extends SettingsFile.Options {
   readonly services?: Partial<Services> | undefined
 }
 
-/** Options of `settings`. */
-const settingNames = [
-  "config",
-  "file",
-  "engineHost",
-  "secretsMayBeUnset",
-  "customStrategies"
-] as const satisfies ReadonlyArray<keyof SettingsFile.Options>
-
-const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
-
-/** Checks of option values, for programs without types. */
-const valueChecks: Readonly<Record<string, readonly [isValid: (value: unknown) => boolean, expected: string]>> = {
-  config: [isRecord, "Expected an object"],
-  file: [(value) => typeof value === "string", "Expected a string"],
-  engineHost: [(value) => value === "process" || value === "thread", "Expected \"process\" or \"thread\""],
-  secretsMayBeUnset: [(value) => typeof value === "boolean", "Expected a boolean"],
-  customStrategies: [(value) => typeof value === "boolean", "Expected a boolean"],
-  languageModels: [isRecord, "Expected an object"],
-  services: [isRecord, "Expected an object"]
-}
-
-const wrongValues = (options: Readonly<Record<string, unknown>>): ReadonlyArray<Problem.Problem> =>
-  Object.entries(valueChecks).flatMap(([path, [isValid, expected]]) => {
-    const value = options[path]
-    return value === undefined || isValid(value) ? [] : [{ path, expected }]
-  })
-
-/** Unknown names, which programs without types may misspell. */
-const unknownIn = (
-  path: ReadonlyArray<string>,
-  given: object,
-  names: ReadonlyArray<string>
-): ReadonlyArray<Problem.Problem> =>
-  Object.keys(given).filter((name) => !names.includes(name)).map((name) => ({
-    path: Problem.formatPath([...path, name]),
-    expected: Problem.noSuchField(name, names)
-  }))
-
-/** Problems of options: unknown names and wrong values. */
-const problemsOf = (options: unknown, names: ReadonlyArray<string>): ReadonlyArray<Problem.Problem> =>
-  isRecord(options)
-    ? [...unknownIn([], options, names), ...wrongValues(options)]
-    : [{ path: "", expected: "Expected an object, such as { file: \"troupe.yaml\" }" }]
-
 /** Problems of the services that replace Troupe's own. */
 const serviceProblems = (replaced: object): ReadonlyArray<Problem.Problem> => [
-  ...unknownIn(["services"], replaced, Object.keys(services)),
+  ...AppOptions.unknownIn(["services"], replaced, Object.keys(services)),
   ...Object.entries(replaced).flatMap(([name, service]) =>
     Layer.isLayer(service) ? [] : [{ path: `services.${name}`, expected: "Expected a layer" }]
   )
@@ -375,7 +308,7 @@ const serviceProblems = (replaced: object): ReadonlyArray<Problem.Problem> => [
  */
 export const loadSettings = (
   options: SettingsFile.Options = {},
-  problems: ReadonlyArray<Problem.Problem> = problemsOf(options, settingNames),
+  problems: ReadonlyArray<Problem.Problem> = AppOptions.problemsOf(options, AppOptions.settingNames),
   mayBeEmpty = true
 ): Effect.Effect<Settings["Service"], SettingsError> =>
   problems.length === 0
@@ -421,7 +354,7 @@ const configuredRollouts: RolloutsInside = Layer.unwrap(
 
 /** The runtime of these options, over what stores its state. */
 const embedded = <R, A, E>(all: Options<R>, state: Layer.Layer<A, E, Settings>) => {
-  const own = problemsOf(all, [...settingNames, "languageModels", "services"])
+  const own = AppOptions.problemsOf(all, [...AppOptions.settingNames, "languageModels", "services"])
   const { languageModels = {}, services: replaced = {}, ...options }: Options<R> = own.length === 0 ? all : {}
   const problems = [...own, ...serviceProblems(replaced)]
   return isolated(
@@ -467,85 +400,11 @@ const preload = Layer.effectDiscard(Effect.gen(function*() {
   readiness.status = "ready"
 }))
 
-/** Whether a model keeps answers. */
-const keepsAnswers = ({ models }: Settings["Service"]): boolean =>
-  models.some(({ cache, routing }) => cache !== undefined || routing?.fallbacks.ordinary.at(-1) === cachedResponses)
-
-/** Where answers outlive the process, if models keep any: Redis if the settings have one, else the database. */
-const answers: Layer.Layer<never, StorageError, Settings | SqlClient> = Layer.unwrap(
-  Effect.map(Settings, (settings): Layer.Layer<never, StorageError, Settings | SqlClient> => {
-    const { redis, storage } = settings
-    const isKept = keepsAnswers(settings)
-    // A Redis that cannot be reached ends the start, whatever uses it later.
-    if (redis !== undefined) return Layer.provide(isKept ? AnswerStore.layerRedis : Layer.empty, Storage.layerRedis)
-    if (!isKept) return Layer.empty
-    return storage.type === "memory" ? Layer.empty : AnswerStore.layerSqlWith(settings.cache.storedEntries)
-  })
-)
-
-/** Another for each process. */
-const instanceName = Effect.map(Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER), (number) => number.toString(36))
-
-/**
- * Where limits and budgets are counted if instances share them: in Redis if the settings have one, else in Postgres. The
- * processes of one service on SQLite have those of their supervisor.
- */
-const counters: Layer.Layer<never, StorageError | CountersLost | SqlError, Settings | SqlClient> = Layer.unwrap(
-  Effect.map(Settings, ({ redis, storage }): typeof counters => {
-    if (redis !== undefined) {
-      const make = Effect.flatMap(
-        Effect.promise(() => import("./services/admission/RedisCounters.ts")),
-        (module) => Effect.flatMap(instanceName, (instance) => module.make(redis.prefix, instance))
-      )
-      return Layer.provide(Layer.effect(SharedCounters, make), Storage.layerRedis)
-    }
-    if (storage.type !== "postgres") return Layer.empty
-    const make = Effect.flatMap(
-      Effect.promise(() => import("./services/admission/SqlCounters.ts")),
-      (module) => Effect.flatMap(instanceName, module.make)
-    )
-    return Layer.effect(SharedCounters, make)
-  })
-)
-
-/** Where the makers of signed reasoning outlive the process: in Redis if the settings have one, else in the database. */
-const makers: Layer.Layer<never, StorageError | SqlError, Settings | SqlClient> = Layer.unwrap(
-  Effect.map(Settings, ({ redis, storage }): typeof makers => {
-    if (redis !== undefined) {
-      const make = Effect.flatMap(
-        Effect.promise(() => import("./services/inference/RedisMakers.ts")),
-        (module) => module.make(redis.prefix)
-      )
-      return Layer.provide(Layer.effect(SharedMakers, make), Storage.layerRedis)
-    }
-    if (storage.type === "memory") return Layer.empty
-    const make = Effect.flatMap(
-      Effect.promise(() => import("./services/inference/SqlMakers.ts")),
-      (module) => module.make
-    )
-    return Layer.effect(SharedMakers, make)
-  })
-)
-
 /** Who may call the service. Requires only `Settings`. */
-export const keys = Layer.provide(VirtualKeys.layer, storage)
+export const keys = AppState.keys
 
 /** The ledger in the database. Requires `SqlClient`, which `storage` provides. A part of `layer` and of `core`. */
 export const ledger = Ledger.layer
-
-/** Responses and conversations, in the database or in Redis. */
-const responses: Layer.Layer<never, StorageError | Layer.Error<typeof Responses.layer>, Settings | SqlClient> = Layer
-  .unwrap(
-    Effect.map(Settings, ({ redis, responses: { store } }): typeof responses =>
-      store === "redis" && redis !== undefined
-        ? Layer.provide(Responses.layerRedis(redis.prefix), Storage.layerRedis)
-        : Responses.layer)
-  )
-
-/** What a service stores and counts, in its database and in Redis. Requires only `Settings`. */
-const state = Layer.mergeAll(keys, ledger, responses, answers, counters, makers, Storage.layerStores).pipe(
-  Layer.provideMerge(storage)
-)
 
 /**
  * Sends the traces of requests to an OpenTelemetry collector, as `telemetry` in the settings and OpenTelemetry's variables say;
@@ -563,17 +422,13 @@ export const serviceWith = (replaced: Partial<Services>) =>
     Layer.provideMerge(Layer.provide(Server.layer, Layer.mergeAll(SecurityEvents.layerRefusals, store, rollouts))),
     Layer.provide(Layer.merge(HealthDetails.layer, alertsWith({ ...services, ...replaced }))),
     Layer.provideMerge(Layer.merge(runtimeWith(replaced), Readiness.layer)),
-    Layer.provideMerge(state),
+    Layer.provideMerge(AppState.state),
     Layer.provideMerge(Layer.mergeAll(telemetry, RequestLog.layer, OperatorEvents.layer)),
     Layer.provideMerge(SettingsChanges.layer)
   )
 
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
 export const service = serviceWith({})
-
-/** Whether the settings say where state is kept. */
-const keepsState = ({ redis, storage }: Settings["Service"]): boolean =>
-  redis !== undefined || storage.type !== "memory"
 
 /**
  * As `layer`, with the state of a service where the settings have `storage` or `redis`: the ledger, the shared counters, stored
@@ -584,23 +439,18 @@ const keepsState = ({ redis, storage }: Settings["Service"]): boolean =>
 export const hosted = <R = never>(options: Options<R> = {}) =>
   embedded(
     options,
-    Layer.unwrap(Effect.map(Settings, (settings): Layer.Layer<never, Layer.Error<typeof state>, Settings> =>
-      keepsState(settings) ? state : Layer.empty))
+    Layer.unwrap(Effect.map(Settings, (settings): Layer.Layer<never, Layer.Error<typeof AppState.state>, Settings> =>
+      AppState.keepsState(settings) ? AppState.state : Layer.empty))
   )
 
-/** State in memory, without a ledger, which grows. */
-const stateInMemory = Layer.mergeAll(keys, responses, Layer.succeed(Ledger.Ledger, Ledger.none)).pipe(
-  Layer.provideMerge(storage)
-)
-
 /** The state of `hosted` if it keeps any. */
-const stateOfWeb: typeof stateInMemory = Layer.unwrap(
+const stateOfWeb: typeof AppState.stateInMemory = Layer.unwrap(
   Effect.map(
     Effect.serviceOption(Ledger.Ledger),
     (found) =>
       Option.isSome(found)
-        ? Layer.effectContext(Effect.context()) as unknown as typeof stateInMemory
-        : stateInMemory
+        ? Layer.effectContext(Effect.context()) as unknown as typeof AppState.stateInMemory
+        : AppState.stateInMemory
   )
 )
 

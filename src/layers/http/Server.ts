@@ -91,8 +91,11 @@ export const noQueryValues = Layer.succeed(UrlParams.CurrentRedactedNames, [/^/]
 /** An access log costs 56 µs a request, more than the request itself; failures are logged where they happen. */
 const serving = { routerConfig: ServiceRoutes.routerConfig, disableLogger: true, disableListenLog: true }
 
-/** How long the responses to requests that fail on shutdown may take, ms. */
-const lastResponsesMs = 1_000
+/** How long the responses to requests that fail on shutdown may take, ms: engines end first, which is slow on a busy machine. */
+const lastResponsesMs = 5_000
+
+/** How much later than that the connections close, ms. */
+const closeMarginMs = 1_000
 
 /** Who may call; fails where that would be everyone who reaches the address. */
 const authenticated = Effect.gen(function*() {
@@ -187,7 +190,7 @@ const makeStop = Effect.fnUntraced(function*(node: NodeServer, graceMs: number) 
       Effect.sync(() => {
         readiness.status = "stopping"
         Deferred.doneUnsafe(stopping, Effect.void)
-        setTimeout(() => node.closeAllConnections(), graceMs + 2 * lastResponsesMs).unref()
+        setTimeout(() => node.closeAllConnections(), graceMs + lastResponsesMs + closeMarginMs).unref()
       }),
       models.stopLoads
     )
