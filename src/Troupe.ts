@@ -13,7 +13,7 @@
  * await troupe.close()
  * ```
  */
-import { Cause, Context, Effect, Exit, Layer, ManagedRuntime, Scope, Stream } from "effect"
+import { Cause, Context, Effect, Exit, Layer, Logger, ManagedRuntime, References, Scope, Stream } from "effect"
 import * as App from "./App.ts"
 import type {
   Answer,
@@ -175,6 +175,12 @@ class OpenedEvents implements AsyncIterableIterator<Event> {
 /** What a running Troupe has. */
 type Services = Layer.Success<ReturnType<typeof App.hosted>>
 
+/** Standard output is the program's: warnings and errors go to standard error, and what is less is not logged. */
+const logging = Layer.merge(
+  Layer.succeed(Logger.LogToStderr, true),
+  Layer.succeed(References.MinimumLogLevel, "Warn")
+)
+
 /** A method of `Inference`. */
 type Method<R, A> = (inference: Inference["Service"], request: R) => Effect.Effect<A, unknown>
 
@@ -188,7 +194,7 @@ class RunningTroupe implements Troupe {
 
   constructor(options: SettingsFile.Options | undefined) {
     this.#options = options
-    this.#runtime = ManagedRuntime.make(App.hosted(options))
+    this.#runtime = ManagedRuntime.make(Layer.provideMerge(App.hosted(options), logging))
   }
 
   /** Runs a call until its signal is aborted. */
