@@ -30,6 +30,7 @@ import { echoOf, hasProbabilities } from "./llama/LlamaEcho.ts"
 import type { LlamaSpec, Loaded } from "./llama/LlamaLoad.ts"
 import { logprobsOf } from "./llama/LlamaLogprobs.ts"
 import { biasOf, penaltiesOf } from "./llama/LlamaSampling.ts"
+import { chooseSlot } from "./llama/LlamaSlotChoice.ts"
 import type { Slot } from "./llama/LlamaSlots.ts"
 import { Answer } from "./llama/LlamaTokens.ts"
 
@@ -213,7 +214,8 @@ const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<voi
       prompt.length,
       loaded.sharesPrefixes ? "" : task.job.owner ?? "",
       (one) => one.cachedOf(prompt),
-      (one) => one.invalidate()
+      (one) => one.invalidate(),
+      (free) => chooseSlot(free, loaded.description.slots)
     )
     return slot ?? refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
   }

@@ -3,87 +3,80 @@
  *
  * **Details**
  *
- * On many cores or a GPU, the next tokens of all answers are cheapest in one batch. On few cores that depends on the
- * weights' format: with one thread, a token of a `Q8_0` model in a batch of eight takes 1.5 times as long as one alone.
- * The time of each width is therefore measured as batches run, and tokens are computed one by one if that is clearly
- * cheaper. Pieces of prompts are batched with each other and with next tokens, and are not split.
+ * llama.cpp computes the tokens of a batch together only as far as the numbers of their sequences ascend without a gap
+ * (`split_equal` in `llama-batch.cpp`), and as many tokens of each sequence as the shortest part has. A batch is therefore in the
+ * order of its sequences, and has either pieces of prompts or next tokens: both in one batch would be computed one after the
+ * other, and the answers would wait for the prompts. While both wait, batches alternate.
+ *
+ * Whether next tokens are computed together depends on their cost: see `LlamaWidths`.
  */
-import type {
-  BatchItem,
-  CustomBatchingPrioritizationStrategy,
-  LlamaContext,
-  PrioritizedBatchItem
-} from "node-llama-cpp"
+import type { BatchItem, CustomBatchingPrioritizationStrategy, LlamaContext } from "node-llama-cpp"
 import { refuse } from "../../domain/Job.ts"
+import { makeWidths, runsOf } from "./LlamaWidths.ts"
 
-/** Batches of a width before its cost counts as known. */
-const trials = 3
-/** Smoothing factor of later batches. */
-const weight = 0.25
-/** Choices after which the more expensive way is measured again. */
-const retryAfter = 512
-/** Tokens are computed one by one if one takes less than this share of the time in a batch: one by one has more overhead. */
-const aloneShare = 0.85
-
-interface Cost {
-  readonly samples: number
-  /** For each token. */
-  readonly ms: number
+/** The context's parts that the pinned version of the library has. */
+interface Inside {
+  readonly _ctx: { readonly decodeBatch: () => Promise<void> }
+  /** In the order of the items of a strategy. */
+  readonly _queuedDecodes: ReadonlyArray<{ readonly sequenceId: number }>
 }
 
-/** Measures the cost of batch widths, and chooses the next width. */
-export const makeWidths = () => {
-  const costs = new Map<number, Cost>()
-  let choices = 0
-  const known = (width: number): number | undefined => {
-    const cost = costs.get(width)
-    return cost === undefined || cost.samples < trials ? undefined : cost.ms
-  }
-  return {
-    /** How many of the waiting tokens to compute in the next batch: one, or all. */
-    choose(waiting: number): number {
-      if (waiting < 2) return waiting
-      const together = known(waiting)
-      if (together === undefined) return waiting
-      const alone = known(1)
-      if (alone === undefined) return 1
-      choices++
-      const isAlone = alone < aloneShare * together
-      return isAlone === (choices % retryAfter !== 0) ? 1 : waiting
-    },
-    record(width: number, ms: number): void {
-      const { ms: before, samples } = costs.get(width) ?? { ms: Number.POSITIVE_INFINITY, samples: 0 }
-      const each = ms / width
-      // The first batches are slow, while the pages of the file are read.
-      costs.set(width, {
-        samples: samples + 1,
-        ms: samples < trials ? Math.min(before, each) : before + weight * (each - before)
-      })
-    }
-  }
+/** What waits to be computed for a sequence, at most one item for each. */
+interface Waiting {
+  readonly item: BatchItem
+  readonly sequence: number
+  /** Tokens of the item to compute. */
+  readonly amount: number
 }
 
-const entire = (item: BatchItem): PrioritizedBatchItem => ({ item, processAmount: item.tokens.length })
-
-/** The items that fit into a batch, in order; if none fits, a part of the first. */
-const fit = (items: ReadonlyArray<BatchItem>, size: number): Array<PrioritizedBatchItem> => {
-  const fitting: Array<PrioritizedBatchItem> = []
+/** The pieces that fit into a batch, those that have waited longest first; if none fits, a part of the first. */
+const fit = (pieces: ReadonlyArray<Waiting>, size: number): ReadonlyArray<Waiting> => {
+  const fitting: Array<Waiting> = []
   let left = size
-  for (const item of items) {
-    if (item.tokens.length > left) continue
-    fitting.push(entire(item))
-    left -= item.tokens.length
+  for (const piece of pieces) {
+    if (piece.amount > left) continue
+    fitting.push(piece)
+    left -= piece.amount
   }
-  return fitting.length > 0 ? fitting : [{ item: items[0]!, processAmount: size }]
+  return fitting.length > 0 ? fitting : [{ ...pieces[0]!, amount: size }]
 }
 
-const isNext = ({ tokens }: BatchItem): boolean => tokens.length === 1
+const inOrder = (waiting: ReadonlyArray<Waiting>): ReadonlyArray<Waiting> =>
+  waiting.toSorted((one, other) => one.sequence - other.sequence)
 
 export interface Batches {
   /** For the options of the context. */
   readonly strategy: CustomBatchingPrioritizationStrategy
-  /** Measures the batches of the context that uses the strategy. */
-  readonly measure: (context: LlamaContext) => void
+  /** Reads the sequences of the context that uses the strategy, and measures its batches. */
+  readonly attach: (context: LlamaContext) => void
+}
+
+/** The context's parts; refuses another version of the library. */
+const insideOf = (context: LlamaContext): Inside => {
+  const { _ctx: native, _queuedDecodes: queue } = context as unknown as Partial<Inside>
+  if (native?.decodeBatch === undefined || queue === undefined) {
+    return refuse({ kind: "load_failed", message: "This version of node-llama-cpp is not the one that Troupe pins." })
+  }
+  return context as unknown as Inside
+}
+
+/** Calls `measured` with the time of each batch, ms, and what `before` returned. */
+const measure = <A>(
+  native: Inside["_ctx"],
+  now: () => number,
+  before: () => A,
+  measured: (before: A, ms: number) => void
+): void => {
+  const decode = native.decodeBatch.bind(native)
+  Object.defineProperty(native, "decodeBatch", {
+    configurable: true,
+    value: async () => {
+      const computed = before()
+      const began = now()
+      await decode()
+      measured(computed, now() - began)
+    }
+  })
 }
 
 /**
@@ -92,38 +85,40 @@ export interface Batches {
  */
 export const makeBatches = (mostOfPrompts: number, now: () => number = () => performance.now()): Batches => {
   const widths = makeWidths()
-  /** Width of the next batch, if it has next tokens only. */
-  let width: number | undefined
+  let inside: Inside | undefined
+  /** Runs of the next tokens in the latest batch; undefined if it has pieces of prompts. */
+  let runs: ReadonlyArray<number> | undefined
+
+  const nextOf = (next: ReadonlyArray<Waiting>, hasPrompts: boolean): ReadonlyArray<Waiting> => {
+    const all = inOrder(next)
+    runs = runsOf(all.map(({ sequence }) => sequence))
+    // A prompt must not wait for one batch of each answer.
+    if (hasPrompts || widths.choose(runs) === all.length) return all
+    runs = [1]
+    return next.slice(0, 1)
+  }
+  const choose = (waiting: ReadonlyArray<Waiting>, size: number): ReadonlyArray<Waiting> => {
+    const next = waiting.filter(({ amount }) => amount === 1)
+    const prompts = waiting.filter(({ amount }) => amount > 1)
+    const isPromptsTurn = next.length === 0 || runs !== undefined
+    if (prompts.length === 0 || !isPromptsTurn) return nextOf(next.slice(0, size), prompts.length > 0)
+    runs = undefined
+    return inOrder(fit(prompts, Math.min(mostOfPrompts, size)))
+  }
   return {
-    strategy({ items, size }) {
-      const next = items.filter(isNext)
-      if (next.length < items.length) {
-        width = undefined
-        // At least one prompt token is computed; answers do not wait for prompts otherwise.
-        const first = next.slice(0, size - 1)
-        const left = size - first.length
-        return [...first.map(entire), ...fit(items.filter((item) => !isNext(item)), Math.min(mostOfPrompts, left))]
-      }
-      width = widths.choose(Math.min(next.length, size))
-      return next.slice(0, width).map(entire)
-    },
-    measure(context) {
-      const native = (context as unknown as { readonly _ctx?: { decodeBatch?: () => Promise<void> } })._ctx
-      const decode = native?.decodeBatch?.bind(native)
-      if (native === undefined || decode === undefined) {
-        return refuse({
-          kind: "load_failed",
-          message: "This version of node-llama-cpp is not the one that Troupe pins."
-        })
-      }
-      Object.defineProperty(native, "decodeBatch", {
-        configurable: true,
-        value: async () => {
-          const began = now()
-          const computed = width
-          await decode()
-          if (computed !== undefined) widths.record(computed, now() - began)
-        }
+    strategy: ({ items, size }) =>
+      choose(
+        items.map((item, index) => ({
+          item,
+          sequence: inside?._queuedDecodes[index]?.sequenceId ?? 0,
+          amount: item.tokens.length
+        })),
+        size
+      ).map(({ amount, item }) => ({ item, processAmount: amount })),
+    attach(context) {
+      inside = insideOf(context)
+      measure(inside._ctx, now, () => runs, (computed, ms) => {
+        if (computed !== undefined) widths.record(computed, ms)
       })
     }
   }

@@ -187,7 +187,7 @@ const createContext = async (library: Library, model: LlamaModel, spec: LlamaSpe
       experimentalKvCacheValueType: library.GgmlType[type]
     })
   }).catch((cause: Error) => failWith(`${spec.file}: its context cannot be created`, cause))
-  batches.measure(context)
+  batches.attach(context)
   return context
 }
 
@@ -254,7 +254,11 @@ const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
     ...makeGrammars(library, llama, model, prompts.callSyntax),
     description: describe(spec, context, prompts),
     sharesPrefixes: spec.sharePrefixes === true,
-    free: Array.from({ length: spec.slots }, () => makeSlot(context.getSequence(), contextLock, cacheGranularity))
+    // The library numbers sequences in the order in which it gives them.
+    free: Array.from(
+      { length: spec.slots },
+      (_, number) => makeSlot(number, context.getSequence(), contextLock, cacheGranularity)
+    )
   }
 }
 

@@ -2,6 +2,7 @@
 import type { LlamaContextSequence, Token } from "node-llama-cpp"
 import { refuse } from "../../domain/Job.ts"
 import type { Cached, Owned } from "../job/Slots.ts"
+import type { Place } from "./LlamaSlotChoice.ts"
 
 /**
  * Gives work exclusive use of the context, while every generation waits at its next token.
@@ -33,7 +34,7 @@ export const makeContextLock = () => {
 export type ContextLock = ReturnType<typeof makeContextLock>
 
 /** A sequence that one job at a time uses. */
-export interface Slot extends Owned {
+export interface Slot extends Owned, Place {
   readonly sequence: LlamaContextSequence
   /** Its computation, compared with a prompt. */
   readonly cachedOf: (prompt: Array<Token>) => Cached
@@ -46,11 +47,17 @@ export interface Slot extends Owned {
 }
 
 /**
+ * @param number of the sequence
  * @param cacheGranularity tokens are kept in pieces of this size that were computed together: with flash attention or on
  *   a GPU, a token's values depend slightly on the tokens computed with it, and the answer for a seed must not depend on
  *   earlier jobs
  */
-export const makeSlot = (sequence: LlamaContextSequence, contextLock: ContextLock, cacheGranularity: number): Slot => {
+export const makeSlot = (
+  number: number,
+  sequence: LlamaContextSequence,
+  contextLock: ContextLock,
+  cacheGranularity: number
+): Slot => {
   /** Tokens at the beginning that were computed in complete pieces. */
   let inPieces = 0
   const shared = (prompt: Array<Token>) => sequence.compareContextTokens(prompt).firstDifferentIndex
@@ -67,6 +74,10 @@ export const makeSlot = (sequence: LlamaContextSequence, contextLock: ContextLoc
   let isInvalid = false
   return {
     owner: "",
+    number,
+    get length() {
+      return isInvalid ? 0 : sequence.nextTokenIndex
+    },
     sequence,
     cachedOf: (prompt) => ({ length: sequence.nextTokenIndex, shared: shared(prompt) }),
     computed(tokens) {

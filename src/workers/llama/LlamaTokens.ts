@@ -22,6 +22,7 @@ import type {
 import { refuse } from "../../domain/Job.ts"
 import type { Probabilities, Sample, Sampled, Sampler } from "./LlamaProbabilities.ts"
 import { makeReadProbabilities, oneAfterAnother } from "./LlamaProbabilities.ts"
+import { Rejoin } from "./LlamaRejoin.ts"
 
 interface NativeContext {
   readonly initBatch: (size: number) => void
@@ -30,11 +31,14 @@ interface NativeContext {
   readonly sampleToken: Sample
 }
 
+/** Called after a batch, before the next one is chosen. */
+type AfterBatch = (length: number) => Promise<void> | void
+
 interface Sequence {
   readonly _sequenceId: number
   readonly _tokenMeter: unknown
   readonly _contextShift: unknown
-  readonly _takeIntervalCheckpointIfNeededAfterBatch: unknown
+  readonly _takeIntervalCheckpointIfNeededAfterBatch: AfterBatch
   readonly _resolveSamplerConfig: (options: SequenceEvaluateOptions) => object
   /**
    * The results of `sample` at the places of their tokens; `sample` gets the place of a token's logits in its batch, and the
@@ -47,7 +51,7 @@ interface Sequence {
     meter: unknown,
     shift: unknown,
     sample: (logits: number, index: number) => Promise<Token>,
-    afterBatch: unknown
+    afterBatch: AfterBatch | undefined
   ) => Promise<ReadonlyArray<Token>>
 }
 
@@ -91,6 +95,7 @@ export class Answers {
   /** By the numbers of their sequences. */
   readonly running = new Map<number, Answer>()
   readonly readProbabilities: (logits: number, token: Token) => Promise<Probabilities>
+  readonly rejoin = new Rejoin<Answer>()
   #batch: Array<readonly [answer: Answer, logits: number]> = []
 
   /** Patches the context: `LlamaContextSequence.evaluate` samples as answers do. */
@@ -167,13 +172,14 @@ export class Answer {
   readonly #sampler: Sampler
   #options: SequenceEvaluateOptions
   readonly #hasProbabilities: boolean
-  readonly #afterBatch: unknown
+  readonly #afterBatch: AfterBatch
   /** The sample that was requested together with its batch. */
   #early: Promise<Token> | undefined
   #isConfigured = false
   readonly #sample = (logits: number): Promise<Token> => {
     const early = this.#early
     this.#early = undefined
+    this.#answers.rejoin.sampled(this)
     return early ?? this.#request(logits)
   }
   /** Of the last token, likeliest first, if they are requested. */
@@ -191,7 +197,13 @@ export class Answer {
     this.#options = options
     this.#hasProbabilities = hasProbabilities
     this.#sampler = answers.makeSampler()
-    this.#afterBatch = sequence.needsCheckpoints ? this.#sequence._takeIntervalCheckpointIfNeededAfterBatch : undefined
+    const checkpoint = sequence.needsCheckpoints
+      ? this.#sequence._takeIntervalCheckpointIfNeededAfterBatch
+      : undefined
+    this.#afterBatch = checkpoint === undefined ? () => answers.rejoin.wait() : async (length) => {
+      await checkpoint(length)
+      await answers.rejoin.wait()
+    }
     answers.running.set(this.#sequence._sequenceId, this)
   }
 
@@ -207,7 +219,7 @@ export class Answer {
     const logits: Array<true> = []
     logits[tokens.length - 1] = true
     const { _contextShift: shift, _tokenMeter: meter } = this.#sequence
-    const sampled = await this.#sequence._decodeTokens(
+    const decoded = this.#sequence._decodeTokens(
       tokens,
       logits,
       priority,
@@ -216,6 +228,8 @@ export class Answer {
       this.#sample,
       this.#afterBatch
     )
+    this.#answers.rejoin.settled(this)
+    const sampled = await decoded
     const token = sampled[tokens.length - 1]!
     if (token < 0) throw new Error("The engine could not sample a token.")
     return token
@@ -230,6 +244,7 @@ export class Answer {
 
   async end(): Promise<void> {
     this.#answers.running.delete(this.#sequence._sequenceId)
+    this.#answers.rejoin.settled(this)
     await this.#early?.catch(() => {})
     this.#sampler.dispose()
   }
