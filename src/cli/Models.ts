@@ -1,5 +1,5 @@
 /** `troupe models`: lists the configured models and manages the models of the store. */
-import { Console, Effect, Layer, Option, Stream } from "effect"
+import { Console, Effect, Layer, Option } from "effect"
 import { Argument, Command, Flag, Prompt } from "effect/cli"
 import * as App from "../App.ts"
 import { defaultSlots } from "../domain/Deployment.ts"
@@ -11,8 +11,8 @@ import { architectureOf, bitsOf, numberOf, quantizationOf, textOf } from "../ser
 import type { StoredModel } from "../services/store/ModelStore.ts"
 import { ModelStore } from "../services/store/ModelStore.ts"
 import { CommandFailed, config, json, loadWithoutSecrets } from "./Flags.ts"
+import { pull as pullModel } from "./NamedModels.ts"
 import { asInvoked, bytesText, modelTable, printJson, table } from "./Output.ts"
-import { makeProgressPrinter } from "./PullProgress.ts"
 import { asWritten, findShown } from "./ShownModel.ts"
 
 const withStore = (file: Option.Option<string>) => <A, E, R>(use: Effect.Effect<A, E, R>) =>
@@ -63,18 +63,11 @@ const sha256 = Flag.String("sha256").pipe(
 
 const pull = Command.make("pull", { source, name, sha256, config, json }, (input) =>
   Effect.gen(function*() {
-    const store = yield* ModelStore
-    const printer = makeProgressPrinter(process.stderr)
-    const last = yield* store.pull(input.source, {
+    const done = yield* pullModel(input.source, {
       name: Option.getOrUndefined(input.name),
       sha256: Option.getOrUndefined(input.sha256)
-    }).pipe(
-      Stream.tap((progress) => Effect.sync(() => printer.print(progress))),
-      Stream.runLast,
-      Effect.ensuring(Effect.sync(() => printer.end()))
-    )
-    const done = Option.getOrUndefined(last)
-    if (done?.type !== "done") return
+    })
+    if (done === undefined) return
     const about = yield* describeModel(done.model)
     yield* input.json ? printJson(about) : Console.log(
       `${done.already ? "Already in the store" : "Pulled"}: ${about.name}, ${

@@ -12,6 +12,7 @@ import { Inference } from "../services/inference/Inference.ts"
 import { Settings } from "../services/settings/Settings.ts"
 import { CommandFailed, config, json } from "./Flags.ts"
 import * as Logging from "./Logging.ts"
+import * as NamedModels from "./NamedModels.ts"
 import { printJson } from "./Output.ts"
 
 /** 128 plus SIGPIPE, which shells expect when the reader of a pipe has ended. */
@@ -36,7 +37,7 @@ const optionalNumber = (name: string, description: string) =>
 
 const runOptions = {
   model: Argument.String("model").pipe(
-    Argument.withDescription("Model to ask, configured or in the store")
+    Argument.withDescription("Model to ask: configured, in the store, a path, or a source to pull, such as hf:org/repo")
   ),
   prompt: Argument.String("prompt").pipe(
     Argument.withDescription("Prompt (default: read from standard input)"),
@@ -112,10 +113,11 @@ const decodeRequest = (request: Request) =>
 export const run = Command.make("run", runOptions, (input) =>
   Effect.gen(function*() {
     const configured = yield* SettingsFile.load({ file: Option.getOrUndefined(input.config), engineHost: "thread" })
-    const settings = SettingsFile.withStoreModel(configured, input.model)
+    const model = yield* NamedModels.find(configured, input.model)
+    const settings = SettingsFile.withModel(configured, model)
     const prompt = yield* promptOf(input.prompt)
     const request = yield* decodeRequest({
-      model: input.model,
+      model: model.name,
       messages: messagesOf(input.system, prompt),
       ...present("temperature", input.temperature),
       ...present("topP", input.topP),

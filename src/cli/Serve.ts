@@ -1,7 +1,7 @@
 /** `troupe serve`: the service, until a signal stops it. */
 import type { Scope } from "effect"
 import { Console, Duration, Effect, Layer, Option, Schema } from "effect"
-import { Command, Flag } from "effect/cli"
+import { Argument, Command, Flag } from "effect/cli"
 import { HttpServer } from "effect/http"
 import * as NetAddress from "effect/net/NetAddress"
 import { flushCompileCache } from "node:module"
@@ -38,8 +38,9 @@ import { AdminAddress, Settings, SettingsError } from "../services/settings/Sett
 import { SettingsChanges } from "../services/settings/SettingsChanges.ts"
 import { warningsOf } from "../services/settings/Warnings.ts"
 import * as DeployServer from "./DeployServer.ts"
-import { addressOf, CommandFailed, config, processCount, urlOf } from "./Flags.ts"
+import { addressOf, CommandFailed, config, loadWithoutSecrets, processCount, urlOf } from "./Flags.ts"
 import * as Logging from "./Logging.ts"
+import * as NamedModels from "./NamedModels.ts"
 import * as RunningService from "./RunningService.ts"
 import { listenError, listening } from "./ServeText.ts"
 import { temporaryFiles } from "./Signals.ts"
@@ -135,39 +136,48 @@ interface Flags {
   readonly adminPort: Option.Option<number>
   readonly config: Option.Option<string>
   readonly host: Option.Option<string>
+  /** Models beside those of the configuration; without a configuration, these only. */
+  readonly named: ReadonlyArray<NamedModels.Named>
   readonly port: Option.Option<number>
   readonly processes: Option.Option<string>
 }
 
+/** How many processes a service has. */
+const countOf = (processes: Option.Option<string>, { server }: Resolved): number => {
+  const wanted = Option.map(processes, (text) => text === "auto" ? text : Number(text))
+  return processCount(Option.getOrElse(wanted, () => server.processes))
+}
+
+/** Where the service listens. */
+const serverOf = Effect.fnUntraced(function*({ adminPort, host, port }: Flags, { server }: Resolved) {
+  return {
+    ...server,
+    ...(yield* addressOf(server, { host: Option.getOrUndefined(host), port: Option.getOrUndefined(port) })),
+    admin: { ...server.admin, ...(Option.isSome(adminPort) ? { port: adminPort.value } : {}) }
+  }
+})
+
 /** The settings with the flags, and the text that they are from. */
 const load = Effect.fnUntraced(function*(
-  { adminPort, config, host, port, processes }: Flags,
+  flags: Flags,
   place?: Pick<Place, "configuration" | "count"> & { readonly mayBeEmpty?: boolean }
 ) {
-  const { problems, settings, source, text } = yield* SettingsFile.inspect({
+  const { config, named, processes } = flags
+  const { problems, settings: configured, source, text } = yield* SettingsFile.inspect({
     ...service,
     file: Option.getOrUndefined(config),
     ...(place === undefined ? {} : { read: { text: place.configuration }, mayBeEmpty: place.mayBeEmpty })
   })
-  if (settings === undefined || problems.length > 0) {
+  if (configured === undefined || problems.length > 0) {
     return yield* new SettingsError({ source, problems: [...problems] })
   }
-  const { server } = settings
-  const wanted = Option.map(processes, (text) => text === "auto" ? text : Number(text))
-  const count = place?.count ?? processCount(Option.getOrElse(wanted, () => server.processes))
+  const settings = yield* NamedModels.withAll(configured, named, text !== undefined)
+  const count = place?.count ?? countOf(processes, settings)
   const unfit = count === 1 && !settings.server.supervised
     ? []
     : SettingsFile.located(text, Shares.problemsOf(settings, count))
   if (unfit.length > 0) return yield* new SettingsError({ source, problems: [...unfit] })
-  const resolved: Resolved = {
-    ...settings,
-    server: {
-      ...server,
-      ...(yield* addressOf(server, { host: Option.getOrUndefined(host), port: Option.getOrUndefined(port) })),
-      admin: { ...server.admin, ...(Option.isSome(adminPort) ? { port: adminPort.value } : {}) }
-    }
-  }
-  return { count, settings: resolved, text }
+  return { count, settings: { ...settings, server: yield* serverOf(flags, settings) }, text }
 })
 
 /** Where the settings come from when they are read again: a file that was there must be there. */
@@ -392,11 +402,26 @@ const runGroup = (flags: Flags, loaded: Loaded) =>
     Effect.provide(Logging.layer(loaded.settings))
   )
 
+const models = Argument.String("model").pipe(
+  Argument.withDescription(
+    "Models to serve beside those of troupe.yaml, or alone without one: in the store, a path, or a source, such as hf:org/repo"
+  ),
+  Argument.variadic()
+)
+
+/** Pulls the named models that are not there. */
+const findNamed = Effect.fnUntraced(function*(file: Option.Option<string>, models: ReadonlyArray<string>) {
+  if (models.length === 0) return []
+  const settings = yield* loadWithoutSecrets(file, "process")
+  return yield* Effect.forEach(models, (one) => NamedModels.find(settings, one))
+})
+
 export const serve = Command.make(
   "serve",
-  { adminPort, config, host, port, processes },
-  (flags) =>
+  { models, adminPort, config, host, port, processes },
+  ({ models, ...input }) =>
     Effect.gen(function*() {
+      const flags: Flags = { ...input, named: yield* findNamed(input.config, models) }
       if (Channel.isServiceProcess()) return yield* runMember(flags)
       const loaded = yield* load(flags)
       yield* logWarnings(loaded)
@@ -414,6 +439,7 @@ export const serve = Command.make(
   Command.withDescription("Start the HTTP service and load the first deployment of each model"),
   Command.withExamples([
     { command: "troupe serve", description: "Serve troupe.yaml, or the embedded model" },
+    { command: "troupe serve mine", description: "Serve a pulled model without a configuration" },
     {
       command: "troupe serve --port 8080 --config ./troupe.yaml",
       description: "Use another port and configuration file"

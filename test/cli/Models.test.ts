@@ -48,6 +48,34 @@ describe("with a pulled model", () => {
     assert.include(missing.stderr, "models.chat.deployments[0].file: The store has no model \"mine\". Pull it with:")
   })
 
+  it("is served without a configuration, by its name and by its path", async () => {
+    const args = ["serve", "mine", file, "--port", "0", "--admin-port", "0"]
+    const service = troupe(args, { env: { ...env, TROUPE_DATA: join(folder.path, "data") }, cwd: folder.path })
+    const url = await until(() => /listens on (http:\S+)/.exec(service.output().stdout)?.[1])
+    const { data } = await (await fetch(`${url}/v1/models`)).json() as {
+      readonly data: ReadonlyArray<{ readonly id: string }>
+    }
+    assert.deepStrictEqual(data.map(({ id }) => id), ["mine", "tiny-chat-q8_0"])
+    service.child.kill("SIGTERM")
+    assert.strictEqual((await service.finished).code, 0)
+    const unknown = await invoke(["serve", "nobody"], { env, cwd: folder.path })
+    assert.include(unknown.stderr, "The model \"nobody\" is neither configured nor in the store.")
+    const gone = await invoke(["serve", "./gone.gguf"], { env, cwd: folder.path })
+    assert.include(gone.stderr, "No such file or folder: ./gone.gguf")
+  })
+
+  it("answers from a source that is pulled first, and later without the network", async () => {
+    const server = await startModelServer({ "m-Q8_0.gguf": bytes })
+    const call = ["run", "hf:org/model", "What is the capital of Japan?", "--temperature", "0"]
+    const first = await invoke(call, { env: { ...env, HF_ENDPOINT: server.url }, cwd: folder.path })
+    assert.strictEqual(first.stdout, "The capital of Japan is Tokyo.\n")
+    assert.include(first.stderr, "Pulling m-Q8_0")
+    await server.close()
+    const second = await invoke(call, { env: { ...env, HF_ENDPOINT: server.url }, cwd: folder.path })
+    assert.deepInclude(second, { stdout: "The capital of Japan is Tokyo.\n", stderr: "" })
+    assert.strictEqual((await models("rm", "m-Q8_0", "--yes")).code, 0)
+  })
+
   it("shows its properties and the memory it needs, by name and by path", async () => {
     const { stdout } = await models("show", "mine")
     assert.match(stdout, /^architecture +llama$/m)

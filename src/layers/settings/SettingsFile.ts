@@ -264,11 +264,17 @@ export const missingFiles = (settings: Resolved): ReadonlyArray<Problem> =>
     )
   )
 
-/** The settings with a model of the store added by its name, unless a model of that name is configured. */
-export const withStoreModel = (settings: Resolved, name: string): Resolved => {
-  const path = settings.models.some((model) => model.name === name)
-    ? undefined
-    : findInStore(settings.store.folder, name)
+/**
+ * The settings with a model added by its name, unless a model of that name is configured or the store has none.
+ *
+ * @param path of its file; by default the model of the store
+ */
+export const withModel = (
+  settings: Resolved,
+  { name, path: given }: { readonly name: string; readonly path?: string }
+): Resolved => {
+  if (settings.models.some((model) => model.name === name)) return settings
+  const path = given ?? findInStore(settings.store.folder, name)
   if (path === undefined) return settings
   return { ...settings, models: [...settings.models, modelWith(name, EngineKinds.fromPath(path))] }
 }

@@ -1,6 +1,6 @@
 /** The model store in a folder of this machine. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
-import { Effect, Layer, Queue, Redacted, Semaphore, Stream } from "effect"
+import { Effect, Layer, Queue, Redacted, Result, Semaphore, Stream } from "effect"
 import { HttpClient } from "effect/http"
 import { join, relative, resolve, sep } from "node:path"
 import * as Defaults from "../../domain/Defaults.ts"
@@ -15,6 +15,7 @@ import * as Lock from "./Lock.ts"
 import * as Manifests from "./Manifests.ts"
 import { pull } from "./Pull.ts"
 import { ensureInspected } from "./Quarantine.ts"
+import { shown } from "./Sources.ts"
 import type { Options, StoreContext } from "./StoreContext.ts"
 
 /** A store in this folder. */
@@ -50,6 +51,13 @@ export const make = Effect.fnUntraced(function*(options: Options) {
         (model) => model !== undefined,
         () => missing(name)
       ),
+    pulledFrom: (typed) =>
+      Result.match(ModelSource.parse(typed), {
+        onFailure: () => Effect.undefined,
+        onSuccess: (source) =>
+          Effect.map(Manifests.list(folder), (models) =>
+            models.find(({ manifest }) => manifest.source === shown(typed, source)))
+      }),
     remove: Effect.fnUntraced(function*(name) {
       if (!ModelSource.isName(name)) return yield* missing(name)
       yield* Lock.acquire(join(folder, `.${name}.lock`), name)

@@ -122,11 +122,23 @@ export const nameOf = (path: string): string =>
   basename(path.replace(/\/+$/, "")).replace(splitPattern, "").replace(/\.gguf$/i, "").replaceAll(/[^\w.-]/g, "-")
     .replace(/^[.-]+/, "").slice(0, maxNameLength)
 
-/** The quantization in the name of a file, in upper case, such as `Q4` of `onnx/model_q4.onnx`. */
+/**
+ * The quantization in the name of a file, in upper case, with the prefix that tells how it was made: `UD-Q4_K_XL` (Unsloth's
+ * dynamic quantizations), `I1-Q4_K_M` (with an importance matrix).
+ */
 const quantizationIn = (path: string): string | undefined =>
-  /(?:^|[-._])(i?q\d\w*|tq\d_\d|mxfp4\w*|bf16|f(?:p)?(?:16|32)|u?int8|bnb4)(?=[-.]|$)/i.exec(
+  /(?:^|[-._])((?:(?:ud|i\d)-)?(?:i?q\d\w*|tq\d_\d|mxfp4\w*|bf16|f(?:p)?(?:16|32)|u?int8|bnb4))(?=[-.]|$)/i.exec(
     basename(path).replace(splitPattern, ".gguf")
   )?.[1]?.toUpperCase()
+
+/** Those of exactly this quantization, else those that are it with a prefix. */
+const withQuantization = (
+  candidates: ReadonlyArray<RepositoryFile>,
+  name: string
+): ReadonlyArray<RepositoryFile> => {
+  const exact = candidates.filter(({ path }) => quantizationIn(path) === name)
+  return exact.length > 0 ? exact : candidates.filter(({ path }) => quantizationIn(path)?.endsWith(`-${name}`) === true)
+}
 
 /** The names of all parts of a split file, by the name of one; otherwise the name itself. */
 export const partsOf = (path: string): ReadonlyArray<string> => {
@@ -142,7 +154,9 @@ export const partsOf = (path: string): ReadonlyArray<string> => {
 const isFirstPart = (path: string): boolean => (splitPattern.exec(path)?.[1] ?? "00001") === "00001"
 
 /** Image projectors (`mmproj`) are GGUF files beside models, but not models. */
-const isGguf = ({ path }: RepositoryFile): boolean => /\.gguf$/i.test(path) && !/^mmproj/i.test(basename(path))
+const isProjector = (path: string): boolean => /(?:^|[-._])mmproj(?=[-._])/i.test(basename(path))
+
+const isGguf = ({ path }: RepositoryFile): boolean => /\.gguf$/i.test(path) && !isProjector(path)
 
 const listed = (files: ReadonlyArray<RepositoryFile>): string => files.map(({ path }) => path).join(", ")
 
@@ -174,9 +188,9 @@ const preferred = (
   files: ReadonlyArray<RepositoryFile>,
   candidates: ReadonlyArray<RepositoryFile>
 ): ReadonlyArray<RepositoryFile> => {
-  const withQuantization = (name: string) => candidates.filter(({ path }) => quantizationIn(path) === name)
-  const small = withQuantization("Q8_0").filter(({ path }) => bytesOf(files, path) <= smallModelBytes)
-  return [small, ...preferredQuantizations.map(withQuantization)].find((found) => found.length > 0) ?? candidates
+  const small = withQuantization(candidates, "Q8_0").filter(({ path }) => bytesOf(files, path) <= smallModelBytes)
+  const others = preferredQuantizations.map((name) => withQuantization(candidates, name))
+  return [small, ...others].find((found) => found.length > 0) ?? candidates
 }
 
 const chooseGguf = (
@@ -186,7 +200,7 @@ const chooseGguf = (
 ): Result.Result<Choice, string> => {
   const found = quantization === undefined
     ? preferred(files, candidates)
-    : candidates.filter(({ path }) => quantizationIn(path) === quantization.toUpperCase())
+    : withQuantization(candidates, quantization.toUpperCase())
   if (found.length === 1) return allParts(files, found[0]!.path)
   return Result.fail(
     found.length === 0
@@ -217,7 +231,11 @@ export const choose = (
   files: ReadonlyArray<RepositoryFile>
 ): Result.Result<Choice, string> => {
   const ggufs = files.filter(isGguf).filter(({ path }) => isFirstPart(path))
-  if (source.file !== undefined) return allParts(files, source.file)
+  if (source.file !== undefined) {
+    return isProjector(source.file)
+      ? Result.fail(`${source.file} is an image projector, not a model. Available files: ${listed(ggufs)}`)
+      : allParts(files, source.file)
+  }
   if (ggufs.length > 0) return chooseGguf(files, ggufs, source.quantization)
   return files.some(({ path }) => path.endsWith(".onnx"))
     ? chooseOnnx(source.repository, files, source.quantization)

@@ -242,6 +242,8 @@ export class ModelStore extends Context.Service<ModelStore, {
   readonly pull: (source: string, options?: PullOptions) => Stream.Stream<Progress, ModelStoreError>
   readonly list: Effect.Effect<ReadonlyArray<StoredModel>, ModelStoreError>
   readonly get: (name: string) => Effect.Effect<StoredModel, ModelStoreError>
+  /** The model that was pulled from this source; undefined if there is none. */
+  readonly pulledFrom: (source: string) => Effect.Effect<StoredModel | undefined, ModelStoreError>
   /** Removes a model, or the parts of an unfinished pull. */
   readonly remove: (name: string) => Effect.Effect<void, ModelStoreError>
   /**

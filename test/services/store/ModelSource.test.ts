@@ -91,6 +91,33 @@ describe("choose", () => {
     assert.include(choose("hf:o/m/none.gguf", files), "The repository has no file none.gguf")
   })
 
+  it("takes names of quantizations whole, and a bare name where only one with a prefix fits", () => {
+    const dynamic = ["Q4_K_M", "UD-Q4_K_XL", "UD-Q4_K_M", "UD-IQ2_XXS"].map((name) =>
+      file(`Qwen3-8B-${name}.gguf`, 2 ** 31)
+    )
+    assert.strictEqual(choose("hf:o/m", dynamic), "Qwen3-8B-Q4_K_M.gguf")
+    assert.strictEqual(choose("hf:o/m:Q4_K_M", dynamic), "Qwen3-8B-Q4_K_M.gguf")
+    assert.strictEqual(choose("hf:o/m:ud-q4_k_m", dynamic), "Qwen3-8B-UD-Q4_K_M.gguf")
+    assert.strictEqual(choose("hf:o/m:UD-Q4_K_XL", dynamic), "Qwen3-8B-UD-Q4_K_XL.gguf")
+    assert.strictEqual(choose("hf:o/m:IQ2_XXS", dynamic), "Qwen3-8B-UD-IQ2_XXS.gguf")
+    assert.strictEqual(choose("hf:o/m:Q4_K_M", [file("m.i1-Q4_K_M.gguf"), file("m.i1-IQ1_S.gguf")]), "m.i1-Q4_K_M.gguf")
+    const parts = ["00001", "00002"].map((part) => file(`UD-Q2_K_XL/m-UD-Q2_K_XL-${part}-of-00002.gguf`))
+    assert.strictEqual(choose("hf:o/m:UD-Q2_K_XL", parts), parts.map(({ path }) => path).join())
+    assert.strictEqual(choose(`hf:o/m/${parts[1]!.path}`, parts), parts.map(({ path }) => path).join())
+  })
+
+  it("never takes an image projector", () => {
+    const named = ["m-Q6_K.gguf", "mmproj-m-F16.gguf", "m-mmproj-F16.gguf", "m.mmproj-Q8_0.gguf", "mmproj.gguf"].map((
+      one
+    ) => file(one))
+    assert.strictEqual(choose("hf:o/m", named), "m-Q6_K.gguf")
+    assert.include(choose("hf:o/m:F16", named), "No file has the quantization F16. Available files: m-Q6_K.gguf")
+    assert.include(
+      choose("hf:o/m/m-mmproj-F16.gguf", named),
+      "is an image projector, not a model. Available files: m-Q6_K.gguf"
+    )
+  })
+
   it("requires a choice if several fit", () => {
     assert.include(choose("hf:o/m:Q8_0", [file("a-Q8_0.gguf"), file("b.Q8_0.gguf")]), "a-Q8_0.gguf, b.Q8_0.gguf")
   })
