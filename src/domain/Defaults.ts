@@ -139,6 +139,16 @@ export const cancelGrace = Duration.seconds(30)
 /** Tokens an engine may be ahead of its consumer, unless configured. */
 export const streamWindow = 256
 
+/** Computed prompts that are kept in files. */
+export const prefixFiles = {
+  /** Of all models together. */
+  maxBytes: 2 * 2 ** 30,
+  /** A file that was not used for this time is deleted. */
+  ttl: Duration.days(7),
+  /** How long an engine runs no job before its prompts are saved. */
+  idle: Duration.seconds(1)
+}
+
 /** Tokens that a consumer takes before it confirms them to the engine in one message. */
 export const streamGrantOf = (window: number): number => Math.ceil(window / 4)
 

@@ -175,7 +175,7 @@ const prepare = async (
   signals: JobSignals,
   take: (prompt: Array<Token>) => Slot
 ): Promise<Generation<Token>> => {
-  const { checks, description: { capabilities, contextWindow }, prompts } = loaded
+  const { checks, description: { capabilities, contextWindow }, prefixes, prompts } = loaded
   if (!capabilities.includes("generate")) notCapable("generate")
   const prefixTokens = prompts.prefixTokens(checks.fit, job.assistantPrefix ?? "")
   const { thoughts, tokens: begin } = job.completion === undefined
@@ -185,10 +185,12 @@ const prepare = async (
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
   const grammar = await loaded.grammarOf(job)
+  await prefixes.ready()
   const slot = take(prompt)
   const isRead = hasProbabilities(job)
   // The probabilities of a prompt that was computed before are not kept.
   if (isRead) slot.invalidate()
+  else await prefixes.restore(slot, prompt)
   const cachedTokens = await slot.begin(prompt)
   const calls = callGrammarOf(job, prompts.callSyntax, loaded.callOf, thoughts)
   const state: State = { grammar, answer: [...prefixTokens], calls, probabilities: undefined, hasEnded: false }
@@ -219,11 +221,13 @@ const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<voi
     )
     return slot ?? refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
   }
+  loaded.prefixes.begun()
   await runJob(
     task,
     (signals) => prepare(loaded, task.job, signals, take),
     () => {
       if (slot !== undefined) loaded.free.push(slot)
+      loaded.prefixes.ended()
     }
   )
 }
@@ -255,5 +259,6 @@ export const gpuMemory: NonNullable<EngineWorker["gpuMemory"]> = async () => {
 
 export const dispose: EngineWorker["dispose"] = async () => {
   const checked = await loading?.catch(() => undefined)
+  await checked?.loaded.prefixes.close()
   await checked?.loaded.llama.dispose()
 }

@@ -9,6 +9,7 @@ import { isRemote } from "../../domain/Deployment.ts"
 import type { EngineDescription, EngineHost, HostOptions } from "../../domain/EngineProtocol.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { EngineFailure } from "../../domain/Job.ts"
+import type { PrefixFileOptions } from "../../domain/PrefixFiles.ts"
 import { plainLine } from "../../domain/Text.ts"
 import type { StartLocal, Where } from "../../services/engines/Engine.ts"
 import { Engines, localEngine } from "../../services/engines/Engine.ts"
@@ -23,6 +24,7 @@ import { makeChildHost } from "./ChildHost.ts"
 import * as HangDetector from "./HangDetector.ts"
 import * as LanguageModelEngine from "./LanguageModelEngine.ts"
 import * as LocalEngine from "./LocalEngine.ts"
+import * as PrefixFiles from "./PrefixFiles.ts"
 
 /** The reason, if the request caused the failure. */
 const requestReason = ({ id, model }: Deployment, failure: EngineFailure): InferenceError.Reason | undefined => {
@@ -111,8 +113,8 @@ const makeHost = (where: Where, options: HostOptions): Effect.Effect<EngineHost>
 
 /** Starts an engine in a pool of threads. */
 const startLocal: StartLocal = Effect.fnUntraced(
-  function*(where, deployment, options, streamWindow) {
-    const spec = EngineKinds.kindOf(options).spec!(options)
+  function*(where, deployment, options, streamWindow, prefixFiles) {
+    const spec = EngineKinds.kindOf(options).spec!(options, prefixFiles)
     const replicas = options.replicas ?? 1
     const host = yield* Effect.acquireRelease(
       makeHost(where, { ...graces, spec, replicas }),
@@ -161,6 +163,7 @@ const missingKind = ({ id, options: { engine } }: Deployment) =>
  * @param providers starts remote deployments; default none can be started
  * @param local the local engines; default every kind
  * @param streamWindow tokens that an answer may be ahead of its consumer
+ * @param prefixFiles where computed prompts are kept; default nowhere
  */
 export const make = (
   where: Where,
@@ -168,7 +171,8 @@ export const make = (
   store: Pick<ModelStore["Service"], "ensureInspected"> = { ensureInspected: () => Effect.void },
   providers: Providers["Service"] = none,
   local = everyKind,
-  streamWindow = Defaults.streamWindow
+  streamWindow = Defaults.streamWindow,
+  prefixFiles?: PrefixFileOptions
 ) =>
   Engines.of({
     start: (deployment) => {
@@ -181,7 +185,10 @@ export const make = (
       const start = local.get(options.engine)
       return start === undefined
         ? Effect.fail(missingKind(deployment))
-        : Effect.andThen(ensureInspected(deployment, options, store), start(where, deployment, options, streamWindow))
+        : Effect.andThen(
+          ensureInspected(deployment, options, store),
+          start(where, deployment, options, streamWindow, prefixFiles)
+        )
     }
   })
 
@@ -192,12 +199,20 @@ export const layerKind = ({ name }: Pick<EngineKind, "name">) => Layer.succeed(l
 export const layer = Layer.effect(
   Engines,
   Effect.gen(function*() {
-    const { engineHost, streamWindow } = yield* Settings
+    const { engineHost, prefixFiles, streamWindow } = yield* Settings
     const local = new Map<string, StartLocal>()
     for (const { name } of EngineKinds.threadKinds) {
       const start = yield* localEngine(name)
       if (start !== undefined) local.set(name, start)
     }
-    return make(engineHost, yield* LanguageModels, yield* ModelStore, yield* Providers, local, streamWindow)
+    return make(
+      engineHost,
+      yield* LanguageModels,
+      yield* ModelStore,
+      yield* Providers,
+      local,
+      streamWindow,
+      yield* PrefixFiles.prepare(prefixFiles)
+    )
   })
 )

@@ -15,6 +15,7 @@ import type { Countable, Counted, Generation, NativeEmbeddings, Ranking } from "
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Classification, Embedding, EmbedInput, ReportedUsage } from "../../domain/Job.ts"
+import type { PrefixFileOptions } from "../../domain/PrefixFiles.ts"
 import type { Source } from "../../domain/Source.ts"
 import type { Waits } from "../models/Waits.ts"
 
@@ -153,7 +154,9 @@ export type StartLocal = (
   deployment: Deployment,
   options: EngineDeployment,
   /** Tokens that an answer may be ahead of its consumer. */
-  streamWindow: number
+  streamWindow: number,
+  /** Where computed prompts are kept; left out, nowhere. */
+  prefixFiles?: PrefixFileOptions
 ) => Effect.Effect<Engine, InferenceError, Scope.Scope>
 
 /** The engine of one kind that runs on threads; `undefined` if the application does not have it. */

@@ -11,6 +11,7 @@ import { Schema } from "effect"
 import type { EngineDeployment } from "../../domain/Deployment.ts"
 import type { EngineCapability, EngineSpec } from "../../domain/EngineProtocol.ts"
 import { Count, described, optional, traits } from "../../domain/Fields.ts"
+import type { PrefixFileOptions } from "../../domain/PrefixFiles.ts"
 import type { MemoryEstimate } from "../models/MemoryEstimate.ts"
 import type { FileReader, ModelFileError } from "./ModelFiles.ts"
 
@@ -58,8 +59,12 @@ export interface EngineKind<Options extends EngineDeployment = EngineDeployment>
   filesIn?(options: Options): ReadonlyArray<string>
   /** Reads the model's files without its weights. */
   describe(options: Options, files: FileReader): Effect.Effect<ModelFacts, ModelFileError>
-  /** The start message of its worker; undefined if it has no worker, because the embedding program provides the model. */
-  spec?(options: Options): EngineSpec
+  /**
+   * The start message of its worker; undefined if it has no worker, because the embedding program provides the model.
+   *
+   * @param prefixFiles where computed prompts are kept, if the kind can; left out, nowhere
+   */
+  spec?(options: Options, prefixFiles?: PrefixFileOptions): EngineSpec
   /** The start message of the process that tries a model of the store before its first load. */
   inspection?(path: string, files: Pick<FileReader, "inspectFile">): Effect.Effect<EngineSpec, ModelFileError>
 }

@@ -4,6 +4,7 @@ import { defaultSlots } from "../../domain/Deployment.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import { described, optional } from "../../domain/Fields.ts"
 import * as ModelCapabilities from "../../domain/ModelCapabilities.ts"
+import type { PrefixFileOptions } from "../../domain/PrefixFiles.ts"
 import { wholeNumber } from "../../domain/Problem.ts"
 import { contextSizeOf, ofGguf, shapeOf } from "../models/MemoryEstimate.ts"
 import type { Header } from "../store/Gguf.ts"
@@ -51,6 +52,10 @@ const LlamaOptions = Schema.Struct({
     Schema.Literals(["f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
   ),
   sharePrefixes,
+  prefixFiles: optional(
+    "Whether computed prompts are kept in files, where engines.prefixFiles is on. Default true.",
+    Schema.Boolean
+  ),
   ...threadOptions
 })
 type LlamaOptions = typeof LlamaOptions.Type
@@ -130,9 +135,13 @@ export const llama = {
         capabilities: capabilitiesIn(header)
       }
     }),
-  spec: ({ lora, maxReplicas: ___, replicas: _, variants: __, ...options }) => ({
+  spec: (
+    { lora, maxReplicas: ___, prefixFiles: keeps = true, replicas: _, variants: __, ...options },
+    prefixFiles?: PrefixFileOptions
+  ) => ({
     ...options,
     ...(lora === undefined ? {} : { lora: LoraOption.adaptersOf(lora) }),
+    ...(keeps && prefixFiles !== undefined ? { prefixFiles } : {}),
     slots: options.slots ?? defaultSlots,
     threads: options.threads ?? 1
   }),

@@ -19,6 +19,7 @@ import { boundsOf, modelCacheOf } from "./CacheSettings.ts"
 import { guardOf } from "./GuardSettings.ts"
 import { keysOf } from "./KeySettings.ts"
 import { policiesOf, routingFields, routingOf } from "./PolicySettings.ts"
+import { prefixFilesOf } from "./PrefixFileSettings.ts"
 import { decisionsOf, responsesOf } from "./ResponseSettings.ts"
 import type { Source } from "./Schema.ts"
 import { modelDefaults, serverDefaults } from "./Schema.ts"
@@ -261,6 +262,18 @@ export const wrongShadows = ({ experiments, models, shadows = new Map() }: Resol
   shadowProblems(models, shadows, (model) => experiments?.get(model)?.variants ?? [])
     .map(({ expected, path }) => ({ path: Problem.formatPath(path), expected }))
 
+const enginesOf = (
+  { engines: { host, prefixFiles, restarts, sampleEvery, streamWindow } }: Source,
+  storage: Resolved["storage"],
+  { defaultDataFolder, defaultEngineHost }: ResolveContext
+): Pick<Resolved, "engineHost" | "engineRestarts" | "prefixFiles" | "sampleEvery" | "streamWindow"> => ({
+  engineHost: host ?? defaultEngineHost,
+  engineRestarts: restarts,
+  sampleEvery,
+  streamWindow,
+  ...prefixFilesOf(storage, defaultDataFolder, prefixFiles)
+})
+
 /** The settings of this environment. */
 export const resolve = (
   source: Source,
@@ -275,10 +288,7 @@ export const resolve = (
   return {
     environment,
     server: serverOf(source, context),
-    engineHost: source.engines.host ?? context.defaultEngineHost,
-    engineRestarts: source.engines.restarts,
-    sampleEvery: source.engines.sampleEvery,
-    streamWindow: source.engines.streamWindow,
+    ...enginesOf(source, storage, context),
     logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
     ...logFormatOf(source, environment),
     ...(source.logRequests === undefined ? {} : { logRequests: source.logRequests }),

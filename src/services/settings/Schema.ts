@@ -23,6 +23,7 @@ import { Cache, ModelCache } from "./CacheSettings.ts"
 import { Guard } from "./GuardSettings.ts"
 import { KeySettings } from "./KeySettings.ts"
 import { PolicySettings, routingFields } from "./PolicySettings.ts"
+import { PrefixFiles } from "./PrefixFileSettings.ts"
 import { DecisionSettings, ResponseSettings } from "./ResponseSettings.ts"
 import { Redis, Storage } from "./StorageSettings.ts"
 import { Telemetry } from "./TelemetrySettings.ts"
@@ -201,6 +202,11 @@ const EngineSettings = Schema.Struct({
       })
     ),
     {}
+  ),
+  prefixFiles: optional(
+    "Where the KV cache of prompts is kept in files, so that conversations go on without computing them again after an unload, " +
+      "a crash or a restart.",
+    PrefixFiles
   ),
   streamWindow: withDefault(
     "Tokens that an engine may be ahead of the reader of its answer. The reader confirms a quarter of them in one message.",

@@ -16,6 +16,7 @@ import type { AlertSettings } from "./AlertSettings.ts"
 import type { CacheBounds } from "./CacheSettings.ts"
 import type { GuardSettings } from "./GuardSettings.ts"
 import type { DeclaredKey } from "./KeySettings.ts"
+import type { PrefixFileSettings } from "./PrefixFileSettings.ts"
 import type { ResponseStorage } from "./ResponseSettings.ts"
 import type { Server } from "./Schema.ts"
 import type { RedisLocation, StorageLocation } from "./StorageSettings.ts"
@@ -40,6 +41,8 @@ export interface Resolved {
   readonly logFormat?: "text" | "json"
   /** Which requests have a log entry when they end; left out, none. */
   readonly logRequests?: "none" | "failed" | "all"
+  /** Where computed prompts are kept, and how many; left out, nowhere. */
+  readonly prefixFiles?: PrefixFileSettings
   /** Tokens that a local engine may be ahead of the reader of its answer; left out, by the default. */
   readonly streamWindow?: number
   readonly memory: {

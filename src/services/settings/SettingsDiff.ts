@@ -191,6 +191,7 @@ const atStart: ReadonlyArray<ReadonlyArray<string>> = [
   ["logFormat"],
   ["logRequests"],
   ["memory"],
+  ["prefixFiles"],
   ["redis"],
   ["reload"],
   ["responses"],
@@ -240,6 +241,7 @@ const sectionOf: Readonly<Record<string, ReadonlyArray<string>>> = {
   engineHost: ["engines", "host"],
   engineRestarts: ["engines", "restarts"],
   environment: ["NODE_ENV"],
+  prefixFiles: ["engines", "prefixFiles"],
   sampleEvery: ["engines", "sampleEvery"],
   streamWindow: ["engines", "streamWindow"]
 }

@@ -7,6 +7,7 @@ import { failureFrom, refuse } from "../../domain/Job.ts"
 import type { Adapter, Header } from "../../domain/LoraAdapter.ts"
 import { problemOf } from "../../domain/LoraAdapter.ts"
 import { ofGguf } from "../../domain/ModelCapabilities.ts"
+import type { PrefixFileOptions } from "../../domain/PrefixFiles.ts"
 import type { Pair } from "../job/ThoughtSyntax.ts"
 import { checkFile } from "../model/ModelCheck.ts"
 import { countCheck, fitCheck } from "../model/TextLimits.ts"
@@ -14,6 +15,7 @@ import { makeBatches } from "./LlamaBatches.ts"
 import type { Library, Started } from "./LlamaBinary.ts"
 import { loadBinary } from "./LlamaBinary.ts"
 import { makeTokenTexts } from "./LlamaLogprobs.ts"
+import { filesBefore, openPrefixes } from "./LlamaPrefixFolder.ts"
 import type { Prompts } from "./LlamaPrompt.ts"
 import { makePrompts } from "./LlamaPrompt.ts"
 import { makeGrammars } from "./LlamaSampling.ts"
@@ -42,6 +44,8 @@ export type LlamaSpec = {
   readonly kvCacheType?: "f32" | "f16" | "q8_0" | "q5_1" | "q5_0" | "q4_1" | "q4_0" | undefined
   /** Jobs of all owners share the computation of common prompt beginnings; left out, false. */
   readonly sharePrefixes?: boolean | undefined
+  /** Where computed prompts are kept; left out, nowhere. */
+  readonly prefixFiles?: PrefixFileOptions | undefined
   /** LoRA adapters with absolute paths, applied together; left out, none. */
   readonly lora?: ReadonlyArray<Adapter> | undefined
   /** The markers of thoughts, or false for none; left out, those of the chat template. */
@@ -232,6 +236,7 @@ const describe = (
 }
 
 const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
+  const files = filesBefore(spec)
   const model = await loadModel(llama, spec)
   const context = await createContext(library, model, spec)
   const answers = new Answers(llama, model, context)
@@ -239,12 +244,20 @@ const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
   const longestToken = longestOf(model.fileInfo.metadata.tokenizer.ggml.tokens)
   const prompts = makePrompts(library, model, spec.reasoning)
   const cacheGranularity = spec.flashAttention === false && llama.gpu === false ? 1 : promptPiece
+  // The library numbers sequences in the order in which it gives them.
+  const free = Array.from(
+    { length: spec.slots },
+    (_, number) => makeSlot(number, context.getSequence(), contextLock, cacheGranularity)
+  )
+  const description = describe(spec, context, prompts)
+  const { prefixes, warnings } = openPrefixes({ spec, files, context, description, cacheGranularity, free })
   return {
     library,
     llama,
     model,
     answers,
     contextLock,
+    prefixes,
     checks: {
       fit: fitCheck(context.contextSize, longestToken),
       count: countCheck(context.contextSize, longestToken)
@@ -252,13 +265,9 @@ const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
     prompts,
     textOf: makeTokenTexts(model),
     ...makeGrammars(library, llama, model, prompts.callSyntax),
-    description: describe(spec, context, prompts),
+    description: { ...description, warnings: [...description.warnings ?? [], ...warnings] },
     sharesPrefixes: spec.sharePrefixes === true,
-    // The library numbers sequences in the order in which it gives them.
-    free: Array.from(
-      { length: spec.slots },
-      (_, number) => makeSlot(number, context.getSequence(), contextLock, cacheGranularity)
-    )
+    free
   }
 }
 

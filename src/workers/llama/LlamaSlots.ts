@@ -44,6 +44,56 @@ export interface Slot extends Owned, Place {
   readonly computed: (tokens: number) => void
   /** The content of the sequence is not valid any more. */
   readonly invalidate: () => void
+  /** How many jobs have begun. */
+  readonly jobs: () => number
+  /** The tokens at its beginning that a prompt with the same beginning can reuse. */
+  readonly reusable: () => ReadonlyArray<Token>
+  /** Writes the computation of the reusable tokens to a file, and forgets the others. No job may use the slot. */
+  readonly save: (path: string) => Promise<void>
+  /** Replaces its computation by that of a file; by none if that fails. */
+  readonly restore: (path: string) => Promise<void>
+}
+
+/** What is true of a slot's computation. */
+interface Computed {
+  /** Tokens at the beginning that were computed in complete pieces. */
+  inPieces: number
+  isInvalid: boolean
+  jobs: number
+}
+
+/** Forgets the tokens from a position on. */
+const forgetFrom = async (sequence: LlamaContextSequence, contextLock: ContextLock, start: number): Promise<void> => {
+  const end = sequence.nextTokenIndex
+  if (end > start) await contextLock.run(() => sequence.eraseContextTokenRanges([{ start, end }]))
+}
+
+/** Writes and reads a slot's computation. */
+const makeFiles = (
+  sequence: LlamaContextSequence,
+  contextLock: ContextLock,
+  cacheGranularity: number,
+  computed: Computed
+): Pick<Slot, "restore" | "reusable" | "save"> => {
+  const reusable = (): ReadonlyArray<Token> => {
+    if (computed.isInvalid || sequence.needsCheckpoints) return []
+    const most = cacheGranularity === 1 ? sequence.nextTokenIndex : computed.inPieces
+    return sequence.contextTokens.slice(0, most - most % cacheGranularity)
+  }
+  return {
+    reusable,
+    async save(path) {
+      await forgetFrom(sequence, contextLock, reusable().length)
+      await contextLock.run(async () => void await sequence.saveStateToFile(path))
+    },
+    async restore(path) {
+      computed.isInvalid = true
+      computed.inPieces = 0
+      await contextLock.run(() => sequence.loadStateFromFile(path, { acceptRisk: true }))
+      computed.isInvalid = false
+      computed.inPieces = sequence.nextTokenIndex
+    }
+  }
 }
 
 /**
@@ -58,8 +108,7 @@ export const makeSlot = (
   contextLock: ContextLock,
   cacheGranularity: number
 ): Slot => {
-  /** Tokens at the beginning that were computed in complete pieces. */
-  let inPieces = 0
+  const state: Computed = { inPieces: 0, isInvalid: false, jobs: 0 }
   const shared = (prompt: Array<Token>) => sequence.compareContextTokens(prompt).firstDifferentIndex
   const kept = (prompt: Array<Token>): number => {
     // Models without a state for each token cannot return to an earlier token.
@@ -67,34 +116,35 @@ export const makeSlot = (
     const most = Math.min(
       shared(prompt),
       prompt.length - 1,
-      cacheGranularity === 1 ? sequence.nextTokenIndex : inPieces
+      cacheGranularity === 1 ? sequence.nextTokenIndex : state.inPieces
     )
     return most - most % cacheGranularity
   }
-  let isInvalid = false
   return {
+    ...makeFiles(sequence, contextLock, cacheGranularity, state),
     owner: "",
     number,
     get length() {
-      return isInvalid ? 0 : sequence.nextTokenIndex
+      return state.isInvalid ? 0 : sequence.nextTokenIndex
     },
     sequence,
     cachedOf: (prompt) => ({ length: sequence.nextTokenIndex, shared: shared(prompt) }),
     computed(tokens) {
-      inPieces += tokens
+      state.inPieces += tokens
     },
     invalidate() {
-      isInvalid = true
+      state.isInvalid = true
     },
+    jobs: () => state.jobs,
     async begin(prompt) {
-      const keep = isInvalid ? 0 : kept(prompt)
-      const end = sequence.nextTokenIndex
-      if (end > keep) await contextLock.run(() => sequence.eraseContextTokenRanges([{ start: keep, end }]))
+      state.jobs++
+      const keep = state.isInvalid ? 0 : kept(prompt)
+      await forgetFrom(sequence, contextLock, keep)
       if (sequence.nextTokenIndex !== keep) {
         refuse({ kind: "failed", message: "The engine could not return to an earlier state." })
       }
-      isInvalid = false
-      inPieces = keep
+      state.isInvalid = false
+      state.inPieces = keep
       return keep
     }
   }

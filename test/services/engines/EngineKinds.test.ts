@@ -45,6 +45,12 @@ describe("an engine kind", () => {
     const llamaSpec: LlamaSpec = llama.spec({ engine: "llama", file: "/a.gguf", variants: ["/b.gguf"], replicas: 2 })
     const adapted = llama.spec({ engine: "llama", file: "/a.gguf", lora: "/b.gguf" })
     assert.deepStrictEqual(adapted.lora, [{ path: "/b.gguf", scale: 1 }])
+    const prefixFiles = { folder: "/p", maxBytes: 1, idleMs: 1 }
+    const specOf = (keeps: boolean | undefined, folder?: typeof prefixFiles) =>
+      llama.spec({ engine: "llama", file: "/a.gguf", ...(keeps === undefined ? {} : { prefixFiles: keeps }) }, folder)
+    assert.deepStrictEqual(specOf(undefined, prefixFiles).prefixFiles, prefixFiles)
+    assert.deepStrictEqual(specOf(true, prefixFiles).prefixFiles, prefixFiles)
+    for (const spec of [specOf(false, prefixFiles), specOf(true)]) assert.notProperty(spec, "prefixFiles")
     const onnxSpec: OnnxSpec = onnx.spec({ engine: "onnx", folder: "/a", replicas: 2 })
     const fakeSpec: FakeSpec = fake.spec({ engine: "fake", memory: 1, replicas: 2, fault: { kind: "hang" } })
     assert.deepStrictEqual<unknown>([llamaSpec, onnxSpec, fakeSpec], [
