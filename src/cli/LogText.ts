@@ -56,18 +56,18 @@ const answeredBy = ({ cache, deployment }: DecisionSummary): string =>
 
 /** One line: time, id, model, deployment, end, then what is known. */
 export const requestLine = (request: DecisionSummary): string => {
-  const { attempts, cache, error, failed, firstTokenMs, tookMs, usd, waitedMs = 0 } = request
+  const { attempts, cache, error, failed, firstTokenMs, tookMs, unpriced = 0, usd, waitedMs = 0 } = request
   const parts = [
     timeText(request.at),
     request.id,
-    words[request.status],
+    request.refused === true ? "REFUSED" : words[request.status],
     request.model,
     answeredBy(request),
     spanOf(tookMs),
     named("first_token", spanOf(firstTokenMs)),
     named("waited", waitedMs < 1 ? undefined : spanText(waitedMs)),
     named("tokens", tokensOf(request)),
-    named("cost", usd === undefined ? undefined : moneyText(usd)),
+    named(unpriced === 0 ? "cost" : "cost_at_least", usd === undefined ? undefined : moneyText(usd)),
     named("cache", cache),
     named("key", request.key),
     named("attempts", attempts > 1 ? attempts : undefined),

@@ -61,14 +61,14 @@ const recentOf = (recent: Figures): ReadonlyArray<string> => [
 
 const rowOf = (one: Deployment): ReadonlyArray<string> => {
   const recent = five(one)
-  const usd = windowOf(one.figures, "1h")?.usd
+  const { unpriced = 0, usd } = windowOf(one.figures, "1h") ?? {}
   return [
     one.deployment,
     stateOf(one),
     slotsOf(one),
     queueOf(one),
     ...(recent === undefined ? ["0", "", "", "", ""] : recentOf(recent)),
-    usd === undefined ? "" : moneyText(usd),
+    usd === undefined || (usd === 0 && unpriced > 0) ? "" : `${unpriced === 0 ? "" : "≥ "}${moneyText(usd)}`,
     one.memoryBytes === 0 ? "" : bytesText(one.memoryBytes),
     count(one.restarts),
     reasonOf(one)

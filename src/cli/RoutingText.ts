@@ -210,7 +210,10 @@ export const explained = (explanation: Explanation, everything: boolean): string
 
 const ends = { success: "answered", failure: "failed", interruption: "cancelled" } as const
 
-const endOf = ({ end }: DecisionRecord): string => end === undefined ? "running" : ends[end]
+const endOf = ({ end, refused }: DecisionRecord): string => {
+  if (refused === true) return "refused"
+  return end === undefined ? "running" : ends[end]
+}
 
 const took = (ms: number | undefined): string => ms === undefined ? "" : span(ms)
 
@@ -253,22 +256,33 @@ const attempts = ({ attempts }: DecisionRecord): ReadonlyArray<string> => {
 }
 
 /** The result of a request. */
-const outcome = ({ answeredBy, end, tookMs }: DecisionRecord): string => {
-  if (tookMs === undefined || end === undefined) return "Still running."
+const outcome = ({ answeredBy, decision: { strategy }, end, policy, tookMs }: DecisionRecord): string => {
+  if (tookMs === undefined || end === undefined) return `Still running. Strategy ${strategy}, policy ${policy}.`
   const by = answeredBy === undefined ? "" : ` by ${answeredBy}`
   const what = { success: `Answered${by}`, failure: "Failed", interruption: "Cancelled by the caller" }
-  return `${what[end]} after ${span(tookMs)}.`
+  return `${what[end]} after ${span(tookMs)}. Strategy ${strategy}, policy ${policy}.`
+}
+
+/** A request that no deployment was considered for. */
+const refusedText = (one: DecisionRecord): string => {
+  const { at, error, id, model, operation } = one
+  return [
+    wrap(`${id}: ${operation} for ${model} at ${timeOf(at)}.`),
+    wrap(`Refused before it was routed${error === undefined ? "" : `: ${error.reason}: ${error.message}`}`),
+    ...origin(one)
+  ].join("\n")
 }
 
 /** Tokens and cost, and where the time went. */
 const figures = (one: DecisionRecord): ReadonlyArray<string> => {
-  const { inputTokens, outputTokens, tookMs, usd } = one
+  const { inputTokens, outputTokens, tookMs, unpriced = 0, usd } = one
   const tokens = outputTokens === undefined
     ? ""
     : `${inputTokens === undefined ? "" : `${inputTokens} input and `}${outputTokens} output tokens. `
+  const unknown = `${unpriced} attempt${unpriced === 1 ? "" : "s"} without a known cost`
   const cost = usd === undefined
-    ? "Cost unknown: it has no price, or costs are not counted (keys, limits, budgets)."
-    : `Cost: ${moneyText(usd)}.`
+    ? "Cost unknown: its deployments have no price."
+    : `Cost: ${unpriced === 0 ? "" : "at least "}${moneyText(usd)}${unpriced === 0 ? "" : ` (${unknown})`}.`
   const longest = tookMs === undefined ? undefined : longestPart(one)
   return [
     ...(tookMs === undefined ? [] : [wrap(`${tokens}${cost}`)]),
@@ -289,10 +303,11 @@ const origin = ({ dialect, key, requestId, tenant }: DecisionRecord): ReadonlyAr
 
 /** One request with its attempts and the reasons of its decision. */
 export const recordText = (one: DecisionRecord): string => {
-  const { at, decision, fallbacks, id, model, operation, policy } = one
+  if (one.refused === true) return refusedText(one)
+  const { at, decision, fallbacks, id, model, operation } = one
   return [
     wrap(`${id}: ${operation} for ${model} at ${timeOf(at)}.`),
-    wrap(`${outcome(one)} Strategy ${decision.strategy}, policy ${policy}.`),
+    wrap(outcome(one)),
     ...figures(one),
     ...origin(one),
     ...attempts(one),

@@ -12,9 +12,10 @@ import { CommandFailed, json, target } from "./Flags.ts"
 import { printCsv, printJson, table } from "./Output.ts"
 
 /** The price of some attempts is unknown: their cost is not in the sum. */
-const costText = ({ attempts, costUsd, unpriced }: UsageSum): string => {
-  const known = attempts === unpriced ? "unknown" : Money.format(Money.nanoOf(costUsd))
-  return unpriced === 0 || attempts === unpriced ? known : `${known} + ${unpriced} unknown`
+const costText = ({ costUsd, unpriced }: UsageSum): string => {
+  if (unpriced > 0 && costUsd === 0) return "unknown"
+  const known = Money.format(Money.nanoOf(costUsd))
+  return unpriced === 0 ? known : `at least ${known} (${unpriced} unknown)`
 }
 
 const nothing = "Nothing was used that matches."

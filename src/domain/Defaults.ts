@@ -155,6 +155,12 @@ export const streamGrantOf = (window: number): number => Math.ceil(window / 4)
 /** Records of decisions that are kept, the latest. */
 export const keptDecisions = 1_000
 
+/** Records of requests that were refused before they were routed, the latest. They take no place of the others. */
+export const keptRefusals = 200
+
+/** Refused requests that the live tail gets in one second. */
+export const toldRefusals = 5
+
 /** Decision records that have ended in one group. */
 export const collectedDecisions = 256
 

@@ -355,8 +355,10 @@ export interface Standings {
 export interface Admitted {
   /** Undefined without limits. */
   readonly standings: () => Standings | undefined
-  /** What its attempts have cost until now, nano-dollars; undefined if a price is unknown or costs are not counted. */
+  /** The known part of what its attempts have cost until now, nano-dollars; undefined: none is known, or costs are not counted. */
   readonly cost: Nano | undefined
+  /** How many of its attempts have an unknown price; left out, none. */
+  readonly unpriced?: number | undefined
 }
 
 /** Which deployment answered, and after how many attempts. */

@@ -3,7 +3,7 @@
  *
  * **Gotchas**
  *
- * A price that is unknown makes a cost unknown, not 0.
+ * A price that is unknown makes a cost unknown, not 0. A `Sum` has the known part of several costs.
  */
 import type { Price } from "./DeploymentFacts.ts"
 import type { TokenUsage } from "./Job.ts"
@@ -19,6 +19,28 @@ const nanoPerToken = (price: number): number => price * (nanoPerUsd / 1e6)
 export const nanoOf = (usd: number): Nano => Math.round(usd * nanoPerUsd)
 
 export const usdOf = (nano: Nano): number => nano / nanoPerUsd
+
+/** What several attempts have cost together. */
+export class Sum {
+  #known: Nano = 0
+  #unpriced = 0
+
+  /** @param cost undefined: its price is unknown */
+  add(cost: Nano | undefined): void {
+    if (cost === undefined) this.#unpriced++
+    else this.#known += cost
+  }
+
+  /** The known part; undefined if there is none. */
+  get known(): Nano | undefined {
+    return this.#unpriced > 0 && this.#known === 0 ? undefined : this.#known
+  }
+
+  /** How many have an unknown cost; undefined if none has. */
+  get unpriced(): number | undefined {
+    return this.#unpriced === 0 ? undefined : this.#unpriced
+  }
+}
 
 /** As `0.0123`, without an exponent and without zeros at the end. */
 export const format = (nano: Nano): string => {

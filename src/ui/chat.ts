@@ -39,7 +39,7 @@ export interface Run {
   readonly promptTokens: number | undefined
   readonly completionTokens: number | undefined
   /** What it cost; undefined while that is not known. */
-  readonly cost: number | undefined
+  readonly cost: Pick<Decision, "unpriced" | "usd"> | undefined
   readonly finish: string | undefined
   readonly problem: string | undefined
 }
@@ -212,12 +212,12 @@ const routeOf = (headers: Headers): Partial<Run> => ({
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
 /** Of the decision record, which ends a moment after the answer. The record may be gone: then the cost is not known. */
-const costOf = async (decision: string | undefined): Promise<number | undefined> => {
+const costOf = async (decision: string | undefined): Promise<Pick<Decision, "unpriced" | "usd"> | undefined> => {
   if (decision === undefined) return undefined
   for (const ms of [0, 200, 800]) {
     await pause(ms)
     const record = await ask<Decision>(`/admin/decisions/${encodeURIComponent(decision)}`).catch(() => undefined)
-    if (record === undefined || record.end !== undefined) return record?.usd
+    if (record === undefined || record.end !== undefined) return record
   }
   return undefined
 }

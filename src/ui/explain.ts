@@ -84,7 +84,8 @@ const failureOf = ({ deployment, error, tookMs }: Attempt): string =>
   }`
 
 /** How the request ended, in a sentence. */
-export const outcomeOf = ({ answeredBy, attempts, cache, end, tookMs }: Decision): string => {
+export const outcomeOf = ({ answeredBy, attempts, cache, end, refused, tookMs }: Decision): string => {
+  if (refused === true) return "Refused before it was routed: no deployment was considered."
   const time = duration(tookMs)
   const tries = attempts.length === 1 ? "1 attempt" : `${attempts.length} attempts`
   if (end === undefined) return `Running, with ${tries} so far.`

@@ -52,19 +52,34 @@ export const usd = (value: Maybe): string => {
   return `$${value.toFixed(places)}`
 }
 
-/** US dollars in a narrow column. */
-export const shortUsd = (value: Maybe): string => {
-  if (!isKnown(value) || value === 0 || Math.abs(value) >= 1) return usd(value)
+const narrowUsd = (value: number): string => {
+  if (value === 0 || Math.abs(value) >= 1) return usd(value)
   if (Math.abs(value) < 0.0001) return "< $0.0001"
   return `$${value.toFixed(1 - Math.floor(Math.log10(Math.abs(value))))}`
 }
 
-/** US dollars with all their digits. */
-export const exactUsd = (value: Maybe): string =>
-  isKnown(value) ? `$${value.toFixed(12).replace(/\.?0+$/, "")}` : unknown
+/**
+ * US dollars in a narrow column.
+ *
+ * @param unpriced attempts whose cost is unknown
+ */
+export const shortUsd = (value: Maybe, unpriced = 0): string => {
+  if (!isKnown(value)) return unknown
+  if (unpriced === 0) return narrowUsd(value)
+  return value > 0 && value < 0.0001 ? "> $0" : `≥ ${narrowUsd(value)}`
+}
 
-/** A cost, or that the price is not known. */
-export const cost = (value: Maybe): string => isKnown(value) ? usd(value) : "no price known"
+/** US dollars with all their digits. */
+export const exactUsd = (value: Maybe, unpriced = 0): string =>
+  isKnown(value) ? `${unpriced > 0 ? "at least " : ""}$${value.toFixed(12).replace(/\.?0+$/, "")}` : unknown
+
+/**
+ * A cost, or that the price is not known.
+ *
+ * @param unpriced attempts whose cost is unknown
+ */
+export const cost = (value: Maybe, unpriced = 0): string =>
+  isKnown(value) && (value > 0 || unpriced === 0) ? `${unpriced > 0 ? "at least " : ""}${usd(value)}` : "no price known"
 
 const clock = new Intl.DateTimeFormat(undefined, {
   hour: "2-digit",

@@ -1,6 +1,6 @@
 /** The figures of a window: of the whole service, a model or a deployment. */
 import type { Figures, WindowName } from "../services/observability/RecentFigures.ts"
-import { unknown, usd } from "./format.ts"
+import { cost, unknown } from "./format.ts"
 
 export const windowNames: Readonly<Record<WindowName, string>> = {
   "1m": "Last minute",
@@ -15,7 +15,7 @@ export const figuresFor = (figures: ReadonlyArray<Figures>, window: WindowName):
 export const costText = (figures: Figures | undefined): string => {
   // What has written nothing has no known cost, and needs none.
   if (figures === undefined || (figures.usd === undefined && figures.outputTokens === 0)) return unknown
-  return figures.usd === undefined ? "no price known" : usd(figures.usd)
+  return cost(figures.usd, figures.unpriced)
 }
 
 /** Failed of all requests; undefined without requests. */

@@ -46,6 +46,18 @@ describe("Money", () => {
     ])
   })
 
+  it("has a known part where some costs are unknown", () => {
+    const sum = new Money.Sum()
+    assert.deepStrictEqual([sum.known, sum.unpriced], [0, undefined])
+    sum.add(undefined)
+    assert.deepStrictEqual([sum.known, sum.unpriced], [undefined, 1])
+    sum.add(0)
+    assert.deepStrictEqual([sum.known, sum.unpriced], [undefined, 1])
+    sum.add(6)
+    sum.add(undefined)
+    assert.deepStrictEqual([sum.known, sum.unpriced], [6, 2])
+  })
+
   it("is written with all of its digits, and no others", () => {
     fc.assert(fc.property(fc.integer({ min: -Number.MAX_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER }), (nano) => {
       const [whole = "", digits = ""] = Money.format(nano).replace("-", "").split(".")

@@ -18,12 +18,14 @@ const secrets = {
   ALL_KEY: "a-key-of-the-whole-team",
   ONE_KEY: "a-key-of-one-model-only",
   OLD_KEY: "a-key-that-has-expired",
+  RATED_KEY: "a-key-with-a-limit",
   ADMIN_KEY: "a-key-of-an-operator"
 }
 const keys = `
 keys:
   all: { key: "\${ALL_KEY}" }
   one: { key: "\${ONE_KEY}", models: ["fake/a*"] }
+  rated: { key: "\${RATED_KEY}", limits: { requestsPerMinute: 1 } }
   old: { key: "\${OLD_KEY}", expires: 2020-01-31 }
   operator: { key: "\${ADMIN_KEY}", admin: true }
 `
@@ -72,6 +74,49 @@ const ask = (
 const bearer = (secret: string) => ({ authorization: `Bearer ${secret}` })
 const chat = (model = "fake/a") => ({ model, messages: [{ role: "user", content: "Hi" }], max_tokens: 5 })
 const anthropic = (secret: string) => ({ "x-api-key": secret, "anthropic-version": "2023-06-01" })
+
+describe("a request that is refused before it is routed", () => {
+  const admin = bearer(secrets.ADMIN_KEY)
+  const idOf = ({ headers }: Answer) => headers["x-request-id"] as string
+  const recordOf = async (answer: Answer) =>
+    (await ask(closed.url, `/admin/decisions/${idOf(answer)}`, { headers: admin })).json
+
+  it("has a record by the id of its response, with its key and the reason", async () => {
+    const forbidden = await ask(closed.url, "/v1/chat/completions", {
+      body: chat("fake/b"),
+      headers: bearer(secrets.ONE_KEY)
+    })
+    const missing = await ask(closed.url, "/v1/chat/completions", {
+      body: chat("nowhere"),
+      headers: bearer(secrets.ALL_KEY)
+    })
+    const rated = () => ask(closed.url, "/v1/chat/completions", { body: chat(), headers: bearer(secrets.RATED_KEY) })
+    assert.strictEqual((await rated()).status, 200)
+    const limited = await rated()
+    assert.deepStrictEqual([forbidden, missing, limited].map(({ status }) => status), [403, 404, 429])
+    const common = { refused: true, end: "failure", attempts: [] }
+    assert.deepInclude(await recordOf(forbidden), {
+      ...common,
+      key: "one",
+      model: "fake/b",
+      requestId: idOf(forbidden)
+    })
+    assert.deepInclude(await recordOf(missing), { ...common, key: "all", model: "nowhere" })
+    assert.deepInclude(await recordOf(limited), { ...common, key: "rated", model: "fake/a", requestId: idOf(limited) })
+    const { json } = await ask(closed.url, "/admin/requests?status=failure", { headers: admin })
+    const listed = (json as { requests: ReadonlyArray<{ requestId: string; error: { reason: string } }> }).requests
+    const reasons = new Map(listed.map(({ error, requestId }) => [requestId, error.reason]))
+    assert.deepStrictEqual([forbidden, missing, limited].map((one) => reasons.get(idOf(one))), [
+      "Forbidden",
+      "ModelNotFound",
+      "LimitExceeded"
+    ])
+    const metrics = await ask(closed.url, "/metrics", { headers: admin })
+    assert.match(metrics.text, /troupe_requests_total\{[^}]*model="fake\/b"[^}]*outcome="refused"[^}]*\} 1/)
+    assert.notMatch(metrics.text, /llm_requests_total\{[^}]*model="fake\/b"[^}]*success="false"/)
+    assert.notInclude(metrics.text, "nowhere")
+  })
+})
 
 describe("an error after several attempts", () => {
   const failed = async (service: Service, headers = {}) => {

@@ -314,14 +314,16 @@ const layerEngines = (stage: Stage) => {
   )
 }
 
-/** Admits every request and keeps what it is charged. */
+/** Admits every request and keeps what it is charged. A token of an answer costs 1,000 nano-dollars; `m#1` has no price. */
 const layerAdmission = ({ charges }: Stage) =>
   Layer.succeed(Admission, {
     isForAll: true,
     admit: () => ({
       ...free,
-      charge: ({ attempt, deployment, isEstimated, tookMs, usage }: Used) =>
-        void charges.push({ attempt, deployment: deployment.id, isEstimated, tookMs, usage })
+      charge: ({ attempt, deployment, isEstimated, tookMs, usage }: Used) => {
+        charges.push({ attempt, deployment: deployment.id, isEstimated, tookMs, usage })
+        return deployment.id === "m#1" ? undefined : usage.completionTokens * 1_000
+      }
     })
   })
 

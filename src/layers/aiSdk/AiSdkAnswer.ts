@@ -72,8 +72,10 @@ export type Metadata = {
   readonly deployment: string
   /** Including failed ones; 0 for a cached answer. */
   readonly attempts: number
-  /** USD; left out: a price is unknown. */
+  /** USD; left out: a price is unknown. With `unpriced`, the known part. */
   readonly costUsd?: number
+  /** Attempts whose cost is unknown; left out, none. */
+  readonly unpriced?: number
   /** Deployments that continued the answer. */
   readonly handoffs?: ReadonlyArray<string>
   /** How the cache took part; left out where the model has none. */
@@ -97,6 +99,7 @@ export const metadataOf = (
     deployment,
     attempts,
     ...(cost === undefined ? {} : { costUsd: cost }),
+    ...(by.admitted?.unpriced === undefined ? {} : { unpriced: by.admitted.unpriced }),
     ...(handoffs.length === 0 ? {} : { handoffs }),
     ...(cache === undefined ? {} : { cache: { ...cache } }),
     ...(policy === undefined ? {} : { policy: { ...policy } })

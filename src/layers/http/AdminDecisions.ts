@@ -2,7 +2,7 @@
 import { Effect, Result } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
-import { keptDecisions } from "../../domain/Defaults.ts"
+import { keptDecisions, keptRefusals } from "../../domain/Defaults.ts"
 import { InvalidRequest, make as failure } from "../../domain/InferenceError.ts"
 import * as Problem from "../../domain/Problem.ts"
 import * as Text from "../../domain/Text.ts"
@@ -74,7 +74,7 @@ export const make = Effect.gen(function*() {
   const others = peers?.isFirst === true ? peers : undefined
   const pageOf = (selection: Selection) =>
     Effect.suspend(() => {
-      const own = DecisionSelection.select(decisions.latest(keptDecisions), selection)
+      const own = DecisionSelection.select(decisions.latest(keptDecisions + keptRefusals), selection)
       if (others === undefined) return Effect.succeed(own)
       const answers = others.askJson<DecisionSelection.Page>("GET", `/admin/decisions?${queryOf(selection)}`)
       return Effect.map(answers, (pages) => DecisionSelection.merge([own, ...pages], selection.limit))

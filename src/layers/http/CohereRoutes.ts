@@ -33,6 +33,7 @@ const conventions: Conventions = {
 
 const rerank = (inference: Inference["Service"]): Endpoint.Endpoint<Rerank.Call> => ({
   idPrefix: "rerank-",
+  operation: "rerank",
   encodeError: Rerank.fromReason,
   decode: Rerank.decode,
   answer: ({ body, ...call }) =>

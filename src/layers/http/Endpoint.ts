@@ -22,20 +22,22 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import * as TraceContext from "../../domain/TraceContext.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
+import * as RefusedRequest from "../../services/inference/RefusedRequest.ts"
 import { Models } from "../../services/models/Models.ts"
 import { namesIn, Registry, ServedNames } from "../../services/models/Registry.ts"
 import type { Waits } from "../../services/models/Waits.ts"
 import { progressHeader, RequestWaits } from "../../services/models/Waits.ts"
+import type { Operation } from "../../services/observability/Metrics.ts"
 import { idsOf, RequestLog } from "../../services/observability/RequestLog.ts"
 import { ServiceTracing } from "../../services/observability/RequestSpans.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
-import * as Authentication from "./Authentication.ts"
 import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
 import * as DirectRoutes from "./DirectRoutes.ts"
 import type { FailedRequest, Failure } from "./EndpointFailure.ts"
 import { errorHeaders, respondFailure, respondProblem, stopping } from "./EndpointFailure.ts"
 import * as LimitHeaders from "./LimitHeaders.ts"
+import * as ModelRights from "./ModelRights.ts"
 import type { DirectHandler } from "./NodeServer.ts"
 import { NodeExchange, Unsent } from "./NodeServer.ts"
 import type { Peers } from "./Peers.ts"
@@ -65,6 +67,8 @@ export interface Call<Decoded> {
 export interface Endpoint<Decoded> {
   /** The prefix of its request ids. */
   readonly idPrefix: string
+  /** Of a request that is refused; default `chat`. */
+  readonly operation?: Operation
   /** The body with the registry's names of models, for who may use them and where they are; left out, the body has them. */
   readonly canonical?: (json: unknown) => unknown
   /**
@@ -215,12 +219,10 @@ const elsewhere: HttpProblem = {
 }
 
 /** What the requests of a dialect share. */
-interface DialectParts {
+interface DialectParts extends ModelRights.Parts {
   readonly conventions: Conventions
   readonly bodyProblems: ReturnType<typeof RequestBody.problemsOf>
   readonly peers: Peers | undefined
-  /** The own name of the model that a name or an alias selects. */
-  readonly nameOf: (name: string) => string
   readonly servedModel: Call<unknown>["servedModel"]
   readonly loadingOf: FailedRequest["loadingOf"]
   /** Whether the service has a tracing of its own. */
@@ -370,8 +372,10 @@ class EndpointRequest<Decoded> {
     const passed = joined === json ? RequestBody.passedText(text) : undefined
     const body = this.#endpoint.decode(joined, caller, exact ?? joined, passed)
     if (identity === undefined || Result.isFailure(body)) return body
-    const forbidden = Authentication.modelRefusal(identity, this.#canonical(joined), this.#parts.nameOf)
-    return forbidden === undefined ? body : Result.fail(InferenceError.make(forbidden))
+    const { operation = "chat" } = this.#endpoint
+    const asked = { id: this.#arrival.id, headers, identity, operation, body: this.#canonical(joined) }
+    const forbidden = ModelRights.refusalOf(this.#parts, asked)
+    return forbidden === undefined ? body : Result.fail(forbidden)
   }
 
   #canonical(json: unknown): unknown {
@@ -438,6 +442,7 @@ const makeParts = (conventions: Conventions, limits: RequestBody.Limits) =>
       peers: yield* PeerProcesses,
       loadingOf: (yield* Models).loading,
       nameOf: namesIn(yield* Registry),
+      refused: yield* RefusedRequest.make,
       servedModel: yield* makeServedModel,
       isTraced: (yield* ServiceTracing) !== undefined,
       isLogged: (yield* RequestLog) !== undefined,

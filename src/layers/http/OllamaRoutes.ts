@@ -234,6 +234,7 @@ const embedding = (
   const { arrived, ...parts } = makeParts(services)
   return {
     ...parts,
+    operation: "embeddings",
     encodeError: encodeErrorWith(names),
     decode: (json, caller, exact) => decode(arrived(json, caller, exact, undefined)),
     answer: (call) => {

@@ -281,6 +281,7 @@ const respond = (call: Endpoint.Responding, body: unknown, by: AnsweredBy) =>
 
 const embeddings = ({ inference }: Services): Endpoint.Endpoint<EmbedCall> => ({
   idPrefix: "embd-",
+  operation: "embeddings",
   encodeError: encodeErrorWith(FieldNames.textErrors),
   decode: Tasks.decodeEmbedding,
   answer: ({ body, ...call }) =>
@@ -297,6 +298,7 @@ const embeddings = ({ inference }: Services): Endpoint.Endpoint<EmbedCall> => ({
 
 const rerank = ({ inference }: Services): Endpoint.Endpoint<RerankCall> => ({
   idPrefix: "rerank-",
+  operation: "rerank",
   encodeError: Tasks.encodeRerankError,
   decode: Tasks.decodeRerank,
   answer: ({ body, ...call }) =>
@@ -308,6 +310,7 @@ const rerank = ({ inference }: Services): Endpoint.Endpoint<RerankCall> => ({
 
 const classify = ({ inference }: Services): Endpoint.Endpoint<ClassifyRequest> => ({
   idPrefix: "classify-",
+  operation: "classify",
   encodeError: encodeErrorWith(FieldNames.textErrors),
   decode: Tasks.decodeClassify,
   answer: ({ body, ...call }) =>
@@ -324,6 +327,7 @@ const classify = ({ inference }: Services): Endpoint.Endpoint<ClassifyRequest> =
 
 const tokenize = ({ inference }: Services): Endpoint.Endpoint<TokenizeRequest> => ({
   idPrefix: "tokenize-",
+  operation: "tokenize",
   encodeError: encodeErrorWith(FieldNames.tokenizeErrors),
   decode: Tasks.decodeTokenize,
   answer: ({ body, ...call }) =>

@@ -4,8 +4,6 @@
  */
 import type { Metric } from "effect"
 import { Clock, Context, Effect, FiberSet, Layer, Option, Random } from "effect"
-import type { Deployment } from "../../domain/Deployment.ts"
-import type { Price } from "../../domain/DeploymentFacts.ts"
 import type { Standings } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import { BudgetExceeded, LimitExceeded } from "../../domain/InferenceError.ts"
@@ -17,7 +15,7 @@ import { VirtualKeys } from "../keys/VirtualKeys.ts"
 import { Ledger } from "../ledger/Ledger.ts"
 import { RateWindows, Taken } from "../limits/RateWindows.ts"
 import * as Series from "../observability/Series.ts"
-import { factsOf } from "../routing/DeploymentFacts.ts"
+import { priceOf } from "../routing/DeploymentFacts.ts"
 import { covers } from "../settings/AdmissionSettings.ts"
 import type { AdmissionSettings } from "../settings/AdmissionSettings.ts"
 import { Settings } from "../settings/Settings.ts"
@@ -52,7 +50,7 @@ class Account implements Ticket {
   readonly #reservation: Reservation | undefined
   readonly #need: Need
   #tokens = 0
-  #cost: Nano | undefined = 0
+  readonly #cost = new Money.Sum()
 
   constructor(
     parts: Parts,
@@ -74,7 +72,11 @@ class Account implements Ticket {
   }
 
   get cost(): Nano | undefined {
-    return this.#cost
+    return this.#cost.known
+  }
+
+  get unpriced(): number | undefined {
+    return this.#cost.unpriced
   }
 
   standings(): Standings | undefined {
@@ -83,11 +85,12 @@ class Account implements Ticket {
     return taken && { requests: taken.standing("requests", now), tokens: taken.standing("tokens", now) }
   }
 
-  charge(used: Used): void {
+  charge(used: Used): Nano | undefined {
     const { cost, tokens } = charge(this.#parts, this.#subject, this.#need, used)
     this.#tokens += tokens
-    this.#cost = cost === undefined || this.#cost === undefined ? undefined : this.#cost + cost
+    this.#cost.add(cost)
     this.#reservation?.charge({ nano: cost ?? 0, tokens }, this.#parts.rules.alerts).forEach(this.#parts.alert)
+    return cost
   }
 
   again(): Reason | undefined {
@@ -258,19 +261,6 @@ const historyReader = (ofCopies: boolean) =>
     ([ledger, keys]) => readHistory(ledger, keys, ofCopies)
   )
 
-/** Knows the prices of deployments. */
-const makePriceOf = (): AccountParts["priceOf"] => {
-  const prices = new WeakMap<Deployment, { readonly price: Price | undefined }>()
-  return (deployment) => {
-    let known = prices.get(deployment)
-    if (known === undefined) {
-      known = { price: factsOf(deployment).price }
-      prices.set(deployment, known)
-    }
-    return known.price
-  }
-}
-
 /** How long a process that ends waits for the ends of its requests to arrive. */
 const flushLimit = "5 seconds"
 
@@ -309,7 +299,7 @@ const makeAccounts = Effect.fnUntraced(function*(rules: AdmissionRules, ofCopies
     add: ledger.add,
     rules,
     now: () => clock.currentTimeMillisUnsafe(),
-    priceOf: makePriceOf()
+    priceOf
   }
   const local = new Accounts({ ...parts, windows: new RateWindows(), book: new BudgetBook(history, held) })
   return counters === undefined ? local : yield* makeShared(counters, { ...parts, held }, local, history, ofCopies)

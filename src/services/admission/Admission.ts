@@ -15,6 +15,7 @@ import type { Deployment } from "../../domain/Deployment.ts"
 import type { Admitted } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { TokenUsage } from "../../domain/Job.ts"
+import type { Nano } from "../../domain/Money.ts"
 import type { Operation } from "../observability/Metrics.ts"
 import type { Grant } from "./AdmissionRules.ts"
 import type { Siblings } from "./Subject.ts"
@@ -79,7 +80,8 @@ export interface Ticket extends Admitted {
   readonly maxTokens: number | undefined
   /** The id of the key that pays; left out, none does. */
   readonly payer?: string
-  readonly charge: (used: Used) => void
+  /** @returns what it costs; undefined: its price is unknown */
+  readonly charge: (used: Used) => Nano | undefined
   /** Why no other attempt may run after those that were charged; undefined if one may. */
   readonly again: () => Reason | undefined | Later<Reason | undefined>
   /** Whether a second attempt may run beside the first. */
@@ -95,7 +97,7 @@ export const free: Ticket = {
   maxTokens: undefined,
   standings: () => undefined,
   cost: undefined,
-  charge: () => {},
+  charge: () => undefined,
   again: () => undefined,
   another: () => true,
   leave: () => {},

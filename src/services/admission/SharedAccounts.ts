@@ -19,6 +19,7 @@ import type { Standings } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import { BudgetExceeded, Overloaded } from "../../domain/InferenceError.ts"
 import type { Nano } from "../../domain/Money.ts"
+import * as Money from "../../domain/Money.ts"
 import type { Amount, BudgetRule, History, Period } from "../budgets/BudgetBook.ts"
 import { beginOf, hasLittleLeft, Held, percentReached } from "../budgets/BudgetBook.ts"
 import type { AccountParts } from "./AccountParts.ts"
@@ -99,7 +100,7 @@ class SharedAccount implements Ticket {
   /** Of the budgets. */
   #reserved: Amount
   #spent = nothing
-  #cost: Nano | undefined = 0
+  readonly #cost = new Money.Sum()
   #isEnded = false
 
   constructor(
@@ -131,7 +132,11 @@ class SharedAccount implements Ticket {
   }
 
   get cost(): Nano | undefined {
-    return this.#cost
+    return this.#cost.known
+  }
+
+  get unpriced(): number | undefined {
+    return this.#cost.unpriced
   }
 
   standings(): Standings | undefined {
@@ -140,13 +145,14 @@ class SharedAccount implements Ticket {
     return { requests: of("requests"), tokens: of("tokens") }
   }
 
-  charge(used: Used): void {
+  charge(used: Used): Nano | undefined {
     const { cost, tokens } = charge(this.#accounts.parts, this.#subject, this.#need, used)
-    this.#cost = cost === undefined || this.#cost === undefined ? undefined : this.#cost + cost
+    this.#cost.add(cost)
     const added = { nano: cost ?? 0, tokens }
     this.#spent = { nano: this.#spent.nano + added.nano, tokens: this.#spent.tokens + tokens }
     // An attempt may report what it used late.
     if (this.#isEnded) this.#accounts.settle(this.#id, this.#claims, added, 0)
+    return cost
   }
 
   /** What attempts may still use of the reservation. */

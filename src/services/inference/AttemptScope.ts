@@ -5,7 +5,6 @@
 import { Cause, Context, Deferred, Effect, Exit, Scope } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
-import type { Price } from "../../domain/DeploymentFacts.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
@@ -18,7 +17,7 @@ import type { Policy } from "../../domain/RoutingPolicy.ts"
 import * as SignedReasoning from "../../domain/SignedReasoning.ts"
 import type { Source } from "../../domain/Source.ts"
 import { dialectOf } from "../../domain/Source.ts"
-import type { Ticket } from "../admission/Admission.ts"
+import type { Ticket, UsedTokens } from "../admission/Admission.ts"
 import { free } from "../admission/Admission.ts"
 import type { Engine, EventReceiver, StartedAnswer } from "../engines/Engine.ts"
 import type { Breaker, ClosedCall } from "../health/Breaker.ts"
@@ -38,7 +37,6 @@ import type { Watch, WatchedAttempt } from "../resilience/DeadlineWatch.ts"
 import type { TrialAttempt } from "../rollout/Split.ts"
 import type { AttemptDraft } from "../routing/DecisionLog.ts"
 import { addAttempt } from "../routing/DecisionLog.ts"
-import { factsOf } from "../routing/DeploymentFacts.ts"
 import type { Route } from "../routing/Route.ts"
 import type { Router } from "../routing/Router.ts"
 import * as EmbeddingBatcher from "./EmbeddingBatcher.ts"
@@ -157,17 +155,6 @@ const lossAt = (
 /** Whether a deployment of the route may get the caller's own body. */
 const mayPassOn = ({ deployments, fallbacks }: Route, { dialect }: Source): boolean =>
   [deployments, ...Object.values(fallbacks)].some((list) => list.some(({ options }) => dialectOf(options) === dialect))
-
-/** By deployment; null: not known. */
-const prices = new WeakMap<Deployment, Price | null>()
-
-const priceOf = (deployment: Deployment): Price | undefined => {
-  const known = prices.get(deployment)
-  if (known !== undefined) return known ?? undefined
-  const { price } = factsOf(deployment)
-  prices.set(deployment, price ?? null)
-  return price
-}
 
 /**
  * Asks for the makers of the request's signed reasoning, before its first attempt; undefined: there is nothing to ask. The record
@@ -297,33 +284,36 @@ class Entry {
     RequestTelemetry.recordAttempt(this.#parts, this.#state.record, this.stats, this.#draft)
     const { trace } = this.stats
     if (trace !== undefined) RequestTelemetry.endAttempt(trace, this.stats, this.#draft, exit)
-    const { ticket } = this.#state
-    if (ticket === free) this.#addCost()
-    else this.#charge(ticket, tookMs)
-  }
-
-  /** Without accounts, the record has the cost all the same. */
-  #addCost(): void {
-    const state = this.#state
-    if (state.cost === undefined || state.record.operation === "tokenize") return
     const used = RequestTelemetry.usedBy(this.stats, this.#draft.firstTokenMs !== undefined)
-    if (used === undefined) return
-    const price = priceOf(this.#deployment)
-    const { promptTokens } = used.usage
-    state.cost = price === undefined || promptTokens === undefined
-      ? undefined
-      : state.cost + Money.costOf(price, { ...used.usage, promptTokens })
+    if (used !== undefined && this.#state.record.operation !== "tokenize") this.#pay(used, tookMs)
   }
 
-  /** Charges what the attempt has used; an answer without usage counts what was seen of it. */
-  #charge(ticket: Ticket, tookMs: number): void {
+  /** Charges what the attempt has used, and adds its cost to the record. */
+  #pay(used: UsedTokens, tookMs: number): void {
+    const { ticket } = this.#state
+    const nano = ticket === free ? this.#costOf(used) : this.#charge(ticket, used, tookMs)
+    if (nano === undefined) {
+      this.#state.unpriced++
+      this.#draft.isUnpriced = true
+    } else {
+      this.#state.cost += nano
+      this.#draft.usd = nano === 0 ? 0 : Money.usdOf(nano)
+    }
+  }
+
+  /** Without accounts, the record has the cost all the same; undefined: unknown. */
+  #costOf({ usage }: UsedTokens): Money.Nano | undefined {
+    const price = this.stats.server?.price
+    const { promptTokens } = usage
+    return price && promptTokens !== undefined ? Money.costOf(price, { ...usage, promptTokens }) : undefined
+  }
+
+  /** An answer without usage counts what was seen of it. */
+  #charge(ticket: Ticket, { isEstimated, usage }: UsedTokens, tookMs: number): Money.Nano | undefined {
     const { record } = this.#state
-    this.#parts.callbacks.call("admission", () => {
-      const used = RequestTelemetry.usedBy(this.stats, this.#draft.firstTokenMs !== undefined)
-      if (used === undefined) return
-      const { isEstimated, usage } = used
+    return this.#parts.callbacks.call("admission", () => {
       const attempt = record.attempts.indexOf(this.#draft)
-      ticket.charge({ deployment: this.#deployment, decision: record.id, attempt, usage, isEstimated, tookMs })
+      return ticket.charge({ deployment: this.#deployment, decision: record.id, attempt, usage, isEstimated, tookMs })
     }, undefined)
   }
 }

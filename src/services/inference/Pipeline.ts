@@ -36,7 +36,7 @@ import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
 import * as Backoff from "../resilience/Backoff.ts"
 import * as DeadlineWatch from "../resilience/DeadlineWatch.ts"
 import * as HedgeBudget from "../resilience/HedgeBudget.ts"
-import { DecisionLog } from "../routing/DecisionLog.ts"
+import { callerOf, DecisionLog } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Route.ts"
 import { answeredRoute, noDeployment } from "../routing/Route.ts"
 import { Router } from "../routing/Router.ts"
@@ -46,6 +46,7 @@ import { BatchOptions } from "./EmbeddingBatcher.ts"
 import type { AttemptRequest, Use } from "./PlannedAttempts.ts"
 import * as PlannedAttempts from "./PlannedAttempts.ts"
 import { ReasoningMakers, SharedMakers } from "./ReasoningMakers.ts"
+import * as RefusedRequest from "./RefusedRequest.ts"
 import type { RoutedRequest } from "./RequestTelemetry.ts"
 import * as RequestTelemetry from "./RequestTelemetry.ts"
 
@@ -144,13 +145,24 @@ const namedOf = (
 
 /** A request that does not begin. */
 const refuse = <R extends AttemptRequest>(
-  arriving: Arriving<R>,
-  model: string | undefined,
+  parts: Parts,
+  { arrival, attributes, fiber, operation, request }: Omit<Arriving<R>, "at" | "routing">,
+  model: { readonly requested: string; readonly configured?: string },
   error: InferenceError
 ): Begun<R> => {
-  arriving.arrival?.refused(namedOf(arriving, model), error)
+  RefusedRequest.record(parts, {
+    operation,
+    model: model.requested,
+    configured: model.configured,
+    caller: callerOf(fiber, request),
+    error,
+    arrival,
+    attributes: namedOf({ operation, request, attributes }, undefined).attributes
+  })
   return { error }
 }
+
+const configured = (model: string) => ({ requested: model, configured: model })
 
 /** Begins the telemetry of a routed request. */
 const beginAdmitted = <R extends AttemptRequest>(
@@ -161,11 +173,11 @@ const beginAdmitted = <R extends AttemptRequest>(
 ): Begun<R> => {
   const { arrival, at, fiber, operation, request, routing } = arriving
   const { decision, deployments: [first], model } = route
-  if ("_tag" in ticket) return refuse(arriving, model, makeError(ticket))
+  if ("_tag" in ticket) return refuse(parts, arriving, configured(model), makeError(ticket))
   const refused = parts.router.call?.(route, payableOf(route))
   if (refused !== undefined) {
     ticket.end()
-    return refuse(arriving, model, refused)
+    return refuse(parts, arriving, configured(model), refused)
   }
   if (ticket !== free) fiber.getRef(TicketReceiver)?.(ticket)
   const trace = arrival?.begin(namedOf(arriving, model), decision, first?.id)
@@ -190,10 +202,11 @@ const makeBegin = (parts: Parts) => {
     const at = Time.preciseOf(parts.clock)
     const arriving = { fiber, operation, request, routing, attributes, arrival: arrivalOf(parts, fiber), at }
     const found = router.route(routing)
-    if (Result.isFailure(found)) return refuse(arriving, undefined, found.failure)
+    if (Result.isFailure(found)) return refuse(parts, arriving, { requested: routing.model }, found.failure)
     const route = found.success
     if (request.priority === "low" && sheds[SubscriptionRef.getUnsafe(pressure)].refuseLowPriority) {
-      return refuse(arriving, route.model, makeError(new Overloaded({ retryAfterMs: parts.pressureEveryMs })))
+      const error = makeError(new Overloaded({ retryAfterMs: parts.pressureEveryMs }))
+      return refuse(parts, arriving, configured(route.model), error)
     }
     // A request that no deployment can answer counts in no limit.
     if (cannotAnswer(route)) return beginAdmitted(parts, arriving, route, free)
@@ -219,9 +232,8 @@ const makeBeginAnswered = (parts: Parts) =>
   const ticket = admit(parts, "chat", request, route, {}, [])
   if (ticket instanceof Later) throw new Error("A request without deployments is admitted at once.")
   if ("_tag" in ticket) {
-    const error = makeError(ticket)
-    arrival?.refused(named(), error)
-    return { error }
+    const refused = { arrival, attributes, fiber, operation: "chat" as const, request }
+    return refuse(parts, refused, configured(model.name), makeError(ticket))
   }
   const state = RequestTelemetry.begin(parts, fiber, "chat", route, arrival?.begin(named()), ticket, at, request)
   return { routed: { request, route, state }, state }

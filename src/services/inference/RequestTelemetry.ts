@@ -10,6 +10,7 @@ import { Effect, Exit } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
+import type { Price } from "../../domain/DeploymentFacts.ts"
 import { isCancellation, isOfCaller } from "../../domain/FailureClass.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
@@ -30,6 +31,7 @@ import type { AttemptTrace, RequestTrace } from "../observability/RequestTrace.t
 import { endAttributes } from "../observability/RequestTrace.ts"
 import type { AttemptDraft, DecisionLog, Draft } from "../routing/DecisionLog.ts"
 import { callerOf, makeDraft } from "../routing/DecisionLog.ts"
+import { priceOf } from "../routing/DeploymentFacts.ts"
 import type { Route } from "../routing/Route.ts"
 
 type FinishEvent = Extract<Event, { type: "finish" }>
@@ -43,6 +45,8 @@ export interface Server {
   readonly model: string
   /** Another instance of this service; default false. */
   readonly isTroupe?: boolean
+  /** Left out: unknown. */
+  readonly price?: Price | undefined
 }
 
 const servers = new WeakMap<Deployment, Server>()
@@ -55,7 +59,8 @@ export const serverOf = (deployment: Deployment): Server => {
     id,
     provider: providerNameOf(deployment),
     model: isRemote(options) ? options.model : model,
-    isTroupe: isRemote(options) && providerKindOf(options.provider).isTroupe === true
+    isTroupe: isRemote(options) && providerKindOf(options.provider).isTroupe === true,
+    price: priceOf(deployment)
   }
   servers.set(deployment, server)
   return server
@@ -176,8 +181,9 @@ export interface RequestState {
   earlierTokens: number
   /** What the request was admitted with. */
   readonly ticket: Ticket
-  /** What the attempts of a request without accounts have cost; undefined: not known. */
-  cost: Money.Nano | undefined
+  /** The known part of what its attempts have cost, and how many have an unknown cost. */
+  cost: Money.Nano
+  unpriced: number
   /** Why the request failed. An attempt's failure is not the request's while another attempt may follow. */
   failure: Cause.Cause<InferenceError> | undefined
 }
@@ -305,18 +311,23 @@ export const endAttempt = (
 /** Span attributes at the end of the request. */
 const requestAttributes = (
   exit: Exit.Exit<unknown, InferenceError>,
-  { earlierTokens, record, stats }: RequestState,
+  state: RequestState,
   usd: number | undefined
-): Attributes => ({
-  ...usageAttributes(stats, earlierTokens),
-  "troupe.deployment": stats.server?.id,
-  "troupe.decision": record.id,
-  "troupe.strategy": record.decision.strategy,
-  "troupe.attempts": record.attempts.length,
-  "troupe.cache": record.cache,
-  "troupe.cost_usd": usd,
-  ...endAttributes(exit)
-})
+): Attributes => {
+  const { earlierTokens, record, stats } = state
+  return {
+    ...usageAttributes(stats, earlierTokens),
+    "troupe.deployment": stats.server?.id,
+    "troupe.decision": record.id,
+    "troupe.request_id": record.requestId,
+    "troupe.strategy": record.decision.strategy,
+    "troupe.attempts": record.attempts.length,
+    "troupe.cache": record.cache,
+    "troupe.cost_usd": usd,
+    "troupe.unpriced_attempts": unpricedOf(state),
+    ...endAttributes(exit)
+  }
+}
 
 /** The log entry of a request. */
 const entryOf = (
@@ -336,6 +347,7 @@ const entryOf = (
   inputTokens: promptTokens,
   outputTokens: tokens,
   usd,
+  unpriced: record.unpriced,
   error: errorOf(exit)?.name
 })
 
@@ -380,11 +392,13 @@ const failureOf = (exit: Exit.Exit<unknown, InferenceError>): Draft["error"] => 
   return error && { reason: error.name, message: error.message }
 }
 
-/** What its attempts have cost. */
-const usdOf = ({ cost, ticket }: RequestState): number | undefined => {
-  const nano = ticket === free ? cost : ticket.cost
-  return nano === undefined ? undefined : Money.usdOf(nano)
+/** The known part of what its attempts have cost; undefined: none is known. Most cost nothing, or have no price. */
+const usdOf = ({ cost, unpriced }: RequestState): number | undefined => {
+  if (cost === 0) return unpriced > 0 ? undefined : 0
+  return Money.usdOf(cost)
 }
+
+const unpricedOf = ({ unpriced }: RequestState): number | undefined => unpriced === 0 ? undefined : unpriced
 
 /** Ends the telemetry of a request. */
 export const complete = (
@@ -418,6 +432,7 @@ export const complete = (
   record.inputTokens = stats.promptTokens
   record.outputTokens = tokens
   record.usd = outcome.usd
+  record.unpriced = unpricedOf(state)
   callbacks.call(logName, () => decisions.ended?.(record), undefined)
   callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
   if (log !== undefined) callbacks.notify("request log", () => log(entryOf(outcome, state, exit)), context)
@@ -457,6 +472,7 @@ export const begin = (
     stats: makeStats(deployment && serverOf(deployment)),
     earlierTokens: 0,
     cost: 0,
+    unpriced: 0,
     ticket,
     failure: undefined
   }

@@ -101,6 +101,12 @@ export class Metrics extends Context.Service<Metrics, {
   readonly begin: (model: string, operation: Operation) => Effect.Effect<void> | void
   /** The effect of `begin` has ended before the effect of `end` starts. */
   readonly end: (outcome: Outcome) => Effect.Effect<void> | void
+  /**
+   * A request was refused before it was routed; at once.
+   *
+   * @param model of the configuration; empty, none
+   */
+  readonly refused?: (model: string, operation: Operation, isOfCaller: boolean) => void
   /** An attempt has ended; at once. */
   readonly attempted?: (attempt: AttemptOutcome) => void
   /** A stream of chunks begins; what is returned gets the time between two of them, seconds. */

@@ -41,8 +41,10 @@ export const Figures = Schema.Struct({
   outputTokens: Schema.Int,
   /** After the first token of an answer, of all answers together; left out where none was streamed. */
   tokensPerSecond: Schema.optionalKey(Schema.Finite),
-  /** USD; left out, unknown. */
-  usd: Schema.optionalKey(Schema.Finite)
+  /** USD; left out, unknown. With `unpriced`, the known part. */
+  usd: Schema.optionalKey(Schema.Finite),
+  /** Attempts that used tokens and whose cost is unknown; left out, none. */
+  unpriced: Schema.optionalKey(Schema.Int)
 })
 export type Figures = typeof Figures.Type
 
@@ -56,6 +58,7 @@ interface Tally {
   ratedTokens: number
   ratedMs: number
   usd: number | undefined
+  unpriced: number
   readonly firstToken: Map<number, number>
   readonly duration: Map<number, number>
 }
@@ -68,6 +71,7 @@ const makeTally = (): Tally => ({
   ratedTokens: 0,
   ratedMs: 0,
   usd: undefined,
+  unpriced: 0,
   firstToken: new Map(),
   duration: new Map()
 })
@@ -111,6 +115,18 @@ const distributionOf = (buckets: ReadonlyMap<number, number>): Distribution => {
   }
 }
 
+/** What was paid. */
+interface Cost {
+  /** USD; undefined, unknown. */
+  readonly usd: number | undefined
+  readonly unpriced?: number | undefined
+}
+
+const addCost = (to: Tally, { unpriced = 0, usd }: Cost): void => {
+  to.unpriced += unpriced
+  if (usd !== undefined) to.usd = (to.usd ?? 0) + usd
+}
+
 const addTally = (to: Tally, from: Tally): void => {
   to.requests += from.requests
   to.failed += from.failed
@@ -118,7 +134,7 @@ const addTally = (to: Tally, from: Tally): void => {
   to.outputTokens += from.outputTokens
   to.ratedTokens += from.ratedTokens
   to.ratedMs += from.ratedMs
-  if (from.usd !== undefined) to.usd = (to.usd ?? 0) + from.usd
+  addCost(to, from)
   addAll(to.firstToken, from.firstToken)
   addAll(to.duration, from.duration)
 }
@@ -128,23 +144,21 @@ interface Output {
   readonly tokens: number
   /** The time in which the tokens after the first one came, ms; 0, unknown. */
   readonly ratedMs: number
-  /** USD; undefined, unknown. */
-  readonly usd: number | undefined
 }
 
-const addOutput = (tally: Tally, { ratedMs, tokens, usd }: Output): void => {
+const addOutput = (tally: Tally, { ratedMs, tokens }: Output): void => {
   tally.outputTokens += tokens
-  if (usd !== undefined) tally.usd = (tally.usd ?? 0) + usd
   if (ratedMs <= 0 || tokens < 2) return
   tally.ratedTokens += tokens - 1
   tally.ratedMs += ratedMs
 }
 
 /** Counts an attempt for its deployment. */
-const addAttempt = (tally: Tally, { firstTokenMs, outcome, tookMs = 0 }: AttemptDraft): void => {
+const addAttempt = (tally: Tally, { firstTokenMs, isUnpriced, outcome, tookMs = 0, usd }: AttemptDraft): void => {
   tally.requests++
   if (outcome === "failed") tally.failed++
   if (outcome === "left") tally.left++
+  addCost(tally, { usd, unpriced: isUnpriced === true ? 1 : 0 })
   if (firstTokenMs !== undefined) countIn(tally.firstToken, firstTokenMs)
   if (outcome === "answered") countIn(tally.duration, tookMs)
 }
@@ -200,7 +214,8 @@ const figuresOf = (window: WindowName, seconds: number, tally: Tally): Figures =
   durationMs: distributionOf(tally.duration),
   outputTokens: tally.outputTokens,
   ...(tally.ratedMs === 0 ? {} : { tokensPerSecond: Math.round(10_000 * tally.ratedTokens / tally.ratedMs) / 10 }),
-  ...(tally.usd === undefined ? {} : { usd: tally.usd })
+  ...(tally.usd === undefined ? {} : { usd: tally.usd }),
+  ...(tally.unpriced === 0 ? {} : { unpriced: tally.unpriced })
 })
 
 const names = Object.keys(windows) as ReadonlyArray<WindowName>
@@ -234,15 +249,17 @@ export class RecentFigures {
   }
 
   add(request: Draft, now: number): void {
-    const { attempts, model, outputTokens = 0, usd } = request
+    const { attempts, model, outputTokens = 0, unpriced, usd } = request
     const { attempt, firstTokenMs, ratedMs } = answerOf(request)
     // Without an attempt that has answered, 0 does not mean that there is a price.
-    const output: Output = { tokens: outputTokens, ratedMs, usd: usd === 0 && attempt === undefined ? undefined : usd }
+    const cost: Cost = { usd: usd === 0 && attempt === undefined ? undefined : usd, unpriced }
+    const output: Output = { tokens: outputTokens, ratedMs }
     for (const one of attempts) addAttempt(this.#ofDeployment(one.deployment).at(now), one)
     const payer = (attempt ?? attempts.at(-1))?.deployment
     if (payer !== undefined) addOutput(this.#ofDeployment(payer).at(now), output)
     for (const tally of [this.#all.at(now), this.#of(this.#models, this.#names.model(model)).at(now)]) {
       addRequest(tally, request, firstTokenMs)
+      addCost(tally, cost)
       addOutput(tally, output)
     }
   }
@@ -279,7 +296,9 @@ export class RecentFigures {
   }
 }
 
-const tallyOf = ({ durationMs, failed, firstTokenMs, left, outputTokens, requests, usd }: Figures): Tally => {
+const tallyOf = (
+  { durationMs, failed, firstTokenMs, left, outputTokens, requests, unpriced = 0, usd }: Figures
+): Tally => {
   const bucketsOf = ({ buckets }: Distribution) =>
     new Map(buckets.map(([bound, count]) => [bucketOf(bound * (1 - 1e-3)), count]))
   return {
@@ -289,6 +308,7 @@ const tallyOf = ({ durationMs, failed, firstTokenMs, left, outputTokens, request
     left,
     outputTokens,
     usd,
+    unpriced,
     firstToken: bucketsOf(firstTokenMs),
     duration: bucketsOf(durationMs)
   }

@@ -24,6 +24,8 @@ export interface Entry {
   readonly inputTokens: number | undefined
   readonly outputTokens: number
   readonly usd: number | undefined
+  /** Attempts whose price is unknown: they are not in `usd`. */
+  readonly unpriced: number | undefined
   /** The kind of the failure. */
   readonly error: string | undefined
 }
@@ -68,6 +70,7 @@ const write = (entry: Entry): Effect.Effect<void> => {
     input_tokens: entry.inputTokens,
     output_tokens: entry.outputTokens,
     cost_usd: entry.usd,
+    unpriced_attempts: entry.unpriced,
     decision: entry.decision
   })
 }

@@ -174,6 +174,7 @@ class ModelSeries {
   readonly skipped: Update
   readonly cost: (payer: string) => Update
   readonly #ended: Readonly<Record<Outcome["end"], Update>>
+  readonly #refused: Update
   readonly #success: Update
   readonly #failure: Update
   readonly #errors: Update
@@ -192,6 +193,7 @@ class ModelSeries {
     this.skipped = own(skippedEvents)
     this.cost = once((user: string) => own(cost, { user }), same)
     this.#ended = { success: endedBy("success"), failure: endedBy("failure"), interruption: endedBy("left") }
+    this.#refused = endedBy("refused")
     this.#success = own(requests, { success: "true" })
     this.#failure = own(requests, { success: "false" })
     this.#errors = own(errors)
@@ -201,6 +203,14 @@ class ModelSeries {
     this.#firstToken = own(firstToken)
     this.#overhead = own(overhead)
     this.#fallbacks = own(fallbacks)
+  }
+
+  /** A refused request whose cause is the service counts as one that failed. */
+  refused(isOfCaller: boolean): void {
+    if (isOfCaller) return this.#refused(1)
+    this.#ended.failure(1)
+    this.#failure(1)
+    this.#errors(1)
   }
 
   end({ end, firstTokenSeconds, isFallback, isOfCaller, overheadSeconds, seconds, tokens }: Outcome): void {
@@ -360,6 +370,7 @@ export const make = (context: Services): Metrics["Service"] => {
       own.end(outcome)
       if (usd > 0) own.cost(payerOf(payer))(usd)
     },
+    refused: (model, operation, isOfCaller) => models[operation](model).refused(isOfCaller),
     attempted,
     chunks: (labels) => chunk(labels),
     cached: (model, use) => cached([model, use])(1),
@@ -374,7 +385,7 @@ export const make = (context: Services): Metrics["Service"] => {
  */
 export const bounded = (metrics: Metrics["Service"], registry: Registry["Service"]): Metrics["Service"] => {
   const served = new ServedNames(registry)
-  const { attempted, cached, chunks, skipped } = metrics
+  const { attempted, cached, chunks, refused, skipped } = metrics
   const boundedLabels = <A extends AttemptLabels>(labels: A): A => {
     if (registry.wildcardOf === undefined) return labels
     const model = modelLabel(registry, labels.model)
@@ -389,6 +400,10 @@ export const bounded = (metrics: Metrics["Service"], registry: Registry["Service
       const model = modelLabel(registry, outcome.model)
       return metrics.end(model === outcome.model ? outcome : { ...outcome, model })
     },
+    ...(refused && {
+      refused: (model, operation, isOfCaller) =>
+        refused.call(metrics, modelLabel(registry, model), operation, isOfCaller)
+    }),
     ...(attempted && { attempted: (attempt) => attempted.call(metrics, boundedLabels(attempt)) }),
     ...(chunks && { chunks: (labels) => chunks.call(metrics, boundedLabels(labels)) }),
     ...(cached && { cached: (model, use) => cached.call(metrics, modelLabel(registry, model), use) }),

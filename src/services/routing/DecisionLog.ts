@@ -9,6 +9,7 @@ import type { Operation } from "../observability/Metrics.ts"
 import { cachedResponses, present } from "./DecisionRecord.ts"
 import type { Attempt, Decision, Record } from "./DecisionRecord.ts"
 import type { Route } from "./Route.ts"
+import { refusedRoute } from "./Route.ts"
 
 /** An object with all its optional fields, undefined or not: no write changes its shape. */
 type Written<A> = {
@@ -60,6 +61,18 @@ export const callerOf = (
   replayOf: fiber.getRef(ReplayOf)
 })
 
+/** A request that is refused before it is routed. */
+export interface RefusedRequest {
+  readonly operation: Operation
+  readonly model: string
+  /** ms since 1970 */
+  readonly at: number
+  readonly caller: RecordedCaller
+  readonly error: NonNullable<Draft["error"]>
+  /** Whether its caller is the cause, not the service. */
+  readonly isOfCaller: boolean
+}
+
 /** A listener of groups of records. */
 export interface Collection {
   /** Calls it with the records that wait for their group. */
@@ -75,6 +88,11 @@ export class DecisionLog extends Context.Service<DecisionLog, {
    * @param at ms since 1970
    */
   readonly begin: (operation: Operation, route: Route, at: number, caller?: RecordedCaller) => Draft
+  /**
+   * Adds the record of a request that is refused. The latest `Defaults.keptRefusals` are kept, beside the records of other requests;
+   * listeners get at most `Defaults.toldRefusals` in a second, and groups those whose cause is the service.
+   */
+  readonly refuse?: (request: RefusedRequest) => Draft
   /** A request of this log has ended, and its record is complete. */
   readonly ended?: (record: Draft) => void
   /**
@@ -96,7 +114,7 @@ export class DecisionLog extends Context.Service<DecisionLog, {
    * @param id of the record, or of the response to its request
    */
   readonly find: (id: string) => Record | undefined
-  /** The latest first. */
+  /** The latest first, refused requests among them. */
   readonly latest: (count: number) => ReadonlyArray<Record>
 }>()("troupe/services/routing/DecisionLog") {}
 
@@ -163,7 +181,9 @@ export const makeDraft = (
     inputTokens: undefined,
     outputTokens: undefined,
     usd: undefined,
+    unpriced: undefined,
     error: undefined,
+    refused: undefined,
     end: undefined
   }
 }
@@ -184,6 +204,8 @@ export const addAttempt = (record: Draft, deployment: string, startedMs: number,
     skippedEvents: undefined,
     outcome: "running",
     error: undefined,
+    usd: undefined,
+    isUnpriced: undefined,
     reasoningDropped: undefined
   }
   // The first one without room for others: most requests have one.
@@ -195,6 +217,52 @@ export const addAttempt = (record: Draft, deployment: string, startedMs: number,
 /** The record as it is now. */
 export const recordOf = (draft: Draft): Record => ({ ...present(draft), attempts: draft.attempts.map(present) })
 
+const makeRefused = (id: string, { at, caller, error, model, operation }: RefusedRequest): Draft => ({
+  ...makeDraft(id, operation, refusedRoute(model), at, caller),
+  tookMs: 0,
+  error,
+  refused: true,
+  end: "failure"
+})
+
+/** The records of the latest requests that were refused. */
+class Refusals {
+  readonly #prefix: string
+  readonly #records: Array<Draft> = []
+  #count = 0
+  #second = 0
+  #told = 0
+
+  constructor(run: string) {
+    this.#prefix = `ref-${run}-`
+  }
+
+  add(request: RefusedRequest): Draft {
+    const record = makeRefused(`${this.#prefix}${(this.#count++).toString(36)}`, request)
+    if (this.#records.push(record) > Defaults.keptRefusals) this.#records.shift()
+    return record
+  }
+
+  /** Whether listeners get a record of this time, ms since 1970. */
+  isTold(at: number): boolean {
+    const second = Math.floor(at / 1000)
+    if (second !== this.#second) this.#told = 0
+    this.#second = second
+    return this.#told++ < Defaults.toldRefusals
+  }
+
+  /** @param id of the record, or of the response */
+  find(id: string): Draft | undefined {
+    return this.#records.find((record) => record.id === id || record.requestId === id)
+  }
+
+  /** These and others, the latest first. */
+  with(others: ReadonlyArray<Draft>, most: number): ReadonlyArray<Draft> {
+    if (this.#records.length === 0) return others
+    return [...this.#records.toReversed(), ...others].toSorted((one, other) => other.at - one.at).slice(0, most)
+  }
+}
+
 /** Keeps the latest records in memory. */
 export const layer = Layer.effect(
   DecisionLog,
@@ -203,6 +271,7 @@ export const layer = Layer.effect(
     const run = random.toString(36).padStart(6, "0")
     const prefix = `dec-${run}-`
     const records: Array<Draft> = []
+    const refusals = new Refusals(run)
     const listeners = new Set<(record: Draft) => void>()
     const collectors = new Set<(records: ReadonlyArray<Draft>) => void>()
     let ended: Array<Draft> = []
@@ -221,6 +290,12 @@ export const layer = Layer.effect(
         running++
         return draft
       },
+      refuse(request) {
+        const record = refusals.add(request)
+        if (refusals.isTold(request.at)) { for (const listener of listeners) listener(record) }
+        if (!request.isOfCaller && collectors.size > 0 && ended.push(record) >= Defaults.collectedDecisions) flush()
+        return record
+      },
       ended(record) {
         running--
         for (const listener of listeners) listener(record)
@@ -237,11 +312,15 @@ export const layer = Layer.effect(
       running: () => running,
       find(id) {
         const found = at(Number.parseInt(id.slice(prefix.length), 36))
-        const record = found?.id === id ? found : records.find(({ requestId }) => requestId === id)
+        const record = found?.id === id
+          ? found
+          : records.find(({ requestId }) => requestId === id) ?? refusals.find(id)
         return record && recordOf(record)
       },
-      latest: (most) =>
-        Array.from({ length: Math.min(most, records.length) }, (_, before) => recordOf(at(count - 1 - before)!))
+      latest(most) {
+        const latest = Array.from({ length: Math.min(most, records.length) }, (_, before) => at(count - 1 - before)!)
+        return refusals.with(latest, most).map(recordOf)
+      }
     })
   })
 )

@@ -70,6 +70,10 @@ export const Attempt = Schema.Struct({
   /** `left`: the caller disconnected, or another attempt was faster. */
   outcome: Schema.Literals(["running", "answered", "failed", "left"]),
   error: Schema.optionalKey(RecordedError),
+  /** What it cost, USD; left out where it used nothing, or that is unknown. */
+  usd: Schema.optionalKey(Schema.Finite),
+  /** It used tokens, and has no known price, or its provider has not counted them. */
+  isUnpriced: Schema.optionalKey(Schema.Boolean),
   /** The deployment did not get signed or encrypted reasoning of earlier answers, which another provider made. */
   reasoningDropped: Schema.optionalKey(Schema.Boolean)
 })
@@ -115,10 +119,14 @@ export const Record = Schema.Struct({
   inputTokens: Schema.optionalKey(Schema.Finite),
   /** Tokens that were generated for it. */
   outputTokens: Schema.optionalKey(Schema.Finite),
-  /** What it cost, USD; left out, unknown. */
+  /** What it cost, USD; left out, unknown. With `unpriced`, the known part. */
   usd: Schema.optionalKey(Schema.Finite),
+  /** Attempts that used tokens and whose cost is unknown; left out, none. */
+  unpriced: Schema.optionalKey(Schema.Int),
   /** Why it failed. */
   error: Schema.optionalKey(RecordedError),
+  /** It was refused before it was routed: no deployment was considered. */
+  refused: Schema.optionalKey(Schema.Boolean),
   end: Schema.optionalKey(Schema.Literals(["success", "failure", "interruption"]))
 }).annotate({ identifier: "DecisionRecord" })
 export type Record = typeof Record.Type

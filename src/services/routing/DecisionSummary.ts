@@ -30,13 +30,16 @@ export const DecisionSummary = Schema.Struct({
   inputTokens: Schema.optionalKey(Schema.Finite),
   outputTokens: Schema.optionalKey(Schema.Finite),
   usd: Schema.optionalKey(Schema.Finite),
+  unpriced: Schema.optionalKey(Schema.Int),
   tenant: Schema.optionalKey(Schema.String),
   key: Schema.optionalKey(Schema.String),
   attempts: Schema.Int,
   /** Deployments whose attempts failed, in their order. */
   failed: Schema.Array(Schema.String),
   cache: Schema.optionalKey(Schema.Literals(tiers)),
-  error: Schema.optionalKey(Schema.Struct({ reason: Schema.String, message: Schema.String }))
+  error: Schema.optionalKey(Schema.Struct({ reason: Schema.String, message: Schema.String })),
+  /** It was refused before it was routed: by a limit, a budget, its key's rights, an unknown model or a lost store. */
+  refused: Schema.optionalKey(Schema.Boolean)
 }).annotate({ identifier: "DecisionSummary" })
 export type DecisionSummary = typeof DecisionSummary.Type
 
@@ -67,11 +70,13 @@ export const of = (record: Draft | Record): DecisionSummary => {
     inputTokens: record.inputTokens,
     outputTokens: record.outputTokens,
     usd: record.usd,
+    unpriced: record.unpriced,
     tenant: record.tenant,
     key: record.key,
     attempts: attempts.length,
     failed: attempts.flatMap(({ deployment, outcome }) => outcome === "failed" ? [deployment] : []),
     cache: record.cache,
-    error: errorOf(record)
+    error: errorOf(record),
+    refused: record.refused
   })
 }

@@ -21,7 +21,7 @@ const publishedOf = (options: DeploymentOptions): KnownModel | undefined =>
     ? KnownModels.find(options.provider, options.model)
     : undefined
 
-const priceOf = (published: KnownModel | undefined): KnownPrice | undefined =>
+const publishedPriceOf = (published: KnownModel | undefined): KnownPrice | undefined =>
   published && { ...published.price, asOf: published.asOf, source: published.source }
 
 /** Requests that it processes at the same time. */
@@ -64,7 +64,7 @@ export const factsOf = (
   const published = publishedOf(options)
   return {
     deployment: id,
-    price: options.price ?? priceOf(published) ?? (isExternal(options) ? undefined : free),
+    price: options.price ?? publishedPriceOf(published) ?? (isExternal(options) ? undefined : free),
     quality: options.quality,
     contextWindow: contextWindow ?? options.contextSize ?? published?.contextWindow,
     capabilities,
@@ -73,6 +73,18 @@ export const factsOf = (
     weight: options.weight,
     slots: slotsOf(options)
   }
+}
+
+/** By deployment; null: unknown. */
+const prices = new WeakMap<Deployment, KnownPrice | null>()
+
+/** The price of a deployment, as `factsOf` has it; undefined: unknown. */
+export const priceOf = (deployment: Deployment): KnownPrice | undefined => {
+  const known = prices.get(deployment)
+  if (known !== undefined) return known ?? undefined
+  const { price } = factsOf(deployment)
+  prices.set(deployment, price ?? null)
+  return price
 }
 
 /**

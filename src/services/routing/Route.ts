@@ -97,6 +97,17 @@ export const joinDecisions = (own: Decision, others: ReadonlyArray<Decision>): D
   }
 }
 
+/** The route of a request that is refused before it has one. */
+export const refusedRoute = (model: string): Route => ({
+  model,
+  deployments: [],
+  fallbacks: { ordinary: [], context: [], content: [] },
+  cached: false,
+  decision: { model, strategy: "none", candidates: [], eligible: 0, excluded: [] },
+  policy: { ...defaults, name: "none" },
+  slowestFirstTokenMs: undefined
+})
+
 const answeredRoutes = new WeakMap<Model, Route>()
 
 /** The route of a request that has an answer already: it has no deployments. */

@@ -42,7 +42,12 @@ const nameOf = (sum: UsageSum): string => {
 const Cost = ({ sum }: { readonly sum: UsageSum }) =>
   sum.unpriced === sum.attempts
     ? <>{cost(undefined)}</>
-    : <>{usd(sum.costUsd)}{sum.unpriced > 0 && <small>{count(sum.unpriced)} attempts without a price</small>}</>
+    : (
+      <>
+        {cost(sum.costUsd, sum.unpriced)}
+        {sum.unpriced > 0 && <small>{count(sum.unpriced)} attempts without a price</small>}
+      </>
+    )
 
 const tokens = (head: string, of: (sum: UsageSum) => number): Column<UsageSum> => ({
   head,
@@ -74,7 +79,7 @@ const Totals = ({ usage }: Usage) => {
     <dl class="figures">
       <Figure
         label="Cost"
-        value={attempts > 0 && unpriced === attempts ? cost(undefined) : usd(total(usage, (one) => one.costUsd))}
+        value={cost(total(usage, (one) => one.costUsd), unpriced)}
         hint={unpriced === 0 ? undefined : `${count(unpriced)} attempts without a price`}
       />
       <Figure label="Attempts" value={count(attempts)} />

@@ -75,7 +75,7 @@ const Choice = ({ decision, fallbacks, policy }: Pick<Decision, "decision" | "fa
 )
 
 /** A price may be unknown; a request without an attempt costs nothing. */
-const costOf = ({ attempts, usd: spent }: Decision): string => attempts.length === 0 ? unknown : cost(spent)
+const costOf = ({ attempts, unpriced, usd }: Decision): string => attempts.length === 0 ? unknown : cost(usd, unpriced)
 
 const Figures = ({ record }: { readonly record: Decision }) => (
   <dl class="figures">
@@ -112,15 +112,15 @@ const Body = ({ record }: { readonly record: Decision }) => (
       </p>
     )}
     {failuresOf(record).map((text, index) => <p key={index} class="problem">{text}</p>)}
-    <Figures record={record} />
+    {record.refused !== true && <Figures record={record} />}
     {record.attempts.length > 0 && (
       <section>
         <h3>Attempts</h3>
         <Waterfall attempts={record.attempts} tookMs={record.tookMs ?? 0} />
       </section>
     )}
-    {record.end !== undefined && <Replay key={record.id} record={record} />}
-    <Choice {...record} />
+    {record.end !== undefined && record.refused !== true && <Replay key={record.id} record={record} />}
+    {record.refused !== true && <Choice {...record} />}
   </>
 )
 

@@ -26,7 +26,9 @@ const columns: ReadonlyArray<ListColumn<DecisionSummary>> = [
   {
     head: "Result",
     className: "result",
-    cell: ({ cache, status }) => <Badge text={cache === undefined ? status : "cache"} />
+    cell: ({ cache, refused, status }) => (
+      <Badge text={refused === true ? "refused" : cache === undefined ? status : "cache"} />
+    )
   },
   { head: "Model", className: "wide", cell: ({ model }) => model },
   { head: "Deployment", className: "wide second", cell: ({ deployment }) => deployment ?? unknown },
@@ -42,12 +44,29 @@ const columns: ReadonlyArray<ListColumn<DecisionSummary>> = [
         ? unknown
         : `${count(inputTokens)} + ${count(outputTokens)}`
   },
-  { head: "Cost", className: "number second", cell: ({ usd }) => <span title={exactUsd(usd)}>{shortUsd(usd)}</span> },
+  {
+    head: "Cost",
+    className: "number second",
+    cell: ({ unpriced, usd }) => <span title={exactUsd(usd, unpriced)}>{shortUsd(usd, unpriced)}</span>
+  },
   { head: "Key", className: "middle second", cell: ({ key }) => key ?? unknown }
 ]
 
-const textOf = ({ deployment, error, failed, id, key, model, requestId, status, tenant }: DecisionSummary): string =>
-  [id, requestId, model, deployment, status, key, tenant, error?.reason, ...failed, failed.length > 0 ? "failed" : ""]
+const textOf = (
+  { deployment, error, failed, id, key, model, refused, requestId, status, tenant }: DecisionSummary
+): string =>
+  [
+    id,
+    requestId,
+    model,
+    deployment,
+    refused === true ? "refused" : status,
+    key,
+    tenant,
+    error?.reason,
+    ...failed,
+    failed.length > 0 ? "failed" : ""
+  ]
     .join(" ").toLowerCase()
 
 /** Asks the service for what a filter selects, once it is typed. */

@@ -41,6 +41,7 @@ const tones: Readonly<Record<string, Tone>> = {
   interruption: "warn",
   open: "bad",
   failed: "bad",
+  refused: "warn",
   failure: "bad",
   firing: "bad",
   rolledBack: "bad",

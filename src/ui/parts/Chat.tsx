@@ -18,7 +18,9 @@ const RunFigures = ({ run }: { readonly run: Run }) => (
     <span>total {duration(run.tookMs)}</span>
     <span>{count(run.promptTokens)} + {count(run.completionTokens)} tokens</span>
     <span>{decimal(speedOf(run), "tokens/s")}</span>
-    {run.cost !== undefined && <span title={exactUsd(run.cost)}>cost {shortUsd(run.cost)}</span>}
+    {run.cost?.usd !== undefined && (
+      <span title={exactUsd(run.cost.usd, run.cost.unpriced)}>cost {shortUsd(run.cost.usd, run.cost.unpriced)}</span>
+    )}
   </>
 )
 

@@ -22,7 +22,7 @@ const Comparison = ({ after, before }: { readonly before: Decision; readonly aft
       { head: "Total", cell: ({ record }) => duration(record.tookMs), isNumber: true },
       { head: "First token", cell: ({ record }) => duration(firstTokenOf(record)), isNumber: true },
       { head: "Tokens", cell: ({ record }) => count(record.outputTokens), isNumber: true },
-      { head: "Cost", cell: ({ record }) => cost(record.usd), isNumber: true }
+      { head: "Cost", cell: ({ record }) => cost(record.usd, record.unpriced), isNumber: true }
     ]}
     rows={[rowOf(before, "Before"), rowOf(after, "Again")]}
     keyOf={({ record }) => record.id}

@@ -1,6 +1,7 @@
 /** What attempts are charged, however they end: the first attempt without a fiber, and the driver of effects. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
+import type { Record as Decided } from "../../../src/services/routing/DecisionRecord.ts"
 import type { Scenario, Script, Way } from "../../support/ScriptedProviders.ts"
 import { observe } from "../../support/ScriptedProviders.ts"
 
@@ -197,5 +198,51 @@ describe("an answer that is complete", () => {
       assert.isTrue(own?.isEstimated)
       const [counted] = yield* chargesOf({ scripts: [[body({ ...message, usage })]] }, buffered[0]!)
       assert.isFalse(counted?.isEstimated)
+    }))
+})
+
+describe("the cost of a request", () => {
+  const usage = { prompt_tokens: 20, completion_tokens: 30, total_tokens: 50 }
+  const answer = body({ choices: [{ index: 0, message: { content: "Hi" }, finish_reason: "stop" }], usage })
+  const costOf = (scripts: Scenario["scripts"]) =>
+    Effect.map(observe({ scripts, policy: { retries: 1 } }, { operation: "generate", starts: true }), (seen) => {
+      const [record] = seen.observation.records as ReadonlyArray<Decided>
+      const [outcome] = seen.observation.outcomes
+      assert.strictEqual(record!.usd, outcome!.usd)
+      return {
+        usd: record!.usd,
+        unpriced: record!.unpriced,
+        attempts: record!.attempts.flatMap(({ isUnpriced, outcome, usd }) =>
+          usd === undefined && outcome === "failed" && isUnpriced === undefined
+            ? []
+            : [isUnpriced === true ? "unknown" : usd]
+        )
+      }
+    })
+
+  it.live("has the known part where an attempt at a deployment without a price used tokens", () =>
+    Effect.gen(function*() {
+      const cut = body("", { end: "cut" })
+      assert.deepStrictEqual(yield* costOf([[cut], [answer]]), {
+        usd: undefined,
+        unpriced: 1,
+        attempts: [0, "unknown"]
+      })
+      const late = body({ choices: [], usage }, { status: 200 })
+      assert.deepStrictEqual(yield* costOf([[late], [answer]]), {
+        usd: 0.000_03,
+        unpriced: 1,
+        attempts: [0.000_03, "unknown"]
+      })
+    }))
+
+  it.live("is known where a deployment without a price answered with an error", () =>
+    Effect.gen(function*() {
+      const failing: Script = { status: 500, headers: json, pieces: [[0, Buffer.from("{}")]] }
+      assert.deepStrictEqual(yield* costOf([[failing], [failing], [answer]]), {
+        usd: 0.000_03,
+        unpriced: undefined,
+        attempts: [0.000_03]
+      })
     }))
 })

@@ -24,7 +24,7 @@ const record = (end: Draft["end"], tried: ReadonlyArray<Tried>, more: Partial<Dr
 }
 
 const answered = (tookMs: number, firstTokenMs?: number): Draft =>
-  record("success", [{ deployment: "chat#0", outcome: "answered", tookMs, firstTokenMs }], {
+  record("success", [{ deployment: "chat#0", outcome: "answered", tookMs, firstTokenMs, usd: 0.5 }], {
     answeredBy: "chat#0",
     tookMs,
     outputTokens: 11,
@@ -39,7 +39,7 @@ describe("RecentFigures", () => {
     figures.add(
       record("success", [
         { deployment: "chat#0", outcome: "failed", tookMs: 5 },
-        { deployment: "chat#1", outcome: "answered", tookMs: 20 }
+        { deployment: "chat#1", outcome: "answered", tookMs: 20, usd: 0.25 }
       ], { answeredBy: "chat#1", tookMs: 25, usd: 0.25, outputTokens: 3 }),
       1_000
     )
@@ -54,16 +54,36 @@ describe("RecentFigures", () => {
     assert.deepStrictEqual(windowOf(figures.ofAll(1_000), "5m").requests, 3)
   })
 
-  it("has a cost only where an attempt with a known one has answered", () => {
+  it("has a cost only where an attempt with a known one has answered, or has used tokens", () => {
     const figures = new RecentFigures(0)
-    const failed = [{ deployment: "dead#0", outcome: "failed" as const, tookMs: 5 }]
-    figures.add(record("failure", failed, { tookMs: 5, usd: 0, model: "dead" }), 0)
+    const failed = { deployment: "dead#0", outcome: "failed" as const, tookMs: 5 }
+    figures.add(record("failure", [failed], { tookMs: 5, usd: 0, model: "dead" }), 0)
     assert.notProperty(windowOf(figures.ofDeployment("dead#0", 0), "1m"), "usd")
     assert.notProperty(windowOf(figures.ofModel("dead", 0), "1m"), "usd")
-    figures.add({ ...answered(5), usd: 0 }, 0)
+    const answer = { deployment: "chat#0", outcome: "answered" as const, tookMs: 5, usd: 0 }
+    figures.add(record("success", [answer], { answeredBy: "chat#0", tookMs: 5, usd: 0 }), 0)
     assert.propertyVal(windowOf(figures.ofDeployment("chat#0", 0), "1m"), "usd", 0)
-    figures.add(record("failure", failed, { tookMs: 5, usd: 0.5, model: "dead" }), 0)
+    figures.add(record("failure", [{ ...failed, usd: 0.5 }], { tookMs: 5, usd: 0.5, model: "dead" }), 0)
     assert.propertyVal(windowOf(figures.ofDeployment("dead#0", 0), "1m"), "usd", 0.5)
+  })
+
+  it("has each attempt's cost at its deployment, and counts the unknown ones", () => {
+    const figures = new RecentFigures(0)
+    const answers = [
+      { deployment: "mixed#1", outcome: "failed" as const, tookMs: 5, isUnpriced: true },
+      { deployment: "mixed#2", outcome: "failed" as const, tookMs: 5, usd: 0.25 },
+      { deployment: "mixed#0", outcome: "answered" as const, tookMs: 5, usd: 0.5 }
+    ]
+    const request = { answeredBy: "mixed#0", tookMs: 15, usd: 0.75, unpriced: 1, model: "mixed" }
+    figures.add(record("success", answers, request), 0)
+    const of = (deployment: string) => windowOf(figures.ofDeployment(deployment, 0), "1m")
+    assert.notProperty(of("mixed#1"), "usd")
+    assert.propertyVal(of("mixed#1"), "unpriced", 1)
+    assert.deepInclude(of("mixed#2"), { usd: 0.25 })
+    assert.deepInclude(of("mixed#0"), { usd: 0.5 })
+    assert.notProperty(of("mixed#0"), "unpriced")
+    const twice = windowOf(sumOf(figures.ofModel("mixed", 0), figures.ofModel("mixed", 0)), "1m")
+    assert.deepInclude(twice, { usd: 1.5, unpriced: 2 })
   })
 
   it("forgets what is older than the window", () => {

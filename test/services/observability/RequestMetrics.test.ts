@@ -60,6 +60,21 @@ describe("the metrics of requests", () => {
     assert.lengthOf(Object.keys(costs), RequestMetrics.mostPayers + 2)
   })
 
+  it("count refused requests, which are errors only where the service is their cause", () => {
+    const context = registry()
+    const metrics = RequestMetrics.make(context)
+    metrics.refused!("m", "chat", true)
+    assert.deepStrictEqual(valuesOf(context, "llm_requests_total"), {})
+    metrics.refused!("m", "chat", false)
+    assert.deepStrictEqual(valuesOf(context, "troupe_requests_total"), {
+      "endpoint=chat model=m outcome=refused": 1,
+      "endpoint=chat model=m outcome=failure": 1
+    })
+    assert.deepStrictEqual(valuesOf(context, "llm_requests_total"), { "model=m success=false": 1 })
+    assert.deepStrictEqual(valuesOf(context, "llm_errors_total"), { "model=m": 1 })
+    assert.deepStrictEqual(valuesOf(context, "troupe_caller_errors_total"), {})
+  })
+
   it("have one outcome for each request, and callers that left are no errors", () => {
     const context = registry()
     const metrics = RequestMetrics.make(context)

@@ -38,6 +38,43 @@ describe("Decisions", () => {
       assert.lengthOf(latest(1_000_000), Defaults.keptDecisions)
     }).pipe(Effect.provide(DecisionLog.layer)))
 
+  it.effect("keeps refused requests beside the others, and few of them go to listeners", () =>
+    Effect.gen(function*() {
+      const { begin, collect, ended, find, latest, refuse, subscribe } = yield* DecisionLog.DecisionLog
+      const told: Array<string> = []
+      const collected: Array<string> = []
+      subscribe!(({ id }) => told.push(id))
+      const { flush } = collect!((records) => collected.push(...records.map(({ id }) => id)))
+      const kept = begin("chat", route, 500)
+      ended!(kept)
+      const refused = Array.from({ length: Defaults.keptRefusals + 50 }, (_, index) =>
+        refuse!({
+          operation: "chat",
+          model: "other",
+          at: 1_000 + index,
+          caller: { requestId: `req-${index}`, dialect: undefined, tenant: undefined, key: "ci", replayOf: undefined },
+          error: { reason: "LimitExceeded", message: "Too many." },
+          isOfCaller: index > 0
+        }))
+      const last = refused.at(-1)!
+      assert.deepInclude(find(last.requestId!), {
+        id: last.id,
+        refused: true,
+        end: "failure",
+        key: "ci",
+        model: "other"
+      })
+      assert.deepStrictEqual(find(last.id)?.error, { reason: "LimitExceeded", message: "Too many." })
+      assert.isUndefined(find(refused[49]!.id))
+      const all = latest(1_000)
+      assert.lengthOf(all, Defaults.keptRefusals + 1)
+      assert.strictEqual(all[0]!.id, last.id)
+      assert.strictEqual(all.at(-1)!.id, kept.id)
+      assert.lengthOf(told, 1 + Defaults.toldRefusals)
+      flush()
+      assert.deepStrictEqual(collected, [kept.id, refused[0]!.id], "only what the service is the cause of")
+    }).pipe(Effect.provide(DecisionLog.layer)))
+
   it.effect("keeps the first entries of long lists, and their number", () =>
     Effect.gen(function*() {
       const { begin, find } = yield* DecisionLog.DecisionLog
