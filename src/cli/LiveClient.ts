@@ -1,5 +1,5 @@
 /** Reads the server-sent events of a running service, such as those of `GET /admin/live`. */
-import { Effect, Option, Stream } from "effect"
+import { Effect, Option, Schedule, Schema, Stream } from "effect"
 import { HttpClient, HttpClientRequest } from "effect/http"
 import type { HttpClientError } from "effect/http"
 import type { Endpoint } from "./Client.ts"
@@ -29,7 +29,14 @@ export const makeParser = () => {
   }
 }
 
-const refusalOf = (at: string, status: number, body: unknown): CommandFailed => {
+/** The connection is lost: another one may be possible. */
+export class ConnectionLost
+  extends Schema.TaggedError<ConnectionLost>()("ConnectionLost", { message: Schema.String })
+{}
+
+/** A service that stops, or a proxy before it, answers with a status from 500 on. */
+const refusalOf = (at: string, status: number, body: unknown): CommandFailed | ConnectionLost => {
+  if (status >= 500) return new ConnectionLost({ message: `The server at ${at} answers with status ${status}.` })
   const message = (body as { readonly error?: { readonly message?: string } } | null)?.error?.message
   return new CommandFailed({
     message: message === undefined
@@ -38,7 +45,7 @@ const refusalOf = (at: string, status: number, body: unknown): CommandFailed => 
   })
 }
 
-const ended = (at: string) => new CommandFailed({ message: `The service at ${at} has ended the connection.` })
+const ended = (at: string) => new ConnectionLost({ message: `The service at ${at} has ended the connection.` })
 
 const isTransport = (error: HttpClientError.HttpClientError): boolean => error.reason._tag === "TransportError"
 
@@ -76,3 +83,59 @@ export const watch = <E, R>(
   path: string,
   receive: (events: ReadonlyArray<ServerEvent>) => Effect.Effect<boolean, E, R>
 ) => connect(target, (endpoint) => read(endpoint, path, receive))
+
+/** How often a service that has been lost is called. */
+const calledEvery = "1 second"
+
+/** How long a service may be gone, until it counts as gone for good. */
+const goneAfter = "2 minutes"
+
+/** What is said while a service is gone. */
+export interface Told {
+  readonly lost: (message: string) => Effect.Effect<void>
+  readonly again: Effect.Effect<void>
+}
+
+const isLost = ({ _tag }: Tagged): boolean => _tag === "ConnectionLost" || _tag === "NoService"
+
+interface Tagged {
+  readonly _tag: string
+  readonly message: string
+}
+
+const goneForGood = ({ message }: Tagged) =>
+  new CommandFailed({ message: `The service did not come back within ${goneAfter}. ${message}` })
+
+/**
+ * Stays connected: connects again after a connection is lost, until the service has been gone for 2 minutes. A first connection that
+ * fails is not tried again.
+ *
+ * @param session one connection, which runs `connected` when the service has begun to answer
+ */
+export const stay = <E extends Tagged, R>(
+  session: (connected: Effect.Effect<void>) => Effect.Effect<void, E, R>,
+  { again, lost }: Told
+): Effect.Effect<never, E | CommandFailed, R> => {
+  /** Succeeds with the message of a connection that was lost. */
+  const once = (onConnected: Effect.Effect<void>) =>
+    Effect.suspend(() => {
+      let isConnected = false
+      const connected = Effect.suspend(() => {
+        isConnected = true
+        return onConnected
+      })
+      return Effect.matchEffect(session(connected), {
+        onSuccess: () => Effect.succeed("The service has ended the connection."),
+        onFailure: (error) => isConnected && isLost(error) ? Effect.succeed(error.message) : Effect.fail(error)
+      })
+    })
+  const schedule = Schedule.spaced(calledEvery).pipe(Schedule.upTo({ duration: goneAfter }))
+  const reconnect = Effect.delay(once(again), calledEvery).pipe(
+    Effect.retry({ schedule, while: isLost }),
+    Effect.mapError((error) => isLost(error) ? goneForGood(error) : error)
+  )
+  return Effect.flatMap(
+    once(Effect.void),
+    (message) => Effect.andThen(lost(message), Effect.forever(Effect.flatMap(reconnect, lost)))
+  )
+}

@@ -1,6 +1,7 @@
 /** `troupe logs`: the latest requests of a running service, and those that end from now on, with events for operators. */
 import { Clock, Console, Effect, Option, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
+import { LRUCache } from "lru-cache"
 import type { OperatorEvent } from "../services/observability/OperatorEvents.ts"
 import type { DecisionSummary } from "../services/routing/DecisionSummary.ts"
 import { withClient } from "./Client.ts"
@@ -11,6 +12,9 @@ import type { Filter, Status } from "./LogText.ts"
 import { eventLine, isWanted, isWantedEvent, requestLine, sinceOf, statuses } from "./LogText.ts"
 
 const statusNames = Object.keys(statuses) as Array<Status>
+
+/** Earlier requests at most. */
+const mostEarlier = 1_000
 
 const options = {
   follow: Flag.Boolean("follow").pipe(
@@ -26,7 +30,7 @@ const options = {
   ),
   since: optionalText("since", "Only from then on: a duration before now, such as 10m, or a date"),
   limit: Flag.Int("limit").pipe(
-    Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1_000 }))),
+    Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: mostEarlier }))),
     Flag.withDescription("Number of earlier requests, at most 1000 (default: 20; with --since 1000)"),
     Flag.optional
   ),
@@ -68,24 +72,53 @@ const printEarlier = (to: Target, { filter, limit, since }: Wanted, print: Print
 const printLost = ({ lost }: { readonly lost: number }) =>
   Console.error(`${lost} requests and events are left out: the output is slower than they come.`)
 
-/** Prints earlier requests, then what comes. A request that ends in between is printed once. */
+/** Said while the service is gone. */
+const told: LiveClient.Told = {
+  lost: (message) => Console.error(`${message} Connecting again.`),
+  again: Console.error("Connected again.")
+}
+
+/** Ids that are remembered, so that no request is printed twice. */
+const mostPrinted = 2_000
+
+/**
+ * Prints earlier requests, then what comes. A request that ends in between is printed once. After a connection is lost, it prints what
+ * has ended meanwhile, as far as the service still has it.
+ */
 const follow = (to: Target, wanted: Wanted, print: Printer) => {
-  let printed: ReadonlySet<string> | undefined
+  const printed = new LRUCache<string, true>({ max: mostPrinted })
+  const request = (one: DecisionSummary): Effect.Effect<void> => {
+    if (printed.has(one.id)) return Effect.void
+    if (one.status !== "running") printed.set(one.id, true)
+    return print.request(one)
+  }
   const show = ({ data, event }: LiveClient.ServerEvent): Effect.Effect<void> => {
     if (event === "lost") return printLost(data as { readonly lost: number })
     if (event === "event") {
       const found = data as OperatorEvent
       return isWantedEvent(wanted.filter)(found) ? print.event(found) : Effect.void
     }
-    const request = data as DecisionSummary
-    return isWanted(wanted.filter)(request) && printed?.has(request.id) !== true ? print.request(request) : Effect.void
+    const found = data as DecisionSummary
+    return isWanted(wanted.filter)(found) ? request(found) : Effect.void
   }
-  return LiveClient.watch(to, "/admin/live?events=request,event", (events) =>
-    Effect.gen(function*() {
-      printed ??= yield* printEarlier(to, wanted, print)
-      yield* Effect.forEach(events, show, { discard: true })
-      return false
-    }))
+  /** After the first connection. */
+  let earlier: Wanted | undefined
+  const session = (connected: Effect.Effect<void>) => {
+    let isFirst = true
+    return LiveClient.watch(to, "/admin/live?events=request,event", (events) =>
+      Effect.gen(function*() {
+        if (isFirst) {
+          isFirst = false
+          yield* connected
+          const now = yield* Clock.currentTimeMillis
+          yield* printEarlier(to, earlier ?? wanted, { ...print, request })
+          earlier ??= { ...wanted, limit: mostEarlier, since: now }
+        }
+        yield* Effect.forEach(events, show, { discard: true })
+        return false
+      }))
+  }
+  return LiveClient.stay(session, told)
 }
 
 const wrongSince = (text: string) =>
@@ -107,7 +140,7 @@ export const logs = Command.make(
           status: Option.getOrUndefined(Option.map(status, (name) => statuses[name]))
         },
         since: Option.getOrUndefined(from),
-        limit: Option.getOrElse(limit, () => Option.isSome(since) ? 1_000 : 20)
+        limit: Option.getOrElse(limit, () => Option.isSome(since) ? mostEarlier : 20)
       }
       const to = { config, url }
       const print = printer(json)

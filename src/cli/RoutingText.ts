@@ -273,19 +273,21 @@ const refusedText = (one: DecisionRecord): string => {
   ].join("\n")
 }
 
+const costText = ({ unpriced = 0, usd }: DecisionRecord): string => {
+  if (usd === undefined) return "Cost unknown: its deployments have no price."
+  if (unpriced === 0) return `Cost: ${moneyText(usd)}.`
+  return `Cost: at least ${moneyText(usd)} (${unpriced} attempt${unpriced === 1 ? "" : "s"} without a known cost).`
+}
+
 /** Tokens and cost, and where the time went. */
 const figures = (one: DecisionRecord): ReadonlyArray<string> => {
-  const { inputTokens, outputTokens, tookMs, unpriced = 0, usd } = one
+  const { inputTokens, outputTokens, tookMs } = one
   const tokens = outputTokens === undefined
     ? ""
     : `${inputTokens === undefined ? "" : `${inputTokens} input and `}${outputTokens} output tokens. `
-  const unknown = `${unpriced} attempt${unpriced === 1 ? "" : "s"} without a known cost`
-  const cost = usd === undefined
-    ? "Cost unknown: its deployments have no price."
-    : `Cost: ${unpriced === 0 ? "" : "at least "}${moneyText(usd)}${unpriced === 0 ? "" : ` (${unknown})`}.`
   const longest = tookMs === undefined ? undefined : longestPart(one)
   return [
-    ...(tookMs === undefined ? [] : [wrap(`${tokens}${cost}`)]),
+    ...(tookMs === undefined ? [] : [wrap(`${tokens}${costText(one)}`)]),
     ...(longest === undefined || longest.ms <= 0 ? [] : [wrap(`Longest part: ${span(longest.ms)} ${longest.what}.`)])
   ]
 }

@@ -372,9 +372,12 @@ class EndpointRequest<Decoded> {
     const passed = joined === json ? RequestBody.passedText(text) : undefined
     const body = this.#endpoint.decode(joined, caller, exact ?? joined, passed)
     if (identity === undefined || Result.isFailure(body)) return body
-    const { operation = "chat" } = this.#endpoint
-    const asked = { id: this.#arrival.id, headers, identity, operation, body: this.#canonical(joined) }
-    const forbidden = ModelRights.refusalOf(this.#parts, asked)
+    const forbidden = ModelRights.refusalOf(
+      this.#parts,
+      this.#arrival,
+      this.#canonical(joined),
+      this.#endpoint.operation
+    )
     return forbidden === undefined ? body : Result.fail(forbidden)
   }
 

@@ -17,31 +17,30 @@ export interface Decoded {
   /** The id of the response. */
   readonly id: string
   readonly headers: RequestHeaders
-  readonly identity: Identity
-  readonly operation: EarlyRefusal["operation"]
-  /** The body with the registry's names of models. */
-  readonly body: unknown
+  readonly identity: Identity | undefined
 }
 
-/** Why the key does not allow a model; undefined: it allows all. */
+const textOf = (text: string | undefined): string | undefined => text === "" ? undefined : text
+
+/**
+ * Why the key does not allow a model; undefined: it allows all.
+ *
+ * @param body with the registry's names of models
+ */
 export const refusalOf = (
   { nameOf, refused }: Parts,
-  { body, headers, id, identity, operation }: Decoded
+  { headers, id, identity }: Decoded,
+  body: unknown,
+  operation: EarlyRefusal["operation"] = "chat"
 ): InferenceError.InferenceError | undefined => {
   const reason = Authentication.modelRefusal(identity, body, nameOf)
-  if (reason === undefined) return undefined
+  if (reason === undefined || identity === undefined) return undefined
   const error = InferenceError.make(reason)
   const { keyId, name, tenant } = identity
   refused({
     operation,
     model: reason.model ?? "",
-    caller: {
-      requestId: id,
-      dialect: undefined,
-      tenant: tenant === "" ? undefined : tenant,
-      key: name ?? keyId,
-      replayOf: undefined
-    },
+    caller: { requestId: id, dialect: undefined, tenant: textOf(tenant), key: name ?? keyId, replayOf: undefined },
     error,
     span: TraceContext.callerOf(headers),
     keyId

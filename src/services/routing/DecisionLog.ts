@@ -263,6 +263,40 @@ class Refusals {
   }
 }
 
+type Listener = (record: Draft) => void
+type Collector = (records: ReadonlyArray<Draft>) => void
+
+/** What gets the records that are complete: each at once, and in groups. */
+class Readers {
+  readonly #listeners = new Set<Listener>()
+  readonly #collectors = new Set<Collector>()
+  #group: Array<Draft> = []
+
+  tell(record: Draft): void {
+    for (const listener of this.#listeners) listener(record)
+  }
+
+  collect(record: Draft): void {
+    if (this.#collectors.size > 0 && this.#group.push(record) >= Defaults.collectedDecisions) this.#flush()
+  }
+
+  #flush(): void {
+    const records = this.#group
+    this.#group = []
+    for (const collector of this.#collectors) collector(records)
+  }
+
+  addListener(listener: Listener): () => void {
+    this.#listeners.add(listener)
+    return () => void this.#listeners.delete(listener)
+  }
+
+  addCollector(collector: Collector): Collection {
+    this.#collectors.add(collector)
+    return { flush: () => this.#flush(), end: () => void this.#collectors.delete(collector) }
+  }
+}
+
 /** Keeps the latest records in memory. */
 export const layer = Layer.effect(
   DecisionLog,
@@ -272,14 +306,7 @@ export const layer = Layer.effect(
     const prefix = `dec-${run}-`
     const records: Array<Draft> = []
     const refusals = new Refusals(run)
-    const listeners = new Set<(record: Draft) => void>()
-    const collectors = new Set<(records: ReadonlyArray<Draft>) => void>()
-    let ended: Array<Draft> = []
-    const flush = () => {
-      const records = ended
-      ended = []
-      for (const collector of collectors) collector(records)
-    }
+    const readers = new Readers()
     let count = 0
     let running = 0
     const at = (index: number) => index >= 0 ? records[index % Defaults.keptDecisions] : undefined
@@ -292,23 +319,17 @@ export const layer = Layer.effect(
       },
       refuse(request) {
         const record = refusals.add(request)
-        if (refusals.isTold(request.at)) { for (const listener of listeners) listener(record) }
-        if (!request.isOfCaller && collectors.size > 0 && ended.push(record) >= Defaults.collectedDecisions) flush()
+        if (refusals.isTold(request.at)) readers.tell(record)
+        if (!request.isOfCaller) readers.collect(record)
         return record
       },
       ended(record) {
         running--
-        for (const listener of listeners) listener(record)
-        if (collectors.size > 0 && ended.push(record) >= Defaults.collectedDecisions) flush()
+        readers.tell(record)
+        readers.collect(record)
       },
-      subscribe(listener) {
-        listeners.add(listener)
-        return () => void listeners.delete(listener)
-      },
-      collect(listener) {
-        collectors.add(listener)
-        return { flush, end: () => void collectors.delete(listener) }
-      },
+      subscribe: (listener) => readers.addListener(listener),
+      collect: (collector) => readers.addCollector(collector),
       running: () => running,
       find(id) {
         const found = at(Number.parseInt(id.slice(prefix.length), 36))
