@@ -285,6 +285,8 @@ describe("metrics", () => {
       const file = fileURLToPath(new URL("../../deploy/prometheus/rules.yaml", import.meta.url))
       const rules = spawnSync("promtool", ["check", "rules", file], { encoding: "utf8" })
       assert.strictEqual(rules.status, 0, rules.stdout + rules.stderr)
+      const tests = spawnSync("promtool", ["test", "rules", file.replace(/yaml$/, "test.yaml")], { encoding: "utf8" })
+      assert.strictEqual(tests.status, 0, tests.stdout + tests.stderr)
     }
   )
 })

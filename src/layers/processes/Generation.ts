@@ -9,6 +9,7 @@ import { first } from "../../services/processes/Shares.ts"
 import type { Options as ReloadOptions, ReloadError, Report, Source } from "../../services/settings/Reload.ts"
 import { fixed } from "../../services/settings/Reload.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
+import { Crashes } from "./Crashes.ts"
 import { GroupReload } from "./GroupReload.ts"
 import type { LeaseTable, SharedState, Sharing } from "./SharedState.ts"
 import type { Ending, ServiceProcess, Spawn } from "./Spawn.ts"
@@ -79,6 +80,7 @@ export class Generation {
   readonly #ready = new Set<number>()
   readonly #served = new Set<number>()
   readonly #questions = new Set<Question>()
+  readonly #crashes: Crashes
   readonly listening: ReadonlyMap<number, Deferred.Deferred<Bound, ProcessEnded>>
   #place: Omit<Place, "index">
   #endings = 0
@@ -96,6 +98,10 @@ export class Generation {
     this.#options = options
     this.#shared = shared
     this.#place = options.place
+    this.#crashes = new Crashes(
+      options.place.count,
+      (index, news) => shared.inform(options.seatsAfter + index, news)
+    )
     this.reload = options.reload && new GroupReload(options.reload.source, options.reload.settings, {
       running: () => new Map(Array.from(this.#running, ([index, { send }]) => [this.#starts.get(index)!, send])),
       isEnding: () => this.isStopping,
@@ -137,7 +143,7 @@ export class Generation {
         if (message.type === "failed") this.#reasons.set(index, message.reason)
         else this.#receive(index, message, handle)
       },
-      onEnd: (ending) => ended(this.#leave(index, ending, now() - startedAt))
+      onEnd: (ending) => ended(this.#leave(index, ending, now() - startedAt, now()))
     })
     this.#running.set(index, started)
     this.#starts.set(index, ++this.#started)
@@ -196,7 +202,7 @@ export class Generation {
     return [...this.#ready].map((index) => this.#running.get(index)!).filter(({ isConnected }) => isConnected)
   }
 
-  #leave(index: number, ending: Ending, uptimeMs: number): ProcessEnded {
+  #leave(index: number, ending: Ending, uptimeMs: number, at: number): ProcessEnded {
     this.#running.delete(index)
     this.#ready.delete(index)
     if (!this.isStopping) this.#endings++
@@ -214,6 +220,9 @@ export class Generation {
       ...(reason === undefined ? {} : { reason })
     })
     Deferred.doneUnsafe(this.listening.get(index)!, Effect.fail(error))
+    if (error.hasServed && !this.isStopping) {
+      this.#crashes.report({ process: index, message: error.message, at }, this.#ready)
+    }
     return error
   }
 
@@ -272,6 +281,7 @@ export class Generation {
     const { admin, port } = bound
     this.#served.add(index)
     this.#ready.add(index)
+    this.#crashes.ready(index)
     const adminPort = index === first && admin.url !== undefined ? Number(new URL(admin.url).port) : undefined
     this.#place = { ...this.#place, port, ...(adminPort === undefined ? {} : { adminPort }) }
     Deferred.doneUnsafe(this.listening.get(index)!, Effect.succeed(bound))

@@ -14,7 +14,7 @@ import { CounterTable } from "../../services/admission/CounterTable.ts"
 import type { Instruction } from "../../services/processes/Leases.ts"
 import { Leases } from "../../services/processes/Leases.ts"
 import { Probes } from "../../services/processes/Probes.ts"
-import type { ToProcess, ToSupervisor } from "../../services/processes/ProcessGroup.ts"
+import type { News, ToProcess, ToSupervisor } from "../../services/processes/ProcessGroup.ts"
 import { SharedLimit } from "../../services/processes/SharedLimit.ts"
 import type { LeasedLimit } from "../../services/processes/Shares.ts"
 import { firstOf } from "../../services/processes/Shares.ts"
@@ -185,6 +185,11 @@ export class SharedState {
       case "probed":
         return this.#probesOf(seated, message.deployment).release(seat)
     }
+  }
+
+  /** Passes news of the supervisor to a process. */
+  inform(seat: number, news: News): void {
+    this.#seats.get(seat)?.process.send({ type: "news", news })
   }
 
   /** Passes news of a process to the others of its generation. */

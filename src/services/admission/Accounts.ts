@@ -190,7 +190,21 @@ export const alertText = (alert: BudgetAlert): string => {
   return `Budget ${rule} (${counter}): ${what}.`
 }
 
-const alerts = Series.counter("llm_budget_alerts_total", "Alerts of budgets, by budget")
+const alerts = Series.counter("llm_budget_alerts_total", "Alerts of budgets, by budget and what it counts together")
+
+/** Counters of budgets with a series of their own; those after them are `other`. */
+const mostCounters = 100
+
+/** The label of a counter. */
+const makeCounterOf = () => {
+  const known = new Set<string>()
+  return (counter: string): string => {
+    if (known.has(counter)) return counter
+    if (known.size >= mostCounters) return "other"
+    known.add(counter)
+    return counter
+  }
+}
 const rejections = Series.counter(
   "llm_admission_rejections_total",
   "Requests that a limit or a budget rejected, or would have rejected in shadow mode"
@@ -212,11 +226,12 @@ const makeReports = Effect.map(Effect.context(), (context): Omit<Reports, "add">
   const run = Effect.runForkWith(context)
   const clock = Context.get(context, Clock.Clock)
   const log = new RejectionLog()
+  const counterOf = makeCounterOf()
   const count = (metric: Metric.Counter<number>, attributes: Readonly<Record<string, string>>) =>
     metric.updateUnsafe(1, Series.withAttributes(context, attributes))
   return {
     alert: (alert) => {
-      count(alerts, { budget: alert.rule })
+      count(alerts, { budget: alert.rule, counter: counterOf(alert.counter) })
       run(Effect.logWarning(alertText(alert)))
     },
     rejected: (rejection, mode) => {

@@ -44,6 +44,12 @@ const series = {
   security: "security "
 } as const
 
+/** The begin of the target of a service process, before its number. No deployment has it: its id has a `#`. */
+const processTarget = "process "
+
+/** The increase of a service process that has crashed, which its supervisor reports. */
+export const processRestarted = (index: number): Table => new Map([[`${series.restarts}${processTarget}${index}`, [1]]])
+
 /** Which series a metric of the registry belongs to, by the label that names its target. */
 const sources: Readonly<Record<string, readonly [prefix: string, label: string]>> = {
   llm_requests_total: [series.requests, "model"],
@@ -78,6 +84,13 @@ const targetOf = (registry: Registry["Service"], label: string, value: string): 
   return label === "deployment" ? configuredDeployment(registry, value) : value
 }
 
+/** The name of a series after its prefix. Those of budgets have what is counted together, such as `key day: key key_1`. */
+const nameOf = (registry: Registry["Service"], label: string, attributes: Readonly<Record<string, string>> = {}) => {
+  const target = targetOf(registry, label, attributes[label] ?? "")
+  const { counter } = attributes
+  return label === "budget" && counter !== undefined ? `${target}${counterMark}${counter}` : target
+}
+
 /** The series of this process. */
 export const tableOf = (
   snapshots: ReadonlyArray<Metric.Metric.Snapshot>,
@@ -89,12 +102,19 @@ export const tableOf = (
     const values = source && valuesOf(snapshot)
     if (source === undefined || values === undefined) continue
     const [prefix, label] = source
-    const name = prefix + targetOf(registry, label, snapshot.attributes?.[label] ?? "")
+    const name = prefix + nameOf(registry, label, snapshot.attributes)
     const known = table.get(name)
     table.set(name, known === undefined ? values : values.map((value, index) => value + known[index]!))
   }
   return table
 }
+
+/** Between a budget and what it counts together. */
+const counterMark = ": "
+
+/** What a rule's targets are compared with: the name of a budget without its counter. */
+const watchedOf = ({ metric }: AlertRule, target: string): string =>
+  metric === "budget_alerts" ? target.split(counterMark, 1)[0]! : target
 
 const sumOf = (values: ReadonlyArray<number>): number => values.reduce((sum, value) => sum + value, 0)
 
@@ -146,8 +166,10 @@ const reads: Readonly<Record<MetricName, Read>> = {
     reading(windows.names(series.budget), (budget) => sumOf(increase(series.budget + budget))),
   memory_used: (_increase, { memoryUsed }) => single(memoryUsed),
   circuit_open: (_increase, { deployments, openCircuits }) => onOff(deployments, openCircuits),
-  engine_restarts: (increase, { deployments }) =>
-    reading(deployments, (deployment) => sumOf(increase(series.restarts + deployment))),
+  engine_restarts: (increase, { deployments }, _rule, windows) => {
+    const processes = windows.names(series.restarts).filter((name) => name.startsWith(processTarget))
+    return reading([...deployments, ...processes], (target) => sumOf(increase(series.restarts + target)))
+  },
   deployment_failed: (_increase, { deployments, failed }) => onOff(deployments, failed),
   rejected_keys: securityEvents((event) => isOfKeys.has(event)),
   guard_refusals: securityEvents((event) => !Object.hasOwn(refusalReasons, event))
@@ -163,7 +185,7 @@ export const readingsOf = (
   new Map(rules.map((rule) => {
     const windowMs = Duration.toMillis(rule.window)
     const all = reads[rule.metric]((name) => windows.increase(name, windowMs, now), facts, rule, windows)
-    return [rule.name, new Map([...all].filter(([target]) => watches(rule, target)))]
+    return [rule.name, new Map([...all].filter(([target]) => watches(rule, watchedOf(rule, target))))]
   }))
 
 /** The longest window of the rules, ms. */

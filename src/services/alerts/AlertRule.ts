@@ -52,7 +52,12 @@ export const metrics = {
     meaning: "share of the memory of the machine or the control group in use"
   },
   circuit_open: { of: "deployment", unit: "count", overWindow: false, meaning: "1 while the circuit is not closed" },
-  engine_restarts: { of: "deployment", unit: "count", overWindow: true, meaning: "engines that were started again" },
+  engine_restarts: {
+    of: "deployment",
+    unit: "count",
+    overWindow: true,
+    meaning: "engines, or processes of the service, that were started again"
+  },
   deployment_failed: {
     of: "deployment",
     unit: "count",

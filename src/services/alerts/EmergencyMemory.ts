@@ -20,7 +20,7 @@ export interface Freed {
   readonly models: number
   /** Answers and questions in memory. */
   readonly cached: number
-  /** By how much the available memory has grown; negative if others took more meanwhile. */
+  /** By how much the available memory has grown; 0 if others took more meanwhile. */
   readonly bytes: number
 }
 
@@ -55,7 +55,7 @@ export const make = Effect.gen(function*() {
     const cached = yield* clearCaches
     yield* Effect.sync(collect)
     const after = yield* memory.read
-    return { models: unloaded, cached, bytes: after.availableBytes - before.availableBytes }
+    return { models: unloaded, cached, bytes: Math.max(0, after.availableBytes - before.availableBytes) }
   })
 
   return Effect.tap(free, (freed) => {

@@ -17,6 +17,7 @@ import { Cause, Clock, Context, Duration, Effect, Fiber, Layer, PubSub, Stream }
 import type { Caller } from "../../domain/Caller.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import type { GpuMemory } from "../../domain/EngineProtocol.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Engine, Engines } from "../engines/Engine.ts"
@@ -201,7 +202,9 @@ const unloadIdle = (context: ActorContext, idleFor: Duration.Duration): Effect.E
     const longIdle = [...context.actors.values()].filter(({ lastUsed }) =>
       now(context) - lastUsed >= Duration.toMillis(idleFor)
     )
-    const ends = longIdle.flatMap(idleOf).map((instance) => context.fork(EngineLifecycle.drain(context, instance)))
+    // A remote deployment has nothing in memory.
+    const loaded = longIdle.flatMap(idleOf).filter(({ deployment }) => !isRemote(deployment.options))
+    const ends = loaded.map((instance) => context.fork(EngineLifecycle.drain(context, instance)))
     return Effect.as(Fiber.awaitAll(ends), ends.length)
   })
 

@@ -18,7 +18,17 @@ import * as Defaults from "../../domain/Defaults.ts"
 import { ProcessGroup } from "../processes/ProcessGroup.ts"
 
 /** What an event is about. */
-export const kinds = ["alert", "circuit", "engine", "memory", "model", "rollout", "security", "settings"] as const
+export const kinds = [
+  "alert",
+  "circuit",
+  "engine",
+  "memory",
+  "model",
+  "process",
+  "rollout",
+  "security",
+  "settings"
+] as const
 export type Kind = typeof kinds[number]
 
 /** From the least severe. */

@@ -324,6 +324,9 @@ describe("supervise, another configuration", () => {
       processes[1]!.end(crash)
       yield* TestClock.adjust("1 second")
       const again = processes[2]!
+      // The other one has got news of the crash.
+      assert.deepStrictEqual(typesOf(one).slice(-2), ["news", "news"])
+      one.received.splice(0)
       again.received.splice(0)
       const running = yield* fork(reload!.run({ trigger: "file" }))
       assert.deepStrictEqual([typesOf(one), typesOf(again)], [[], []])
