@@ -10,7 +10,7 @@ import type { Deployment, DeploymentOptions } from "../domain/Deployment.ts"
 import type { Problem } from "../domain/Problem.ts"
 import { format, formatPath } from "../domain/Problem.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
-import { adapterPathsOf, alternativesOf, pathOf } from "../services/engines/EngineKinds.ts"
+import { adapterPathsOf, adaptersOf, alternativesOf, pathOf } from "../services/engines/EngineKinds.ts"
 import { ModelFiles } from "../services/engines/ModelFiles.ts"
 import type { Verdict } from "../services/models/MemoryForecast.ts"
 import * as MemoryForecast from "../services/models/MemoryForecast.ts"
@@ -19,7 +19,7 @@ import type { Resolved } from "../services/settings/Settings.ts"
 import { Settings, SettingsError } from "../services/settings/Settings.ts"
 import { warningsOf } from "../services/settings/Warnings.ts"
 import { config, json } from "./Flags.ts"
-import { bytesText, printJson, table } from "./Output.ts"
+import { adapterText, bytesText, printJson, table } from "./Output.ts"
 import * as StartCheck from "./StartCheck.ts"
 
 /** One of the files that a deployment can be loaded from. */
@@ -85,7 +85,12 @@ const look =
         : Result.succeed(facts)
     }).pipe(
       Effect.catch(({ message, reason }) => {
-        const [field, source] = filesOf(candidate).find(([, path]) => path === reason.path) ?? filesOf(candidate)[0]!
+        const files = filesOf(candidate)
+        // The file of the model can be named as its adapter, too.
+        const found = reason._tag === "NotAnAdapter"
+          ? files.findLast(([, path]) => path === reason.path)
+          : files.find(([, path]) => path === reason.path)
+        const [field, source] = found ?? files[0]!
         return Effect.succeed(Result.fail({
           path: `${candidate.place}.${field}`,
           expected: `${message}${inStore(settings, source)}`
@@ -146,7 +151,7 @@ const printFacts = ({ memory }: Resolved, { facts, verdicts }: Looked) => {
       windowAsText(one),
       `about ${bytesText(bytes)}: ${bytes <= availableBytes ? "fits" : "does not fit"} the ` +
       `${bytesText(availableBytes)} available ${where}`,
-      one.source
+      [one.source, ...adaptersOf(one.options).map(adapterText)].join(" ")
     ]
   })
   return rows.length === 0 ? Effect.void : Console.log(`\n${table([["MODEL", "WINDOW", "MEMORY", "SOURCE"], ...rows])}`)

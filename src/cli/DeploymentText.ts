@@ -1,6 +1,6 @@
 /** A deployment as text: its engine, its state, what it runs, and why it gets no requests. Pure. */
 import type { Deployment } from "../layers/http/AdminSchema.ts"
-import { secondsText, versionText } from "./Output.ts"
+import { adapterText, fileName, secondsText, versionText } from "./Output.ts"
 
 /** Its state, with what differs from others: drained, pinned, a share of a rollout, a circuit. */
 export const stateOf = ({ circuit, drain, pinned, state, version }: Deployment): string =>
@@ -26,14 +26,12 @@ export const reasonOf = ({ circuit, drain, keys, lastFailure = "", scaling, stat
   return `the provider limited or rejected ${which}; retry in ${secondsText(retryAfterMs)}`
 }
 
-const fileName = (path: string): string => path.slice(Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1)
-
 /** The engine, with the name of its file where there are several, and its LoRA adapters. */
 export const engineOf = ({ engine, lora = [], variant }: Deployment): string =>
   [
     engine,
     ...(variant === undefined ? [] : [fileName(variant)]),
-    ...lora.map(({ path, scale }) => `+ ${fileName(path)}${scale === 1 ? "" : ` x ${scale}`}`)
+    ...lora.map(adapterText)
   ].join(" ")
 
 /** Jobs that hold a slot, of how many where the limit is adaptive. */

@@ -2,9 +2,10 @@
 import { Console, Effect } from "effect"
 import { basename, isAbsolute, join, relative } from "node:path"
 import type { Deployment } from "../domain/Deployment.ts"
-import type { Version } from "../domain/ModelCard.ts"
 import { plainText } from "../domain/Text.ts"
-import { sourceOf } from "../services/engines/EngineKinds.ts"
+import type { Version } from "../domain/Version.ts"
+import { reasonTexts } from "../domain/Version.ts"
+import { adaptersOf, sourceOf } from "../services/engines/EngineKinds.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 
 const cleaned = (values: ReadonlyArray<unknown>): ReadonlyArray<unknown> =>
@@ -38,8 +39,20 @@ export const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
 /** A share of requests, such as `30 %`. */
 export const percent = (share: number): string => `${Number((share * 100).toPrecision(3))} %`
 
-/** The place of a deployment in a rollout or an A/B test, such as `candidate 10 %`. */
-export const versionText = ({ role, weight }: Pick<Version, "role" | "weight">): string => `${role} ${percent(weight)}`
+/** Shares whose sum is 1, to 0.1 %, with the sum 100.0 %: what rounding leaves goes to those that it took most from. */
+export const percents = (shares: ReadonlyArray<number>): ReadonlyArray<string> => {
+  const tenths = shares.map((share) => Math.floor(share * 1000))
+  const left = Math.round(shares.reduce((sum, share) => sum + share, 0) * 1000) -
+    tenths.reduce((sum, count) => sum + count, 0)
+  const byRest = shares.map((share, index) => ({ index, rest: share * 1000 - tenths[index]! }))
+    .toSorted((one, other) => other.rest - one.rest)
+  const raised = new Set(byRest.slice(0, left).map(({ index }) => index))
+  return tenths.map((count, index) => percent((count + (raised.has(index) ? 1 : 0)) / 1000))
+}
+
+/** The place of a deployment in a rollout or an A/B test, such as `candidate 10 %` or `withheld: rolled back`. */
+export const versionText = ({ reason, role, weight }: Omit<Version, "deployment">): string =>
+  reason === undefined ? `${role} ${percent(weight)}` : `${role}: ${reasonTexts[reason]}`
 
 /** What the configuration says about the shares of a model's deployments; empty where it says nothing. */
 const configuredVersion = (
@@ -58,11 +71,21 @@ const configuredVersion = (
   return options.rollout === "candidate" ? "candidate" : ""
 }
 
+/** The name of a file without its folders. */
+export const fileName = (path: string): string =>
+  path.slice(Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1)
+
+/** A LoRA adapter, such as `+ recall.gguf x 0.5`. */
+export const adapterText = ({ path, scale }: { readonly path: string; readonly scale: number }): string =>
+  `+ ${fileName(path)}${scale === 1 ? "" : ` x ${scale}`}`
+
 /** The table of the configured models. Candidates of rollouts, variants of A/B tests and deployments that get copies are marked. */
 export const modelTable = (settings: Pick<Resolved, "experiments" | "models" | "shadows">): string => {
   const rows = settings.models.flatMap(({ deployments, name }) =>
     deployments.map((deployment) => {
-      const row = [name, deployment.options.engine, sourceOf(deployment.options)]
+      const { options } = deployment
+      const engine = [options.engine, ...adaptersOf(options).map(adapterText)].join(" ")
+      const row = [name, engine, sourceOf(options)]
       return { row, version: configuredVersion(name, deployment, settings) }
     })
   )

@@ -50,13 +50,22 @@ const inWords = (message: string): string =>
     anyNumber.test(message) ? "Expected a number" : "Expected a whole number"
   ).replace("Expected an integer", "Expected a whole number")
 
+/** The flags of a command that is misspelt are unknown for that reason only. */
+const withoutConsequences = (errors: ReadonlyArray<CliError.CliError>): ReadonlyArray<CliError.CliError> => {
+  const unknown = errors.filter(({ _tag }) => _tag === "UnknownSubcommand")
+  return unknown.length === 0 ? errors : unknown
+}
+
 /** An invalid invocation is answered with one line that names the help to read. */
 const presenterTo = (console: Console.Console) =>
   CliOutput.layerPresenter({
     present: (output) =>
       output._tag === "InvalidInvocation"
         ? Console.error(
-          `troupe: ${output.errors.map((error) => inWords(error.message)).join("; ")}`.replace(/[^.?]$/, "$&.") +
+          `troupe: ${withoutConsequences(output.errors).map((error) => inWords(error.message)).join("; ")}`.replace(
+            /[^.?]$/,
+            "$&."
+          ) +
             ` See: ${asInvoked(`${output.commandPath.join(" ")} --help`)}`
         )
         : Effect.provideService(

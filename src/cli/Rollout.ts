@@ -192,14 +192,20 @@ const shadow = Command.make(
   Command.withExamples([{ command: "troupe rollout shadow chat", description: "Show the copies of chat" }])
 )
 
-/** The only rollout that has not ended. */
-const onlyRunning = Effect.fnUntraced(function*(to: Target) {
+/** Whether its result withholds variants of an A/B test, which can be resumed. */
+const withholds = ({ experiment, outcome }: RolloutView): boolean =>
+  outcome !== undefined && experiment !== undefined && experiment.withheld.length > 0
+
+/** The only rollout that has not ended; to resume, also the only one that withholds variants of an A/B test. */
+const onlyOne = Effect.fnUntraced(function*(to: Target, action: RolloutAction) {
   const { rollouts } = yield* withClient(to, (client) => client.rollouts.list({}))
-  const [first, ...others] = rollouts.filter(({ outcome }) => outcome === undefined)
+  const [first, ...others] = rollouts.filter((one) =>
+    one.outcome === undefined || (action === "resume" && withholds(one))
+  )
   if (first === undefined) return yield* new CommandFailed({ message: "No rollout is running." })
   if (others.length === 0) return first.id
   const names = [first, ...others].map(({ id, model }) => `${id} of ${model}`).join(", ")
-  return yield* new CommandFailed({ message: `Several rollouts are running. Name one: ${names}.` })
+  return yield* new CommandFailed({ message: `Several rollouts match. Name one: ${names}.` })
 })
 
 const act = (action: RolloutAction, description: string) =>
@@ -208,7 +214,7 @@ const act = (action: RolloutAction, description: string) =>
     { rollout: Argument.optional(which), ...target, json },
     ({ json, rollout: named, ...target }) =>
       Effect.gen(function*() {
-        const rollout = Option.isSome(named) ? named.value : yield* onlyRunning(target)
+        const rollout = Option.isSome(named) ? named.value : yield* onlyOne(target, action)
         const changed = yield* withClient(target, (client) => client.rollouts.act({ params: { rollout, action } }))
         yield* print(json, changed)
       })
@@ -224,7 +230,7 @@ export const rollout = Command.make("rollout").pipe(
     list,
     shadow,
     act("pause", "Stay at the present share; a worse version is still rolled back"),
-    act("resume", "Go on after a pause"),
+    act("resume", "Go on after a pause, or with all variants of an A/B test"),
     act("promote", "Give the new deployment all requests now"),
     act("abort", "Give the new deployment no requests any more")
   ])

@@ -2,7 +2,7 @@
 import type { ExperimentView, RolloutView } from "../layers/http/RolloutSchema.ts"
 import type { MetricEvidence } from "../services/rollout/Rollout.ts"
 import { evidenceText } from "../services/rollout/RolloutMachine.ts"
-import { percent, table } from "./Output.ts"
+import { percent, percents, table, versionText } from "./Output.ts"
 
 const time = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+Z$/, "Z")
 
@@ -30,19 +30,21 @@ export const rolloutTable = (rollouts: ReadonlyArray<RolloutView>): string =>
 /** The variants of all A/B tests. */
 export const experimentTable = (experiments: ReadonlyArray<ExperimentView>): string =>
   table([
-    ["A/B TEST", "VARIANT", "REQUESTS", "SHARE", "ERRORS", "FIRST TOKEN", "SPEED", "VERDICT"],
-    ...experiments.flatMap(({ model, variants }) =>
-      variants.map(({ deployment, requests, share, typical, verdict }) => [
+    ["A/B TEST", "VARIANT", "NOW", "REQUESTS", "SHARE", "ERRORS", "FIRST TOKEN", "SPEED", "VERDICT"],
+    ...experiments.flatMap(({ model, variants }) => {
+      const shares = percents(variants.map(({ share }) => share))
+      return variants.map(({ deployment, requests, typical, verdict, version }, index) => [
         model,
         deployment,
+        version === undefined ? "" : versionText(version),
         String(requests),
-        percent(share),
+        shares[index]!,
         typicalText("errors", typical.errors),
         typicalText("firstToken", typical.firstToken),
         typicalText("speed", typical.speed),
         verdict
       ])
-    )
+    })
   ])
 
 const names = {
@@ -95,7 +97,7 @@ const historyTable = ({ history }: RolloutView): ReadonlyArray<string> => [
 
 /** What `troupe rollout status` prints. */
 export const rolloutText = (rollout: RolloutView): string => {
-  const { candidate, id, model, outcome, plan, problem, stable, step, waitingFor, weight } = rollout
+  const { candidate, experiment, id, model, outcome, plan, problem, stable, step, waitingFor, weight } = rollout
   const steps = plan.steps.map((share, index) =>
     index === step && outcome === undefined ? `[${percent(share)}]` : percent(share)
   )
@@ -106,6 +108,7 @@ export const rolloutText = (rollout: RolloutView): string => {
     ...(outcome === undefined
       ? (waitingFor === "" ? [] : [`Waits for: ${waitingFor}`])
       : [`Reason: ${outcome.reason}`]),
+    ...(experiment === undefined ? [] : [`A/B test: ${experiment.message}`]),
     ...(problem === undefined ? [] : [`Last check: ${problem}`]),
     ...evidenceTable(rollout),
     ...historyTable(rollout)

@@ -246,14 +246,24 @@ const attempts = ({ attempts }: DecisionRecord): ReadonlyArray<string> => {
   const failures = attempts.flatMap(({ deployment, error }) =>
     error === undefined ? [] : [wrap(`${deployment}: ${error.reason}: ${error.message}`, "  ", "    ")]
   )
+  const dropped = attempts.flatMap(({ deployment, reasoningDropped }) =>
+    reasoningDropped === true ? [wrap(`${deployment} did not get signed reasoning that another host has made.`)] : []
+  )
   return [
     "",
     ...(rows.length === 0
       ? ["No attempts."]
       : [table([["DEPLOYMENT", "STARTED AFTER", "SLOT", "FIRST TOKEN", "DURATION", "OUTCOME"], ...rows])]),
-    ...(failures.length === 0 ? [] : ["", "Errors", ...failures])
+    ...(failures.length === 0 ? [] : ["", "Errors", ...failures]),
+    ...(dropped.length === 0 ? [] : ["", ...dropped])
   ]
 }
+
+/** A store that did not answer. */
+const unavailable = ({ makersUnavailable }: DecisionRecord): ReadonlyArray<string> =>
+  makersUnavailable === true
+    ? [wrap("The store of the makers of signed reasoning did not answer: that of some reasoning is unknown.")]
+    : []
 
 /** The result of a request. */
 const outcome = ({ answeredBy, decision: { strategy }, end, policy, tookMs }: DecisionRecord): string => {
@@ -312,6 +322,7 @@ export const recordText = (one: DecisionRecord): string => {
     wrap(outcome(one)),
     ...figures(one),
     ...origin(one),
+    ...unavailable(one),
     ...attempts(one),
     ...reasons(decision),
     ...withheld(decision),

@@ -37,14 +37,18 @@ const byReason = (counts: Readonly<Record<string, number>>): string => {
 const sum = (counts: Readonly<Record<string, number>>): number =>
   Object.values(counts).reduce((total, count) => total + count, 0)
 
-const agreementLines = ({ agreed, agreement, answered, compare, compared, exact, incomparable }: ShadowView) => [
+const problemText = (problem: string | undefined): string => problem === undefined ? "" : `; the last: ${problem}`
+
+const agreementLines = (
+  { agreed, agreement, answered, compare, compared, comparisonProblem, exact, incomparable }: ShadowView
+) => [
   ...(exact === null ? [] : [`Equal answers: ${withInterval(exact, percent)} of ${answered}`]),
   ...(compare === "exact" || agreement === null ? [] : [
     `${compare === "similarity" ? "Similarity" : "Score"}: ${
       withInterval(agreement, rounded)
     }; ${agreed} of ${compared} agree`
   ]),
-  ...(incomparable === 0 ? [] : [`Failed comparisons: ${incomparable}`])
+  ...(incomparable === 0 ? [] : [`Failed comparisons: ${incomparable}${problemText(comparisonProblem)}`])
 ]
 
 const ms = (value: number | null): string => value === null ? "" : `${rounded(value)} ms`

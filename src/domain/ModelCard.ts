@@ -12,6 +12,7 @@ import { isRemote } from "./Deployment.ts"
 import type { DeploymentFacts, KnownPrice } from "./DeploymentFacts.ts"
 import type { EngineCapability } from "./EngineProtocol.ts"
 import { providerNameOf } from "./ProviderKind.ts"
+import type { Version } from "./Version.ts"
 
 /** The states of a deployment on this machine, as its actor has them. */
 type ActorState = "cold" | "loading" | "ready" | "draining" | "failed"
@@ -25,20 +26,6 @@ export type ModelState = typeof modelStates[number]
 
 export const inputModalities = ["text", "image"] as const
 export const outputModalities = ["text", "embeddings", "scores"] as const
-
-export const versionRoles = ["candidate", "shadow", "variant", "withheld"] as const
-
-/** A deployment whose share of the requests is set: by a rollout, an A/B test, `rollout: candidate` or `shadow`. */
-export interface Version {
-  readonly deployment: string
-  /**
-   * `withheld`: a rollout has ended with another deployment, which has all of its requests. `shadow`: it gets copies of requests
-   * only.
-   */
-  readonly role: typeof versionRoles[number]
-  /** Its share of the requests, from 0 to 1; of a shadow, the share that is copied to it. */
-  readonly weight: number
-}
 
 export interface ModelCard {
   readonly name: string

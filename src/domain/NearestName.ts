@@ -33,15 +33,20 @@ const distanceBetween = (one: string, other: string): number => {
 /** Longer names get no suggestion. */
 const longestName = 64
 
+/** Letters of the beginning and of the end that both have. */
 const lettersInCommon = (one: string, other: string): number => {
-  let count = 0
-  while (count < one.length && one[count] === other[count]) count++
-  return count
+  const most = Math.min(one.length, other.length)
+  let first = 0
+  while (first < most && one[first] === other[first]) first++
+  let last = 0
+  while (last < most - first && one.at(-1 - last) === other.at(-1 - last)) last++
+  // The beginning counts more.
+  return first * longestName + last
 }
 
 /**
  * The nearest of these names: at most a third of the letters may differ, and at most two. Undefined if no name is that
- * near. Of equally near names, the one that shares the longest beginning.
+ * near. Of equally near names, the one that shares the longest beginning, then the longest end.
  */
 export const nearestName = (name: string, names: ReadonlyArray<string>): string | undefined => {
   if (name.length > longestName) return undefined
@@ -57,3 +62,36 @@ export const nearestName = (name: string, names: ReadonlyArray<string>): string 
   }
   return nearest
 }
+
+/** Letters that the beginning of a name must have to stand for it. */
+const leastBeginning = 3
+
+/**
+ * As `nearestName`, for a name that is refused anyway: also a name of which only the beginning is written (`gpuMem`), or that has
+ * the same first letter and of whose own letters at most a third differ, and at most two (`eror` for `errors`).
+ */
+export const likelyName = (name: string, names: ReadonlyArray<string>): string | undefined => {
+  const nearest = nearestName(name, names)
+  if (nearest !== undefined || name.length > longestName) return nearest
+  const letters = lettersOf(name)
+  const begun = letters.length < leastBeginning
+    ? []
+    : names.filter((known) => lettersOf(known).startsWith(letters)).toSorted((one, other) => one.length - other.length)
+  if (begun[0] !== undefined) return begun[0]
+  const alike = names.filter((known) => lettersOf(known)[0] === letters[0] && nearestName(known, [name]) === name)
+  return alike.toSorted((one, other) =>
+    distanceBetween(letters, lettersOf(one)) - distanceBetween(letters, lettersOf(other))
+  )[0]
+}
+
+/** The sentence about the name that an unknown one stands for, such as ` Did you mean chat?`; empty where none is near. */
+export const didYouMean = (name: string, names: ReadonlyArray<string>): string => {
+  const likely = likelyName(name, names)
+  return likely === undefined ? "" : ` Did you mean ${likely}?`
+}
+
+const beforeNumber = (id: string): string => id.slice(0, id.lastIndexOf("#"))
+
+/** As `didYouMean`, for ids such as `chat#1`; empty where only the number is unknown. */
+export const didYouMeanId = (id: string, ids: ReadonlyArray<string>): string =>
+  ids.some((one) => beforeNumber(one) === beforeNumber(id)) ? "" : didYouMean(id, ids)

@@ -2,7 +2,7 @@
 import type { Result } from "effect"
 import { Schema, SchemaIssue } from "effect"
 import * as SchemaJITCompiler from "effect/schema/SchemaJITCompiler"
-import { nearestName } from "./NearestName.ts"
+import { didYouMean } from "./NearestName.ts"
 import * as Text from "./Text.ts"
 
 /** One thing that is wrong. */
@@ -87,8 +87,8 @@ const leafMessage: SchemaIssue.LeafHook = (issue) =>
 
 /** @param names of the known fields */
 export const noSuchField = (name: string, names: Iterable<string>): string => {
-  const nearest = nearestName(name, [...names])
-  return nearest === undefined ? "Unknown field" : `Unknown field. Did you mean ${nearest}?`
+  const meant = didYouMean(name, [...names])
+  return meant === "" ? "Unknown field" : `Unknown field.${meant}`
 }
 
 /** The members of a union of structs that a literal distinguishes, as the schema's message lists them. */

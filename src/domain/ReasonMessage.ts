@@ -6,7 +6,7 @@
  * Each says what was wrong, the limit where there is one, and what to do.
  */
 import type * as InferenceError from "./InferenceError.ts"
-import { nearestName } from "./NearestName.ts"
+import { didYouMean } from "./NearestName.ts"
 import * as Text from "./Text.ts"
 
 type Fields<Reason extends InferenceError.Reason> = Omit<Reason, "message">
@@ -19,8 +19,7 @@ const retryIn = (ms: number | undefined): string => ms === undefined ? "" : ` Re
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`
 
 export const modelNotFound = ({ available, model }: Fields<InferenceError.ModelNotFound>): string => {
-  const nearest = nearestName(model, available)
-  const meant = nearest === undefined ? "" : ` Did you mean ${nearest}?`
+  const meant = didYouMean(model, available)
   const list = available.length === 0
     ? "No model is configured."
     : `Available models: ${Text.cutList(available)}.`

@@ -1,5 +1,7 @@
 /** Figures as text, always with their unit. Unknown figures are a dash. */
 
+import type { Version, WithheldReason } from "../domain/Version.ts"
+
 export const unknown = "–"
 
 type Maybe = number | null | undefined
@@ -41,6 +43,16 @@ export const decimal = (value: Maybe, unit = ""): string =>
   isKnown(value) ? `${value.toFixed(digits(value))}${unit === "" ? "" : ` ${unit}`}` : unknown
 
 /** @param value from 0 to 1 */
+const reasonTexts = {
+  rolledBack: "rolled back",
+  replaced: "replaced",
+  aborted: "aborted"
+} as const satisfies Record<WithheldReason, string>
+
+/** What a deployment gets of its model's requests, and why it gets none. */
+export const shareText = ({ reason, role, weight }: Omit<Version, "deployment">): string =>
+  reason === undefined ? `${percent(weight)} ${role}` : `${role}: ${reasonTexts[reason]}`
+
 export const percent = (value: Maybe): string =>
   isKnown(value) ? `${(value * 100).toFixed(value > 0 && value < 0.1 ? 1 : 0)} %` : unknown
 

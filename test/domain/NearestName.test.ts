@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
-import { nearestName } from "../../src/domain/NearestName.ts"
+import { didYouMean, didYouMeanId, likelyName, nearestName } from "../../src/domain/NearestName.ts"
 
 const names = ["host", "port", "contextSize", "shutdownGrace", "gpu"]
 
@@ -29,6 +29,12 @@ describe("nearestName", () => {
     for (const known of [["top_p", "stop"], ["stop", "top_p"]]) assert.strictEqual(nearestName("stopp", known), "stop")
   })
 
+  it("chooses the one with the same end among those with the same beginning", () => {
+    for (const known of [["store", "storage"], ["storage", "store"]]) {
+      assert.strictEqual(nearestName("storge", known), "storage")
+    }
+  })
+
   it("finds any name with one letter too many, too few or wrong", () => {
     const slip = fc.tuple(
       fc.constantFrom("contextSize", "shutdownGrace"),
@@ -39,5 +45,27 @@ describe("nearestName", () => {
     fc.assert(fc.property(slip, ([name, at, letter, removed]) => {
       assert.strictEqual(nearestName(name.slice(0, at) + letter + name.slice(at + removed), names), name)
     }))
+  })
+})
+
+describe("likelyName", () => {
+  it.each([
+    ["eror", "errors"],
+    ["gpuMem", "gpuMemory"],
+    ["mem", "memory"],
+    ["me", undefined],
+    ["xerrors", "errors"],
+    ["rrors", "errors"],
+    ["tolerance", undefined]
+  ])("takes %j for %s", (name, expected) => {
+    assert.strictEqual(likelyName(name, ["refusals", "errors", "gpuMemory", "memory"]), expected)
+  })
+
+  it("is a sentence, and says nothing of ids with another number only", () => {
+    assert.deepStrictEqual([didYouMean("chta", ["chat"]), didYouMean("x", ["chat"])], [" Did you mean chat?", ""])
+    assert.deepStrictEqual(
+      [didYouMeanId("chta#1", ["chat#0", "chat#1"]), didYouMeanId("chat#7", ["chat#0", "chat#1"])],
+      [" Did you mean chat#1?", ""]
+    )
   })
 })

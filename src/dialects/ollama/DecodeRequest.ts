@@ -9,7 +9,7 @@
 import { Duration, Result } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Message, Request, Tool } from "../../domain/Inference.ts"
-import type { InvalidRequest } from "../../domain/InferenceError.ts"
+import { InvalidRequest } from "../../domain/InferenceError.ts"
 import { JsonText } from "../../domain/JsonText.ts"
 import type { Content } from "../../domain/Message.ts"
 import { mediaTypeOf, mediaTypes } from "../../domain/Message.ts"
@@ -172,6 +172,14 @@ const loadOf = (body: Body, { caller, nameOf }: Arrived): LoadCall => {
   }
 }
 
+/** A load of the model, unless the request has a field that is probably a misspelt one, such as `promt`. */
+const loadUnlessMisspelt = (body: Body, arrived: Arrived, table: BodyFields): Decoded<AnyCall> => {
+  const problem = UnknownFields.misspelt(sourceOf(arrived, table))
+  return problem === undefined
+    ? Result.succeed(loadOf(body, arrived))
+    : Result.fail(new InvalidRequest({ ...problem, inBody: true }))
+}
+
 const generationOf = (
   body: Body,
   conversation: Pick<Request, "assistantPrefix" | "completion" | "messages" | "tools">,
@@ -285,14 +293,14 @@ const withExactArguments = ({ exact, json }: Arrived): unknown =>
 
 /** Decodes a parsed body of `POST /api/chat`. */
 export const decodeChat = (arrived: Arrived): Decoded<AnyCall> =>
-  Result.map(decodeBody(withExactArguments(arrived), chatShape), (body) => {
+  Result.flatMap(decodeBody(withExactArguments(arrived), chatShape), (body) => {
     const { messages = [], tools = [] } = body
-    if (messages.length === 0) return loadOf(body, arrived)
+    if (messages.length === 0) return loadUnlessMisspelt(body, arrived, FieldNames.chat)
     const conversation = {
       ...conversationOf(messages),
       ...(tools.length === 0 ? {} : { tools: tools.map(toolOf) })
     }
-    return generationOf(body, conversation, arrived, FieldNames.chat)
+    return Result.succeed(generationOf(body, conversation, arrived, FieldNames.chat))
   })
 
 /**
@@ -306,17 +314,17 @@ const isCompletion = ({ context, format, images, raw, suffix, system, template }
 
 /** Decodes a parsed body of `POST /api/generate`. */
 export const decodeGenerate = (arrived: Arrived): Decoded<AnyCall> =>
-  Result.map(decodeBody(arrived.json, generateShape), (body) => {
+  Result.flatMap(decodeBody(arrived.json, generateShape), (body) => {
     const { images = [], prompt = "", system = "" } = body
-    if (prompt === "" && images.length === 0) return loadOf(body, arrived)
+    if (prompt === "" && images.length === 0) return loadUnlessMisspelt(body, arrived, FieldNames.generate)
     if (isCompletion(body)) {
       const texts = [prompt, ...((body.suffix ?? "") === "" ? [] : [body.suffix!])]
       const messages = texts.map((content): Message => ({ role: "user", content }))
-      return generationOf(body, { messages, completion: {} }, arrived, FieldNames.completion)
+      return Result.succeed(generationOf(body, { messages, completion: {} }, arrived, FieldNames.completion))
     }
     const messages: ReadonlyArray<Message> = [
       ...(system === "" ? [] : [{ role: "system" as const, content: system }]),
       { role: "user", content: contentOf(prompt, images) }
     ]
-    return generationOf(body, { messages }, arrived, FieldNames.generate)
+    return Result.succeed(generationOf(body, { messages }, arrived, FieldNames.generate))
   })

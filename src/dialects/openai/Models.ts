@@ -3,7 +3,8 @@ import { Schema } from "effect"
 import type { KnownPrice } from "../../domain/DeploymentFacts.ts"
 import { engineCapabilities } from "../../domain/EngineProtocol.ts"
 import type { ModelCard } from "../../domain/ModelCard.ts"
-import { inputModalities, modelStates, outputModalities, versionRoles } from "../../domain/ModelCard.ts"
+import { inputModalities, modelStates, outputModalities } from "../../domain/ModelCard.ts"
+import { versionRoles, withheldReasons } from "../../domain/Version.ts"
 
 /** USD per million tokens; a price that is left out is that of `input`, or for reasoning of `output`. */
 const Pricing = Schema.Struct({
@@ -43,7 +44,12 @@ export const Model = Schema.Struct({
   /** The deployments of a rollout or an A/B test that have a share of their own, from 0 to 1. */
   versions: Schema.optionalKey(
     Schema.Array(
-      Schema.Struct({ deployment: Schema.String, role: Schema.Literals(versionRoles), weight: Schema.Finite })
+      Schema.Struct({
+        deployment: Schema.String,
+        role: Schema.Literals(versionRoles),
+        weight: Schema.Finite,
+        reason: Schema.optionalKey(Schema.Literals(withheldReasons))
+      })
     )
   ),
   /** The highest of its deployments, USD per million tokens; null if one is unknown. */

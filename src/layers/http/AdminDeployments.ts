@@ -22,7 +22,9 @@ const circuitOf = (deployment: string, states: ReadonlyArray<State>) => {
 /** Its share of the requests, in a rollout or an A/B test. */
 const versionOf = ({ id, model }: Deployment, splits: SplitTable | undefined) => {
   const found = splits?.of?.(model)?.shares?.find(({ deployment }) => deployment === id)
-  return found === undefined ? {} : { version: { role: found.role, weight: found.weight } }
+  if (found === undefined) return {}
+  const { deployment: _, ...version } = found
+  return { version }
 }
 
 /** Nothing, where all of them may be used. */

@@ -1,6 +1,5 @@
 /** What an operator sees and does: the shapes of `/admin`. */
 import { Schema } from "effect"
-import { versionRoles } from "../../domain/ModelCard.ts"
 import { BudgetState } from "../../services/budgets/BudgetReport.ts"
 import { Grant, VirtualKey } from "../../services/keys/VirtualKey.ts"
 import { groups, UsageSum } from "../../services/ledger/Usage.ts"
@@ -8,6 +7,7 @@ import { UsageSelection } from "../../services/ledger/UsageSelection.ts"
 import { OperatorEvent } from "../../services/observability/OperatorEvents.ts"
 import { Record } from "../../services/routing/DecisionRecord.ts"
 import { DecisionSummary, statuses } from "../../services/routing/DecisionSummary.ts"
+import { VersionView } from "./RolloutSchema.ts"
 
 const State = Schema.Literals(["cold", "loading", "ready", "draining", "failed"])
 
@@ -69,7 +69,7 @@ export const Deployment = Schema.Struct({
   /** Of a local model with LoRA adapters. */
   lora: Schema.optionalKey(Schema.Array(Schema.Struct({ path: Schema.String, scale: Schema.Finite }))),
   /** Of a rollout or an A/B test, or where a rollout has ended with another deployment: its share of the requests. */
-  version: Schema.optionalKey(Schema.Struct({ role: Schema.Literals(versionRoles), weight: Schema.Finite })),
+  version: Schema.optionalKey(VersionView),
   /** Why it failed last. */
   lastFailure: Schema.optionalKey(Schema.String),
   /** Of a local model, where `scaling` is configured: its replicas, how many it may have, and why it has as many. */

@@ -1,12 +1,31 @@
 /** What an operator sees of rollouts, and how one is started: the shapes of `/admin/rollouts`. */
 import { Schema } from "effect"
+import { versionRoles, withheldReasons } from "../../domain/Version.ts"
 import type { Rollout } from "../../services/rollout/Rollout.ts"
 import { Evidence, MetricEvidence, Outcome, Transition } from "../../services/rollout/Rollout.ts"
 import * as RolloutMachine from "../../services/rollout/RolloutMachine.ts"
-import type { Found } from "../../services/rollout/RolloutRuns.ts"
 import { metrics, RolloutPlan, RolloutSettings } from "../../services/rollout/RolloutSettings.ts"
+import type { Found } from "../../services/rollout/RolloutViews.ts"
 import { skipReasons } from "../../services/rollout/Shadow.ts"
 import { comparisons } from "../../services/rollout/ShadowSettings.ts"
+
+/** The share of the requests that a deployment has now, and why it has none. */
+export const VersionView = Schema.Struct({
+  role: Schema.Literals(versionRoles),
+  weight: Schema.Finite,
+  /** Of a withheld deployment: the result of the rollout that withholds it. */
+  reason: Schema.optionalKey(Schema.Literals(withheldReasons))
+})
+
+/** What the A/B test of a model does because of a rollout. */
+const TestStateView = Schema.Struct({
+  /** `paused`: a rollout divides the requests. `stopped`: fewer than two variants are left. */
+  state: Schema.Literals(["running", "paused", "stopped"]),
+  /** The variants that get no requests because of a result. */
+  withheld: Schema.Array(Schema.String),
+  /** A sentence. */
+  message: Schema.String
+})
 
 /** A rollout as it is now. */
 export const RolloutView = Schema.Struct({
@@ -17,7 +36,7 @@ export const RolloutView = Schema.Struct({
   /** The deployment that gets a growing share of the requests. */
   candidate: Schema.String,
   phase: Transition.fields.phase,
-  /** The candidate's share of the requests, from 0 to 1. */
+  /** The candidate's share of the requests now, from 0 to 1. */
   weight: Schema.Finite,
   /** Index in `plan.steps`. */
   step: Schema.Int,
@@ -28,6 +47,8 @@ export const RolloutView = Schema.Struct({
   waitingFor: Schema.String,
   /** How it ended or is about to end. */
   outcome: Schema.optionalKey(Outcome),
+  /** What the A/B test of the model does, if it has one. */
+  experiment: Schema.optionalKey(TestStateView),
   /** Why the last check of the candidate failed. */
   problem: Schema.optionalKey(Schema.String),
   /** The comparison of the versions; after a rollback, the one that caused it. */
@@ -49,7 +70,9 @@ const VariantView = Schema.Struct({
   /** The evidence against the first variant; empty for the first. In `better`, `candidate` is the first variant. */
   worse: Schema.Array(MetricEvidence),
   better: Schema.Array(MetricEvidence),
-  verdict: Schema.Literals(["control", "worse", "better", "mixed", "undecided"])
+  verdict: Schema.Literals(["control", "worse", "better", "mixed", "undecided"]),
+  /** What it gets now. Left out while a rollout gives it no share of its own. */
+  version: Schema.optionalKey(VersionView)
 })
 
 /** An A/B test, with the requests of all processes up to the last comparison. */
@@ -97,6 +120,8 @@ export const ShadowView = Schema.Struct({
   compared: Count,
   agreed: Count,
   incomparable: Count,
+  /** Why the last comparison that failed did. */
+  comparisonProblem: Schema.optionalKey(Schema.String),
   /** The share of equal answers. */
   exact: Schema.NullOr(Estimate),
   /** The mean similarity or score; null with fewer than two. */
@@ -155,7 +180,8 @@ const problemOf = ({ phase }: Rollout) =>
   phase._tag === "Checking" && phase.lastProblem !== null ? { problem: phase.lastProblem } : {}
 
 /** @param now ms since 1970 */
-export const viewOf = ({ isAbandoned = false, rollout, running, stable }: Found, now: number): RolloutView => {
+export const viewOf = (found: Found, now: number): RolloutView => {
+  const { experiment, isAbandoned = false, rollout, running, share, stable } = found
   const { candidate, evidence, history, id, model, phase, plan, startedAt, step } = rollout
   return {
     id,
@@ -163,7 +189,7 @@ export const viewOf = ({ isAbandoned = false, rollout, running, stable }: Found,
     stable: stable.map((one) => one.id),
     candidate,
     phase: phase._tag,
-    weight: RolloutMachine.weightsOf(rollout).candidate,
+    weight: share ?? RolloutMachine.weightsOf(rollout).candidate,
     step,
     plan,
     startedAt,
@@ -171,6 +197,7 @@ export const viewOf = ({ isAbandoned = false, rollout, running, stable }: Found,
       ? RolloutMachine.waitingForService(rollout)
       : RolloutMachine.waitingFor(rollout, now, running),
     ...outcomeOf(rollout),
+    ...(experiment === undefined ? {} : { experiment }),
     ...problemOf(rollout),
     evidence,
     history

@@ -12,7 +12,7 @@ import { Cause, Context, Effect, Exit, Fiber, Option, Result, Stream, Subscripti
 import { HopCount } from "../../domain/Caller.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Embeddings, EmbedRequest, Request } from "../../domain/Inference.ts"
-import type { InferenceError } from "../../domain/InferenceError.ts"
+import { InferenceError } from "../../domain/InferenceError.ts"
 import * as Message from "../../domain/Message.ts"
 import * as Source from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
@@ -275,6 +275,7 @@ export class ShadowCopies {
   }
 
   #failed(run: ShadowRun, cause: Cause.Cause<unknown>): Effect.Effect<undefined> {
+    run.incomparable(problemOf(Cause.squash(cause)))
     if (this.#logged.has(run)) return Effect.undefined
     this.#logged.add(run)
     return Effect.as(
@@ -285,6 +286,12 @@ export class ShadowCopies {
       undefined
     )
   }
+}
+
+/** Why a comparison has failed. */
+const problemOf = (error: unknown): string => {
+  if (error instanceof InferenceError) return error.reason.message
+  return error instanceof Error ? error.message : String(error)
 }
 
 /** Ends the copies that run while memory pressure lasts, and with the application. */

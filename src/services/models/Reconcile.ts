@@ -12,7 +12,7 @@ import { Equal } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import { traits } from "../../domain/Fields.ts"
-import { optionsText } from "../rollout/Standing.ts"
+import { optionsText } from "../rollout/KnownDeployment.ts"
 
 /** A deployment with other settings. */
 export interface Changed {

@@ -8,6 +8,7 @@
  */
 import { Duration, Result, Schema } from "effect"
 import { Bytes, described, optional, Span } from "../../domain/Fields.ts"
+import { didYouMean } from "../../domain/NearestName.ts"
 import * as Problem from "../../domain/Problem.ts"
 import type { Input } from "./Placement.ts"
 import { defaults } from "./Placement.ts"
@@ -68,12 +69,17 @@ const repeated = (list: "models" | "nodes", named: ReadonlyArray<{ readonly name
       : [{ path: `${list}[${index}].name`, expected: `Expected another name: ${list}[${first}] has it` }]
   })
 
+const unknownName = (name: string, names: ReadonlyArray<string>): string => {
+  const meant = didYouMean(name, names)
+  return `Expected a name in models: ${names.join(", ") || "there is none"}${meant === "" ? "" : `.${meant}`}`
+}
+
 const unknown = ({ models, nodes }: PlacementFile): ReadonlyArray<Problem.Problem> => {
   const names = models.map(({ name }) => name)
   const check = (path: string, name: string) =>
     names.includes(name)
       ? []
-      : [{ path, expected: `Expected a name in models: ${names.join(", ") || "there is none"}` }]
+      : [{ path, expected: unknownName(name, names) }]
   return nodes.flatMap(({ files = [], models = [] }, node) => [
     ...models.flatMap((one, index) =>
       typeof one === "string"

@@ -16,7 +16,10 @@ import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { pathsOf, withPath } from "../engines/EngineKinds.ts"
+import type { ModelFiles } from "../engines/ModelFiles.ts"
 import type { Deployments } from "../models/Deployments.ts"
+import * as KnownDeployment from "./KnownDeployment.ts"
+import { noDeployment, notReadable } from "./RolloutError.ts"
 import type { Stored } from "./RolloutStore.ts"
 import * as Standing from "./Standing.ts"
 
@@ -36,16 +39,40 @@ export const make = (sibling: Deployment, id: string, to: string): Deployment =>
   options: isRemote(sibling.options) ? { ...sibling.options, model: to } : withPath(sibling.options, to)
 })
 
+/**
+ * The deployment to roll out: one that the model has, or one that is made for the rollout.
+ *
+ * @param siblings that take requests now
+ * @param rollout its id
+ */
+export const choose = Effect.fnUntraced(function*(
+  files: Pick<ModelFiles["Service"], "describe">,
+  model: Model,
+  siblings: ReadonlyArray<Deployment>,
+  to: string,
+  rollout: string
+) {
+  const configured = model.deployments.find(({ id }) => id === to)
+  if (configured !== undefined) return { candidate: configured, added: undefined }
+  const sibling = siblings.find(canBeMade)
+  if (sibling === undefined || to.includes("#")) return yield* noDeployment(model, to)
+  const made = make(sibling, `${model.name}#${rollout}`, to)
+  const known = KnownDeployment.findKnown(model, KnownDeployment.knownOf(made))
+  if (known !== undefined) return { candidate: known, added: undefined }
+  yield* Effect.mapError(files.describe(made.options), (error) => notReadable(model, error))
+  return { candidate: made, added: { sibling: KnownDeployment.knownOf(sibling), to } }
+})
+
 /** The deployment that a process has to add for a rollout; undefined: it has it, or cannot have it. */
 const lacking = (model: Model, { added, candidate }: Stored): Deployment | undefined => {
-  if (added === undefined || Standing.findKnown(model, candidate) !== undefined) return undefined
-  const sibling = Standing.findKnown(model, added.sibling)
+  if (added === undefined || KnownDeployment.findKnown(model, candidate) !== undefined) return undefined
+  const sibling = KnownDeployment.findKnown(model, added.sibling)
   return sibling && make(sibling, candidate.id, added.to)
 }
 
 /** Whether the model has another deployment that serves the same: the result of the rollout was made permanent. */
 const isConfigured = ({ deployments }: Model, { candidate: { id, options } }: Stored): boolean =>
-  deployments.some((one) => one.id !== id && Standing.optionsText(one) === options)
+  deployments.some((one) => one.id !== id && KnownDeployment.optionsText(one) === options)
 
 /** Whether requests may go to the candidate, now or later. */
 const isNeeded = (model: Model, stored: Stored): boolean =>

@@ -21,13 +21,14 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { Model } from "../../domain/Deployment.ts"
 import * as Hashing from "../../domain/Hashing.ts"
 import * as Time from "../../domain/Time.ts"
+import type { Version } from "../../domain/Version.ts"
 import * as Experiment from "./Experiment.ts"
 import type { Batch, ExperimentStore, Test } from "./ExperimentStore.ts"
 import { joined } from "./ExperimentStore.ts"
+import { optionsText } from "./KnownDeployment.ts"
 import type { ExperimentPlan } from "./RolloutSettings.ts"
 import type { RolloutStore } from "./RolloutStore.ts"
 import type { Observe, Observer } from "./Split.ts"
-import { optionsText } from "./Standing.ts"
 import * as Tally from "./Tally.ts"
 import { Waiting } from "./Waiting.ts"
 
@@ -42,7 +43,12 @@ interface Run extends Test {
 /** An A/B test as it is now. */
 export interface Report {
   readonly model: string
-  readonly variants: ReadonlyArray<Experiment.VariantReport>
+  readonly variants: ReadonlyArray<
+    Experiment.VariantReport & {
+      /** What the deployment gets now; left out, it is one of several equal ones of a rollout. */
+      readonly version?: Omit<Version, "deployment">
+    }
+  >
 }
 
 export interface Parts {

@@ -17,11 +17,11 @@ import * as Time from "../../domain/Time.ts"
 import { capabilitiesOf } from "../engines/EngineKinds.ts"
 import type { Inference } from "../inference/Inference.ts"
 import type { Models } from "../models/Models.ts"
+import { findKnown } from "./KnownDeployment.ts"
 import type { Command, Event } from "./Rollout.ts"
 import type { Known, Stored } from "./RolloutStore.ts"
 import type { Observe } from "./Split.ts"
 import { speedOf } from "./Split.ts"
-import * as Standing from "./Standing.ts"
 
 /** The prompt of a check. */
 const checkPrompt = "Answer with OK."
@@ -53,7 +53,7 @@ const requestTo = ({ id, model }: Deployment, prompt: string, maxTokens: number)
 /** What happens with the candidate, or with the versions that it replaces. */
 const versionOf = ({ model, stored: { candidate, rollout, stable } }: Given, id: string): ReadonlyArray<Deployment> => {
   const known: ReadonlyArray<Known> = id === rollout.candidate ? [candidate] : stable
-  return known.flatMap((one) => Standing.findKnown(model, one) ?? [])
+  return known.flatMap((one) => findKnown(model, one) ?? [])
 }
 
 export class RolloutCommands {

@@ -2,8 +2,8 @@
 import { Schema } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
-import { nearestName } from "../../domain/NearestName.ts"
-import { cutName } from "../../domain/Text.ts"
+import { didYouMean, didYouMeanId } from "../../domain/NearestName.ts"
+import { cutList, cutName } from "../../domain/Text.ts"
 import type { ModelFileError } from "../engines/ModelFiles.ts"
 import { summaryOf } from "../persistence/StorageError.ts"
 import type { Rollout } from "./Rollout.ts"
@@ -30,13 +30,14 @@ export const notFound = (
   models: ReadonlyArray<Pick<Model, "name">>
 ): RolloutError => {
   const names = [...known.flatMap(({ id, model }) => [id, model]), ...models.map((model) => model.name)]
-  const nearest = nearestName(name, names)
-  const suggestion = nearest === undefined ? "" : ` Did you mean ${nearest}?`
+  const suggestion = didYouMean(name, names)
   return new RolloutError({
     code: "rollout_not_found",
     message: names.includes(name)
       ? `The model ${name} has had no rollout. Start one with: troupe rollout start ${name} --to DEPLOYMENT`
-      : `Rollout ${JSON.stringify(cutName(name))} not found.${suggestion} GET /admin/rollouts lists them.`
+      : `Rollout ${JSON.stringify(cutName(name))} not found.${suggestion} ` +
+        (models.length === 0 ? "" : `Models: ${cutList(models.map((model) => model.name))}. `) +
+        "GET /admin/rollouts lists the rollouts."
   })
 }
 
@@ -56,7 +57,9 @@ export const alreadyRunning = (
 export const noDeployment = ({ deployments, name }: Model, id: string): RolloutError =>
   new RolloutError({
     code: "deployment_not_found",
-    message: `The model ${name} has no deployment ${JSON.stringify(cutName(id))}. Its deployments: ${
+    message: `The model ${name} has no deployment ${JSON.stringify(cutName(id))}.${
+      didYouMeanId(id, deployments.map((one) => one.id))
+    } Its deployments: ${
       deployments.map((one) => one.id).join(", ")
     }. Or name another model of their provider, or another file.`
   })

@@ -28,27 +28,24 @@ import type { Registry } from "../models/Registry.ts"
 import type { Events } from "../observability/OperatorEvents.ts"
 import * as AddedDeployment from "./AddedDeployment.ts"
 import type { Experiments } from "./Experiments.ts"
+import * as KnownDeployment from "./KnownDeployment.ts"
 import { RepeatedFailures } from "./RepeatedFailures.ts"
 import type { Command, Event, Rollout } from "./Rollout.ts"
 import type { RolloutCommands } from "./RolloutCommands.ts"
 import type { RolloutError } from "./RolloutError.ts"
-import {
-  alreadyRunning,
-  inUse,
-  noDeployment,
-  notFound,
-  notReadable,
-  otherVectors,
-  storageFailed
-} from "./RolloutError.ts"
+import { alreadyRunning, inUse, otherVectors, storageFailed } from "./RolloutError.ts"
 import * as RolloutMachine from "./RolloutMachine.ts"
 import type { RolloutSettings } from "./RolloutSettings.ts"
 import { resolve } from "./RolloutSettings.ts"
 import type { RolloutStore, Stored, Tallies, Versioned } from "./RolloutStore.ts"
+import { joined, noTallies } from "./RolloutStore.ts"
+import type { Found } from "./RolloutViews.ts"
+import * as RolloutViews from "./RolloutViews.ts"
 import type { ShadowTable } from "./Shadows.ts"
 import type { Observe, Observer, SplitTable } from "./Split.ts"
 import * as Standing from "./Standing.ts"
 import * as Tally from "./Tally.ts"
+import * as VariantHold from "./VariantHold.ts"
 import { Waiting } from "./Waiting.ts"
 
 /** A rollout to start. */
@@ -60,14 +57,6 @@ export interface Start {
   /** Over those of the model. */
   readonly settings?: RolloutSettings | undefined
 }
-
-const noTallies = (): Tallies => ({ stable: Tally.empty(), candidate: Tally.empty() })
-
-const joined = (some: ReadonlyArray<Tallies>): Tallies =>
-  some.reduce(
-    (sum, one) => ({ stable: Tally.add(sum.stable, one.stable), candidate: Tally.add(sum.candidate, one.candidate) }),
-    noTallies()
-  )
 
 export interface Parts {
   readonly registry: Registry["Service"]
@@ -122,14 +111,6 @@ const leaseMs = 3_000
 
 /** ms after which any process ends a rollout that is over, if none that has its candidate leads it. */
 const abandonedMs = 5 * leaseMs
-
-/** A rollout as an operator sees it. */
-export interface Found extends Stored {
-  /** Whether no running process has the candidate. */
-  readonly isAbandoned?: boolean
-  /** Requests that the candidate has not answered yet. */
-  readonly running?: number
-}
 
 /** How often the store is read, ms: at most, and where no rollout runs. */
 const readEveryMs = 1_000
@@ -191,7 +172,7 @@ export class RolloutRuns {
   /** Whether the model has the candidate now. */
   #has({ candidate, rollout }: Stored): boolean {
     const model = this.#models.find(({ name }) => name === rollout.model)
-    return model !== undefined && Standing.findKnown(model, candidate) !== undefined
+    return model !== undefined && KnownDeployment.findKnown(model, candidate) !== undefined
   }
 
   /** Divides the requests of the models by the rows. */
@@ -289,18 +270,32 @@ export class RolloutRuns {
   readonly advance = (id: string, event: Event): Effect.Effect<Stored | undefined, SqlError> =>
     this.#mutex.withPermit(this.#advance(id, event))
 
-  readonly #advance = Effect.fnUntraced({ self: this }, function*(this: RolloutRuns, id: string, event: Event) {
+  #advance(id: string, event: Event) {
+    return this.#replace(id, (before) =>
+      Effect.map(Clock.currentTimeMillis, (now) => {
+        const { commands, state } = RolloutMachine.advance(before.rollout, event, now)
+        if (state === before.rollout) return { stored: before, commands }
+        const model = this.#modelOf(before)
+        const plan = model && this.#parts.experiments.planOf(model)
+        return { stored: VariantHold.decided(before, state, model, plan), commands }
+      }))
+  }
+
+  /** Writes the next state of a rollout, and carries out its commands; undefined if it does not exist. */
+  readonly #replace = Effect.fnUntraced({ self: this }, function*(
+    this: RolloutRuns,
+    id: string,
+    next: (stored: Stored) => Effect.Effect<{ readonly stored: Stored; readonly commands: ReadonlyArray<Command> }>
+  ) {
     const { store } = this.#parts
     for (;;) {
       const row = this.#rows.find(({ stored }) => stored.rollout.id === id)
       if (row === undefined) return undefined
-      const { rollout } = row.stored
-      const { commands, state } = RolloutMachine.advance(rollout, event, yield* Clock.currentTimeMillis)
-      if (state === rollout && commands.length === 0) return row.stored
-      const stored = { ...row.stored, rollout: state }
+      const { commands, stored } = yield* next(row.stored)
+      if (stored === row.stored && commands.length === 0) return stored
       if (yield* store.update({ stored, version: row.version })) {
         yield* this.#adopt(this.#rows.map((one) => one === row ? { stored, version: row.version + 1 } : one))
-        yield* logged(rollout, state, this.#parts.publish)
+        yield* logged(row.stored.rollout, stored.rollout, this.#parts.publish)
         // Where another process leads, it reads the new state.
         if (this.#led.has(id)) this.#carryOut(stored, commands)
         return stored
@@ -352,25 +347,18 @@ export class RolloutRuns {
   })
 
   find(idOrModel: string): Effect.Effect<Stored, RolloutError> {
-    return Effect.suspend(() => {
-      const found = this.stored.find(({ rollout: { id } }) => id === idOrModel) ??
-        this.stored.findLast(({ rollout: { model } }) => model === idOrModel)
-      return found === undefined
-        ? Effect.fail(notFound(idOrModel, this.stored.map(({ rollout }) => rollout), this.#parts.registry.models()))
-        : Effect.succeed(found)
-    })
+    return Effect.suspend(() => RolloutViews.find(this.stored, this.#parts.registry.models(), idOrModel))
+  }
+
+  /** With the candidate's share now, and what the A/B test does. */
+  readonly withTest = (stored: Stored): Found => {
+    const newest = this.#of(stored.rollout.model).at(-1)?.rollout.id
+    return RolloutViews.withTest(this.#parts, this.#modelOf(stored), stored, newest === stored.rollout.id)
   }
 
   /** With what their processes have. */
-  readonly seen = (all: ReadonlyArray<Stored>): Effect.Effect<ReadonlyArray<Found>, RolloutError> => {
-    const isForeign = ({ rollout }: Stored) => Standing.isRunning(rollout) && !this.#known.has(rollout.id)
-    if (!all.some(isForeign)) return Effect.succeed(all)
-    const led = Effect.flatMap(Clock.currentTimeMillis, this.#parts.store.led)
-    return Effect.mapBoth(led, {
-      onFailure: storageFailed,
-      onSuccess: (ids) => all.map((one) => ({ ...one, isAbandoned: isForeign(one) && !ids.has(one.rollout.id) }))
-    })
-  }
+  readonly seen = (stored: ReadonlyArray<Stored>): Effect.Effect<ReadonlyArray<Found>, RolloutError> =>
+    RolloutViews.seen(this.#parts.store, (id) => this.#known.has(id), stored.map(this.withTest))
 
   readonly findSeen = (idOrModel: string): Effect.Effect<Found, RolloutError> =>
     Effect.flatMap(this.find(idOrModel), (found) =>
@@ -383,26 +371,37 @@ export class RolloutRuns {
   readonly refresh = Effect.mapError(Effect.suspend(() => this.#mutex.withPermit(this.#read)), storageFailed)
 
   /** Of one model, the oldest first. */
-  #of({ name }: Model): ReadonlyArray<Stored> {
+  #of(name: string): ReadonlyArray<Stored> {
     return this.stored.filter(({ rollout: { model } }) => model === name)
   }
 
-  /** The deployment to roll out: one that the model has, or one that is made for the rollout. */
-  readonly #candidateOf = Effect.fnUntraced({ self: this }, function*(
-    this: RolloutRuns,
-    model: Model,
-    to: string,
-    rollout: string
-  ) {
-    const configured = model.deployments.find(({ id }) => id === to)
-    if (configured !== undefined) return { candidate: configured, added: undefined }
-    const sibling = Standing.stableOf(model, this.#of(model), to, this.#parts.shadows).find(AddedDeployment.canBeMade)
-    if (sibling === undefined || to.includes("#")) return yield* noDeployment(model, to)
-    const made = AddedDeployment.make(sibling, `${model.name}#${rollout}`, to)
-    const known = Standing.findKnown(model, Standing.knownOf(made))
-    if (known !== undefined) return { candidate: known, added: undefined }
-    yield* Effect.mapError(this.#parts.files.describe(made.options), (error) => notReadable(model, error))
-    return { candidate: made, added: { sibling: Standing.knownOf(sibling), to } }
+  #modelOf({ rollout }: Stored): Model | undefined {
+    return this.#models.find(({ name }) => name === rollout.model)
+  }
+
+  /** Lets the A/B test of its model go on with all variants; undefined where no result withholds one. */
+  readonly resumeTest = (found: Stored): Effect.Effect<Stored | undefined, SqlError> =>
+    this.#mutex.withPermit(this.#resumeTest(found))
+
+  readonly #resumeTest = Effect.fnUntraced({ self: this }, function*(this: RolloutRuns, found: Stored) {
+    const model = this.#modelOf(found)
+    const plan = model && this.#parts.experiments.planOf(model)
+    const all = this.#of(found.rollout.model)
+    if (model === undefined || plan === undefined || VariantHold.heldIn(model, plan, all).size === 0) return undefined
+    if (all.some(({ rollout }) => Standing.isRunning(rollout))) return undefined
+    const now = yield* Clock.currentTimeMillis
+    for (const { rollout: { id } } of all) {
+      yield* this.#replace(id, (stored) =>
+        Effect.succeed({
+          stored: id === found.rollout.id
+            ? VariantHold.resumed(stored, plan, now)
+            : stored.test === undefined
+            ? stored
+            : VariantHold.released(stored),
+          commands: []
+        }))
+    }
+    return this.stored.find(({ rollout: { id } }) => id === found.rollout.id)
   })
 
   #alreadyRunning(stored: Stored): RolloutError {
@@ -412,14 +411,15 @@ export class RolloutRuns {
   readonly start = Effect.fnUntraced(
     { self: this },
     function*(this: RolloutRuns, { model: name, settings, to }: Start) {
-      const { registry, store } = this.#parts
+      const { experiments, files, registry, shadows, store } = this.#parts
       const model = yield* Effect.fromResult(registry.find(name))
       const running = this.#running.find(({ stored }) => stored.rollout.model === model.name)
       if (running !== undefined) return yield* this.#alreadyRunning(running.stored)
       const plan = resolve({ ...this.#parts.settings(model.name), ...settings })
       const id = `rollout-${(yield* Random.nextIntBetween(36 ** 7, 36 ** 8)).toString(36)}`
-      const { added, candidate } = yield* this.#candidateOf(model, to, id)
-      const stable = Standing.stableOf(model, this.#of(model), candidate.id, this.#parts.shadows)
+      const stableWithout = (one: string) => Standing.stableOf(model, this.#of(model.name), one, shadows, experiments)
+      const { added, candidate } = yield* AddedDeployment.choose(files, model, stableWithout(to), to, id)
+      const stable = stableWithout(candidate.id)
       if (stable.length === 0) return yield* inUse(candidate)
       const other = Standing.otherVectorsThan(candidate, stable)
       if (other !== undefined) return yield* otherVectors(candidate, other)
@@ -429,8 +429,8 @@ export class RolloutRuns {
       )
       const stored: Stored = {
         rollout: state,
-        candidate: Standing.knownOf(candidate),
-        stable: stable.map(Standing.knownOf),
+        candidate: KnownDeployment.knownOf(candidate),
+        stable: stable.map(KnownDeployment.knownOf),
         ...(added === undefined ? {} : { added })
       }
       if (!(yield* Effect.mapError(store.insert(stored), storageFailed))) {

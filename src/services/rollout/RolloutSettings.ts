@@ -3,6 +3,7 @@
  */
 import { Duration, Effect, Schema } from "effect"
 import { described, durationText, optional, Span } from "../../domain/Fields.ts"
+import { didYouMeanId } from "../../domain/NearestName.ts"
 import { wholeNumber } from "../../domain/Problem.ts"
 
 /** What the sequential test compares. `score` needs a score of every answer. */
@@ -148,6 +149,12 @@ export const RolloutPlan = Schema.Struct({
   })
 })
 export type RolloutPlan = typeof RolloutPlan.Type
+
+/** The problem of an id that is none of a model's deployments. */
+export const noDeploymentOf = (id: string, ids: ReadonlyArray<string>): string => {
+  const meant = didYouMeanId(id, ids)
+  return `Expected the id of one of the model's deployments: ${ids.join(", ")}${meant === "" ? "" : `.${meant}`}`
+}
 
 const Variant = Schema.Struct({
   deployment: described("The deployment.", Schema.NonEmptyString),

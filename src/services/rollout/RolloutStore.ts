@@ -16,6 +16,7 @@ import { LastRead } from "../persistence/OtherCommits.ts"
 import type { StorageError } from "../persistence/StorageError.ts"
 import { Rollout } from "./Rollout.ts"
 import { Tally } from "./Tally.ts"
+import * as Tallied from "./Tally.ts"
 
 /** A deployment as it was when the rollout began: its id, and its options as text, without secrets. */
 const Known = Schema.Struct({ id: Schema.String, options: Schema.String })
@@ -28,7 +29,13 @@ export const Stored = Schema.Struct({
   /** The deployments that the candidate is to replace. */
   stable: Schema.Array(Known),
   /** Where the rollout has added the candidate to its model: as the sibling, with this model or file. */
-  added: Schema.optionalKey(Schema.Struct({ sibling: Known, to: Schema.String }))
+  added: Schema.optionalKey(Schema.Struct({ sibling: Known, to: Schema.String })),
+  /** What the result means for the A/B test that the model had then (`VariantHold`). */
+  test: Schema.optionalKey(Schema.Struct({
+    /** The variants and weights of that test, as text. */
+    variants: Schema.String,
+    withheld: Schema.Array(Known)
+  }))
 })
 export type Stored = typeof Stored.Type
 
@@ -41,6 +48,17 @@ export interface Versioned {
 /** What was measured of both versions. */
 export const Tallies = Schema.Struct({ stable: Tally, candidate: Tally })
 export type Tallies = typeof Tallies.Type
+
+export const noTallies = (): Tallies => ({ stable: Tallied.empty(), candidate: Tallied.empty() })
+
+export const joined = (some: ReadonlyArray<Tallies>): Tallies =>
+  some.reduce(
+    (sum, one) => ({
+      stable: Tallied.add(sum.stable, one.stable),
+      candidate: Tallied.add(sum.candidate, one.candidate)
+    }),
+    noTallies()
+  )
 
 export class RolloutStore extends Context.Service<RolloutStore, {
   /** Every rollout that is kept, oldest first. */

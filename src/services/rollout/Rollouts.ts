@@ -27,10 +27,10 @@ import { RolloutCommands } from "./RolloutCommands.ts"
 import type { RolloutError } from "./RolloutError.ts"
 import { refused, storageFailed } from "./RolloutError.ts"
 import * as RolloutMachine from "./RolloutMachine.ts"
-import type { Found, Start } from "./RolloutRuns.ts"
+import type { Start } from "./RolloutRuns.ts"
 import { RolloutRuns } from "./RolloutRuns.ts"
-import type { Stored } from "./RolloutStore.ts"
 import { RolloutStore } from "./RolloutStore.ts"
+import type { Found } from "./RolloutViews.ts"
 import type { Report as ShadowReport } from "./ShadowRun.ts"
 import { Shadows } from "./Shadows.ts"
 import { Splits, SplitTable } from "./Split.ts"
@@ -48,9 +48,12 @@ export class Rollouts extends Context.Service<Rollouts, {
   readonly experiments: Effect.Effect<ReadonlyArray<Report>, RolloutError>
   /** The copies of requests of this process. */
   readonly shadows: Effect.Effect<ReadonlyArray<ShadowReport>>
-  readonly start: (given: Start) => Effect.Effect<Stored, InferenceError | RolloutError>
-  /** Fails with `rollout_refused` where the action has no effect. */
-  readonly act: (idOrModel: string, action: Action) => Effect.Effect<Stored, RolloutError>
+  readonly start: (given: Start) => Effect.Effect<Found, InferenceError | RolloutError>
+  /**
+   * Fails with `rollout_refused` where the action has no effect. `resume` of a rollout that is over lets the A/B test of its model
+   * go on with all variants.
+   */
+  readonly act: (idOrModel: string, action: Action) => Effect.Effect<Found, RolloutError>
 }>()("troupe/services/rollout/Rollouts") {}
 
 const events: Readonly<Record<Action, Event>> = {
@@ -83,10 +86,12 @@ const act = (runs: RolloutRuns): Rollouts["Service"]["act"] =>
     const event = events[action]
     yield* runs.refresh
     const found = yield* runs.find(idOrModel)
+    const resumed = action === "resume" ? yield* Effect.mapError(runs.resumeTest(found), storageFailed) : undefined
+    if (resumed !== undefined) return runs.withTest(resumed)
     const reason = RolloutMachine.refusal(found.rollout, event)
     if (reason !== undefined) return yield* refused(reason)
     const changed = yield* Effect.mapError(runs.advance(found.rollout.id, event), storageFailed)
-    return changed ?? found
+    return runs.withTest(changed ?? found)
   })
 
 type Tested = Pick<Settings["Service"], "experiments" | "models">
@@ -101,6 +106,23 @@ const testsOf = (owner: string, settings: Tested) =>
     (store, leases) => new Experiments({ store, leases, owner }, plansOf(settings))
   )
 
+/** With the shares of the variants now. */
+const withShares = ({ model, variants }: Report, splits: SplitTable): Report => {
+  const shares = splits.of?.(model)?.shares ?? []
+  return {
+    model,
+    variants: variants.map((one) => {
+      const found = shares.find(({ deployment }) => deployment === one.deployment)
+      if (found === undefined) return one
+      const { deployment: _, ...version } = found
+      return { ...one, version }
+    })
+  }
+}
+
+const reportsOf = ({ reports }: Experiments, splits: SplitTable) =>
+  Effect.map(Effect.mapError(reports, storageFailed), (all) => all.map((report) => withShares(report, splits)))
+
 const make = Effect.gen(function*() {
   const scope = yield* Effect.scope
   const services = yield* Effect.context()
@@ -111,6 +133,7 @@ const make = Effect.gen(function*() {
   const tests = yield* testsOf(owner, configured)
   let { rollouts } = configured
   const changes = yield* SettingsChanges
+  const splits = (yield* Splits) ?? new SplitTable()
   const runs = new RolloutRuns({
     registry: yield* Registry,
     store: yield* RolloutStore,
@@ -118,7 +141,7 @@ const make = Effect.gen(function*() {
     files: yield* ModelFiles,
     experiments: tests,
     shadows,
-    splits: (yield* Splits) ?? new SplitTable(),
+    splits,
     commands: new RolloutCommands(yield* Inference, yield* Models),
     owner,
     // Local models are in the first process.
@@ -144,9 +167,9 @@ const make = Effect.gen(function*() {
   return Rollouts.of({
     list: Effect.flatMap(runs.refresh, () => runs.seen(runs.stored.toReversed())),
     find: (idOrModel) => Effect.andThen(runs.refresh, runs.findSeen(idOrModel)),
-    experiments: Effect.mapError(tests.reports, storageFailed),
+    experiments: reportsOf(tests, splits),
     shadows: Effect.sync(() => shadows?.reports ?? []),
-    start: (given) => Effect.tap(runs.start(given), () => once),
+    start: (given) => Effect.map(Effect.tap(runs.start(given), () => once), runs.withTest),
     act: act(runs)
   })
 })

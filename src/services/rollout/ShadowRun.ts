@@ -55,6 +55,8 @@ export interface Report extends Shadow.Report {
   readonly failures: Readonly<Record<string, number>>
   /** The latest first; empty unless the plan keeps them. */
   readonly differing: ReadonlyArray<Differing>
+  /** Why the last comparison that failed did. */
+  readonly comparisonProblem?: string
 }
 
 export class ShadowRun {
@@ -69,6 +71,7 @@ export class ShadowRun {
   /** Not a set: those that requests enter and leave keep alive what has passed through. */
   #running: ReadonlyArray<Fiber.Fiber<void>> = []
   #differing: ReadonlyArray<Differing> = []
+  #problem: string | undefined
 
   /** @param seed of a plan without one */
   constructor(model: string, plan: ShadowPlan, seed: number, metrics: ShadowMetrics) {
@@ -106,6 +109,11 @@ export class ShadowRun {
   /** Ends the copies that run. */
   interrupt(): void {
     for (const fiber of this.#running) fiber.interruptUnsafe()
+  }
+
+  /** @param problem why the comparison of a pair has failed */
+  incomparable(problem: string): void {
+    this.#problem = cut(problem)
   }
 
   /** The request failed, or its caller left. */
@@ -173,7 +181,8 @@ export class ShadowRun {
       compare,
       running: this.#running.length,
       failures: { ...this.#failures },
-      differing: this.#differing
+      differing: this.#differing,
+      ...(this.#problem === undefined ? {} : { comparisonProblem: this.#problem })
     }
   }
 }

@@ -5,7 +5,7 @@ import * as Identity from "../../domain/Identity.ts"
 import { maxSeed } from "../../domain/Inference.ts"
 import type { KeyedProblem } from "../../domain/Problem.ts"
 import { wholeNumber } from "../../domain/Problem.ts"
-import { Share } from "./RolloutSettings.ts"
+import { noDeploymentOf, Share } from "./RolloutSettings.ts"
 
 /** How the answers of a pair are compared; a custom comparison gives a number from 0 to 1. */
 export const comparisons = ["exact", "similarity", "custom"] as const
@@ -108,7 +108,7 @@ const candidateProblem = (
   variants: ReadonlyArray<{ readonly deployment: string }>
 ): string | undefined => {
   const ids = deployments.map(({ id }) => id)
-  if (!ids.includes(candidate)) return `Expected the id of one of the model's deployments: ${ids.join(", ")}`
+  if (!ids.includes(candidate)) return noDeploymentOf(candidate, ids)
   if (ids.length === 1) return "Expected another deployment beside it, which answers the callers"
   return variants.some(({ deployment }) => deployment === candidate)
     ? "Expected a deployment that is no variant of the model's experiment"

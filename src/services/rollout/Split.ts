@@ -23,8 +23,8 @@ import type { Deployment, Model } from "../../domain/Deployment.ts"
 import * as Hashing from "../../domain/Hashing.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { Verdict } from "../../domain/Measurement.ts"
-import type { Version } from "../../domain/ModelCard.ts"
 import type { RoutingRequest, Split } from "../../domain/RoutingRequest.ts"
+import type { Version } from "../../domain/Version.ts"
 import * as Assignment from "./Assignment.ts"
 import type { ExperimentPlan } from "./RolloutSettings.ts"
 import type { Observation } from "./Tally.ts"
@@ -117,30 +117,34 @@ export const weighted = (
  * An entry of an A/B test, which divides requests by fixed weights. A variant that fails is followed by another deployment.
  *
  * @param model whose sessions stay at their variants
+ * @param held variants whose requests the others take by their weights; at least one with a weight is left
  */
 export const varied = (
   model: string,
   { sticky, variants }: Pick<ExperimentPlan, "sticky" | "variants">,
   others: Withheld,
-  observer: Observer
+  observer: Observer,
+  held: ReadonlySet<string> = new Set()
 ): Entry => {
-  const unused = variants.filter(({ weight }) => weight === 0).map(({ deployment }) => deployment)
+  const used = variants.filter(({ deployment, weight }) => weight > 0 && !held.has(deployment))
+  const unused = variants.filter((one) => !used.includes(one)).map(({ deployment }) => deployment)
   const out = { withheld: new Set([...others.withheld, ...unused]), ...copiedPart(others) }
   const splits = variants.map(({ deployment }): Split => ({ ...out, first: deployment }))
   const weights = variants.map(({ weight }) => weight)
+  const left = variants.map((one) => used.includes(one) ? one.weight : 0)
   const seed = Hashing.hashText(model)
+  const seedOfHeld = Hashing.hashText(`${model}\nheld`)
   return {
     observer,
-    versions: variants.filter(({ weight }) => weight > 0).map(({ deployment }) => deployment),
-    split: (request, random) =>
-      splits[
-        Assignment.variantOf(
-          weights,
-          seed,
-          sticky ? sessionOf(request) : undefined,
-          Hashing.draw(random, -3)
-        )
-      ]!
+    versions: used.map(({ deployment }) => deployment),
+    split: (request, random) => {
+      const session = sticky ? sessionOf(request) : undefined
+      const index = Assignment.variantOf(weights, seed, session, Hashing.draw(random, -3))
+      // Only the sessions of a held variant get another one.
+      return left[index] === 0
+        ? splits[Assignment.variantOf(left, seedOfHeld, session, Hashing.draw(random, -4))]!
+        : splits[index]!
+    }
   }
 }
 

@@ -15,47 +15,19 @@
 import { Effect, Layer } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
-import { traits } from "../../domain/Fields.ts"
-import type { Version } from "../../domain/ModelCard.ts"
+import type { Version, WithheldReason } from "../../domain/Version.ts"
 import { adaptersOf, capabilitiesOf, pathOf } from "../engines/EngineKinds.ts"
 import { Registry } from "../models/Registry.ts"
 import { SettingsChanges } from "../settings/SettingsChanges.ts"
 import type { Experiments } from "./Experiments.ts"
+import { findKnown } from "./KnownDeployment.ts"
 import type { Rollout } from "./Rollout.ts"
 import type { Known, Stored } from "./RolloutStore.ts"
 import type { ShadowTable } from "./Shadows.ts"
 import { Shadows } from "./Shadows.ts"
 import type { Entry, Observer, Withheld } from "./Split.ts"
 import { Splits, SplitTable, varied, weighted, withholding } from "./Split.ts"
-
-/** Options that do not change what is served. */
-const incidental: ReadonlySet<string> = new Set([
-  ...Object.keys(traits),
-  "key",
-  "keys",
-  "headers",
-  "maxConcurrent",
-  "maxReplicas",
-  "maxResponseBytes",
-  "replicas",
-  "slots",
-  "stream",
-  "timeouts"
-])
-
-/** What a deployment serves, as text, by which it is recognized. */
-export const optionsText = ({ options }: Pick<Deployment, "options">): string =>
-  JSON.stringify(
-    Object.entries(options).filter(([name]) => !incidental.has(name)).toSorted(([a], [b]) => a < b ? -1 : 1)
-  )
-
-export const knownOf = (deployment: Deployment): Known => ({ id: deployment.id, options: optionsText(deployment) })
-
-/** The deployment as the model has it now: that of the same id, if it serves the same, else another that does. */
-export const findKnown = ({ deployments }: Model, { id, options }: Known): Deployment | undefined => {
-  const equal = deployments.filter((one) => optionsText(one) === options)
-  return equal.find((one) => one.id === id) ?? equal[0]
-}
+import { heldIn, outcomeOf, reasonOf } from "./VariantHold.ts"
 
 const idsOf = (model: Model, known: ReadonlyArray<Known>): ReadonlyArray<string> =>
   known.flatMap((one) => findKnown(model, one)?.id ?? [])
@@ -92,7 +64,12 @@ export const weightOf = ({ phase, plan, step }: Rollout): number => {
 }
 
 /** Whether one version has all requests for good. */
-const isDecided = ({ phase }: Rollout): boolean => phase._tag === "Draining" || phase._tag === "Ended"
+const isDecided = (rollout: Rollout): boolean => outcomeOf(rollout) !== undefined
+
+const noObserver: Observer = { observe: () => {} }
+
+/** The A/B tests of models, and what observes their requests. */
+type Tests = Pick<Experiments, "observer" | "planOf">
 
 /** Knows the deployment of a model that gets copies of requests. */
 type Shadowing = Pick<ShadowTable, "copiesOf">
@@ -114,48 +91,69 @@ const waitingOf = (model: Model, rollouts: ReadonlyArray<Stored>): ReadonlySet<s
   return waiting
 }
 
-/** The deployments of a model that take no requests, oldest rollout first. */
-const withheldBy = (model: Model, rollouts: ReadonlyArray<Stored>, shadows: Shadowing | undefined): Set<string> => {
-  const copied = copiedTo(model, shadows)
-  const waiting = model.deployments.filter(({ options }) => options.rollout === "candidate")
-  const out = new Set([...copied, ...waiting.map(({ id }) => id)])
-  for (const { added, candidate, rollout, stable } of rollouts) {
-    // One that is still to be added gets no requests before its weight says so.
-    const found = findKnown(model, candidate)?.id ?? (added && candidate.id)
-    if (found === undefined) continue
-    if (weightOf(rollout) === 0) {
-      out.add(found)
-    } else if (isDecided(rollout)) {
-      for (const id of idsOf(model, stable)) out.add(id)
-      out.delete(found)
-    }
+/** By deployment, the result that withholds it; undefined: none does, it waits. */
+type Reasons = Map<string, WithheldReason | undefined>
+
+/** What one rollout adds to the deployments without requests, and takes from them. */
+const withhold = (out: Reasons, model: Model, { added, candidate, rollout, stable }: Stored): void => {
+  // One that is still to be added gets no requests before its weight says so.
+  const found = findKnown(model, candidate)?.id ?? (added && candidate.id)
+  if (found === undefined) return
+  const outcome = outcomeOf(rollout)
+  const reason = outcome && reasonOf(outcome)
+  if (weightOf(rollout) === 0) {
+    out.set(found, reason)
+  } else if (reason !== undefined) {
+    for (const id of idsOf(model, stable)) out.set(id, reason)
+    out.delete(found)
   }
-  return model.deployments.every(({ id }) => out.has(id)) ? new Set(copied) : out
 }
 
-/** The deployments that a new rollout of the model would replace by the candidate. */
-export const stableOf = (
-  model: Model,
-  rollouts: ReadonlyArray<Stored>,
-  candidate: string,
-  shadows?: Shadowing
-): ReadonlyArray<Deployment> => {
-  const out = withheldBy(model, rollouts, shadows)
-  return model.deployments.filter(({ id }) => id !== candidate && !out.has(id))
+/** The deployments of a model that take no requests, oldest rollout first. */
+const withheldBy = (model: Model, rollouts: ReadonlyArray<Stored>, shadows: Shadowing | undefined): Reasons => {
+  const copied = copiedTo(model, shadows)
+  const waiting = model.deployments.filter(({ options }) => options.rollout === "candidate")
+  const out: Reasons = new Map([...copied, ...waiting.map(({ id }) => id)].map((id) => [id, undefined]))
+  for (const stored of rollouts) withhold(out, model, stored)
+  return model.deployments.every(({ id }) => out.has(id)) ? new Map(copied.map((id) => [id, undefined])) : out
 }
 
 /** The deployments of a model that take no requests, and why. */
 interface Out extends Withheld {
   /** A later rollout may give them some. */
   readonly waiting: ReadonlySet<string>
+  readonly reasons: ReadonlyMap<string, WithheldReason | undefined>
   /** The share of requests that is copied. */
   readonly share: number
 }
 
+const withheldVersion = (deployment: string, reason: WithheldReason | undefined): Version => ({
+  deployment,
+  role: "withheld",
+  weight: 0,
+  ...(reason === undefined ? {} : { reason })
+})
+
+const outOf = (
+  model: Model,
+  rollouts: ReadonlyArray<Stored>,
+  reasons: Reasons,
+  shadows: Shadowing | undefined
+): Out => {
+  const copies = shadows?.copiesOf(model)
+  return {
+    withheld: [...reasons.keys()],
+    reasons,
+    copied: copies?.candidate,
+    share: copies?.share ?? 0,
+    waiting: waitingOf(model, rollouts)
+  }
+}
+
 /** The place of a deployment that takes no requests. */
-const versionIn = ({ copied, share, waiting }: Out, id: string): Version => {
+const versionIn = ({ copied, reasons, share, waiting }: Out, id: string): Version => {
   if (id === copied) return { deployment: id, role: "shadow", weight: share }
-  return { deployment: id, role: waiting.has(id) ? "candidate" : "withheld", weight: 0 }
+  return waiting.has(id) ? { deployment: id, role: "candidate", weight: 0 } : withheldVersion(id, reasons.get(id))
 }
 
 /** The deployments with a share of their own: those of a rollout or a test, and those that are withheld. */
@@ -165,20 +163,29 @@ const sharesOf = ({ deployments }: Model, out: Out, divided: ReadonlyArray<Versi
     .map(({ id }) => versionIn(out, id))
 ]
 
-/** The A/B test of a model, if it has one: its variants take requests. */
-const testOf = (model: Model, out: Out, experiments?: Experiments): Entry | undefined => {
+/** The A/B test of a model, if it has one: its variants take requests, but for those that a rollout has decided against. */
+const testOf = (
+  model: Model,
+  rollouts: ReadonlyArray<Stored>,
+  out: Out,
+  experiments?: Tests
+): Entry | undefined => {
   const plan = experiments?.planOf(model)
   if (experiments === undefined || plan === undefined) return undefined
-  const others = out.withheld.filter((id) => plan.variants.every(({ deployment }) => deployment !== id))
-  const total = plan.variants.reduce((sum, { weight }) => sum + weight, 0)
-  const variants = plan.variants.map(({ deployment, weight }): Version => ({
-    deployment,
-    role: "variant",
-    weight: weight / total
-  }))
+  const held = heldIn(model, plan, rollouts)
+  const variants = plan.variants.map((one) => held.has(one.deployment) ? { ...one, weight: 0 } : one)
+  const total = variants.reduce((sum, { weight }) => sum + weight, 0)
+  if (total === 0) return undefined
+  const others = out.withheld.filter((id) => variants.every(({ deployment }) => deployment !== id))
+  const versions = variants.map(({ deployment, weight }): Version =>
+    held.has(deployment)
+      ? withheldVersion(deployment, held.get(deployment))
+      : { deployment, role: "variant", weight: weight / total }
+  )
+  const observer = experiments.observer(model.name)
   return {
-    ...varied(model.name, plan, { ...out, withheld: others }, experiments.observer(model.name)),
-    shares: sharesOf(model, out, variants)
+    ...varied(model.name, plan, { ...out, withheld: others }, observer, new Set(held.keys())),
+    shares: sharesOf(model, out, versions)
   }
 }
 
@@ -191,29 +198,24 @@ export const entryOf = (
   model: Model,
   rollouts: ReadonlyArray<Stored>,
   observer: (rollout: string) => Observer,
-  experiments?: Experiments,
+  experiments?: Tests,
   shadows?: Shadowing
 ): Entry | undefined => {
-  const withheld = withheldBy(model, rollouts, shadows)
-  const copies = shadows?.copiesOf(model)
-  const outOf = (): Out => ({
-    withheld: [...withheld],
-    copied: copies?.candidate,
-    share: copies?.share ?? 0,
-    waiting: waitingOf(model, rollouts)
-  })
-  const running = rollouts.find(({ rollout }) => !isDecided(rollout))
+  const reasons = withheldBy(model, rollouts, shadows)
+  const running = rollouts.find(({ rollout }) => !isDecided(rollout) && weightOf(rollout) > 0)
   const candidate = running && findKnown(model, running.candidate)
-  const weight = running === undefined ? 0 : weightOf(running.rollout)
-  if (running === undefined || candidate === undefined || weight === 0) {
-    const out = outOf()
-    const test = testOf(model, out, experiments)
-    return test !== undefined || withheld.size === 0 ? test : { ...withholding(out), shares: sharesOf(model, out, []) }
+  if (running === undefined || candidate === undefined) {
+    const out = outOf(model, rollouts, reasons, shadows)
+    const test = testOf(model, rollouts, out, experiments)
+    return test !== undefined || reasons.size === 0 ? test : { ...withholding(out), shares: sharesOf(model, out, []) }
   }
-  withheld.delete(candidate.id)
-  const out = outOf()
-  const { id, plan: { sticky } } = running.rollout
   const stable = idsOf(model, running.stable)
+  // A variant may take requests though a rollout has ended without it: where that was aborted, or the test resumed.
+  const variants = experiments?.planOf(model)?.variants.map(({ deployment }) => deployment) ?? []
+  for (const id of [candidate.id, ...stable.filter((id) => variants.includes(id))]) reasons.delete(id)
+  const out = outOf(model, rollouts, reasons, shadows)
+  const { id, plan: { sticky } } = running.rollout
+  const weight = weightOf(running.rollout)
   const entry = weighted({
     rollout: id,
     candidate: candidate.id,
@@ -227,12 +229,38 @@ export const entryOf = (
   return { ...entry, shares: sharesOf(model, out, [{ deployment: candidate.id, role: "candidate", weight }]) }
 }
 
+/** The deployments that a new rollout of the model would replace by the candidate. */
+export const stableOf = (
+  model: Model,
+  rollouts: ReadonlyArray<Stored>,
+  candidate: string,
+  shadows?: Shadowing,
+  experiments?: Tests
+): ReadonlyArray<Deployment> => {
+  const out = entryOf(model, rollouts, () => noObserver, experiments, shadows)?.split({}, 0).withheld
+  return model.deployments.filter(({ id }) => id !== candidate && out?.has(id) !== true)
+}
+
+/**
+ * The share of its model's requests that a deployment has now. Undefined where the model no longer has it, or where it is one of
+ * several that are equal.
+ */
+export const shareNow = (model: Model | undefined, known: Known, entry: Entry | undefined): number | undefined => {
+  const id = model && findKnown(model, known)?.id
+  if (model === undefined || id === undefined) return undefined
+  const shares = entry?.shares?.map((one) => one.role === "shadow" ? { ...one, weight: 0 } : one) ?? []
+  const own = shares.find(({ deployment }) => deployment === id)
+  if (own !== undefined) return own.weight
+  const isLast = model.deployments.length === shares.length + 1
+  return isLast ? 1 - shares.reduce((sum, { weight }) => sum + weight, 0) : undefined
+}
+
 /** The entries of all models that need one. */
 export const entriesOf = (
   models: ReadonlyArray<Model>,
   rollouts: ReadonlyArray<Stored>,
   observer: (rollout: string) => Observer,
-  experiments?: Experiments,
+  experiments?: Tests,
   shadows?: Shadowing
 ): ReadonlyMap<string, Entry> =>
   new Map(models.flatMap((model) => {
@@ -240,8 +268,6 @@ export const entriesOf = (
     const entry = entryOf(model, own, observer, experiments, shadows)
     return entry === undefined ? [] : [[model.name, entry] as const]
   }))
-
-const noObserver: Observer = { observe: () => {} }
 
 /** The table of the configured models, without rollouts: `Rollouts` replaces its entries. */
 export const layer: Layer.Layer<never, never, Registry> = Layer.effect(

@@ -2,7 +2,7 @@
  * Hints for problems of a configuration: the name that was probably meant, and an example of a list or mapping. Pure; a
  * hint contains no text of the file.
  */
-import { nearestName } from "../../domain/NearestName.ts"
+import { likelyName, nearestName } from "../../domain/NearestName.ts"
 import type { KeyedProblem } from "../../domain/Problem.ts"
 import * as Problem from "../../domain/Problem.ts"
 import { providers } from "../../domain/ProviderKind.ts"
@@ -52,7 +52,7 @@ const choicesIn = (expected: string): ReadonlyArray<string> =>
 const isProvider = (name: string): boolean => providers.some((known) => known === name)
 
 const didYouMean = (name: Tree, expected: string): string => {
-  const nearest = typeof name === "string" ? nearestName(name, choicesIn(expected)) : undefined
+  const nearest = typeof name === "string" ? likelyName(name, choicesIn(expected)) : undefined
   return nearest === undefined ? expected : `${expected}. Did you mean ${nearest}?`
 }
 

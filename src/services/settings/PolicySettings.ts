@@ -1,6 +1,7 @@
 /** The policies of `troupe.yaml`: their schema, their resolution with defaults, and checks of the names in models. */
 import { Duration, Schema } from "effect"
 import { described, optional, Span, SpanOrOff } from "../../domain/Fields.ts"
+import { didYouMean } from "../../domain/NearestName.ts"
 import { wholeNumber } from "../../domain/Problem.ts"
 import { mostRetries } from "../../domain/RoutingOptions.ts"
 import type { Routing } from "../../domain/RoutingPolicy.ts"
@@ -243,6 +244,12 @@ interface Found {
 
 const listed = (all: ReadonlyArray<string>): string => all.length === 0 ? "none" : all.join(", ")
 
+/** The names, and the one that an unknown name stands for. */
+const listedWith = (unknown: string, all: ReadonlyArray<string>): string => {
+  const meant = didYouMean(unknown, all)
+  return `${listed(all)}${meant === "" ? "" : `.${meant}`}`
+}
+
 const policyProblem = (
   model: string,
   { policy }: RoutingSettings,
@@ -250,7 +257,10 @@ const policyProblem = (
 ): ReadonlyArray<Found> =>
   policy === undefined || policies.includes(policy)
     ? []
-    : [{ path: ["models", model, "policy"], expected: `Unknown policy. Available policies: ${listed(policies)}` }]
+    : [{
+      path: ["models", model, "policy"],
+      expected: `Unknown policy. Available policies: ${listedWith(policy, policies)}`
+    }]
 
 /** Whether a wildcard serves the name. */
 const isOfWildcard = (models: ReadonlyArray<string>, name: string): boolean =>
@@ -272,7 +282,7 @@ const fallbackProblems = (
         ? nameInstead(name)
         : others.includes(name) || isOfWildcard(others, name)
         ? undefined
-        : `Expected the name of another model. Available models: ${listed(others)}`
+        : `Expected the name of another model. Available models: ${listedWith(name, others)}`
       return expected === undefined ? [] : [{ path: ["models", model, list, index], expected }]
     })
   })

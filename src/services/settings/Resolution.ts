@@ -10,7 +10,7 @@ import { filesOf, mapPaths, pathOf } from "../engines/EngineKinds.ts"
 import { languageModel as languageModelKind } from "../engines/LanguageModelKind.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
-import { resolveExperiment } from "../rollout/RolloutSettings.ts"
+import { noDeploymentOf, resolveExperiment } from "../rollout/RolloutSettings.ts"
 import { shadowProblems } from "../rollout/ShadowSettings.ts"
 import { scalingOf } from "../scaling/ScalingSettings.ts"
 import { admissionOf } from "./AdmissionSettings.ts"
@@ -252,7 +252,7 @@ export const unknownVariants = ({ experiments = new Map(), models }: Resolved): 
     (experiments.get(name)?.variants ?? []).flatMap(({ deployment }, index) =>
       deployments.some(({ id }) => id === deployment) ? [] : [{
         path: Problem.formatPath(["models", name, "experiment", "variants", index, "deployment"]),
-        expected: `Expected the id of one of the model's deployments: ${deployments.map(({ id }) => id).join(", ")}`
+        expected: noDeploymentOf(deployment, deployments.map(({ id }) => id))
       }]
     )
   )

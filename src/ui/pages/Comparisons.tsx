@@ -1,6 +1,6 @@
 /** A/B tests, and deployments that get copies of requests. */
 import type { ExperimentView, ShadowView } from "../../layers/http/RolloutSchema.ts"
-import { cost, count, dateTime, duration, percent, unknown } from "../format.ts"
+import { cost, count, dateTime, duration, percent, shareText, unknown } from "../format.ts"
 import { Badge, Figure, Table } from "../parts/Basics.tsx"
 import { metricNames, typicalText } from "./rolloutTypes.ts"
 import type { Metric } from "./rolloutTypes.ts"
@@ -21,7 +21,7 @@ const Experiment = ({ experiment: { model, variants } }: { readonly experiment: 
       caption={`Variants of ${model}`}
       columns={[
         { head: "Variant", cell: ({ deployment }) => deployment },
-        { head: "Weight", cell: ({ weight }) => percent(weight), isNumber: true },
+        { head: "Now", cell: ({ version }) => version === undefined ? unknown : shareText(version), isNumber: true },
         { head: "Requests", cell: ({ requests }) => count(requests), isNumber: true },
         ...measured(variants).map((metric) => ({
           head: metricNames[metric],
@@ -63,6 +63,11 @@ const Shadow = ({ shadow }: { readonly shadow: ShadowView }) => (
       />
       <Figure label="Cost" value={cost(shadow.unpriced > 0 && shadow.costUsd === 0 ? undefined : shadow.costUsd)} />
     </dl>
+    {shadow.comparisonProblem !== undefined && (
+      <p class="problem">
+        {count(shadow.incomparable)} comparisons failed, the last: {shadow.comparisonProblem}
+      </p>
+    )}
     {shadow.differing.length > 0 && (
       <details>
         <summary>Different answers ({shadow.differing.length})</summary>

@@ -29,7 +29,12 @@ const labels: Readonly<Record<Action, string>> = {
   abort: "Abort"
 }
 
-const actionsOf = (phase: RolloutView["phase"]): ReadonlyArray<Action> => {
+const actionsOf = ({ experiment, phase }: RolloutView): ReadonlyArray<Action> => {
+  if (
+    phase === "Ended" && experiment !== undefined && experiment.state !== "paused" && experiment.withheld.length > 0
+  ) {
+    return ["resume"]
+  }
   if (phase === "Ended" || phase === "Draining") return []
   return [
     ...(phase === "Paused" ? ["resume"] as const : phase === "Stepping" ? ["pause"] as const : []),
@@ -40,12 +45,12 @@ const actionsOf = (phase: RolloutView["phase"]): ReadonlyArray<Action> => {
 
 const Actions = ({ done, rollout }: { readonly rollout: RolloutView; readonly done: () => void }) => (
   <div class="tools">
-    {actionsOf(rollout.phase).map((action) => (
+    {actionsOf(rollout).map((action) => (
       <Confirm
         key={action}
         label={labels[action]}
         of={`the rollout of ${rollout.model}`}
-        question={questions[action]}
+        question={rollout.phase === "Ended" ? "Let the A/B test go on with all variants?" : questions[action]}
         isDangerous={action === "abort"}
         disabled={!session.value.mayChange}
         action={async () => {
@@ -84,7 +89,7 @@ const History = ({ rollout }: { readonly rollout: RolloutView }) => (
 )
 
 const Rollout = ({ done, rollout }: { readonly rollout: RolloutView; readonly done: () => void }) => {
-  const { candidate, model, outcome, phase, problem, stable, startedAt, waitingFor } = rollout
+  const { candidate, experiment, model, outcome, phase, problem, stable, startedAt, waitingFor } = rollout
   const isOpen = route.value.detail === rollout.id || phase !== "Ended"
   return (
     <section class="card">
@@ -100,6 +105,7 @@ const Rollout = ({ done, rollout }: { readonly rollout: RolloutView; readonly do
       </p>
       <Steps rollout={rollout} />
       <p>{outcome === undefined ? waitingFor : outcome.reason}</p>
+      {experiment !== undefined && <p>A/B test: {experiment.message}</p>}
       {problem !== undefined && <p class="problem">{problem}</p>}
       {isOpen
         ? <Evidence rollout={rollout} />

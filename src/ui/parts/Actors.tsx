@@ -1,6 +1,6 @@
 /** Every deployment as it is now, under its model, with what can be done to it. */
 import type { Overview } from "../../layers/http/OverviewSchema.ts"
-import { bytes, count, duration, percent, unknown } from "../format.ts"
+import { bytes, count, duration, shareText, unknown } from "../format.ts"
 import { figuresFor } from "../recent.ts"
 import { hrefOf } from "../route.ts"
 import { ask, session } from "../session.ts"
@@ -164,7 +164,7 @@ const ActorRow = ({ actor }: { readonly actor: Actor }) => {
       <td class="number">{actor.memoryBytes === 0 ? unknown : bytes(actor.memoryBytes)}</td>
       <td class="number">{count(actor.restarts ?? 0)}</td>
       <td class="number">
-        {actor.version === undefined ? unknown : `${percent(actor.version.weight)} ${actor.version.role}`}
+        {actor.version === undefined ? unknown : shareText(actor.version)}
       </td>
       <td class="number">{count(five?.requests)}</td>
       <td class={five !== undefined && five.failed > 0 ? "number problem" : "number"}>{count(five?.failed)}</td>

@@ -214,6 +214,17 @@ describe("a request without messages or a prompt", () => {
     assert.deepStrictEqual(typesOf({ keep_alive: "0m30s" }), ["load", "load"])
   })
 
+  it("does not load the model where the prompt is probably misspelt", () => {
+    const generate = DecodeRequest.decodeGenerate(arrived({ promt: "Hi" }))
+    const chat = DecodeRequest.decodeChat(arrived({ mesages: [] }))
+    for (const [decoded, path, meant] of [[generate, "promt", "prompt"], [chat, "mesages", "messages"]] as const) {
+      assert.deepInclude(Result.isFailure(decoded) && decoded.failure, {
+        path,
+        detail: `Unknown field. Did you mean ${meant}?`
+      })
+    }
+  })
+
   it("says how long the model stays loaded", () => {
     const call = Result.getOrThrow(DecodeRequest.decodeChat(arrived({ messages: [], keep_alive: 60 })))
     assert.isTrue(call.type === "load" && Duration.toMillis(call.caller.keepAlive!) === 60_000)

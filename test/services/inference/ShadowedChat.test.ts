@@ -483,15 +483,15 @@ describe("the comparison", () => {
       assert.deepStrictEqual([report.agreement?.value, report.agreed], [0.5, 2])
     }))
 
-  it.effect.each<readonly [string, Compare]>([
-    ["fails", () => Effect.fail("No.")],
-    ["dies", () => Effect.die("No.")],
+  it.effect.each<readonly [string, Compare, RegExp]>([
+    ["fails", () => Effect.fail("No."), /^No\.$/],
+    ["dies", () => Effect.die("No."), /^No\.$/],
     ["throws", () => {
       throw new Error("No.")
-    }],
-    ["does not end", () => Effect.never],
-    ["is no number from 0 to 1", () => Effect.succeed(2)]
-  ])("that %s makes the pair incomparable", ([, compare]) =>
+    }, /^No\.$/],
+    ["does not end", () => Effect.never, /tim/i],
+    ["is no number from 0 to 1", () => Effect.succeed(2), /^It returned 2 instead of a number from 0 to 1\.$/]
+  ])("that %s makes the pair incomparable, and is shown", ([, compare, problem]) =>
     Effect.gen(function*() {
       const report = yield* reportOf({
         shadow: { compare: "custom" },
@@ -499,6 +499,7 @@ describe("the comparison", () => {
         each: () => TestClock.adjust("1 second")
       })
       assert.deepStrictEqual([report.answered, report.compared, report.incomparable], [1, 0, 1])
+      assert.match(report.comparisonProblem ?? "", problem)
     }))
 
   it.effect("keeps texts of pairs that differ only where the settings say so", () =>

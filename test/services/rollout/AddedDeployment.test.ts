@@ -3,11 +3,11 @@ import { Effect } from "effect"
 import type { Deployment, Model } from "../../../src/domain/Deployment.ts"
 import { Deployments } from "../../../src/services/models/Deployments.ts"
 import * as AddedDeployment from "../../../src/services/rollout/AddedDeployment.ts"
+import * as KnownDeployment from "../../../src/services/rollout/KnownDeployment.ts"
 import type { Outcome, Phase } from "../../../src/services/rollout/Rollout.ts"
 import * as RolloutMachine from "../../../src/services/rollout/RolloutMachine.ts"
 import { resolve } from "../../../src/services/rollout/RolloutSettings.ts"
 import type { Stored } from "../../../src/services/rollout/RolloutStore.ts"
-import * as Standing from "../../../src/services/rollout/Standing.ts"
 import { deployment } from "../../support/Deployments.ts"
 
 const remote = (id: string, model: string): Deployment =>
@@ -28,9 +28,9 @@ const stored = (phase: Phase): Stored => ({
       .state,
     phase
   },
-  candidate: Standing.knownOf(added),
-  stable: [Standing.knownOf(old)],
-  added: { sibling: Standing.knownOf(old), to: "new" }
+  candidate: KnownDeployment.knownOf(added),
+  stable: [KnownDeployment.knownOf(old)],
+  added: { sibling: KnownDeployment.knownOf(old), to: "new" }
 })
 
 /** What is done for a rollout in this phase, of a model with these deployments. */

@@ -298,6 +298,34 @@ describe("an A/B test", () => {
       yield* process.second(20)
       assert.isAbove(world.counts[1], 1)
     })))
+
+  it.effect("leaves a variant that was rolled back without requests, also after a restart, until it is resumed", () =>
+    inTestTime(Effect.gen(function*() {
+      const world = makeWorld({ settings, experiment: { variants }, behaviors: [sound, failsAll] })
+      const folder = yield* database
+      const process = yield* startProcess(world, folder)
+      assert.deepInclude((yield* process.rollouts.start(begin)).experiment, { state: "running", withheld: [] })
+      assert.strictEqual(outcomeOf(yield* until(process, isOver))?.result, "rolledBack")
+      yield* process.kill
+      const again = yield* startProcess(world, folder)
+      const counted = world.counts[1]
+      yield* again.second(40)
+      assert.strictEqual(world.counts[1], counted)
+      const [report] = yield* again.rollouts.experiments
+      assert.deepStrictEqual(report!.variants.map(({ version }) => version), [
+        { role: "variant", weight: 1 },
+        { role: "withheld", weight: 0, reason: "rolledBack" }
+      ])
+      const [found] = yield* again.rollouts.list
+      assert.deepInclude(found, { share: 0 })
+      assert.deepInclude(found!.experiment, { state: "stopped", withheld: ["chat#1"] })
+      const resumed = yield* again.rollouts.act("chat", "resume")
+      assert.deepInclude(viewOf(resumed, 0), { weight: 0.25 })
+      assert.deepInclude(resumed.experiment, { state: "running", withheld: [] })
+      yield* again.second(40)
+      assert.isAbove(world.counts[1], counted)
+      assert.match((yield* Effect.flip(again.rollouts.act("chat", "resume"))).message, /^The rollout is over: /)
+    })))
 })
 
 describe("another configuration", () => {

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Deployment, Model } from "../../../src/domain/Deployment.ts"
+import * as KnownDeployment from "../../../src/services/rollout/KnownDeployment.ts"
 import type { Outcome, Phase } from "../../../src/services/rollout/Rollout.ts"
 import * as RolloutMachine from "../../../src/services/rollout/RolloutMachine.ts"
 import { resolve } from "../../../src/services/rollout/RolloutSettings.ts"
@@ -27,8 +28,8 @@ const stored = (phase: Phase, more: Partial<Stored["rollout"]> = {}, candidate =
     phase,
     ...more
   },
-  candidate: Standing.knownOf(candidate),
-  stable: stable.map(Standing.knownOf)
+  candidate: KnownDeployment.knownOf(candidate),
+  stable: stable.map(KnownDeployment.knownOf)
 })
 
 const ended = (result: Outcome["result"], ...more: ReadonlyArray<Deployment>) =>
