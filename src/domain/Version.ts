@@ -1,6 +1,10 @@
 /**
  * The share of its model's requests that a deployment has where something sets it: a rollout, an A/B test, `rollout: candidate` or
  * `shadow`; and why it has none.
+ *
+ * **Gotchas**
+ *
+ * A deployment that is one of several equal ones of its model has no version.
  */
 export const versionRoles = ["candidate", "shadow", "variant", "withheld"] as const
 
@@ -21,6 +25,14 @@ export interface Version {
   /** Of a withheld deployment. */
   readonly reason?: WithheldReason
 }
+
+/** Of a deployment that takes no requests. */
+export const withheldVersion = (deployment: string, reason: WithheldReason | undefined): Version => ({
+  deployment,
+  role: "withheld",
+  weight: 0,
+  ...(reason === undefined ? {} : { reason })
+})
 
 /** For people. */
 export const reasonTexts = {

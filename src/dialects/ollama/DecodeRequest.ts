@@ -174,10 +174,14 @@ const loadOf = (body: Body, { caller, nameOf }: Arrived): LoadCall => {
 
 /** A load of the model, unless the request has a field that is probably a misspelt one, such as `promt`. */
 const loadUnlessMisspelt = (body: Body, arrived: Arrived, table: BodyFields): Decoded<AnyCall> => {
-  const problem = UnknownFields.misspelt(sourceOf(arrived, table))
-  return problem === undefined
-    ? Result.succeed(loadOf(body, arrived))
-    : Result.fail(new InvalidRequest({ ...problem, inBody: true }))
+  const suggest = UnknownFields.makeSuggest(table, false)
+  for (const { path: [name, ...inside] } of unknownFieldsOf(arrived.json, table)) {
+    const meant = inside.length === 0 && typeof name === "string" ? suggest(name) : undefined
+    if (meant === undefined) continue
+    const detail = `Unknown field. Did you mean ${meant}?`
+    return Result.fail(new InvalidRequest({ path: String(name), detail, inBody: true }))
+  }
+  return Result.succeed(loadOf(body, arrived))
 }
 
 const generationOf = (

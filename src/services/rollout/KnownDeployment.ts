@@ -34,3 +34,7 @@ export const findKnown = ({ deployments }: Model, { id, options }: Known): Deplo
   const equal = deployments.filter((one) => optionsText(one) === options)
   return equal.find((one) => one.id === id) ?? equal[0]
 }
+
+/** The ids that the model has now of those that it still has. */
+export const idsOf = (model: Model, known: ReadonlyArray<Known>): ReadonlyArray<string> =>
+  known.flatMap((one) => findKnown(model, one)?.id ?? [])

@@ -16,11 +16,12 @@ import { Effect, Layer } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import type { Version, WithheldReason } from "../../domain/Version.ts"
+import { withheldVersion } from "../../domain/Version.ts"
 import { adaptersOf, capabilitiesOf, pathOf } from "../engines/EngineKinds.ts"
 import { Registry } from "../models/Registry.ts"
 import { SettingsChanges } from "../settings/SettingsChanges.ts"
 import type { Experiments } from "./Experiments.ts"
-import { findKnown } from "./KnownDeployment.ts"
+import { findKnown, idsOf } from "./KnownDeployment.ts"
 import type { Rollout } from "./Rollout.ts"
 import type { Known, Stored } from "./RolloutStore.ts"
 import type { ShadowTable } from "./Shadows.ts"
@@ -28,9 +29,6 @@ import { Shadows } from "./Shadows.ts"
 import type { Entry, Observer, Withheld } from "./Split.ts"
 import { Splits, SplitTable, varied, weighted, withholding } from "./Split.ts"
 import { heldIn, outcomeOf, reasonOf } from "./VariantHold.ts"
-
-const idsOf = (model: Model, known: ReadonlyArray<Known>): ReadonlyArray<string> =>
-  known.flatMap((one) => findKnown(model, one)?.id ?? [])
 
 /** Whether both have the model of the same name, or the same file and adapters, whose vectors can be compared. */
 const haveSameModel = ({ options: a }: Deployment, { options: b }: Deployment): boolean => {
@@ -126,13 +124,6 @@ interface Out extends Withheld {
   /** The share of requests that is copied. */
   readonly share: number
 }
-
-const withheldVersion = (deployment: string, reason: WithheldReason | undefined): Version => ({
-  deployment,
-  role: "withheld",
-  weight: 0,
-  ...(reason === undefined ? {} : { reason })
-})
 
 const outOf = (
   model: Model,

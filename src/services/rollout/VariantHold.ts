@@ -16,7 +16,7 @@
 import type { Model } from "../../domain/Deployment.ts"
 import type { Version, WithheldReason } from "../../domain/Version.ts"
 import { reasonTexts } from "../../domain/Version.ts"
-import { findKnown, knownOf } from "./KnownDeployment.ts"
+import { findKnown, idsOf, knownOf } from "./KnownDeployment.ts"
 import type { Outcome, Rollout } from "./Rollout.ts"
 import type { ExperimentPlan } from "./RolloutSettings.ts"
 import type { Known, Stored } from "./RolloutStore.ts"
@@ -73,10 +73,7 @@ const hold = (held: Map<string, WithheldReason>, model: Model, variants: string,
   const taking = outcome.result === "promoted" ? findKnown(model, stored.candidate)?.id : undefined
   // Where the promoted deployment is gone, its result does not hold.
   if (outcome.result === "promoted" && taking === undefined) return
-  for (const known of namesIn(stored, variants)) {
-    const id = findKnown(model, known)?.id
-    if (id !== undefined) held.set(id, reasonOf(outcome))
-  }
+  for (const id of idsOf(model, namesIn(stored, variants))) held.set(id, reasonOf(outcome))
   if (taking !== undefined) held.delete(taking)
 }
 
