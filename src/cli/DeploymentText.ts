@@ -26,13 +26,25 @@ export const reasonOf = ({ circuit, drain, keys, lastFailure = "", scaling, stat
   return `the provider limited or rejected ${which}; retry in ${secondsText(retryAfterMs)}`
 }
 
-/** The engine, with the name of its file where there are several, and its LoRA adapters. */
-export const engineOf = ({ engine, lora = [], variant }: Deployment): string =>
-  [
-    engine,
+const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`
+
+/** As ` (4 slots, 2+3 threads)`: for answers and for prompts. */
+const chosenOf = ({ slots, threads }: Deployment): string => {
+  if (threads === undefined) return ""
+  const { answers, prompts } = threads
+  const threadsText = answers === prompts ? counted(answers, "thread") : `${answers}+${prompts} threads`
+  return ` (${slots === undefined ? "" : `${counted(slots, "slot")}, `}${threadsText})`
+}
+
+/** The engine with its slots and threads, the name of its file where there are several, and its LoRA adapters. */
+export const engineOf = (deployment: Deployment): string => {
+  const { engine, lora = [], variant } = deployment
+  return [
+    `${engine}${chosenOf(deployment)}`,
     ...(variant === undefined ? [] : [fileName(variant)]),
     ...lora.map(adapterText)
   ].join(" ")
+}
 
 /** Jobs that hold a slot, of how many where the limit is adaptive. */
 export const runningOf = ({ limit, running }: Deployment): string =>

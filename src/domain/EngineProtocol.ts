@@ -80,6 +80,8 @@ export interface EngineDescription {
   readonly contextWindow: number
   /** Sequences that one thread runs concurrently. */
   readonly slots: number
+  /** Compute threads of each engine thread, of an engine that chooses them: for answers, and for prompts. */
+  readonly threads?: { readonly answers: number; readonly prompts: number } | undefined
   readonly capabilities: ReadonlyArray<EngineCapability>
   /** Name, architecture, size and the like, from the model file. */
   readonly details: Readonly<Record<string, string | number>>

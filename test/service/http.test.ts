@@ -162,7 +162,7 @@ describe("replicas that follow the load", () => {
     // The first decision is made soon after the load.
     while (!/^tiny-chat#0 .* of 1-2/m.test(shown)) shown = await table()
     assert.match(shown, /^DEPLOYMENT +ENGINE +STATE +REPLICAS +RUNNING/)
-    assert.match(shown, /^tiny-chat#0 +llama +ready +1 of 1-2 .*\d+ % of the slots used/m)
+    assert.match(shown, /^tiny-chat#0 +llama \(8 slots, 1 thread\) +ready +1 of 1-2 .*\d+ % of the slots used/m)
     const { deployments } = await (await fetch(`${service.admin}/admin/deployments`)).json() as {
       readonly deployments: ReadonlyArray<{ readonly deployment: string; readonly scaling?: object }>
     }

@@ -36,7 +36,7 @@ const load = async () => {
   const llama = await getLlama({ gpu: false, build: "never", logLevel: LlamaLogLevel.error, maxThreads: 0 })
   const model = await llama.loadModel({ modelPath: file, gpuLayers: 0 })
   // A clock that stands still: next tokens are always computed together.
-  const { attach, strategy } = makeBatches(128, () => 0)
+  const { attach, strategy } = makeBatches(128, { answers: 1, prompts: 1 }, () => 0)
   const context = await model.createContext({
     contextSize: 256,
     sequences: slots,

@@ -53,6 +53,8 @@ export const Deployment = Schema.Struct({
   slots: Schema.optionalKey(Schema.Int),
   /** Of a loaded deployment: the engines that share its jobs. */
   replicas: Schema.optionalKey(Schema.Int),
+  /** Of a loaded llama deployment: the compute threads of each engine, for answers and for prompts. */
+  threads: Schema.optionalKey(Schema.Struct({ answers: Schema.Int, prompts: Schema.Int })),
   /** Callers that wait. */
   queued: Schema.Int,
   /** How long the caller has waited that waits longest, ms; left out where none waits. */

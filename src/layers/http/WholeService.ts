@@ -58,8 +58,10 @@ const add = (first: Deployment, other: Deployment): Deployment => {
   const circuit = worse(one.circuit, other.circuit)
   const keys = keysOf(one, other)
   const lastFailure = one.lastFailure ?? other.lastFailure
+  const threads = one.threads ?? other.threads
   return {
     ...one,
+    ...(threads === undefined ? {} : { threads }),
     state: states.find((state) => state === one.state || state === other.state)!,
     running: one.running + other.running,
     queued: one.queued + other.queued,

@@ -2,7 +2,7 @@
 import { Effect, Schema } from "effect"
 import { defaultSlots } from "../../domain/Deployment.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
-import { described, optional } from "../../domain/Fields.ts"
+import { Count, described, optional } from "../../domain/Fields.ts"
 import * as ModelCapabilities from "../../domain/ModelCapabilities.ts"
 import type { PrefixFileOptions } from "../../domain/PrefixFiles.ts"
 import { wholeNumber } from "../../domain/Problem.ts"
@@ -10,7 +10,7 @@ import { contextSizeOf, ofGguf, shapeOf } from "../models/MemoryEstimate.ts"
 import type { Header } from "../store/Gguf.ts"
 import { architectureOf, bitsOf, numberOf, textOf } from "../store/Gguf.ts"
 import type { EngineKind } from "./EngineKind.ts"
-import { contextSize, sharePrefixes, threadOptions, threads } from "./EngineKind.ts"
+import { contextSize, sharePrefixes, threadOptions } from "./EngineKind.ts"
 import * as LoraOption from "./LoraOption.ts"
 import type { GgufFile } from "./ModelFiles.ts"
 
@@ -28,7 +28,15 @@ const LlamaOptions = Schema.Struct({
   ),
   lora: LoraOption.lora,
   contextSize,
-  threads,
+  threads: optional(
+    "Compute threads of each engine thread, for all batches. Default by cores and model: half of the cores but one for answers and all " +
+      "but one for prompts, 1 for a file below 50 MB.",
+    Count
+  ),
+  promptThreads: optional(
+    "Compute threads for prompts and for the tokens of 8 or more answers at once. Default threads, or chosen as well.",
+    Count
+  ),
   gpu: optional(
     "GPU to use. auto: any GPU, else the CPU. With another value, a load without that GPU fails. Default the CPU.",
     Schema.Literals(["auto", "metal", "cuda", "vulkan"])
@@ -136,14 +144,13 @@ export const llama = {
       }
     }),
   spec: (
-    { lora, maxReplicas: ___, prefixFiles: keeps = true, replicas: _, variants: __, ...options },
+    { lora, maxReplicas: _, prefixFiles: keeps = true, variants: __, ...options },
     prefixFiles?: PrefixFileOptions
   ) => ({
     ...options,
     ...(lora === undefined ? {} : { lora: LoraOption.adaptersOf(lora) }),
     ...(keeps && prefixFiles !== undefined ? { prefixFiles } : {}),
-    slots: options.slots ?? defaultSlots,
-    threads: options.threads ?? 1
+    slots: options.slots ?? defaultSlots
   }),
   inspection: (file, files) =>
     Effect.map(files.inspectFile(file), ({ header }) => ({

@@ -69,6 +69,8 @@ export interface Status {
   readonly slots?: number
   /** Of a loaded deployment: the engines that share its jobs. */
   readonly replicas?: number
+  /** Of a loaded `llama` deployment: the compute threads of each engine, for answers and for prompts. */
+  readonly threads?: { readonly answers: number; readonly prompts: number }
   /** How long the caller has waited that waits longest, ms; left out where none waits. */
   readonly oldestWaitMs?: number
   /** How often its engine has ended without being asked to; left out, never. */
@@ -314,13 +316,15 @@ const memoryOf = (actor: Actor | undefined): Effect.Effect<number> => {
 const detailsOf = (
   actor: Actor,
   now: number
-): Pick<Status, "lastFailure" | "oldestWaitMs" | "replicas" | "restarts" | "slots"> => {
-  const { lastFailure, mailbox, restarts } = actor
+): Pick<Status, "lastFailure" | "oldestWaitMs" | "replicas" | "restarts" | "slots" | "threads"> => {
+  const { instance, lastFailure, mailbox, restarts } = actor
+  const threads = instance?.engine?.describe.threads
   const occupancy = occupancyOf(actor)
   const since = mailbox.oldestSince
   return {
     ...(lastFailure === undefined ? {} : { lastFailure }),
     ...(occupancy === undefined ? {} : { slots: occupancy.slots, replicas: occupancy.replicas }),
+    ...(threads === undefined ? {} : { threads }),
     ...(since === undefined ? {} : { oldestWaitMs: Math.max(0, Math.round(now - since)) }),
     ...(restarts === 0 ? {} : { restarts })
   }

@@ -8,15 +8,17 @@
  * order of its sequences, and has either pieces of prompts or next tokens: both in one batch would be computed one after the
  * other, and the answers would wait for the prompts. While both wait, batches alternate.
  *
- * Whether next tokens are computed together depends on their cost: see `LlamaWidths`.
+ * Whether next tokens are computed together depends on their cost: see `LlamaWidths`, and `LlamaThreads` for the threads of a batch.
  */
 import type { BatchItem, CustomBatchingPrioritizationStrategy, LlamaContext } from "node-llama-cpp"
 import { refuse } from "../../domain/Job.ts"
+import type { Computed, Threads } from "./LlamaThreads.ts"
+import { makeThreadChoice } from "./LlamaThreads.ts"
 import { makeWidths, runsOf } from "./LlamaWidths.ts"
 
 /** The context's parts that the pinned version of the library has. */
 interface Inside {
-  readonly _ctx: { readonly decodeBatch: () => Promise<void> }
+  readonly _ctx: { readonly decodeBatch: () => Promise<void>; readonly setThreads: (threads: number) => void }
   /** In the order of the items of a strategy. */
   readonly _queuedDecodes: ReadonlyArray<{ readonly sequenceId: number }>
 }
@@ -54,27 +56,22 @@ export interface Batches {
 /** The context's parts; refuses another version of the library. */
 const insideOf = (context: LlamaContext): Inside => {
   const { _ctx: native, _queuedDecodes: queue } = context as unknown as Partial<Inside>
-  if (native?.decodeBatch === undefined || queue === undefined) {
+  if (native?.decodeBatch === undefined || native.setThreads === undefined || queue === undefined) {
     return refuse({ kind: "load_failed", message: "This version of node-llama-cpp is not the one that Troupe pins." })
   }
   return context as unknown as Inside
 }
 
-/** Calls `measured` with the time of each batch, ms, and what `before` returned. */
-const measure = <A>(
-  native: Inside["_ctx"],
-  now: () => number,
-  before: () => A,
-  measured: (before: A, ms: number) => void
-): void => {
+/** Calls `begin` before each batch, and what it returns with the batch's time, ms. */
+const measure = (native: Inside["_ctx"], now: () => number, begin: () => (ms: number) => void): void => {
   const decode = native.decodeBatch.bind(native)
   Object.defineProperty(native, "decodeBatch", {
     configurable: true,
     value: async () => {
-      const computed = before()
+      const record = begin()
       const began = now()
       await decode()
-      measured(computed, now() - began)
+      record(now() - began)
     }
   })
 }
@@ -83,27 +80,33 @@ const measure = <A>(
  * @param mostOfPrompts prompt tokens in a batch: the first prompt must not wait for all others if larger batches are not
  *   cheaper
  */
-export const makeBatches = (mostOfPrompts: number, now: () => number = () => performance.now()): Batches => {
+export const makeBatches = (
+  mostOfPrompts: number,
+  threads: Threads,
+  now: () => number = () => performance.now()
+): Batches => {
   const widths = makeWidths()
+  const threadChoice = makeThreadChoice(threads)
   let inside: Inside | undefined
-  /** Runs of the next tokens in the latest batch; undefined if it has pieces of prompts. */
-  let runs: ReadonlyArray<number> | undefined
+  /** The latest batch. */
+  let batch: Computed = { tokens: 0 }
 
   const nextOf = (next: ReadonlyArray<Waiting>, hasPrompts: boolean): ReadonlyArray<Waiting> => {
     const all = inOrder(next)
-    runs = runsOf(all.map(({ sequence }) => sequence))
+    const runs = runsOf(all.map(({ sequence }) => sequence))
     // A prompt must not wait for one batch of each answer.
-    if (hasPrompts || widths.choose(runs) === all.length) return all
-    runs = [1]
-    return next.slice(0, 1)
+    const isWhole = hasPrompts || widths.choose(runs) === all.length
+    batch = isWhole ? { runs, tokens: all.length } : { runs: [1], tokens: 1 }
+    return isWhole ? all : next.slice(0, 1)
   }
   const choose = (waiting: ReadonlyArray<Waiting>, size: number): ReadonlyArray<Waiting> => {
     const next = waiting.filter(({ amount }) => amount === 1)
     const prompts = waiting.filter(({ amount }) => amount > 1)
-    const isPromptsTurn = next.length === 0 || runs !== undefined
+    const isPromptsTurn = next.length === 0 || batch.runs !== undefined
     if (prompts.length === 0 || !isPromptsTurn) return nextOf(next.slice(0, size), prompts.length > 0)
-    runs = undefined
-    return inOrder(fit(prompts, Math.min(mostOfPrompts, size)))
+    const pieces = inOrder(fit(prompts, Math.min(mostOfPrompts, size)))
+    batch = { tokens: pieces.reduce((sum, { amount }) => sum + amount, 0) }
+    return pieces
   }
   return {
     strategy: ({ items, size }) =>
@@ -116,9 +119,15 @@ export const makeBatches = (mostOfPrompts: number, now: () => number = () => per
         size
       ).map(({ amount, item }) => ({ item, processAmount: amount })),
     attach(context) {
-      inside = insideOf(context)
-      measure(inside._ctx, now, () => runs, (computed, ms) => {
-        if (computed !== undefined) widths.record(computed, ms)
+      const { _ctx: native } = inside = insideOf(context)
+      measure(native, now, () => {
+        const computed = batch
+        const threads = threadChoice.choose(computed)
+        native.setThreads(threads)
+        return (ms) => {
+          threadChoice.record(computed, threads, ms)
+          if (computed.runs !== undefined) widths.record(computed.runs, ms)
+        }
       })
     }
   }

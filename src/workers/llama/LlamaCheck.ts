@@ -66,7 +66,7 @@ const check = async (loaded: Loaded, runTask: ReturnType<typeof makeLlamaTasks>)
 export const loadChecked = async (spec: LlamaSpec) => {
   const loaded = await load(spec)
   try {
-    const runTask = makeLlamaTasks(loaded, spec)
+    const runTask = makeLlamaTasks(loaded)
     await check(loaded, runTask)
     return { loaded, runTask }
   } catch (cause) {

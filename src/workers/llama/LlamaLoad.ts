@@ -1,5 +1,6 @@
 /** Loads a GGUF model and creates its context. Failures name the file and the problem. */
 import type { GgufFileInfo, Llama, LlamaContext, LlamaModel } from "node-llama-cpp"
+import { availableParallelism } from "node:os"
 import { setImmediate } from "node:timers/promises"
 import type { EngineCapability, EngineDescription } from "../../domain/EngineProtocol.ts"
 import { batchOf, largestDefaultWindow, promptPiece, promptsPerBatch } from "../../domain/EngineProtocol.ts"
@@ -20,6 +21,8 @@ import type { Prompts } from "./LlamaPrompt.ts"
 import { makePrompts } from "./LlamaPrompt.ts"
 import { makeGrammars } from "./LlamaSampling.ts"
 import { makeContextLock, makeSlot } from "./LlamaSlots.ts"
+import type { Threads } from "./LlamaThreads.ts"
+import { threadsFor } from "./LlamaThreads.ts"
 import { Answers } from "./LlamaTokens.ts"
 
 /** The specification that a llama engine thread loads. */
@@ -30,8 +33,12 @@ export type LlamaSpec = {
   /** Tokens per slot; left out, the model's own window, at most 4,096. */
   readonly contextSize?: number | undefined
   readonly slots: number
-  /** Compute threads of one engine thread. */
-  readonly threads: number
+  /** Compute threads of one engine thread; left out, by cores and model: see `LlamaThreads`. */
+  readonly threads?: number | undefined
+  /** Compute threads for prompts and large batches; left out, `threads`, or chosen as well. */
+  readonly promptThreads?: number | undefined
+  /** Engine threads that share the cores; left out, 1. */
+  readonly replicas?: number | undefined
   /** Left out, the CPU. */
   readonly gpu?: "auto" | "metal" | "cuda" | "vulkan" | undefined
   /** Layers that the GPU computes; left out, as many as fit. */
@@ -170,16 +177,21 @@ const checkAdapters = async (
   }
 }
 
-const createContext = async (library: Library, model: LlamaModel, spec: LlamaSpec): Promise<LlamaContext> => {
+const createContext = async (
+  library: Library,
+  model: LlamaModel,
+  spec: LlamaSpec,
+  threads: Threads
+): Promise<LlamaContext> => {
   const contextSize = windowOf(spec, model)
   const type = spec.kvCacheType?.toUpperCase() as Uppercase<NonNullable<LlamaSpec["kvCacheType"]>> | undefined
   const batchSize = batchOf(contextSize, spec)
   await checkAdapters(library, model, spec)
-  const batches = makeBatches(spec.gpu === undefined ? promptsPerBatch : batchSize)
+  const batches = makeBatches(spec.gpu === undefined ? promptsPerBatch : batchSize, threads)
   const context = await model.createContext({
     contextSize,
     sequences: spec.slots,
-    threads: spec.threads,
+    threads: threads.answers,
     batchSize,
     batching: { itemPrioritizationStrategy: batches.strategy },
     ...(spec.lora === undefined ? {} : {
@@ -215,6 +227,7 @@ const capabilitiesOf = (
 const describe = (
   spec: LlamaSpec,
   context: LlamaContext,
+  threads: Threads,
   { supportsTools, warnings }: Pick<Prompts, "supportsTools" | "warnings">
 ): EngineDescription => {
   const { model } = context
@@ -224,6 +237,7 @@ const describe = (
     engine: "llama",
     contextWindow: context.contextSize,
     slots: spec.slots,
+    threads,
     capabilities,
     details: {
       name: general.name ?? "",
@@ -238,7 +252,11 @@ const describe = (
 const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
   const files = filesBefore(spec)
   const model = await loadModel(llama, spec)
-  const context = await createContext(library, model, spec)
+  const threads = threadsFor(
+    { cores: availableParallelism(), weightsBytes: model.size, replicas: spec.replicas ?? 1 },
+    spec
+  )
+  const context = await createContext(library, model, spec, threads)
   const answers = new Answers(llama, model, context)
   const contextLock = makeContextLock()
   const longestToken = longestOf(model.fileInfo.metadata.tokenizer.ggml.tokens)
@@ -249,12 +267,13 @@ const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
     { length: spec.slots },
     (_, number) => makeSlot(number, context.getSequence(), contextLock, cacheGranularity)
   )
-  const description = describe(spec, context, prompts)
+  const description = describe(spec, context, threads, prompts)
   const { prefixes, warnings } = openPrefixes({ spec, files, context, description, cacheGranularity, free })
   return {
     library,
     llama,
     model,
+    threads,
     answers,
     contextLock,
     prefixes,

@@ -23,7 +23,7 @@ interface LoadedContext {
   /** Of `filesBefore`. */
   readonly files: ReadonlyArray<unknown> | undefined
   readonly context: LlamaContext
-  readonly description: Pick<EngineDescription, "capabilities">
+  readonly description: Pick<EngineDescription, "capabilities" | "threads">
   readonly cacheGranularity: number
   readonly free: ReadonlyArray<Slot>
 }
@@ -57,17 +57,18 @@ export const openPrefixes = (
   const { prefixFiles } = spec
   if (prefixFiles === undefined || files === undefined || !description.capabilities.includes("generate")) return none
   const { model } = context
+  const { answers, prompts } = description.threads ?? { answers: 1, prompts: 1 }
   try {
     if (!isDeepStrictEqual(files, filesOf(spec))) return none
     const fingerprint = fingerprintOf({
       files,
-      spec,
+      spec: { ...spec, threads: answers },
       contextSize: context.contextSize,
       granularity,
       build: model.llama
     })
     const folder = new PrefixFolder(prefixFiles, fingerprint, warn)
-    const costs = costsOf(model.size, spec, granularity)
+    const costs = costsOf(model.size, { gpu: spec.gpu, threads: prompts }, granularity)
     return { prefixes: makePrefixes({ folder, limits: prefixFiles, costs, free, warn }), warnings: [] }
   } catch (cause) {
     return { ...none, warnings: [`Computed prompts are not kept: ${(cause as Error).message}`] }

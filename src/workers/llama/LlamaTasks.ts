@@ -16,7 +16,7 @@ import type { JobSignals } from "../job/JobRunner.ts"
 import { notCapable } from "../job/JobRunner.ts"
 import { checkScore, checkVector } from "../model/ModelCheck.ts"
 import { refuseUnknownToken } from "../model/TextLimits.ts"
-import type { LlamaSpec, Loaded } from "./LlamaLoad.ts"
+import type { Loaded } from "./LlamaLoad.ts"
 
 /** Made at the first call; made again after a failure. */
 const once = <A>(make: () => Promise<A>): () => Promise<A> => {
@@ -129,10 +129,10 @@ const rankingTemplateOf = ({ fileInfo: { metadata: { tokenizer } }, tokens: { eo
     : {}
 
 /** One batch per text: encoder models cannot compute a text in pieces. */
-const optionsOf = (spec: LlamaSpec, contextSize: number) => ({
-  contextSize,
-  batchSize: contextSize,
-  threads: spec.threads
+const optionsOf = ({ description: { contextWindow }, threads }: Loaded) => ({
+  contextSize: contextWindow,
+  batchSize: contextWindow,
+  threads: threads.prompts
 })
 
 const tokenize = ({ checks: { count }, model, prompts }: Loaded, input: TokenizeJob["input"]): JobResult => {
@@ -145,9 +145,9 @@ const tokenize = ({ checks: { count }, model, prompts }: Loaded, input: Tokenize
 }
 
 /** Runs tasks, in contexts of their own that are created at first use. */
-export const makeLlamaTasks = (loaded: Loaded, spec: LlamaSpec) => {
+export const makeLlamaTasks = (loaded: Loaded) => {
   const { description, model } = loaded
-  const options = optionsOf(spec, description.contextWindow)
+  const options = optionsOf(loaded)
   const embedder = once(() => model.createEmbeddingContext(options))
   const ranker = once(() => model.createRankingContext({ ...options, ...rankingTemplateOf(model) }))
   return async (job: TaskJob, signals: JobSignals): Promise<JobResult> => {

@@ -54,7 +54,7 @@ describe("an engine kind", () => {
     const onnxSpec: OnnxSpec = onnx.spec({ engine: "onnx", folder: "/a", replicas: 2 })
     const fakeSpec: FakeSpec = fake.spec({ engine: "fake", memory: 1, replicas: 2, fault: { kind: "hang" } })
     assert.deepStrictEqual<unknown>([llamaSpec, onnxSpec, fakeSpec], [
-      { engine: "llama", file: "/a.gguf", slots: 4, threads: 1 },
+      { engine: "llama", file: "/a.gguf", slots: 4, replicas: 2 },
       { engine: "onnx", folder: "/a", model: "model", slots: 4, threads: 1 },
       {
         engine: "fake",

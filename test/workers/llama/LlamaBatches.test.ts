@@ -3,6 +3,7 @@ import * as fc from "fast-check"
 import type { BatchItem, LlamaContext, Token } from "node-llama-cpp"
 import { assert, describe, it } from "vitest"
 import { makeBatches } from "../../../src/workers/llama/LlamaBatches.ts"
+import type { Threads } from "../../../src/workers/llama/LlamaThreads.ts"
 
 /** Tokens that wait, with the number of their sequence. */
 interface Queued extends BatchItem {
@@ -17,17 +18,25 @@ const item = (sequenceId: number, tokens: number): Queued => ({
 })
 
 /** A context whose batches take as long as `msOf` of the latest one. */
-const contextOf = (mostOfPrompts: number, msOf: (items: ReadonlyArray<Queued>) => number = () => 1) => {
+const contextOf = (
+  mostOfPrompts: number,
+  msOf: (items: ReadonlyArray<Queued>, threads: number) => number = () => 1,
+  threads: Threads = { answers: 1, prompts: 1 }
+) => {
   let time = 0
   let queued: ReadonlyArray<Queued> = []
   let latest: ReadonlyArray<Queued> = []
+  let used = 0
   const native = {
+    setThreads: (threads: number) => {
+      used = threads
+    },
     decodeBatch: () => {
-      time += msOf(latest)
+      time += msOf(latest, used)
       return Promise.resolve()
     }
   }
-  const { attach, strategy } = makeBatches(mostOfPrompts, () => time)
+  const { attach, strategy } = makeBatches(mostOfPrompts, threads, () => time)
   attach({
     _ctx: native,
     get _queuedDecodes() {
@@ -42,6 +51,7 @@ const contextOf = (mostOfPrompts: number, msOf: (items: ReadonlyArray<Queued>) =
   }
   return {
     take,
+    threads: () => used,
     batch: async (items: ReadonlyArray<Queued>) => {
       const taken = take(items)
       await native.decodeBatch()
@@ -141,7 +151,17 @@ describe("batches", () => {
     assert.strictEqual((await batch(next)).length, 1)
   })
 
+  it("have the threads of prompts, or of answers", async () => {
+    const { batch, threads } = contextOf(128, (items) => items.length, { answers: 2, prompts: 3 })
+    await batch([item(0, 64)])
+    assert.strictEqual(threads(), 3)
+    await batch([item(0, 1)])
+    assert.strictEqual(threads(), 2)
+    await batch(Array.from({ length: 8 }, (_, id) => item(id, 1)))
+    assert.strictEqual(threads(), 3)
+  })
+
   it("report a library version other than the pinned one", () => {
-    assert.throws(() => makeBatches(128).attach({} as LlamaContext))
+    assert.throws(() => makeBatches(128, { answers: 1, prompts: 1 }).attach({} as LlamaContext))
   })
 })
