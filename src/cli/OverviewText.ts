@@ -114,17 +114,51 @@ export const head = ({ cache, memory, service }: Overview): ReadonlyArray<string
   ]
 }
 
-/** The whole view. */
-export const overviewText = (overview: Overview, sort: Sort = "name"): string =>
-  [...head(overview), "", table(withoutEmpty(sorted(overview.deployments, sort).map(rowOf)))].join("\n")
+/** The column that a view is sorted by. */
+const sortedColumn: Readonly<Record<Sort, string>> = {
+  name: "DEPLOYMENT",
+  requests: "5M",
+  failures: "FAILED",
+  latency: "FIRST TOKEN P50/P95",
+  queue: "QUEUE",
+  memory: "MEMORY",
+  cost: "COST 1H"
+}
 
-/** The view in a window of this size: longer lines and further ones are cut. */
+const widthOf = (rows: ReadonlyArray<ReadonlyArray<string>>): number =>
+  Math.max(...table(rows).split("\n").map(({ length }) => length))
+
+/** Without the columns at the right that do not fit, but with the first one and the one that the rows are sorted by. */
+const fitting = (all: ReadonlyArray<ReadonlyArray<string>>, columns: number, sort: Sort) => {
+  let rows = all
+  let left = 0
+  while (widthOf(rows) > columns) {
+    const out = rows[0]!.findLastIndex((name, column) => column > 0 && name !== sortedColumn[sort])
+    if (out < 0) break
+    rows = rows.map((row) => row.filter((_, column) => column !== out))
+    left++
+  }
+  return { rows, left }
+}
+
+/** The whole view. */
+export const overviewText = (
+  overview: Overview,
+  sort: Sort = "name",
+  columns = Number.POSITIVE_INFINITY
+): string => {
+  const { left, rows } = fitting(withoutEmpty(sorted(overview.deployments, sort).map(rowOf)), columns, sort)
+  const note = left === 0 ? "" : `(+${left} column${left === 1 ? "" : "s"}: widen)`
+  return [...head(overview), note, table(rows)].join("\n")
+}
+
+/** The view in a window of this size: further lines, and what is too long in one, are cut. */
 export const screenText = (
   overview: Overview,
   { columns, rows, sort }: { readonly columns: number; readonly rows: number; readonly sort: Sort }
 ): string => {
   const keys = Object.entries(sorts).map(([name, key]) => `${key} ${name}`).join("  ")
-  const lines = overviewText(overview, sort).split("\n").slice(0, Math.max(1, rows - 2))
+  const lines = overviewText(overview, sort, columns).split("\n").slice(0, Math.max(1, rows - 2))
   const blank = Array.from({ length: Math.max(0, rows - 1 - lines.length) }, () => "")
   return [...lines, ...blank, `q quit  sort by: ${keys}  (now ${sort})`]
     .map((line) => line.slice(0, columns)).join("\n")

@@ -85,6 +85,21 @@ describe("troupe top", () => {
     assert.strictEqual(lines.length, 9)
     assert.match(lines[5]!, /^b#0/)
   })
+
+  it("leaves out columns at the right that do not fit, never the sorted one, and says how many", () => {
+    const costs = [{ ...new RecentFigures(0).ofAll(0)[2]!, usd: 1.5 }]
+    const view = overview([deployment("a#0", { figures: costs, memoryBytes: 5e6, restarts: 3 })])
+    const linesAt = (columns: number, sort: "cost" | "name") =>
+      OverviewText.screenText(view, { columns, rows: 9, sort }).split("\n")
+    const wide = linesAt(300, "cost")
+    assert.strictEqual(wide[3], "")
+    assert.match(wide[4]!, /COST 1H.*MEMORY.*RESTARTS/)
+    const narrow = linesAt(40, "cost")
+    assert.match(narrow[3]!, /^\(\+\d columns: widen\)$/)
+    assert.match(narrow[4]!, /^DEPLOYMENT.*COST 1H$/)
+    assert.match(narrow[5]!, /\$1\.50$/)
+    assert.notInclude(linesAt(40, "name")[4], "COST")
+  })
 })
 
 describe("troupe status", () => {
