@@ -5,8 +5,8 @@
  * **Details**
  *
  * Transient failures are retried at the same deployment after a backoff: HTTP 408, 500, 502, 503, 504, 520 to 524, 529, a
- * broken connection, a crashed engine. Rate limits and timeouts are retried there only if no other deployment is free. An
- * invalid request is invalid at every deployment, so it is not retried.
+ * broken connection, a crashed engine. Rate limits, timeouts and refusals by a circuit are retried there only if no other
+ * deployment is free. An invalid request is invalid at every deployment, so it is not retried.
  *
  * A circuit counts failures that the deployment caused: not an invalid request, a full queue or a rate limit.
  */
@@ -131,7 +131,7 @@ const classes: { readonly [T in Tag]: (reason: Of<T>) => FailureClass } = {
   ContentRefused: () => failureClass({ next: "content", isCallerMistake: true }),
   HookFailed: () => final,
   NotSupported: () => another,
-  CircuitOpen: ({ retryAfterMs }) => failureClass({}, retryAfterMs),
+  CircuitOpen: ({ retryAfterMs }) => failureClass({ retry: "lastResort" }, retryAfterMs),
   NoDeployment: ({ retryAfterMs }) => failureClass({ next: "none" }, retryAfterMs)
 }
 

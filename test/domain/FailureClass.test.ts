@@ -90,7 +90,7 @@ describe("classify", () => {
       [new InferenceError.ContentRefused({ deployment, detail }), "no content"],
       [new InferenceError.HookFailed({ subject: "request" }), "no none"],
       [new InferenceError.NotSupported({ deployment, path: "tools", detail }), "no ordinary"],
-      [new InferenceError.CircuitOpen({ deployment, retryAfterMs: 1 }), "no ordinary"],
+      [new InferenceError.CircuitOpen({ deployment, retryAfterMs: 1 }), "lastResort ordinary"],
       [new InferenceError.NoDeployment({ model: "m", excluded: [] }), "no none"]
     ]
     for (const [reason, expected] of reasons) assert.strictEqual(short(reason), expected, reason._tag)

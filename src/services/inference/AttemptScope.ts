@@ -38,6 +38,7 @@ import type { TrialAttempt } from "../rollout/Split.ts"
 import type { AttemptDraft } from "../routing/DecisionLog.ts"
 import { addAttempt } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Route.ts"
+import { listsOf } from "../routing/Route.ts"
 import type { Router } from "../routing/Router.ts"
 import * as EmbeddingBatcher from "./EmbeddingBatcher.ts"
 import type { ReasoningMakers } from "./ReasoningMakers.ts"
@@ -153,8 +154,8 @@ const lossAt = (
     : undefined
 
 /** Whether a deployment of the route may get the caller's own body. */
-const mayPassOn = ({ deployments, fallbacks }: Route, { dialect }: Source): boolean =>
-  [deployments, ...Object.values(fallbacks)].some((list) => list.some(({ options }) => dialectOf(options) === dialect))
+const mayPassOn = (route: Route, { dialect }: Source): boolean =>
+  listsOf(route).some((list) => list.some(({ options }) => dialectOf(options) === dialect))
 
 /**
  * Asks for the makers of the request's signed reasoning, before its first attempt; undefined: there is nothing to ask. The record
@@ -215,7 +216,7 @@ class Entry {
   lossOf({ request, route }: RoutedRequest<Reasoned>, unsigned = false): SignedReasoning.Loss | undefined {
     if (!mayHaveSigned(request)) return undefined
     if (unsigned) return this.lose(SignedReasoning.wholeLoss(request))
-    const all = [...route.deployments, ...Object.values(route.fallbacks).flat()]
+    const all = listsOf(route).flat()
     const earlier = this.#state.record.attempts.slice(0, this.#state.record.attempts.indexOf(this.#draft))
     const tried = earlier.flatMap(({ deployment }) => all.find(({ id }) => id === deployment) ?? [])
     return this.lose(lossAt(this.#parts, request, this.#deployment, tried))
@@ -321,10 +322,10 @@ class Entry {
 /** Enters the deployment's circuit; fails with `CircuitOpen`. */
 const makeEnter = (parts: Parts) => {
   const { breaker } = parts
-  return Effect.fnUntraced(function*(routed: RoutedRequest, deployment: Deployment, hedge: boolean) {
+  return Effect.fnUntraced(function*(routed: RoutedRequest, deployment: Deployment, start: Start) {
     const { id } = deployment
-    const entry = new Entry(parts, routed, deployment, statsOf(parts, routed, deployment), hedge)
-    const alone = isAlone(routed.route)
+    const entry = new Entry(parts, routed, deployment, statsOf(parts, routed, deployment), start.hedge)
+    const alone = start.alone === true || isAlone(routed.route)
     let circuitContent = yield* Effect.tapCause(
       breaker.enter(id, () => entry.end(), alone),
       (cause) => Effect.sync(() => entry.refused(cause))
@@ -365,7 +366,7 @@ export const make = (parts: Parts) => {
   return Effect.fnUntraced(
     function*(routed: RoutedRequest, deployment: Deployment, start: Start, deadline: number | undefined) {
       const { request, route, state } = routed
-      const { content, enterAgain, entry } = yield* enter(routed, deployment, start.hedge)
+      const { content, enterAgain, entry } = yield* enter(routed, deployment, start)
       const { stats } = entry
       state.stats = stats
       const caller: Caller = start.lowPriority ? { ...request, priority: "low" } : request

@@ -38,7 +38,7 @@ import * as DeadlineWatch from "../resilience/DeadlineWatch.ts"
 import * as HedgeBudget from "../resilience/HedgeBudget.ts"
 import { callerOf, DecisionLog } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Route.ts"
-import { answeredRoute, noDeployment } from "../routing/Route.ts"
+import { answeredRoute, listsOf, noDeployment } from "../routing/Route.ts"
 import { Router } from "../routing/Router.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import * as AttemptScope from "./AttemptScope.ts"
@@ -77,10 +77,11 @@ export type Begun<R> =
   | { readonly error: InferenceError; readonly state?: RequestTelemetry.RequestState }
 
 /** Those that may answer a request. */
-const payableOf = ({ deployments, fallbacks: { content, context, ordinary } }: Route): ReadonlyArray<Deployment> =>
-  ordinary.length + context.length + content.length === 0
-    ? deployments
-    : [...deployments, ...ordinary, ...context, ...content]
+const payableOf = (route: Route): ReadonlyArray<Deployment> => {
+  const { deployments, fallbacks: { content, context, ordinary }, held } = route
+  const others = ordinary.length + context.length + content.length + (held?.length ?? 0)
+  return others === 0 ? deployments : listsOf(route).flat()
+}
 
 /** The request with the limit of its answer that its budget sets. */
 const limited = <R extends AttemptRequest>(request: R, { maxTokens }: Ticket): R =>

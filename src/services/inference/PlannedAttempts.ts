@@ -16,7 +16,7 @@ import * as Backoff from "../resilience/Backoff.ts"
 import type * as HedgeBudget from "../resilience/HedgeBudget.ts"
 import { factsOf } from "../routing/DeploymentFacts.ts"
 import type { Route } from "../routing/Route.ts"
-import { noDeployment } from "../routing/Route.ts"
+import { listsOf, noDeployment } from "../routing/Route.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import * as AttemptScope from "./AttemptScope.ts"
 import type { RoutedRequest } from "./RequestTelemetry.ts"
@@ -25,8 +25,8 @@ import * as RequestTelemetry from "./RequestTelemetry.ts"
 /** Fields of a request that the attempts depend on. */
 export type AttemptRequest = Caller & Prompt & { readonly maxTokens?: number | undefined }
 
-const deploymentOf = ({ deployments, fallbacks: { content, context, ordinary } }: Route, id: string): Deployment => {
-  for (const list of [deployments, ordinary, context, content]) {
+const deploymentOf = (route: Route, id: string): Deployment => {
+  for (const list of listsOf(route)) {
     for (const deployment of list) if (deployment.id === id) return deployment
   }
   throw new Error(`The plan names the deployment "${id}", which is not in the route.`)
@@ -55,14 +55,14 @@ const planOf = (
   { maxTokens, priority }: AttemptRequest,
   now: number
 ): Plan => {
-  const { contextWindows, deployments, fallbacks: { content, context, ordinary }, model, policy } = route
+  const { contextWindows, deployments, fallbacks: { content, context, ordinary }, held = [], model, policy } = route
   const target = (deployment: Deployment) => targetOf(deployment, contextWindows?.get(deployment.id))
   return AttemptMachine.makePlan({
     model,
     policy,
     candidate: candidateOf(route),
     lists: {
-      ordinary: [...deployments, ...ordinary].map(target),
+      ordinary: [...deployments, ...ordinary, ...held].map(target),
       context: context.map(target),
       content: content.map(target)
     },
@@ -138,7 +138,7 @@ const makeHooks = (parts: Parts) => {
           (refused) => refused === undefined ? started : Effect.fail(makeError(refused))
         )
       },
-      closedFor: (deployment) => breaker.closedFor(deployment, now(), alone),
+      closedFor: (deployment, noOther = false) => breaker.closedFor(deployment, now(), alone || noOther),
       supersede: (attempt) => {
         const context = contexts[attempt]
         if (context !== undefined) context.superseded = true

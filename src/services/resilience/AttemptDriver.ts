@@ -26,8 +26,7 @@ export interface Hooks<A> {
   readonly now: () => number
   /** Ends with the first content, or fails before it. */
   readonly attempt: (start: Start) => Effect.Effect<A, InferenceError, Scope.Scope>
-  /** ms until a deployment may be called; 0: now. */
-  readonly closedFor: (deployment: string) => number
+  readonly closedFor: View["closedFor"]
   /** Called before an attempt is cancelled because another won. */
   readonly supersede: (attempt: number) => void
   /** Called when an attempt has won. */

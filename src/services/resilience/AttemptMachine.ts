@@ -10,7 +10,7 @@
  * - A transient failure is retried at the same deployment after a backoff, `retries` times; a status of `retryOnce` once.
  * - A request whose signed reasoning another host has made is sent again at once without it, once.
  * - Otherwise the next free deployment is tried at once, regardless of `Retry-After`.
- * - If none is free, the request waits for one that is free within `maxWaitMs`.
+ * - If none is free, the request waits for one that is free within `maxWaitMs`: see `NextDeployment`.
  *
  * The first content commits: other attempts are cancelled, and a later failure is the request's failure. If the policy's
  * `continue` is on and the driver reports that the answer may be continued (`cut`), another attempt follows: first at
@@ -30,7 +30,8 @@ import { classify, isRefusal } from "../../domain/FailureClass.ts"
 import type { Attempt, ContextLengthExceeded, Reason } from "../../domain/InferenceError.ts"
 import { NoDeployment } from "../../domain/InferenceError.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
-import type { Action, Event, Input, Plan, Start, State, Step, Target, Tried, View } from "./AttemptPlan.ts"
+import type { Action, Event, Input, Plan, Start, State, Step, Tried, View } from "./AttemptPlan.ts"
+import * as NextDeployment from "./NextDeployment.ts"
 
 /** The plan of one request. */
 export const makePlan = (input: Input): Plan => {
@@ -47,37 +48,6 @@ export const makePlan = (input: Input): Plan => {
     maxTokens,
     lowPriority
   }
-}
-
-/**
- * The targets of the list in use, without windows that are known to be too small. A prompt that was too long may also go to
- * an ordinary deployment.
- */
-export const targetsOf = ({ list, plan: { lists }, tooSmall }: State): ReadonlyArray<Target> => {
-  if (tooSmall === 0 && list !== "context") return lists[list]
-  const targets = list === "context" ? [...lists.context, ...lists.ordinary] : lists[list]
-  return targets.filter(({ contextWindow }) => contextWindow === undefined || contextWindow > tooSmall)
-}
-
-/** The first deployment that has not been tried and may be called now. */
-const nextUntried = (state: State, { closedFor }: View): string | undefined =>
-  targetsOf(state).find(({ deployment }) => state.tried[deployment] === undefined && closedFor(deployment) === 0)
-    ?.deployment
-
-/** The tried deployment that may be tried again first, and the wait until then. */
-const nextRetry = (
-  state: State,
-  { closedFor, now }: View
-): { readonly deployment: string; readonly ms: number } | undefined => {
-  const { maxWaitMs, retries } = state.plan.policy
-  let first: { readonly deployment: string; readonly ms: number } | undefined
-  for (const { deployment } of targetsOf(state)) {
-    const tried = state.tried[deployment]
-    if (tried === undefined || tried.backoffMs === undefined || tried.retry === "no" || tried.tries > retries) continue
-    const ms = Math.max(tried.backoffMs, tried.notBefore - now, closedFor(deployment))
-    if (ms <= maxWaitMs && (first === undefined || ms < first.ms)) first = { deployment, ms }
-  }
-  return first
 }
 
 const cancelAll = ({ running }: State, except?: number): ReadonlyArray<Action> =>
@@ -103,13 +73,13 @@ const fail = (state: State, reason: Reason): Step =>
     { type: "fail", reason: state.cutBy ?? reason, attempts: state.failures, started: state.started }
   ])
 
-const untried: Tried = { tries: 0, retry: "no", backoffMs: undefined, notBefore: 0 }
+const notTried: Tried = { tries: 0, retry: "no", backoffMs: undefined, notBefore: 0 }
 
 /** Starts an attempt at the deployment, unless `maxAttempts` is reached. */
 const start = (
   state: State,
   deployment: string,
-  { afterMs = 0, hedge = false } = {}
+  { afterMs = 0, alone = false, hedge = false } = {}
 ): Step | undefined => {
   if (state.started >= state.plan.policy.maxAttempts) return undefined
   const attempt = state.started + 1
@@ -120,10 +90,11 @@ const start = (
     afterMs,
     hedge,
     lowPriority: state.lowPriority,
+    ...(alone ? { alone } : {}),
     ...(state.maxTokens === undefined ? {} : { maxTokens: state.maxTokens }),
     ...(state.unsigned === true ? { unsigned: true } : {})
   }
-  const known = state.tried[deployment] ?? untried
+  const known = state.tried[deployment] ?? notTried
   return {
     state: {
       ...state,
@@ -167,7 +138,7 @@ export const begin = (plan: Plan, view: View): Step => {
     maxTokens: plan.maxTokens,
     lowPriority: plan.lowPriority ?? false
   }
-  const first = nextUntried(state, view)
+  const first = NextDeployment.untried(state, view)
   const step = first === undefined ? undefined : start(state, first)
   if (step === undefined) return fail(state, noneFree(plan, view))
   return plan.hedgeAfterMs === undefined
@@ -220,14 +191,16 @@ const retry = (
 }
 
 const tryNext = (state: State, view: View): Step | undefined => {
-  const free = nextUntried(state, view)
-  return free === undefined ? undefined : start(state, free)
+  const free = NextDeployment.untried(state, view)
+  if (free !== undefined) return start(state, free)
+  const halfOpen = NextDeployment.untried(state, view, true)
+  return halfOpen === undefined ? undefined : start(state, halfOpen, { alone: true })
 }
 
 const wait = (state: State, view: View): Step | undefined => {
-  const found = nextRetry(state, view)
+  const found = NextDeployment.firstToWaitFor(state, view)
   if (found === undefined || !isInTime(state, view, found.ms)) return undefined
-  return start(state, found.deployment, { afterMs: found.ms })
+  return start(state, found.deployment, { afterMs: found.ms, alone: true })
 }
 
 /**
@@ -379,7 +352,7 @@ const content = (state: State, attempt: number): Step => {
 
 const hedge = (state: State, view: View): Step => {
   const isDue = state.phase === "trying" && !state.hedged && state.running.length === 1
-  const other = isDue && isInTime(state, view, 0) ? nextUntried(state, view) : undefined
+  const other = isDue && isInTime(state, view, 0) ? NextDeployment.untried(state, view) : undefined
   return (other === undefined ? undefined : start(state, other, { hedge: true })) ?? { state, actions: [] }
 }
 

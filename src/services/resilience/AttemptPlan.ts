@@ -92,6 +92,8 @@ export interface Start {
   readonly hedge: boolean
   readonly maxTokens?: number
   readonly lowPriority: boolean
+  /** No other deployment is left to try: a half-open circuit lets several such attempts through at a time. */
+  readonly alone?: boolean
   /** Without signed reasoning of earlier answers. */
   readonly unsigned?: boolean
 }
@@ -118,8 +120,12 @@ export type Action =
 export interface View {
   /** monotonic ms */
   readonly now: number
-  /** ms until a deployment may be called; 0: now. */
-  readonly closedFor: (deployment: string) => number
+  /**
+   * ms until a deployment may be called; 0: now.
+   *
+   * @param alone no other deployment is left to try
+   */
+  readonly closedFor: (deployment: string, alone?: boolean) => number
 }
 
 export interface Step {
@@ -131,7 +137,7 @@ export interface Step {
 export interface Input {
   readonly model: string
   readonly policy: Policy
-  /** Deployments in order: those of the decision, then those of the fallback models. */
+  /** Deployments in order: those of the decision, then those of the fallback models, then those with open circuits. */
   readonly lists: Plan["lists"]
   readonly candidate?: string | undefined
   /** The 95th percentile of the primary's time to first token, ms; undefined: unknown. */

@@ -19,6 +19,7 @@ import { Providers } from "../engines/Providers.ts"
 import { Registry } from "../models/Registry.ts"
 import { cachedResponses, Decision, present } from "./DecisionRecord.ts"
 import type { Route } from "./Route.ts"
+import { listsOf } from "./Route.ts"
 import { Router } from "./Router.ts"
 
 /** The fields of a request that the decision depends on. */
@@ -103,10 +104,8 @@ export const routingRequestOf = (
 
 const idsOf = (deployments: Route["deployments"]): ReadonlyArray<string> => deployments.map(({ id }) => id)
 
-export const make = (
-  { cached, decision, deployments, fallbacks: { content, context, ordinary }, model, policy, slowestFirstTokenMs }:
-    Route
-): Explanation => {
+export const make = (route: Route): Explanation => {
+  const { cached, decision, deployments, fallbacks: { content, context, ordinary }, held = [], model, policy } = route
   const { backoff, hedge, maxAttempts, maxWaitMs, name, retries, shorterBy, timeouts } = policy
   return {
     model,
@@ -114,7 +113,7 @@ export const make = (
     decision,
     plan: {
       lists: {
-        ordinary: [...idsOf(deployments), ...idsOf(ordinary), ...(cached ? [cachedResponses] : [])],
+        ordinary: [...idsOf(deployments), ...idsOf(ordinary), ...idsOf(held), ...(cached ? [cachedResponses] : [])],
         context: idsOf(context),
         content: idsOf(content)
       },
@@ -126,7 +125,9 @@ export const make = (
       ...(hedge === undefined
         ? {}
         : {
-          hedge: present({ share: hedge.share, afterMs: hedge.afterMs ?? slowestFirstTokenMs }) as Plan["hedge"] & {}
+          hedge: present({ share: hedge.share, afterMs: hedge.afterMs ?? route.slowestFirstTokenMs }) as
+            & Plan["hedge"]
+            & {}
         }),
       shorterBy
     }
@@ -135,11 +136,11 @@ export const make = (
 
 /** The keys of the route's deployments that must not be used at the moment. */
 const cooldownsOf = (
-  { deployments, fallbacks: { content, context, ordinary } }: Route,
+  route: Route,
   { waitingKeys }: Providers["Service"],
   now: number
 ): Explanation["cooldowns"] & {} => {
-  const all = new Map([...deployments, ...ordinary, ...context, ...content].map((one) => [one.id, one]))
+  const all = new Map(listsOf(route).flat().map((one) => [one.id, one]))
   return [...all.values()].flatMap((one) => {
     const keys = waitingKeys(one, now)
     return keys !== undefined && keys.waiting === keys.total

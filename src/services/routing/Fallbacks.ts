@@ -23,6 +23,8 @@ export interface Decided {
   readonly decision: Decision
   /** The eligible deployments, in order. */
   readonly deployments: ReadonlyArray<Deployment>
+  /** Those that their circuits alone exclude. */
+  readonly held: ReadonlyArray<Deployment>
   /** Set where fields that Troupe does not know exclude the whole model. */
   readonly withheld: Withheld | undefined
 }
@@ -35,6 +37,8 @@ export interface FallbackModels {
 
 /** The fallbacks of a route. */
 export interface Fallbacks extends Pick<Route, "fallbacks" | "cached"> {
+  /** Of the ordinary fallbacks, those that their circuits alone exclude. */
+  readonly held: ReadonlyArray<Deployment>
   /** Of the models for any failure. */
   readonly decisions: ReadonlyArray<Decision>
   /** The first model that fields exclude as a whole. */
@@ -46,6 +50,7 @@ export interface Fallbacks extends Pick<Route, "fallbacks" | "cached"> {
 export const none: Fallbacks = {
   fallbacks: { ordinary: [], context: [], content: [] },
   cached: false,
+  held: [],
   decisions: [],
   withheld: undefined,
   refused: undefined
@@ -95,12 +100,19 @@ interface Lists {
 }
 
 /** Configured models for a prompt that is too long come before the ordinary ones. */
-const reachable = ({ content, context, ordinary }: Lists, isRequested: boolean): Fallbacks["fallbacks"] => {
-  const reached = withheldIn(context).length === 0 ? beforeWithheld(ordinary) : []
+const reachable = (
+  { content, context, ordinary }: Lists,
+  isRequested: boolean
+): Pick<Fallbacks, "fallbacks" | "held"> => {
+  const withoutWithheld = withheldIn(context).length === 0 ? beforeWithheld(ordinary) : []
+  const reached = isRequested ? ordinary : withoutWithheld
   return {
-    ordinary: deploymentsOf(isRequested ? ordinary : reached),
-    context: deploymentsOf(beforeWithheld(context)),
-    content: deploymentsOf(beforeWithheld(content))
+    fallbacks: {
+      ordinary: deploymentsOf(reached),
+      context: deploymentsOf(beforeWithheld(context)),
+      content: deploymentsOf(beforeWithheld(content))
+    },
+    held: reached.flatMap(({ held }) => held)
   }
 }
 
@@ -137,7 +149,7 @@ export const of = (
         decisions: lists.ordinary.map(({ decision }) => decision),
         withheld: withheld[0] ?? withheldIn([...lists.context, ...lists.content])[0],
         refused: withheld.find(({ isAccepted }) => isAccepted) ?? withheld[0],
-        fallbacks: reachable(lists, requested !== undefined)
+        ...reachable(lists, requested !== undefined)
       }
     }
   )

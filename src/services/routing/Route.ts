@@ -9,6 +9,7 @@ import type { Policy } from "../../domain/RoutingPolicy.ts"
 import { defaults } from "../../domain/RoutingPolicy.ts"
 import type { RoutingRequest, Split } from "../../domain/RoutingRequest.ts"
 import { capabilityFor } from "../../domain/Source.ts"
+import type { Registry } from "../models/Registry.ts"
 import type { Trial } from "../rollout/Split.ts"
 import type { Decision } from "./DecisionRecord.ts"
 
@@ -21,6 +22,11 @@ export interface Route {
   readonly alone?: boolean | undefined
   /** Deployments of the fallback models, by kind of failure; `ordinary` ones come after the others. */
   readonly fallbacks: Readonly<Record<List, ReadonlyArray<Deployment>>>
+  /**
+   * Deployments of the model and of its ordinary fallbacks that their circuits alone exclude. An attempt after a failure may
+   * reach one whose circuit lets it through by then.
+   */
+  readonly held?: ReadonlyArray<Deployment> | undefined
   /** An earlier answer to the same request may be given where no deployment can answer: see `CachedResponses`. */
   readonly cached: boolean
   readonly decision: Decision
@@ -36,6 +42,23 @@ export interface Route {
   /** Observes the first attempt, where versions are compared. */
   readonly trial?: Trial | undefined
 }
+
+/** The deployments of a decision that their circuits alone exclude. */
+export const heldBy = ({ deployments }: Model, { excluded }: Decision): ReadonlyArray<Deployment> => {
+  if (excluded.length === 0) return none
+  const held = new Set(excluded.filter(({ retryAfterMs }) => retryAfterMs !== undefined).map((one) => one.deployment))
+  return deployments.filter(({ id }) => held.has(id))
+}
+
+const none: ReadonlyArray<Deployment> = []
+
+/** All deployments that a request may reach, by list. */
+export const listsOf = (
+  { deployments, fallbacks: { content, context, ordinary }, held = [] }: Pick<
+    Route,
+    "deployments" | "fallbacks" | "held"
+  >
+): ReadonlyArray<ReadonlyArray<Deployment>> => [deployments, ordinary, context, content, held]
 
 /** The routing option that excludes all of the model's deployments, if one does. */
 const excludingOption = (
@@ -126,3 +149,14 @@ export const answeredRoute = (model: Model): Route => {
   answeredRoutes.set(model, route)
   return route
 }
+
+/** Counts the models of a route; why one of them cannot be called. */
+export const callOf =
+  (registry: Registry["Service"]) =>
+  ({ model }: Route, deployments: ReadonlyArray<Deployment>): InferenceError | undefined => {
+    for (const name of new Set([model, ...deployments.map((one) => one.model)])) {
+      const refused = registry.call?.(name)
+      if (refused !== undefined) return refused
+    }
+    return undefined
+  }

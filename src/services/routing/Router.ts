@@ -46,7 +46,7 @@ import * as Fallbacks from "./Fallbacks.ts"
 import * as FieldPolicy from "./FieldPolicy.ts"
 import { beginnings, cacheOwnerOf, PrefixIndex } from "./PrefixIndex.ts"
 import type { Route } from "./Route.ts"
-import { invalidOption, joinDecisions } from "./Route.ts"
+import { callOf, heldBy, invalidOption, joinDecisions } from "./Route.ts"
 import * as Selection from "./Selection.ts"
 
 /** Chooses the deployments for a request. */
@@ -282,8 +282,13 @@ const decideFallback = (parts: Parts, inquiry: Inquiry) => {
     const { fields } = inquiry
     const reach = fields && !parts.passesFields ? reachOf(parts, model, policy, request, fields) : undefined
     return fields !== undefined && reach?.excludesLocal === true
-      ? { decision: FieldPolicy.withhold(decision, fields), deployments: [], withheld: { ...reach, model: name } }
-      : { decision, deployments: listed(model, decision), withheld: undefined }
+      ? {
+        decision: FieldPolicy.withhold(decision, fields),
+        deployments: [],
+        held: [],
+        withheld: { ...reach, model: name }
+      }
+      : { decision, deployments: listed(model, decision), held: heldBy(model, decision), withheld: undefined }
   }
 }
 
@@ -334,7 +339,7 @@ const routeOf = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): 
   const decided = decide(parts, model, policy, inquiry)
   const found = fallbacksOf(parts, model, inquiry, usesConfigured.success)
   if (Result.isFailure(found)) return Result.fail(found.failure)
-  const { cached, refused, withheld } = found.success
+  const { cached, held, refused, withheld } = found.success
   const fallbacksUnused = withheldText(withheld) ?? unusedOf(parts, model, request, usesConfigured.success)
   const own = fallbacksUnused === undefined ? decided : { ...decided, fallbacksUnused }
   const { decision, deployments, fallbacks } = firstOf(model, own, found.success)
@@ -347,6 +352,7 @@ const routeOf = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): 
     deployments,
     alone: inquiry.alone,
     fallbacks,
+    held: decided.excluded.length === 0 ? held : [...heldBy(model, decided), ...held],
     cached,
     decision,
     policy,
@@ -415,16 +421,6 @@ const route = (parts: Parts, request: RoutingRequest): Outcome<Route> => {
     ? found
     : Result.succeed(withTrial(parts, entry, found.success))
 }
-
-/** Counts the models of a route; why one of them cannot be called. */
-const makeCall =
-  (registry: Registry["Service"]): NonNullable<Router["Service"]["call"]> => ({ model }, deployments) => {
-    for (const name of new Set([model, ...deployments.map((one) => one.model)])) {
-      const refused = registry.call?.(name)
-      if (refused !== undefined) return refused
-    }
-    return undefined
-  }
 
 /** Follows the loads and ends of engines: their capabilities, context windows and caches. */
 const watch = ({ models: { events }, prefixes, tables }: Parts) =>
@@ -496,7 +492,7 @@ export const layer = Layer.effect(
     }
     yield* watch(parts)
     yield* follow(parts)
-    const call = makeCall(registry)
+    const call = callOf(registry)
     return Router.of({
       route: (request) => route(parts, request),
       preview: (request) => preview(parts, request),

@@ -4,10 +4,11 @@ import type { Reason } from "../../../src/domain/InferenceError.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
-import { makePlan, next, targetsOf } from "../../../src/services/resilience/AttemptMachine.ts"
+import { makePlan, next } from "../../../src/services/resilience/AttemptMachine.ts"
 import type { Action, Input, Plan, State, Target } from "../../../src/services/resilience/AttemptPlan.ts"
 import { jitter } from "../../../src/services/resilience/Backoff.ts"
 import * as HedgeBudget from "../../../src/services/resilience/HedgeBudget.ts"
+import { targetsOf } from "../../../src/services/resilience/NextDeployment.ts"
 import type { Log, Outcome, Scenario, ScriptedDeployment } from "../../support/AttemptsDriver.ts"
 import { run } from "../../support/AttemptsDriver.ts"
 import { repetitions } from "../../support/Repetitions.ts"
@@ -282,6 +283,21 @@ describe("Attempts", () => {
       assert.strictEqual(failureOf(log).reason._tag, "ContextLengthExceeded")
       assert.deepStrictEqual(called(log), ["a"])
     })
+  })
+
+  it("waits again for a deployment whose circuit refuses the attempt after the wait, as often as it may be retried", () => {
+    const refusing = (times: number): ScriptedDeployment => ({
+      outcomes: [answers],
+      closed: Array.from({ length: times }, (_, index) => ({ from: index * 2_000, to: (index + 1) * 2_000 }))
+    })
+    const runs = (times: number) => run(plan(both), { deployments: { a: script(fails(failed)), b: refusing(times) } })
+    assert.deepStrictEqual(starts(runs(2)).map(({ afterMs, alone, deployment }) => [deployment, afterMs, alone]), [
+      ["a", 0, undefined],
+      ["b", 1_995, true],
+      ["b", 2_000, true]
+    ])
+    assert.deepStrictEqual(called(runs(3)), ["a", "b"])
+    assert.strictEqual(failureOf(runs(4)).reason._tag, "EngineFailed")
   })
 
   it("moves refused content to its own list, or nowhere", () => {
