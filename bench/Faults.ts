@@ -8,6 +8,7 @@
  * rate, whole answers and streams. A request counts as answered if its text is complete. No fault is of the whole service: what
  * nothing can answer is not measured here.
  */
+import { monitorEventLoopDelay } from "node:perf_hooks"
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Fault, FaultyProvider } from "./FaultyProvider.ts"
 import { kinds, startFaultyProvider, text } from "./FaultyProvider.ts"
@@ -47,6 +48,7 @@ const configOf = (providers: ReadonlyArray<FaultyProvider>, phaseMs: number): st
   })
   return JSON.stringify({
     server: { shutdownGrace: "1 second" },
+    cache: { when: "never" },
     // A circuit has been tried again before the other provider fails.
     circuits: { openFor: `${Math.max(50, Math.round(phaseMs / 2))} millis` },
     keyCooldowns: { rateLimited: "1 second" },
@@ -89,17 +91,28 @@ const textOfAnswer = (body: string): string | undefined =>
   (JSON.parse(body) as { readonly choices?: ReadonlyArray<{ readonly message?: { readonly content?: string } }> })
     .choices?.[0]?.message?.content
 
-const problemOf = async (port: number, model: string, stream: boolean): Promise<string | undefined> => {
+/** Each request is another one: an answer is neither cached nor shared. The fake engine's text is exact at temperature 0. */
+const requestOf = (model: string, stream: boolean, index: number) => ({
+  model,
+  stream,
+  temperature: 0,
+  messages: [{ role: "user", content: `How is it? ${index}` }]
+})
+
+const problemOf = async (
+  port: number,
+  request: ReturnType<typeof requestOf>
+): Promise<string | undefined> => {
   try {
     const response = await fetch(`http://127.0.0.1:${port}/v1/chat/completions`, {
       method: "POST",
       headers: { "content-type": "application/json" },
-      body: JSON.stringify({ model, stream, messages: [{ role: "user", content: "How is it?" }] }),
+      body: JSON.stringify(request),
       signal: AbortSignal.timeout(requestLimit)
     })
     const body = await response.text()
-    if (response.status !== 200) return `${response.status}: ${body.slice(0, 200)}`
-    const answer = stream ? textOfStream(body) : textOfAnswer(body)
+    if (response.status !== 200) return `${response.status}: ${body.slice(0, 2_000)}`
+    const answer = request.stream ? textOfStream(body) : textOfAnswer(body)
     return answer === text ? undefined : `an incomplete answer: ${body.slice(-200)}`
   } catch (cause) {
     return cause instanceof Error ? cause.message : String(cause)
@@ -115,7 +128,8 @@ const load = async (port: number, milliseconds: number): Promise<ReadonlyArray<A
     if (at >= milliseconds) break
     const model = index % 4 === 3 ? "fake/local" : "chat"
     const stream = index % 2 === 0
-    asked.push(problemOf(port, model, stream).then((problem) => ({ at, model, stream, problem })))
+    const request = requestOf(model, stream, index)
+    asked.push(problemOf(port, request).then((problem) => ({ at, model, stream, problem })))
     await sleep(Math.max(0, (index + 1) * 1000 / rate - (performance.now() - begun)))
   }
   return Promise.all(asked)
@@ -187,10 +201,13 @@ const measure = async (
   phaseMs: number
 ): Promise<Outcome> => {
   let isOver = false
+  const delay = monitorEventLoopDelay()
+  delay.enable()
   const disturbed = disturb(providers, service, phaseMs, () => isOver)
   const asked = await load(service.port, milliseconds)
   isOver = true
   const kills = await disturbed
+  delay.disable()
   const failed = asked.filter(({ problem }) => problem !== undefined)
   const faulty = providers.reduce((sum, one) => sum + one.failed(), 0)
   const problems = Map.groupBy(failed, ({ problem }) => problem!.slice(0, 80))
@@ -203,6 +220,8 @@ const measure = async (
     notes: [
       `faults: ${asked.length} requests, ${failed.length} without an answer; the providers failed ${faulty} attempts, and an ` +
       `engine process was killed ${kills} times in ${Math.round(milliseconds / 1000)} s.`,
+      // Its providers answer as late: with more than a second, time limits have been reached without a fault.
+      `faults: the event loop of the bench was late by ${Math.round(delay.max / 1e6)} ms at most.`,
       ...[...problems].slice(0, 5).map(([problem, all]) => `faults: ${all.length} times ${problem}`)
     ],
     raw: failed

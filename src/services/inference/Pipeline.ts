@@ -38,7 +38,7 @@ import * as DeadlineWatch from "../resilience/DeadlineWatch.ts"
 import * as HedgeBudget from "../resilience/HedgeBudget.ts"
 import { callerOf, DecisionLog } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Route.ts"
-import { answeredRoute, listsOf, noDeployment } from "../routing/Route.ts"
+import { answeredRoute, isSoonFree, noDeployment } from "../routing/Route.ts"
 import { Router } from "../routing/Router.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import * as AttemptScope from "./AttemptScope.ts"
@@ -51,8 +51,8 @@ import type { RoutedRequest } from "./RequestTelemetry.ts"
 import * as RequestTelemetry from "./RequestTelemetry.ts"
 
 /** Whether no deployment can answer and a cached response may not, either. */
-const cannotAnswer = ({ cached, decision, deployments }: Route): boolean =>
-  deployments.length === 0 && (!cached || decision.missing !== undefined)
+const cannotAnswer = (route: Route): boolean =>
+  route.deployments.length === 0 && !isSoonFree(route) && (!route.cached || route.decision.missing !== undefined)
 
 interface Parts {
   readonly admission: Admitting
@@ -77,11 +77,10 @@ export type Begun<R> =
   | { readonly error: InferenceError; readonly state?: RequestTelemetry.RequestState }
 
 /** Those that may answer a request. */
-const payableOf = (route: Route): ReadonlyArray<Deployment> => {
-  const { deployments, fallbacks: { content, context, ordinary }, held } = route
-  const others = ordinary.length + context.length + content.length + (held?.length ?? 0)
-  return others === 0 ? deployments : listsOf(route).flat()
-}
+const payableOf = ({ deployments, fallbacks: { content, context, ordinary }, held = [] }: Route) =>
+  ordinary.length + context.length + content.length + held.length === 0
+    ? deployments
+    : [...deployments, ...ordinary, ...context, ...content, ...held]
 
 /** The request with the limit of its answer that its budget sets. */
 const limited = <R extends AttemptRequest>(request: R, { maxTokens }: Ticket): R =>

@@ -16,7 +16,7 @@ import * as Backoff from "../resilience/Backoff.ts"
 import type * as HedgeBudget from "../resilience/HedgeBudget.ts"
 import { factsOf } from "../routing/DeploymentFacts.ts"
 import type { Route } from "../routing/Route.ts"
-import { listsOf, noDeployment } from "../routing/Route.ts"
+import { isSoonFree, listsOf, noDeployment } from "../routing/Route.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import * as AttemptScope from "./AttemptScope.ts"
 import type { RoutedRequest } from "./RequestTelemetry.ts"
@@ -162,7 +162,7 @@ export const makeExecute = (parts: Parts) => {
   const { attemptScope: { now }, hedges } = parts
   return Effect.fnUntraced(function*<A>(routed: RoutedRequest<AttemptRequest>, use: Use<A>) {
     const { request, route, state } = routed
-    if (route.deployments.length === 0) return yield* failWithout(routed)
+    if (route.deployments.length === 0 && !isSoonFree(route)) return yield* failWithout(routed)
     const recalled = AttemptScope.recallOf(parts.attemptScope, routed)
     if (recalled !== undefined) yield* recalled
     const plan = planOf(route, request, now())

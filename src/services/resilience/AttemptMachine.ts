@@ -123,6 +123,13 @@ const noneFree = ({ lists, model }: Plan, { closedFor }: View): Reason => {
   })
 }
 
+/** Where all circuits are open, waits for one that is about to let a call through. */
+const waitShortly = (state: State, view: View): Step | undefined => {
+  const found = NextDeployment.firstToWaitFor(state, view)
+  if (found === undefined || found.ms > NextDeployment.soonMs || !isInTime(state, view, found.ms)) return undefined
+  return start(state, found.deployment, { afterMs: found.ms, alone: true })
+}
+
 /** Starts the first attempt. */
 export const begin = (plan: Plan, view: View): Step => {
   const state: State = {
@@ -139,7 +146,7 @@ export const begin = (plan: Plan, view: View): Step => {
     lowPriority: plan.lowPriority ?? false
   }
   const first = NextDeployment.untried(state, view)
-  const step = first === undefined ? undefined : start(state, first)
+  const step = first === undefined ? waitShortly(state, view) : start(state, first)
   if (step === undefined) return fail(state, noneFree(plan, view))
   return plan.hedgeAfterMs === undefined
     ? step

@@ -8,7 +8,14 @@
  * the request waits for the first deployment that takes it: a tried one after its backoff and Retry-After, or one whose
  * circuit is open, also since before the request.
  */
+import { whileProbing } from "../health/Circuit.ts"
 import type { State, Target, View } from "./AttemptPlan.ts"
+
+/**
+ * How long a request waits that finds all circuits open, ms: as long as others probe a deployment. With a longer wait it fails at
+ * once, so that its caller may go elsewhere.
+ */
+export const soonMs = whileProbing
 
 /**
  * The targets of the list in use, without windows that are known to be too small. A prompt that was too long may also go to

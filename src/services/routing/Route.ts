@@ -10,6 +10,7 @@ import { defaults } from "../../domain/RoutingPolicy.ts"
 import type { RoutingRequest, Split } from "../../domain/RoutingRequest.ts"
 import { capabilityFor } from "../../domain/Source.ts"
 import type { Registry } from "../models/Registry.ts"
+import { soonMs } from "../resilience/NextDeployment.ts"
 import type { Trial } from "../rollout/Split.ts"
 import type { Decision } from "./DecisionRecord.ts"
 
@@ -51,6 +52,10 @@ export const heldBy = ({ deployments }: Model, { excluded }: Decision): Readonly
 }
 
 const none: ReadonlyArray<Deployment> = []
+
+/** Whether a deployment whose circuit excludes it takes a request so soon that it waits, where no other is left. */
+export const isSoonFree = ({ decision: { retryAfterMs }, held = [], policy }: Route): boolean =>
+  held.length > 0 && retryAfterMs !== undefined && retryAfterMs <= Math.min(policy.maxWaitMs, soonMs)
 
 /** All deployments that a request may reach, by list. */
 export const listsOf = (

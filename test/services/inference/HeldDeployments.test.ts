@@ -75,6 +75,38 @@ describe("a deployment whose circuit is open when a request is routed", () => {
     }).pipe(Effect.provide(layer))
   })
 
+  it.effect("is waited for at most a second if all circuits are open", () => {
+    const { jobs, layer } = world({ policy: inOrder, models: { a: [{}] } })
+    return Effect.gen(function*() {
+      yield* open("a#0")
+      yield* TestClock.adjust(58_500)
+      const refused = yield* Effect.result(generate)
+      assert.isTrue(refused._tag === "Failure" && refused.failure.reason._tag === "NoDeployment")
+      yield* TestClock.adjust(1_000)
+      const { ms, result } = yield* timed
+      assert.strictEqual(result._tag, "Success")
+      assert.isTrue(ms > 400 && ms <= 500, String(ms))
+      assert.lengthOf(jobs, 1)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("is waited for while its probes take all that it gets", () => {
+    const { jobs, layer } = world({ policy: inOrder, models: { a: [{ firstMs: 900 }] } })
+    return Effect.gen(function*() {
+      yield* open("a#0")
+      yield* TestClock.adjust("1 minute")
+      const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
+      for (let request = 0; request < 6; request++) {
+        fibers.push(yield* Effect.forkChild(generate, { startImmediately: true }))
+      }
+      yield* TestClock.adjust(1)
+      assert.lengthOf(jobs, 4)
+      yield* TestClock.adjust("3 seconds")
+      for (const fiber of fibers) yield* Fiber.join(fiber)
+      assert.lengthOf(jobs, 6)
+    }).pipe(Effect.provide(layer))
+  })
+
   it.effect("takes requests beside its probe if all others have failed", () => {
     const { jobs, layer } = world({ policy: inOrder, models: { a: [{ firstMs: 5_000 }, fails("a#1")] } })
     return Effect.gen(function*() {
