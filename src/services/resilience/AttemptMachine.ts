@@ -79,7 +79,7 @@ const notTried: Tried = { tries: 0, retry: "no", backoffMs: undefined, notBefore
 const start = (
   state: State,
   deployment: string,
-  { afterMs = 0, alone = false, hedge = false } = {}
+  { afterMs = 0, hedge = false, ...more }: Partial<Pick<Start, "afterMs" | "alone" | "hedge">> = {}
 ): Step | undefined => {
   if (state.started >= state.plan.policy.maxAttempts) return undefined
   const attempt = state.started + 1
@@ -90,7 +90,7 @@ const start = (
     afterMs,
     hedge,
     lowPriority: state.lowPriority,
-    ...(alone ? { alone } : {}),
+    ...more,
     ...(state.maxTokens === undefined ? {} : { maxTokens: state.maxTokens }),
     ...(state.unsigned === true ? { unsigned: true } : {})
   }

@@ -332,6 +332,10 @@ const firstOf = (model: Model, decision: Decision, { decisions, fallbacks }: Fal
   }
 }
 
+/** The deployments that their circuits exclude: the model's own, then those of its fallbacks. Most decisions exclude none. */
+const withHeld = (model: Model, decision: Decision, ofFallbacks: ReadonlyArray<Deployment>) =>
+  decision.excluded.length === 0 ? ofFallbacks : [...heldBy(model, decision), ...ofFallbacks]
+
 const routeOf = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): Outcome<Route> => {
   const { request } = inquiry
   const usesConfigured = mayUseConfigured(parts, model, policy, inquiry)
@@ -352,7 +356,7 @@ const routeOf = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): 
     deployments,
     alone: inquiry.alone,
     fallbacks,
-    held: decided.excluded.length === 0 ? held : [...heldBy(model, decided), ...held],
+    held: withHeld(model, decided, held),
     cached,
     decision,
     policy,
