@@ -5,6 +5,9 @@
  *
  * Four services are in front of one provider, each asked by turns; the encoding of exports counts, the collector does not. Each
  * service sends its spans within the round that made them, but for those of the last `exportEvery`.
+ *
+ * The machine may be busy: a turn is a number of requests, not a time, and a ratio is the median of those of many pairs of
+ * turns, one after the other.
  */
 import type { Child } from "./Child.ts"
 import { withChild } from "./Child.ts"
@@ -51,18 +54,22 @@ interface Setting {
   readonly services: Readonly<Record<Side, Service>>
 }
 
-const costOf = async ({ load, services }: Setting, side: Side, form: Form, milliseconds: number): Promise<number> => {
+/** No turn takes longer, ms. */
+const longestTurn = 60_000
+
+const costOf = async ({ load, services }: Setting, side: Side, form: Form, count: number): Promise<number> => {
   const { pid, port } = services[side]
-  const question = { ...forms[form], connections, milliseconds, port, headers: {} }
-  const [{ requests }, { process }] = await ProcessCpu.during(pid, () => load.ask(question))
-  return process / requests
+  const limit = { milliseconds: longestTurn, requests: Math.ceil(count / connections) }
+  const before = ProcessCpu.ofThreads(pid)
+  const { requests } = await load.ask({ ...forms[form], ...limit, connections, port, headers: {} })
+  return (ProcessCpu.ofThreads(pid) - before) / requests
 }
 
-const measureRound = async (setting: Setting, milliseconds: number, turn: number): Promise<Round> => {
+const measureRound = async (setting: Setting, count: number, turn: number): Promise<Round> => {
   const order = turn % 2 === 0 ? sideNames : sideNames.toReversed()
   const of = async (form: Form): Promise<Costs> => {
     const costs = { off: 0, logged: 0, tenth: 0, all: 0 }
-    for (const side of order) costs[side] = await costOf(setting, side, form, milliseconds)
+    for (const side of order) costs[side] = await costOf(setting, side, form, count)
     return costs
   }
   return { request: await of("request"), stream: await of("stream") }
@@ -91,17 +98,18 @@ const measured: ReadonlyArray<readonly [side: Exclude<Side, "off">, what: string
 ]
 
 const rowsOf = (rounds: ReadonlyArray<Round>): ReadonlyArray<Row> =>
-  formNames.flatMap((form) =>
-    measured.map(([side, what]) => ({
+  formNames.flatMap((form) => {
+    const baseline = median(rounds.map((round) => round[form].off))
+    return measured.map(([side, what]) => ({
       scenario: name,
       measure: `CPU with ${what}, ${form}`,
       unit: `µs/${form}`,
-      baseline: median(rounds.map((round) => round[form].off)),
-      troupe: median(rounds.map((round) => round[form][side])),
+      baseline,
+      troupe: baseline * median(rounds.map((round) => round[form][side] / round[form].off)),
       comparison: "ratio" as const,
       target: { atMost: cpuRatio }
     }))
-  )
+  })
 
 /** Spans that do not arrive cost less. */
 const checkExports = async ({ collector }: Setting): Promise<void> => {
@@ -109,11 +117,17 @@ const checkExports = async ({ collector }: Setting): Promise<void> => {
   if (exports === 0 || bytes < 1_000) throw new Error(`The collector has got ${bytes} bytes in ${exports} exports.`)
 }
 
+/** Pairs of turns for each round of other scenarios, and the requests of a turn for each of its ms. */
+const pairs = 6
+const requestsOfMs = 0.25
+
 const measure = async (setting: Setting, { roundMs, rounds: count, warmUpMs }: Effort): Promise<Outcome> => {
   for (const side of sideNames) await ProxyParts.check({ side: "troupe", headers: {}, ...setting.services[side] })
   await warmUp(setting, warmUpMs)
   const rounds: Array<Round> = []
-  while (rounds.length < count) rounds.push(await measureRound(setting, roundMs, rounds.length))
+  while (rounds.length < pairs * count) {
+    rounds.push(await measureRound(setting, roundMs * requestsOfMs, rounds.length))
+  }
   await checkExports(setting)
   return { rows: rowsOf(rounds), notes: [], raw: { rounds } }
 }

@@ -4,12 +4,17 @@
  *
  * **Details**
  *
- * Entries below `Warn` are written together at the end of a turn of the event loop, and when the process ends: a busy service
- * writes one for each request.
+ * Entries below `Warn` are written together: in a terminal at the end of a turn of the event loop, elsewhere after
+ * `longestWait`, and when the process ends. A busy service writes one for each request.
  */
 import { Cause, Console, Layer, Logger, LogLevel, References } from "effect"
+import type { LogIds } from "../domain/Caller.ts"
+import { RequestLogIds } from "../domain/Caller.ts"
 import { plainLine } from "../domain/Text.ts"
+import type { Entry as RequestEntry } from "../services/observability/RequestLog.ts"
+import { fieldsOf, LogLines, messages } from "../services/observability/RequestLog.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
+import * as RequestLine from "./RequestLine.ts"
 
 type Options = Logger.Options<unknown>
 type Fields = Readonly<Record<string, unknown>>
@@ -31,19 +36,21 @@ const textOf = (part: unknown): string => typeof part === "string" ? part : JSON
 /** Entries of one ms have one text of it. */
 let latest = { ms: Number.NaN, text: "" }
 
-const timestampOf = (date: Date): string => {
-  const ms = date.getTime()
-  if (ms !== latest.ms) latest = { ms, text: date.toISOString() }
+const timestampOf = (ms: number): string => {
+  if (ms !== latest.ms) latest = { ms, text: new Date(ms).toISOString() }
   return latest.text
 }
 
-/** Objects in a message are fields of the entry, as its annotations are. */
+/** Objects in a message are fields of the entry, as its annotations and the ids of its request are. */
 const entryOf = ({ cause, date, fiber, logLevel, message }: Options): Entry => {
   const parts: ReadonlyArray<unknown> = Array.isArray(message) ? message : [message]
-  const annotations = fiber.getRef(References.CurrentLogAnnotations)
+  const annotations = {
+    ...fiber.getRef(RequestLogIds)(fiber.context),
+    ...fiber.getRef(References.CurrentLogAnnotations)
+  }
   const fields = parts.find(isFields)
   return {
-    timestamp: timestampOf(date),
+    timestamp: timestampOf(date.getTime()),
     level: logLevel.toUpperCase(),
     message: parts.length === 1 ? textOf(parts[0]) : parts.filter((part) => !isFields(part)).map(textOf).join(" "),
     fields: fields === undefined ? annotations : { ...annotations, ...fields },
@@ -70,8 +77,22 @@ export const formatted = (format: "text" | "json"): Logger.Logger<unknown, strin
   return Logger.make((options) => line(entryOf(options)))
 }
 
+/** The entry of a request. */
+const requestEntryOf = (entry: RequestEntry, ids: Fields): Entry => ({
+  timestamp: timestampOf(Date.now()),
+  level: levelOf(entry).toUpperCase(),
+  message: messages[entry.end],
+  fields: { ...ids, ...fieldsOf(entry) },
+  cause: undefined
+})
+
+const levelOf = ({ end }: RequestEntry): "Info" | "Warn" => end === "failure" ? "Warn" : "Info"
+
 /** Characters that are kept at most. */
 const mostKept = 65_536
+
+/** How long a line waits for others, ms. */
+const longestWait = 100
 
 /** Lines for standard error. */
 class Lines {
@@ -103,15 +124,18 @@ let ofProcess: Lines | undefined
 /** Those of this process. */
 const lines = (): Lines => {
   if (ofProcess !== undefined) return ofProcess
-  ofProcess = new Lines((text) => process.stderr.write(text), setImmediate)
+  const wait = (flush: () => void) => void setTimeout(flush, longestWait).unref()
+  ofProcess = new Lines((text) => process.stderr.write(text), process.stderr.isTTY ? setImmediate : wait)
   process.on("exit", ofProcess.flush)
   return ofProcess
 }
 
 type Settings = Pick<Resolved, "logFormat" | "logLevel">
 
-const loggerOf = ({ logFormat }: Settings): Logger.Logger<unknown, void> => {
-  const format = formatted(logFormat ?? (process.stderr.isTTY ? "text" : "json"))
+const formatOf = ({ logFormat }: Settings): "text" | "json" => logFormat ?? (process.stderr.isTTY ? "text" : "json")
+
+const loggerOf = (settings: Settings): Logger.Logger<unknown, void> => {
+  const format = formatted(formatOf(settings))
   return Logger.make((options) => {
     const line = format.log(options)
     const console = options.fiber.getRef(Console.Console)
@@ -128,11 +152,26 @@ export const layer = (settings: Settings) =>
     Layer.succeed(References.MinimumLogLevel, settings.logLevel)
   )
 
+/** Writes the entries of requests. */
+const requestLines = (settings: Settings, current: { readonly level: Settings["logLevel"] }) => {
+  const line = formatOf(settings) === "text"
+    ? (entry: RequestEntry, ids: LogIds) => text(requestEntryOf(entry, ids))
+    : (entry: RequestEntry, ids: LogIds) => RequestLine.json(entry, ids, timestampOf(Date.now()))
+  return (entry: RequestEntry, ids: LogIds): void => {
+    const level = levelOf(entry)
+    if (LogLevel.isGreaterThanOrEqualTo(level, current.level)) lines().add(line(entry, ids), level === "Warn")
+  }
+}
+
 /** As `layer`, for a service: the level is that of `current`, which another configuration may change. */
 export const layerChanging = (settings: Settings, current: { level: Settings["logLevel"] }) => {
   const logger = loggerOf(settings)
   const filtered = Logger.make((options) =>
     LogLevel.isGreaterThanOrEqualTo(options.logLevel, current.level) ? logger.log(options) : undefined
   )
-  return Layer.mergeAll(Logger.layer([filtered]), Layer.succeed(References.MinimumLogLevel, "Debug"))
+  return Layer.mergeAll(
+    Logger.layer([filtered]),
+    Layer.succeed(References.MinimumLogLevel, "Debug"),
+    Layer.succeed(LogLines, requestLines(settings, current))
+  )
 }

@@ -49,6 +49,15 @@ export const RequestId = Context.Reference<(context: Context.Context<never>) => 
   { defaultValue: () => () => undefined }
 )
 
+/** What log entries of a request have of it: see `RequestLog.idsOf`. */
+export type LogIds = Readonly<Record<string, string>>
+
+/** Returns the ids for log entries by the context of a fiber, as `CallerAddress` does; undefined if it serves none of the network. */
+export const RequestLogIds = Context.Reference<(context: Context.Context<never>) => LogIds | undefined>(
+  "troupe/domain/Caller/RequestLogIds",
+  { defaultValue: () => () => undefined }
+)
+
 /** The id of the decision record whose request the fiber sends again; undefined for other requests. */
 export const ReplayOf = Context.Reference<string | undefined>("troupe/domain/Caller/ReplayOf", {
   defaultValue: () => undefined

@@ -28,7 +28,6 @@ import { namesIn, Registry, ServedNames } from "../../services/models/Registry.t
 import type { Waits } from "../../services/models/Waits.ts"
 import { progressHeader, RequestWaits } from "../../services/models/Waits.ts"
 import type { Operation } from "../../services/observability/Metrics.ts"
-import { idsOf, RequestLog } from "../../services/observability/RequestLog.ts"
 import { ServiceTracing } from "../../services/observability/RequestSpans.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
@@ -45,6 +44,7 @@ import { PeerProcesses } from "./Peers.ts"
 import type { Replays } from "./Replays.ts"
 import { RequestReplays } from "./Replays.ts"
 import * as RequestBody from "./RequestBody.ts"
+import * as RequestIds from "./RequestIds.ts"
 import * as WaitEvents from "./WaitEvents.ts"
 
 /** One request. */
@@ -227,8 +227,8 @@ interface DialectParts extends ModelRights.Parts {
   readonly loadingOf: FailedRequest["loadingOf"]
   /** Whether the service has a tracing of its own. */
   readonly isTraced: boolean
-  /** Whether requests have log entries of their own. */
-  readonly isLogged: boolean
+  /** Whether log entries get the ids of their request as annotations: see `RequestIds`. Undefined: none get them. */
+  readonly annotates: ((arrival: Arrival) => boolean) | undefined
   /** Keeps bodies; undefined: none is kept. */
   readonly replays: Replays | undefined
 }
@@ -393,8 +393,8 @@ class EndpointRequest<Decoded> {
     const answered = this.#endpoint.answer({ id, headers, response, created: this.#created, servedModel, waits, body })
     const seen = waits === undefined ? answered : Effect.provideService(answered, RequestWaits, waits)
     const counted = this.#hops === 0 ? seen : Effect.provideService(seen, Caller.HopCount, this.#hops)
-    const named = this.#parts.isLogged
-      ? Effect.annotateLogs(counted, idsOf(id, this.#arrival.headers["x-request-id"]))
+    const named = this.#parts.annotates?.(this.#arrival) === true
+      ? Effect.annotateLogs(counted, RequestIds.idsOf(id, this.#arrival.headers["x-request-id"]))
       : counted
     const traced = this.#parts.isTraced ? this.#traced(named) : named
     if (hasScope || this.#endpoint.isScoped?.(body) !== true) return traced
@@ -448,7 +448,7 @@ const makeParts = (conventions: Conventions, limits: RequestBody.Limits) =>
       refused: yield* RefusedRequest.make,
       servedModel: yield* makeServedModel,
       isTraced: (yield* ServiceTracing) !== undefined,
-      isLogged: (yield* RequestLog) !== undefined,
+      annotates: yield* RequestIds.annotates,
       replays: yield* RequestReplays
     }
     return parts

@@ -44,6 +44,7 @@ import * as OllamaRoutes from "./OllamaRoutes.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
 import { PeerProcesses, Peers } from "./Peers.ts"
 import * as Replays from "./Replays.ts"
+import * as RequestIds from "./RequestIds.ts"
 import * as ResponsesRoutes from "./ResponsesRoutes.ts"
 import { KeptStreams } from "./ServerSentEvents.ts"
 import * as ServiceRoutes from "./ServiceRoutes.ts"
@@ -226,6 +227,7 @@ export const make = (dialects: Dialects) =>
       Layer.provide([
         CallerAddress.layer,
         Endpoint.layerRequestId,
+        RequestIds.layer,
         Replays.layer,
         noQueryValues,
         Layer.succeed(DirectRoutes, directRoutes)

@@ -31,6 +31,7 @@ import * as Endpoint from "./Endpoint.ts"
 import { stopping } from "./EndpointFailure.ts"
 import { canonicalTarget } from "./NodeServer.ts"
 import * as Replays from "./Replays.ts"
+import * as RequestIds from "./RequestIds.ts"
 import { dialects, layerLimits, noQueryValues, routesOf } from "./Server.ts"
 import { WebKeepAliveMs } from "./ServerSentEvents.ts"
 import * as ServiceRoutes from "./ServiceRoutes.ts"
@@ -179,6 +180,7 @@ export const layer = Layer.unwrap(Effect.map(Settings, ({ server }) => {
     Layer.provide([
       CallerAddress.layer,
       Endpoint.layerRequestId,
+      RequestIds.layer,
       Replays.layer,
       noQueryValues,
       router,

@@ -24,7 +24,7 @@ import { free } from "../admission/Admission.ts"
 import type { Meter } from "../engines/Engine.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { AttemptLabels, Metrics, Operation, Outcome } from "../observability/Metrics.ts"
-import type { Entry } from "../observability/RequestLog.ts"
+import type { Entry, RequestLog } from "../observability/RequestLog.ts"
 import type { Attributes } from "../observability/RequestSpans.ts"
 import { errorOf } from "../observability/RequestSpans.ts"
 import type { AttemptTrace, RequestTrace } from "../observability/RequestTrace.ts"
@@ -367,7 +367,7 @@ export const recordReplay = (state: RequestState, deployment: string, last: Even
 /** The services that a request reports to. */
 export interface Parts {
   /** Writes a line for a request; undefined: none is written. */
-  readonly log?: ((entry: Entry) => Effect.Effect<void> | void) | undefined
+  readonly log?: typeof RequestLog.Service
   readonly metrics: Metrics["Service"]
   readonly decisions: DecisionLog["Service"]
   readonly callbacks: GuardedCallbacks
@@ -435,7 +435,7 @@ export const complete = (
   record.unpriced = unpricedOf(state)
   callbacks.call(logName, () => decisions.ended?.(record), undefined)
   callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
-  if (log !== undefined) callbacks.notify("request log", () => log(entryOf(outcome, state, exit)), context)
+  if (log !== undefined) callbacks.notify("request log", () => log(entryOf(outcome, state, exit), context), context)
   for (const { skippedEvents } of record.attempts) {
     if (skippedEvents !== undefined) {
       callbacks.call(metricsName, () => metrics.skipped?.(record.model, skippedEvents), undefined)

@@ -7,6 +7,8 @@
  * `client_request_id` the one that the caller has sent as `x-request-id`.
  */
 import { Context, Effect, Layer } from "effect"
+import type { LogIds } from "../../domain/Caller.ts"
+import { RequestLogIds } from "../../domain/Caller.ts"
 import { Settings } from "../settings/Settings.ts"
 
 /** How a request ended; what is undefined is left out. */
@@ -33,53 +35,65 @@ export interface Entry {
 /** Which requests have a line. */
 export type Logged = "none" | "failed" | "all"
 
-/** Writes lines; undefined: none is written. */
-export const RequestLog = Context.Reference<((entry: Entry) => Effect.Effect<void> | void) | undefined>(
-  "troupe/services/observability/RequestLog",
+/**
+ * Writes a line, or returns the effect that does; undefined: none is written.
+ *
+ * @param context of the request's fiber
+ */
+export const RequestLog = Context.Reference<
+  ((entry: Entry, context: Context.Context<never>) => Effect.Effect<void> | void) | undefined
+>("troupe/services/observability/RequestLog", { defaultValue: () => undefined })
+
+/**
+ * Writes a line at once, where the process itself writes the log: an effect for each request costs more than its line.
+ * Undefined where a program has loggers of its own.
+ */
+export const LogLines = Context.Reference<((entry: Entry, ids: LogIds) => void) | undefined>(
+  "troupe/services/observability/RequestLog/LogLines",
   { defaultValue: () => undefined }
 )
 
-/** Of a caller, if it is fit for a log. */
-const clientId = /^[\w.:/+=-]{1,128}$/
-
-/** The ids of a request in its log lines. */
-export const idsOf = (id: string, sent: string | undefined): Readonly<Record<string, string>> =>
-  sent !== undefined && clientId.test(sent) ? { request_id: id, client_request_id: sent } : { request_id: id }
-
 const rounded = (ms: number | undefined): number | undefined => ms === undefined ? undefined : Math.round(ms * 10) / 10
 
-const messages = {
+export const messages = {
   success: "Request answered.",
   failure: "Request failed.",
   interruption: "Request left by its caller."
 } as const
 
+/** The fields of a line, in their order. */
+export const fieldsOf = (entry: Entry): Readonly<Record<string, string | number | undefined>> => ({
+  operation: entry.operation,
+  model: entry.model,
+  end: entry.end,
+  error: entry.error,
+  deployment: entry.deployment,
+  attempts: entry.attempts,
+  cache: entry.cache,
+  ms: rounded(entry.ms),
+  first_token_ms: rounded(entry.firstTokenMs),
+  input_tokens: entry.inputTokens,
+  output_tokens: entry.outputTokens,
+  cost_usd: entry.usd,
+  unpriced_attempts: entry.unpriced,
+  decision: entry.decision
+})
+
 /** The fields are a part of the message: annotations would copy the context of the caller. */
 const write = (entry: Entry): Effect.Effect<void> => {
   const log = entry.end === "failure" ? Effect.logWarning : Effect.logInfo
-  return log(messages[entry.end], {
-    operation: entry.operation,
-    model: entry.model,
-    end: entry.end,
-    error: entry.error,
-    deployment: entry.deployment,
-    attempts: entry.attempts,
-    cache: entry.cache,
-    ms: rounded(entry.ms),
-    first_token_ms: rounded(entry.firstTokenMs),
-    input_tokens: entry.inputTokens,
-    output_tokens: entry.outputTokens,
-    cost_usd: entry.usd,
-    unpriced_attempts: entry.unpriced,
-    decision: entry.decision
-  })
+  return log(messages[entry.end], fieldsOf(entry))
 }
 
+const noIds: LogIds = {}
+
 /** As `logRequests` in the settings says. */
-export const layer = Layer.unwrap(Effect.map(Settings, ({ logRequests = "none" }): Layer.Layer<never> => {
+export const layer = Layer.unwrap(Effect.gen(function*() {
+  const { logRequests = "none" } = yield* Settings
+  const lines = yield* LogLines
   if (logRequests === "none") return Layer.empty
-  return Layer.succeed(
-    RequestLog,
-    (entry) => logRequests === "all" || entry.end === "failure" ? write(entry) : undefined
-  )
+  return Layer.succeed(RequestLog, (entry, context) => {
+    if (logRequests !== "all" && entry.end !== "failure") return undefined
+    return lines === undefined ? write(entry) : lines(entry, Context.get(context, RequestLogIds)(context) ?? noIds)
+  })
 }))
