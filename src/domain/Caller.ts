@@ -49,7 +49,7 @@ export const RequestId = Context.Reference<(context: Context.Context<never>) => 
   { defaultValue: () => () => undefined }
 )
 
-/** What log entries of a request have of it: see `RequestLog.idsOf`. */
+/** What log entries of a request have of it: see `RequestIds.idsOf` of `layers/http`. */
 export type LogIds = Readonly<Record<string, string>>
 
 /** Returns the ids for log entries by the context of a fiber, as `CallerAddress` does; undefined if it serves none of the network. */
