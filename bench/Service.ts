@@ -29,8 +29,8 @@ export interface ServiceOptions {
 
 const sources = fileURLToPath(new URL("../src/main.ts", import.meta.url))
 
-/** Limit of the service's start, including its models, ms. */
-const startLimit = 30_000
+/** Limit of the service's start, including its models, ms: a busy machine takes ten times as long. */
+const startLimit = 120_000
 /** Limit of its shutdown: its grace of 1 s for requests, 5 s for its engine process, and a margin, ms. */
 const stopLimit = 10_000
 
