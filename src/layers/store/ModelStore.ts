@@ -18,6 +18,16 @@ import { ensureInspected } from "./Quarantine.ts"
 import { shown } from "./Sources.ts"
 import type { Options, StoreContext } from "./StoreContext.ts"
 
+const pulledFrom = (folder: string, typed: string) =>
+  Result.match(ModelSource.parse(typed), {
+    onFailure: () => Effect.undefined,
+    onSuccess: (source) =>
+      Effect.map(
+        Manifests.list(folder),
+        (models) => models.find(({ manifest }) => manifest.source === shown(typed, source))
+      )
+  })
+
 /** A store in this folder. */
 export const make = Effect.fnUntraced(function*(options: Options) {
   const folder = resolve(options.folder)
@@ -51,13 +61,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
         (model) => model !== undefined,
         () => missing(name)
       ),
-    pulledFrom: (typed) =>
-      Result.match(ModelSource.parse(typed), {
-        onFailure: () => Effect.undefined,
-        onSuccess: (source) =>
-          Effect.map(Manifests.list(folder), (models) =>
-            models.find(({ manifest }) => manifest.source === shown(typed, source)))
-      }),
+    pulledFrom: (source) => pulledFrom(folder, source),
     remove: Effect.fnUntraced(function*(name) {
       if (!ModelSource.isName(name)) return yield* missing(name)
       yield* Lock.acquire(join(folder, `.${name}.lock`), name)
