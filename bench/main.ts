@@ -10,6 +10,7 @@ import { engineKinds } from "./EngineKinds.ts"
 import { fairness } from "./Fairness.ts"
 import { faults } from "./Faults.ts"
 import { install } from "./Install.ts"
+import { keptPrefix } from "./KeptPrefix.ts"
 import { load } from "./LoadTime.ts"
 import * as Machine from "./Machine.ts"
 import { observability } from "./Observability.ts"
@@ -36,6 +37,7 @@ const scenarios: ReadonlyArray<Scenario> = [
   load,
   memory,
   prefix,
+  keptPrefix,
   fairness,
   recovery,
   faults,
