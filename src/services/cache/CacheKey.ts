@@ -184,6 +184,7 @@ const operational: ReadonlySet<string> = new Set([
   "maxConcurrent",
   "maxReplicas",
   "maxResponseBytes",
+  "prefixFiles",
   "price",
   "quality",
   "replicas",

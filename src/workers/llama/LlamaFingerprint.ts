@@ -69,14 +69,43 @@ export interface ContextIdentity {
   readonly build: Pick<Llama, "buildType" | "gpu" | "llamaCppRelease" | "systemInfo">
 }
 
+/**
+ * Whether an option is part of the fingerprint. `files` and `contextSize` stand for the paths and the window. The number of
+ * threads does not change the values of pieces of prompts, and with several replicas it depends on their number.
+ */
+const isCounted: Readonly<Record<keyof LlamaSpec, boolean>> = {
+  engine: false,
+  file: false,
+  contextSize: false,
+  slots: true,
+  threads: false,
+  promptThreads: false,
+  replicas: false,
+  gpu: true,
+  gpuLayers: true,
+  flashAttention: true,
+  useMmap: false,
+  useMlock: false,
+  kvCacheType: true,
+  sharePrefixes: true,
+  prefixFiles: false,
+  lora: false,
+  reasoning: false
+}
+
+const countedOptions = Object.entries(isCounted)
+  .flatMap(([name, counts]) => counts ? [name as keyof LlamaSpec] : [])
+  .toSorted()
+
 export const fingerprintOf = ({ build, contextSize, files, granularity, spec }: ContextIdentity): string => {
-  const { flashAttention, gpu, gpuLayers, kvCacheType, sharePrefixes = false, slots, threads } = spec
-  const { buildType, gpu: device, llamaCppRelease, systemInfo } = build
+  const { buildType, gpu, llamaCppRelease, systemInfo } = build
   const parts = [
     version,
     files,
-    [contextSize, granularity, slots, threads, gpu, gpuLayers, flashAttention, kvCacheType, sharePrefixes],
-    [buildType, device, llamaCppRelease.repo, llamaCppRelease.release, systemInfo, process.arch]
+    contextSize,
+    granularity,
+    countedOptions.map((name) => [name, spec[name]]),
+    [buildType, gpu, llamaCppRelease.repo, llamaCppRelease.release, systemInfo, process.arch]
   ]
   return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, length)
 }

@@ -268,7 +268,7 @@ const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
     (_, number) => makeSlot(number, context.getSequence(), contextLock, cacheGranularity)
   )
   const description = describe(spec, context, threads, prompts)
-  const { prefixes, warnings } = openPrefixes({ spec, files, context, description, cacheGranularity, free })
+  const { prefixes, warnings } = openPrefixes({ spec, files, context, threads, description, cacheGranularity, free })
   return {
     library,
     llama,

@@ -16,6 +16,7 @@ import type { LlamaSpec } from "./LlamaLoad.ts"
 import type { Prefixes } from "./LlamaPrefixes.ts"
 import { makePrefixes, noPrefixes } from "./LlamaPrefixes.ts"
 import type { Slot } from "./LlamaSlots.ts"
+import type { Threads } from "./LlamaThreads.ts"
 
 /** What prefixes are computed with. */
 interface LoadedContext {
@@ -23,7 +24,8 @@ interface LoadedContext {
   /** Of `filesBefore`. */
   readonly files: ReadonlyArray<unknown> | undefined
   readonly context: LlamaContext
-  readonly description: Pick<EngineDescription, "capabilities" | "threads">
+  readonly description: Pick<EngineDescription, "capabilities">
+  readonly threads: Pick<Threads, "prompts">
   readonly cacheGranularity: number
   readonly free: ReadonlyArray<Slot>
 }
@@ -52,23 +54,22 @@ export const filesBefore = (spec: LlamaSpec): ReadonlyArray<unknown> | undefined
 
 /** The folder of prefixes, or why it cannot be used. */
 export const openPrefixes = (
-  { cacheGranularity: granularity, context, description, files, free, spec }: LoadedContext
+  { cacheGranularity: granularity, context, description, files, free, spec, threads }: LoadedContext
 ): Opened => {
   const { prefixFiles } = spec
   if (prefixFiles === undefined || files === undefined || !description.capabilities.includes("generate")) return none
   const { model } = context
-  const { answers, prompts } = description.threads ?? { answers: 1, prompts: 1 }
   try {
     if (!isDeepStrictEqual(files, filesOf(spec))) return none
     const fingerprint = fingerprintOf({
       files,
-      spec: { ...spec, threads: answers },
+      spec,
       contextSize: context.contextSize,
       granularity,
       build: model.llama
     })
     const folder = new PrefixFolder(prefixFiles, fingerprint, warn)
-    const costs = costsOf(model.size, { gpu: spec.gpu, threads: prompts }, granularity)
+    const costs = costsOf(model.size, { gpu: spec.gpu, threads: threads.prompts }, granularity)
     return { prefixes: makePrefixes({ folder, limits: prefixFiles, costs, free, warn }), warnings: [] }
   } catch (cause) {
     return { ...none, warnings: [`Computed prompts are not kept: ${(cause as Error).message}`] }

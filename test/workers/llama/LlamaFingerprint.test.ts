@@ -27,7 +27,6 @@ describe("the fingerprint of a context", () => {
     const { build } = identity
     const options: ReadonlyArray<Partial<LlamaSpec>> = [
       { slots: 3 },
-      { threads: 2 },
       { gpu: "cuda" },
       { gpu: "cuda", gpuLayers: 3 },
       { flashAttention: true },
@@ -47,7 +46,8 @@ describe("the fingerprint of a context", () => {
       { ...identity, build: { ...build, systemInfo: "AVX2" } },
       ...options.map((changed) => ({ ...identity, spec: { ...spec, ...changed } }))
     ]
-    assert.strictEqual(fingerprintOf(identity), fingerprintOf({ ...identity, spec: { ...spec, useMlock: true } }))
+    const same: Partial<LlamaSpec> = { useMlock: true, threads: 3, replicas: 2, contextSize: 1_024 }
+    assert.strictEqual(fingerprintOf(identity), fingerprintOf({ ...identity, spec: { ...spec, ...same } }))
     assert.strictEqual(new Set([identity, ...others].map(fingerprintOf)).size, others.length + 1)
   })
 })
