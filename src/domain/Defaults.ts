@@ -4,6 +4,7 @@
  */
 import { Duration, Schedule } from "effect"
 import type { InferenceError } from "./InferenceError.ts"
+import { streamDefaults } from "./StreamLimits.ts"
 
 /** A crash after at least this uptime begins a new series of restarts. */
 export const stableAfter = Duration.minutes(1)
@@ -137,7 +138,7 @@ export const closeGrace = Duration.seconds(5)
 export const cancelGrace = Duration.seconds(30)
 
 /** Tokens an engine may be ahead of its consumer, unless configured. */
-export const streamWindow = 256
+export const streamWindow = streamDefaults.window
 
 /** Computed prompts that are kept in files. */
 export const prefixFiles = {
@@ -148,9 +149,6 @@ export const prefixFiles = {
   /** How long an engine runs no job before its prompts are saved. */
   idle: Duration.seconds(1)
 }
-
-/** Tokens that a consumer takes before it confirms them to the engine in one message. */
-export const streamGrantOf = (window: number): number => Math.ceil(window / 4)
 
 /** Records of decisions that are kept, the latest. */
 export const keptDecisions = 1_000

@@ -6,6 +6,7 @@
  * Engine threads import this module, so it must not import `effect`: see `domain/EngineProtocol`.
  */
 import type { EngineCapability } from "./EngineProtocol.ts"
+import type { PartLimits } from "./StreamLimits.ts"
 
 /** A JSON Schema, as callers write it. */
 export type JsonSchema = Readonly<Record<string, unknown>>
@@ -100,6 +101,8 @@ export interface GenerateJob {
   readonly owner?: string | undefined
   /** The most tokens that are sent before the consumer has taken them. */
   readonly window: number
+  /** The limits of the answer's parts; left out, the defaults. */
+  readonly parts?: PartLimits | undefined
   /** Left out or empty, none. */
   readonly tools?: ReadonlyArray<ToolDefinition> | undefined
   /** Left out, `auto`. */

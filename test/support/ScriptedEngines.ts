@@ -245,7 +245,7 @@ export const scriptedEngines = (behaviour: EngineBehaviour = {}): ScriptedEngine
       details: { index }
     } as const
     const engine: Engine = {
-      ...LocalEngine.make(host, describe, errorOf, yield* Random.Random),
+      ...LocalEngine.make(host, describe, errorOf, { random: yield* Random.Random, clock: yield* Clock.Clock }),
       crashed: Deferred.await(crash),
       stop: end({ kind: "stopped" })
     }

@@ -2,7 +2,7 @@
  * Starts engines: local ones in a pool of threads, in this process or a child process, language models that the program
  * provides, and remote deployments. Maps an engine's failures to `InferenceError`.
  */
-import { Duration, Effect, Layer, Random } from "effect"
+import { Clock, Duration, Effect, Layer, Random } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, EngineDeployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
@@ -10,6 +10,7 @@ import type { EngineDescription, EngineHost, HostOptions } from "../../domain/En
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { EngineFailure } from "../../domain/Job.ts"
 import type { PrefixFileOptions } from "../../domain/PrefixFiles.ts"
+import { streamDefaults } from "../../domain/StreamLimits.ts"
 import { plainLine } from "../../domain/Text.ts"
 import type { StartLocal, Where } from "../../services/engines/Engine.ts"
 import { Engines, localEngine } from "../../services/engines/Engine.ts"
@@ -113,7 +114,7 @@ const makeHost = (where: Where, options: HostOptions): Effect.Effect<EngineHost>
 
 /** Starts an engine in a pool of threads. */
 const startLocal: StartLocal = Effect.fnUntraced(
-  function*(where, deployment, options, streamWindow, prefixFiles) {
+  function*(where, deployment, options, streams, prefixFiles) {
     const spec = EngineKinds.kindOf(options).spec!(options, prefixFiles)
     const replicas = options.replicas ?? 1
     const host = yield* Effect.acquireRelease(
@@ -125,8 +126,8 @@ const startLocal: StartLocal = Effect.fnUntraced(
       yield* Effect.logWarning(`${deployment.id}: ${plainLine(warning)}`)
     }
     const watched = yield* HangDetector.watch(host, deployment.stallAfter)
-    const random = yield* Random.Random
-    return LocalEngine.make(watched, description, (failure) => errorOf(deployment, failure), random, streamWindow)
+    const surroundings = { random: yield* Random.Random, clock: yield* Clock.Clock }
+    return LocalEngine.make(watched, description, (failure) => errorOf(deployment, failure), surroundings, streams)
   }
 )
 
@@ -162,7 +163,7 @@ const missingKind = ({ id, options: { engine } }: Deployment) =>
  * @param store checks whether its files are safe to load; default none is checked
  * @param providers starts remote deployments; default none can be started
  * @param local the local engines; default every kind
- * @param streamWindow tokens that an answer may be ahead of its consumer
+ * @param streams how answers are streamed
  * @param prefixFiles where computed prompts are kept; default nowhere
  */
 export const make = (
@@ -171,7 +172,7 @@ export const make = (
   store: Pick<ModelStore["Service"], "ensureInspected"> = { ensureInspected: () => Effect.void },
   providers: Providers["Service"] = none,
   local = everyKind,
-  streamWindow = Defaults.streamWindow,
+  streams = streamDefaults,
   prefixFiles?: PrefixFileOptions
 ) =>
   Engines.of({
@@ -187,7 +188,7 @@ export const make = (
         ? Effect.fail(missingKind(deployment))
         : Effect.andThen(
           ensureInspected(deployment, options, store),
-          start(where, deployment, options, streamWindow, prefixFiles)
+          start(where, deployment, options, streams, prefixFiles)
         )
     }
   })
@@ -199,7 +200,7 @@ export const layerKind = ({ name }: Pick<EngineKind, "name">) => Layer.succeed(l
 export const layer = Layer.effect(
   Engines,
   Effect.gen(function*() {
-    const { engineHost, prefixFiles, streamWindow } = yield* Settings
+    const { engineHost, prefixFiles, streams } = yield* Settings
     const local = new Map<string, StartLocal>()
     for (const { name } of EngineKinds.threadKinds) {
       const start = yield* localEngine(name)
@@ -211,7 +212,7 @@ export const layer = Layer.effect(
       yield* ModelStore,
       yield* Providers,
       local,
-      streamWindow,
+      streams,
       yield* PrefixFiles.prepare(prefixFiles)
     )
   })

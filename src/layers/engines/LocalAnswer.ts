@@ -1,11 +1,12 @@
 /** The answer of a local engine for a receiver: a job's events as they arrive. */
-import * as Defaults from "../../domain/Defaults.ts"
 import type { SendCommand } from "../../domain/EngineProtocol.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { EngineFailure, JobEvent } from "../../domain/Job.ts"
 import { isTerminal } from "../../domain/Job.ts"
+import type { StreamLimits } from "../../domain/StreamLimits.ts"
 import type { EventReceiver, StartedAnswer } from "../../services/engines/Engine.ts"
+import { TokenGrants } from "./TokenGrants.ts"
 
 const stopped: EngineFailure = { kind: "stopped" }
 const unexpectedResult: EngineFailure = { kind: "failed", message: "The engine returned a result of another kind." }
@@ -39,35 +40,13 @@ export const contentOf = (event: JobEvent): Event | undefined => {
   }
 }
 
-/** Grants more tokens to the engine as the consumer takes them, in one message for many tokens. */
-export class TokenGrants {
-  readonly #send: SendCommand
-  readonly #every: number
-  #taken = 0
-
-  /** @param window tokens that the engine may be ahead */
-  constructor(send: SendCommand, window: number) {
-    this.#send = send
-    this.#every = Defaults.streamGrantOf(window)
-  }
-
-  take(events: ReadonlyArray<Event>): void {
-    for (const event of events) if ("tokens" in event) this.#taken += event.tokens
-  }
-
-  /** Grants what has been taken, if it is enough for a message. */
-  send(): void {
-    if (this.#taken < this.#every) return
-    this.#send({ type: "grant", tokens: this.#taken })
-    this.#taken = 0
-  }
-}
-
 export class LocalAnswer implements StartedAnswer {
   readonly #receiver: EventReceiver
   readonly #errorOf: (failure: EngineFailure) => InferenceError
   /** Called when the engine has ended the job. */
   readonly #release: (() => void) | undefined
+  /** Monotonic ms. */
+  readonly #now: () => number
   /** Undefined until the job has started. */
   #send: SendCommand | undefined
   #grants: TokenGrants | undefined
@@ -75,22 +54,25 @@ export class LocalAnswer implements StartedAnswer {
   #held: Array<Event> = []
   #last: JobEvent | undefined
   #isPaused = false
+  #pausedAt = 0
   #isOver = false
 
   constructor(
     receiver: EventReceiver,
     errorOf: (failure: EngineFailure) => InferenceError,
-    release: (() => void) | undefined
+    release: (() => void) | undefined,
+    now: () => number
   ) {
     this.#receiver = receiver
     this.#errorOf = errorOf
     this.#release = release
+    this.#now = now
   }
 
   /** The job has started; events before this are passed on later, since the caller does not expect them yet. */
-  follow(send: SendCommand, window: number): void {
+  follow(send: SendCommand, limits: StreamLimits): void {
     this.#send = send
-    this.#grants = new TokenGrants(send, window)
+    this.#grants = new TokenGrants(send, limits)
     if (this.#held.length > 0 || this.#last !== undefined) queueMicrotask(() => this.#passOn())
   }
 
@@ -105,10 +87,12 @@ export class LocalAnswer implements StartedAnswer {
   }
 
   pause(): void {
+    if (!this.#isPaused) this.#pausedAt = this.#now()
     this.#isPaused = true
   }
 
   resume(): void {
+    if (this.#isPaused) this.#grants?.waited(this.#now() - this.#pausedAt)
     this.#isPaused = false
     this.#passOn()
   }

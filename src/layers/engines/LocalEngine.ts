@@ -5,9 +5,9 @@
  *
  * A job's slot is released when the engine has ended the job, which may be a token after its caller has left.
  */
+import type { Array as Arr, Clock } from "effect"
 import { Cause, Effect, Queue, Random, Result, Scope, Stream } from "effect"
 import { hash } from "node:crypto"
-import * as Defaults from "../../domain/Defaults.ts"
 import type { EngineDescription, EngineHost, SendCommand } from "../../domain/EngineProtocol.ts"
 import type { Countable, Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
@@ -27,8 +27,12 @@ import { firstImage, texts } from "../../domain/Message.ts"
 import type { Reasoning } from "../../domain/Reasoning.ts"
 import { budgetOf, effortOf, isOff, within } from "../../domain/Reasoning.ts"
 import { requiredPaths } from "../../domain/Source.ts"
+import type { PartLimits, StreamLimits } from "../../domain/StreamLimits.ts"
+import { partsOf, streamDefaults } from "../../domain/StreamLimits.ts"
+import * as Time from "../../domain/Time.ts"
 import type { Engine, Retain } from "../../services/engines/Engine.ts"
-import { contentOf, failureOf, LocalAnswer, TokenGrants } from "./LocalAnswer.ts"
+import { contentOf, failureOf, LocalAnswer } from "./LocalAnswer.ts"
+import { TokenGrants } from "./TokenGrants.ts"
 
 type ErrorOf = (failure: EngineFailure) => InferenceError
 
@@ -65,8 +69,13 @@ const thinkingOf = (reasoning: Reasoning): Thinking => {
   }
 }
 
+/** The limits of streams, and those of parts where they are not the defaults. */
+interface StreamedParts extends StreamLimits {
+  readonly parts: PartLimits | undefined
+}
+
 /** The job of a generation: temperature and `topP` default to 1. */
-const jobOf = (generation: Generation, randomSeed: number, window: number): GenerateJob => {
+const jobOf = (generation: Generation, randomSeed: number, { parts, window }: StreamedParts): GenerateJob => {
   const {
     messages,
     parallelToolCalls: __,
@@ -85,6 +94,7 @@ const jobOf = (generation: Generation, randomSeed: number, window: number): Gene
     messages: texts(messages),
     ...(reasoning === undefined ? {} : { thinking: thinkingOf(reasoning) }),
     kind: "generate",
+    ...(parts === undefined ? {} : { parts }),
     window
   }
 }
@@ -106,12 +116,14 @@ const listener =
 interface Served {
   readonly host: EngineHost
   readonly errorOf: ErrorOf
-  readonly window: number
+  readonly limits: StreamedParts
+  /** Monotonic ms. */
+  readonly now: () => number
 }
 
 /** Starts a generation; the scope's end cancels it. */
 const start = Effect.fnUntraced(
-  function*({ errorOf, host, window }: Served, generation: Generation, retain: Retain | undefined) {
+  function*({ errorOf, host, limits }: Served, generation: Generation, retain: Retain | undefined) {
     const failure = unsupported(generation)
     if (failure !== undefined) return yield* errorOf(failure)
     const seed = generation.sampling.seed ?? (yield* Random.nextIntBetween(0, maxSeed))
@@ -122,7 +134,7 @@ const start = Effect.fnUntraced(
       live = false
       release?.()
     })
-    const send = host.start(jobOf(generation, seed, window), (events) => events.forEach(onEvent))
+    const send = host.start(jobOf(generation, seed, limits), (events) => events.forEach(onEvent))
     const cancel = Effect.sync(() => {
       if (live) send({ type: "cancel" })
     })
@@ -134,24 +146,34 @@ const start = Effect.fnUntraced(
   Effect.uninterruptible
 )
 
-/** Takes the events of an answer, and grants as many tokens. */
-const granting = (send: SendCommand, window: number) => {
-  const grants = new TokenGrants(send, window)
-  return <Events extends ReadonlyArray<Event>>(events: Events): Events => {
+/** Takes the events of an answer, and grants as many tokens; the reader waits between two of them. */
+const granting = <E>(
+  take: Effect.Effect<Arr.NonEmptyReadonlyArray<Event>, E>,
+  send: SendCommand,
+  { limits, now }: Served
+): Effect.Effect<Arr.NonEmptyReadonlyArray<Event>, E> => {
+  const grants = new TokenGrants(send, limits)
+  let givenAt: number | undefined
+  const taken = Effect.map(take, (events) => {
     grants.take(events)
     grants.send()
+    givenAt = now()
     return events
-  }
+  })
+  return Effect.suspend(() => {
+    if (givenAt !== undefined) grants.waited(now() - givenAt)
+    return taken
+  })
 }
 
 /** See `Engine.start`. */
 const makeStart =
-  ({ errorOf, host, window }: Served, random: Random.Random): NonNullable<Engine["start"]> =>
+  ({ errorOf, host, limits, now }: Served, random: Random.Random): NonNullable<Engine["start"]> =>
   (generation, _, receiver, retain) => {
     if (host.isOver() || unsupported(generation) !== undefined) return undefined
     const seed = generation.sampling.seed ?? Math.floor(random.nextDoubleUnsafe() * (maxSeed + 1))
-    const answer = new LocalAnswer(receiver, errorOf, retain?.())
-    answer.follow(host.start(jobOf(generation, seed, window), (events) => answer.onEvents(events)), window)
+    const answer = new LocalAnswer(receiver, errorOf, retain?.(), now)
+    answer.follow(host.start(jobOf(generation, seed, limits), (events) => answer.onEvents(events)), limits)
     return answer
   }
 
@@ -186,41 +208,51 @@ const tokenizeJob = (input: Countable): TokenizeJob => ({
 const resultOf = (errorOf: ErrorOf) => <A>(each: Each<A>): Result.Result<A, InferenceError> =>
   each.ok ? Result.succeed(each.value) : Result.fail(errorOf(each.failure))
 
+/** What the answers of an engine take from outside. */
+export interface Surroundings {
+  /** Of the seeds of answers that `start` begins. */
+  readonly random: Random.Random
+  readonly clock: Clock.Clock
+}
+
 /**
  * An engine over a host that is ready.
  *
- * @param random of the seeds of answers that `start` begins
- * @param window tokens that an answer may be ahead of its consumer
+ * @param streams how answers are streamed
  */
 export const make = (
   host: EngineHost,
   description: EngineDescription,
   errorOf: ErrorOf,
-  random: Random.Random,
-  window = Defaults.streamWindow
-): Engine => ({
-  describe: description,
-  memoryBytes: Effect.sync(() => host.memoryBytes()),
-  gpuMemory: () => host.gpuMemory?.(),
-  isOver: () => host.isOver(),
-  generate: (generation, retain) =>
-    Stream.unwrap(Effect.map(
-      start({ errorOf, host, window }, generation, retain),
-      ({ queue, send }) => Stream.fromPull(Effect.succeed(Effect.map(Queue.takeAll(queue), granting(send, window))))
-    )),
-  start: makeStart({ errorOf, host, window }, random),
-  embed: (inputs, retain) =>
-    Effect.map(
-      runTask(host, errorOf, { kind: "embed", inputs }, retain),
-      ({ embeddings }) => embeddings.map(resultOf(errorOf))
-    ),
-  rerank: (query, documents, retain) => runTask(host, errorOf, { kind: "rerank", query, documents }, retain),
-  classify: (inputs, retain) =>
-    Effect.map(
-      runTask(host, errorOf, { kind: "classify", inputs }, retain),
-      ({ classifications }) => classifications.map(resultOf(errorOf))
-    ),
-  tokenize: (input, retain) => Effect.map(runTask(host, errorOf, tokenizeJob(input), retain), ({ tokens }) => tokens),
-  stop: Effect.promise(() => host.close()),
-  crashed: Effect.flatMap(Effect.promise(() => host.exited), (failure) => Effect.fail(errorOf(failure)))
-})
+  { clock, random }: Surroundings,
+  streams: StreamLimits = streamDefaults
+): Engine => {
+  const limits = { ...streams, parts: partsOf(streams) }
+  const served: Served = { errorOf, host, limits, now: () => Time.preciseOf(clock) }
+  return {
+    describe: description,
+    memoryBytes: Effect.sync(() => host.memoryBytes()),
+    gpuMemory: () => host.gpuMemory?.(),
+    isOver: () => host.isOver(),
+    generate: (generation, retain) =>
+      Stream.unwrap(Effect.map(
+        start(served, generation, retain),
+        ({ queue, send }) => Stream.fromPull(Effect.succeed(granting(Queue.takeAll(queue), send, served)))
+      )),
+    start: makeStart(served, random),
+    embed: (inputs, retain) =>
+      Effect.map(
+        runTask(host, errorOf, { kind: "embed", inputs }, retain),
+        ({ embeddings }) => embeddings.map(resultOf(errorOf))
+      ),
+    rerank: (query, documents, retain) => runTask(host, errorOf, { kind: "rerank", query, documents }, retain),
+    classify: (inputs, retain) =>
+      Effect.map(
+        runTask(host, errorOf, { kind: "classify", inputs }, retain),
+        ({ classifications }) => classifications.map(resultOf(errorOf))
+      ),
+    tokenize: (input, retain) => Effect.map(runTask(host, errorOf, tokenizeJob(input), retain), ({ tokens }) => tokens),
+    stop: Effect.promise(() => host.close()),
+    crashed: Effect.flatMap(Effect.promise(() => host.exited), (failure) => Effect.fail(errorOf(failure)))
+  }
+}

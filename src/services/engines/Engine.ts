@@ -17,6 +17,7 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Classification, Embedding, EmbedInput, ReportedUsage } from "../../domain/Job.ts"
 import type { PrefixFileOptions } from "../../domain/PrefixFiles.ts"
 import type { Source } from "../../domain/Source.ts"
+import type { StreamLimits } from "../../domain/StreamLimits.ts"
 import type { Waits } from "../models/Waits.ts"
 
 /** Called when a job starts; the returned function is called when the engine has ended the job. */
@@ -153,8 +154,8 @@ export type StartLocal = (
   where: Where,
   deployment: Deployment,
   options: EngineDeployment,
-  /** Tokens that an answer may be ahead of its consumer. */
-  streamWindow: number,
+  /** How answers are streamed. */
+  streams: StreamLimits,
   /** Where computed prompts are kept; left out, nowhere. */
   prefixFiles?: PrefixFileOptions
 ) => Effect.Effect<Engine, InferenceError, Scope.Scope>

@@ -25,6 +25,7 @@ import type { Source } from "./Schema.ts"
 import { modelDefaults, serverDefaults } from "./Schema.ts"
 import type { Environment, Resolved } from "./Settings.ts"
 import { redisOf, storageOf } from "./StorageSettings.ts"
+import { streamsOf } from "./StreamSettings.ts"
 import { telemetryOf } from "./TelemetrySettings.ts"
 
 const nameAfter = (scheme: string) => (path: string): string | undefined =>
@@ -263,14 +264,14 @@ export const wrongShadows = ({ experiments, models, shadows = new Map() }: Resol
     .map(({ expected, path }) => ({ path: Problem.formatPath(path), expected }))
 
 const enginesOf = (
-  { engines: { host, prefixFiles, restarts, sampleEvery, streamWindow } }: Source,
+  { engines: { host, prefixFiles, restarts, sampleEvery, streams, streamWindow } }: Source,
   storage: Resolved["storage"],
   { defaultDataFolder, defaultEngineHost }: ResolveContext
-): Pick<Resolved, "engineHost" | "engineRestarts" | "prefixFiles" | "sampleEvery" | "streamWindow"> => ({
+): Pick<Resolved, "engineHost" | "engineRestarts" | "prefixFiles" | "sampleEvery" | "streams"> => ({
   engineHost: host ?? defaultEngineHost,
   engineRestarts: restarts,
   sampleEvery,
-  streamWindow,
+  streams: streamsOf(streamWindow, streams),
   ...prefixFilesOf(storage, defaultDataFolder, prefixFiles)
 })
 

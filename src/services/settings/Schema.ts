@@ -26,6 +26,7 @@ import { PolicySettings, routingFields } from "./PolicySettings.ts"
 import { PrefixFiles } from "./PrefixFileSettings.ts"
 import { DecisionSettings, ResponseSettings } from "./ResponseSettings.ts"
 import { Redis, Storage } from "./StorageSettings.ts"
+import { Streams } from "./StreamSettings.ts"
 import { Telemetry } from "./TelemetrySettings.ts"
 
 const positive = wholeNumber(1)
@@ -212,6 +213,10 @@ const EngineSettings = Schema.Struct({
     "Tokens that an engine may be ahead of the reader of its answer. The reader confirms a quarter of them in one message.",
     wholeNumber(16),
     Defaults.streamWindow
+  ),
+  streams: optional(
+    "How answers of local engines are streamed: the first token at once, then in parts.",
+    Streams
   ),
   sampleEvery: withDefault(
     "How often memory and queues are sampled for the metrics.",

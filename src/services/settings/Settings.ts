@@ -5,6 +5,7 @@ import type * as Defaults from "../../domain/Defaults.ts"
 import type { Model } from "../../domain/Deployment.ts"
 import * as Problem from "../../domain/Problem.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
+import type { StreamLimits } from "../../domain/StreamLimits.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
 import type { ExperimentPlan, RolloutSettings } from "../rollout/RolloutSettings.ts"
@@ -43,8 +44,8 @@ export interface Resolved {
   readonly logRequests?: "none" | "failed" | "all"
   /** Where computed prompts are kept, and how many; left out, nowhere. */
   readonly prefixFiles?: PrefixFileSettings
-  /** Tokens that a local engine may be ahead of the reader of its answer; left out, by the default. */
-  readonly streamWindow?: number
+  /** How answers of local engines are streamed; left out, by default. */
+  readonly streams?: StreamLimits
   readonly memory: {
     /** Memory of all models together, bytes; undefined, the memory of the machine minus a reserve. */
     readonly budgetBytes: number | undefined

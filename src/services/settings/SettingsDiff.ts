@@ -199,7 +199,7 @@ const atStart: ReadonlyArray<ReadonlyArray<string>> = [
   ["server"],
   ["storage"],
   ["store"],
-  ["streamWindow"],
+  ["streams"],
   ["telemetry"]
 ]
 
@@ -243,7 +243,7 @@ const sectionOf: Readonly<Record<string, ReadonlyArray<string>>> = {
   environment: ["NODE_ENV"],
   prefixFiles: ["engines", "prefixFiles"],
   sampleEvery: ["engines", "sampleEvery"],
-  streamWindow: ["engines", "streamWindow"]
+  streams: ["engines", "streams"]
 }
 
 /** Fields that the file names otherwise, by section. */
@@ -256,7 +256,8 @@ const fieldsOf: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     longestRefused: "rejectedMax"
   },
   keys: { secret: "key", expiresAt: "expires" },
-  memory: { budgetBytes: "budget" }
+  memory: { budgetBytes: "budget" },
+  streams: { delayMs: "delay", slowAfterMs: "slowAfter" }
 }
 
 /** Fields of deployments that the file has for the whole model. */

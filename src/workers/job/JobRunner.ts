@@ -226,7 +226,7 @@ export const runJob = async <Token>(
   release: () => void
 ): Promise<void> => {
   const consumer = makeConsumer(channel, job.window)
-  const sender = makeSender(consumer.spend, channel)
+  const sender = makeSender(consumer.spend, channel, job.parts)
   let last: JobEvent
   try {
     const generation = await prepare({ isCancelled: consumer.isCancelled, progress: () => channel.emit(progress) })

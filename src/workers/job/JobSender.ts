@@ -3,17 +3,14 @@
  *
  * **Details**
  *
- * A part is sent at once, unless the last one was sent within `delayMs`: a faster engine would spend more time on
- * messages than on tokens.
+ * The first part is sent at once. Later ones wait until they reach a limit of `PartLimits`: their tokens, their characters, or
+ * the time since the last part, which a slow engine exceeds at each token.
  */
 import type { ChosenLogprob, JobEvent } from "../../domain/Job.ts"
+import type { PartLimits } from "../../domain/StreamLimits.ts"
+import { streamDefaults } from "../../domain/StreamLimits.ts"
 import type { JobChannel } from "./JobRunner.ts"
 import type { Part as AnswerPart } from "./ToolCalls.ts"
-
-/** How long a part may wait for more: less than a frame of a display, and longer than a small model needs for some tokens. */
-const delayMs = 15
-const mostTokensPending = 10
-const mostCharactersPending = 100
 
 /** Tokens without a part to send, as within an incomplete tool call, after which progress is reported. */
 const silentTokens = 8
@@ -43,33 +40,52 @@ const eventOf = ({ logprobs, part }: Pending, count: number): JobEvent => {
   return { type: "tokens", text: part.text, count, ...(logprobs === undefined ? {} : { logprobs }) }
 }
 
-/**
- * @param spend called with the number of tokens that are sent
- */
-export const makeSender = (spend: (tokens: number) => void, channel: Pick<JobChannel, "emit" | "later">) => {
-  const counted = { tokens: 0 }
-  let unsent = 0
-  let pending: Pending | undefined
-  let lastSent = Number.NEGATIVE_INFINITY
+/** Calls `flush` when the delay after the last part is over: now, or later once. */
+const makeDelay = (channel: Pick<JobChannel, "later">, delayMs: number, flush: () => void) => {
   /** Whether `flush` will be called. */
   let isDue = false
-
-  const flush = () => {
-    if (pending === undefined) return
-    spend(unsent)
-    channel.emit(eventOf(pending, unsent))
-    pending = undefined
-    unsent = 0
-    lastSent = performance.now()
-  }
   const flushDue = () => {
     isDue = false
     flush()
   }
+  return (lastSent: number): void => {
+    if (isDue) return
+    const wait = lastSent + delayMs - performance.now()
+    if (wait <= 0) return flush()
+    isDue = true
+    channel.later(flushDue, wait)
+  }
+}
+
+/**
+ * @param spend called with the number of tokens that are sent
+ */
+export const makeSender = (
+  spend: (tokens: number) => void,
+  channel: Pick<JobChannel, "emit" | "later">,
+  { characters, delayMs, tokens }: PartLimits = streamDefaults
+) => {
+  const counted = { tokens: 0 }
+  let unsent = 0
+  let pending: Pending | undefined
+  let lastSent = Number.NEGATIVE_INFINITY
+
+  /** @param later tokens of the next part */
+  const flush = (later = 0) => {
+    if (pending === undefined) return
+    const count = Math.max(0, unsent - later)
+    spend(count)
+    channel.emit(eventOf(pending, count))
+    pending = undefined
+    unsent -= count
+    lastSent = performance.now()
+  }
+  const flushDelayed = makeDelay(channel, delayMs, flush)
   const append = (part: Part, logprobs: Array<ChosenLogprob> | undefined): Pending => {
     const joined = pending === undefined ? undefined : join(pending.part, part)
-    if (pending === undefined || joined === undefined) {
-      flush()
+    if (pending === undefined || joined === undefined || lengthOf(joined) > characters) {
+      // The latest token belongs to a part of the same kind that is too long with the one before.
+      flush(joined === undefined ? 0 : 1)
       return { part, logprobs }
     }
     pending.part = joined
@@ -88,12 +104,8 @@ export const makeSender = (spend: (tokens: number) => void, channel: Pick<JobCha
     flush,
     send(part: Part, logprobs?: Array<ChosenLogprob>) {
       pending = append(part, logprobs)
-      if (unsent >= mostTokensPending || lengthOf(pending.part) >= mostCharactersPending) return flush()
-      if (isDue) return
-      const wait = lastSent + delayMs - performance.now()
-      if (wait <= 0) return flush()
-      isDue = true
-      channel.later(flushDue, wait)
+      if (unsent >= tokens || lengthOf(pending.part) >= characters) return flush()
+      flushDelayed(lastSent)
     }
   }
 }

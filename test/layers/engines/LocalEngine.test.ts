@@ -1,10 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Random, Stream } from "effect"
+import { Clock, Effect, Fiber, Random, Stream } from "effect"
 import type { EngineDescription, EngineHost } from "../../../src/domain/EngineProtocol.ts"
 import type { Generation } from "../../../src/domain/Generation.ts"
 import { maxSeed } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { JobCommand, JobEvent, SamplingOptions } from "../../../src/domain/Job.ts"
+import type { StreamLimits } from "../../../src/domain/StreamLimits.ts"
+import { streamDefaults } from "../../../src/domain/StreamLimits.ts"
 import * as LocalEngine from "../../../src/layers/engines/LocalEngine.ts"
 import type { EventReceiver, StartedAnswer } from "../../../src/services/engines/Engine.ts"
 
@@ -23,9 +25,17 @@ interface Job {
   readonly window: number | undefined
 }
 
+const ignored: EventReceiver = { events() {}, end() {}, failed() {}, died() {}, rest() {} }
+
+const realClock = Effect.runSync(Clock.clockWith(Effect.succeed))
+
 /** An engine over a host whose jobs the test controls. */
-const setup = (onStart: (job: Job) => void = () => {}, streamWindow?: number) => {
+const setup = (onStart: (job: Job) => void = () => {}, streams: Partial<StreamLimits> = {}) => {
   const jobs: Array<Job> = []
+  const time = { ms: 0 }
+  const clock: Clock.Clock = Object.assign(Object.create(realClock), {
+    monotonicTimeNanosUnsafe: () => BigInt(time.ms * 1e6)
+  })
   const host: EngineHost = {
     ready: new Promise(() => {}),
     exited: new Promise(() => {}),
@@ -54,12 +64,13 @@ const setup = (onStart: (job: Job) => void = () => {}, streamWindow?: number) =>
   const errorOf = () => InferenceError.make(new InferenceError.EngineStopped({ deployment: "fake/a#0" }))
   return {
     jobs,
+    time,
     engine: LocalEngine.make(
       host,
       description,
       errorOf,
-      { nextDoubleUnsafe: () => 0.5, nextIntUnsafe: () => 0 },
-      streamWindow
+      { random: { nextDoubleUnsafe: () => 0.5, nextIntUnsafe: () => 0 }, clock },
+      { ...streamDefaults, ...streams }
     )
   }
 }
@@ -76,7 +87,7 @@ const turns = Effect.forEach(Array.from({ length: 20 }), () => Effect.yieldNow, 
 describe("LocalEngine", () => {
   it.effect("keeps the engine at most a window ahead, and confirms a quarter of it at once", () =>
     Effect.gen(function*() {
-      const { engine, jobs } = setup(undefined, 32)
+      const { engine, jobs } = setup(undefined, { window: 32 })
       const running = yield* Effect.forkChild(Stream.runDrain(engine.generate(generation)), { startImmediately: true })
       yield* turns
       const job = jobs[0]!
@@ -88,6 +99,41 @@ describe("LocalEngine", () => {
       job.emit(finished)
       yield* Fiber.join(running)
       assert.deepStrictEqual(job.commands, [{ type: "grant", tokens: 8 }, { type: "grant", tokens: 8 }])
+    }))
+
+  it.effect("holds back the engine of a slow reader until the reader is fast again", () =>
+    Effect.gen(function*() {
+      const limits = { window: 64, slowWindow: 16, readEvery: 32 }
+      for (const isDirect of [true, false]) {
+        const { engine, jobs, time } = setup(undefined, limits)
+        const granted = () => jobs[0]!.commands.reduce((sum, one) => sum + (one.type === "grant" ? one.tokens : 0), 0)
+        let answer: StartedAnswer | undefined
+        const reads: Array<() => void> = []
+        if (isDirect) {
+          answer = engine.start!(generation, 0, ignored)!
+        } else {
+          const wait = Effect.promise(() => new Promise<void>((resolve) => void reads.push(resolve)))
+          yield* Effect.forkChild(Stream.runForEachArray(engine.generate(generation), () => wait), {
+            startImmediately: true
+          })
+          yield* turns
+        }
+        /** The reader takes these tokens, and is ready for more after this time. */
+        const read = Effect.fnUntraced(function*(tokens: number, ms: number) {
+          jobs[0]!.emit(text("some", tokens))
+          answer?.pause()
+          yield* turns
+          time.ms += ms
+          answer?.resume()
+          reads.shift()?.()
+          yield* turns
+        })
+        for (let part = 0; part < 8; part++) yield* read(8, 101)
+        // 64 tokens taken; the engine may be 16 ahead of them.
+        assert.isAtMost(granted(), 16)
+        for (let part = 0; part < 16; part++) yield* read(8, 100)
+        assert.isAtLeast(granted(), 64 + 16 * 8 - 16)
+      }
     }))
 
   it.effect("passes tenants to engines as a short hash, never by name", () =>

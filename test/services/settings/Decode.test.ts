@@ -5,6 +5,7 @@ import * as Defaults from "../../../src/domain/Defaults.ts"
 import type { DeploymentOptions, Model } from "../../../src/domain/Deployment.ts"
 import { isRemote } from "../../../src/domain/Deployment.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
+import { streamDefaults } from "../../../src/domain/StreamLimits.ts"
 import { defaultLimit } from "../../../src/services/admission/AdmissionRules.ts"
 import { defaultRules } from "../../../src/services/alerts/AlertRule.ts"
 import { guardOf } from "../../../src/services/settings/GuardSettings.ts"
@@ -328,7 +329,7 @@ describe("a parsed configuration", () => {
         },
         engineRestarts: Defaults.engineRestarts,
         sampleEvery: Duration.seconds(5),
-        streamWindow: 256,
+        streams: streamDefaults,
         deploy: { steps: [0.1, 0.3, 0.7, 1], every: Duration.minutes(5), errorRate: 0.05 },
         embeddingBatches: { size: 10, wait: Duration.millis(100) },
         reload: { watch: true, wait: Duration.millis(250) },
@@ -376,15 +377,21 @@ describe("a parsed configuration", () => {
       assert.deepStrictEqual(keyCooldowns, { limited: 1000, longest: 60_000, refused: 2000, longestRefused: 60_000 })
     })
 
-    it("takes alerts of budgets, steps of a deploy and the window of streams from it", () => {
-      const { admission, deploy, streamWindow } = resolved({
+    it("takes alerts of budgets, steps of a deploy and the limits of streams from it", () => {
+      const { admission, deploy, streams } = resolved({
         budgetAlerts: { percents: [90] },
         deploy: { steps: [0.5, 1], every: "5 minutes" },
-        engines: { streamWindow: 32 }
+        engines: { streamWindow: 32, streams: { tokens: 1, delay: "1 ms", slowAfter: "1 second" } }
       })
       assert.deepStrictEqual(admission.budgetAlerts, { percents: [90], timesLastCost: 10 })
       assert.deepStrictEqual(deploy, { steps: [0.5, 1], every: Duration.minutes(5), errorRate: 0.05 })
-      assert.strictEqual(streamWindow, 32)
+      assert.deepStrictEqual(streams, {
+        ...streamDefaults,
+        window: 32,
+        tokens: 1,
+        delayMs: 1,
+        slowAfterMs: 1_000
+      })
     })
 
     it("takes restarts of engines and the interval of samples from it, the others by default", () => {
