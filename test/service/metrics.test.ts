@@ -83,6 +83,7 @@ beforeAll(async () => {
     const { model, stream } = body as { readonly model: string; readonly stream?: boolean }
     if (model === "locked") return { status: 401, headers: json, pieces: ["{}"] }
     if (model === "down") return { status: 500, headers: json, pieces: ["{}"] }
+    if (model === "strict") return { status: 400, headers: json, pieces: ["{}"] }
     if (model === "vectors") return { headers: json, pieces: [vectors] }
     if (model === "cached") return { headers: json, pieces: [cachedAnswer] }
     return stream === true ? { headers, pieces } : { headers: json, pieces: [buffered] }
@@ -101,7 +102,8 @@ beforeAll(async () => {
       vectors: { deployments: [remote("vectors")] },
       cached: { deployments: [{ ...remote("cached"), provider: "anthropic" as const, baseUrl: upstream.url }] },
       second: { deployments: [remote("down")], fallbacks: ["chat"] },
-      broken: { deployments: [remote("down")] }
+      broken: { deployments: [remote("down")] },
+      strict: { deployments: [remote("strict")] }
     }
   }, async (url) => {
     await ask(url, { model: "chat" })
@@ -111,6 +113,7 @@ beforeAll(async () => {
     await ask(url, { model: "nothing-of-this-name" })
     details = await (await fetch(`${url}/health/details`)).json() as typeof details
     await ask(url, { model: "cached" })
+    await ask(url, { model: "strict" })
     await fetch(`${url}/v1/embeddings`, {
       method: "POST",
       headers: json,
@@ -165,7 +168,8 @@ describe("/health/details", () => {
       ["vectors", true],
       ["cached", true],
       ["second", true],
-      ["broken", true]
+      ["broken", true],
+      ["strict", true]
     ])
   })
 })
@@ -174,7 +178,7 @@ describe("the log", () => {
   const entries = () => logs.filter(({ operation }) => operation === "chat")
 
   it("has one entry for each request, with its ids and figures", () => {
-    assert.lengthOf(entries(), 7)
+    assert.lengthOf(entries(), 8)
     const [answered, , second, broken] = entries()
     assert.deepInclude(answered, {
       level: "INFO",

@@ -126,7 +126,12 @@ describe("a rollout", () => {
     assert.deepStrictEqual(new Set(await askMany(20)), new Set(["200 new"]))
     assert.strictEqual(stable.count, asked)
     assert.include((await troupe("ls")).stdout, "promoted")
-    assert.deepStrictEqual(await service.versions(), [{ deployment: "chat#0", role: "withheld", weight: 0 }])
+    assert.deepStrictEqual(await service.versions(), [{
+      deployment: "chat#0",
+      role: "withheld",
+      reason: "replaced",
+      weight: 0
+    }])
   })
 
   it("adds a deployment for another model of the provider, which stays after a restart, and goes after a rollback", async () => {
