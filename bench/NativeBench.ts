@@ -1,6 +1,7 @@
 /**
  * llama.cpp's own bench programs, if `LLAMA_BENCH` names one: `llama-batched-bench`, or `llama-bench`, which supports one
- * stream only.
+ * stream only. With `LLAMA_BENCH=build`, `llama-batched-bench` is built for the libraries that the engine uses: see
+ * `NativeBuild`.
  *
  * **Details**
  *
@@ -10,6 +11,7 @@
 import { execFile } from "node:child_process"
 import { basename } from "node:path"
 import { promisify } from "node:util"
+import * as NativeBuild from "./NativeBuild.ts"
 import type { Native } from "./Streams.ts"
 
 /** The work of one answer. */
@@ -20,10 +22,11 @@ export interface Work {
   readonly threads: number
   readonly promptTokens: number
   readonly maxTokens: number
+  readonly streamCounts: ReadonlyArray<number>
 }
 
-export const unavailable = "llama.cpp's own bench is not compared: LLAMA_BENCH names no llama-batched-bench or " +
-  "llama-bench."
+export const unavailable = "llama.cpp's own bench is not compared: LLAMA_BENCH is not \"build\", and names no " +
+  "llama-batched-bench or llama-bench."
 
 const targetRatio = 0.9
 const execute = promisify(execFile)
@@ -53,7 +56,7 @@ type RateOf = (found: Readonly<Record<string, unknown>>) => number | undefined
 
 /** For several streams: `t` is seconds for prompts and answers. */
 const batched = (program: string, work: Work): Native => ({
-  streamCounts: [1, work.slots],
+  streamCounts: work.streamCounts,
   ratio: targetRatio,
   run: (streams) =>
     run(
@@ -83,8 +86,9 @@ const single = (program: string, work: Work): Native => ({
 })
 
 /** The program of the environment, configured for this work. */
-export const find = (work: Work): Native | undefined => {
-  const program = process.env["LLAMA_BENCH"] ?? ""
-  if (program === "") return undefined
+export const find = async (work: Work): Promise<Native | undefined> => {
+  const named = process.env["LLAMA_BENCH"] ?? ""
+  if (named === "") return undefined
+  const program = named === "build" ? await NativeBuild.build() : named
   return basename(program).includes("batched") ? batched(program, work) : single(program, work)
 }

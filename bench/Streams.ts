@@ -33,6 +33,8 @@ export interface Workload {
   /** The prompts of a round, used in turn. */
   readonly promptsOf: (round: number) => ReadonlyArray<string>
   readonly maxTokens: number
+  /** Numbers of callers. */
+  readonly streamCounts: ReadonlyArray<number>
   /** Whether a text is the model's expected answer. */
   readonly isRight: (text: string) => boolean
   /** Least share of the direct tokens per second. */
@@ -53,7 +55,6 @@ export interface Native {
   readonly run: (streams: number) => Promise<number>
 }
 
-const streamCounts = [1, 8]
 /** The most tokens of a side before it is measured. */
 const warmUpTokens = 30_000
 
@@ -196,7 +197,7 @@ const measure = async (
   measures: Readonly<Record<Side, Measure>>,
   effort: Effort
 ): Promise<Outcome> => {
-  const { native } = workload
+  const { native, streamCounts } = workload
   const warmed: Array<Warmed> = []
   const pairs: Array<Pair> = []
   for (const streams of streamCounts) {
@@ -229,7 +230,7 @@ const measure = async (
 export const compare = (workload: Workload, effort: Effort, nodeOptions: ReadonlyArray<string>): Promise<Outcome> =>
   withDirect(workload.direct, (direct) =>
     withService({ config: workload.config, nodeOptions }, async (service) => {
-      const client = makeStreamClient(service.port, Math.max(...streamCounts))
+      const client = makeStreamClient(service.port, Math.max(...workload.streamCounts))
       try {
         return await measure(workload, sidesOf(direct, service, client, workload), effort)
       } finally {

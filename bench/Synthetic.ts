@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * Every prompt begins differently, so that both sides compute it completely. llama.cpp's own bench is compared too if the
- * environment names it: see `NativeBench`.
+ * Every prompt begins differently, so that all sides compute it completely. llama.cpp's own bench is compared too if the
+ * environment says so: see `NativeBench`.
  */
 import * as Config from "./Config.ts"
 import * as NativeBench from "./NativeBench.ts"
@@ -13,7 +13,8 @@ import { compare } from "./Streams.ts"
 import * as SyntheticGguf from "./SyntheticGguf.ts"
 
 const name = "synthetic"
-const slots = 8
+const slots = 16
+const streamCounts = [1, 8, 16]
 const contextSize = 256
 const promptWords = 32
 const maxTokens = 48
@@ -26,7 +27,8 @@ export const synthetic: Scenario = {
     const { shape } = effort
     const file = await SyntheticGguf.ensure(shape)
     const deployment = { file, contextSize, slots, threads: Config.computeThreads }
-    const native = NativeBench.find({ ...deployment, promptTokens: promptWords, maxTokens })
+    const promptTokens = promptWords + SyntheticGguf.templateTokens
+    const native = await NativeBench.find({ ...deployment, promptTokens, maxTokens, streamCounts })
     const outcome = await compare(
       {
         name,
@@ -39,6 +41,7 @@ export const synthetic: Scenario = {
             (_, index) => SyntheticGguf.textOf(shape, round * promptsPerRound + index, promptWords)
           ),
         maxTokens,
+        streamCounts,
         isRight: (text) => text.trim().split(" ").length === maxTokens,
         throughputRatio: 0.95,
         firstTokenMs: 15,

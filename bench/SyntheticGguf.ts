@@ -73,6 +73,9 @@ const space = "Ġ"
 const template = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}" +
   "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 
+/** Tokens that the template adds to a message of a user. */
+export const templateTokens = 16
+
 /** GPT-2's letters for the 256 bytes: printable ones stand for themselves, the others for those from 256 on. */
 const byteLetters = (): ReadonlyArray<string> => {
   let next = 256

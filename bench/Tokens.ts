@@ -21,6 +21,7 @@ export const tokens: Scenario = {
         config: Config.embedded,
         promptsOf: () => prompts,
         maxTokens: 128,
+        streamCounts: [1, 8],
         isRight: (text) => text.includes("fox"),
         throughputRatio: 0.8,
         tokenCpu: 60
