@@ -107,5 +107,14 @@ export const time = (at: number): string => clock.format(at)
 /** @param at ms since 1970 */
 export const dateTime = (at: number): string => day.format(at)
 
-/** @param at ms since 1970 */
-export const ago = (at: number, now = Date.now()): string => at > now - 1_000 ? "now" : `${duration(now - at)} ago`
+const units = [["d", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1_000]] as const
+
+/**
+ * In whole units: `3 min ago`.
+ *
+ * @param at ms since 1970
+ */
+export const ago = (at: number, now = Date.now()): string => {
+  const unit = units.find(([, ms]) => now - at >= ms)
+  return unit === undefined ? "now" : `${Math.floor((now - at) / unit[1])} ${unit[0]} ago`
+}
