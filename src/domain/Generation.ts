@@ -28,6 +28,16 @@ export interface Generation
   readonly buffered?: boolean | undefined
 }
 
+/** The fields of formats of text. */
+const textFormats = { regex: "format.pattern", choice: "format.choices", grammar: "format.grammar" } as const
+
+/** The path of what only models on this machine have: a format of text, or further options of sampling. */
+export const localOnly = ({ decoding, format }: Generation): string | undefined => {
+  if (decoding !== undefined) return `decoding.${Object.keys(decoding)[0]}`
+  const type = format?.type
+  return type === undefined || type === "json_object" || type === "json_schema" ? undefined : textFormats[type]
+}
+
 /** UTF-16 code units of the last words of a text. */
 const lastWords = 48
 

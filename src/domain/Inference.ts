@@ -24,27 +24,19 @@ import type { Stream } from "effect"
 import { Schema } from "effect"
 import type { CacheUse } from "./CacheControl.ts"
 import { CacheControl } from "./CacheControl.ts"
+import { Decoding } from "./Decoding.ts"
 import type { PolicyUse } from "./GuardRule.ts"
 import { Identity } from "./Identity.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
-import { isNestedDeeper, mostLevels } from "./JsonScan.ts"
 import { Content, imageProblem, problem as contentProblem, SignedReasoning } from "./Message.ts"
 import type { Nano } from "./Money.ts"
+import { Format, JsonObject } from "./OutputFormat.ts"
 import { atLeastOne, wholeNumber } from "./Problem.ts"
 import { Reasoning } from "./Reasoning.ts"
 import { RoutingOptions } from "./RoutingOptions.ts"
 import type { Native } from "./Source.ts"
 import { Source } from "./Source.ts"
-
-/** An object of at most `mostLevels` levels. */
-export const JsonObject = Schema.Record(Schema.String, Schema.Unknown).check(
-  Schema.makeFilter((json: unknown) =>
-    isNestedDeeper(json, mostLevels)
-      ? `Expected JSON of at most ${mostLevels} levels within each other`
-      : undefined
-  )
-)
 
 /** A model's call of a tool; `arguments` is JSON text. */
 export const ToolCall = Schema.Struct({ id: Schema.String, name: Schema.NonEmptyString, arguments: Schema.String })
@@ -85,12 +77,6 @@ export type Tool = typeof Tool.Type
 export const ToolChoice = Schema.Union([
   Schema.Literals(["auto", "none", "required"]),
   Schema.Struct({ name: Schema.NonEmptyString })
-])
-
-/** What the answer's text must be: any JSON object, or JSON that fits the schema. */
-export const Format = Schema.Union([
-  Schema.Struct({ type: Schema.Literal("json_object") }),
-  Schema.Struct({ type: Schema.Literal("json_schema"), schema: JsonObject })
 ])
 
 /** The order in the queue; priority increases with the time waited. */
@@ -170,6 +156,8 @@ export const Request = Schema.Struct({
   frequencyPenalty: Schema.optional(Schema.Finite.check(within(-2, 2))),
   /** Added to the logits of tokens, by token id; -100 never chooses one; default none. */
   logitBias: Schema.optional(LogitBias),
+  /** Further options of sampling; default none. */
+  decoding: Schema.optional(Decoding),
   /** Maximum number of generated tokens, 0 only with an echo; default the rest of the context window. */
   maxTokens: Schema.optional(wholeNumber(0, 1_000_000)),
   /** The answer ends before the first of these; default none. */

@@ -44,10 +44,22 @@ export interface ToolDefinition {
 /** Whether the model calls a tool: its own choice, never, at least one, or this one. */
 export type ToolChoice = "auto" | "none" | "required" | { readonly name: string }
 
-/** The format of the answer: any JSON object, or JSON that fits the schema. */
-export type OutputFormat =
+/** An answer of JSON: any object, or JSON that fits the schema. */
+export type JsonFormat =
   | { readonly type: "json_object" }
   | { readonly type: "json_schema"; readonly schema: JsonSchema }
+
+/**
+ * An answer of text: one that a regular expression of ECMAScript matches entirely, one of the texts, or one of a grammar in
+ * llama.cpp's GBNF.
+ */
+export type TextFormat =
+  | { readonly type: "regex"; readonly pattern: string }
+  | { readonly type: "choice"; readonly choices: ReadonlyArray<string> }
+  | { readonly type: "grammar"; readonly grammar: string }
+
+/** The format of the answer. */
+export type OutputFormat = JsonFormat | TextFormat
 
 /** How to sample. */
 export interface SamplingOptions {
@@ -71,6 +83,29 @@ export interface SamplingOptions {
   readonly logitBias?: Readonly<Record<string, number>> | undefined
 }
 
+/** Further options of sampling, which few callers set. */
+export interface DecodingOptions {
+  /** Excludes the likeliest tokens (XTC) with this probability, of those that are at least as likely as the threshold. */
+  readonly xtc?: { readonly probability: number; readonly threshold: number } | undefined
+  /** Subtracts from the logits of tokens that would repeat a sequence (DRY). */
+  readonly dry?: {
+    readonly multiplier: number
+    readonly base: number
+    /** Shorter repetitions are free, tokens. */
+    readonly allowedLength: number
+    /** Looks for repetitions in this many of the last tokens; left out, all. */
+    readonly lastTokens?: number | undefined
+    /** A repetition does not go on after these texts. */
+    readonly sequenceBreakers: ReadonlyArray<string>
+  } | undefined
+  /** The answer does not end by itself before it has this many tokens; left out, 0. */
+  readonly minTokens?: number | undefined
+  /** The answer ends before the first of these tokens, by id; left out, none. */
+  readonly stopTokens?: ReadonlyArray<number> | undefined
+  /** The number of the answer's last tokens that count for penalties; left out, 64. */
+  readonly penaltyWindow?: number | undefined
+}
+
 /** How much a model reasons, for its chat template. */
 export interface Thinking {
   readonly on: boolean
@@ -91,6 +126,8 @@ export interface GenerateJob {
     readonly echo?: boolean | undefined
   } | undefined
   readonly sampling: SamplingOptions
+  /** Left out, none. */
+  readonly decoding?: DecodingOptions | undefined
   /** The most tokens to generate, 0 only with an echo; left out, the context window is the limit. */
   readonly maxTokens?: number | undefined
   /** The answer ends before the first of these texts. */

@@ -123,7 +123,7 @@ const thoughtsOf = (job: GenerateJob): Thoughts | undefined => {
 }
 
 const prepare = async (job: GenerateJob): Promise<Generation<FakeToken>> => {
-  if (job.format?.type === "json_schema") {
+  if (job.format !== undefined && job.format.type !== "json_object") {
     refuse({ kind: "not_supported", path: "format.type", message: "the fake engine supports json_object only" })
   }
   const promptTokens = job.completion?.tokens?.length ??

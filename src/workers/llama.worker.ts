@@ -29,7 +29,7 @@ import { loadChecked } from "./llama/LlamaCheck.ts"
 import { echoOf, hasProbabilities } from "./llama/LlamaEcho.ts"
 import type { LlamaSpec, Loaded } from "./llama/LlamaLoad.ts"
 import { logprobsOf } from "./llama/LlamaLogprobs.ts"
-import { biasOf, penaltiesOf } from "./llama/LlamaSampling.ts"
+import { biasOf, furtherOf, penaltiesOf } from "./llama/LlamaSampling.ts"
 import { chooseSlot } from "./llama/LlamaSlotChoice.ts"
 import type { Slot } from "./llama/LlamaSlots.ts"
 import { Answer } from "./llama/LlamaTokens.ts"
@@ -42,16 +42,17 @@ process.on("uncaughtException", (cause) => {
 type Checked = Awaited<ReturnType<typeof loadChecked>>
 
 const optionsOf = (
-  { library, model, prompts }: Loaded,
-  { sampling, tools = [] }: GenerateJob,
-  { answer, grammar }: Pick<State, "answer" | "grammar">
+  { description, library, model, prompts }: Loaded,
+  { decoding, sampling, tools = [] }: GenerateJob,
+  { answer, grammar, isTooShort }: Pick<State, "answer" | "grammar" | "isTooShort">
 ): SequenceEvaluateOptions => ({
   temperature: sampling.temperature,
   topP: sampling.topP,
   topK: sampling.topK ?? 0,
   minP: sampling.minP ?? 0,
   seed: sampling.seed,
-  ...penaltiesOf(sampling, answer),
+  ...penaltiesOf(sampling, answer, decoding?.penaltyWindow),
+  ...(decoding === undefined ? {} : furtherOf(decoding, description.contextWindow)),
   // A grammar treats a control token like its text, so that control tokens must be excluded.
   ...biasOf(
     library,
@@ -60,7 +61,8 @@ const optionsOf = (
     grammar === undefined ? [] : [
       ...prompts.otherTokens,
       ...tools.length === 0 ? prompts.callTokens : []
-    ]
+    ],
+    isTooShort ? prompts.endTokens : []
   ),
   ...(grammar === undefined ? {} : { grammarEvaluationState: grammar })
 })
@@ -73,6 +75,11 @@ interface State {
   readonly calls: CallGrammar | undefined
   /** Of the last token, likeliest first; if the job requests log-probabilities. */
   probabilities: ReadonlyMap<Token, number> | undefined
+  /** The answer may not end yet. */
+  isTooShort: boolean
+  /** From this length of `answer` on it may. */
+  readonly shortest: number
+  readonly stopTokens: ReadonlyArray<number>
   /** The last token is the one that ends the answer. */
   hasEnded: boolean
 }
@@ -101,7 +108,21 @@ const constrainCall = async (loaded: Loaded, job: GenerateJob, state: State, cal
   const text = decoderOf(loaded, job)(state.answer.slice(-1), state.answer.slice(-5, -1))
   const change = await calls.push(text)
   if (change === undefined) return
-  answer.use(optionsOf(loaded, job, { answer: state.answer, grammar: change === "free" ? undefined : change }))
+  const grammar = change === "free" ? undefined : change
+  answer.use(optionsOf(loaded, job, { answer: state.answer, grammar, isTooShort: state.isTooShort }))
+}
+
+/** @param prefix tokens of the assistant prefix */
+const limitsOf = ({ decoding = {} }: GenerateJob, prefix: number) => {
+  const { minTokens = 0, stopTokens = [] } = decoding
+  return { isTooShort: minTokens > 0, shortest: prefix + minTokens, stopTokens }
+}
+
+/** Lets the answer end once it is long enough. */
+const endWhenLong = (loaded: Loaded, job: GenerateJob, state: State, answer: Answer): void => {
+  if (state.answer.length < state.shortest) return
+  state.isTooShort = false
+  answer.use(optionsOf(loaded, job, state))
 }
 
 async function* evaluate(
@@ -120,10 +141,11 @@ async function* evaluate(
     answer = new Answer(loaded.answers, slot.sequence, optionsOf(loaded, job, state), job.logprobs !== undefined)
     for (let tokens = rest;;) {
       const token = await answer.after(tokens)
-      state.hasEnded = prompts.isEnd(token)
+      state.hasEnded = prompts.isEnd(token) || state.stopTokens.includes(token)
       state.probabilities = answer.probabilities
       state.answer.push(token)
       if (state.hasEnded) return
+      if (state.isTooShort) endWhenLong(loaded, job, state, answer)
       if (state.calls !== undefined) await constrainCall(loaded, job, state, state.calls, answer)
       yield token
       const pause = contextLock.pause()
@@ -193,7 +215,14 @@ const prepare = async (
   else await prefixes.restore(slot, prompt)
   const cachedTokens = await slot.begin(prompt)
   const calls = callGrammarOf(job, prompts.callSyntax, loaded.callOf, thoughts)
-  const state: State = { grammar, answer: [...prefixTokens], calls, probabilities: undefined, hasEnded: false }
+  const state: State = {
+    grammar,
+    answer: [...prefixTokens],
+    calls,
+    probabilities: undefined,
+    ...limitsOf(job, prefixTokens.length),
+    hasEnded: false
+  }
   return {
     promptTokens: prompt.length,
     cachedTokens,

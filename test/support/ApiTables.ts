@@ -6,6 +6,7 @@
  * Names and types of fields come from the description. Defaults and meanings are written in the document, and kept.
  */
 import { OpenApi } from "effect/http-api"
+import { chatFields } from "../../src/dialects/openai/ServerFields.ts"
 import * as Api from "../../src/layers/http/Api.ts"
 import { dialects } from "../../src/layers/http/Server.ts"
 
@@ -140,7 +141,11 @@ export const fieldsByEndpoint: ReadonlyMap<string, ReadonlyArray<Field>> = new M
   [sharedTable, fieldsIn({ properties: chat }, "", (name) => !sharedNames.has(name))],
   ...operations.map(([name, operation]) => [name, fieldsOf(operation)] as const).filter(([, fields]) =>
     fields.length > 0
-  )
+  ),
+  [
+    "llama.cpp's server and vLLM",
+    Object.entries(chatFields).map(([name, { expected = "any" }]) => ({ name, kind: expected, isRequired: false }))
+  ]
 ])
 
 const head = ["| Field | Type | Default | Meaning |", "|---|---|---|---|"]

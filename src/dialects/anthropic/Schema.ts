@@ -8,8 +8,9 @@
  * TypeScript client. Comments mark the fields that are not in Anthropic's API.
  */
 import { Schema } from "effect"
-import { JsonObject, Tool as InferenceTool } from "../../domain/Inference.ts"
+import { Tool as InferenceTool } from "../../domain/Inference.ts"
 import { mediaTypes } from "../../domain/Message.ts"
+import { JsonObject } from "../../domain/OutputFormat.ts"
 import { wholeNumber } from "../../domain/Problem.ts"
 import { callerFields, mostStops, mostTools } from "../openai/Schema.ts"
 import { fieldsOfType } from "../shared/CallerRequest.ts"

@@ -52,12 +52,12 @@ const subset: JsonSchemaSubset.Subset = {
 const formatOf = (format: OutputFormat | undefined, target: Target): Result.Result<Fields, Reason> => {
   if (format === undefined) return Result.succeed({})
   const responseMimeType = "application/json"
-  return format.type === "json_object"
-    ? Result.succeed({ responseMimeType })
-    : Result.map(
+  return format.type === "json_schema"
+    ? Result.map(
       JsonSchemaSubset.convert(format.schema, subset, target),
       (responseJsonSchema) => ({ responseMimeType, responseJsonSchema })
     )
+    : Result.succeed({ responseMimeType })
 }
 
 /** Images are bytes here: the API does not accept URLs. */

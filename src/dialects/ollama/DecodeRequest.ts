@@ -18,6 +18,7 @@ import { ofEffort, ofSwitch } from "../../domain/Reasoning.ts"
 import type { Source } from "../../domain/Source.ts"
 import { mostMessages, toolProblems } from "../openai/DecodeRequest.ts"
 import { mostStops, mostTools } from "../openai/Schema.ts"
+import { decodingIn } from "../openai/ServerFields.ts"
 import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
 import { cacheOf, callerOf, decodeBody, unknownFieldsOf } from "../shared/CallerRequest.ts"
 import type { BodyFields } from "../shared/FieldNames.ts"
@@ -132,6 +133,9 @@ const optionsOf = (options: Schema.Options = {}): Partial<Request> => {
   })
 }
 
+const decodingOf = (body: unknown): Partial<Request> =>
+  set({ decoding: decodingIn({ repeat_last_n: at(body, "options", "repeat_last_n") }) })
+
 const formatOf = (format: Schema.ChatRequest["format"]): Partial<Request> => {
   if (format === undefined || format === "") return {}
   return { format: typeof format === "string" ? { type: "json_object" } : { type: "json_schema", schema: format } }
@@ -199,6 +203,7 @@ const generationOf = (
     thinking: think !== false,
     request: {
       ...optionsOf(options),
+      ...decodingOf(arrived.json),
       ...formatOf(format),
       ...reasoningOf(think),
       ...(logprobs ? { logprobs: top_logprobs } : {}),

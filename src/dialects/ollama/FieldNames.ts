@@ -1,4 +1,5 @@
 /** The fields of Ollama's API at each place of a body. Pure. */
+import { samplingFields } from "../openai/ServerFields.ts"
 import type { BodyFields, Place } from "../shared/FieldNames.ts"
 import { always, emptyList, only, placeOf } from "../shared/FieldNames.ts"
 import * as Schema from "./Schema.ts"
@@ -39,7 +40,7 @@ const options: Place = placeOf(Schema.Options, {
     mirostat_eta: always,
     mirostat_tau: always,
     penalize_newline: only(true),
-    repeat_last_n: only(64),
+    repeat_last_n: samplingFields["repeat_last_n"]!,
     tfs_z: only(1),
     typical_p: only(1)
   }

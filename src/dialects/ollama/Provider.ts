@@ -104,7 +104,7 @@ const thinkOf = ({ reasoning }: Generation, { options: { model, reasoning: confi
   return configured ?? thinkers.test(model) ? { think: true } : {}
 }
 
-const formatOf = (format: OutputFormat) => format.type === "json_object" ? "json" : format.schema
+const formatOf = (format: OutputFormat) => format.type === "json_schema" ? format.schema : "json"
 
 const unsupported = (
   { messages, sampling, toolChoice, tools = [] }: Generation,

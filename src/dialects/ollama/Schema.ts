@@ -8,7 +8,8 @@
  * Ollama's API.
  */
 import { Schema } from "effect"
-import { JsonObject, Tool as InferenceTool } from "../../domain/Inference.ts"
+import { Tool as InferenceTool } from "../../domain/Inference.ts"
+import { JsonObject } from "../../domain/OutputFormat.ts"
 import { wholeNumber } from "../../domain/Problem.ts"
 import { callerFields, mostStops, mostTools } from "../openai/Schema.ts"
 

@@ -22,6 +22,7 @@ import * as Schema from "./CompletionSchema.ts"
 import { addSampling, seed32, seedOf, sourceOf, streamProblems } from "./DecodeRequest.ts"
 import * as FieldNames from "./FieldNames.ts"
 import { mostStops } from "./Schema.ts"
+import * as ServerFields from "./ServerFields.ts"
 
 /** One choice to generate. */
 export interface CompletionChoice {
@@ -104,7 +105,7 @@ const sharedOf = (
   body: CompletionRequest,
   caller: CallerIdentity,
   seed: bigint | undefined
-): Omit<Request, "messages"> => {
+): Mutable<Omit<Request, "messages">> => {
   const shared: Mutable<Omit<Request, "messages">> = {
     model: body.model,
     maxTokens: body.max_tokens ?? Schema.defaultMaxTokens
@@ -140,6 +141,7 @@ const choicesOf = (
   const isEchoed = isOwnEcho(body, prompts)
   const source = sentOf(body, json, exact, isEchoed)
   const shared = sharedOf(body, caller, seed)
+  if (source.unknownFields !== undefined) ServerFields.addSampling(shared, json)
   const suffix = suffixOf(body)
   const siblings: Array<Fields> = []
   const echoed = body.echo === true && !isEchoed ? { echo: true } : {}

@@ -19,6 +19,7 @@ import { thoughtsOf } from "./DecodeAnswer.ts"
 import * as FieldNames from "./FieldNames.ts"
 import type { AnyTool, ChatMessage, ChatPart, Tool as ToolBody } from "./Schema.ts"
 import { ChatRequest, mostStops, mostTools, seedExpected } from "./Schema.ts"
+import * as ServerFields from "./ServerFields.ts"
 
 /** A decoded body: one inference request a choice, and how to answer. */
 export interface ChatCall {
@@ -153,8 +154,7 @@ const addOutput = (output: Mutable<Request>, body: ChatRequest): void => {
 /** Adds what fields say that the schema does not have. */
 const addFurther = (request: Mutable<Request>, json: Fields): void => {
   Object.assign(request, reasoningIn(json))
-  const penalty = json["repetition_penalty"]
-  if (request.repeatPenalty === undefined && FieldNames.isPenalty(penalty)) request.repeatPenalty = penalty
+  ServerFields.add(request, json)
 }
 
 /** The messages; with `continue_final_message`, the last one is the assistant prefix. */
@@ -362,6 +362,15 @@ export const seedOf = (given: unknown): Result.Result<bigint | undefined, Invali
     : Result.succeed(seed)
 }
 
+/** The call, unless fields that the schema does not have contradict others. */
+const checked = (call: ChatCall, json: Fields): Result.Result<ChatCall, InvalidRequest> => {
+  const [request] = call.requests
+  const problem = request.source?.unknownFields === undefined ? undefined : ServerFields.problemIn(request, json)
+  return problem === undefined
+    ? Result.succeed(call)
+    : Result.fail(new InvalidRequest({ path: problem.path, detail: problem.expected, inBody: true }))
+}
+
 /**
  * Decodes a parsed JSON body.
  *
@@ -377,6 +386,9 @@ export const decode = (
   Result.flatMap(
     decodeBody(json, shape),
     (body) =>
-      Result.map(seedOf((exact as Fields)["seed"]), (seed) =>
-        callOf(body, { json: json as Fields, exact: exact as Fields, seed, text }, caller))
+      Result.flatMap(
+        seedOf((exact as Fields)["seed"]),
+        (seed) =>
+          checked(callOf(body, { json: json as Fields, exact: exact as Fields, seed, text }, caller), json as Fields)
+      )
   )

@@ -183,7 +183,7 @@ const jsonSchema = (schema: JsonSchema) => ({ name: "answer", schema, ...(isStri
 
 const formatOf = (format: OutputFormat | undefined) => {
   if (format === undefined) return {}
-  if (format.type === "json_object") return { response_format: { type: format.type } }
+  if (format.type !== "json_schema") return { response_format: { type: "json_object" } }
   return { response_format: { type: format.type, json_schema: jsonSchema(format.schema) } }
 }
 

@@ -4,6 +4,7 @@ import { accepting, always, emptyList, only, pathRenamer, placeOf } from "../sha
 import { understood } from "../shared/ReasoningFields.ts"
 import { CompletionRequest } from "./CompletionSchema.ts"
 import { ChatMessage, ChatRequest, ImagePart, StreamOptions, TextPart, Tool, ToolCall } from "./Schema.ts"
+import * as ServerFields from "./ServerFields.ts"
 import { ClassifyRequest, EmbeddingRequest, RerankRequest, TokenizeRequest } from "./TaskSchema.ts"
 
 /** The sampling options: the field, and the core's name. */
@@ -40,7 +41,11 @@ export const chatErrors: ErrorNames = {
   }, [
     ...nestedInConversation,
     [/^toolChoice\.name/, "tool_choice.function.name"],
-    [/^format\.schema/, "response_format.json_schema.schema"]
+    [/^format\.schema/, "response_format.json_schema.schema"],
+    [/^format\.pattern/, "structured_outputs.regex"],
+    [/^format\.choices/, "structured_outputs.choice"],
+    [/^format\.grammar/, "grammar"],
+    ...ServerFields.renamed
   ])
 }
 
@@ -50,6 +55,7 @@ export const completionErrors: ErrorNames = {
     ...Object.fromEntries(sampling.map(([field, name]) => [name, field])),
     maxTokens: "max_tokens"
   }, [
+    ...ServerFields.renamed,
     [/^messages\[0\]\.content/, "prompt"],
     [/^messages\[1\]\.content/, "suffix"],
     [/^completion\.tokens/, "prompt"],
@@ -139,9 +145,6 @@ const toolChoice: ByType = {
   others: /^(?:allowed_tools|custom)$/
 }
 
-/** Whether a value is within the limits of `repeat_penalty`, for which vLLM and SGLang have another name. */
-export const isPenalty = (value: unknown): value is number => typeof value === "number" && value >= 0.01 && value <= 10
-
 /**
  * A chat completion. A value that is OpenAI's default is optional, and so is what changes no answer or is a hint. Fields of
  * reasoning are decoded from the body.
@@ -167,10 +170,10 @@ export const chat: BodyFields = placeOf(ChatRequest, {
     prompt_cache_key: always,
     prompt_cache_retention: always,
     service_tier: always,
-    repetition_penalty: accepting("a number from 0.01 to 10", isPenalty),
     store: always,
     verbosity: always,
-    ...understood
+    ...understood,
+    ...ServerFields.chatFields
   },
   others: ["audio", "prediction", "reasoning_effort", "safety_identifier", "user", "web_search_options"]
 })
@@ -182,7 +185,8 @@ export const completions: BodyFields = {
       stream_options: placeOf(StreamOptions, {
         optional: { include_obfuscation: always, continuous_usage_stats: isFalse }
       })
-    }
+    },
+    optional: ServerFields.samplingFields
   }),
   aliases: { input: "prompt", messages: "prompt", text: "prompt", max_completion_tokens: "max_tokens" }
 }

@@ -7,7 +7,7 @@
  * in OpenAI's API. Items and tools are checked by their type in `Items` and `Tools`: an error then names one type's fields.
  */
 import { Schema } from "effect"
-import { JsonObject } from "../../domain/Inference.ts"
+import { JsonObject } from "../../domain/OutputFormat.ts"
 import { wholeNumber } from "../../domain/Problem.ts"
 import { callerFields } from "../openai/Schema.ts"
 

@@ -8,7 +8,8 @@
  */
 import { Result, Schema } from "effect"
 import type { Request, Tool } from "../../domain/Inference.ts"
-import { JsonObject, Tool as InferenceTool } from "../../domain/Inference.ts"
+import { Tool as InferenceTool } from "../../domain/Inference.ts"
+import { JsonObject } from "../../domain/OutputFormat.ts"
 import * as Problem from "../../domain/Problem.ts"
 import type { Fields } from "../shared/Json.ts"
 import { isObject, listOf, textAt } from "../shared/Json.ts"

@@ -19,6 +19,7 @@ import { defaultSlots } from "../../domain/Deployment.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Generation } from "../../domain/Generation.ts"
+import { localOnly } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { imageOfTool, privateImage } from "../../domain/Message.ts"
@@ -105,7 +106,7 @@ const check = (
     Effect.fail(InferenceError.make(new InferenceError.NotSupported({ deployment, path, detail })))
   const image = imageOfTool(generation.messages) ?? privateImage(generation.messages)
   if (image !== undefined) return unsupported(image, `the language model "${name}" does not accept this image`)
-  const [field] = requiredPaths(generation.source)
+  const field = requiredPaths(generation.source)[0] ?? localOnly(generation)
   if (field !== undefined) return unsupported(field, `the language model "${name}" does not accept this field`)
   if (generation.logprobs !== undefined) {
     return Effect.fail(InferenceError.notCapable(deployment, "logprobs", "logprobs"))

@@ -132,7 +132,7 @@ const close = (node: JsonSchema.JsonSchema): JsonSchema.JsonSchema =>
 
 /** The schema of an answer in this format, as far as `effect` can read JSON Schema. */
 export const schemaOf = (format: OutputFormat): Effect.Effect<Schema.Top, InferenceError> => {
-  if (format.type === "json_object") return Effect.succeed(Schema.Record(Schema.String, Schema.Json))
+  if (format.type !== "json_schema") return Effect.succeed(Schema.Record(Schema.String, Schema.Json))
   const document = JsonSchema.fromSchemaDraft2020_12(format.schema)
   // Two closed objects with different properties would have no common value.
   const onEnter = JSON.stringify(format.schema).includes("\"allOf\"") ? {} : { onEnter: close }

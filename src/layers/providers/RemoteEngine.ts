@@ -25,6 +25,7 @@ import type { RemoteDeployment } from "../../domain/Deployment.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import type { SpanOrOff } from "../../domain/Fields.ts"
 import type { Counted, Generation } from "../../domain/Generation.ts"
+import { localOnly } from "../../domain/Generation.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { Message } from "../../domain/Message.ts"
 import { providerKindOf } from "../../domain/ProviderKind.ts"
@@ -81,6 +82,19 @@ const fetchedOf = (before: ReadonlyArray<Message>, after: ReadonlyArray<Message>
   return new Map(fetched)
 }
 
+/** A request of another dialect than the caller's, in which fields of one provider have no place. */
+const translated = (
+  request: Dialect["generate"]["request"],
+  generation: Generation,
+  target: Target,
+  stream: boolean
+): Result.Result<Call, InferenceError.Reason> => {
+  const path = localOnly(generation)
+  return path === undefined
+    ? request(generation, target, stream)
+    : Result.fail(notSupported(target, path, "its API has no such field, or Troupe does not know it. Remove it."))
+}
+
 /** The encoded request, or the caller's own if the caller uses this dialect. */
 const callFor = (
   { generate: { passThrough, request, whole } }: Dialect,
@@ -91,10 +105,13 @@ const callFor = (
 ): Result.Result<Call, InferenceError.Reason> => {
   const { source } = generation
   if (whole !== undefined) return whole(generation, target, stream, fetched)
-  if (source === undefined) return request(generation, target, stream)
+  if (source === undefined) return translated(request, generation, target, stream)
   return passThrough !== undefined && isComplete(source) && dialectOf(target.options) === source.dialect
     ? passThrough(generation, source, target, stream, fetched)
-    : Result.flatMap(request(withExactSchemas(generation, source), target, stream), withFieldsOf(source, target))
+    : Result.flatMap(
+      translated(request, withExactSchemas(generation, source), target, stream),
+      withFieldsOf(source, target)
+    )
 }
 
 /** The call of a stream that asks another instance of this service where it waits, if the caller does. */

@@ -52,7 +52,8 @@ const samplingOf = (request: Request): Sampling => {
 const noStop: Generation["stop"] = []
 
 /** A completion has no format. */
-const addForm = (generation: Mutable<Generation>, { completion, format }: Request): void => {
+const addForm = (generation: Mutable<Generation>, { completion, decoding, format }: Request): void => {
+  if (decoding !== undefined) generation.decoding = decoding
   if (format !== undefined) generation.format = format
   else if (completion !== undefined) generation.completion = completion
 }
@@ -81,6 +82,11 @@ const generationOf = (request: Request): Mutable<Generation> => {
   return generation
 }
 
+const outputTypeOf = ({ format }: Request): "json" | "text" | undefined => {
+  if (format === undefined) return undefined
+  return format.type === "json_object" || format.type === "json_schema" ? "json" : "text"
+}
+
 /** Span attributes of OpenTelemetry's GenAI conventions. */
 export const chatAttributes = (request: Request): Record<string, unknown> => ({
   "gen_ai.request.max_tokens": request.maxTokens,
@@ -90,7 +96,7 @@ export const chatAttributes = (request: Request): Record<string, unknown> => ({
   "gen_ai.request.presence_penalty": request.presencePenalty,
   "gen_ai.request.frequency_penalty": request.frequencyPenalty,
   "gen_ai.request.seed": request.seed,
-  "gen_ai.output.type": request.format === undefined ? undefined : "json"
+  "gen_ai.output.type": outputTypeOf(request)
 })
 
 /** The prompt as one text that begins as the engine's prompt does: with the tools. */

@@ -1,5 +1,5 @@
 /**
- * The grammars of structured output: of JSON in a given format, and of a call of a tool.
+ * The grammars of structured output: of JSON or text in a given format, and of a call of a tool.
  *
  * **Details**
  *
@@ -27,6 +27,7 @@ import { makeBuilder, text } from "./Grammar.ts"
 import { writeValue } from "./JsonSchemaGrammar.ts"
 import { refuseAt } from "./JsonSchemaKeywords.ts"
 import { anyObject } from "./JsonValues.ts"
+import { textGrammar } from "./TextFormats.ts"
 
 export type { Grammar } from "./Grammar.ts"
 export { gbnfOf } from "./Grammar.ts"
@@ -37,9 +38,10 @@ const nothingFits = "allows no value; look for bounds, types or required propert
 /**
  * The grammar of a format.
  *
- * Throws an `invalid_request` whose path begins with `format.schema`.
+ * Throws an `invalid_request` whose path begins with `format`.
  */
 export const grammarOf = (format: OutputFormat, budget: Budget = makeBudget()): Grammar => {
+  if (format.type !== "json_object" && format.type !== "json_schema") return textGrammar(format, budget)
   const path = "format.schema"
   const builder = makeBuilder(path)
   if (format.type === "json_object") return builder.build(anyObject(builder))!

@@ -24,6 +24,8 @@ export interface Prompts {
   readonly warnings: ReadonlyArray<string>
   /** Whether a token ends an answer. */
   readonly isEnd: (token: Token) => boolean
+  /** All of them. */
+  readonly endTokens: ReadonlyArray<Token>
   /** Control tokens that begin a tool call. */
   readonly callTokens: ReadonlySet<Token>
   /** Control tokens that mark thoughts. */
@@ -187,8 +189,10 @@ export const makePrompts = (library: Library, model: LlamaModel, reasoning?: Pai
   const { endTokens, ...format } = formatOf(library, model, template, style)
   // The vocabulary may say that the end of a message ends the answer.
   const goingOn = style?.type === "channels" ? amongControl(model, [channelMessageEnd]) : undefined
+  const isEnd = (token: Token) => endTokens.has(token) || (model.isEogToken(token) && goingOn?.has(token) !== true)
   return {
-    isEnd: (token) => endTokens.has(token) || (model.isEogToken(token) && goingOn?.has(token) !== true),
+    isEnd,
+    endTokens: [...new Set([...endTokens, ...controlTokens])].filter(isEnd),
     callTokens,
     thoughtTokens: amongControl(model, markersOf(style)),
     completionOf: (check, job) => completionTokens(model, tokens.length, check, job),

@@ -1,6 +1,6 @@
 /** The options of the llama engine's sampler: penalties, biases and grammars. */
 import type { Llama, LlamaGrammar, LlamaGrammarEvaluationState, LlamaModel, Token } from "node-llama-cpp"
-import type { GenerateJob, SamplingOptions } from "../../domain/Job.ts"
+import type { DecodingOptions, GenerateJob, SamplingOptions } from "../../domain/Job.ts"
 import type { Grammar } from "../grammar/JsonGrammar.ts"
 import { gbnfOf, grammarOf, toolGrammar } from "../grammar/JsonGrammar.ts"
 import { biasesOf, penaltyWindow } from "../model/Sampler.ts"
@@ -10,12 +10,13 @@ import type { Library } from "./LlamaBinary.ts"
 /** The penalties, over the answer so far. */
 export const penaltiesOf = (
   { frequencyPenalty = 0, presencePenalty = 0, repeatPenalty = 1 }: SamplingOptions,
-  answer: Array<Token>
+  answer: Array<Token>,
+  window = penaltyWindow
 ) =>
   frequencyPenalty === 0 && presencePenalty === 0 && repeatPenalty === 1 ? {} : {
     repeatPenalty: {
-      punishTokens: () => answer.slice(-penaltyWindow),
-      maxPunishTokens: penaltyWindow,
+      punishTokens: () => window === 0 ? [] : answer.slice(-window),
+      maxPunishTokens: window,
       penalty: repeatPenalty,
       frequencyPenalty,
       presencePenalty
@@ -23,22 +24,45 @@ export const penaltiesOf = (
   }
 
 /**
+ * The samplers that few requests use.
+ *
+ * @param contextWindow the last tokens for all of them: llama.cpp takes none for the library's default
+ */
+export const furtherOf = ({ dry, xtc }: DecodingOptions, contextWindow: number) => ({
+  ...(xtc === undefined ? {} : { xtc }),
+  ...(dry === undefined ? {} : {
+    dryRepeatPenalty: {
+      strength: dry.multiplier,
+      base: dry.base,
+      allowedLength: dry.allowedLength,
+      lastTokens: Math.min(dry.lastTokens ?? contextWindow, contextWindow),
+      sequenceBreakers: [...dry.sequenceBreakers]
+    }
+  })
+})
+
+/**
  * The biases, by token id. An id outside the vocabulary is refused.
  *
  * @param never tokens that must not be sampled
+ * @param ends tokens that must not end the answer yet
  */
 export const biasOf = (
   library: Library,
   model: LlamaModel,
   sampling: SamplingOptions,
-  never: ReadonlyArray<Token>
+  never: ReadonlyArray<Token>,
+  ends: ReadonlyArray<Token> = []
 ) => {
-  if (sampling.logitBias === undefined && never.length === 0) return {}
+  if (sampling.logitBias === undefined && never.length === 0 && ends.length === 0) return {}
   const tokenBias = library.TokenBias.for(model)
   for (const [token, logit] of biasesOf(sampling, model.fileInfo.metadata.tokenizer.ggml.tokens.length)) {
     tokenBias.set(token as Token, logit === Number.NEGATIVE_INFINITY ? "never" : { logit })
   }
   for (const token of never) tokenBias.set(token, "never")
+  // `set` ignores tokens that end an answer.
+  const { _biases } = tokenBias as unknown as { readonly _biases: Map<Token, number> }
+  for (const token of ends) _biases.set(token, Number.NEGATIVE_INFINITY)
   return { tokenBias }
 }
 

@@ -286,8 +286,9 @@ function* randomly(
  * A sampler for one answer; throws an `EngineFailure` for a bias of an unknown token.
  *
  * @param vocabulary number of logits
+ * @param window how many of the answer's last tokens count for the penalties
  */
-export const makeSampler = (options: SamplingOptions, vocabulary: number): Sampler => {
+export const makeSampler = (options: SamplingOptions, vocabulary: number, window = penaltyWindow): Sampler => {
   const biases = biasesOf(options, vocabulary)
   const random = makeRandom(options.seed)
   const recent: Array<number> = []
@@ -307,7 +308,7 @@ export const makeSampler = (options: SamplingOptions, vocabulary: number): Sampl
     },
     accept(token) {
       recent.push(token)
-      if (recent.length > penaltyWindow) recent.shift()
+      if (recent.length > window) recent.shift()
     }
   }
 }

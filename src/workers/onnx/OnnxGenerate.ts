@@ -1,6 +1,6 @@
 /** One answer of an ONNX decoder: the prompt in pieces, then token after token. */
 import { promptPiece } from "../../domain/EngineProtocol.ts"
-import type { ChosenLogprob, GenerateJob, TokenLogprob } from "../../domain/Job.ts"
+import type { ChosenLogprob, DecodingOptions, GenerateJob, TokenLogprob } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
 import type { Grammar } from "../grammar/JsonGrammar.ts"
 import { grammarOf, makeMatcher, toolGrammar } from "../grammar/JsonGrammar.ts"
@@ -124,6 +124,12 @@ const nothingLeft = (guarded: boolean): never =>
       : "No token can come next: logit_bias bans all tokens, or the model computes values that are not numbers."
   })
 
+const refuseFurther = ({ dry, xtc }: DecodingOptions): void => {
+  const path = xtc === undefined ? "decoding.dry" : "decoding.xtc"
+  if (dry === undefined && xtc === undefined) return
+  refuse({ kind: "not_supported", path, message: "ONNX models have neither XTC nor DRY sampling. Remove it" })
+}
+
 /** Chooses the tokens of an answer, and reports the probability of the last one. */
 const makeChooser = (
   job: GenerateJob,
@@ -133,7 +139,11 @@ const makeChooser = (
   prefixTokens: ReadonlyArray<number>,
   grammar: Grammar | undefined
 ) => {
-  const sampler = makeSampler(job.sampling, vocabulary)
+  const { decoding = {} } = job
+  const { minTokens = 0, stopTokens = [] } = decoding
+  refuseFurther(decoding)
+  const sampler = makeSampler(job.sampling, vocabulary, decoding.penaltyWindow)
+  let length = 0
   prefixTokens.forEach(sampler.accept)
   const guard = grammar === undefined ? undefined : makeGuard(grammar, tokenizer, endTokens)
   let chosen: ReturnType<typeof likelihoods> | undefined
@@ -141,11 +151,14 @@ const makeChooser = (
     const bytes = tokenizer.bytesOf(token)
     return { token: Buffer.from(bytes).toString("utf8"), bytes: [...bytes], logprob }
   }
+  const isNoEnd = (token: number) => !endTokens.has(token) && guard?.allows(token) !== false
   return {
     choose: (logits: Float32Array): number | undefined => {
       if (guard?.isOver() === true) return undefined
-      const token = sampler.choose(logits, guard?.allows) ?? nothingLeft(guard !== undefined)
-      if (endTokens.has(token)) return undefined
+      const allows = length < minTokens ? isNoEnd : guard?.allows
+      const token = sampler.choose(logits, allows) ?? nothingLeft(guard !== undefined)
+      if (endTokens.has(token) || stopTokens.includes(token)) return undefined
+      length++
       sampler.accept(token)
       guard?.accept(token)
       if (job.logprobs !== undefined) chosen = likelihoods(logits, token, job.logprobs)

@@ -71,12 +71,12 @@ describe("unknown fields", () => {
 
   it("of other services that take the dialect are not the dialect's", () => {
     const { source } = sources.openai({
-      guided_regex: "a",
+      prompt_logprobs: 1,
       top_a: 0.5,
       messages: [{ role: "user", content: [{ type: "video_url", video_url: { url: "http://a.example" } }] }]
     })
     assert.sameMembers(foreignFields(source).map(({ path }) => formatPath(path)), [
-      "guided_regex",
+      "prompt_logprobs",
       "top_a",
       "messages[0].content[0]"
     ])

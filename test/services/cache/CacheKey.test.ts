@@ -31,6 +31,7 @@ const values: { readonly [Field in keyof Request]-?: readonly [Request[Field], R
   presencePenalty: [0.1, 0.2],
   frequencyPenalty: [0.1, 0.2],
   logitBias: [{ "1": 5 }, { "2": 5 }],
+  decoding: [{ minTokens: 1 }, { stopTokens: [1] }],
   maxTokens: [1, 2],
   stop: [["a"], ["b"]],
   tools: [[{ name: "a" }], [{ name: "a", description: "It adds." }]],
