@@ -1,5 +1,6 @@
 /**
- * Where the time of a request went: the parts of its attempts and the waits between them. Pure.
+ * Where the time of a request went: the wait for limits and budgets, the parts of its attempts and the waits between
+ * them. Pure.
  *
  * **Details**
  *
@@ -29,10 +30,10 @@ const partsOf = ({ deployment, firstTokenMs, grantedMs, outcome, tookMs }: Attem
   ]
 }
 
-/** The waits before attempts, in which nothing ran. */
-const waitsOf = (attempts: ReadonlyArray<Attempt>): ReadonlyArray<Part> => {
-  let end = 0
-  const waits: Array<Part> = []
+/** The waits before attempts, in which nothing ran; the first of them is that for limits and budgets. */
+const waitsOf = (attempts: ReadonlyArray<Attempt>, admissionMs: number): ReadonlyArray<Part> => {
+  let end = admissionMs
+  const waits: Array<Part> = admissionMs === 0 ? [] : [{ ms: admissionMs, what: "for limits and budgets" }]
   for (const { deployment, startedMs, tookMs = 0 } of attempts) {
     if (startedMs > end) waits.push({ ms: startedMs - end, what: `before the attempt at ${deployment}` })
     end = Math.max(end, startedMs + tookMs)
@@ -40,6 +41,8 @@ const waitsOf = (attempts: ReadonlyArray<Attempt>): ReadonlyArray<Part> => {
   return waits
 }
 
-/** The longest part; undefined without an attempt. */
-export const longestPart = ({ attempts }: Pick<DecisionRecord, "attempts">): Part | undefined =>
-  [...attempts.flatMap(partsOf), ...waitsOf(attempts)].toSorted((one, other) => other.ms - one.ms)[0]
+/** The longest part; undefined without an attempt and a wait. */
+export const longestPart = (
+  { admissionMs = 0, attempts }: Pick<DecisionRecord, "admissionMs" | "attempts">
+): Part | undefined =>
+  [...attempts.flatMap(partsOf), ...waitsOf(attempts, admissionMs)].toSorted((one, other) => other.ms - one.ms)[0]

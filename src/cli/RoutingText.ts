@@ -273,12 +273,17 @@ const outcome = ({ answeredBy, decision: { strategy }, end, policy, tookMs }: De
   return `${what[end]} after ${span(tookMs)}. Strategy ${strategy}, policy ${policy}.`
 }
 
+/** How long the request has waited for its limits and budgets, if it has. */
+const admissionText = ({ admissionMs }: DecisionRecord): ReadonlyArray<string> =>
+  admissionMs === undefined ? [] : [wrap(`Waiting for limits and budgets: ${span(admissionMs)}.`)]
+
 /** A request that no deployment was considered for. */
 const refusedText = (one: DecisionRecord): string => {
   const { at, error, id, model, operation } = one
   return [
     wrap(`${id}: ${operation} for ${model} at ${timeOf(at)}.`),
     wrap(`Refused before it was routed${error === undefined ? "" : `: ${error.reason}: ${error.message}`}`),
+    ...admissionText(one),
     ...origin(one)
   ].join("\n")
 }
@@ -294,7 +299,9 @@ const figures = (one: DecisionRecord): ReadonlyArray<string> => {
   const { inputTokens, outputTokens, tookMs } = one
   const tokens = outputTokens === undefined
     ? ""
-    : `${inputTokens === undefined ? "" : `${inputTokens} input and `}${outputTokens} output tokens. `
+    : `${inputTokens === undefined ? "" : `${inputTokens} input and `}${outputTokens} output token${
+      outputTokens === 1 ? "" : "s"
+    }. `
   const longest = tookMs === undefined ? undefined : longestPart(one)
   return [
     ...(tookMs === undefined ? [] : [wrap(`${tokens}${costText(one)}`)]),
@@ -321,6 +328,7 @@ export const recordText = (one: DecisionRecord): string => {
     wrap(`${id}: ${operation} for ${model} at ${timeOf(at)}.`),
     wrap(outcome(one)),
     ...figures(one),
+    ...admissionText(one),
     ...origin(one),
     ...unavailable(one),
     ...attempts(one),

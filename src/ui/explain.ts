@@ -3,15 +3,15 @@
  *
  * **Details**
  *
- * The time is divided into parts that follow each other and have the request's time as their sum: before the first attempt,
- * each attempt that failed, pauses between attempts, the wait for a slot, the wait for the first token, and the answer after it.
+ * The time is divided into parts that follow each other and have the request's time as their sum: the wait for limits and budgets, before the first
+ * attempt, each attempt that failed, pauses between attempts, the wait for a slot, the wait for the first token, and the answer after it.
  */
 import type { Attempt, Record as Decision } from "../services/routing/DecisionRecord.ts"
 import { duration } from "./format.ts"
 
 /** A part of a request's time, ms. */
 export interface Part {
-  readonly kind: "before" | "failed" | "pause" | "slot" | "firstToken" | "answer"
+  readonly kind: "admission" | "before" | "failed" | "pause" | "slot" | "firstToken" | "answer"
   readonly deployment: string | undefined
   readonly tookMs: number
 }
@@ -31,14 +31,16 @@ const partsOfAnswer = (attempt: Attempt, from: number, total: number): ReadonlyA
   ]
 }
 
+type Timed = Pick<Decision, "admissionMs" | "attempts" | "tookMs">
+
 /** The parts of the request's time, in order. An attempt beside another counts from when the other one ended. */
-export const partsOf = ({ attempts, tookMs }: Pick<Decision, "attempts" | "tookMs">): ReadonlyArray<Part> => {
+export const partsOf = ({ admissionMs = 0, attempts, tookMs }: Timed): ReadonlyArray<Part> => {
   const total = tookMs ?? Math.max(0, ...attempts.map((one) => endOf(one, 0)))
-  const parts: Array<Part> = []
-  let at = 0
+  const parts: Array<Part> = [{ kind: "admission", deployment: undefined, tookMs: admissionMs }]
+  let at = admissionMs
   for (const attempt of attempts) {
     if (attempt.startedMs > at) {
-      const kind = parts.length === 0 ? "before" : "pause"
+      const kind = parts.length === 1 ? "before" : "pause"
       parts.push({ kind, deployment: undefined, tookMs: attempt.startedMs - at })
       at = attempt.startedMs
     }
@@ -54,8 +56,10 @@ export const partsOf = ({ attempts, tookMs }: Pick<Decision, "attempts" | "tookM
 const textOf = ({ deployment, kind, tookMs }: Part): string => {
   const time = duration(tookMs)
   switch (kind) {
+    case "admission":
+      return `${time} of waiting for limits and budgets`
     case "before":
-      return `${time} before the first attempt: checks of the request, limits, cache`
+      return `${time} before the first attempt: checks of the request, cache`
     case "failed":
       return `${time} in an attempt at ${deployment} that did not answer`
     case "pause":
@@ -70,7 +74,7 @@ const textOf = ({ deployment, kind, tookMs }: Part): string => {
 }
 
 /** The longest part, with its share of the time: why the request took as long. */
-export const mainReason = (record: Pick<Decision, "attempts" | "tookMs">): string | undefined => {
+export const mainReason = (record: Timed): string | undefined => {
   const parts = partsOf(record)
   const total = parts.reduce((sum, { tookMs }) => sum + tookMs, 0)
   const [longest] = parts.toSorted((one, other) => other.tookMs - one.tookMs)
@@ -85,8 +89,12 @@ const failureOf = ({ deployment, error, tookMs }: Attempt): string =>
 
 /** How the request ended, in a sentence. */
 export const outcomeOf = ({ answeredBy, attempts, cache, end, refused, tookMs }: Decision): string => {
-  if (refused === true) return "Refused before it was routed: no deployment was considered."
   const time = duration(tookMs)
+  if (refused === true) {
+    return tookMs === undefined || tookMs === 0
+      ? "Refused before it was routed: no deployment was considered."
+      : `Refused after ${time}, before it was routed: no deployment was considered.`
+  }
   const tries = attempts.length === 1 ? "1 attempt" : `${attempts.length} attempts`
   if (end === undefined) return `Running, with ${tries} so far.`
   if (cache !== undefined) return `Answered from the cache (${cache}) in ${time}, without a call.`

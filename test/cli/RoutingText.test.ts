@@ -148,5 +148,8 @@ describe("routing for a terminal", () => {
     assert.include(text, "after any failure:\n    other#0")
     assert.isAtMost(Math.max(...text.split("\n").map(({ length }) => length)), 80)
     assert.match(RoutingText.recordTable([record]), /dec-1-0 +00:00:00Z +chat +chat#1 +2 +2\.515 s +answered/)
+    const waited = RoutingText.recordText({ ...record, admissionMs: 4_000 })
+    assert.include(waited, "Longest part: 4 s for limits and budgets.")
+    assert.include(waited, "Waiting for limits and budgets: 4 s.")
   })
 })

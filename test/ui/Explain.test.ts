@@ -22,6 +22,20 @@ describe("the explanation of a request", () => {
     ])
   })
 
+  it("begins with the wait for limits and budgets, also where the request was refused after it", () => {
+    const parts = partsOf({ admissionMs: 8, attempts: [{ ...answered, startedMs: 10 }], tookMs: 110 })
+    assert.deepStrictEqual(parts.map(({ kind, tookMs }) => [kind, tookMs]), [
+      ["admission", 8],
+      ["before", 2],
+      ["firstToken", 50],
+      ["answer", 50]
+    ])
+    assert.strictEqual(
+      mainReason({ admissionMs: 1_000, attempts: [], tookMs: 1_000 }),
+      "Most of the time: 1.00 s of waiting for limits and budgets (100 %)."
+    )
+  })
+
   it("counts an attempt beside another from when the other one ended", () => {
     const hedge = { ...answered, startedMs: 300, firstTokenMs: 500, tookMs: 600, hedge: true } as const
     const parts = partsOf({ attempts: [{ ...failed, outcome: "left" }, hedge], tookMs: 900 })

@@ -85,9 +85,9 @@ const keep = ({ cache, callbacks }: Parts, { request, state }: Routed, response:
 
 const makeRecall = (parts: Parts) =>
   Effect.fnUntraced(function*({ request, state }: Routed, error: InferenceError) {
-    const { record, startedAt } = state
+    const { arrivedAt, record } = state
     if (classify(error.reason).isCallerMistake) return yield* error
-    const startedMs = (yield* Time.now) - startedAt
+    const startedMs = (yield* Time.now) - Math.floor(arrivedAt)
     const found = yield* find(parts, request)
     const draft = addAttempt(record, server.id, startedMs)
     draft.tookMs = 0

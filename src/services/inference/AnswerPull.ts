@@ -166,7 +166,8 @@ const untilDrained = (
   const { totalMs } = timeouts
   if (totalMs === undefined) return Deferred.await(drained)
   return Effect.flatMap(Time.now, (now) => {
-    const { total } = Deadlines.make(deployment, timeouts, { deadline: state.startedAt + totalMs, now: () => now })
+    const deadline = Math.floor(state.attemptedAt ?? state.arrivedAt) + totalMs
+    const { total } = Deadlines.make(deployment, timeouts, { deadline, now: () => now })
     return recordFailure(state.stats, state, within(total, Deferred.await(drained)))
   })
 }

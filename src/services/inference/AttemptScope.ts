@@ -207,7 +207,7 @@ class Entry {
     const at = precise()
     state.attemptedAt ??= at
     this.startedAt = Math.floor(at)
-    this.#draft = addAttempt(state.record, id, this.startedAt - state.startedAt, hedge || undefined)
+    this.#draft = addAttempt(state.record, id, this.startedAt - Math.floor(state.arrivedAt), hedge || undefined)
     this.#sample = callbacks.call(measurementsName, () => router.measure(id, route), noSample)
     this.#trial = route.trial?.attempt(this.startedAt)
   }

@@ -148,7 +148,8 @@ const refuse = <R extends AttemptRequest>(
   parts: Parts,
   { arrival, attributes, fiber, operation, request }: Omit<Arriving<R>, "at" | "routing">,
   model: { readonly requested: string; readonly configured?: string },
-  error: InferenceError
+  error: InferenceError,
+  admissionMs = 0
 ): Begun<R> => {
   RefusedRequest.record(parts, {
     operation,
@@ -156,6 +157,7 @@ const refuse = <R extends AttemptRequest>(
     configured: model.configured,
     caller: callerOf(fiber, request),
     error,
+    admissionMs,
     arrival,
     attributes: namedOf({ operation, request, attributes }, undefined).attributes
   })
@@ -164,24 +166,29 @@ const refuse = <R extends AttemptRequest>(
 
 const configured = (model: string) => ({ requested: model, configured: model })
 
-/** Begins the telemetry of a routed request. */
+/**
+ * Begins the telemetry of a routed request.
+ *
+ * @param admissionMs how long it has waited for its limits and budgets
+ */
 const beginAdmitted = <R extends AttemptRequest>(
   parts: Parts,
   arriving: Arriving<R>,
   route: Route,
-  ticket: Ticket | Reason
+  ticket: Ticket | Reason,
+  admissionMs = 0
 ): Begun<R> => {
   const { arrival, at, fiber, operation, request, routing } = arriving
   const { decision, deployments: [first], model } = route
-  if ("_tag" in ticket) return refuse(parts, arriving, configured(model), makeError(ticket))
+  if ("_tag" in ticket) return refuse(parts, arriving, configured(model), makeError(ticket), admissionMs)
   const refused = parts.router.call?.(route, payableOf(route))
   if (refused !== undefined) {
     ticket.end()
-    return refuse(parts, arriving, configured(model), refused)
+    return refuse(parts, arriving, configured(model), refused, admissionMs)
   }
   if (ticket !== free) fiber.getRef(TicketReceiver)?.(ticket)
   const trace = arrival?.begin(namedOf(arriving, model), decision, first?.id)
-  const state = RequestTelemetry.begin(parts, fiber, operation, route, trace, ticket, at, request)
+  const state = RequestTelemetry.begin(parts, fiber, operation, route, trace, ticket, at, request, admissionMs)
   if (!cannotAnswer(route)) return { routed: { request: limited(request, ticket), route, state }, state }
   const { reason } = noDeployment(route.decision, routing)
   const error = new InferenceError({ reason, decision: state.record.id, attempts: [] })
@@ -211,9 +218,14 @@ const makeBegin = (parts: Parts) => {
     // A request that no deployment can answer counts in no limit.
     if (cannotAnswer(route)) return beginAdmitted(parts, arriving, route, free)
     const admitted = admit(parts, operation, request, route, routing, payableOf(route))
-    return admitted instanceof Later
-      ? new Later(Effect.map(admitted.outcome, (ticket) => beginAdmitted(parts, arriving, route, ticket)))
-      : beginAdmitted(parts, arriving, route, admitted)
+    if (!(admitted instanceof Later)) return beginAdmitted(parts, arriving, route, admitted)
+    arriving.arrival?.waits()
+    return new Later(
+      Effect.map(
+        admitted.outcome,
+        (ticket) => beginAdmitted(parts, arriving, route, ticket, Time.nowOf(parts.clock) - Math.floor(at))
+      )
+    )
   }
 }
 

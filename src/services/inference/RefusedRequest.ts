@@ -38,6 +38,8 @@ export interface Refusal {
   readonly configured: string | undefined
   readonly caller: RecordedCaller
   readonly error: InferenceError
+  /** How long it has waited for its limits and budgets; default 0. */
+  readonly admissionMs?: number
   /** Undefined where nothing records spans. */
   readonly arrival: RequestTrace.Arrival | undefined
   /** Attributes of its span. */
@@ -46,14 +48,15 @@ export interface Refusal {
 
 /** Records that a request is refused. */
 export const record = ({ callbacks, clock, decisions, metrics }: Parts, refusal: Refusal): void => {
-  const { arrival, attributes, caller, configured, error: failed, model, operation } = refusal
+  const { admissionMs = 0, arrival, attributes, caller, configured, error: failed, model, operation } = refusal
   const { reason } = failed
   const ofCaller = isOfCaller(reason._tag)
   const draft = callbacks.call("decision log", () =>
     decisions.refuse?.({
       operation,
       model: Text.cutName(model),
-      at: clock.currentTimeMillisUnsafe(),
+      at: clock.currentTimeMillisUnsafe() - admissionMs,
+      admissionMs,
       caller,
       error: { reason: reason._tag, message: ReasonMessage.recorded(reason) },
       isOfCaller: ofCaller

@@ -169,8 +169,6 @@ export interface RequestState {
   readonly record: Draft
   /** Undefined without tracing. */
   readonly trace: RequestTrace | undefined
-  /** When the request was routed, monotonic ms. */
-  readonly startedAt: number
   /** When it arrived, its first attempt began and its latest one ended, monotonic ms with fractions. */
   readonly arrivedAt: number
   attemptedAt: number | undefined
@@ -406,11 +404,11 @@ export const complete = (
   operation: Operation,
   state: RequestState
 ): void => {
-  const { context, earlierTokens, failure, metricsBegun, record, startedAt, stats, ticket, trace } = state
+  const { arrivedAt, context, earlierTokens, failure, metricsBegun, record, stats, ticket, trace } = state
   const exit = exitOf({ done: stats.done, failure })
   const end = endOf(exit)
   const now = Time.preciseOf(clock)
-  record.tookMs = Math.floor(now) - startedAt
+  record.tookMs = Math.floor(now) - Math.floor(arrivedAt)
   record.end = end
   const tokens = earlierTokens + stats.tokens
   if (ticket !== free) ticket.end()
@@ -443,7 +441,11 @@ export const complete = (
   }
 }
 
-/** Begins a request, which `complete` ends. */
+/**
+ * Begins a request, which `complete` ends.
+ *
+ * @param admissionMs how long it has waited for its limits and budgets
+ */
 export const begin = (
   { callbacks, clock, decisions, metrics }: Parts,
   fiber: Fiber.Fiber<unknown, unknown>,
@@ -452,20 +454,21 @@ export const begin = (
   trace: RequestTrace | undefined,
   ticket: Ticket,
   arrivedAt: number,
-  request: Caller & { readonly source?: Source | undefined }
+  request: Caller & { readonly source?: Source | undefined },
+  admissionMs = 0
 ): RequestState => {
   const { deployments: [deployment], model } = route
-  const at = clock.currentTimeMillisUnsafe()
+  const at = clock.currentTimeMillisUnsafe() - admissionMs
   const caller = callerOf(fiber, request)
   const record = callbacks.call(logName, () => decisions.begin(operation, route, at, caller), undefined) ??
     makeDraft("unrecorded", operation, route, at, caller)
+  if (admissionMs > 0) record.admissionMs = admissionMs
   const { context } = fiber
   return {
     context,
     metricsBegun: callbacks.notify(metricsName, () => metrics.begin(model, operation), context),
     record,
     trace,
-    startedAt: Time.nowOf(clock),
     arrivedAt,
     attemptedAt: undefined,
     leftAt: undefined,

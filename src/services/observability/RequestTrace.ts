@@ -158,11 +158,11 @@ export class RequestTrace {
     this.capturesContent = capturesContent
   }
 
-  /** Adds the span of the selection, which ends now. */
-  selected(decision: Decision, first: string | undefined, since: bigint): void {
+  /** Adds the span of the selection. */
+  selected(decision: Decision, first: string | undefined, since: bigint, until: bigint): void {
     const { candidates, eligible, excluded, strategy } = decision
     const span = this.#span.child(`select ${strategy}`, "internal", since)
-    span?.end(this.#shared.clock.currentTimeNanosUnsafe(), Exit.void, () => ({
+    span?.end(until, Exit.void, () => ({
       "troupe.component": "router",
       "troupe.strategy": strategy,
       "troupe.eligible": eligible,
@@ -171,6 +171,13 @@ export class RequestTrace {
         ? undefined
         : excluded.map(({ deployment, reason }) => `${deployment}: ${reason}`),
       "troupe.deployment": first
+    }))
+  }
+
+  /** Adds the span of the wait for limits and budgets. */
+  admitted(since: bigint, until: bigint): void {
+    this.#span.child("wait for limits and budgets", "internal", since)?.end(until, Exit.void, () => ({
+      "troupe.component": "admission"
     }))
   }
 
@@ -209,12 +216,18 @@ export class Arrival {
   readonly #caller: Tracer.AnySpan | undefined
   readonly #tracing: Tracing
   readonly #since: bigint
+  #waitsSince: bigint | undefined
 
   constructor(clock: Clock.Clock, caller: Tracer.AnySpan | undefined, tracing: Tracing) {
     this.#clock = clock
     this.#caller = caller
     this.#tracing = tracing
     this.#since = clock.currentTimeNanosUnsafe()
+  }
+
+  /** The request waits from now on for its limits and budgets. */
+  waits(): void {
+    this.#waitsSince = this.#clock.currentTimeNanosUnsafe()
   }
 
   /**
@@ -228,7 +241,9 @@ export class Arrival {
     const span = this.#tracing.begin(name, this.#caller, this.#since)
     if (span === undefined) return undefined
     const trace = new RequestTrace({ clock: this.#clock, operation }, span, named, this.#tracing.capturesContent)
-    if (decision !== undefined) trace.selected(decision, first, this.#since)
+    const now = this.#clock.currentTimeNanosUnsafe()
+    if (decision !== undefined) trace.selected(decision, first, this.#since, this.#waitsSince ?? now)
+    if (this.#waitsSince !== undefined) trace.admitted(this.#waitsSince, now)
     return trace
   }
 

@@ -65,8 +65,10 @@ export const callerOf = (
 export interface RefusedRequest {
   readonly operation: Operation
   readonly model: string
-  /** ms since 1970 */
+  /** When it arrived, ms since 1970. */
   readonly at: number
+  /** How long it has waited for its limits and budgets; default 0. */
+  readonly admissionMs?: number
   readonly caller: RecordedCaller
   readonly error: NonNullable<Draft["error"]>
   /** Whether its caller is the cause, not the service. */
@@ -173,6 +175,7 @@ export const makeDraft = (
     at,
     decision: bounded(decision),
     fallbacks: namesOf(route),
+    admissionMs: undefined,
     attempts: [],
     answeredBy: undefined,
     cache: undefined,
@@ -217,9 +220,10 @@ export const addAttempt = (record: Draft, deployment: string, startedMs: number,
 /** The record as it is now. */
 export const recordOf = (draft: Draft): Record => ({ ...present(draft), attempts: draft.attempts.map(present) })
 
-const makeRefused = (id: string, { at, caller, error, model, operation }: RefusedRequest): Draft => ({
+const makeRefused = (id: string, { admissionMs = 0, at, caller, error, model, operation }: RefusedRequest): Draft => ({
   ...makeDraft(id, operation, refusedRoute(model), at, caller),
-  tookMs: 0,
+  admissionMs: admissionMs === 0 ? undefined : admissionMs,
+  tookMs: admissionMs,
   error,
   refused: true,
   end: "failure"

@@ -106,6 +106,8 @@ export const Record = Schema.Struct({
   decision: Decision,
   /** Deployments of the fallback models, by kind of failure. */
   fallbacks: Schema.Struct({ ordinary: Names, context: Names, content: Names }),
+  /** Time it has waited for its limits and budgets, ms; left out, none. */
+  admissionMs: Schema.optionalKey(Schema.Finite),
   attempts: Schema.Array(Attempt),
   /** The deployment that answered. */
   answeredBy: Schema.optionalKey(Schema.String),
@@ -113,7 +115,7 @@ export const Record = Schema.Struct({
   cache: Schema.optionalKey(Schema.Literals(tiers)),
   /** The store of the makers of signed reasoning did not answer: that of some reasoning in the request is not known. */
   makersUnavailable: Schema.optionalKey(Schema.Boolean),
-  /** Duration, ms; left out while it runs. */
+  /** From its arrival to its end, ms; left out while it runs. */
   tookMs: Schema.optionalKey(Schema.Finite),
   /** Tokens of its prompt; left out, unknown. */
   inputTokens: Schema.optionalKey(Schema.Finite),

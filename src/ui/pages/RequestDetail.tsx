@@ -113,10 +113,10 @@ const Body = ({ record }: { readonly record: Decision }) => (
     )}
     {failuresOf(record).map((text, index) => <p key={index} class="problem">{text}</p>)}
     {record.refused !== true && <Figures record={record} />}
-    {record.attempts.length > 0 && (
+    {(record.attempts.length > 0 || record.admissionMs !== undefined) && (
       <section>
         <h3>Attempts</h3>
-        <Waterfall attempts={record.attempts} tookMs={record.tookMs ?? 0} />
+        <Waterfall admissionMs={record.admissionMs} attempts={record.attempts} tookMs={record.tookMs ?? 0} />
       </section>
     )}
     {record.end !== undefined && record.refused !== true && <Replay key={record.id} record={record} />}

@@ -68,10 +68,32 @@ const Step = (
   )
 }
 
+/** The time before the request was admitted. */
+const Admission = ({ tookMs, total }: { readonly tookMs: number; readonly total: number }) => {
+  const words = `waited ${duration(tookMs)} for limits and budgets`
+  return (
+    <div>
+      <div class="step">
+        <strong>limits and budgets</strong>
+        <span class="space" />
+        <span>{duration(tookMs)}</span>
+      </div>
+      <div class="track" role="img" aria-label={words} title={words}>
+        <span class="bar slot" style={{ left: "0%", width: shareOf(tookMs, total) }} />
+      </div>
+      <p class="muted times">{words}</p>
+    </div>
+  )
+}
+
 const marks = [0, 0.25, 0.5, 0.75, 1]
 
 export const Waterfall = (
-  { attempts, tookMs }: { readonly attempts: ReadonlyArray<Attempt>; readonly tookMs: number }
+  { admissionMs = 0, attempts, tookMs }: {
+    readonly admissionMs?: number | undefined
+    readonly attempts: ReadonlyArray<Attempt>
+    readonly tookMs: number
+  }
 ) => {
   const total = Math.max(tookMs, ...attempts.map((one) => one.startedMs + (one.tookMs ?? 0)), 0.001)
   return (
@@ -79,13 +101,13 @@ export const Waterfall = (
       <div class="scale" aria-hidden="true">
         {marks.map((mark) => <span key={mark}>{duration(total * mark)}</span>)}
       </div>
+      {admissionMs > 0 && <Admission tookMs={admissionMs} total={total} />}
       <ol>
         {attempts.map((attempt, index) => <Step key={index} attempt={attempt} index={index} total={total} />)}
       </ol>
       <p class="legend muted" aria-hidden="true">
-        <span class="bar slot" /> waits for a slot or the load <span class="bar wait answered" /> until the first token
-        {" "}
-        <span class="bar answered" /> after it <span class="bar failed wait" /> failed
+        <span class="bar slot" /> waits for limits, a slot or the load <span class="bar wait answered" />{" "}
+        until the first token <span class="bar answered" /> after it <span class="bar failed wait" /> failed
       </p>
     </div>
   )
