@@ -48,10 +48,10 @@ import * as SecurityEvents from "./services/guard/SecurityEvents.ts"
 import * as Breaker from "./services/health/Breaker.ts"
 import * as HealthDetails from "./services/health/HealthDetails.ts"
 import * as Readiness from "./services/health/Readiness.ts"
-import * as EmbeddingBatcher from "./services/inference/EmbeddingBatcher.ts"
 import * as Inference from "./services/inference/Inference.ts"
 import type { Compare } from "./services/inference/ShadowCopies.ts"
 import { CustomComparison } from "./services/inference/ShadowCopies.ts"
+import * as TaskBatcher from "./services/inference/TaskBatcher.ts"
 import * as Ledger from "./services/ledger/Ledger.ts"
 import * as Deployments from "./services/models/Deployments.ts"
 import * as MemoryPressure from "./services/models/MemoryPressure.ts"
@@ -134,7 +134,7 @@ const assemble = (all: Services) =>
     Layer.provide(Layer.mergeAll(all.engines, all.memory, AppParts.partOr(Machine, machine))),
     Layer.provideMerge(all.providers),
     Layer.provide(store),
-    Layer.provide(Layer.mergeAll(MemoryPressure.layerOptions, EmbeddingBatcher.layerOptions, Memory.layerCollector)),
+    Layer.provide(Layer.mergeAll(MemoryPressure.layerOptions, TaskBatcher.layerOptions, Memory.layerCollector)),
     Layer.provideMerge(AppParts.settings)
   )
 

@@ -228,11 +228,14 @@ export const reasoningMakers = {
   pauseMs: 5_000
 }
 
-/** Requests for embeddings in one job of an engine. */
+/** Embeddings, rankings or classifications of so many callers are one job of an engine. */
 export const batchSize = 10
 
-/** Maximum time that requests for embeddings are collected while the engine is busy. */
+/** Maximum time that they are collected while the engine is busy. */
 export const batchWait = Duration.millis(100)
+
+/** Whether they are collected as long while the engine is idle. */
+export const batchWaitIdle = false
 
 /** How often memory and queues are sampled for the metrics. */
 export const sampleInterval = Duration.seconds(5)

@@ -151,6 +151,24 @@ export const traits = {
     "Weight relative to the other deployments, for the strategies weighted and session. Default 1.",
     AtLeastNothing
   ),
+  batches: optional(
+    "Which of its requests share a job, instead of embeddingBatches. With a section here, requests in the provider's own dialect " +
+      "share requests too, if they have no other fields than model, input and encoding_format. Default embeddingBatches.",
+    Schema.Struct({
+      size: optional(
+        "Requests for embeddings, rankings or classifications in one job; 1: none shares one. Default embeddingBatches.size.",
+        Count
+      ),
+      wait: optional(
+        "How long they are collected while the engine works, at most. Default embeddingBatches.wait.",
+        Span
+      ),
+      waitIdle: optional(
+        "Whether they are collected as long while the engine is idle. Default embeddingBatches.waitIdle.",
+        Schema.Boolean
+      )
+    })
+  ),
   rollout: optional(
     "With candidate, it takes no requests until a rollout gives it some. Default it takes requests from the start.",
     // A literal would tell apart the kinds of deployments, as their `engine` does.

@@ -100,11 +100,3 @@ export interface NativeEmbeddings {
   /** As in `TokenUsage`. */
   readonly isEstimated?: true
 }
-
-/** Scores from 0 to 1, in the order of the documents. */
-export interface Ranking {
-  readonly scores: ReadonlyArray<number>
-  readonly promptTokens: number
-  /** As in `TokenUsage`. */
-  readonly isEstimated?: true
-}

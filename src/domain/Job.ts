@@ -161,11 +161,16 @@ export interface EmbedJob {
   readonly inputs: ReadonlyArray<EmbedInput>
 }
 
-/** Documents to score by their relevance to a query. */
-export interface RerankJob {
-  readonly kind: "rerank"
+/** A query, and the documents to score by their relevance to it. */
+export interface RankingInput {
   readonly query: string
   readonly documents: ReadonlyArray<string>
+}
+
+/** Documents to score by their relevance to a query, for each of several queries. */
+export interface RerankJob {
+  readonly kind: "rerank"
+  readonly requests: ReadonlyArray<RankingInput>
 }
 
 /** Texts to classify. */
@@ -237,6 +242,14 @@ export interface Embedding {
   readonly isEstimated?: true
 }
 
+/** Scores from 0 to 1, in the order of the documents. */
+export interface Ranking {
+  readonly scores: ReadonlyArray<number>
+  readonly promptTokens: number
+  /** As in `TokenUsage`. */
+  readonly isEstimated?: true
+}
+
 /** One input's labels, likeliest first; the scores sum to 1. */
 export interface Classification {
   readonly labels: ReadonlyArray<{ readonly label: string; readonly score: number }>
@@ -251,8 +264,7 @@ export type Each<A> = { readonly ok: true; readonly value: A } | { readonly ok: 
 /** The result of a task, in the order of its inputs. */
 export type JobResult =
   | { readonly kind: "embed"; readonly embeddings: ReadonlyArray<Each<Embedding>> }
-  /** Scores from 0 to 1. */
-  | { readonly kind: "rerank"; readonly scores: ReadonlyArray<number>; readonly promptTokens: number }
+  | { readonly kind: "rerank"; readonly rankings: ReadonlyArray<Each<Ranking>> }
   | { readonly kind: "classify"; readonly classifications: ReadonlyArray<Each<Classification>> }
   | { readonly kind: "tokenize"; readonly tokens: ReadonlyArray<number> }
 

@@ -181,7 +181,7 @@ const check: Check = (text, promptTokens) => {
 
 const textsOf = (job: TaskJob): ReadonlyArray<string> => {
   if (job.kind === "tokenize") return []
-  return job.kind === "rerank" ? job.documents : job.inputs.map(textOfInput)
+  return job.kind === "rerank" ? job.requests.flatMap(({ documents }) => documents) : job.inputs.map(textOfInput)
 }
 
 const answer = async (job: TaskJob): Promise<JobResult> => {

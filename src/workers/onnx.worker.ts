@@ -55,7 +55,7 @@ const answer = (loaded: Loaded, job: TaskJob, signals: JobSignals): Promise<JobR
     case "embed":
       return work.tasks.embed(job.inputs, signals)
     case "rerank":
-      return work.tasks.rerank(job.query, job.documents, signals)
+      return work.tasks.rerank(job.requests, signals)
     case "classify":
       return work.tasks.classify(job.inputs, signals)
   }

@@ -54,6 +54,7 @@ models:
   azure: { deployments: [{ provider: azure-openai, model: up, baseUrl: "${upstream.url}", key: "\${K}" }] }
   padded: { deployments: [{ provider: azure-openai, model: up, baseUrl: "${upstream.url}", key: "\${K}", thoughts: reasoning_content }] }
   anthropic: { deployments: [{ provider: anthropic, model: up, baseUrl: "${upstream.url}", key: "\${K}" }] }
+  shared: { deployments: [{ provider: openai, model: up, baseUrl: "${upstream.url}", batches: { size: 3, wait: 1 minute, waitIdle: true } }] }
   short: { deployments: [{ provider: openai, model: up, baseUrl: "${upstream.url}", maxTokens: 9 }] }
 `,
     { K: "key" }
@@ -183,6 +184,24 @@ describe("a request in the provider's own dialect arrives unchanged", () => {
       )
     }
   }, 60_000)
+
+  it("embeddings share a request where the deployment has batches, except those with other fields", async () => {
+    const before = upstream.seen.length
+    const answers = await Promise.all([
+      post(service.url, "embeddings", { model: "shared", input: "a" }),
+      post(service.url, "embeddings", { model: "shared", input: ["b", "c"] }),
+      post(service.url, "embeddings", { model: "shared", input: "d", encoding_format: "base64" }),
+      post(service.url, "embeddings", { model: "shared", input: "e", user: "ada" })
+    ])
+    const sent = upstream.seen.slice(before).map(({ body }) => (body as Fields)["input"]).sort()
+    assert.lengthOf(sent, 2)
+    assert.sameMembers(sent.flat(), ["a", "b", "c", "d", "e"])
+    assert.include(sent, "e")
+    const embeddings = answers.map((answer) =>
+      (JSON.parse(answer) as { data: ReadonlyArray<Fields> }).data.map(({ embedding }) => embedding)
+    )
+    assert.deepStrictEqual(embeddings, [[[1]], [[1], [1]], ["AACAPw=="], [[3]]])
+  })
 
   it("in a large body, and beside options in headers", async () => {
     const value = Array.from({ length: 6000 }, (_, index) => Numbers.rawNumber(`90071992547409${index + 93_000}`))

@@ -35,7 +35,7 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
     pressure: Defaults.memoryPressure,
     quantization: Defaults.quantization
   },
-  embeddingBatches: { size: Defaults.batchSize, wait: Defaults.batchWait },
+  embeddingBatches: { size: Defaults.batchSize, wait: Defaults.batchWait, waitIdle: false },
   circuits: Defaults.breaker,
   keyCooldowns: Defaults.keyCooldowns,
   keys: [],

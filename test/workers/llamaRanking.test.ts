@@ -40,9 +40,20 @@ describe("in a thread", () => {
       })
     })
 
+  const rankOne = async (query: string, documents: ReadonlyArray<string>) => {
+    const result = await answer({ kind: "rerank", requests: [{ query, documents }] })
+    return result.kind === "rerank" ? result.rankings[0] : assert.fail(JSON.stringify(result))
+  }
+
+  /** The failure of the first query. */
+  const refused = async (query: string, documents: ReadonlyArray<string>) => {
+    const each = await rankOne(query, documents)
+    return each?.ok === false ? each.failure : assert.fail(JSON.stringify(each))
+  }
+
   const rerank = async (query: string, documents: ReadonlyArray<string>) => {
-    const result = await answer({ kind: "rerank", query, documents })
-    return result.kind === "rerank" ? result : assert.fail(JSON.stringify(result))
+    const each = await rankOne(query, documents)
+    return each?.ok === true ? each.value : assert.fail(JSON.stringify(each))
   }
 
   it("supports ranking and token counts, but neither text nor vectors", async () => {
@@ -74,6 +85,20 @@ describe("in a thread", () => {
     for (const one of turned) assert.deepStrictEqual(one.scores.toReversed(), scores)
   })
 
+  it("ranks for several queries in one job; an invalid one fails alone", async () => {
+    const single = await rerank("red fox", ["the whale", "a red fox"])
+    const result = await answer({
+      kind: "rerank",
+      requests: [
+        { query: "whale", documents: [""] },
+        { query: "red fox", documents: ["the whale", "a red fox"] }
+      ]
+    })
+    const [first, second] = result.kind === "rerank" ? result.rankings : assert.fail(JSON.stringify(result))
+    assert.deepInclude(first, { ok: false })
+    assert.deepStrictEqual(second, { ok: true, value: single })
+  })
+
   it("treats the name of a control token as ordinary text", async () => {
     const { promptTokens } = await rerank("red [SEP] fox", ["[CLS]"])
     // Neither is in the vocabulary, so a bracket is an unknown token and so are the letters: more than one each.
@@ -81,17 +106,17 @@ describe("in a thread", () => {
   })
 
   it("rejects empty texts by their path, and too long texts by their length", async () => {
-    assert.deepInclude(await answer({ kind: "rerank", query: "", documents: ["a"] }), {
+    assert.deepInclude(await refused("", ["a"]), {
       kind: "invalid_request",
       path: "query"
     })
-    assert.deepInclude(await answer({ kind: "rerank", query: "a", documents: ["a", ""] }), {
+    assert.deepInclude(await refused("a", ["a", ""]), {
       kind: "invalid_request",
       path: "documents[1]"
     })
     const most = contextWindow - tokensOf("a", "a").length
     assert.strictEqual((await rerank("a", ["a ".repeat(most)])).promptTokens, contextWindow - 1)
-    assert.deepStrictEqual(await answer({ kind: "rerank", query: "a", documents: ["a ".repeat(most + 1)] }), {
+    assert.deepStrictEqual(await refused("a", ["a ".repeat(most + 1)]), {
       kind: "context_length_exceeded",
       promptTokens: contextWindow,
       contextWindow

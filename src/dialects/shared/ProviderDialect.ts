@@ -14,10 +14,10 @@
  */
 import type { Result } from "effect"
 import type { RemoteDeployment } from "../../domain/Deployment.ts"
-import type { Countable, Counted, Generation, NativeEmbeddings, Ranking } from "../../domain/Generation.ts"
+import type { Countable, Counted, Generation, NativeEmbeddings } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
-import type { Classification, Embedding, ReportedUsage } from "../../domain/Job.ts"
+import type { Classification, Embedding, Ranking, RankingInput, ReportedUsage } from "../../domain/Job.ts"
 import type { ImageSource } from "../../domain/Message.ts"
 import type { Source } from "../../domain/Source.ts"
 
@@ -147,7 +147,7 @@ export interface Dialect {
   readonly embed?: Task<ReadonlyArray<string>, Each<Embedding>>
   /** For callers of the same dialect. */
   readonly embedNative?: Task<Source, NativeEmbeddings>
-  readonly rerank?: Task<{ readonly query: string; readonly documents: ReadonlyArray<string> }, Ranking>
+  readonly rerank?: Task<RankingInput, Ranking>
   readonly classify?: Task<ReadonlyArray<string>, Each<Classification>>
   readonly tokenize?: Task<Countable, ReadonlyArray<number>>
   /** Tokens of a prompt. */

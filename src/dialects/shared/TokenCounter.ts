@@ -5,8 +5,8 @@
  *
  * No provider reports the tokens of a piece of text, and some do not report those of the answer.
  */
-import type { Generation, Ranking } from "../../domain/Generation.ts"
-import type { ReportedUsage, TokenUsage } from "../../domain/Job.ts"
+import type { Generation } from "../../domain/Generation.ts"
+import type { Ranking, ReportedUsage, TokenUsage } from "../../domain/Job.ts"
 import { textOf, thoughtsOf } from "../../domain/Message.ts"
 import { bytesPerToken, estimateTokens, promptLengthOf } from "../../domain/RoutingRequest.ts"
 

@@ -229,6 +229,11 @@ export const make = (
 ): Engine => {
   const limits = { ...streams, parts: partsOf(streams) }
   const served: Served = { errorOf, host, limits, now: () => Time.preciseOf(clock) }
+  const rankEach: NonNullable<Engine["rankEach"]> = (requests, retain) =>
+    Effect.map(
+      runTask(host, errorOf, { kind: "rerank", requests }, retain),
+      ({ rankings }) => rankings.map(resultOf(errorOf))
+    )
   return {
     describe: description,
     memoryBytes: Effect.sync(() => host.memoryBytes()),
@@ -245,7 +250,9 @@ export const make = (
         runTask(host, errorOf, { kind: "embed", inputs }, retain),
         ({ embeddings }) => embeddings.map(resultOf(errorOf))
       ),
-    rerank: (query, documents, retain) => runTask(host, errorOf, { kind: "rerank", query, documents }, retain),
+    rerank: (query, documents, retain) =>
+      Effect.flatMap(rankEach([{ query, documents }], retain), ([ranking]) => Effect.fromResult(ranking!)),
+    rankEach,
     classify: (inputs, retain) =>
       Effect.map(
         runTask(host, errorOf, { kind: "classify", inputs }, retain),

@@ -11,10 +11,10 @@ import type { Effect, Scope, Stream } from "effect"
 import { Context, Result } from "effect"
 import type { Deployment, DeploymentOptions, EngineDeployment } from "../../domain/Deployment.ts"
 import type { EngineDescription, GpuMemory } from "../../domain/EngineProtocol.ts"
-import type { Countable, Counted, Generation, NativeEmbeddings, Ranking } from "../../domain/Generation.ts"
+import type { Countable, Counted, Generation, NativeEmbeddings } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import type { Classification, Embedding, EmbedInput, ReportedUsage } from "../../domain/Job.ts"
+import type { Classification, Embedding, EmbedInput, Ranking, RankingInput, ReportedUsage } from "../../domain/Job.ts"
 import type { PrefixFileOptions } from "../../domain/PrefixFiles.ts"
 import type { Source } from "../../domain/Source.ts"
 import type { StreamLimits } from "../../domain/StreamLimits.ts"
@@ -115,6 +115,11 @@ export interface Engine {
     documents: ReadonlyArray<string>,
     retain?: Retain
   ) => Effect.Effect<Ranking, InferenceError>
+  /** The rankings of several queries in one job, one result per input, as `embed`; left out if a job has one query. */
+  readonly rankEach?: (
+    inputs: ReadonlyArray<RankingInput>,
+    retain?: Retain
+  ) => Effect.Effect<ReadonlyArray<Result.Result<Ranking, InferenceError>>, InferenceError>
   /** One result per input, as `embed`. */
   readonly classify: (
     inputs: ReadonlyArray<string>,

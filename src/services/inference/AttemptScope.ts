@@ -2,13 +2,13 @@
  * One attempt, from the admission by its deployment's circuit to the end of its scope: it is measured and recorded, has the
  * time limits of its policy, and leases an engine.
  */
-import { Cause, Context, Deferred, Effect, Exit, Scope } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Result, Scope } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import type { Embedding, EmbedInput } from "../../domain/Job.ts"
+import type { Embedding } from "../../domain/Job.ts"
 import type { LatencySample } from "../../domain/Measurement.ts"
 import type { Message } from "../../domain/Message.ts"
 import * as Money from "../../domain/Money.ts"
@@ -40,10 +40,10 @@ import { addAttempt } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Route.ts"
 import { listsOf } from "../routing/Route.ts"
 import type { Router } from "../routing/Router.ts"
-import * as EmbeddingBatcher from "./EmbeddingBatcher.ts"
 import type { ReasoningMakers } from "./ReasoningMakers.ts"
 import type { AttemptStats, RequestState, RoutedRequest } from "./RequestTelemetry.ts"
 import * as RequestTelemetry from "./RequestTelemetry.ts"
+import * as TaskBatcher from "./TaskBatcher.ts"
 
 /** An attempt that its deployment's circuit has admitted. */
 export interface AttemptContext {
@@ -530,25 +530,36 @@ export const makeDirect = (parts: Parts) => {
   }
 }
 
-/** Embeds together with other requests, within the queue's time limit. */
-export const makeEmbed = (models: Models["Service"], batches: EmbeddingBatcher.Batches) => {
-  const embed = EmbeddingBatcher.make(models, batches)
+/** Runs a task together with other requests, within the queue's time limit. All results, or the error of the first input that has one. */
+const makeBatched = <Input, Output extends Pick<Embedding, "isEstimated" | "promptTokens">>(
+  models: Models["Service"],
+  task: TaskBatcher.Task<Input, Output>,
+  batches: TaskBatcher.Batches
+) => {
+  const run = TaskBatcher.make(models, task, batches)
   return (
     context: AttemptContext,
-    inputs: ReadonlyArray<EmbedInput>
-  ): Effect.Effect<ReadonlyArray<Embedding>, InferenceError, Scope.Scope> =>
+    inputs: ReadonlyArray<Input>
+  ): Effect.Effect<ReadonlyArray<Output>, InferenceError, Scope.Scope> =>
     Effect.flatMap(Effect.scope, (scope) => {
       const { admit, caller, deadlines, deployment, stats } = context
       const granted = Deferred.makeUnsafe<void>()
-      const embeddings = embed({
+      const results = run({
         deployment,
         caller,
         meter: stats,
         movedOn: () => context.superseded,
         admit: Effect.andThen(Scope.provide(admit, scope), Deferred.succeed(granted, undefined))
-      }, inputs)
+      }, inputs).pipe(Effect.flatMap((each) => Effect.fromResult(Result.all(each))))
       return deadlines.queue === undefined
-        ? embeddings
-        : Effect.raceFirst(embeddings, Effect.andThen(deadlines.queue(Deferred.await(granted)), Effect.never))
+        ? results
+        : Effect.raceFirst(results, Effect.andThen(deadlines.queue(Deferred.await(granted)), Effect.never))
     })
 }
+
+/** The tasks that requests share jobs for. */
+export const makeTasks = (models: Models["Service"], batches: TaskBatcher.Batches) => ({
+  embed: makeBatched(models, TaskBatcher.embedding, batches),
+  classify: makeBatched(models, TaskBatcher.classification, batches),
+  rank: makeBatched(models, TaskBatcher.ranking, batches)
+})

@@ -42,13 +42,13 @@ import { answeredRoute, isSoonFree, noDeployment } from "../routing/Route.ts"
 import { Router } from "../routing/Router.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import * as AttemptScope from "./AttemptScope.ts"
-import { BatchOptions } from "./EmbeddingBatcher.ts"
 import type { AttemptRequest, Use } from "./PlannedAttempts.ts"
 import * as PlannedAttempts from "./PlannedAttempts.ts"
 import { ReasoningMakers, SharedMakers } from "./ReasoningMakers.ts"
 import * as RefusedRequest from "./RefusedRequest.ts"
 import type { RoutedRequest } from "./RequestTelemetry.ts"
 import * as RequestTelemetry from "./RequestTelemetry.ts"
+import { BatchOptions } from "./TaskBatcher.ts"
 
 /** Whether no deployment can answer and a cached response may not, either. */
 const cannotAnswer = (route: Route): boolean =>
@@ -436,7 +436,7 @@ export const make = Effect.fnUntraced(function*(copies?: OfCopies) {
     /** Tries the route's deployments as the plan says, until `use` succeeds at one of them. */
     execute: PlannedAttempts.makeExecute(attempts),
     direct: makeDirect(attempts),
-    embed: AttemptScope.makeEmbed(models, yield* BatchOptions),
+    batched: AttemptScope.makeTasks(models, yield* BatchOptions),
     /** Begins a request that has an answer already; `complete` ends it. It may be rejected by its limits. */
     beginAnswered: makeBeginAnswered(parts),
     cached: CachedResponses.makeFallback({ cache: yield* ResponseCache, callbacks: parts.callbacks })

@@ -1,7 +1,8 @@
 /** Tasks with one buffered result: embeddings, reranking, classification and tokenization. */
 import type { Scope } from "effect"
 import { Effect } from "effect"
-import type { Ranking } from "../../domain/Generation.ts"
+import type { Deployment } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import type {
   ClassifyRequest,
   CountRequest,
@@ -12,6 +13,7 @@ import type {
 } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { notCapable } from "../../domain/InferenceError.ts"
+import type { Ranking } from "../../domain/Job.ts"
 import {
   bytesPerToken,
   pathOfTokenize,
@@ -21,9 +23,10 @@ import {
   requiredByEmbedding,
   requiredByTokenize
 } from "../../domain/RoutingRequest.ts"
+import type { Source } from "../../domain/Source.ts"
 import { dialectOf } from "../../domain/Source.ts"
 import type { Engine } from "../engines/Engine.ts"
-import { noteResults, TaskMeter } from "../engines/Engine.ts"
+import { TaskMeter } from "../engines/Engine.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import type { Pipeline } from "./Pipeline.ts"
 import { answeredByOf, validated } from "./Pipeline.ts"
@@ -50,18 +53,30 @@ const finish = (stats: AttemptStats, ...results: ReadonlyArray<Counted>): number
   return stats.promptTokens
 }
 
+/** The fields of a request for embeddings that a shared one carries, or that only its answer depends on. */
+const sharedFields: ReadonlySet<string> = new Set(["model", "input", "encoding_format"])
+
 const lengthOf = (texts: ReadonlyArray<string>): number => texts.reduce((sum, text) => sum + promptLengthOf(text), 0)
+
+/**
+ * Whether a request in the provider's dialect shares one with others: its deployment has `batches`, and the body has no field that
+ * a shared request would lose.
+ */
+const sharesRequests = ({ options }: Deployment, { body }: Source): boolean =>
+  options.batches !== undefined && Object.keys(body).every((field) => sharedFields.has(field))
 
 /** Embeds in a batch, or, for a provider of the caller's dialect, with the caller's own request. */
 const embedding =
-  ({ embed }: Pipeline, { inputs, source, tokens }: EmbedRequest) =>
+  ({ batched: { embed } }: Pipeline, { inputs, source, tokens }: EmbedRequest) =>
   (context: AttemptContext): Effect.Effect<
     Pick<Embeddings, "native" | "promptTokens" | "vectors">,
     InferenceError,
     Scope.Scope
   > => {
     const { deployment, stats } = context
-    if (source === undefined || dialectOf(deployment.options) !== source.dialect) {
+    if (
+      source === undefined || dialectOf(deployment.options) !== source.dialect || sharesRequests(deployment, source)
+    ) {
       return Effect.map(embed(context, tokens ?? inputs), (embeddings) => ({
         vectors: embeddings.map(({ vector }) => vector),
         promptTokens: finish(stats, ...embeddings)
@@ -109,7 +124,10 @@ export const rerank = (pipeline: Pipeline) =>
     })
     const winner = yield* pipeline.execute(routed, (context) =>
       Effect.map(
-        metered(context, (engine) => engine.rerank(query, documents)),
+        // A provider takes one query in a request.
+        isRemote(context.deployment.options)
+          ? metered(context, (engine) => engine.rerank(query, documents))
+          : Effect.map(pipeline.batched.rank(context, [{ documents, query }]), ([ranking]) => ranking!),
         (ranking) => ({ scores: ranking.scores, promptTokens: finish(context.stats, ranking) })
       ))
     return { ...winner.value, ...answeredByOf(winner) }
@@ -125,10 +143,7 @@ export const classifyTexts = (pipeline: Pipeline) =>
       promptLength: lengthOf(inputs)
     })
     const winner = yield* pipeline.execute(routed, (context) =>
-      Effect.gen(function*() {
-        const results = yield* metered(context, (engine) => engine.classify(inputs))
-        noteResults(context.stats, results)
-        const classifications = yield* Effect.forEach(results, Effect.fromResult)
+      Effect.map(pipeline.batched.classify(context, inputs), (classifications) => {
         finish(context.stats, ...classifications)
         return { classifications }
       }))

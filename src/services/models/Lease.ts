@@ -6,6 +6,7 @@ import type { Deployment } from "../../domain/Deployment.ts"
 import type { Counted, Generation } from "../../domain/Generation.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { DeploymentDown, make as makeError } from "../../domain/InferenceError.ts"
+import type { RankingInput } from "../../domain/Job.ts"
 import * as Source from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
 import type { Engine, EventReceiver, Meter, Retain, StartedAnswer } from "../engines/Engine.ts"
@@ -129,6 +130,9 @@ const retaining = (engine: Engine, retain: Retain): Engine => ({
   generate: (generation, _, meter) => engine.generate(withoutUnusedTools(generation, engine), retain, meter),
   embed: (inputs) => engine.embed(inputs, retain),
   rerank: (query, documents) => engine.rerank(query, documents, retain),
+  ...(engine.rankEach === undefined
+    ? {}
+    : { rankEach: (inputs: ReadonlyArray<RankingInput>) => engine.rankEach!(inputs, retain) }),
   classify: (inputs) => engine.classify(inputs, retain),
   tokenize: (input) => engine.tokenize(input, retain),
   ...(engine.embedNative === undefined

@@ -308,8 +308,17 @@ const Quantization = Schema.Struct({
 })
 
 const EmbeddingBatches = Schema.Struct({
-  size: withDefault("Requests for embeddings in one job of an engine.", positive, Defaults.batchSize),
-  wait: withDefault("How long they are collected while the engine works, at most.", Span, Defaults.batchWait)
+  size: withDefault(
+    "Requests for embeddings, rankings or classifications in one job of an engine; 1: none shares one.",
+    positive,
+    Defaults.batchSize
+  ),
+  wait: withDefault("How long they are collected while the engine works, at most.", Span, Defaults.batchWait),
+  waitIdle: withDefault(
+    "Whether they are collected as long while the engine is idle.",
+    Schema.Boolean,
+    Defaults.batchWaitIdle
+  )
 })
 
 const Memory = Schema.Struct({
@@ -455,7 +464,10 @@ const sections = <S extends Schema.Top>(model: S) => ({
   decisions: optional("What is kept of requests beside their decision records.", DecisionSettings),
   ledger: optional("What is counted as used.", Ledger),
   keyCooldowns: section(described("How long provider keys are not used after they fail.", KeyCooldowns), {}),
-  embeddingBatches: section(described("Which requests for embeddings share a job.", EmbeddingBatches), {}),
+  embeddingBatches: section(
+    described("Which requests for embeddings, rankings and classifications share a job.", EmbeddingBatches),
+    {}
+  ),
   deploy: section(described("How troupe deploy moves connections to the new processes.", DeploySettings), {}),
   reload: section(described("How another configuration gets into a running service.", ReloadSettings), {}),
   store: Schema.optionalKey(Store),

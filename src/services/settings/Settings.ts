@@ -57,7 +57,7 @@ export interface Resolved {
     readonly quantization: typeof Defaults.quantization
   }
   /** How many requests for embeddings share a batch, and how long they are collected. */
-  readonly embeddingBatches: { readonly size: number; readonly wait: Duration.Duration }
+  readonly embeddingBatches: { readonly size: number; readonly wait: Duration.Duration; readonly waitIdle: boolean }
   readonly circuits: CircuitOptions
   /** Cooldowns of provider keys after a rate limit or a rejection. */
   readonly keyCooldowns: Cooldowns

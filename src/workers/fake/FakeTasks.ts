@@ -8,6 +8,8 @@ import type {
   EngineFailure,
   Job,
   JobResult,
+  Ranking,
+  RankingInput,
   TaskJob
 } from "../../domain/Job.ts"
 import type { Pair } from "../job/ThoughtSyntax.ts"
@@ -122,17 +124,14 @@ const eachOf = <A>(
     return failure === undefined ? { ok: true, value: answer(input, promptTokens) } : { ok: false, failure }
   })
 
-const rerank = (query: string, documents: ReadonlyArray<string>, check: Check): JobResult => {
+const rank = ({ documents, query }: RankingInput, check: Check): Each<Ranking> => {
   const tokens = documents.map((document) => tokenize(query).length + tokenize(document).length)
-  documents.forEach((document, index) => {
+  for (const [index, document] of documents.entries()) {
     const failure = check(document, tokens[index]!)
-    if (failure !== undefined) throw failure
-  })
-  return {
-    kind: "rerank",
-    scores: documents.map((document) => scoreOf(query, document)),
-    promptTokens: tokens.reduce((sum, count) => sum + count, 0)
+    if (failure !== undefined) return { ok: false, failure }
   }
+  const scores = documents.map((document) => scoreOf(query, document))
+  return { ok: true, value: { scores, promptTokens: tokens.reduce((sum, count) => sum + count, 0) } }
 }
 
 /** @param checkCount checks the length of a text that is only tokenized */
@@ -147,7 +146,7 @@ export const answerTask = (job: TaskJob, check: Check, checkCount: (characters: 
         }))
       }
     case "rerank":
-      return rerank(job.query, job.documents, check)
+      return { kind: "rerank", rankings: job.requests.map((request) => rank(request, check)) }
     case "classify":
       return {
         kind: "classify",

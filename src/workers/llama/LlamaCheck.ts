@@ -45,7 +45,7 @@ const uncancelled: JobSignals = { isCancelled: () => false, progress: () => {} }
 
 /** The first task of a model that does not generate. */
 const firstJobOf = ({ description: { capabilities } }: Loaded): TaskJob | undefined => {
-  if (capabilities.includes("rerank")) return { kind: "rerank", query: "a", documents: ["a"] }
+  if (capabilities.includes("rerank")) return { kind: "rerank", requests: [{ query: "a", documents: ["a"] }] }
   return capabilities.includes("embed") ? { kind: "embed", inputs: ["a"] } : undefined
 }
 

@@ -7,6 +7,8 @@ import type {
   EmbedJob,
   EngineFailure,
   JobResult,
+  Ranking,
+  RankingInput,
   RerankJob,
   TaskJob,
   TokenizeJob
@@ -92,12 +94,12 @@ const embed = async (
   return { kind: "embed", embeddings }
 }
 
-const rerank = async (
+const rank = async (
   { checks, description }: Loaded,
   context: () => Promise<LlamaRankingContext>,
-  { documents, query }: RerankJob,
+  { documents, query }: RankingInput,
   { isCancelled, progress }: JobSignals
-): Promise<JobResult> => {
+): Promise<Ranking> => {
   refuseIfEmpty("query", query)
   documents.forEach((document, index) => refuseIfEmpty(`documents[${index}]`, document))
   const ranker = await context()
@@ -114,7 +116,21 @@ const rerank = async (
     scores.push(score)
     progress()
   }
-  return { kind: "rerank", scores, promptTokens }
+  return { scores, promptTokens }
+}
+
+const rerank = async (
+  loaded: Loaded,
+  context: () => Promise<LlamaRankingContext>,
+  { requests }: RerankJob,
+  signals: JobSignals
+): Promise<JobResult> => {
+  const rankings: Array<Each<Ranking>> = []
+  for (const request of requests) {
+    if (signals.isCancelled()) break
+    rankings.push(await eachOf(rank(loaded, context, request, signals)))
+  }
+  return { kind: "rerank", rankings }
 }
 
 /**

@@ -98,7 +98,7 @@ const check = async (work: Work, { encode }: OnnxTokenizer): Promise<void> => {
     if (work.kind === "generate") {
       const [token = 0] = encode([{ text: "a", special: false }])
       checkFirstOutput((await work.decoder.step(work.decoder.empty(), [token])).logits)
-    } else if (work.kind === "rerank") await work.tasks.rerank("a", ["a"], uncancelled)
+    } else if (work.kind === "rerank") await work.tasks.rerank([{ query: "a", documents: ["a"] }], uncancelled)
     else await work.tasks[work.kind](["a"], uncancelled)
   } catch (cause) {
     const failure = failureFrom(cause, "load_failed")

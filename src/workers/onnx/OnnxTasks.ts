@@ -3,13 +3,21 @@
  *
  * **Details**
  *
- * An empty or too long text fails alone; in a reranking, the first such document fails the job.
+ * An empty or too long text fails alone; in a ranking, the first such document fails the ranking.
  */
-import type { Classification, Each, EmbedInput, JobResult } from "../../domain/Job.ts"
-import { refuse } from "../../domain/Job.ts"
+import type {
+  Classification,
+  Each,
+  EmbedInput,
+  EngineFailure,
+  JobResult,
+  Ranking,
+  RankingInput
+} from "../../domain/Job.ts"
 import type { JobSignals } from "../job/JobRunner.ts"
 import { checkScore, checkVector } from "../model/ModelCheck.ts"
 import type { Encoder, Row } from "./OnnxEncoder.ts"
+import type { ModelInput } from "./OnnxTokenizer.ts"
 
 /** How the token vectors of a text are combined into one. */
 export type Pooling = "mean" | "cls" | "max" | "lasttoken"
@@ -27,7 +35,7 @@ type Scores = (inputs: ReadonlyArray<EmbedInput>, signals: JobSignals) => Promis
 /** The tasks of one model. */
 export interface OnnxTasks {
   readonly embed: Scores
-  readonly rerank: (query: string, documents: ReadonlyArray<string>, signals: JobSignals) => Promise<JobResult>
+  readonly rerank: (requests: ReadonlyArray<RankingInput>, signals: JobSignals) => Promise<JobResult>
   readonly classify: Scores
 }
 
@@ -87,23 +95,53 @@ const labelled = (row: Float32Array, labels: ReadonlyArray<string>): Classificat
   softmax(row).map((score, index) => ({ label: labels[index] ?? `LABEL_${index}`, score }))
     .sort((a, b) => b.score - a.score)
 
+const emptyQuery: EngineFailure = {
+  kind: "invalid_request",
+  path: "query",
+  message: "Expected a text that is not empty"
+}
+
+/** The model's inputs of one ranking, or the first failure among them. */
+const readRanking = async (
+  { read }: Encoder,
+  { documents, query }: RankingInput,
+  signals: JobSignals
+): Promise<Each<ReadonlyArray<ModelInput>>> => {
+  if (query === "") return { ok: false, failure: emptyQuery }
+  const pairs = documents.map((pair, index) => ({ path: `documents[${index}]`, text: query, pair }))
+  const inputs: Array<ModelInput> = []
+  for (const input of await read(pairs, signals)) {
+    if (!input.ok) return input
+    inputs.push(input.value)
+  }
+  return { ok: true, value: inputs }
+}
+
+const scoreOf = ({ numbers }: Row): number => {
+  checkScore(numbers[0]!)
+  return sigmoid(numbers[0]!)
+}
+
 const rerank = async (
-  { forward, read }: Encoder,
-  query: string,
-  documents: ReadonlyArray<string>,
+  encoder: Encoder,
+  requests: ReadonlyArray<RankingInput>,
   signals: JobSignals
 ): Promise<JobResult> => {
-  if (query === "") refuse({ kind: "invalid_request", path: "query", message: "Expected a text that is not empty" })
-  const pairs = documents.map((pair, index) => ({ path: `documents[${index}]`, text: query, pair }))
-  const inputs = (await read(pairs, signals)).map((input) => input.ok ? input.value : refuse(input.failure))
-  const rows = await forward(inputs, "logits", signals)
+  const read: Array<Each<ReadonlyArray<ModelInput>>> = []
+  for (const request of requests) read.push(await readRanking(encoder, request, signals))
+  const rows = await encoder.forward(read.flatMap((inputs) => inputs.ok ? inputs.value : []), "logits", signals)
+  let from = 0
   return {
     kind: "rerank",
-    scores: rows.map(({ numbers }) => {
-      checkScore(numbers[0]!)
-      return sigmoid(numbers[0]!)
-    }),
-    promptTokens: inputs.reduce((sum, { ids }) => sum + ids.length, 0)
+    rankings: read.map((inputs): Each<Ranking> => {
+      if (!inputs.ok) return inputs
+      const own = rows.slice(from, from + inputs.value.length)
+      from += inputs.value.length
+      return {
+        ok: true,
+        value: { scores: own.map(scoreOf), promptTokens: inputs.value.reduce((sum, { ids }) => sum + ids.length, 0) }
+      }
+    })
   }
 }
 
@@ -116,7 +154,7 @@ export const makeOnnxTasks = ({ encoder, labels, pooling, vectors = "" }: TaskOp
       promptTokens
     }))
   }),
-  rerank: (query, documents, signals) => rerank(encoder, query, documents, signals),
+  rerank: (requests, signals) => rerank(encoder, requests, signals),
   classify: async (inputs, signals) => ({
     kind: "classify",
     classifications: await forEach(encoder, inputs, "logits", signals, ({ numbers }, promptTokens) => {

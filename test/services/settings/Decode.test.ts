@@ -331,7 +331,7 @@ describe("a parsed configuration", () => {
         sampleEvery: Duration.seconds(5),
         streams: streamDefaults,
         deploy: { steps: [0.1, 0.3, 0.7, 1], every: Duration.minutes(5), errorRate: 0.05 },
-        embeddingBatches: { size: 10, wait: Duration.millis(100) },
+        embeddingBatches: { size: 10, wait: Duration.millis(100), waitIdle: false },
         reload: { watch: true, wait: Duration.millis(250) },
         circuits: Defaults.breaker,
         keyCooldowns: Defaults.keyCooldowns,

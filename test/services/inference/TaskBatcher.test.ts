@@ -1,13 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Result } from "effect"
 import { TestClock } from "effect/testing"
+import * as fc from "fast-check"
 import type { Caller } from "../../../src/domain/Caller.ts"
 import { HopCount } from "../../../src/domain/Caller.ts"
 import * as Defaults from "../../../src/domain/Defaults.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import type { Ranking, RankingInput } from "../../../src/domain/Job.ts"
 import type { Meter } from "../../../src/services/engines/Engine.ts"
 import { TaskMeter } from "../../../src/services/engines/Engine.ts"
-import * as EmbeddingBatcher from "../../../src/services/inference/EmbeddingBatcher.ts"
+import * as TaskBatcher from "../../../src/services/inference/TaskBatcher.ts"
 import type { Models } from "../../../src/services/models/Models.ts"
 import * as Deployments from "../../support/Deployments.ts"
 
@@ -19,13 +21,25 @@ const down = InferenceError.make(
 const wrongAt = (index: number) =>
   InferenceError.make(new InferenceError.InvalidRequest({ detail: "Too long", path: `inputs[${index}]` }))
 
-const attemptOf = (): EmbeddingBatcher.BatchedAttempt => ({
+const attemptOf = (): TaskBatcher.BatchedAttempt => ({
   deployment,
   caller: {},
   admit: Effect.void,
   meter: { isSent: false, reporter: undefined },
   movedOn: () => false
 })
+
+/** Embeds for a caller; all vectors, or the first error. */
+const embedWith = (models: Models["Service"], batches?: TaskBatcher.Batches) => {
+  const embed = TaskBatcher.make(models, TaskBatcher.embedding, batches)
+  return (attempt: TaskBatcher.BatchedAttempt, inputs: ReadonlyArray<string>) =>
+    Effect.flatMap(embed(attempt, inputs), (each) => Effect.fromResult(Result.all(each)))
+}
+
+const modelsOf = (engine: Parameters<typeof Deployments.engine>[0]) =>
+  ({ lease: () => Effect.succeed(Deployments.engine(engine)) }) as Partial<Models["Service"]> as Models["Service"]
+
+const emptyQuery = InferenceError.make(new InferenceError.InvalidRequest({ detail: "Empty", path: "query" }))
 
 /** Models whose engine takes a second a job; its vectors contain the text's length. */
 const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effect.void) => {
@@ -48,8 +62,8 @@ const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effe
         })
       )
   } as Partial<Models["Service"]> as Models["Service"]
-  const embed = EmbeddingBatcher.make(models)
-  const askWith = (attempt: Partial<EmbeddingBatcher.BatchedAttempt>, ...inputs: ReadonlyArray<string>) =>
+  const embed = embedWith(models)
+  const askWith = (attempt: Partial<TaskBatcher.BatchedAttempt>, ...inputs: ReadonlyArray<string>) =>
     Effect.forkChild(embed({ ...attemptOf(), ...attempt }, inputs))
   const askAs = (caller: Caller, ...inputs: ReadonlyArray<string>) => askWith({ caller }, ...inputs)
   return { batches, standings, askWith, askAs, ask: (...inputs: ReadonlyArray<string>) => askAs({}, ...inputs) }
@@ -71,7 +85,7 @@ const metered = () => {
           })
       }))
   } as Partial<Models["Service"]> as Models["Service"]
-  const embed = EmbeddingBatcher.make(models)
+  const embed = embedWith(models)
   const askMetered = (index: number) => Effect.forkChild(embed({ ...attemptOf(), meter: meters[index]! }, ["a"]))
   return { meters, askMetered }
 }
@@ -79,7 +93,7 @@ const metered = () => {
 const lengths = <E>(fiber: Fiber.Fiber<ReadonlyArray<{ readonly vector: Float32Array }>, E>) =>
   Effect.map(Fiber.join(fiber), (embeddings) => embeddings.map(({ vector }) => vector[0]))
 
-describe("EmbeddingBatcher", () => {
+describe("TaskBatcher", () => {
   it.effect("says to each of its requests that the batch was sent, or refused", () => {
     const { meters, askMetered } = metered()
     return Effect.gen(function*() {
@@ -106,7 +120,7 @@ describe("EmbeddingBatcher", () => {
           }
         }))
     } as Partial<Models["Service"]> as Models["Service"]
-    const embed = EmbeddingBatcher.make(models, { size: 2, wait: Duration.seconds(3) })
+    const embed = embedWith(models, { size: 2, wait: Duration.seconds(3), waitIdle: false })
     const ask = Effect.forkChild(embed(attemptOf(), ["a"]))
     return Effect.gen(function*() {
       yield* ask
@@ -210,6 +224,19 @@ describe("EmbeddingBatcher", () => {
     })
   })
 
+  it.effect("leaves out the inputs of a caller that has disconnected before the batch had its slot", () => {
+    const { ask, batches } = stage(Effect.sleep("1 second"))
+    return Effect.gen(function*() {
+      const leaving = yield* ask("a")
+      const staying = yield* ask("bb")
+      yield* TestClock.adjust(500)
+      yield* Fiber.interrupt(leaving)
+      yield* TestClock.adjust("2 seconds")
+      assert.deepStrictEqual(batches, [["bb"]])
+      assert.deepStrictEqual(yield* lengths(staying), [2])
+    })
+  })
+
   const rights: ReadonlyArray<readonly [name: string, first: Caller, second: Caller]> = [
     ["tenants", { tenant: "x" }, { tenant: "y" }],
     ["priorities", { priority: "low" }, { priority: "high" }],
@@ -257,7 +284,7 @@ describe("EmbeddingBatcher", () => {
           })
         })
     } as Partial<Models["Service"]> as Models["Service"]
-    const embed = EmbeddingBatcher.make(models)
+    const embed = embedWith(models)
     const ask = (name: string, count: number) => {
       const admit = Effect.sync(() => granted.push(name))
       const attempt = { ...attemptOf(), admit, movedOn: () => moved === name }
@@ -274,5 +301,147 @@ describe("EmbeddingBatcher", () => {
         assert.isTrue(hasMovedOn())
       }
     })
+  })
+
+  it.effect("an idle engine waits for others where its deployment says so, and no longer than for a full batch", () => {
+    const { askWith, batches } = stage()
+    const options = { ...deployment.options, batches: { size: 3, wait: Duration.millis(50), waitIdle: true } }
+    const ask = (text: string) => askWith({ deployment: { ...deployment, options } }, text)
+    return Effect.gen(function*() {
+      yield* ask("a")
+      yield* TestClock.adjust(49)
+      yield* ask("b")
+      assert.deepStrictEqual(batches, [])
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(batches, [["a", "b"]])
+      yield* Effect.forEach(["c", "d", "e"], ask)
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(batches.slice(1), [["c", "d", "e"]])
+    })
+  })
+
+  it.effect("a deployment whose batches have the size 1 starts each request at once", () => {
+    const { askWith, batches } = stage()
+    const options = { ...deployment.options, batches: { size: 1, waitIdle: true } }
+    return Effect.gen(function*() {
+      yield* Effect.forEach(["a", "b"], (text) => askWith({ deployment: { ...deployment, options } }, text))
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(batches, [["a"], ["b"]])
+    })
+  })
+
+  it.effect("uses the options that a deployment has got by a reload", () => {
+    const { askWith, batches } = stage()
+    const ask = (batches: object) =>
+      askWith({ deployment: { ...deployment, options: { ...deployment.options, batches } } }, "a")
+    return Effect.gen(function*() {
+      yield* ask({ waitIdle: true })
+      yield* TestClock.adjust(0)
+      assert.lengthOf(batches, 0)
+      yield* ask({ waitIdle: false })
+      yield* TestClock.adjust(0)
+      assert.lengthOf(batches, 1)
+    })
+  })
+
+  it.effect("classifies the texts of several callers in one job; an invalid one fails in its own caller's inputs", () => {
+    const jobs: Array<ReadonlyArray<string>> = []
+    const models = modelsOf({
+      classify: (inputs) => {
+        jobs.push(inputs)
+        return Effect.succeed(
+          inputs.map((text, index) =>
+            text === "wrong"
+              ? Result.fail(wrongAt(index))
+              : Result.succeed({ labels: [{ label: text, score: 1 }], promptTokens: 1 })
+          )
+        )
+      }
+    })
+    const classify = TaskBatcher.make(models, TaskBatcher.classification)
+    return Effect.gen(function*() {
+      const [first, second] = yield* Effect.all(
+        [classify(attemptOf(), ["a", "b"]), classify(attemptOf(), ["c", "wrong"])],
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual(jobs, [["a", "b", "c", "wrong"]])
+      assert.deepStrictEqual(first.map((each) => Result.getOrThrow(each).labels[0]?.label), ["a", "b"])
+      assert.deepStrictEqual(second[1], Result.fail(wrongAt(1)))
+    })
+  })
+
+  const rankingOf = ({ documents, query }: RankingInput): Result.Result<Ranking, InferenceError.InferenceError> =>
+    query === "" ? Result.fail(emptyQuery) : Result.succeed({ scores: documents.map(() => 0.5), promptTokens: 1 })
+
+  for (const severalQueries of [true, false]) {
+    const engines = severalQueries ? "that takes several queries in a job" : "with one query in a job"
+    it.effect(`ranks for several callers by an engine ${engines}; an invalid query fails alone`, () => {
+      const jobs: Array<ReadonlyArray<string>> = []
+      const models = modelsOf(
+        severalQueries
+          ? {
+            rankEach: (inputs) => {
+              jobs.push(inputs.map(({ query }) => query))
+              return Effect.succeed(inputs.map(rankingOf))
+            }
+          }
+          : {
+            rerank: (query, documents) => {
+              jobs.push([query])
+              return Effect.fromResult(rankingOf({ query, documents }))
+            }
+          }
+      )
+      const rank = TaskBatcher.make(models, TaskBatcher.ranking)
+      return Effect.gen(function*() {
+        const all = yield* Effect.forEach(
+          ["x", "", "z"],
+          (query) => rank(attemptOf(), [{ query, documents: ["a", "b"] }]),
+          { concurrency: "unbounded" }
+        )
+        assert.deepStrictEqual(jobs, severalQueries ? [["x", "", "z"]] : [["x"], [""], ["z"]])
+        assert.deepStrictEqual(all, [
+          [Result.succeed({ scores: [0.5, 0.5], promptTokens: 1 })],
+          [Result.fail(emptyQuery)],
+          [Result.succeed({ scores: [0.5, 0.5], promptTokens: 1 })]
+        ])
+      })
+    })
+  }
+})
+
+describe("sharesOf", () => {
+  it("gives each caller its own results in their order, whatever the others have", () => {
+    const inputs = fc.array(fc.array(fc.boolean(), { maxLength: 4 }), { maxLength: 12 })
+    fc.assert(fc.property(inputs, (callers) => {
+      let place = 0
+      const results = callers.flat().map((isValid, index) =>
+        isValid ? Result.succeed(index) : Result.fail(wrongAt(index))
+      )
+      const shares = TaskBatcher.sharesOf(TaskBatcher.embedding, callers.map(({ length }) => length), results)
+      assert.deepStrictEqual(
+        shares,
+        callers.map((own) =>
+          own.map((isValid, index) => {
+            const at = place++
+            return isValid ? Result.succeed(at) : Result.fail(wrongAt(index))
+          })
+        )
+      )
+    }))
+  })
+})
+
+describe("groupOf", () => {
+  it("is equal for requests of the same tenant, priority and kind only", () => {
+    const caller = fc.record({
+      tenant: fc.constantFrom(undefined, "a", "a b", "string a", "low"),
+      priority: fc.constantFrom("low" as const, "normal" as const, "high" as const)
+    })
+    const kind = fc.constantFrom("string", "object", "")
+    fc.assert(fc.property(caller, caller, kind, kind, (one, other, kindOfOne, kindOfOther) => {
+      const isSame = one.tenant === other.tenant && one.priority === other.priority && kindOfOne === kindOfOther
+      assert.strictEqual(TaskBatcher.groupOf(one, kindOfOne) === TaskBatcher.groupOf(other, kindOfOther), isSame)
+    }))
   })
 })
