@@ -420,7 +420,7 @@ const alertsWith = ({ memory }: Services) =>
 export const serviceWith = (replaced: Partial<Services>) =>
   Layer.mergeAll(preload, Metrics.layerSampler, ProcessFigures.layer, EventSources.layer).pipe(
     Layer.provideMerge(Layer.provide(Server.layer, Layer.mergeAll(SecurityEvents.layerRefusals, store, rollouts))),
-    Layer.provide(Layer.merge(HealthDetails.layer, alertsWith({ ...services, ...replaced }))),
+    Layer.provide(Layer.provideMerge(alertsWith({ ...services, ...replaced }), HealthDetails.layer)),
     Layer.provideMerge(Layer.merge(runtimeWith(replaced), Readiness.layer)),
     Layer.provideMerge(AppState.state),
     Layer.provideMerge(Layer.mergeAll(telemetry, RequestLog.layer, OperatorEvents.layer)),

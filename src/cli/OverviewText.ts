@@ -97,7 +97,7 @@ const withoutEmpty = (rows: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray
   return [heads, ...rows].map((row) => row.filter((_, column) => isUsed[column]))
 }
 
-/** What is known of the whole service, in three lines. */
+/** What is known of the whole service, in three lines, and a line for each store that is lost. */
 export const head = ({ cache, memory, service }: Overview): ReadonlyArray<string> => {
   const { errorRate, inFlight, processes, requestsPerSecond, status, uptimeSeconds, version } = service
   const failed = errorRate === undefined ? "" : `, ${percent(errorRate)} failed in 5 minutes`
@@ -110,7 +110,8 @@ export const head = ({ cache, memory, service }: Overview): ReadonlyArray<string
     }`,
     `Requests: ${inFlight} running, ${requestsPerSecond} per second${failed}`,
     `Memory: models ${bytesText(memory.grantedBytes)}${budget}, service ${bytesText(memory.processBytes)}, engines ` +
-    `${bytesText(memory.engineBytes)}${pressure}. Cache: ${hits} hits, ${cache.misses} misses`
+    `${bytesText(memory.engineBytes)}${pressure}. Cache: ${hits} hits, ${cache.misses} misses`,
+    ...(service.stores ?? []).flatMap(({ problem }) => problem ?? [])
   ]
 }
 

@@ -32,9 +32,7 @@ export const problemsOf = (
   alerts: ReadonlyArray<Alert>
 ): ReadonlyArray<string> => [
   ...(overview.service.status === "ready" ? [] : [`The service is ${overview.service.status}.`]),
-  ...(overview.service.stores ?? []).filter(({ available, needed }) => needed && !available).map(({ store }) =>
-    `The store ${store} does not answer: requests are rejected without the counters of their budgets.`
-  ),
+  ...(overview.service.stores ?? []).flatMap(({ problem }) => problem ?? []),
   ...unavailableModels(overview).map((name) => `No deployment of ${name} can answer now.`),
   ...alerts.filter((one) => isFiring(one) && one.severity === "critical").map(({ alert }) =>
     `The critical alert ${alert} fires.`

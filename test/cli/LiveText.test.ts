@@ -117,13 +117,15 @@ describe("troupe status", () => {
   it("says what /health/ready says, and names the store that is lost", () => {
     const { service, ...others } = overview([deployment("a#0")], "unavailable")
     const stores = [
-      { store: "database", available: false, needed: false },
-      { store: "redis", available: false, needed: true }
+      { store: "database", available: true, needed: false },
+      { store: "redis", available: false, needed: false, problem: "Redis is lost: requests with a budget get 503." }
     ] as const
-    assert.deepStrictEqual(problemsOf({ ...others, service: { ...service, stores } }, []), [
+    const snapshot = { ...others, service: { ...service, stores } }
+    assert.deepStrictEqual(problemsOf(snapshot, []), [
       "The service is unavailable.",
-      "The store redis does not answer: requests are rejected without the counters of their budgets."
+      "Redis is lost: requests with a budget get 503."
     ])
+    assert.include(OverviewText.overviewText(snapshot), "\nRedis is lost: requests with a budget get 503.\n")
   })
 
   it("lists the alerts that fire; a critical one is a problem", () => {

@@ -24,7 +24,7 @@ export type Readings = ReadonlyMap<string, Reading>
 export interface AlertState {
   readonly rule: string
   readonly metric: MetricName
-  /** The name of a model, deployment or budget; empty for the service. */
+  /** The name of a model, deployment, budget or store; empty for the service. */
   readonly target: string
   readonly phase: "pending" | "firing"
   /** Since when it is in this phase, monotonic ms. */

@@ -13,7 +13,7 @@ const common = {
   alert: Schema.String,
   rule: Schema.String,
   metric: Schema.Literals(metricNames),
-  /** The name of a model, deployment or budget; left out for the whole service. */
+  /** The name of a model, deployment, budget or store; left out for the whole service. */
   target: Schema.optionalKey(Schema.String),
   severity: Schema.Literals(severities),
   /** The last one: a share from 0 to 1, seconds, or a count. */
@@ -129,12 +129,13 @@ const because: Readonly<Record<Exclude<ResolvedBecause, "recovered">, string>> =
 
 const subjectOf = (rule: string, target: string): string => `Alert ${rule}${target === "" ? "" : ` for ${target}`}`
 
-const textOf = (transition: Transition, lastedMs: number): string => {
+const textOf = (transition: Transition, lastedMs: number, words: string | undefined): string => {
   const { metric, rule: name, target, value } = transition.state
   const subject = subjectOf(name, target)
   const { rule } = transition
   if (transition.type !== "resolved") {
-    return `${subject} fires: ${valueText(metric, value)}, threshold ${valueText(metric, transition.rule.threshold)}.`
+    const figures = `${valueText(metric, value)}, threshold ${valueText(metric, transition.rule.threshold)}.`
+    return `${subject} fires: ${words ?? figures}`
   }
   const after = Duration.format(Duration.millis(Math.round(lastedMs / 1000) * 1000))
   return transition.because === "recovered" && rule !== undefined
@@ -142,8 +143,12 @@ const textOf = (transition: Transition, lastedMs: number): string => {
     : `${subject} is resolved after ${after}: ${because[transition.because as keyof typeof because]}.`
 }
 
-/** The notice of a change; undefined for an alert that is pending. */
-export const noticeOf = (transition: Transition, now: Now): AlertNotice | undefined => {
+/**
+ * The notice of a change; undefined for an alert that is pending.
+ *
+ * @param words what is known of the target beside the value, as a sentence
+ */
+export const noticeOf = (transition: Transition, now: Now, words?: string): AlertNotice | undefined => {
   const { rule, state, type } = transition
   const { at: startedAt, episode, metric, rule: name, since, target, value } = state
   if (type === "pending" || episode === undefined) return undefined
@@ -151,7 +156,7 @@ export const noticeOf = (transition: Transition, now: Now): AlertNotice | undefi
     id: `${episode}.${type}`,
     episode,
     status: type,
-    message: textOf(transition, now.monotonic - since),
+    message: textOf(transition, now.monotonic - since, words),
     alert: keyOf(name, target),
     rule: name,
     metric,

@@ -32,6 +32,8 @@ export interface Facts {
   readonly failed: ReadonlySet<string>
   /** Share of the memory in use; undefined where it cannot be read. */
   readonly memoryUsed: number | undefined
+  /** What the loss of a store does to requests, by its name; undefined while it answers. */
+  readonly stores: ReadonlyMap<string, string | undefined>
 }
 
 /** Begins of names of series; the label follows. */
@@ -171,9 +173,15 @@ const reads: Readonly<Record<MetricName, Read>> = {
     return reading([...deployments, ...processes], (target) => sumOf(increase(series.restarts + target)))
   },
   deployment_failed: (_increase, { deployments, failed }) => onOff(deployments, failed),
+  store_lost: (_increase, { stores }) =>
+    reading([...stores.keys()], (store) => Number(stores.get(store) !== undefined)),
   rejected_keys: securityEvents((event) => isOfKeys.has(event)),
   guard_refusals: securityEvents((event) => !Object.hasOwn(refusalReasons, event))
 }
+
+/** What is known of a target beside the value of its metric, as a sentence; undefined where the value says it all. */
+export const wordsOf = (metric: MetricName, target: string, { stores }: Facts): string | undefined =>
+  metric === "store_lost" ? stores.get(target) : undefined
 
 /** The readings of the rules. */
 export const readingsOf = (

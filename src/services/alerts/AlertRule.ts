@@ -3,7 +3,7 @@
  *
  * **Details**
  *
- * A rule has one alert for each of its targets: each model, deployment or budget that its metric is measured for, or the whole service.
+ * A rule has one alert for each of its targets: each model, deployment, budget or store that its metric is measured for, or the whole service.
  */
 import { Duration } from "effect"
 import * as Identity from "../../domain/Identity.ts"
@@ -17,7 +17,7 @@ export const severities = ["info", "warning", "critical"] as const
 export type Severity = typeof severities[number]
 
 /** What a metric is measured for: each of these, or the service as a whole. */
-export type TargetKind = "model" | "deployment" | "budget" | "service"
+export type TargetKind = "model" | "deployment" | "budget" | "service" | "store"
 
 /** A metric that rules can watch. */
 interface MetricKind {
@@ -63,6 +63,12 @@ export const metrics = {
     unit: "count",
     overWindow: false,
     meaning: "1 while it does not load, or its restarts are used up"
+  },
+  store_lost: {
+    of: "store",
+    unit: "count",
+    overWindow: false,
+    meaning: "1 while the database or Redis does not answer"
   },
   rejected_keys: {
     of: "service",
@@ -143,6 +149,13 @@ export const defaultRules: ReadonlyArray<AlertRule> = [
     window: Duration.minutes(10)
   }),
   rule("deployment_failed", { metric: "deployment_failed", threshold: 1, clear: 1, severity: "critical" }),
+  rule("store_lost", {
+    metric: "store_lost",
+    threshold: 1,
+    clear: 1,
+    for: Duration.seconds(10),
+    severity: "critical"
+  }),
   rule("rejected_keys", { metric: "rejected_keys", threshold: 20, clear: 5 }),
   rule("guard_refusals", { metric: "guard_refusals", threshold: 20, clear: 5 })
 ]

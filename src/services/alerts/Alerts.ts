@@ -12,9 +12,10 @@
  *
  * Holds and windows are measured in monotonic time, which a change of the date does not move.
  */
-import { Cause, Clock, Context, Effect, Layer, Metric, Random } from "effect"
+import { Cause, Clock, Context, Effect, Layer, Metric, Option, Random } from "effect"
 import * as Time from "../../domain/Time.ts"
 import { Breaker } from "../health/Breaker.ts"
+import { HealthDetails } from "../health/HealthDetails.ts"
 import { Memory } from "../models/Memory.ts"
 import { Models } from "../models/Models.ts"
 import { configuredDeployment, Registry } from "../models/Registry.ts"
@@ -30,7 +31,7 @@ import { step } from "./AlertMachine.ts"
 import type { AlertNotice, AlertReport, WebhookStatus } from "./AlertNotice.ts"
 import { eventOf, noticeOf, reportOf } from "./AlertNotice.ts"
 import type { Facts } from "./AlertReadings.ts"
-import { longestWindowMs, readingsOf, tableOf } from "./AlertReadings.ts"
+import { longestWindowMs, readingsOf, tableOf, wordsOf } from "./AlertReadings.ts"
 import type { AlertRule } from "./AlertRule.ts"
 import * as EmergencyMemory from "./EmergencyMemory.ts"
 import { Growth, Windows } from "./Increases.ts"
@@ -68,6 +69,7 @@ const readFacts = Effect.gen(function*() {
   const models = yield* Models
   const breaker = yield* Breaker
   const memory = yield* Memory
+  const health = yield* Effect.serviceOption(HealthDetails)
   return Effect.gen(function*() {
     const configured = registry.models()
     const deployments = configured.flatMap(({ deployments }) => deployments.map(({ id }) => id))
@@ -81,6 +83,9 @@ const readFacts = Effect.gen(function*() {
         )
       ),
       failed: new Set(deployments.filter((id) => models.snapshot(id).state === "failed")),
+      stores: new Map(
+        (Option.isNone(health) ? [] : health.value.stores()).map(({ problem, store }) => [store, problem])
+      ),
       memoryUsed: totalBytes > 0 ? 1 - availableBytes / totalBytes : undefined
     }
     return facts
@@ -170,8 +175,9 @@ const isEmergency = (rules: ReadonlyArray<AlertRule>, states: AlertStates): bool
 const makeTell = Effect.gen(function*() {
   const events = yield* OperatorEvents
   const webhook = yield* AlertWebhook
-  return (transition: Transition, now: Now): Effect.Effect<void> => {
-    const notice = noticeOf(transition, now)
+  return (transition: Transition, now: Now, facts: Facts): Effect.Effect<void> => {
+    const { metric, target } = transition.state
+    const notice = noticeOf(transition, now, wordsOf(metric, target, facts))
     if (notice === undefined) return Effect.void
     events.publish(eventOf(notice))
     // A rule that was removed is told as by default.
@@ -232,12 +238,13 @@ const make = Effect.gen(function*() {
     yield* collect(rules)
     if (!leads()) return
     const at = yield* now
-    const readings = readingsOf(rules, windows, yield* facts, at.monotonic)
+    const known = yield* facts
+    const readings = readingsOf(rules, windows, known, at.monotonic)
     const next = step(rules, states, readings, at, () => `alert-${run}-${++episodes}`)
     ;({ states } = next)
     if (isEmergency(rules, states)) emergency()
     yield* gauges(rules, states)
-    yield* Effect.forEach(next.transitions, (transition) => tell(transition, at), { discard: true })
+    yield* Effect.forEach(next.transitions, (transition) => tell(transition, at, known), { discard: true })
   })
 
   const once = loggedOnce("The rules of alerts could not be evaluated:", evaluate)

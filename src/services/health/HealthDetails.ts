@@ -7,15 +7,19 @@
  *
  * The windows begin when the service is first ready: the time of a start is no failure.
  */
-import { Context, Effect, Layer, Metric, Schedule, Schema } from "effect"
+import { Context, Effect, Layer, Metric, Option, Schedule, Schema } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import * as Time from "../../domain/Time.ts"
 import { Providers } from "../engines/Providers.ts"
+import { VirtualKeys } from "../keys/VirtualKeys.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
+import { OperatorEvents } from "../observability/OperatorEvents.ts"
 import { callerErrors } from "../observability/RequestMetrics.ts"
 import { gauge, SampledGauges } from "../observability/Series.ts"
+import { ProcessGroup } from "../processes/ProcessGroup.ts"
+import { first } from "../processes/Shares.ts"
 import type { Resolved } from "../settings/Settings.ts"
 import { Settings } from "../settings/Settings.ts"
 import { SettingsChanges } from "../settings/SettingsChanges.ts"
@@ -49,6 +53,8 @@ export class HealthDetails extends Context.Service<HealthDetails, {
   readonly report: Effect.Effect<Report>
   /** What `GET /health/ready` answers. */
   readonly ready: Effect.Effect<Readiness.Report>
+  /** The stores, as they were asked last. */
+  readonly stores: () => ReadonlyArray<StoreHealth.StoreState>
 }>()("troupe/services/health/HealthDetails") {}
 
 /** Requests until now, of all models, without those whose callers are the cause of their failure. */
@@ -116,6 +122,15 @@ const makeModels = Effect.gen(function*() {
 const isAnyAvailable = (models: Report["models"]): boolean =>
   models.length === 0 || models.some(({ available }) => available)
 
+/** Whether a key has a budget of its own. */
+const keyBudgets = Effect.map(
+  Effect.serviceOption(VirtualKeys),
+  (keys) =>
+    Option.isNone(keys)
+      ? Effect.succeed(false)
+      : Effect.map(keys.value.list, (all) => all.some(({ budgets = [] }) => budgets.length > 0))
+)
+
 const make = Effect.gen(function*() {
   const readiness = yield* Readiness.Readiness
   const { sampleEvery = Defaults.sampleInterval } = yield* Settings
@@ -129,13 +144,20 @@ const make = Effect.gen(function*() {
     settings = next
   })
   let states: ReadonlyArray<StoreHealth.StoreState> = []
+  const events = yield* OperatorEvents
+  const member = yield* ProcessGroup
+  // All processes share the stores: one publishes.
+  const publishes = member === undefined || member.index === first
+  const keysHaveBudgets = yield* keyBudgets
   const ofStores = () => stores.length === 0 ? {} : { stores: states }
   const canAnswer = (all: Report["models"]) => isAnyAvailable(all) && !StoreHealth.isMissing(states)
   const statusOf = (all: Report["models"]): Report["status"] =>
     readiness.status === "ready" && !canAnswer(all) ? "unavailable" : readiness.status
 
   const sample = Effect.gen(function*() {
-    states = yield* StoreHealth.ask(stores, settings)
+    const asked = yield* StoreHealth.ask(stores, settings, keysHaveBudgets)
+    if (publishes) StoreHealth.eventsOf(states, asked).forEach(events.publish)
+    states = asked
     const all = yield* models
     for (const one of all) gauges.set(available, one.available ? 1 : 0, { model: one.model })
     gauges.end()
@@ -163,7 +185,7 @@ const make = Effect.gen(function*() {
     deployments: all.flatMap(({ deployments }) => deployments),
     ...ofStores()
   }))
-  return HealthDetails.of({ report, ready })
+  return HealthDetails.of({ report, ready, stores: () => states })
 })
 
 /** Samples until the scope ends. */

@@ -4,7 +4,8 @@
  * **Details**
  *
  * Most requests need no store: keys are in memory, and rows wait there until they can be written. A store is needed where it has
- * the counters of an enforced budget for all requests: they are rejected while it does not answer.
+ * the counters of an enforced budget for all requests: they are rejected while it does not answer. Budgets of some requests, such as
+ * those of a key, do not make it needed: only these requests are rejected, which `problem` says.
  *
  * **Gotchas**
  *
@@ -12,6 +13,7 @@
  * but these questions finds out that it is back.
  */
 import { Context, Duration, Effect, Schema } from "effect"
+import type { NewEvent } from "../observability/OperatorEvents.ts"
 import type { Resolved } from "../settings/Settings.ts"
 
 /** How long a store may take to answer. */
@@ -36,8 +38,10 @@ export const StoreState = Schema.Struct({
   store: Schema.Literals(["database", "redis"]),
   /** Whether it answers. */
   available: Schema.Boolean,
-  /** Whether requests are rejected while it does not. */
-  needed: Schema.Boolean
+  /** Whether all requests are rejected while it does not. */
+  needed: Schema.Boolean,
+  /** One sentence: what its loss does to requests. Left out while it answers. */
+  problem: Schema.optionalKey(Schema.String)
 })
 export type StoreState = typeof StoreState.Type
 
@@ -45,21 +49,55 @@ export type StoreState = typeof StoreState.Type
 export const hasBudgetForAll = ({ admission: { budgets } }: Pick<Resolved, "admission">): boolean =>
   budgets.some(({ rule: { applies, mode } }) => mode === "enforced" && applies === undefined)
 
-/** Asks all stores at once. */
+const isEnforced = ({ rule: { mode } }: Resolved["admission"]["budgets"][number]): boolean => mode === "enforced"
+
+/** The name of a store in sentences. */
+export const nameOf = (store: Store["name"]): string => store === "redis" ? "Redis" : "The database"
+
+const problemOf = ({ hasCounters, name }: Store, needed: boolean, hasBudgets: boolean): string => {
+  const effect = needed
+    ? "all requests get 503"
+    : hasCounters && hasBudgets
+    ? "requests with a budget get 503"
+    : "requests are answered without it"
+  return `${nameOf(name)} is lost: ${effect}.`
+}
+
+/**
+ * Asks all stores at once.
+ *
+ * @param keysHaveBudgets whether a key has a budget of its own
+ */
 export const ask = (
   stores: ReadonlyArray<Store>,
-  settings: Pick<Resolved, "admission">
+  settings: Pick<Resolved, "admission">,
+  keysHaveBudgets: Effect.Effect<boolean> = Effect.succeed(false)
 ): Effect.Effect<ReadonlyArray<StoreState>> =>
   Effect.forEach(
     stores,
-    ({ ask, hasCounters, name }) =>
-      Effect.map(Effect.exit(Effect.timeout(ask, answerWithin)), ({ _tag }) => ({
-        store: name,
-        available: _tag === "Success",
-        needed: hasCounters && hasBudgetForAll(settings)
-      })),
+    Effect.fnUntraced(function*(store) {
+      const { _tag } = yield* Effect.exit(Effect.timeout(store.ask, answerWithin))
+      const needed = store.hasCounters && hasBudgetForAll(settings)
+      if (_tag === "Success") return { store: store.name, available: true, needed }
+      const hasBudgets = settings.admission.budgets.some(isEnforced) || (yield* keysHaveBudgets)
+      return { store: store.name, available: false, needed, problem: problemOf(store, needed, hasBudgets) }
+    }),
     { concurrency: "unbounded" }
   )
+
+/** The events of the stores that are lost or back since the last answers. */
+export const eventsOf = (
+  before: ReadonlyArray<StoreState>,
+  now: ReadonlyArray<StoreState>
+): ReadonlyArray<NewEvent> => {
+  const lost = new Set(before.filter(({ available }) => !available).map(({ store }) => store))
+  return now.filter(({ available, store }) => available === lost.has(store)).map(({ available, problem, store }) => ({
+    kind: "store",
+    severity: available ? "info" : "critical",
+    message: problem ?? `${nameOf(store)} answers again.`,
+    details: { store, available }
+  }))
+}
 
 /** Whether a store that requests need does not answer. */
 export const isMissing = (states: ReadonlyArray<StoreState>): boolean =>

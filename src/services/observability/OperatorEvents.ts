@@ -27,7 +27,8 @@ export const kinds = [
   "process",
   "rollout",
   "security",
-  "settings"
+  "settings",
+  "store"
 ] as const
 export type Kind = typeof kinds[number]
 

@@ -159,6 +159,14 @@ const Firing = () => {
   )
 }
 
+const LostStores = ({ snapshot: { service } }: { readonly snapshot: Snapshot }) => (
+  <>
+    {(service.stores ?? []).map(({ problem, store }) =>
+      problem === undefined ? null : <p key={store} class="notice bad">{problem}</p>
+    )}
+  </>
+)
+
 export const Overview = () => {
   const snapshot = overview.value
   if (snapshot === undefined) {
@@ -175,6 +183,7 @@ export const Overview = () => {
         <span class="muted">Troupe {snapshot.service.version} · {snapshot.service.status}</span>
         <MemoryBar snapshot={snapshot} />
       </Title>
+      <LostStores snapshot={snapshot} />
       <Firing />
       <Load snapshot={snapshot} />
       <State snapshot={snapshot} />
@@ -186,7 +195,7 @@ export const Overview = () => {
       {events.value.length === 0
         ? (
           <Empty title="Nothing has happened yet">
-            Loads, restarts, circuits, reloads, rollouts and alerts are listed here.
+            Loads, restarts, circuits, stores, reloads, rollouts and alerts are listed here.
           </Empty>
         )
         : <EventList events={events.value.slice(0, 8)} />}

@@ -7,6 +7,8 @@ import * as Alerts from "../../../src/services/alerts/Alerts.ts"
 import { none, ResponseCache } from "../../../src/services/cache/ResponseCache.ts"
 import { Breaker } from "../../../src/services/health/Breaker.ts"
 import type { State as Circuit } from "../../../src/services/health/Circuit.ts"
+import { HealthDetails } from "../../../src/services/health/HealthDetails.ts"
+import type { StoreState } from "../../../src/services/health/StoreHealth.ts"
 import { Memory } from "../../../src/services/models/Memory.ts"
 import { GarbageCollector, Pressure } from "../../../src/services/models/MemoryPressure.ts"
 import type { Level } from "../../../src/services/models/MemoryPressure.ts"
@@ -40,6 +42,7 @@ const stage = (settings = settingsOf(), place?: Pick<Member, "index" | "isBeside
   const state = {
     models: [model!] as ReadonlyArray<Model>,
     circuits: [] as ReadonlyArray<Circuit>,
+    stores: [] as ReadonlyArray<StoreState>,
     used: 0.1,
     failsToRead: false
   }
@@ -85,6 +88,7 @@ const stage = (settings = settingsOf(), place?: Pick<Member, "index" | "isBeside
         snapshot: () => ({ queued: 0, state: "ready" }),
         unloadIdle: () => Effect.sync(() => ++freed.unloads)
       }),
+      Layer.mock(HealthDetails)({ stores: () => state.stores }),
       Layer.succeed(ResponseCache, {
         ...none,
         turnMemoryOff: (isOff: boolean) => {
@@ -212,6 +216,22 @@ describe("the alerts of a service", () => {
       const valueOf = (alert: string) => gauges.find(({ attributes }) => attributes?.["alert"] === alert)?.state
       assert.deepStrictEqual(valueOf("circuit_open"), { value: 1 })
       assert.deepStrictEqual(valueOf("latency"), { value: 0 })
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("fire for a store while it is lost, and say what this does to requests", () => {
+    const { layer, notices, state, told } = stage()
+    const problem = "Redis is lost: requests with a budget get 503."
+    return Effect.gen(function*() {
+      state.stores = [{ store: "redis", available: false, needed: false, problem }]
+      yield* pass("30 seconds")
+      state.stores = [{ store: "redis", available: true, needed: false }]
+      yield* pass("15 seconds")
+      assert.deepStrictEqual(told(), ["store_lost/redis firing", "store_lost/redis resolved"])
+      assert.deepInclude(notices[0], {
+        severity: "critical",
+        message: `Alert store_lost for redis fires: ${problem}`
+      })
     }).pipe(Effect.provide(layer))
   })
 

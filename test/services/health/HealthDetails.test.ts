@@ -11,6 +11,7 @@ import type { Store } from "../../../src/services/health/StoreHealth.ts"
 import { ask, Stores } from "../../../src/services/health/StoreHealth.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import { Registry } from "../../../src/services/models/Registry.ts"
+import * as OperatorEvents from "../../../src/services/observability/OperatorEvents.ts"
 import { admissionOf } from "../../../src/services/settings/AdmissionSettings.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
 import * as Deployments from "../../support/Deployments.ts"
@@ -99,13 +100,14 @@ describe("health", () => {
         })
         isLost = true
         yield* TestClock.adjust("5 seconds")
+        const problem = "Redis is lost: all requests get 503."
         assert.deepInclude(yield* ready, {
           status: "unavailable",
-          stores: [{ store: "redis", available: false, needed: true }]
+          stores: [{ store: "redis", available: false, needed: true, problem }]
         })
         assert.deepInclude(yield* report, {
           status: "unavailable",
-          stores: [{ store: "redis", available: false, needed: true }]
+          stores: [{ store: "redis", available: false, needed: true, problem }]
         })
         yield* TestClock.adjust("5 seconds")
         isLost = false
@@ -113,8 +115,13 @@ describe("health", () => {
         assert.deepInclude(yield* ready, { status: "ready" })
         const { windows: [window] } = yield* report
         assert.isBelow(window?.availability ?? 1, 1)
+        const events = (yield* OperatorEvents.OperatorEvents).latest({ kind: "store" })
+        assert.deepStrictEqual(events.map(({ message, severity }) => [severity, message]), [
+          ["info", "Redis answers again."],
+          ["critical", problem]
+        ])
       }),
-      layerOf(world, [store], budgets({}))
+      Layer.provideMerge(layerOf(world, [store], budgets({})), OperatorEvents.layer)
     )
   })
 
@@ -145,11 +152,31 @@ describe("health", () => {
         yield* TestClock.adjust(0)
         assert.deepInclude(yield* ready, {
           status: "ready",
-          stores: [{ store: "redis", available: false, needed: false }]
+          stores: [{
+            store: "redis",
+            available: false,
+            needed: false,
+            problem: "Redis is lost: requests are answered without it."
+          }]
         })
       }),
       layerOf(world, [storeOf(true, Effect.fail("lost"))], budgets({ mode: "shadow" }))
     ))
+
+  it.effect("says that requests with a budget are rejected, where some have one", () =>
+    Effect.gen(function*() {
+      const problemsOf = (hasCounters: boolean, admission: ReturnType<typeof admissionOf>, keysHaveBudgets: boolean) =>
+        Effect.map(
+          ask([storeOf(hasCounters, Effect.fail("lost"))], { admission }, Effect.succeed(keysHaveBudgets)),
+          (states) => states.map(({ needed, problem }) => [needed, problem])
+        )
+      const rejected = [[false, "Redis is lost: requests with a budget get 503."]]
+      const answered = [[false, "Redis is lost: requests are answered without it."]]
+      assert.deepStrictEqual(yield* problemsOf(true, budgets({ keys: ["ada"] }), false), rejected)
+      assert.deepStrictEqual(yield* problemsOf(true, admissionOf({}), true), rejected)
+      assert.deepStrictEqual(yield* problemsOf(true, admissionOf({}), false), answered)
+      assert.deepStrictEqual(yield* problemsOf(false, budgets({ keys: ["ada"] }), true), answered)
+    }))
 
   it.effect("counts a store that hangs, or whose client breaks, as lost, and needs the counters only", () =>
     Effect.gen(function*() {
