@@ -89,7 +89,8 @@ const reloadConfiguration = Effect.fnUntraced(function*(dryRun: boolean, asJson:
   const query = dryRun ? { dryRun: "true" } as const : {}
   const report = yield* withStarted(to, (client) => client.admin.reload({ query }))
   if (asJson) return yield* printJson(report)
-  yield* Console.log([...report.changes.map(SettingsDiff.line), summaryOf(report, dryRun)].join("\n"))
+  const warnings = (report.warnings ?? []).map((warning) => `Warning: ${warning}`)
+  yield* Console.log([...report.changes.map(SettingsDiff.line), ...warnings, summaryOf(report, dryRun)].join("\n"))
 })
 
 const reloadOptions = {

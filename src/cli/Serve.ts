@@ -22,6 +22,7 @@ import { SharedCounters } from "../services/admission/Counters.ts"
 import { CircuitsOfOthers, SharedCircuits } from "../services/health/SharedCircuits.ts"
 import { VirtualKeys } from "../services/keys/VirtualKeys.ts"
 import { Models } from "../services/models/Models.ts"
+import { numbered } from "../services/models/Numbering.ts"
 import { SlotLease, SlotLeases } from "../services/models/SlotLeases.ts"
 import type { Bound, Member, Place } from "../services/processes/ProcessGroup.ts"
 import { deploySocketOf, ProcessGroup, socketOf } from "../services/processes/ProcessGroup.ts"
@@ -274,7 +275,7 @@ const report = ({ send }: Member, { message }: { readonly message: string }): Ef
 /** Runs this process of the service. */
 const runAs = Effect.fnUntraced(function*(member: Member, flags: Flags) {
   const loaded = yield* load(flags, member)
-  const { settings } = loaded
+  const settings = { ...loaded.settings, models: numbered(loaded.settings.models, member.numbering) }
   const { index, count, port, adminPort = settings.server.admin.port } = member
   const { admin, ...server } = settings.server
   const own = Shares.settingsOf(

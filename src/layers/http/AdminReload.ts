@@ -30,7 +30,9 @@ const ShownChange = Schema.Struct({
 export const Report = Schema.Struct({
   /** Whether something has changed: false for a dry run, and where everything that differs needs a restart. */
   applied: Schema.Boolean,
-  changes: Schema.Array(ShownChange)
+  changes: Schema.Array(ShownChange),
+  /** Such as ids of an A/B test that name other deployments after a restart; left out, there are none. */
+  warnings: Schema.optionalKey(Schema.Array(Schema.String))
 })
 export type Report = typeof Report.Type
 

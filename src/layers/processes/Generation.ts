@@ -106,8 +106,8 @@ export class Generation {
       running: () => new Map(Array.from(this.#running, ([index, { send }]) => [this.#starts.get(index)!, send])),
       isEnding: () => this.isStopping,
       isStarting: () => this.#ready.size < this.#running.size,
-      adopt: (configuration, limits) => {
-        this.#place = { ...this.#place, configuration }
+      adopt: (start, limits) => {
+        this.#place = { ...this.#place, ...start }
         shared.resize(options.leases, limits, options.place.count)
       }
     })

@@ -10,10 +10,18 @@
 import { Deferred, Duration, Effect, Semaphore } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import { isRemote } from "../../domain/Deployment.ts"
-import type { ToProcess, ToSupervisor } from "../../services/processes/ProcessGroup.ts"
+import { numberingOf } from "../../services/models/Numbering.ts"
+import type { Place, ToProcess, ToSupervisor } from "../../services/processes/ProcessGroup.ts"
 import * as Shares from "../../services/processes/Shares.ts"
 import type { ReloadError, Report, Source, Trigger } from "../../services/settings/Reload.ts"
-import { logFailure, logReport, reloadError, reloadFailed, Reloading } from "../../services/settings/Reload.ts"
+import {
+  logFailure,
+  logReport,
+  reloadError,
+  reloadFailed,
+  Reloading,
+  reportOf
+} from "../../services/settings/Reload.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import * as SettingsDiff from "../../services/settings/SettingsDiff.ts"
 
@@ -26,7 +34,10 @@ export interface Processes {
   /** Whether all of them are ended, and none starts again. */
   readonly isEnding: () => boolean
   /** What processes that start from now on get, and the limits that the processes share. */
-  readonly adopt: (configuration: string | undefined, limits: ReadonlyMap<string, Shares.LeasedLimit>) => void
+  readonly adopt: (
+    start: Pick<Place, "configuration" | "numbering">,
+    limits: ReadonlyMap<string, Shares.LeasedLimit>
+  ) => void
 }
 
 const ended = "A service process ended meanwhile. Try again."
@@ -132,12 +143,12 @@ export class GroupReload {
     const changes = SettingsDiff.shown(found)
     const problem = sharingProblem(this.#settings, next)
     if (problem !== undefined) return yield* reloadFailed(problem)
-    if (dryRun || found.every(SettingsDiff.needsRestart)) return { applied: false, changes }
+    if (dryRun || found.every(SettingsDiff.needsRestart)) return reportOf({ applied: false, changes }, next)
     yield* this.#apply(text, next, prepareLimit(this.#settings, next))
     const prepared = yield* Effect.mapError(this.#reloading.prepare(given), reloadError)
     prepared?.commit()
     this.#settings = next
-    return { applied: true, changes }
+    return reportOf({ applied: true, changes }, next)
   })
 
   /** Waits until every process takes requests. */
@@ -183,10 +194,11 @@ export class GroupReload {
       yield* this.#whenStarted()
       if (this.#processes.isEnding()) return yield* reloadFailed(ended)
       const processes = this.#processes.running()
+      const start = { configuration, numbering: numberingOf(next.models) }
       const decide = (applies: boolean) => this.#ask({ type: "decide", applies }, processes, Defaults.reloadProcess)
       yield* Effect.tapError(
         Effect.andThen(
-          this.#ask({ type: "prepare", configuration }, processes, limit),
+          this.#ask({ type: "prepare", ...start }, processes, limit),
           Effect.suspend(() => {
             const now = this.#processes.running()
             return now.size === processes.size && [...now.keys()].every((one) => processes.has(one))
@@ -196,7 +208,7 @@ export class GroupReload {
         ),
         () => Effect.ignore(decide(false))
       )
-      this.#processes.adopt(configuration, Shares.leasedLimits(next.models))
+      this.#processes.adopt(start, Shares.leasedLimits(next.models))
       // One that ends now has the new configuration when it starts again.
       yield* Effect.ignore(decide(true))
     }

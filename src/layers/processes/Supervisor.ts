@@ -129,6 +129,7 @@ export const supervise = Effect.fnUntraced(function*(options: Options) {
         count,
         port,
         configuration,
+        numbering: [],
         ...(running?.place.adminPort === undefined ? {} : { adminPort: running.place.adminPort })
       }
       const leases = shared.leasesOf(limits, count)

@@ -23,7 +23,7 @@ import { prepareAll, SettingsChanges } from "../settings/SettingsChanges.ts"
 import { Deployments } from "./Deployments.ts"
 import { Models } from "./Models.ts"
 import type { Changed } from "./Reconcile.ts"
-import { reconcile } from "./Reconcile.ts"
+import { reconcileNumbered } from "./Reconcile.ts"
 import { Registry } from "./Registry.ts"
 
 interface Parts {
@@ -72,7 +72,7 @@ const firstOf = ({ splits }: Parts, model: Model): Deployment => {
 
 const prepare = (parts: Parts, configured: ReadonlyArray<Model>, before: Resolved) => {
   const { breaker, deployments, fork, models, registry } = parts
-  const { added, changed, removed } = reconcile(before.models, configured)
+  const { added, changed, removed } = reconcileNumbered(before.models, configured)
   const firsts = new Set(configured.map((model) => firstOf(parts, model).id))
   const loads = added.filter(({ id, preload }) => preload && firsts.has(id))
   return Effect.map(

@@ -6,13 +6,14 @@
  * A deployment that is equal stays the same object with the same id, wherever it is in the list of its model: it stays loaded,
  * and keeps its circuit, its queue and its measurements. One that serves the same with other traits, such as another weight or
  * no `rollout: candidate`, keeps its id, too. So a new deployment at the head of the list gets a free id. After a restart the
- * ids are those of the list again.
+ * ids are those of the list again; a process that starts again in a running service gets the ids in use (`Numbering`).
  */
 import { Equal } from "effect"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import { traits } from "../../domain/Fields.ts"
 import { optionsText } from "../rollout/KnownDeployment.ts"
+import { listedId } from "./Numbering.ts"
 
 /** A deployment with other settings. */
 export interface Changed {
@@ -47,17 +48,22 @@ const needsEngine = (before: Deployment, after: Deployment): boolean =>
 
 const servesSame = (one: Deployment, other: Deployment): boolean => optionsText(one) === optionsText(other)
 
+type Rule = (before: Deployment, after: Deployment) => boolean
+
 /** How a deployment is recognized, the surest way first. */
-const rules: ReadonlyArray<(before: Deployment, after: Deployment) => boolean> = [
+const rules: ReadonlyArray<Rule> = [
   (before, after) => before.id === after.id && isSame(before, after),
   isSame,
   (before, after) => before.id === after.id && servesSame(before, after),
   servesSame
 ]
 
+/** Of deployments that have their ids already. */
+const byId: ReadonlyArray<Rule> = [(before, after) => before.id === after.id]
+
 const freeId = (model: string, used: ReadonlySet<string>): string => {
   for (let index = 0;; index++) {
-    const id = `${model}#${index}`
+    const id = listedId(model, index)
     if (!used.has(id)) return id
   }
 }
@@ -71,7 +77,7 @@ class Matching {
   readonly deployments: ReadonlyArray<Deployment>
   readonly removed: ReadonlyArray<Deployment>
 
-  constructor(before: ReadonlyArray<Deployment>, after: ReadonlyArray<Deployment>) {
+  constructor(before: ReadonlyArray<Deployment>, after: ReadonlyArray<Deployment>, rules: ReadonlyArray<Rule>) {
     this.#before = before
     this.#used = new Set(before.map(({ id }) => id))
     const left = new Set(before)
@@ -113,13 +119,16 @@ class Matching {
 
 const rest = ({ deployments: _, ...model }: Model): unknown => model
 
-/** Compares the models that are in use with those of another configuration. */
-export const reconcile = (before: ReadonlyArray<Model>, after: ReadonlyArray<Model>): Reconciled => {
+const reconcileBy = (
+  rules: ReadonlyArray<Rule>,
+  before: ReadonlyArray<Model>,
+  after: ReadonlyArray<Model>
+): Reconciled => {
   const byName = new Map(before.map((model) => [model.name, model]))
   const all = after.map((model) => {
     const old = byName.get(model.name)
     byName.delete(model.name)
-    const matching = new Matching(old?.deployments ?? [], model.deployments)
+    const matching = new Matching(old?.deployments ?? [], model.deployments, rules)
     const [first, ...others] = matching.deployments
     const isSameModel = old !== undefined && matching.isUnchanged && Equal.equals(rest(old), rest(model))
     return { matching, model: isSameModel ? old : { ...model, deployments: [first!, ...others] } satisfies Model }
@@ -132,3 +141,11 @@ export const reconcile = (before: ReadonlyArray<Model>, after: ReadonlyArray<Mod
     removed: [...all.flatMap(({ matching }) => matching.removed), ...gone]
   }
 }
+
+/** Compares the models that are in use with those of another configuration, whose ids are those of its lists. */
+export const reconcile = (before: ReadonlyArray<Model>, after: ReadonlyArray<Model>): Reconciled =>
+  reconcileBy(rules, before, after)
+
+/** Compares the models that are in use with others whose deployments have their ids already. */
+export const reconcileNumbered = (before: ReadonlyArray<Model>, after: ReadonlyArray<Model>): Reconciled =>
+  reconcileBy(byId, before, after)

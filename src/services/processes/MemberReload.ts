@@ -70,13 +70,13 @@ export class MemberReload {
     }
   }
 
-  #prepare({ configuration, question }: Question<"prepare">): Effect.Effect<void> {
+  #prepare({ configuration, numbering, question }: Question<"prepare">): Effect.Effect<void> {
     const source = this.#source && { ...this.#source, read: Effect.succeed(configuration) }
     return settingsOf(source).pipe(
       Effect.flatMap((given) => Effect.mapError(this.#complete(given), reloadError)),
       Effect.flatMap((settings) => {
-        this.#source?.planned?.(this.#reloading.plan(settings).next)
-        return Effect.mapError(this.#reloading.prepare(settings), reloadError)
+        this.#source?.planned?.(this.#reloading.plan(settings, numbering).next)
+        return Effect.mapError(this.#reloading.prepare(settings, numbering), reloadError)
       }),
       Effect.match({
         onSuccess: (prepared) => {

@@ -12,6 +12,7 @@ import type { Hold, Outcome, Spend } from "../admission/Counters.ts"
 import type { Transition } from "../health/Circuit.ts"
 import type { ActorEvent } from "../models/Actor.ts"
 import type { Sample } from "../models/AdaptiveLimit.ts"
+import type { Numbering } from "../models/Numbering.ts"
 import type { OperatorEvent } from "../observability/OperatorEvents.ts"
 import type { ReloadError, Report } from "../settings/Reload.ts"
 
@@ -30,6 +31,8 @@ export interface Place {
   readonly adminPort?: number | undefined
   /** Text of the configuration file; undefined without a file. So that a process that starts later has the same. */
   readonly configuration: string | undefined
+  /** The ids in use of deployments, where reloads have made them differ from those of the configuration. */
+  readonly numbering: Numbering
 }
 
 /** A change of a circuit. */
@@ -71,7 +74,12 @@ export type ToProcess =
   /** Of another process. */
   | { readonly type: "news"; readonly news: News }
   /** Makes itself ready for the configuration of this text. */
-  | { readonly type: "prepare"; readonly question: number; readonly configuration: string | undefined }
+  | {
+    readonly type: "prepare"
+    readonly question: number
+    readonly configuration: string | undefined
+    readonly numbering: Numbering
+  }
   /** Changes to the configuration that it is ready for, or stays as it is. */
   | { readonly type: "decide"; readonly question: number; readonly applies: boolean }
   /** The answer to `reload`, in the order of the questions. */

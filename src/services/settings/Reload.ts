@@ -12,7 +12,9 @@
 import { Context, Effect, Layer, Schema, Semaphore } from "effect"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as Problem from "../../domain/Problem.ts"
-import { reconcile } from "../models/Reconcile.ts"
+import type { Numbering } from "../models/Numbering.ts"
+import { numbered, renumberedIds } from "../models/Numbering.ts"
+import { reconcile, reconcileNumbered } from "../models/Reconcile.ts"
 import type { Resolved, SettingsError } from "./Settings.ts"
 import { Settings } from "./Settings.ts"
 import type { Participants, Prepared } from "./SettingsChanges.ts"
@@ -24,6 +26,14 @@ export interface Report {
   /** Whether something has changed: false for a dry run, and where everything that differs needs a restart. */
   readonly applied: boolean
   readonly changes: ReadonlyArray<SettingsDiff.ShownChange>
+  /** What is probably not meant; left out, nothing. */
+  readonly warnings?: ReadonlyArray<string>
+}
+
+/** A report with what the settings in use from now on warn of. */
+export const reportOf = (report: Omit<Report, "warnings">, next: Resolved): Report => {
+  const warnings = renumberedIds(next).map(Problem.format)
+  return warnings.length === 0 ? report : { ...report, warnings }
 }
 
 /** Why the configuration stays as it is. */
@@ -85,10 +95,19 @@ export class Reloading {
     this.#current = current
   }
 
-  /** The settings to use: those of the next configuration, and the present ones where a restart is needed. */
-  plan(given: Resolved): { readonly next: Resolved; readonly changes: ReadonlyArray<SettingsDiff.Change> } {
+  /**
+   * The settings to use: those of the next configuration, and the present ones where a restart is needed.
+   *
+   * @param numbering the ids to use, if another process has decided them
+   */
+  plan(
+    given: Resolved,
+    numbering?: Numbering
+  ): { readonly next: Resolved; readonly changes: ReadonlyArray<SettingsDiff.Change> } {
     const before = this.#current
-    const { models } = reconcile(before.models, given.models)
+    const { models } = numbering === undefined
+      ? reconcile(before.models, given.models)
+      : reconcileNumbered(before.models, numbered(given.models, numbering))
     const changes = SettingsDiff.diff(before, { ...given, models })
     const now = changes.filter((change) => !SettingsDiff.needsRestart(change))
     const applied = SettingsDiff.apply(before, now)
@@ -96,8 +115,8 @@ export class Reloading {
   }
 
   /** Makes everything ready for the given settings; undefined if nothing differs that can change now. */
-  prepare(given: Resolved): Effect.Effect<Prepared | undefined, InferenceError> {
-    const { changes, next } = this.plan(given)
+  prepare(given: Resolved, numbering?: Numbering): Effect.Effect<Prepared | undefined, InferenceError> {
+    const { changes, next } = this.plan(given, numbering)
     if (changes.every(SettingsDiff.needsRestart)) return Effect.undefined
     return Effect.map(this.#changes.prepare(next, this.#current), ({ cancel, commit }) => ({
       cancel,
@@ -110,14 +129,17 @@ export class Reloading {
 }
 
 /** One line for a change of the configuration, with all differences as data. */
-export const logReport = ({ applied, changes }: Report, trigger: Trigger): Effect.Effect<void> => {
+export const logReport = ({ applied, changes, warnings = [] }: Report, trigger: Trigger): Effect.Effect<void> => {
   const later = changes.filter(({ needsRestart }) => needsRestart)
   const count = changes.length - later.length
   const restart = later.length === 0 ? "" : ` Needs a restart: ${later.map(({ path }) => path).join(", ")}.`
   const message = applied
     ? `Applied another configuration with ${count === 1 ? "1 change" : `${count} changes`}.`
     : "Read the configuration again; nothing changes."
-  return Effect.annotateLogs(Effect.logInfo(`${message}${restart}`), { event: "settings_reloaded", trigger, changes })
+  return Effect.andThen(
+    Effect.annotateLogs(Effect.logInfo(`${message}${restart}`), { event: "settings_reloaded", trigger, changes }),
+    Effect.forEach(warnings, (warning) => Effect.logWarning(warning), { discard: true })
+  )
 }
 
 /** Logs why nothing has changed. */
@@ -146,11 +168,12 @@ const make = (complete: Complete) =>
     const change = Effect.fnUntraced(function*({ dryRun = false, settings }: Options) {
       const read = settings === undefined ? settingsOf(source) : Effect.mapError(settings, reloadError)
       const given = yield* Effect.mapError(complete(yield* read), reloadError)
-      const changes = SettingsDiff.shown(reloading.plan(given).changes)
-      if (dryRun) return { applied: false, changes }
+      const { changes: found, next } = reloading.plan(given)
+      const changes = SettingsDiff.shown(found)
+      if (dryRun) return reportOf({ applied: false, changes }, next)
       const prepared = yield* Effect.mapError(reloading.prepare(given), reloadError)
       prepared?.commit()
-      return { applied: prepared !== undefined, changes }
+      return reportOf({ applied: prepared !== undefined, changes }, next)
     })
     return Reload.of({
       run: (options) => {

@@ -10,6 +10,7 @@ import { filesOf, mapPaths, pathOf } from "../engines/EngineKinds.ts"
 import { languageModel as languageModelKind } from "../engines/LanguageModelKind.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
+import { listedId } from "../models/Numbering.ts"
 import { noDeploymentOf, resolveExperiment } from "../rollout/RolloutSettings.ts"
 import { shadowProblems } from "../rollout/ShadowSettings.ts"
 import { scalingOf } from "../scaling/ScalingSettings.ts"
@@ -109,7 +110,7 @@ const modelOf = (
 ): Model => {
   const { policy: { timeouts: { loadMs } } } = routingOf(settings, policies)
   const toDeployment = (options: DeploymentOptions, index: number): Deployment => ({
-    id: `${name}#${index}`,
+    id: listedId(name, index),
     model: name,
     options: mapPaths(options, resolve),
     idleUnload: unlessOff(settings.idleUnload, Duration.infinity),

@@ -99,7 +99,15 @@ describe("supervise", () => {
       const { processes, supervised } = setup()
       const fiber = yield* fork(supervised)
       assert.lengthOf(processes, 1)
-      const place = { generation: 1, isBeside: false, index: 1, count: 2, port: 0, configuration: "models: {}" }
+      const place = {
+        generation: 1,
+        isBeside: false,
+        index: 1,
+        count: 2,
+        port: 0,
+        configuration: "models: {}",
+        numbering: []
+      }
       assert.deepStrictEqual(placeOf(processes[0]!), place)
       yield* listen(processes[0]!)
       assert.lengthOf(processes, 2)
@@ -236,7 +244,13 @@ describe("supervise, another configuration", () => {
 
   const texts: Readonly<Record<string, ReturnType<typeof settings>>> = {
     first: settings({ models: [remote("one", 4)] }),
-    second: settings({ models: [remote("two", 2)] })
+    second: settings({ models: [remote("two", 2)] }),
+    moved: settings({
+      models: [{
+        name: "chat",
+        deployments: [remote("new", 1).deployments[0], { ...remote("one", 4).deployments[0], id: "chat#1" }]
+      }]
+    })
   }
 
   const source: Source = {
@@ -274,7 +288,12 @@ describe("supervise, another configuration", () => {
       const [one, two] = [processes[0]!, processes[1]!]
       one.send({ type: "reload", dryRun: false })
       yield* settled
-      assert.deepStrictEqual(one.received, [{ type: "prepare", question: 1, configuration: "second" }])
+      assert.deepStrictEqual(one.received, [{
+        type: "prepare",
+        question: 1,
+        configuration: "second",
+        numbering: []
+      }])
       yield* ready(one)
       assert.notInclude(typesOf(one), "decide")
       yield* ready(two)
@@ -290,6 +309,17 @@ describe("supervise, another configuration", () => {
       one.end(crash)
       yield* TestClock.adjust("1 second")
       assert.strictEqual(placeOf(processes[2]!).configuration, "second")
+    }).pipe(Effect.scoped))
+
+  it.effect("starts a process again with the ids in use, which differ from those of the file", () =>
+    Effect.gen(function*() {
+      const { processes, reload } = yield* reloading({ ...source, read: Effect.succeed("moved") })
+      const applied = yield* fork(reload!.run({ trigger: "file" }))
+      for (let step = 0; step < 2; step++) yield* Effect.forEach(processes.slice(0, 2), (process) => ready(process))
+      assert.deepInclude(yield* Fiber.join(applied), { applied: true })
+      processes[1]!.end(crash)
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(placeOf(processes[2]!).numbering, [["chat", ["chat#1", "chat#0"]]])
     }).pipe(Effect.scoped))
 
   it.effect("applies in none if one cannot, or ends", () =>

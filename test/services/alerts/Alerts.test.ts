@@ -57,6 +57,7 @@ const stage = (settings = settingsOf(), place?: Pick<Member, "index" | "isBeside
     count: 2,
     port: 0,
     configuration: undefined,
+    numbering: [],
     ...place,
     send: (message: ToSupervisor) => void sent.push(message),
     listen: (receive: (message: ToProcess) => void) => void listeners.push(receive)
