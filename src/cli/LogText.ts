@@ -41,6 +41,9 @@ const timeText = (at: number): string => new Date(at).toISOString().slice(11, 23
 
 const words = { running: "running", success: "answered", failure: "FAILED", interruption: "cancelled" } as const
 
+/** Requests of Troupe itself. */
+const checkWords = { health: "health check", probe: "probe" } as const
+
 const named = (name: string, value: string | number | undefined): string =>
   value === undefined || value === "" ? "" : `${name}=${value}`
 
@@ -61,6 +64,7 @@ export const requestLine = (request: DecisionSummary): string => {
     timeText(request.at),
     request.id,
     request.refused === true ? "REFUSED" : words[request.status],
+    request.check === undefined ? "" : `[${checkWords[request.check]}]`,
     request.model,
     answeredBy(request),
     spanOf(tookMs),

@@ -12,7 +12,7 @@ import type { LogIds } from "../domain/Caller.ts"
 import { RequestLogIds } from "../domain/Caller.ts"
 import { plainLine } from "../domain/Text.ts"
 import type { Entry as RequestEntry } from "../services/observability/RequestLog.ts"
-import { fieldsOf, LogLines, messages } from "../services/observability/RequestLog.ts"
+import { fieldsOf, LogLines, messageOf } from "../services/observability/RequestLog.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import * as RequestLine from "./RequestLine.ts"
 
@@ -81,7 +81,7 @@ export const formatted = (format: "text" | "json"): Logger.Logger<unknown, strin
 const requestEntryOf = (entry: RequestEntry, ids: Fields): Entry => ({
   timestamp: timestampOf(Date.now()),
   level: levelOf(entry).toUpperCase(),
-  message: messages[entry.end],
+  message: messageOf(entry),
   fields: { ...ids, ...fieldsOf(entry) },
   cause: undefined
 })

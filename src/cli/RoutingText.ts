@@ -277,6 +277,11 @@ const outcome = ({ answeredBy, decision: { strategy }, end, policy, tookMs }: De
 const admissionText = ({ admissionMs }: DecisionRecord): ReadonlyArray<string> =>
   admissionMs === undefined ? [] : [wrap(`Waiting for limits and budgets: ${span(admissionMs)}.`)]
 
+const checkText = ({ check }: DecisionRecord): ReadonlyArray<string> =>
+  check === undefined
+    ? []
+    : [`Sent by Troupe itself: ${check === "health" ? "a health check" : "a probe of a rollout"}.`]
+
 /** A request that no deployment was considered for. */
 const refusedText = (one: DecisionRecord): string => {
   const { at, error, id, model, operation } = one
@@ -284,6 +289,7 @@ const refusedText = (one: DecisionRecord): string => {
     wrap(`${id}: ${operation} for ${model} at ${timeOf(at)}.`),
     wrap(`Refused before it was routed${error === undefined ? "" : `: ${error.reason}: ${error.message}`}`),
     ...admissionText(one),
+    ...checkText(one),
     ...origin(one)
   ].join("\n")
 }
@@ -329,6 +335,7 @@ export const recordText = (one: DecisionRecord): string => {
     wrap(outcome(one)),
     ...figures(one),
     ...admissionText(one),
+    ...checkText(one),
     ...origin(one),
     ...unavailable(one),
     ...attempts(one),

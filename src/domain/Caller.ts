@@ -63,6 +63,15 @@ export const ReplayOf = Context.Reference<string | undefined>("troupe/domain/Cal
   defaultValue: () => undefined
 })
 
+/** What Troupe itself asks a deployment: whether it answers, or the prompts of a rollout. */
+export const checks = ["health", "probe"] as const
+export type Check = typeof checks[number]
+
+/** Set where Troupe itself sends the request of the fiber: it counts in no figure of callers. */
+export const CheckOf = Context.Reference<Check | undefined>("troupe/domain/Caller/CheckOf", {
+  defaultValue: () => undefined
+})
+
 /** A port may follow the address, as some proxies write it; the zone of a link-local address has no meaning here. */
 const parse = (text: string): Option.Option<NetAddress.IpAddress> =>
   Result.getSuccess(Result.map(

@@ -4,7 +4,7 @@ import * as fc from "fast-check"
 import { describe, it } from "vitest"
 import * as RequestLine from "../../src/cli/RequestLine.ts"
 import type { Entry } from "../../src/services/observability/RequestLog.ts"
-import { fieldsOf, messages } from "../../src/services/observability/RequestLog.ts"
+import { fieldsOf, messageOf } from "../../src/services/observability/RequestLog.ts"
 
 const name = fc.oneof(fc.constantFrom("chat", "a \"b\"\n", "é\u2028"), fc.string({ unit: "binary" }))
 const some = <A>(of: fc.Arbitrary<A>) => fc.option(of, { nil: undefined })
@@ -22,7 +22,8 @@ const entries: fc.Arbitrary<Entry> = fc.record({
   outputTokens: fc.nat(),
   usd: some(fc.oneof(fc.double(), fc.constantFrom(1e-9, Number.NaN))),
   unpriced: some(fc.nat(9)),
-  error: some(name)
+  error: some(name),
+  check: some(fc.constantFrom("health", "probe"))
 })
 const ids = fc.oneof(fc.constant({}), fc.record({ request_id: name }, { requiredKeys: ["request_id"] }))
 
@@ -35,7 +36,7 @@ describe("the entry of a request as JSON", () => {
         JSON.stringify({
           timestamp,
           level: entry.end === "failure" ? "WARN" : "INFO",
-          message: messages[entry.end],
+          message: messageOf(entry),
           ...ids,
           ...fieldsOf(entry)
         })

@@ -3,6 +3,7 @@
  */
 import type { Fiber } from "effect"
 import { Cause, Clock, Duration, Effect, Result, Scope, SubscriptionRef } from "effect"
+import { CheckOf } from "../../domain/Caller.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
@@ -156,6 +157,7 @@ const refuse = <R extends AttemptRequest>(
     model: model.requested,
     configured: model.configured,
     caller: callerOf(fiber, request),
+    check: fiber.getRef(CheckOf),
     error,
     admissionMs,
     arrival,

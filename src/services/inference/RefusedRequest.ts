@@ -8,6 +8,7 @@
  */
 import type { Tracer } from "effect"
 import { Clock, Effect, Option, Result } from "effect"
+import type { Check } from "../../domain/Caller.ts"
 import { isOfCaller } from "../../domain/FailureClass.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
@@ -38,6 +39,8 @@ export interface Refusal {
   readonly configured: string | undefined
   readonly caller: RecordedCaller
   readonly error: InferenceError
+  /** Of a request that Troupe itself sends. */
+  readonly check?: Check | undefined
   /** How long it has waited for its limits and budgets; default 0. */
   readonly admissionMs?: number
   /** Undefined where nothing records spans. */
@@ -48,7 +51,7 @@ export interface Refusal {
 
 /** Records that a request is refused. */
 export const record = ({ callbacks, clock, decisions, metrics }: Parts, refusal: Refusal): void => {
-  const { admissionMs = 0, arrival, attributes, caller, configured, error: failed, model, operation } = refusal
+  const { admissionMs = 0, arrival, attributes, caller, check, configured, error: failed, model, operation } = refusal
   const { reason } = failed
   const ofCaller = isOfCaller(reason._tag)
   const draft = callbacks.call("decision log", () =>
@@ -59,9 +62,12 @@ export const record = ({ callbacks, clock, decisions, metrics }: Parts, refusal:
       admissionMs,
       caller,
       error: { reason: reason._tag, message: ReasonMessage.recorded(reason) },
-      isOfCaller: ofCaller
+      isOfCaller: ofCaller,
+      check
     }), undefined)
-  callbacks.call("metrics", () => metrics.refused?.(configured ?? "", operation, ofCaller), undefined)
+  if (check === undefined) {
+    callbacks.call("metrics", () => metrics.refused?.(configured ?? "", operation, ofCaller), undefined)
+  }
   arrival?.refused({
     operation,
     model: configured,

@@ -8,6 +8,7 @@
 import type { Cause, Clock, Context, Fiber } from "effect"
 import { Effect, Exit } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
+import { CheckOf } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import type { Price } from "../../domain/DeploymentFacts.ts"
@@ -255,7 +256,7 @@ export const chunksOf = (
   record: Draft,
   { server }: AttemptStats
 ): (seconds: number) => void => {
-  if (metrics.chunks === undefined || server === undefined) return noChunks
+  if (metrics.chunks === undefined || server === undefined || record.check !== undefined) return noChunks
   return callbacks.call(metricsName, () => metrics.chunks!(labelsOf(record, server)), noChunks)
 }
 
@@ -267,6 +268,7 @@ export const recordAttempt = (
   { error, firstTokenMs, outcome, tookMs }: AttemptDraft
 ): void => {
   if (metrics.attempted === undefined || server === undefined || outcome === "running") return
+  if (record.check !== undefined) return
   const { attempted } = metrics
   callbacks.call(metricsName, () =>
     attempted({
@@ -321,6 +323,7 @@ const requestAttributes = (
     "troupe.strategy": record.decision.strategy,
     "troupe.attempts": record.attempts.length,
     "troupe.cache": record.cache,
+    "troupe.check": record.check,
     "troupe.cost_usd": usd,
     "troupe.unpriced_attempts": unpricedOf(state),
     ...endAttributes(exit)
@@ -346,7 +349,8 @@ const entryOf = (
   outputTokens: tokens,
   usd,
   unpriced: record.unpriced,
-  error: errorOf(exit)?.name
+  error: errorOf(exit)?.name,
+  check: record.check
 })
 
 /** Records an answer that was generated before: the request has generated nothing. */
@@ -432,10 +436,10 @@ export const complete = (
   record.usd = outcome.usd
   record.unpriced = unpricedOf(state)
   callbacks.call(logName, () => decisions.ended?.(record), undefined)
-  callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
+  if (record.check === undefined) callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
   if (log !== undefined) callbacks.notify("request log", () => log(entryOf(outcome, state, exit), context), context)
   for (const { skippedEvents } of record.attempts) {
-    if (skippedEvents !== undefined) {
+    if (skippedEvents !== undefined && record.check === undefined) {
       callbacks.call(metricsName, () => metrics.skipped?.(record.model, skippedEvents), undefined)
     }
   }
@@ -462,11 +466,15 @@ export const begin = (
   const caller = callerOf(fiber, request)
   const record = callbacks.call(logName, () => decisions.begin(operation, route, at, caller), undefined) ??
     makeDraft("unrecorded", operation, route, at, caller)
+  const check = fiber.getRef(CheckOf)
   if (admissionMs > 0) record.admissionMs = admissionMs
+  if (check !== undefined) record.check = check
   const { context } = fiber
   return {
     context,
-    metricsBegun: callbacks.notify(metricsName, () => metrics.begin(model, operation), context),
+    metricsBegun: check === undefined
+      ? callbacks.notify(metricsName, () => metrics.begin(model, operation), context)
+      : undefined,
     record,
     trace,
     arrivedAt,

@@ -7,7 +7,7 @@
  * `client_request_id` the one that the caller has sent as `x-request-id`.
  */
 import { Context, Effect, Layer } from "effect"
-import type { LogIds } from "../../domain/Caller.ts"
+import type { Check, LogIds } from "../../domain/Caller.ts"
 import { RequestLogIds } from "../../domain/Caller.ts"
 import { Settings } from "../settings/Settings.ts"
 
@@ -30,6 +30,8 @@ export interface Entry {
   readonly unpriced: number | undefined
   /** The kind of the failure. */
   readonly error: string | undefined
+  /** Troupe itself has sent it. */
+  readonly check?: Check | undefined
 }
 
 /** Which requests have a line. */
@@ -55,17 +57,29 @@ export const LogLines = Context.Reference<((entry: Entry, ids: LogIds) => void) 
 
 const rounded = (ms: number | undefined): number | undefined => ms === undefined ? undefined : Math.round(ms * 10) / 10
 
-export const messages = {
+const messages = {
   success: "Request answered.",
   failure: "Request failed.",
   interruption: "Request left by its caller."
 } as const
+
+const checkMessages = {
+  success: "answered.",
+  failure: "failed.",
+  interruption: "left."
+} as const
+
+const checkNames = { health: "Health check", probe: "Probe of a rollout" } as const
+
+export const messageOf = ({ check, end }: Entry): string =>
+  check === undefined ? messages[end] : `${checkNames[check]} ${checkMessages[end]}`
 
 /** The fields of a line, in their order. */
 export const fieldsOf = (entry: Entry): Readonly<Record<string, string | number | undefined>> => ({
   operation: entry.operation,
   model: entry.model,
   end: entry.end,
+  check: entry.check,
   error: entry.error,
   deployment: entry.deployment,
   attempts: entry.attempts,
@@ -82,7 +96,7 @@ export const fieldsOf = (entry: Entry): Readonly<Record<string, string | number 
 /** The fields are a part of the message: annotations would copy the context of the caller. */
 const write = (entry: Entry): Effect.Effect<void> => {
   const log = entry.end === "failure" ? Effect.logWarning : Effect.logInfo
-  return log(messages[entry.end], fieldsOf(entry))
+  return log(messageOf(entry), fieldsOf(entry))
 }
 
 const noIds: LogIds = {}

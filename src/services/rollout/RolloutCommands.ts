@@ -5,9 +5,12 @@
  * **Details**
  *
  * Each command is one effect, which reports its result as an event. A command that still runs is not begun again.
- * A check or a probe is an ordinary small request that names its deployment, without retries, fallbacks and cache.
+ * A check or a probe is an ordinary small request that names its deployment, without retries, fallbacks and cache. Its record says
+ * what it is (`CheckOf`), and no figure of callers has it.
  */
 import { Duration, Effect, Stream } from "effect"
+import type { Check } from "../../domain/Caller.ts"
+import { CheckOf } from "../../domain/Caller.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import { classify } from "../../domain/FailureClass.ts"
 import { durationText } from "../../domain/Fields.ts"
@@ -49,6 +52,10 @@ const requestTo = ({ id, model }: Deployment, prompt: string, maxTokens: number)
   cache: { noStore: true },
   route: { deployments: [id], fallbacks: [], retries: 0 }
 })
+
+/** Requests of Troupe itself. */
+const sentAs = (check: Check) => <A, E, R>(requests: Effect.Effect<A, E, R>) =>
+  Effect.provideService(requests, CheckOf, check)
 
 /** What happens with the candidate, or with the versions that it replaces. */
 const versionOf = ({ model, stored: { candidate, rollout, stable } }: Given, id: string): ReadonlyArray<Deployment> => {
@@ -95,7 +102,7 @@ export class RolloutCommands {
         return Effect.matchEffect(
           Effect.forEach(
             versionOf(given, command.deployment),
-            (one) => this.#check(one, given.stored.rollout.plan.health.timeoutMs)
+            (one) => sentAs("health")(this.#check(one, given.stored.rollout.plan.health.timeoutMs))
           ),
           {
             onSuccess: () => report({ _tag: "Healthy" }),
@@ -105,7 +112,7 @@ export class RolloutCommands {
       case "Probe":
         return Effect.forEach(
           command.deployments.flatMap((id) => versionOf(given, id).slice(0, 1)),
-          (deployment) => this.#probe(given, deployment, command.prompts),
+          (deployment) => sentAs("probe")(this.#probe(given, deployment, command.prompts)),
           { concurrency: "unbounded", discard: true }
         )
       case "Drain":

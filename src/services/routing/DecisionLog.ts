@@ -1,6 +1,7 @@
 /** The records of the latest requests, by id, in this process's memory. */
 import type { Fiber } from "effect"
 import { Context, Effect, Layer, Random } from "effect"
+import type { Check } from "../../domain/Caller.ts"
 import { ReplayOf, RequestId } from "../../domain/Caller.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
@@ -20,7 +21,9 @@ type Written<A> = {
 export type AttemptDraft = Written<Attempt>
 
 /** A record while it is written. */
-export interface Draft extends Written<Omit<Record, "attempts">> {
+export interface Draft extends Written<Omit<Record, "attempts" | "check">> {
+  /** Only of few records: those of callers have no place for it. */
+  check?: Check
   attempts: Array<AttemptDraft>
 }
 
@@ -73,6 +76,7 @@ export interface RefusedRequest {
   readonly error: NonNullable<Draft["error"]>
   /** Whether its caller is the cause, not the service. */
   readonly isOfCaller: boolean
+  readonly check?: Check | undefined
 }
 
 /** A listener of groups of records. */
@@ -95,7 +99,7 @@ export class DecisionLog extends Context.Service<DecisionLog, {
    * listeners get at most `Defaults.toldRefusals` in a second, and groups those whose cause is the service.
    */
   readonly refuse?: (request: RefusedRequest) => Draft
-  /** A request of this log has ended, and its record is complete. */
+  /** A request of this log has ended, and its record is complete. Groups have no checks. */
   readonly ended?: (record: Draft) => void
   /**
    * Calls this listener with each record that is complete from now on, at once: it must not wait, and must not keep the record.
@@ -220,13 +224,17 @@ export const addAttempt = (record: Draft, deployment: string, startedMs: number,
 /** The record as it is now. */
 export const recordOf = (draft: Draft): Record => ({ ...present(draft), attempts: draft.attempts.map(present) })
 
-const makeRefused = (id: string, { admissionMs = 0, at, caller, error, model, operation }: RefusedRequest): Draft => ({
+const makeRefused = (
+  id: string,
+  { admissionMs = 0, at, caller, check, error, model, operation }: RefusedRequest
+): Draft => ({
   ...makeDraft(id, operation, refusedRoute(model), at, caller),
   admissionMs: admissionMs === 0 ? undefined : admissionMs,
   tookMs: admissionMs,
   error,
   refused: true,
-  end: "failure"
+  end: "failure",
+  ...(check === undefined ? {} : { check })
 })
 
 /** The records of the latest requests that were refused. */
@@ -324,13 +332,13 @@ export const layer = Layer.effect(
       refuse(request) {
         const record = refusals.add(request)
         if (refusals.isTold(request.at)) readers.tell(record)
-        if (!request.isOfCaller) readers.collect(record)
+        if (!request.isOfCaller && request.check === undefined) readers.collect(record)
         return record
       },
       ended(record) {
         running--
         readers.tell(record)
-        readers.collect(record)
+        if (record.check === undefined) readers.collect(record)
       },
       subscribe: (listener) => readers.addListener(listener),
       collect: (collector) => readers.addCollector(collector),

@@ -8,6 +8,7 @@
  */
 import { Schema } from "effect"
 import { tiers } from "../../domain/CacheControl.ts"
+import { checks } from "../../domain/Caller.ts"
 import { Exclusion } from "../../domain/InferenceError.ts"
 
 /** The name of cached responses in a model's `fallbacks`, and the deployment that a cached answer names. */
@@ -127,6 +128,8 @@ export const Record = Schema.Struct({
   unpriced: Schema.optionalKey(Schema.Int),
   /** Why it failed. */
   error: Schema.optionalKey(RecordedError),
+  /** Troupe itself has sent it, as a health check or a probe of a rollout: it is in no figure of callers. */
+  check: Schema.optionalKey(Schema.Literals(checks)),
   /** It was refused before it was routed: no deployment was considered. */
   refused: Schema.optionalKey(Schema.Boolean),
   end: Schema.optionalKey(Schema.Literals(["success", "failure", "interruption"]))

@@ -1,6 +1,7 @@
 /** A decision record in one line: when, what, where, how it ended, how long it took and what it cost. Pure. */
 import { Schema } from "effect"
 import { tiers } from "../../domain/CacheControl.ts"
+import { checks } from "../../domain/Caller.ts"
 import type { Draft } from "./DecisionLog.ts"
 import type { Record } from "./DecisionRecord.ts"
 import { present } from "./DecisionRecord.ts"
@@ -39,7 +40,9 @@ export const DecisionSummary = Schema.Struct({
   cache: Schema.optionalKey(Schema.Literals(tiers)),
   error: Schema.optionalKey(Schema.Struct({ reason: Schema.String, message: Schema.String })),
   /** It was refused before it was routed: by a limit, a budget, its key's rights, an unknown model or a lost store. */
-  refused: Schema.optionalKey(Schema.Boolean)
+  refused: Schema.optionalKey(Schema.Boolean),
+  /** Troupe itself has sent it, as a health check or a probe of a rollout. */
+  check: Schema.optionalKey(Schema.Literals(checks))
 }).annotate({ identifier: "DecisionSummary" })
 export type DecisionSummary = typeof DecisionSummary.Type
 
@@ -77,6 +80,7 @@ export const of = (record: Draft | Record): DecisionSummary => {
     failed: attempts.flatMap(({ deployment, outcome }) => outcome === "failed" ? [deployment] : []),
     cache: record.cache,
     error: errorOf(record),
-    refused: record.refused
+    refused: record.refused,
+    check: record.check
   })
 }

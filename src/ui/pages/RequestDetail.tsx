@@ -91,11 +91,12 @@ const Figures = ({ record }: { readonly record: Decision }) => (
   </dl>
 )
 
-const originOf = ({ at, dialect, key, model, operation, requestId, tenant }: Decision): string =>
+const originOf = ({ at, check, dialect, key, model, operation, requestId, tenant }: Decision): string =>
   [
     dateTime(at),
     operation,
     `model ${model}`,
+    ...(check === undefined ? [] : [check === "health" ? "health check" : "probe of a rollout"]),
     ...(dialect === undefined ? [] : [`dialect ${dialect}`]),
     ...(key === undefined ? [] : [`key ${key}`]),
     ...(tenant === undefined ? [] : [`tenant ${tenant}`]),

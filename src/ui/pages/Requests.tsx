@@ -26,8 +26,11 @@ const columns: ReadonlyArray<ListColumn<DecisionSummary>> = [
   {
     head: "Result",
     className: "result",
-    cell: ({ cache, refused, status }) => (
-      <Badge text={refused === true ? "refused" : cache === undefined ? status : "cache"} />
+    cell: ({ cache, check, refused, status }) => (
+      <>
+        <Badge text={refused === true ? "refused" : cache === undefined ? status : "cache"} />
+        {check !== undefined && <Badge text={check === "health" ? "health check" : "probe"} tone="info" />}
+      </>
     )
   },
   { head: "Model", className: "wide", cell: ({ model }) => model },
