@@ -15,7 +15,10 @@
  * Reservations are identified by the caller. A second `reserve` with the same id adds to the first.
  */
 import type { Effect } from "effect"
-import { Context, Schema } from "effect"
+import { Context, Predicate, Schema } from "effect"
+import type { RedisError } from "effect/persistence/Redis"
+import type { SqlError } from "effect/sql/SqlError"
+import { summaryOf } from "../persistence/StorageError.ts"
 
 /** What a request reserves in one counter. */
 export interface Hold {
@@ -57,8 +60,17 @@ export const fits = ({ amount, most }: Hold, { reserved, spent }: CounterState):
 /** The end of what has no end: a date that JSON and databases can hold. */
 export const never = Number.MAX_SAFE_INTEGER
 
+const isStorageError = (cause: unknown): cause is RedisError | SqlError =>
+  Predicate.isTagged(cause, "RedisError") || Predicate.isTagged(cause, "SqlError")
+
 /** The counters cannot be reached. Whether they have changed is unknown. */
-export class CountersLost extends Schema.TaggedError<CountersLost>()("CountersLost", { cause: Schema.Defect() }) {}
+export class CountersLost extends Schema.TaggedError<CountersLost>()("CountersLost", { cause: Schema.Defect() }) {
+  override get message(): string {
+    const { cause } = this
+    if (isStorageError(cause)) return summaryOf(cause)
+    return cause instanceof Error ? cause.message : String(cause)
+  }
+}
 
 export interface Counters {
   /** Where they are, for logs. */

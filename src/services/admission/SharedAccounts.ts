@@ -404,14 +404,13 @@ export class SharedAccounts {
     return Effect.logInfo(`Limits and budgets are counted in ${this.parts.counters.place} again.`)
   })
 
-  #lose({ cause }: CountersLost): Effect.Effect<void> {
+  #lose({ message }: CountersLost): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (this.#isLost) return Effect.void
       this.#isLost = true
       return Effect.logWarning(
         `Limits and budgets cannot be counted in ${this.parts.counters.place}. Until they can, limits are those of this ` +
-          "process, and requests with a budget are rejected.",
-        cause
+          `process, and requests with a budget are rejected. The reason: ${message}.`
       )
     })
   }

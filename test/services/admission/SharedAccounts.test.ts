@@ -1,6 +1,7 @@
 /** Processes with shared counters decide as one process would, in the order in which the counters have handled their messages. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Logger } from "effect"
+import { RedisError } from "effect/persistence/Redis"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import type { InferenceError } from "../../../src/domain/InferenceError.ts"
@@ -321,9 +322,10 @@ describe("shared accounts", () => {
     return Effect.gen(function*() {
       const counters = new LateCounters()
       let isLost = true
+      const cause = new RedisError({ cause: new Error("Connection refused") })
       const link: Counters = {
         place: "a table",
-        reserve: (id, holds) => isLost ? Effect.fail(new CountersLost({ cause: "lost" })) : counters.reserve(id, holds),
+        reserve: (id, holds) => isLost ? Effect.fail(new CountersLost({ cause })) : counters.reserve(id, holds),
         settle: (id, spends) => counters.settle(id, spends)
       }
       let reads = 0
@@ -353,7 +355,12 @@ describe("shared accounts", () => {
         "Limits and budgets cannot be counted in a table",
         "Limits and budgets are counted in a table again"
       ])
-    }).pipe(Effect.provide(Logger.layer([Logger.make(({ message }) => void log.push(String([message].flat()[0])))])))
+      assert.include(log[0], "The reason: Redis failed (Connection refused).")
+    }).pipe(
+      Effect.provide(
+        Logger.layer([Logger.make(({ message }) => void log.push([message].flat().map(String).join(" ")))])
+      )
+    )
   })
 
   it.effect("wait for their counters for 5 s", () =>
