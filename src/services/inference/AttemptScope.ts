@@ -286,12 +286,14 @@ class Entry {
     const { trace } = this.stats
     if (trace !== undefined) RequestTelemetry.endAttempt(trace, this.stats, this.#draft, exit)
     const used = RequestTelemetry.usedBy(this.stats, this.#draft.firstTokenMs !== undefined)
-    if (used !== undefined && this.#state.record.operation !== "tokenize") this.#pay(used, tookMs)
+    if (used !== undefined) this.#pay(used, tookMs)
   }
 
   /** Charges what the attempt has used, and adds its cost to the record. */
   #pay(used: UsedTokens, tookMs: number): void {
-    const { ticket } = this.#state
+    const { record, ticket } = this.#state
+    // Counting tokens is free, which accounts know by themselves.
+    if (ticket === free && record.operation === "tokenize") return
     const nano = ticket === free ? this.#costOf(used) : this.#charge(ticket, used, tookMs)
     if (nano === undefined) {
       this.#state.unpriced++
