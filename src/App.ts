@@ -36,6 +36,7 @@ import * as ProcessFigures from "./layers/telemetry/ProcessFigures.ts"
 import * as Traces from "./layers/telemetry/Traces.ts"
 import * as Accounts from "./services/admission/Accounts.ts"
 import * as Alerts from "./services/alerts/Alerts.ts"
+import * as BudgetLevels from "./services/alerts/BudgetLevels.ts"
 import { none as noCache, ResponseCache as ResponseCacheService } from "./services/cache/ResponseCache.ts"
 import * as FakeKind from "./services/engines/FakeKind.ts"
 import * as LlamaKind from "./services/engines/LlamaKind.ts"
@@ -423,7 +424,7 @@ export const serviceWith = (replaced: Partial<Services>) =>
     Layer.provide(Layer.provideMerge(alertsWith({ ...services, ...replaced }), HealthDetails.layer)),
     Layer.provideMerge(Layer.merge(runtimeWith(replaced), Readiness.layer)),
     Layer.provideMerge(AppState.state),
-    Layer.provideMerge(Layer.mergeAll(telemetry, RequestLog.layer, OperatorEvents.layer)),
+    Layer.provideMerge(Layer.mergeAll(telemetry, RequestLog.layer, OperatorEvents.layer, BudgetLevels.layer)),
     Layer.provideMerge(SettingsChanges.layer)
   )
 

@@ -27,7 +27,7 @@ const defaultLimit = 20
 const notFound = (id: string) =>
   respondError(OpenAiEncodeError.make(
     `Decision ${JSON.stringify(Text.cutName(id))} not found. The latest ${keptDecisions} are kept, until the service ` +
-      "restarts; GET /admin/decisions lists them.",
+      "restarts; those of a process that has crashed are lost. GET /admin/decisions lists them.",
     { status: 404, type: "invalid_request_error", code: "decision_not_found" }
   ))
 

@@ -9,7 +9,9 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import { BudgetExceeded, LimitExceeded } from "../../domain/InferenceError.ts"
 import type { Nano } from "../../domain/Money.ts"
 import * as Money from "../../domain/Money.ts"
-import type { BudgetAlert, BudgetRule, Period } from "../budgets/BudgetBook.ts"
+import { Levels } from "../alerts/BudgetLevels.ts"
+import { alertText } from "../budgets/BudgetAlert.ts"
+import type { BudgetRule, Period } from "../budgets/BudgetBook.ts"
 import { beginOf, BudgetBook, Held, History, Reservation } from "../budgets/BudgetBook.ts"
 import { VirtualKeys } from "../keys/VirtualKeys.ts"
 import { Ledger } from "../ledger/Ledger.ts"
@@ -179,17 +181,6 @@ export class Accounts {
 
 const periods: ReadonlyArray<Period> = ["day", "week", "month", "total"]
 
-const describeShare = ({ measure, most }: BudgetAlert, share: number): string =>
-  measure === "usd" ? `${Money.format(share)} of ${Money.format(most)} USD` : `${share} of ${most} tokens`
-
-export const alertText = (alert: BudgetAlert): string => {
-  const { cause, counter, most, rule, spent } = alert
-  const what = "percent" in cause
-    ? `${cause.percent} % is spent, ${describeShare(alert, spent)}`
-    : `less than ${cause.timesLastCost} times the last cost is left, ${describeShare(alert, Math.max(0, most - spent))}`
-  return `Budget ${rule} (${counter}): ${what}.`
-}
-
 const alerts = Series.counter("llm_budget_alerts_total", "Alerts of budgets, by budget and what it counts together")
 
 /** Counters of budgets with a series of their own; those after them are `other`. */
@@ -227,11 +218,13 @@ const makeReports = Effect.map(Effect.context(), (context): Omit<Reports, "add">
   const clock = Context.get(context, Clock.Clock)
   const log = new RejectionLog()
   const counterOf = makeCounterOf()
+  const levels = Context.get(context, Levels)
   const count = (metric: Metric.Counter<number>, attributes: Readonly<Record<string, string>>) =>
     metric.updateUnsafe(1, Series.withAttributes(context, attributes))
   return {
     alert: (alert) => {
       count(alerts, { budget: alert.rule, counter: counterOf(alert.counter) })
+      levels.raise(alert)
       run(Effect.logWarning(alertText(alert)))
     },
     rejected: (rejection, mode) => {

@@ -1,7 +1,8 @@
 /** The limits and budgets that apply to a request: those of the settings, and those of the caller's key. Pure. */
 import { nanoOf } from "../../domain/Money.ts"
-import type { AlertRules, BudgetRule, Period } from "../budgets/BudgetBook.ts"
-import { alertRules } from "../budgets/BudgetBook.ts"
+import type { AlertRules } from "../budgets/BudgetAlert.ts"
+import { alertRules } from "../budgets/BudgetAlert.ts"
+import type { BudgetRule, Period } from "../budgets/BudgetBook.ts"
 import type { LimitRule, Limits } from "../limits/RateWindows.ts"
 import type { Subject } from "./Subject.ts"
 

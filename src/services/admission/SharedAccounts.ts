@@ -20,8 +20,9 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import { BudgetExceeded, Overloaded } from "../../domain/InferenceError.ts"
 import type { Nano } from "../../domain/Money.ts"
 import * as Money from "../../domain/Money.ts"
+import { hasLittleLeft, percentReached } from "../budgets/BudgetAlert.ts"
 import type { Amount, BudgetRule, History, Period } from "../budgets/BudgetBook.ts"
-import { beginOf, hasLittleLeft, Held, percentReached } from "../budgets/BudgetBook.ts"
+import { beginOf, Held } from "../budgets/BudgetBook.ts"
 import type { AccountParts } from "./AccountParts.ts"
 import { charge, exceeded, overspent, subjectOf } from "./AccountParts.ts"
 import type { Demand, Ticket, Used } from "./Admission.ts"
@@ -364,8 +365,12 @@ export class SharedAccounts {
   }
 
   /** Each share is reached by one settlement of all processes. Each process says that little is left. */
-  #alert({ described, hold: { counter }, measure, most, rule }: BudgetClaim, spent: number, amount: number): void {
-    const alert = { rule: rule.name, counter: described, measure, most, spent }
+  #alert(
+    { described, hold: { counter, endsAt }, measure, most, rule }: BudgetClaim,
+    spent: number,
+    amount: number
+  ): void {
+    const alert = { rule: rule.name, counter: described, measure, most, spent, endsAt }
     const { alerts } = this.parts.rules
     const { timesLastCost } = alerts
     const percent = percentReached(alerts, most, spent)

@@ -12,7 +12,7 @@
  */
 import { Duration } from "effect"
 import type { AlertRule, MetricName } from "./AlertRule.ts"
-import { watches } from "./AlertRule.ts"
+import { metrics, watches } from "./AlertRule.ts"
 
 /** Values by the names of targets; undefined where there is no value now. */
 export type Reading = ReadonlyMap<string, number | undefined>
@@ -46,6 +46,8 @@ export type ResolvedBecause = "recovered" | "target_removed" | "rule_removed" | 
 /** A change of an alert. */
 export type Transition =
   | { readonly type: "pending" | "firing"; readonly state: AlertState; readonly rule: AlertRule }
+  /** A budget whose alert fires has reached another level. */
+  | { readonly type: "level"; readonly state: AlertState; readonly rule: AlertRule }
   /** `state` is that before, with the last value; the rule is undefined if it is removed. */
   | {
     readonly type: "resolved"
@@ -128,8 +130,14 @@ const settleAll = (rules: ReadonlyArray<AlertRule>, before: AlertStates, reading
     if (known.phase !== "firing") continue
     const rule = byName.get(known.rule)
     const { because, state } = settle(known, rule, readings)
-    if (because === undefined) states.set(key, state)
-    else transitions.push({ type: "resolved", state, rule, because })
+    if (because !== undefined) {
+      transitions.push({ type: "resolved", state, rule, because })
+      continue
+    }
+    states.set(key, state)
+    if (rule !== undefined && metrics[rule.metric].of === "budget" && state.value > known.value) {
+      transitions.push({ type: "level", state, rule })
+    }
   }
   return { states, transitions }
 }

@@ -26,6 +26,7 @@ export const AlertNotice = Schema.Struct({
   id: Schema.String,
   /** From firing to resolved. */
   episode: Schema.String,
+  /** A budget has another notice `firing` in the same episode at each level. */
   status: Schema.Literals(["firing", "resolved"]),
   /** One sentence. */
   message: Schema.String,
@@ -129,6 +130,11 @@ const because: Readonly<Record<Exclude<ResolvedBecause, "recovered">, string>> =
 
 const subjectOf = (rule: string, target: string): string => `Alert ${rule}${target === "" ? "" : ` for ${target}`}`
 
+const recoveredText = (metric: MetricName, value: number, { clear }: AlertRule): string =>
+  metric === "budget_alerts"
+    ? "its period has ended, or the budget has grown"
+    : `${valueText(metric, value)}, below ${valueText(metric, clear)}`
+
 const textOf = (transition: Transition, lastedMs: number, words: string | undefined): string => {
   const { metric, rule: name, target, value } = transition.state
   const subject = subjectOf(name, target)
@@ -139,7 +145,7 @@ const textOf = (transition: Transition, lastedMs: number, words: string | undefi
   }
   const after = Duration.format(Duration.millis(Math.round(lastedMs / 1000) * 1000))
   return transition.because === "recovered" && rule !== undefined
-    ? `${subject} is resolved after ${after}: ${valueText(metric, value)}, below ${valueText(metric, rule.clear)}.`
+    ? `${subject} is resolved after ${after}: ${recoveredText(metric, value, rule)}.`
     : `${subject} is resolved after ${after}: ${because[transition.because as keyof typeof because]}.`
 }
 
@@ -153,9 +159,9 @@ export const noticeOf = (transition: Transition, now: Now, words?: string): Aler
   const { at: startedAt, episode, metric, rule: name, since, target, value } = state
   if (type === "pending" || episode === undefined) return undefined
   return {
-    id: `${episode}.${type}`,
+    id: type === "level" ? `${episode}.level.${value}` : `${episode}.${type}`,
     episode,
-    status: type,
+    status: type === "level" ? "firing" : type,
     message: textOf(transition, now.monotonic - since, words),
     alert: keyOf(name, target),
     rule: name,

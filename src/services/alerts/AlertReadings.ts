@@ -17,6 +17,7 @@ import { durationBounds } from "../observability/Series.ts"
 import type { Reading, Readings } from "./AlertMachine.ts"
 import type { AlertRule, MetricName } from "./AlertRule.ts"
 import { metrics, watches } from "./AlertRule.ts"
+import type { BudgetLevel } from "./BudgetLevels.ts"
 import type { Table, Windows } from "./Increases.ts"
 import { quantile } from "./Increases.ts"
 
@@ -34,6 +35,8 @@ export interface Facts {
   readonly memoryUsed: number | undefined
   /** What the loss of a store does to requests, by its name; undefined while it answers. */
   readonly stores: ReadonlyMap<string, string | undefined>
+  /** The levels of the budgets that have raised alerts, by the names of targets. */
+  readonly budgets: ReadonlyMap<string, BudgetLevel>
 }
 
 /** Begins of names of series; the label follows. */
@@ -41,7 +44,6 @@ const series = {
   requests: "requests ",
   latency: "latency ",
   firstToken: "first_token ",
-  budget: "budget ",
   restarts: "restarts ",
   security: "security "
 } as const
@@ -58,7 +60,6 @@ const sources: Readonly<Record<string, readonly [prefix: string, label: string]>
   [callerErrors.id]: [series.requests, "model"],
   llm_request_duration_seconds: [series.latency, "model"],
   troupe_time_to_first_token_seconds: [series.firstToken, "model"],
-  llm_budget_alerts_total: [series.budget, "budget"],
   troupe_engine_restarts_total: [series.restarts, "deployment"],
   llm_security_events_total: [series.security, "rule"]
 }
@@ -86,13 +87,6 @@ const targetOf = (registry: Registry["Service"], label: string, value: string): 
   return label === "deployment" ? configuredDeployment(registry, value) : value
 }
 
-/** The name of a series after its prefix. Those of budgets have what is counted together, such as `key day: key key_1`. */
-const nameOf = (registry: Registry["Service"], label: string, attributes: Readonly<Record<string, string>> = {}) => {
-  const target = targetOf(registry, label, attributes[label] ?? "")
-  const { counter } = attributes
-  return label === "budget" && counter !== undefined ? `${target}${counterMark}${counter}` : target
-}
-
 /** The series of this process. */
 export const tableOf = (
   snapshots: ReadonlyArray<Metric.Metric.Snapshot>,
@@ -104,19 +98,12 @@ export const tableOf = (
     const values = source && valuesOf(snapshot)
     if (source === undefined || values === undefined) continue
     const [prefix, label] = source
-    const name = prefix + nameOf(registry, label, snapshot.attributes)
+    const name = prefix + targetOf(registry, label, snapshot.attributes?.[label] ?? "")
     const known = table.get(name)
     table.set(name, known === undefined ? values : values.map((value, index) => value + known[index]!))
   }
   return table
 }
-
-/** Between a budget and what it counts together. */
-const counterMark = ": "
-
-/** What a rule's targets are compared with: the name of a budget without its counter. */
-const watchedOf = ({ metric }: AlertRule, target: string): string =>
-  metric === "budget_alerts" ? target.split(counterMark, 1)[0]! : target
 
 const sumOf = (values: ReadonlyArray<number>): number => values.reduce((sum, value) => sum + value, 0)
 
@@ -164,8 +151,7 @@ const reads: Readonly<Record<MetricName, Read>> = {
   error_rate: errorRate,
   latency_p95: p95(series.latency),
   first_token_p95: p95(series.firstToken),
-  budget_alerts: (increase, _facts, _rule, windows) =>
-    reading(windows.names(series.budget), (budget) => sumOf(increase(series.budget + budget))),
+  budget_alerts: (_increase, { budgets }) => reading([...budgets.keys()], (budget) => budgets.get(budget)?.count),
   memory_used: (_increase, { memoryUsed }) => single(memoryUsed),
   circuit_open: (_increase, { deployments, openCircuits }) => onOff(deployments, openCircuits),
   engine_restarts: (increase, { deployments }, _rule, windows) => {
@@ -180,8 +166,11 @@ const reads: Readonly<Record<MetricName, Read>> = {
 }
 
 /** What is known of a target beside the value of its metric, as a sentence; undefined where the value says it all. */
-export const wordsOf = (metric: MetricName, target: string, { stores }: Facts): string | undefined =>
-  metric === "store_lost" ? stores.get(target) : undefined
+export const wordsOf = (metric: MetricName, target: string, { budgets, stores }: Facts): string | undefined => {
+  if (metric === "store_lost") return stores.get(target)
+  const words = metric === "budget_alerts" ? budgets.get(target)?.words : undefined
+  return words && `${words}.`
+}
 
 /** The readings of the rules. */
 export const readingsOf = (
@@ -193,7 +182,7 @@ export const readingsOf = (
   new Map(rules.map((rule) => {
     const windowMs = Duration.toMillis(rule.window)
     const all = reads[rule.metric]((name) => windows.increase(name, windowMs, now), facts, rule, windows)
-    return [rule.name, new Map([...all].filter(([target]) => watches(rule, watchedOf(rule, target))))]
+    return [rule.name, new Map([...all].filter(([target]) => watches(rule, target)))]
   }))
 
 /** The longest window of the rules, ms. */

@@ -44,7 +44,12 @@ export const metrics = {
     overWindow: true,
     meaning: "95 % of the streams have their first content within"
   },
-  budget_alerts: { of: "budget", unit: "count", overWindow: true, meaning: "alerts that `budgetAlerts` has raised" },
+  budget_alerts: {
+    of: "budget",
+    unit: "count",
+    overWindow: false,
+    meaning: "levels of `budgetAlerts` that are reached in the present period"
+  },
   memory_used: {
     of: "service",
     unit: "share",
@@ -161,8 +166,11 @@ export const defaultRules: ReadonlyArray<AlertRule> = [
 ]
 
 /** Whether a rule watches a target. */
-export const watches = ({ targets }: Pick<AlertRule, "targets">, target: string): boolean =>
-  targets?.some((pattern) => Identity.matches(pattern, target)) ?? true
+export const watches = ({ metric, targets }: Pick<AlertRule, "metric" | "targets">, target: string): boolean => {
+  // Those of a budget have what it counts together as well.
+  const watched = metrics[metric].of === "budget" ? target.split(": ", 1)[0]! : target
+  return targets?.some((pattern) => Identity.matches(pattern, watched)) ?? true
+}
 
 const rounded = (value: number, digits: number): string => String(Number(value.toFixed(digits)))
 

@@ -14,8 +14,10 @@
  */
 import { Cause, Clock, Context, Effect, Layer, Metric, Option, Random } from "effect"
 import * as Time from "../../domain/Time.ts"
+import { ofGrant } from "../admission/AdmissionRules.ts"
 import { Breaker } from "../health/Breaker.ts"
 import { HealthDetails } from "../health/HealthDetails.ts"
+import { VirtualKeys } from "../keys/VirtualKeys.ts"
 import { Memory } from "../models/Memory.ts"
 import { Models } from "../models/Models.ts"
 import { configuredDeployment, Registry } from "../models/Registry.ts"
@@ -33,6 +35,8 @@ import { eventOf, noticeOf, reportOf } from "./AlertNotice.ts"
 import type { Facts } from "./AlertReadings.ts"
 import { longestWindowMs, readingsOf, tableOf, wordsOf } from "./AlertReadings.ts"
 import type { AlertRule } from "./AlertRule.ts"
+import type { LimitOf } from "./BudgetLevels.ts"
+import { Levels } from "./BudgetLevels.ts"
 import * as EmergencyMemory from "./EmergencyMemory.ts"
 import { Growth, Windows } from "./Increases.ts"
 
@@ -64,12 +68,31 @@ const makeLeads = (member: Member | undefined): () => boolean => {
   return () => member.index === first && isLeading
 }
 
+/** The limits of budgets that are configured now, and of keys. */
+const makeLimitOf = Effect.gen(function*() {
+  const keys = yield* Effect.serviceOption(VirtualKeys)
+  let { admission } = yield* Settings
+  ;(yield* SettingsChanges).follow((next) => {
+    ;({ admission } = next)
+  })
+  const list = Option.isNone(keys) ? Effect.succeed([]) : keys.value.list
+  return Effect.map(list, (all): LimitOf => ({ counter, measure, rule: name }) => {
+    const configured = admission.budgets.find(({ rule }) => rule.name === name)?.rule
+    const key = configured === undefined ? all.find(({ id }) => counter === `key ${id}`) : undefined
+    const own = key && ofGrant({ keyId: key.id, budgets: key.budgets }).budgets.find((rule) => rule.name === name)
+    const found = configured ?? own
+    return measure === "usd" ? found?.nano : found?.tokens
+  })
+})
+
 const readFacts = Effect.gen(function*() {
   const registry = yield* Registry
   const models = yield* Models
   const breaker = yield* Breaker
   const memory = yield* Memory
   const health = yield* Effect.serviceOption(HealthDetails)
+  const levels = yield* Levels
+  const limitOf = yield* makeLimitOf
   return Effect.gen(function*() {
     const configured = registry.models()
     const deployments = configured.flatMap(({ deployments }) => deployments.map(({ id }) => id))
@@ -83,6 +106,7 @@ const readFacts = Effect.gen(function*() {
         )
       ),
       failed: new Set(deployments.filter((id) => models.snapshot(id).state === "failed")),
+      budgets: levels.read(yield* Clock.currentTimeMillis, yield* limitOf),
       stores: new Map(
         (Option.isNone(health) ? [] : health.value.stores()).map(({ problem, store }) => [store, problem])
       ),

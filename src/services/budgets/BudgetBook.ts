@@ -13,6 +13,8 @@
 import type { Nano } from "../../domain/Money.ts"
 import type { Dimension, Subject } from "../admission/Subject.ts"
 import { counterOf, describe } from "../admission/Subject.ts"
+import type { AlertRules, BudgetAlert } from "./BudgetAlert.ts"
+import { alertRules, hasLittleLeft, percentOf, percentReached } from "./BudgetAlert.ts"
 
 export type Period = "day" | "week" | "month" | "total"
 
@@ -90,48 +92,13 @@ export interface Overspent {
   readonly resetMs: number | undefined
 }
 
-/** Why an alert is raised: a share of the budget is spent, or little is left for requests like the last. */
-export interface BudgetAlert {
-  readonly rule: string
-  readonly counter: string
-  readonly measure: "usd" | "tokens"
-  readonly most: number
-  readonly spent: number
-  readonly cause: { readonly percent: number } | { readonly timesLastCost: number }
-}
-
-/** When alerts are raised. */
-export interface AlertRules {
-  /** The percentages of a budget that are spent. */
-  readonly percents: ReadonlyArray<number>
-  /** The rest is less than this many times the last cost. */
-  readonly timesLastCost: number
-}
-
-/** K3. */
-export const alertRules: AlertRules = { percents: [50, 80, 95], timesLastCost: 10 }
-
-const percentOf = (most: number, spent: number): number => (spent / most) * 100
-
-/** The largest of the percentages that is spent; 0 if none is. */
-export const percentReached = ({ percents }: AlertRules, most: number, spent: number): number => {
-  const share = percentOf(most, spent)
-  let reached = 0
-  for (const percent of percents) if (percent <= share && percent > reached) reached = percent
-  return reached
-}
-
-/** Whether the rest is little for requests like the last. */
-export const hasLittleLeft = ({ timesLastCost }: AlertRules, most: number, spent: number, lastCost: number): boolean =>
-  timesLastCost > 0 && most - spent < timesLastCost * lastCost
-
 const noCauses: ReadonlyArray<BudgetAlert["cause"]> = []
 const noAlerts: ReadonlyArray<BudgetAlert> = []
 const measures = ["usd", "tokens"] as const
 
 /** Spent and reserved in one period, in one measure. */
 class Account {
-  most: number | undefined
+  #most: number | undefined
   spent: number
   reserved = 0
   /** No alert is raised up to this percentage: it was spent before, or there was one. */
@@ -139,9 +106,20 @@ class Account {
   #isLow = false
 
   constructor(most: number | undefined, spent: number) {
-    this.most = most
+    this.#most = most
     this.spent = spent
     this.#alerted = most === undefined ? 0 : percentOf(most, spent)
+  }
+
+  get most(): number | undefined {
+    return this.#most
+  }
+
+  /** A budget that grows has alerts at the levels above what is spent again. */
+  set most(most: number | undefined) {
+    if (most === this.#most) return
+    this.#most = most
+    this.#alerted = most === undefined ? 0 : Math.min(this.#alerted, percentOf(most, this.spent))
   }
 
   fits(needed: number): boolean {
@@ -236,6 +214,7 @@ class Counter {
       measure,
       most: account.most!,
       spent: account.spent,
+      endsAt: endOf(this.rule.period, this.begin),
       cause
     }))
   }

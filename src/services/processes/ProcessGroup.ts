@@ -9,6 +9,7 @@
  */
 import { Context } from "effect"
 import type { Hold, Outcome, Spend } from "../admission/Counters.ts"
+import type { BudgetAlert } from "../budgets/BudgetAlert.ts"
 import type { Transition } from "../health/Circuit.ts"
 import type { ActorEvent } from "../models/Actor.ts"
 import type { Sample } from "../models/AdaptiveLimit.ts"
@@ -52,6 +53,8 @@ export type News =
   | { readonly type: "deployment"; readonly event: ActorEvent }
   /** By how much counters have grown, for alerts: see `services/alerts/Increases`. */
   | { readonly type: "increases"; readonly increases: ReadonlyArray<readonly [string, ReadonlyArray<number>]> }
+  /** A budget has reached a level: see `BudgetLevels`. */
+  | { readonly type: "budget"; readonly alert: BudgetAlert }
   /** An alert asks every process to free memory. */
   | { readonly type: "emergency" }
   /** See `OperatorEvents`. */

@@ -4,6 +4,7 @@ import { TestClock } from "effect/testing"
 import type { Model } from "../../../src/domain/Deployment.ts"
 import type { AlertNotice } from "../../../src/services/alerts/AlertNotice.ts"
 import * as Alerts from "../../../src/services/alerts/Alerts.ts"
+import * as BudgetLevels from "../../../src/services/alerts/BudgetLevels.ts"
 import { none, ResponseCache } from "../../../src/services/cache/ResponseCache.ts"
 import { Breaker } from "../../../src/services/health/Breaker.ts"
 import type { State as Circuit } from "../../../src/services/health/Circuit.ts"
@@ -17,6 +18,7 @@ import { Registry } from "../../../src/services/models/Registry.ts"
 import * as OperatorEvents from "../../../src/services/observability/OperatorEvents.ts"
 import type { Member, ToProcess, ToSupervisor } from "../../../src/services/processes/ProcessGroup.ts"
 import { ProcessGroup } from "../../../src/services/processes/ProcessGroup.ts"
+import { admissionOf } from "../../../src/services/settings/AdmissionSettings.ts"
 import { modelWith } from "../../../src/services/settings/Resolution.ts"
 import type { Resolved } from "../../../src/services/settings/Settings.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
@@ -63,6 +65,7 @@ const stage = (settings = settingsOf(), place?: Pick<Member, "index" | "isBeside
     listen: (receive: (message: ToProcess) => void) => void listeners.push(receive)
   }
   const layer = Alerts.layer.pipe(
+    Layer.provideMerge(BudgetLevels.layer),
     Layer.provideMerge(OperatorEvents.layer),
     Layer.provideMerge(Layer.mergeAll(
       Layer.succeed(Settings, settings),
@@ -217,6 +220,50 @@ describe("the alerts of a service", () => {
       const valueOf = (alert: string) => gauges.find(({ attributes }) => attributes?.["alert"] === alert)?.state
       assert.deepStrictEqual(valueOf("circuit_open"), { value: 1 })
       assert.deepStrictEqual(valueOf("latency"), { value: 0 })
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("of a budget fire until its period ends, with a notice of what is spent at each level", () => {
+    const admission = (usd: number) => admissionOf({ budgets: { team: { period: "day", usd } } } as never)
+    const settings = { ...settingsOf({ rules: { budget: { targets: ["team"] } } }), admission: admission(1) }
+    const { layer, notices, reload, told } = stage(settings)
+    const raise = (percent: number, endsAt: number) =>
+      Effect.map(BudgetLevels.Levels, (levels) =>
+        levels.raise({
+          rule: "team",
+          counter: "all requests",
+          measure: "usd",
+          most: 1e9,
+          spent: percent * 1e7,
+          endsAt,
+          cause: { percent }
+        }))
+    const target = "budget/team: all requests"
+    return Effect.gen(function*() {
+      const endsAt = 30 * 60_000
+      for (const percent of [50, 80, 100]) {
+        yield* raise(percent, endsAt)
+        yield* pass("5 minutes")
+        yield* pass("5 minutes")
+      }
+      assert.deepStrictEqual(told(), [
+        ...Array.from({ length: 3 }, () => `${target} firing`),
+        `${target} resolved`
+      ])
+      const subject = "Alert budget for team: all requests"
+      assert.deepStrictEqual(notices.map(({ message }) => message), [
+        `${subject} fires: 0.5 of 1 USD, 50 %.`,
+        `${subject} fires: 0.8 of 1 USD, 80 %.`,
+        `${subject} fires: 1 of 1 USD, 100 %.`,
+        `${subject} is resolved after 30m: its period has ended, or the budget has grown.`
+      ])
+      assert.strictEqual(new Set(notices.map(({ id }) => id)).size, 4)
+      assert.strictEqual(new Set(notices.map(({ episode }) => episode)).size, 1)
+      yield* raise(50, 2 * endsAt)
+      yield* pass("15 seconds")
+      yield* reload({ ...settings, admission: admission(2) })
+      yield* pass("15 seconds")
+      assert.deepStrictEqual(told().slice(4), [`${target} firing`, `${target} resolved`])
     }).pipe(Effect.provide(layer))
   })
 

@@ -178,6 +178,17 @@ describe("BudgetBook", () => {
     ])
   })
 
+  it("raises the alerts of a budget that has grown again", () => {
+    const book = new BudgetBook()
+    const causes = [100, 100, 200].map((nano, at) => {
+      const one = reserved(book.reserve([rule({ nano: nano })], subject, usd([90, 10, 60][at]!), now))
+      const alerts = one.charge(usd([90, 10, 60][at]!), { percents: [50, 80], timesLastCost: 0 })
+      one.end()
+      return alerts.map(({ cause }) => cause)
+    })
+    assert.deepStrictEqual(causes, [[{ percent: 80 }], [], [{ percent: 80 }]])
+  })
+
   it("raises alerts as configured, also by another configuration", () => {
     const book = new BudgetBook()
     const rules = [rule({ nano: 1_000 })]
