@@ -59,21 +59,24 @@ const levelOf = ({ isLow, latest, percents }: Reached, most: number, now: number
   return { count: now >= endsAt ? 0 : reached, words: sentence(measure, spent, most) }
 }
 
+/** A budget without a level. */
+const first = (latest: BudgetAlert): Reached => ({ latest, percents: new Set(), isLow: false })
+
+const withAlert = ({ isLow, latest, percents }: Reached, alert: BudgetAlert): Reached => ({
+  // Alerts of other processes can arrive late.
+  latest: latest.spent > alert.spent ? latest : alert,
+  percents: "percent" in alert.cause ? new Set([...percents, alert.cause.percent]) : percents,
+  isLow: isLow || !("percent" in alert.cause)
+})
+
 export class BudgetLevels {
   readonly #reached = new Map<string, Reached>()
 
   raise(alert: BudgetAlert): void {
     const key = keyOf(alert)
     const known = this.#reached.get(key)
-    const before = known?.latest.endsAt === alert.endsAt ? known : undefined
-    const percents = new Set(before?.percents)
-    if ("percent" in alert.cause) percents.add(alert.cause.percent)
     this.#reached.delete(key)
-    this.#reached.set(key, {
-      latest: before !== undefined && before.latest.spent > alert.spent ? before.latest : alert,
-      percents,
-      isLow: (before?.isLow ?? false) || !("percent" in alert.cause)
-    })
+    this.#reached.set(key, withAlert(known?.latest.endsAt === alert.endsAt ? known : first(alert), alert))
     const [oldest] = this.#reached.keys()
     if (this.#reached.size > mostKept && oldest !== undefined) this.#reached.delete(oldest)
   }

@@ -15,6 +15,7 @@ import { Providers } from "../engines/Providers.ts"
 import { VirtualKeys } from "../keys/VirtualKeys.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
+import type { NewEvent } from "../observability/OperatorEvents.ts"
 import { OperatorEvents } from "../observability/OperatorEvents.ts"
 import { callerErrors } from "../observability/RequestMetrics.ts"
 import { gauge, SampledGauges } from "../observability/Series.ts"
@@ -131,6 +132,14 @@ const keyBudgets = Effect.map(
       : Effect.map(keys.value.list, (all) => all.some(({ budgets = [] }) => budgets.length > 0))
 )
 
+/** All processes share the stores: one publishes. */
+const makePublish = Effect.zipWith(OperatorEvents, ProcessGroup, (events, member) => {
+  const publishes = member === undefined || member.index === first
+  return (all: ReadonlyArray<NewEvent>): void => {
+    if (publishes) { for (const event of all) events.publish(event) }
+  }
+})
+
 const make = Effect.gen(function*() {
   const readiness = yield* Readiness.Readiness
   const { sampleEvery = Defaults.sampleInterval } = yield* Settings
@@ -144,10 +153,7 @@ const make = Effect.gen(function*() {
     settings = next
   })
   let states: ReadonlyArray<StoreHealth.StoreState> = []
-  const events = yield* OperatorEvents
-  const member = yield* ProcessGroup
-  // All processes share the stores: one publishes.
-  const publishes = member === undefined || member.index === first
+  const publish = yield* makePublish
   const keysHaveBudgets = yield* keyBudgets
   const ofStores = () => stores.length === 0 ? {} : { stores: states }
   const canAnswer = (all: Report["models"]) => isAnyAvailable(all) && !StoreHealth.isMissing(states)
@@ -156,7 +162,7 @@ const make = Effect.gen(function*() {
 
   const sample = Effect.gen(function*() {
     const asked = yield* StoreHealth.ask(stores, settings, keysHaveBudgets)
-    if (publishes) StoreHealth.eventsOf(states, asked).forEach(events.publish)
+    publish(StoreHealth.eventsOf(states, asked))
     states = asked
     const all = yield* models
     for (const one of all) gauges.set(available, one.available ? 1 : 0, { model: one.model })
