@@ -1,7 +1,7 @@
 /** Stored responses and conversations, on each database and on Redis. */
 import { assert } from "@effect/vitest"
 import type { Scope } from "effect"
-import { Context, Deferred, Effect, Exit, Layer, Result, Stream } from "effect"
+import { Context, Deferred, Effect, Exit, Fiber, Layer, Result, Stream } from "effect"
 import { Redis } from "effect/persistence/Redis"
 import { SqlClient } from "effect/sql/SqlClient"
 import { TestClock } from "effect/testing"
@@ -184,7 +184,11 @@ const suite = (test: Declare) => {
         Effect.as(Deferred.await(isGenerated), responseOf("one", { background: true }))
       )
       yield* untilStatus(responses, "one", "in_progress")
+      const idle = yield* Effect.forkScoped(responses.background.idle)
+      assert.isUndefined(idle.pollUnsafe())
       yield* Deferred.succeed(isGenerated, undefined)
+      yield* Fiber.join(idle)
+      assert.strictEqual((yield* responses.response("a", idOf("one")))["status"], "completed")
       yield* untilStatus(responses, "one", "completed")
       yield* answer(responses, "two", of(), background)
       const interrupted = yield* Deferred.make<void>()

@@ -16,31 +16,34 @@ import type { AdminAddress } from "../../services/settings/Settings.ts"
 import type { AdminListenError } from "./AdminListener.ts"
 import type { NodeServer } from "./NodeServer.ts"
 
+export interface Draining {
+  /** Called when another generation takes the requests. */
+  readonly onDrain: () => void
+  /** Calls this when nothing is generated without a connection. */
+  readonly whenIdle: (run: () => void) => void
+}
+
 export class Handover {
   readonly #server: NodeServer
   readonly #member: Member
   /** Socket file at which the server listens where it has no port. */
   readonly #file: string
-  readonly #onDrain: () => void
+  readonly #draining: Draining
   /** Sockets that the supervisor has sent. */
   readonly #adopted = new Set<Server>()
 
-  /**
-   * Follows the messages of the supervisor from now on.
-   *
-   * @param onDrain called when another generation takes the requests
-   */
-  static start(server: NodeServer, member: Member, file: string, onDrain: () => void): void {
-    const handover = new Handover(server, member, file, onDrain)
+  /** Follows the messages of the supervisor from now on. */
+  static start(server: NodeServer, member: Member, file: string, draining: Draining): void {
+    const handover = new Handover(server, member, file, draining)
     server.countConnections()
     member.listen((message, handle) => handover.#receive(message, handle))
   }
 
-  private constructor(server: NodeServer, member: Member, file: string, onDrain: () => void) {
+  private constructor(server: NodeServer, member: Member, file: string, draining: Draining) {
     this.#server = server
     this.#member = member
     this.#file = file
-    this.#onDrain = onDrain
+    this.#draining = draining
   }
 
   #receive({ type }: ToProcess, handle: unknown): void {
@@ -54,8 +57,9 @@ export class Handover {
         if (handle instanceof Socket) this.#server.adopt(handle)
         return
       case "drain":
-        this.#onDrain()
-        return this.#server.drain(() => this.#member.send({ type: "drained" }))
+        this.#draining.onDrain()
+        // After the last connection: its request may have begun a response in the background.
+        return this.#server.drain(() => this.#draining.whenIdle(() => this.#member.send({ type: "drained" })))
       case "count":
         return this.#member.send({ type: "tally", tally: this.#server.tally })
       default:

@@ -3,11 +3,11 @@
  *
  * **Details**
  *
- * On shutdown the server stops accepting requests and waits for those in flight up to `server.shutdownGrace`. Then it fails
- * those that still run, so that each of them gets a response.
+ * On shutdown the server stops accepting requests and waits for those in flight, and for responses that are generated in the
+ * background, up to `server.shutdownGrace`. Then it fails those that still run, so that each of them gets a response.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { ByteSize, Deferred, Duration, Effect, Layer, Stream } from "effect"
+import { ByteSize, Deferred, Duration, Effect, Fiber, Layer, Stream } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServer, UrlParams } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { rmSync } from "node:fs"
@@ -19,6 +19,7 @@ import { Readiness } from "../../services/health/Readiness.ts"
 import { ByteBudget, RequestBytes } from "../../services/limits/RequestLimits.ts"
 import { Models } from "../../services/models/Models.ts"
 import { ProcessGroup } from "../../services/processes/ProcessGroup.ts"
+import { ResponseState } from "../../services/responses/Responses.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import { AdminAddress, Settings } from "../../services/settings/Settings.ts"
 import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
@@ -137,6 +138,9 @@ const listenForAdmin = Effect.fnUntraced(
   }
 )
 
+/** Ends when no response is generated in the background. */
+const backgroundIdle = Effect.map(ResponseState, (state) => state?.background.idle ?? Effect.void)
+
 /**
  * Listens for the other processes. Its layer is built after the server's, and so ends before it: otherwise the server would
  * interrupt the requests of other processes when its own have ended.
@@ -147,8 +151,13 @@ const listenForProcesses = Effect.fnUntraced(
     const options = yield* listenerOptions(settings, handle)
     peers.boundTo(options.port)
     const readiness = yield* Readiness
-    Handover.Handover.start(node, peers.member, peers.heldSocket, () => {
-      readiness.isReplaced = true
+    const services = yield* Effect.context()
+    const background = yield* backgroundIdle
+    Handover.Handover.start(node, peers.member, peers.heldSocket, {
+      onDrain: () => {
+        readiness.isReplaced = true
+      },
+      whenIdle: (run) => void Effect.runForkWith(services)(Effect.andThen(background, Effect.sync(run)))
     })
     const graceMs = Duration.toMillis(settings.shutdownGrace) + lastResponsesMs
     yield* AdminListener.listeningForProcesses(options, peers.ownSocket, graceMs)
@@ -182,9 +191,16 @@ const makeStop = Effect.fnUntraced(function*(node: NodeServer, graceMs: number) 
   const readiness = yield* Readiness
   const models = yield* Models
   const stopping = yield* Deferred.make<void>()
+  const background = yield* backgroundIdle
   // Forked before the server starts, so that it ends after it.
   yield* Effect.forkScoped(
     Effect.andThen(Deferred.await(stopping), Effect.andThen(Effect.sleep(graceMs), models.stop))
+  )
+  // Runs when the server has ended; until then responses in the background go on, and after the grace they fail.
+  const over = Effect.andThen(Deferred.await(stopping), Effect.sleep(graceMs + lastResponsesMs))
+  const waited = yield* Effect.forkScoped(over)
+  yield* Effect.addFinalizer(() =>
+    Effect.raceFirst(Effect.interruptible(background), Effect.interruptible(Fiber.await(waited)))
   )
   return Layer.effectDiscard(Effect.addFinalizer(() =>
     Effect.andThen(

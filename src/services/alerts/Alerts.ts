@@ -17,6 +17,7 @@ import * as Time from "../../domain/Time.ts"
 import { ofGrant } from "../admission/AdmissionRules.ts"
 import { Breaker } from "../health/Breaker.ts"
 import { HealthDetails } from "../health/HealthDetails.ts"
+import { Readiness } from "../health/Readiness.ts"
 import { VirtualKeys } from "../keys/VirtualKeys.ts"
 import { Memory } from "../models/Memory.ts"
 import { Models } from "../models/Models.ts"
@@ -252,6 +253,7 @@ const make = Effect.gen(function*() {
   const facts = yield* readFacts
   const emergency = yield* makeEmergency(member)
   const tell = yield* makeTell
+  const readiness = yield* Readiness
   const gauges = makeGauges()
   const run = (yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36)
   let episodes = 0
@@ -260,7 +262,8 @@ const make = Effect.gen(function*() {
   const evaluate = Effect.gen(function*() {
     const { rules } = settings
     yield* collect(rules)
-    if (!leads()) return
+    // A load that the stop ends has failed, and is no incident.
+    if (!leads() || readiness.status === "stopping") return
     const at = yield* now
     const known = yield* facts
     const readings = readingsOf(rules, windows, known, at.monotonic)

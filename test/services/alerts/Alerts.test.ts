@@ -9,6 +9,8 @@ import { none, ResponseCache } from "../../../src/services/cache/ResponseCache.t
 import { Breaker } from "../../../src/services/health/Breaker.ts"
 import type { State as Circuit } from "../../../src/services/health/Circuit.ts"
 import { HealthDetails } from "../../../src/services/health/HealthDetails.ts"
+import type { Status } from "../../../src/services/health/Readiness.ts"
+import { Readiness } from "../../../src/services/health/Readiness.ts"
 import type { StoreState } from "../../../src/services/health/StoreHealth.ts"
 import { Memory } from "../../../src/services/models/Memory.ts"
 import { GarbageCollector, Pressure } from "../../../src/services/models/MemoryPressure.ts"
@@ -46,7 +48,13 @@ const stage = (settings = settingsOf(), place?: Pick<Member, "index" | "isBeside
     circuits: [] as ReadonlyArray<Circuit>,
     stores: [] as ReadonlyArray<StoreState>,
     used: 0.1,
-    failsToRead: false
+    failsToRead: false,
+    status: "ready" as Status
+  }
+  const readiness: Readiness["Service"] = {
+    get status() {
+      return state.status
+    }
   }
   const freed = { unloads: 0, cleared: 0, collected: 0 }
   const notices: Array<AlertNotice> = []
@@ -71,6 +79,7 @@ const stage = (settings = settingsOf(), place?: Pick<Member, "index" | "isBeside
       Layer.succeed(Settings, settings),
       Layer.succeed(SettingsChanges, changes),
       Layer.succeed(ProcessGroup, member),
+      Layer.succeed(Readiness, readiness),
       Layer.succeed(Alerts.AlertWebhook, { send: (notice) => void notices.push(notice), status: () => undefined }),
       Layer.mock(Registry)({
         models: () => state.models,
@@ -342,6 +351,19 @@ describe("the alerts of a service", () => {
       assert.strictEqual(logs.filter((line) => line.includes("could not be evaluated")).length, 1)
       state.failsToRead = false
       state.used = 1
+      yield* pass("15 seconds")
+      assert.deepStrictEqual(told(), ["emergency_memory firing"])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("do not change once the service stops: a load that the stop ends is no incident", () => {
+    const { layer, state, told } = stage()
+    return Effect.gen(function*() {
+      state.used = 1
+      state.status = "stopping"
+      yield* pass("1 minute")
+      assert.deepStrictEqual(told(), [])
+      state.status = "ready"
       yield* pass("15 seconds")
       assert.deepStrictEqual(told(), ["emergency_memory firing"])
     }).pipe(Effect.provide(layer))
