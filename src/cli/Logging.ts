@@ -12,7 +12,7 @@ import type { LogIds } from "../domain/Caller.ts"
 import { RequestLogIds } from "../domain/Caller.ts"
 import { plainLine } from "../domain/Text.ts"
 import type { Entry as RequestEntry } from "../services/observability/RequestLog.ts"
-import { fieldsOf, LogLines, messageOf } from "../services/observability/RequestLog.ts"
+import { fieldsOf, isWarning, LogLines, messageOf } from "../services/observability/RequestLog.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import * as RequestLine from "./RequestLine.ts"
 
@@ -86,7 +86,7 @@ const requestEntryOf = (entry: RequestEntry, ids: Fields): Entry => ({
   cause: undefined
 })
 
-const levelOf = ({ end }: RequestEntry): "Info" | "Warn" => end === "failure" ? "Warn" : "Info"
+const levelOf = (entry: RequestEntry): "Info" | "Warn" => isWarning(entry) ? "Warn" : "Info"
 
 /** Characters that are kept at most. */
 const mostKept = 65_536

@@ -4,7 +4,7 @@
  */
 import type { LogIds } from "../domain/Caller.ts"
 import type { Entry } from "../services/observability/RequestLog.ts"
-import { fieldsOf, messageOf } from "../services/observability/RequestLog.ts"
+import { fieldsOf, isWarning, messageOf } from "../services/observability/RequestLog.ts"
 
 /** Texts that are kept at most: models, deployments, operations. */
 const mostKept = 1_000
@@ -50,7 +50,7 @@ const fieldsText = (of: Readonly<Record<string, string | number | undefined>>): 
 
 /** @param timestamp in the format of ISO 8601 */
 export const json = (entry: Entry, ids: LogIds, timestamp: string): string => {
-  const level = entry.end === "failure" ? "WARN" : "INFO"
+  const level = isWarning(entry) ? "WARN" : "INFO"
   const begin = `{"timestamp":"${timestamp}","level":"${level}","message":"${messageOf(entry)}"`
   return `${begin}${fieldsText(ids)}${fieldsText(fieldsOf(entry))}}`
 }

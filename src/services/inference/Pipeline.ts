@@ -160,6 +160,7 @@ const refuse = <R extends AttemptRequest>(
     check: fiber.getRef(CheckOf),
     error,
     admissionMs,
+    context: fiber.context,
     arrival,
     attributes: namedOf({ operation, request, attributes }, undefined).attributes
   })

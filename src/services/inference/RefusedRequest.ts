@@ -6,7 +6,7 @@
  *
  * Records of refused requests are kept apart, so that a flood of them takes the place of no other record: see `DecisionLog.refuse`.
  */
-import type { Tracer } from "effect"
+import type { Context, Tracer } from "effect"
 import { Clock, Effect, Option, Result } from "effect"
 import type { Check } from "../../domain/Caller.ts"
 import { isOfCaller } from "../../domain/FailureClass.ts"
@@ -17,6 +17,7 @@ import { Registry } from "../models/Registry.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import type { Operation } from "../observability/Metrics.ts"
 import { Metrics } from "../observability/Metrics.ts"
+import type { RequestLog } from "../observability/RequestLog.ts"
 import { bounded } from "../observability/RequestMetrics.ts"
 import { ServiceTracing } from "../observability/RequestSpans.ts"
 import * as RequestTrace from "../observability/RequestTrace.ts"
@@ -28,6 +29,8 @@ export interface Parts {
   readonly clock: Clock.Clock
   readonly decisions: Pick<DecisionLog["Service"], "refuse">
   readonly metrics: Pick<Metrics["Service"], "refused">
+  /** Writes a line for the request; undefined: none is written. */
+  readonly log?: typeof RequestLog.Service
 }
 
 /** What is known of the request. */
@@ -45,13 +48,16 @@ export interface Refusal {
   readonly admissionMs?: number
   /** Undefined where nothing records spans. */
   readonly arrival: RequestTrace.Arrival | undefined
+  /** Of its fiber, which has its ids; without it, no line is written. */
+  readonly context?: Context.Context<never>
   /** Attributes of its span. */
   readonly attributes: () => Record<string, unknown>
 }
 
 /** Records that a request is refused. */
-export const record = ({ callbacks, clock, decisions, metrics }: Parts, refusal: Refusal): void => {
-  const { admissionMs = 0, arrival, attributes, caller, check, configured, error: failed, model, operation } = refusal
+export const record = ({ callbacks, clock, decisions, log, metrics }: Parts, refusal: Refusal): void => {
+  const { admissionMs = 0, arrival, attributes, caller, check, configured, context, error: failed, model, operation } =
+    refusal
   const { reason } = failed
   const ofCaller = isOfCaller(reason._tag)
   const draft = callbacks.call("decision log", () =>
@@ -67,6 +73,27 @@ export const record = ({ callbacks, clock, decisions, metrics }: Parts, refusal:
     }), undefined)
   if (check === undefined) {
     callbacks.call("metrics", () => metrics.refused?.(configured ?? "", operation, ofCaller), undefined)
+  }
+  if (log !== undefined && context !== undefined) {
+    callbacks.notify("request log", () =>
+      log({
+        operation,
+        model: Text.cutName(model),
+        end: "failure",
+        decision: draft?.id ?? "unrecorded",
+        deployment: undefined,
+        attempts: 0,
+        cache: undefined,
+        ms: admissionMs,
+        firstTokenMs: undefined,
+        inputTokens: undefined,
+        outputTokens: 0,
+        usd: undefined,
+        unpriced: undefined,
+        error: reason._tag,
+        check,
+        refusedFor: ofCaller ? "caller" : "service"
+      }, context), context)
   }
   arrival?.refused({
     operation,

@@ -402,12 +402,21 @@ const usdOf = ({ cost, unpriced }: RequestState): number | undefined => {
 
 const unpricedOf = ({ unpriced }: RequestState): number | undefined => unpriced === 0 ? undefined : unpriced
 
+const countSkipped = (parts: Pick<Parts, "callbacks" | "metrics">, { attempts, model }: Draft): void => {
+  for (const { skippedEvents } of attempts) {
+    if (skippedEvents !== undefined) {
+      parts.callbacks.call(metricsName, () => parts.metrics.skipped?.(model, skippedEvents), undefined)
+    }
+  }
+}
+
 /** Ends the telemetry of a request. */
 export const complete = (
-  { callbacks, clock, decisions, log, metrics }: Parts,
+  parts: Parts,
   operation: Operation,
   state: RequestState
 ): void => {
+  const { callbacks, clock, decisions, log, metrics } = parts
   const { arrivedAt, context, earlierTokens, failure, metricsBegun, record, stats, ticket, trace } = state
   const exit = exitOf({ done: stats.done, failure })
   const end = endOf(exit)
@@ -436,13 +445,11 @@ export const complete = (
   record.usd = outcome.usd
   record.unpriced = unpricedOf(state)
   callbacks.call(logName, () => decisions.ended?.(record), undefined)
-  if (record.check === undefined) callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
-  if (log !== undefined) callbacks.notify("request log", () => log(entryOf(outcome, state, exit), context), context)
-  for (const { skippedEvents } of record.attempts) {
-    if (skippedEvents !== undefined && record.check === undefined) {
-      callbacks.call(metricsName, () => metrics.skipped?.(record.model, skippedEvents), undefined)
-    }
+  if (record.check === undefined) {
+    callbacks.notify(metricsName, () => metrics.end(outcome), context, metricsBegun)
+    countSkipped(parts, record)
   }
+  if (log !== undefined) callbacks.notify("request log", () => log(entryOf(outcome, state, exit), context), context)
 }
 
 /**

@@ -32,6 +32,8 @@ export interface Entry {
   readonly error: string | undefined
   /** Troupe itself has sent it. */
   readonly check?: Check | undefined
+  /** It was refused before it was routed, for a fault of its caller or of the service. */
+  readonly refusedFor?: "caller" | "service" | undefined
 }
 
 /** Which requests have a line. */
@@ -71,8 +73,13 @@ const checkMessages = {
 
 const checkNames = { health: "Health check", probe: "Probe of a rollout" } as const
 
-export const messageOf = ({ check, end }: Entry): string =>
-  check === undefined ? messages[end] : `${checkNames[check]} ${checkMessages[end]}`
+export const messageOf = ({ check, end, refusedFor }: Entry): string => {
+  if (check !== undefined) return `${checkNames[check]} ${checkMessages[end]}`
+  return refusedFor === undefined ? messages[end] : "Request refused."
+}
+
+/** Whether an operator may have to act: not where a caller is refused, such as by its limit. */
+export const isWarning = ({ end, refusedFor }: Entry): boolean => end === "failure" && refusedFor !== "caller"
 
 /** The fields of a line, in their order. */
 export const fieldsOf = (entry: Entry): Readonly<Record<string, string | number | undefined>> => ({
@@ -95,7 +102,7 @@ export const fieldsOf = (entry: Entry): Readonly<Record<string, string | number 
 
 /** The fields are a part of the message: annotations would copy the context of the caller. */
 const write = (entry: Entry): Effect.Effect<void> => {
-  const log = entry.end === "failure" ? Effect.logWarning : Effect.logInfo
+  const log = isWarning(entry) ? Effect.logWarning : Effect.logInfo
   return log(messageOf(entry), fieldsOf(entry))
 }
 
@@ -107,7 +114,7 @@ export const layer = Layer.unwrap(Effect.gen(function*() {
   const lines = yield* LogLines
   if (logRequests === "none") return Layer.empty
   return Layer.succeed(RequestLog, (entry, context) => {
-    if (logRequests !== "all" && entry.end !== "failure") return undefined
+    if (logRequests !== "all" && !isWarning(entry)) return undefined
     return lines === undefined ? write(entry) : lines(entry, Context.get(context, RequestLogIds)(context) ?? noIds)
   })
 }))
