@@ -76,7 +76,8 @@ export class BudgetLevels {
     const key = keyOf(alert)
     const known = this.#reached.get(key)
     this.#reached.delete(key)
-    this.#reached.set(key, withAlert(known?.latest.endsAt === alert.endsAt ? known : first(alert), alert))
+    const before = known?.latest.endsAt === alert.endsAt ? known : undefined
+    this.#reached.set(key, withAlert(before ?? first(alert), alert))
     const [oldest] = this.#reached.keys()
     if (this.#reached.size > mostKept && oldest !== undefined) this.#reached.delete(oldest)
   }
