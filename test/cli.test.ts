@@ -612,7 +612,7 @@ describe("help", () => {
 
   it("shows commands that can be typed in the current folder", async () => {
     const { stdout } = await runSources(["serve", "--help"], { cwd: fileURLToPath(new URL("..", import.meta.url)) })
-    assert.match(stdout, /^ +npm run troupe -- serve \[flags\]$/m)
+    assert.match(stdout, /^ +npm run troupe -- serve \[flags\] \[<model\.\.\.>\]$/m)
     assert.include(stdout, "npm run troupe -- serve --port 8080 --config ./troupe.yaml")
     assert.notMatch(stdout, /^ *troupe serve/m)
   })

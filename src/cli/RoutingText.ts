@@ -115,7 +115,8 @@ const cooldowns = ({ cooldowns = [] }: Explanation): ReadonlyArray<string> =>
 
 type Lists = Plan["lists"]
 
-const others = ({ content, context }: Lists): ReadonlyArray<readonly [string, string]> => [
+const others = ({ content, context, held = [] }: Lists): ReadonlyArray<readonly [string, string]> => [
+  ...(held.length === 0 ? [] : [["held", `${few(held)}, once the circuit lets a call through`] as const]),
   ...(context.length === 0 ? [] : [["too long", few(context)] as const]),
   ...(content.length === 0 ? [] : [["refused", few(content)] as const])
 ]

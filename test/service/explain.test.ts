@@ -231,7 +231,7 @@ describe("circuits", () => {
     assert.notInclude(lineOf("fake/chain#1"), "circuit")
 
     const { decision, plan } = await json<Explanation>(post("/admin/route", { model: "fake/broken" }))
-    assert.deepStrictEqual(plan.lists.ordinary, [])
+    assert.deepStrictEqual([plan.lists.ordinary, plan.lists.held], [[], ["fake/broken#0"]])
     assert.include(decision.excluded[0]?.reason, "its circuit is open after")
     const route = await invoke(["route", "--model", "fake/broken", "--url", service.admin])
     assert.match(route.stdout, /No deployment can answer this request for fake\/broken.* in \d+(\.\d+)? s/s)

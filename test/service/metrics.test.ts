@@ -178,7 +178,7 @@ describe("the log", () => {
   const entries = () => logs.filter(({ operation }) => operation === "chat")
 
   it("has one entry for each request, with its ids and figures", () => {
-    assert.lengthOf(entries(), 8)
+    assert.lengthOf(entries(), 9)
     const [answered, , second, broken] = entries()
     assert.deepInclude(answered, {
       level: "INFO",

@@ -24,6 +24,8 @@ const keys = {
 }
 
 /** What callers write: in their own answers and errors only. */
+const decisions = "/admin/decisions?limit=1000"
+
 const texts = {
   prompt: "the-quiet-phrase-of-the-prompt",
   email: "alice.secret@example.com",
@@ -233,7 +235,7 @@ const asks: ReadonlyArray<Ask> = [
 
 const reports = [
   "/metrics",
-  "/admin/decisions?limit=1000",
+  decisions,
   "/admin/usage?by=model",
   "/admin/deployments",
   "/admin/circuits"
@@ -315,8 +317,11 @@ describe.concurrent.each([[false], [true]])("with a tracer: %s", (isTraced) => {
     using folder = temporaryFolder()
     const { errors, found } = await outputsOf(upstream, folder.path, isTraced)
     await upstream.close()
-    const { spans = "", ...others } = Object.fromEntries(found)
+    const { spans = "", [decisions]: records = "", ...others } = Object.fromEntries(found)
     assert.deepStrictEqual(leaks(others, [...Object.values(keys), ...Object.values(texts)]), [])
+    // The record of a refused request says which model it named.
+    const { model: _model, ...inRecords } = texts
+    assert.deepStrictEqual(leaks({ records }, [...Object.values(keys), ...Object.values(inRecords)]), [])
     // The path and the host of a request are its span's own.
     const { host: _, path: __, ...inSpans } = texts
     assert.deepStrictEqual(leaks({ spans }, [...Object.values(keys), ...Object.values(inSpans)]), [])
@@ -329,7 +334,7 @@ describe.concurrent.each([[false], [true]])("with a tracer: %s", (isTraced) => {
     }
     assert.include(found.get("logs"), "Refused a request from a loopback address: no valid API key.")
     assert.include(found.get("logs"), "Refused a request of key settings/narrow: an API key that does not allow it.")
-    assert.include(found.get("/admin/decisions?limit=1000"), "f529")
+    assert.include(records, "f529")
     assert.include(found.get("/admin/usage?by=user"), user)
     assert.strictEqual(found.get("spans") !== "", isTraced)
     assert.isTrue([...found.keys()].some((name) => name.startsWith("file ")))

@@ -311,11 +311,14 @@ describe("alerts and rejections", () => {
     assert.deepStrictEqual(samples.toSorted(), [
       "llm_admission_rejections_total{rule=\"few\",mode=\"shadow\"} 1",
       "llm_admission_rejections_total{rule=\"pool\",mode=\"enforced\"} 1",
-      "llm_budget_alerts_total{budget=\"key total\"} 2",
-      "llm_budget_alerts_total{budget=\"pool\"} 4"
+      "llm_budget_alerts_total{budget=\"key total\",counter=\"key settings/bob\"} 2",
+      "llm_budget_alerts_total{budget=\"pool\",counter=\"user of key settings/bob\"} 4"
     ])
-    // The cost by user has the ids of keys, which are names where the keys are in the settings.
-    const others = metrics.replaceAll(/^troupe_cost_usd_total\{model="[^"]*",user="settings\/\w+"\}.*$/gm, "")
+    // Costs and alerts of budgets have the ids of keys, which are names where the keys are in the settings.
+    const others = metrics.replaceAll(
+      /^(?:troupe_cost_usd_total|llm_budget_alerts_total)\{.*"(?:user of key |key )?settings\/\w+"\}.*$/gm,
+      ""
+    )
     for (const text of ["bob", "ada", "team-red", "team-blue", ...Object.values(secrets)]) {
       assert.notInclude(others, text)
     }

@@ -41,8 +41,11 @@ const optionalMs = Schema.optionalKey(Schema.Finite)
 
 /** The attempts that would be made; times in ms. */
 export const Plan = Schema.Struct({
-  /** Deployments in the order of the attempts, by kind of failure; the first of `ordinary` would answer. */
-  lists: Schema.Struct({ ordinary: Names, context: Names, content: Names }),
+  /**
+   * Deployments in the order of the attempts, by kind of failure; the first of `ordinary` would answer. `held` are those whose
+   * circuit is open: they are tried last, once it lets a call through.
+   */
+  lists: Schema.Struct({ ordinary: Names, context: Names, content: Names, held: Schema.optionalKey(Names) }),
   /** Retries at one deployment. */
   retries: Schema.Int,
   maxAttempts: Schema.Int,
@@ -113,9 +116,10 @@ export const make = (route: Route): Explanation => {
     decision,
     plan: {
       lists: {
-        ordinary: [...idsOf(deployments), ...idsOf(ordinary), ...idsOf(held), ...(cached ? [cachedResponses] : [])],
+        ordinary: [...idsOf(deployments), ...idsOf(ordinary), ...(cached ? [cachedResponses] : [])],
         context: idsOf(context),
-        content: idsOf(content)
+        content: idsOf(content),
+        ...(held.length === 0 ? {} : { held: idsOf(held) })
       },
       retries,
       maxAttempts,

@@ -64,7 +64,7 @@ describe("routing", () => {
             tookMs: 40,
             error: { reason: "EngineFailed", message: "The engine of \"a#0\" failed: It broke." }
           },
-          { deployment: "a#1", startedMs: 40, grantedMs: 0, outcome: "answered", firstTokenMs: 30, tookMs: 35 }
+          { deployment: "a#1", startedMs: 40, grantedMs: 0, outcome: "answered", firstTokenMs: 30, tookMs: 35, usd: 0 }
         ])
       }).pipe(Effect.provide(layer))
     })

@@ -69,7 +69,8 @@ const makeWindow = (call: Call) => {
   let ahead = 0
   let wake: (() => void) | undefined
   return {
-    fits: (tokens: number) => ahead + tokens <= call.window,
+    /** For one more token, as an engine's thread asks: the tokens of a piece are computed one by one. */
+    hasRoom: () => ahead < call.window,
     take(tokens: number) {
       ahead += tokens
       call.mostAhead = Math.max(call.mostAhead, ahead)
@@ -104,10 +105,10 @@ const sendPieces = Effect.fnUntraced(function*(context: RunContext, call: Call, 
   const { pieceMs, pieces, tokens } = call.outcome
   let together: Array<JobEvent> = []
   for (let index = 0; index < pieces; index++) {
-    while (!window.fits(tokens)) {
+    while (!window.hasRoom()) {
       if (together.length > 0) job.emit(...together)
       together = []
-      if (!window.fits(tokens)) yield* window.granted
+      if (!window.hasRoom()) yield* window.granted
     }
     window.take(tokens)
     together.push(send(call, context, index))
