@@ -182,6 +182,7 @@ describe("monotonic time", () => {
     assert.deepStrictEqual(readers.toSorted(), [
       "cli/Keys.ts",
       "cli/Launch.ts",
+      "cli/Logging.ts",
       "cli/Logs.ts",
       "domain/Time.ts",
       "layers/alerts/AlertWebhook.ts",
@@ -210,6 +211,7 @@ describe("monotonic time", () => {
       "services/guard/SecurityEvents.ts",
       "services/health/Breaker.ts",
       "services/inference/CachedChat.ts",
+      "services/inference/RefusedRequest.ts",
       "services/inference/RequestTelemetry.ts",
       "services/inference/ShadowCopies.ts",
       "services/inference/SqlMakers.ts",
@@ -224,9 +226,11 @@ describe("monotonic time", () => {
       "services/responses/Retention.ts",
       "services/rollout/Experiments.ts",
       "services/rollout/RolloutRuns.ts",
+      "services/rollout/RolloutViews.ts",
       "services/scaling/Autoscaler.ts",
       "ui/format.ts",
-      "ui/live.ts"
+      "ui/live.ts",
+      "workers/model/PrefixFolder.ts"
     ])
   })
 })
