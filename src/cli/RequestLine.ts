@@ -11,7 +11,7 @@ const mostKept = 1_000
 
 const kept = new Map<string, string>()
 
-/** Of a name of which there are few. */
+/** The JSON text of a name. There are few names, so the texts are kept. */
 const nameText = (name: string): string => {
   const known = kept.get(name)
   if (known !== undefined) return known

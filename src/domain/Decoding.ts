@@ -30,7 +30,7 @@ export const Decoding = Schema.Struct({
     allowedLength: wholeNumber(1, 10_000),
     /** Looks at this many of the last tokens; default all. */
     lastTokens: Schema.optional(wholeNumber(0, 1_000_000)),
-    /** Texts after which a repetition begins anew. */
+    /** Texts that end a repetition: tokens before one are not compared with tokens after it. */
     sequenceBreakers: Schema.Array(Schema.NonEmptyString).check(Schema.isMaxLength(100))
   })),
   /** The answer does not end by itself before it has this many tokens; not with a format or a required tool. Default 0. */

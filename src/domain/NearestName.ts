@@ -67,8 +67,9 @@ export const nearestName = (name: string, names: ReadonlyArray<string>): string 
 const leastBeginning = 3
 
 /**
- * As `nearestName`, for a name that is refused anyway: also a name of which only the beginning is written (`gpuMem`), or that has
- * the same first letter and of whose own letters at most a third differ, and at most two (`eror` for `errors`).
+ * As `nearestName`, but less strict, for a name that is refused in any case. It also finds a name whose beginning is given
+ * (`gpuMem` for `gpuMemory`), and a name with the same first letter of which at most two letters differ, and at most a third
+ * of the given ones (`eror` for `errors`).
  */
 export const likelyName = (name: string, names: ReadonlyArray<string>): string | undefined => {
   const nearest = nearestName(name, names)

@@ -5,8 +5,7 @@
  *
  * The engine may be a window of tokens ahead. Tokens are granted in one message for a quarter of the window. The
  * reader's latency is the longest time that it was not ready for more; it is read every 100 tokens. A slow reader gets a smaller
- * window until its latency is low again, so that an answer that nobody reads soon neither fills buffers nor takes the
- * engine from the others.
+ * window until its latency is low again: its answer then fills no buffers, and leaves the engine to other answers.
  */
 import type { SendCommand } from "../../domain/EngineProtocol.ts"
 import type { Event } from "../../domain/Inference.ts"

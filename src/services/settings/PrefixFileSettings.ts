@@ -43,7 +43,7 @@ export const prefixFilesOf = (
   defaultFolder: string,
   { enabled = storage.type !== "memory", maxBytes = defaults.maxBytes, ttl }: typeof PrefixFiles.Type = {}
 ): { readonly prefixFiles?: PrefixFileSettings } => {
-  // The data folder belongs to other services then: it is left alone.
+  // Without storage, the default data folder can be that of another service, so its files are not removed.
   if (storage.type === "memory" && !enabled) return {}
   const dataFolder = storage.type === "sqlite" ? storage.folder : defaultFolder
   return { prefixFiles: { enabled, dataFolder, maxBytes, ttl: orOff(ttl, defaults.ttl, Duration.infinity) } }

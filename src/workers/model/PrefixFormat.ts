@@ -11,7 +11,7 @@
  * **Gotchas**
  *
  * Native code reads the state, and a damaged one could end the process: `sumOf` is compared before each use. The checksums
- * detect accidents. Whoever can write to the folder can also replace the model.
+ * detect accidents. They do not protect against a user who can write to the folder; such a user could replace the model as well.
  */
 import { crc32 } from "node:zlib"
 
