@@ -8,16 +8,17 @@ import { tailOf } from "../../../src/services/rollout/Silence.ts"
 import * as Tally from "../../../src/services/rollout/Tally.ts"
 import { Waiting } from "../../../src/services/rollout/Waiting.ts"
 
-const usual = { callers: 10, slots: 2, stable: 0, usualMs: 200, candidateAnswersAt: Infinity }
+const usual = { callers: 10, slots: 2, stable: 0, usualMs: 200, candidateAnswersAt: Infinity, compared: 0 }
 
 /** How a rollout ends at which callers wait from the second 1 on, within 3 minutes. */
 const play = (change: Partial<typeof usual> = {}, settings: Partial<RolloutPlan> = {}) => {
-  const { callers, candidateAnswersAt, slots, stable, usualMs } = { ...usual, ...change }
+  const { callers, candidateAnswersAt, compared, slots, stable, usualMs } = { ...usual, ...change }
   const tallies = { stable: Tally.empty(), candidate: Tally.empty() }
   const waiting = new Waiting((version) => version === undefined ? tallies.stable : tallies.candidate)
   const plan = { ...resolve({ steps: [0.3, 1] }), evaluateMs: 1000, ...settings }
   let { state } = RolloutMachine.advance(begin(plan).state, { _tag: "Healthy" }, 0)
   for (let count = 0; count < 20; count++) waiting.begin(undefined, 0).end(usualMs, true)
+  tallies.stable.requests = compared
   const waits = Array.from({ length: callers }, () => waiting.enqueue("new", 1000))
   for (const wait of waits.slice(0, slots)) wait.granted(1000)
   for (let count = 0; count < stable; count++) waiting.begin(undefined, 2000)
@@ -39,6 +40,16 @@ describe("a candidate for which all callers wait", () => {
     assert.deepInclude(outcomeOf(state), { result: "rolledBack", cause: "silence", metric: "hanging" })
     assert.match(outcomeOf(state)!.reason, /no request had a token or an answer for 3\d s while (9|10) waited/)
     assert.strictEqual(state.history.at(-1)!.at, 31_000)
+  })
+
+  it("is rolled back by the test, before hangsAfter, where enough of them wait beside the old version's requests", () => {
+    const state = play({ slots: 10, compared: 20 })
+    assert.deepInclude(outcomeOf(state), { result: "rolledBack", cause: "test", metric: "hanging" })
+    assert.match(
+      outcomeOf(state)!.reason,
+      /no token or answer after \d+ ms and the tolerance: 100 % of 10 against 0 % of 20 /
+    )
+    assert.strictEqual(state.history.at(-1)!.at, 3_000)
   })
 
   it.each(
