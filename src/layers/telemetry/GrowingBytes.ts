@@ -12,8 +12,12 @@ const largestFree = 4_194_304
 /** UTF-8 has at most as many bytes for a unit of UTF-16. */
 const bytesOfUnit = 3
 
+const viewOf = ({ buffer, byteLength, byteOffset }: Buffer): DataView => new DataView(buffer, byteOffset, byteLength)
+
 export class GrowingBytes {
   buffer: Buffer = Buffer.allocUnsafeSlow(smallest)
+  /** Of the same bytes. */
+  view = viewOf(this.buffer)
   length = 0
   readonly #free: Array<Buffer> = []
 
@@ -23,7 +27,7 @@ export class GrowingBytes {
     if (needed <= this.buffer.length) return
     const larger = Buffer.allocUnsafeSlow(Math.max(needed, 2 * this.buffer.length))
     this.buffer.copy(larger, 0, 0, this.length)
-    this.buffer = larger
+    this.#use(larger)
   }
 
   put(bytes: Uint8Array): void {
@@ -40,9 +44,14 @@ export class GrowingBytes {
   /** All bytes; the next ones are written into another buffer. */
   take(): Uint8Array {
     const bytes = this.buffer.subarray(0, this.length)
-    this.buffer = this.#free.pop() ?? Buffer.allocUnsafeSlow(Math.max(smallest, this.length))
+    this.#use(this.#free.pop() ?? Buffer.allocUnsafeSlow(Math.max(smallest, this.length)))
     this.length = 0
     return bytes
+  }
+
+  #use(buffer: Buffer): void {
+    this.buffer = buffer
+    this.view = viewOf(buffer)
   }
 
   /** Nothing reads these bytes, which were taken, any more. */

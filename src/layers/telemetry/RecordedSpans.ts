@@ -11,9 +11,11 @@
  */
 import type { Random, Tracer } from "effect"
 import * as TraceContext from "../../domain/TraceContext.ts"
-import type { Attributes, End, RunningSpan, Tracing } from "../../services/observability/RequestSpans.ts"
+import type { End, RunningSpan, Tracing, WriteAttributes } from "../../services/observability/RequestSpans.ts"
 import { errorOf } from "../../services/observability/RequestSpans.ts"
 import type { Sampling } from "../../services/settings/TelemetrySettings.ts"
+import type { SpanId } from "./SpanIds.ts"
+import * as SpanIds from "./SpanIds.ts"
 
 type RandomNumbers = typeof Random.Random.Service
 
@@ -21,9 +23,9 @@ export type Kind = "client" | "internal" | "server"
 
 /** A span that has ended. */
 export interface Ended {
-  readonly traceId: string
-  readonly spanId: string
-  readonly parentId: string | undefined
+  readonly traceId: SpanId
+  readonly spanId: SpanId
+  readonly parentId: SpanId | undefined
   readonly name: string
   readonly kind: Kind
   /** ns since 1970 */
@@ -31,27 +33,11 @@ export interface Ended {
   readonly endTime: bigint
   /** Undefined: a success or a cancellation. */
   readonly error: ReturnType<typeof errorOf>
-  /** Those that are undefined are left out. */
-  readonly attributes: Attributes
+  readonly attributes: WriteAttributes
 }
 
 /** Takes spans that are sent. */
 export type Send = (spans: ReadonlyArray<Ended>) => void
-
-const bytes = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"))
-
-/** Eight hexadecimal digits. */
-const digits = (random: RandomNumbers): string => {
-  const number = Math.floor(random.nextDoubleUnsafe() * 2 ** 32)
-  return bytes[number >>> 24]! + bytes[(number >>> 16) & 255]! + bytes[(number >>> 8) & 255]! + bytes[number & 255]!
-}
-
-/** An id of zeros is invalid. */
-const idOf = (length: 16 | 32, random: RandomNumbers): string => {
-  let id = ""
-  while (id.length < length) id += digits(random)
-  return /[^0]/.test(id) ? id : idOf(length, random)
-}
 
 /** What decides about the spans of one request, and those that have ended. */
 class Request {
@@ -62,18 +48,18 @@ class Request {
   /** Undefined after the end of the request. */
   #ended: Array<Span> | undefined = []
   #isSent = false
-  #traceId: string | undefined
+  #traceId: SpanId | undefined
 
   constructor(caller: Tracer.AnySpan | undefined, isSampled: boolean, random: RandomNumbers, send: Send) {
     this.caller = caller
     this.isSampled = isSampled
     this.random = random
     this.#send = send
-    this.#traceId = caller?.traceId
+    this.#traceId = caller && SpanIds.fromHex(caller.traceId)
   }
 
-  get traceId(): string {
-    return this.#traceId ??= idOf(32, this.random)
+  get traceId(): SpanId {
+    return this.#traceId ??= SpanIds.make(4, this.random)
   }
 
   /** A span has ended. */
@@ -93,6 +79,8 @@ class Request {
   }
 }
 
+const noAttributes: WriteAttributes = () => {}
+
 /** A span of a request. */
 class Span implements RunningSpan, Ended {
   readonly name: string
@@ -101,9 +89,9 @@ class Span implements RunningSpan, Ended {
   endTime = 0n
   readonly #request: Request
   readonly #parent: Span | undefined
-  #id: string | undefined
+  attributes: WriteAttributes = noAttributes
+  #id: SpanId | undefined
   #end: End | undefined
-  #attributes: (() => Attributes) | undefined
 
   constructor(request: Request, name: string, kind: Kind, parent: Span | undefined, startTime: bigint) {
     this.#request = request
@@ -119,36 +107,34 @@ class Span implements RunningSpan, Ended {
 
   headers(): ReadonlyArray<string> {
     const { caller, isSampled } = this.#request
-    return TraceContext.headersWith(this.traceId, this.spanId, isSampled, caller)
+    return TraceContext.headersWith(SpanIds.toHex(this.traceId), SpanIds.toHex(this.spanId), isSampled, caller)
   }
 
-  end(at: bigint, end: End, attributes: () => Attributes): void {
+  end(at: bigint, end: End, attributes: WriteAttributes): void {
     if (this.#end !== undefined) return
     this.endTime = at
     this.#end = end
-    this.#attributes = attributes
+    this.attributes = attributes
     if (this.#parent === undefined) this.#request.end(this)
     else this.#request.add(this)
   }
 
-  get traceId(): string {
+  get traceId(): SpanId {
     return this.#request.traceId
   }
 
-  get spanId(): string {
-    return this.#id ??= idOf(16, this.#request.random)
+  get spanId(): SpanId {
+    return this.#id ??= SpanIds.make(2, this.#request.random)
   }
 
-  get parentId(): string | undefined {
-    return this.#parent === undefined ? this.#request.caller?.spanId : this.#parent.spanId
+  get parentId(): SpanId | undefined {
+    if (this.#parent !== undefined) return this.#parent.spanId
+    const { caller } = this.#request
+    return caller && SpanIds.fromHex(caller.spanId)
   }
 
   get error(): Ended["error"] {
     return this.#end && errorOf(this.#end)
-  }
-
-  get attributes(): Attributes {
-    return this.#attributes?.() ?? {}
   }
 }
 

@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * Most values of an attribute are names of the configuration, words of this program and small numbers. Their encodings are kept, the
- * first ones of each attribute: most attributes of a span are then copied.
+ * Most texts of an attribute are names of the configuration and words of this program. Their encodings are kept, the first ones of
+ * each attribute, and are then copied.
  */
 import type { Names } from "../../services/settings/TelemetrySettings.ts"
 import type { Kind } from "./RecordedSpans.ts"
@@ -16,7 +16,7 @@ const olderNames: Readonly<Record<string, string>> = {
 }
 
 /** The names of an attribute. */
-const namesOf = (name: string, names: Names): ReadonlyArray<string> => {
+export const namesOf = (name: string, names: Names): ReadonlyArray<string> => {
   const older = names === "latest" ? undefined : olderNames[name]
   if (older === undefined) return [name]
   return names === "both" ? [older, name] : [older]
@@ -26,70 +26,49 @@ const namesOf = (name: string, names: Names): ReadonlyArray<string> => {
 export const kinds: Readonly<Record<Kind, number>> = { internal: 1, server: 2, client: 3 }
 export const failed = 2
 
-/** What is kept at most: names, and values of one attribute. */
+/** What is kept at most: names, and texts of one attribute. */
 const mostNames = 1_000
-const mostValues = 64
-const longestValue = 128
+const mostTexts = 64
+const longestText = 128
 
-/** What finds a value; undefined: it is not kept. Lists of texts are those of names. */
-const keyOf = (value: unknown): unknown => {
-  if (typeof value === "string") return value.length <= longestValue ? value : undefined
-  if (typeof value !== "object") return value
+/** What finds a value: itself, or the text of a list of names; undefined: it is not kept. */
+const keyOf = (value: unknown): string | undefined => {
+  if (typeof value === "string") return value.length <= longestText ? value : undefined
   if (!Array.isArray(value) || !value.every((one) => typeof one === "string")) return undefined
   const key = `\0${value.join("\0")}`
-  return key.length <= longestValue ? key : undefined
+  return key.length <= longestText ? key : undefined
 }
 
-/** The encodings of one attribute. */
-class Attribute<A> {
-  readonly #names: ReadonlyArray<string>
-  readonly #encode: (names: ReadonlyArray<string>, value: unknown) => A
-  readonly #known = new Map<unknown, A>()
-
-  constructor(names: ReadonlyArray<string>, encode: (names: ReadonlyArray<string>, value: unknown) => A) {
-    this.#names = names
-    this.#encode = encode
-  }
-
-  of(value: unknown): A {
-    const key = keyOf(value)
-    const known = key === undefined ? undefined : this.#known.get(key)
-    if (known !== undefined) return known
-    const made = this.#encode(this.#names, value)
-    if (key !== undefined && this.#known.size < mostValues) this.#known.set(key, made)
-    return made
-  }
-}
-
-/** The encodings of attributes. */
-export class Attributes<A> {
-  readonly #names: Names
-  readonly #encode: (names: ReadonlyArray<string>, value: unknown) => A
-  readonly #attributes = new Map<string, Attribute<A>>()
-
-  /** @param encode an attribute under all of its names */
-  constructor(names: Names, encode: (names: ReadonlyArray<string>, value: unknown) => A) {
-    this.#names = names
-    this.#encode = encode
-  }
-
-  of(name: string, value: unknown): A {
-    const found = this.#attributes.get(name)
-    if (found !== undefined) return found.of(value)
-    const made = new Attribute(namesOf(name, this.#names), this.#encode)
-    if (this.#attributes.size < mostNames) this.#attributes.set(name, made)
-    return made.of(value)
-  }
-}
-
-/** The encodings of the names of spans. */
-export const keptNames = <A>(encode: (name: string) => A): (name: string) => A => {
+/** Keeps what is made of the first names. */
+export const keptNames = <A>(make: (name: string) => A): (name: string) => A => {
   const known = new Map<string, A>()
   return (name) => {
     const found = known.get(name)
     if (found !== undefined) return found
-    const made = encode(name)
+    const made = make(name)
     if (known.size < mostNames) known.set(name, made)
+    return made
+  }
+}
+
+/** Keeps the encodings of the first texts of one attribute. */
+export class KeptTexts<A> {
+  readonly #encode: (value: unknown) => A
+  readonly #known = new Map<string, A>()
+
+  constructor(encode: (value: unknown) => A) {
+    this.#encode = encode
+  }
+
+  /** Undefined: it is not kept, and no other is from now on. */
+  of(value: unknown): A | undefined {
+    const key = keyOf(value)
+    if (key === undefined) return undefined
+    const known = this.#known.get(key)
+    if (known !== undefined) return known
+    if (this.#known.size >= mostTexts) return undefined
+    const made = this.#encode(value)
+    this.#known.set(key, made)
     return made
   }
 }

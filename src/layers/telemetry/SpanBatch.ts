@@ -6,7 +6,7 @@ import { OtlpResource } from "effect/observability"
 import type { Names } from "../../services/settings/TelemetrySettings.ts"
 import { GrowingBytes } from "./GrowingBytes.ts"
 import type { Ended } from "./RecordedSpans.ts"
-import * as SpanJson from "./SpanJson.ts"
+import { JsonSpans } from "./SpanJson.ts"
 import { ProtobufSpans } from "./SpanProtobuf.ts"
 
 /** Spans of one export. */
@@ -28,7 +28,7 @@ const scope = { name: "troupe", version: "0" }
 class JsonBatch implements Batch {
   readonly contentType = "application/json"
   readonly #begin: string
-  readonly #text: (span: Ended) => string
+  readonly #spans: JsonSpans
   readonly #bytes = new GrowingBytes()
   size = 0
 
@@ -36,11 +36,11 @@ class JsonBatch implements Batch {
     const attributes = OtlpResource.entriesToAttributes(Object.entries(resource))
     this.#begin = `{"resourceSpans":[{"resource":${JSON.stringify({ attributes })},` +
       `"scopeSpans":[{"scope":${JSON.stringify(scope)},"spans":[`
-    this.#text = SpanJson.make(names)
+    this.#spans = new JsonSpans(names)
   }
 
   add(span: Ended): void {
-    this.#bytes.text((this.size++ === 0 ? this.#begin : ",") + this.#text(span))
+    this.#bytes.text((this.size++ === 0 ? this.#begin : ",") + this.#spans.textOf(span))
   }
 
   take(): Uint8Array {

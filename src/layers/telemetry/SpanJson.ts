@@ -3,9 +3,12 @@
  * objects of the data model.
  */
 import { OtlpResource } from "effect/observability"
+import type { Attributes, AttributeWriter } from "../../services/observability/RequestSpans.ts"
+import { putAll } from "../../services/observability/RequestSpans.ts"
 import type { Names } from "../../services/settings/TelemetrySettings.ts"
 import type { Ended } from "./RecordedSpans.ts"
-import { Attributes, failed, keptNames, kinds } from "./SpanAttributes.ts"
+import { failed, keptNames, KeptTexts, kinds, namesOf } from "./SpanAttributes.ts"
+import * as SpanIds from "./SpanIds.ts"
 
 const listText = (values: ReadonlyArray<unknown>): string => {
   let text = "{\"arrayValue\":{\"values\":["
@@ -32,28 +35,47 @@ const endText = ({ endTime, error }: Ended): string => {
     `"status":{"code":${failed},"message":${JSON.stringify(error.message)}}}`
 }
 
-const attributeText = (names: ReadonlyArray<string>, value: unknown): string =>
-  names.map((name) => pair(name, value)).join(",")
+/** One attribute, under all of its names. */
+class Attribute {
+  readonly encode: (value: unknown) => string
+  readonly texts: KeptTexts<string>
+
+  constructor(names: ReadonlyArray<string>) {
+    this.encode = (value) => names.map((name) => pair(name, value)).join(",")
+    this.texts = new KeptTexts(this.encode)
+  }
+}
 
 /** Writes spans, with these names of attributes. */
-export const make = (names: Names): (span: Ended) => string => {
-  const known = new Attributes(names, attributeText)
-  const nameOf = keptNames((name) => JSON.stringify(name))
-  const attributesText = (attributes: Ended["attributes"]): string => {
-    let text = ""
-    for (const name in attributes) {
-      const value = attributes[name]
-      if (value !== undefined) text += (text === "" ? "" : ",") + known.of(name, value)
-    }
-    return text
+export class JsonSpans implements AttributeWriter {
+  readonly #attributeOf: (name: string) => Attribute
+  readonly #nameOf = keptNames((name) => JSON.stringify(name))
+  #attributes = ""
+
+  constructor(names: Names) {
+    this.#attributeOf = keptNames((name) => new Attribute(namesOf(name, names)))
   }
-  return (span) => {
+
+  /** Writes an attribute of the span whose text is being made. */
+  put(name: string, value: unknown): void {
+    if (value === undefined) return
+    const { encode, texts } = this.#attributeOf(name)
+    const text = texts.of(value) ?? encode(value)
+    this.#attributes += this.#attributes === "" ? text : `,${text}`
+  }
+
+  putKept(attributes: Attributes): void {
+    putAll(attributes, this)
+  }
+
+  textOf(span: Ended): string {
     const { attributes, endTime, kind, name, parentId, spanId, startTime, traceId } = span
-    const above = parentId === undefined ? "" : `"parentSpanId":"${parentId}",`
-    return `{"traceId":"${traceId}","spanId":"${spanId}",${above}"name":${nameOf(name)},"kind":${kinds[kind]},` +
-      `"startTimeUnixNano":"${startTime}","endTimeUnixNano":"${endTime}","attributes":[${
-        attributesText(attributes)
-      }],` +
+    const above = parentId === undefined ? "" : `"parentSpanId":"${SpanIds.toHex(parentId)}",`
+    this.#attributes = ""
+    attributes(this)
+    return `{"traceId":"${SpanIds.toHex(traceId)}","spanId":"${SpanIds.toHex(spanId)}",${above}` +
+      `"name":${this.#nameOf(name)},"kind":${kinds[kind]},` +
+      `"startTimeUnixNano":"${startTime}","endTimeUnixNano":"${endTime}","attributes":[${this.#attributes}],` +
       endText(span)
   }
 }

@@ -26,10 +26,10 @@ import type { Meter } from "../engines/Engine.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { AttemptLabels, Metrics, Operation, Outcome } from "../observability/Metrics.ts"
 import type { Entry, RequestLog } from "../observability/RequestLog.ts"
-import type { Attributes } from "../observability/RequestSpans.ts"
+import type { AttributeWriter } from "../observability/RequestSpans.ts"
 import { errorOf } from "../observability/RequestSpans.ts"
 import type { AttemptTrace, RequestTrace } from "../observability/RequestTrace.ts"
-import { endAttributes } from "../observability/RequestTrace.ts"
+import { putEnd } from "../observability/RequestTrace.ts"
 import type { AttemptDraft, DecisionLog, Draft } from "../routing/DecisionLog.ts"
 import { callerOf, makeDraft } from "../routing/DecisionLog.ts"
 import { priceOf } from "../routing/DeploymentFacts.ts"
@@ -219,22 +219,22 @@ const endOf = (exit: Exit.Exit<unknown, unknown>): Outcome["end"] => {
   return isCancellation(exit.cause) ? "interruption" : "failure"
 }
 
-/** Attributes of what a deployment has reported. */
-const usageAttributes = (
+/** Writes the attributes of what a deployment has reported. */
+const putUsage = (
   { finish, promptTokens, server, tokens }: AttemptStats,
+  to: AttributeWriter,
   earlierTokens = 0
-): Attributes => {
-  const { cacheWriteTokens, cachedTokens, reasoningTokens } = finish?.usage ?? {}
-  return {
-    "gen_ai.provider.name": server?.provider,
-    "gen_ai.response.model": server?.model,
-    "gen_ai.usage.output_tokens": earlierTokens + tokens,
-    "gen_ai.usage.input_tokens": promptTokens,
-    "gen_ai.usage.cache_read.input_tokens": cachedTokens,
-    "gen_ai.usage.cache_write.input_tokens": cacheWriteTokens,
-    "gen_ai.usage.reasoning.output_tokens": reasoningTokens,
-    "gen_ai.response.finish_reasons": finish === undefined ? undefined : [finish.reason]
-  }
+): void => {
+  to.put("gen_ai.provider.name", server?.provider)
+  to.put("gen_ai.response.model", server?.model)
+  to.put("gen_ai.usage.output_tokens", earlierTokens + tokens)
+  to.put("gen_ai.usage.input_tokens", promptTokens)
+  if (finish === undefined) return
+  const { cacheWriteTokens, cachedTokens, reasoningTokens } = finish.usage
+  to.put("gen_ai.usage.cache_read.input_tokens", cachedTokens)
+  to.put("gen_ai.usage.cache_write.input_tokens", cacheWriteTokens)
+  to.put("gen_ai.usage.reasoning.output_tokens", reasoningTokens)
+  to.put("gen_ai.response.finish_reasons", [finish.reason])
 }
 
 const secondsOf = (ms: number | undefined): number | undefined => ms === undefined ? undefined : ms / 1000
@@ -299,35 +299,37 @@ export const endAttempt = (
   exit: Exit.Exit<unknown, InferenceError>
 ): void =>
   trace.end(exit, {
-    attempt: () => ({ ...endAttributes(exit), "troupe.outcome": outcome, "troupe.hedge": hedge }),
-    inference: () => ({
-      ...usageAttributes(stats),
-      "gen_ai.request.model": stats.server?.model,
-      "gen_ai.response.time_to_first_chunk": firstTokenMs === undefined ? undefined : firstTokenMs / 1000,
-      ...endAttributes(exit)
-    })
+    attempt(to) {
+      putEnd(exit, to)
+      to.put("troupe.outcome", outcome)
+      to.put("troupe.hedge", hedge)
+    },
+    inference(to) {
+      putUsage(stats, to)
+      to.put("gen_ai.response.time_to_first_chunk", secondsOf(firstTokenMs))
+      putEnd(exit, to)
+    }
   })
 
-/** Span attributes at the end of the request. */
-const requestAttributes = (
+/** Writes the attributes of a request's span at its end. */
+const putRequest = (
   exit: Exit.Exit<unknown, InferenceError>,
   state: RequestState,
-  usd: number | undefined
-): Attributes => {
+  usd: number | undefined,
+  to: AttributeWriter
+): void => {
   const { earlierTokens, record, stats } = state
-  return {
-    ...usageAttributes(stats, earlierTokens),
-    "troupe.deployment": stats.server?.id,
-    "troupe.decision": record.id,
-    "troupe.request_id": record.requestId,
-    "troupe.strategy": record.decision.strategy,
-    "troupe.attempts": record.attempts.length,
-    "troupe.cache": record.cache,
-    "troupe.check": record.check,
-    "troupe.cost_usd": usd,
-    "troupe.unpriced_attempts": unpricedOf(state),
-    ...endAttributes(exit)
-  }
+  putUsage(stats, to, earlierTokens)
+  to.put("troupe.deployment", stats.server?.id)
+  to.put("troupe.decision", record.id)
+  to.put("troupe.request_id", record.requestId)
+  to.put("troupe.strategy", record.decision.strategy)
+  to.put("troupe.attempts", record.attempts.length)
+  to.put("troupe.cache", record.cache)
+  to.put("troupe.check", record.check)
+  to.put("troupe.cost_usd", usd)
+  to.put("troupe.unpriced_attempts", unpricedOf(state))
+  putEnd(exit, to)
 }
 
 /** The log entry of a request. */
@@ -439,7 +441,7 @@ export const complete = (
     end,
     isOfCaller: record.error !== undefined && isOfCaller(record.error.reason)
   }
-  trace?.end(exit, () => requestAttributes(exit, state, outcome.usd))
+  trace?.end(exit, (to) => putRequest(exit, state, outcome.usd, to))
   record.inputTokens = stats.promptTokens
   record.outputTokens = tokens
   record.usd = outcome.usd

@@ -3,7 +3,8 @@
  *
  * **Details**
  *
- * The attributes of a span are given at its end, as a function: a request whose spans are not sent never makes them.
+ * The attributes of a span are given at its end, as a function: a request whose spans are not sent never makes them. They are
+ * written one by one: an object of those of a span would be made, read once and left.
  */
 import type { Fiber, Tracer } from "effect"
 import { Context, Effect, Exit, Option } from "effect"
@@ -14,6 +15,21 @@ import * as TraceContext from "../../domain/TraceContext.ts"
 import type { GuardedCallbacks } from "./GuardedCallbacks.ts"
 
 export type Attributes = Readonly<Record<string, unknown>>
+
+/** Takes the attributes of a span. Those that are undefined are left out. */
+export interface AttributeWriter {
+  put(name: string, value: unknown): void
+  /** @param attributes an object that spans share and nobody changes: their encoding is kept with it */
+  putKept(attributes: Attributes): void
+}
+
+/** Writes the attributes of a span. */
+export type WriteAttributes = (to: AttributeWriter) => void
+
+/** Writes the attributes of an object that only one span has. */
+export const putAll = (attributes: Attributes, to: AttributeWriter): void => {
+  for (const name in attributes) to.put(name, attributes[name])
+}
 
 /** How what has a span ended. */
 export type End = Exit.Exit<unknown, InferenceError>
@@ -35,8 +51,8 @@ export interface RunningSpan {
   readonly child: (name: string, kind: "client" | "internal", at: bigint) => RunningSpan | undefined
   /** Names and values, in turn, of the headers of a request that it sends. */
   readonly headers: () => ReadonlyArray<string>
-  /** @param attributes called at most once, at any time; those that are undefined are left out */
-  readonly end: (at: bigint, end: End, attributes: () => Attributes) => void
+  /** @param attributes called at most once, at any time */
+  readonly end: (at: bigint, end: End, attributes: WriteAttributes) => void
 }
 
 /** Where the spans of requests go. */
@@ -62,7 +78,7 @@ const recordedExit = (end: End): Exit.Exit<unknown, unknown> =>
   Exit.mapError(end, ({ reason }) => Object.assign(new Error(ReasonMessage.recorded(reason)), { name: reason._tag }))
 
 /** A span of a program's own tracer. If the tracer throws, no answer changes. */
-class TracerSpan implements RunningSpan {
+class TracerSpan implements RunningSpan, AttributeWriter {
   readonly #callbacks: GuardedCallbacks
   readonly #tracer: Tracer.Tracer
   readonly #span: Tracer.Span
@@ -92,12 +108,16 @@ class TracerSpan implements RunningSpan {
     return this.#callbacks.call(tracerName, () => TraceContext.headersOf(this.#span), [])
   }
 
-  end(at: bigint, end: End, attributes: () => Attributes): void {
-    this.#callbacks.call(tracerName, () => {
-      for (const [name, value] of Object.entries(attributes())) {
-        if (value !== undefined) this.#span.attribute(name, value)
-      }
-    }, undefined)
+  put(name: string, value: unknown): void {
+    if (value !== undefined) this.#span.attribute(name, value)
+  }
+
+  putKept(attributes: Attributes): void {
+    putAll(attributes, this)
+  }
+
+  end(at: bigint, end: End, attributes: WriteAttributes): void {
+    this.#callbacks.call(tracerName, () => attributes(this), undefined)
     this.#callbacks.call(tracerName, () => this.#span.end(at, recordedExit(end)), undefined)
   }
 }

@@ -16,8 +16,8 @@ import { isRemote } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Decision } from "../routing/DecisionRecord.ts"
 import type { GuardedCallbacks } from "./GuardedCallbacks.ts"
-import type { Attributes, End, RunningSpan, Tracing } from "./RequestSpans.ts"
-import { errorOf, ofTracer } from "./RequestSpans.ts"
+import type { Attributes, AttributeWriter, End, RunningSpan, Tracing, WriteAttributes } from "./RequestSpans.ts"
+import { errorOf, ofTracer, putAll } from "./RequestSpans.ts"
 import type { Content } from "./TraceContent.ts"
 
 /** What the spans of all requests share. */
@@ -46,7 +46,9 @@ interface Names {
   /** The model by its provider's name. */
   readonly model: string
   readonly kind: "client" | "internal"
-  readonly address: Attributes
+  /** Attributes of every attempt, and of every inference. */
+  readonly attempted: Attributes
+  readonly inferred: Attributes
 }
 
 const known = new WeakMap<Deployment, Names>()
@@ -59,26 +61,36 @@ const namesOf = (deployment: Deployment): Names => {
     attempt: `attempt ${id}`,
     model: isRemote(options) ? options.model : model,
     kind: isRemote(options) ? "client" : "internal",
-    address: addressOf(deployment)
+    attempted: { "troupe.component": "resilience", "troupe.deployment": id },
+    inferred: {
+      "troupe.component": "inference",
+      "troupe.deployment": id,
+      "gen_ai.request.model": isRemote(options) ? options.model : model,
+      ...addressOf(deployment)
+    }
   }
   known.set(deployment, names)
   return names
 }
 
-/** Attributes of how a request or an attempt ended. */
-export const endAttributes = (end: End): Attributes => {
-  if (Exit.isSuccess(end)) return { "troupe.success": true }
+/** Writes the attributes of how a request or an attempt ended. */
+export const putEnd = (end: End, to: AttributeWriter): void => {
+  to.put("troupe.success", Exit.isSuccess(end))
   const error = errorOf(end)
-  return error === undefined
-    ? { "troupe.success": false }
-    : { "troupe.success": false, "error.type": error.name, "error.message": error.message }
+  if (error === undefined) return
+  to.put("error.type", error.name)
+  to.put("error.message", error.message)
 }
 
-/** Attributes of an attempt and of its inference, given when they are needed. */
+/** Writes the attributes of an attempt and of its inference, when they are needed. */
 export interface AttemptAttributes {
-  readonly attempt: () => Attributes
-  readonly inference: () => Attributes
+  readonly attempt: WriteAttributes
+  readonly inference: WriteAttributes
 }
+
+const selection: Attributes = { "troupe.component": "router" }
+const admission: Attributes = { "troupe.component": "admission" }
+const requested: Attributes = { "troupe.component": "request" }
 
 /** The spans of an attempt: of all its time, and of its inference, from the slot on. */
 export class AttemptTrace {
@@ -121,15 +133,17 @@ export class AttemptTrace {
     const { clock, operation } = this.#shared
     const { deployment } = this
     const at = clock.currentTimeNanosUnsafe()
-    const component = (component: string) => ({ "troupe.component": component, "troupe.deployment": deployment.id })
-    this.#inference?.end(at, end, () => ({
-      ...component("inference"),
-      "gen_ai.operation.name": operation,
-      ...namesOf(deployment).address,
-      ...inference(),
-      ...this.#content?.attributes()
-    }))
-    this.#attempt?.end(at, end, () => ({ ...component("resilience"), ...attempt() }))
+    const { attempted, inferred } = namesOf(deployment)
+    this.#inference?.end(at, end, (to) => {
+      to.putKept(inferred)
+      to.put("gen_ai.operation.name", operation)
+      inference(to)
+      if (this.#content !== undefined) putAll(this.#content.attributes(), to)
+    })
+    this.#attempt?.end(at, end, (to) => {
+      to.putKept(attempted)
+      attempt(to)
+    })
   }
 }
 
@@ -162,23 +176,25 @@ export class RequestTrace {
   selected(decision: Decision, first: string | undefined, since: bigint, until: bigint): void {
     const { candidates, eligible, excluded, strategy } = decision
     const span = this.#span.child(`select ${strategy}`, "internal", since)
-    span?.end(until, Exit.void, () => ({
-      "troupe.component": "router",
-      "troupe.strategy": strategy,
-      "troupe.eligible": eligible,
-      "troupe.candidates": candidates.map(({ deployment }) => deployment),
-      "troupe.excluded": excluded.length === 0
-        ? undefined
-        : excluded.map(({ deployment, reason }) => `${deployment}: ${reason}`),
-      "troupe.deployment": first
-    }))
+    span?.end(until, Exit.void, (to) => {
+      to.putKept(selection)
+      to.put("troupe.strategy", strategy)
+      to.put("troupe.eligible", eligible)
+      to.put("troupe.candidates", candidates.map(({ deployment }) => deployment))
+      if (excluded.length > 0) {
+        to.put("troupe.excluded", excluded.map(({ deployment, reason }) => `${deployment}: ${reason}`))
+      }
+      to.put("troupe.deployment", first)
+    })
   }
 
   /** Adds the span of the wait for limits and budgets. */
   admitted(since: bigint, until: bigint): void {
-    this.#span.child("wait for limits and budgets", "internal", since)?.end(until, Exit.void, () => ({
-      "troupe.component": "admission"
-    }))
+    this.#span.child("wait for limits and budgets", "internal", since)?.end(
+      until,
+      Exit.void,
+      (to) => to.putKept(admission)
+    )
   }
 
   /**
@@ -198,15 +214,15 @@ export class RequestTrace {
     this.#spare = attempt
   }
 
-  end(end: End, attributes: () => Attributes): void {
+  end(end: End, attributes: WriteAttributes): void {
     const { attributes: own, model, operation } = this.#named
-    this.#span.end(this.#shared.clock.currentTimeNanosUnsafe(), end, () => ({
-      "troupe.component": "request",
-      "gen_ai.operation.name": operation,
-      "gen_ai.request.model": model,
-      ...own(),
-      ...attributes()
-    }))
+    this.#span.end(this.#shared.clock.currentTimeNanosUnsafe(), end, (to) => {
+      to.putKept(requested)
+      to.put("gen_ai.operation.name", operation)
+      to.put("gen_ai.request.model", model)
+      putAll(own(), to)
+      attributes(to)
+    })
   }
 }
 
@@ -250,7 +266,7 @@ export class Arrival {
   /** The span of a request that names no configured model, or that a limit rejects: it ends at once. */
   refused(named: Named, error: InferenceError): void {
     const end = Exit.fail(error)
-    this.begin(named)?.end(end, () => endAttributes(end))
+    this.begin(named)?.end(end, (to) => putEnd(end, to))
   }
 }
 

@@ -4,13 +4,15 @@ import { describe, it } from "vitest"
 import { InferenceError, ModelNotFound } from "../../../src/domain/InferenceError.ts"
 import type { Ended } from "../../../src/layers/telemetry/RecordedSpans.ts"
 import { isSampled, make } from "../../../src/layers/telemetry/RecordedSpans.ts"
+import * as SpanIds from "../../../src/layers/telemetry/SpanIds.ts"
+import type { AttributeWriter } from "../../../src/services/observability/RequestSpans.ts"
 
 let draws = 0
 const random = { nextDoubleUnsafe: () => (draws++ % 97) / 97, nextIntUnsafe: () => draws++ }
 const always = { isParentBased: true, ratio: 1 }
 const never = { isParentBased: true, ratio: 0 }
 const failed = Exit.fail(new InferenceError({ reason: new ModelNotFound({ model: "none", available: [] }) }))
-const none = () => ({})
+const none = () => {}
 
 const recorded = (sampling: typeof always) => {
   const sent: Array<Ended> = []
@@ -36,7 +38,7 @@ describe("the spans of a request", () => {
 
   it("have attributes only where they are sent", () => {
     let made = 0
-    const attributes = () => ({ made: ++made })
+    const attributes = (to: AttributeWriter) => to.put("made", ++made)
     for (const sampling of [never, always]) {
       const { root } = recorded(sampling)
       root.child("attempt a", "internal", 2n)!.end(3n, Exit.void, attributes)
@@ -45,7 +47,9 @@ describe("the spans of a request", () => {
     assert.strictEqual(made, 0)
     const { root, sent } = recorded(always)
     root.end(4n, Exit.void, attributes)
-    assert.deepStrictEqual(sent[0]?.attributes, { made: 1 })
+    const written: Array<unknown> = []
+    sent[0]!.attributes({ put: (...attribute) => void written.push(attribute), putKept: () => assert.fail() })
+    assert.deepStrictEqual(written, [["made", 1]])
   })
 
   it("are one trace, and the headers of a request name the span that sends it", () => {
@@ -55,12 +59,23 @@ describe("the spans of a request", () => {
     client.end(3n, failed, none)
     root.end(4n, Exit.void, none)
     const [inference, request] = sent
-    assert.match(request!.traceId, /^[\da-f]{32}$/)
-    assert.match(request!.spanId, /^[\da-f]{16}$/)
-    assert.strictEqual(traceparent, `00-${request!.traceId}-${inference!.spanId}-01`)
-    assert.strictEqual(inference!.parentId, request!.spanId)
+    assert.match(SpanIds.toHex(request!.traceId), /^[\da-f]{32}$/)
+    assert.match(SpanIds.toHex(request!.spanId), /^[\da-f]{16}$/)
+    assert.strictEqual(traceparent, `00-${SpanIds.toHex(request!.traceId)}-${SpanIds.toHex(inference!.spanId)}-01`)
+    assert.deepStrictEqual(inference!.parentId, request!.spanId)
     assert.isUndefined(request!.parentId)
     assert.strictEqual(inference!.error?.name, "ModelNotFound")
+  })
+})
+
+describe("an id of a span", () => {
+  it("is the same as text and as numbers, and never zero", () => {
+    for (const hex of ["00f067aa0ba902b7", "4bf92f3577b34da6a3ce929d0e0e4736", "ffffffff00000000"]) {
+      assert.strictEqual(SpanIds.toHex(SpanIds.fromHex(hex)), hex)
+    }
+    const zeros = [0, 0, 0, 0.5]
+    const id = SpanIds.make(2, { ...random, nextDoubleUnsafe: () => zeros.shift()! })
+    assert.strictEqual(SpanIds.toHex(id), "0000000080000000")
   })
 })
 

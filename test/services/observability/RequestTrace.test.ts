@@ -31,7 +31,7 @@ describe("a request's span", () => {
   it.effect("has the attributes of its begin and its end", () =>
     Effect.gen(function*() {
       const [span] = yield* traced((arrival) =>
-        arrival.begin(named)?.end(Exit.void, () => ({ "gen_ai.provider.name": "openai" }))
+        arrival.begin(named)?.end(Exit.void, (to) => to.put("gen_ai.provider.name", "openai"))
       )
       assert.deepStrictEqual(Object.fromEntries(span!.attributes), {
         "gen_ai.operation.name": "chat",
