@@ -33,12 +33,15 @@ const isFields = (part: unknown): part is Fields =>
 
 const textOf = (part: unknown): string => typeof part === "string" ? part : JSON.stringify(part) ?? String(part)
 
-/** Entries of one ms have one text of it. */
-let latest = { ms: Number.NaN, text: "" }
+const msOfSecond = 1_000
+
+/** The second of the latest entry, and its text up to the fraction: `Date` takes longer than the rest of a line. */
+let latest = { second: Number.NaN, text: "" }
 
 const timestampOf = (ms: number): string => {
-  if (ms !== latest.ms) latest = { ms, text: new Date(ms).toISOString() }
-  return latest.text
+  const second = Math.floor(ms / msOfSecond)
+  if (second !== latest.second) latest = { second, text: new Date(second * msOfSecond).toISOString().slice(0, -4) }
+  return `${latest.text}${String(ms - second * msOfSecond).padStart(3, "0")}Z`
 }
 
 /** Objects in a message are fields of the entry, as its annotations and the ids of its request are. */

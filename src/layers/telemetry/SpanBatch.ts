@@ -13,6 +13,7 @@ import { ProtobufSpans } from "./SpanProtobuf.ts"
 export interface Batch {
   readonly contentType: string
   readonly size: number
+  readonly bytes: number
   readonly add: (span: Ended) => void
   /** Returns a body with all spans and begins a new batch. */
   readonly take: () => Uint8Array
@@ -39,6 +40,10 @@ class JsonBatch implements Batch {
     this.#spans = new JsonSpans(names)
   }
 
+  get bytes(): number {
+    return this.#bytes.length
+  }
+
   add(span: Ended): void {
     this.#bytes.text((this.size++ === 0 ? this.#begin : ",") + this.#spans.textOf(span))
   }
@@ -61,6 +66,10 @@ class ProtobufBatch implements Batch {
 
   constructor(resource: Resource, names: Names) {
     this.#spans = new ProtobufSpans(names, resource, scope)
+  }
+
+  get bytes(): number {
+    return this.#spans.bytes
   }
 
   add(span: Ended): void {

@@ -134,6 +134,10 @@ export class ProtobufSpans implements AttributeWriter {
     this.#scope = nested(1, text(1, scope.name), text(2, scope.version))
   }
 
+  get bytes(): number {
+    return this.#bytes.length
+  }
+
   add({ attributes, endTime, error, kind, name, parentId, spanId, startTime, traceId }: Ended): void {
     const bytes = this.#bytes
     if (bytes.length === 0) this.#begin()

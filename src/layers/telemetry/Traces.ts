@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * Spans are encoded when their request ends, see `RecordedSpans`, and sent when they are as many as one export may have, or
- * `telemetry.every` has passed.
+ * Spans are encoded when their request ends, see `RecordedSpans`, and sent when they are as many or as long as one export may be,
+ * or `telemetry.every` has passed. An export costs the same whatever its size, so it has many.
  *
  * A collector that cannot be reached costs no request its answer: an export is tried again three times, then spans are left out
  * for a minute. What is left out is logged.
@@ -23,6 +23,9 @@ import { Settings } from "../../services/settings/Settings.ts"
 import type { TelemetrySettings, TracesSettings } from "../../services/settings/TelemetrySettings.ts"
 import * as RecordedSpans from "./RecordedSpans.ts"
 import * as SpanBatch from "./SpanBatch.ts"
+
+/** Bytes of one export after which no span is added: those with prompts and answers are long. */
+const mostBytes = 1_048_576
 
 /** Exports that may be under way; spans that end beyond that are left out. */
 const mostExports = 8
@@ -93,7 +96,7 @@ const makeSend = Effect.fnUntraced(function*({ resource }: TelemetrySettings, tr
     if (state.exports >= mostExports) return
     for (const span of spans) {
       batch.add(span)
-      if (batch.size >= traces.batch) exporter.push(batch.take())
+      if (batch.size >= traces.batch || batch.bytes >= mostBytes) exporter.push(batch.take())
     }
   }
   return send

@@ -210,7 +210,7 @@ const tracesOf = (section: Section, variables: Variables): TracesSettings | unde
     compression: compressionOf(section, variables),
     every: durationOf(read(variables, "OTEL_BSP_SCHEDULE_DELAY")) ?? section.every ?? Duration.seconds(5),
     timeout: durationOf(timeout) ?? Duration.seconds(10),
-    batch: Math.ceil(numberOf(read(variables, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE")) ?? 1_000),
+    batch: Math.ceil(numberOf(read(variables, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE")) ?? 2_500),
     sampling: samplingOf(section, variables),
     content: contentOf(section, variables),
     names: namesOf(variables)

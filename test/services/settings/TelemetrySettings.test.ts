@@ -27,7 +27,7 @@ describe("telemetry", () => {
         compression: "none",
         every: Duration.seconds(5),
         timeout: Duration.seconds(10),
-        batch: 1000,
+        batch: 2500,
         sampling: { isParentBased: true, ratio: 1 },
         content: false,
         names: "latest"
