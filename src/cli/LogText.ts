@@ -9,27 +9,20 @@ import { plainLine } from "../domain/Text.ts"
 import * as Time from "../domain/Time.ts"
 import type { OperatorEvent } from "../services/observability/OperatorEvents.ts"
 import type { DecisionSummary } from "../services/routing/DecisionSummary.ts"
+import { matcher } from "../services/routing/RequestStatus.ts"
 import { moneyText, spanText } from "./Output.ts"
-
-/** The names of a request's end on the command line, and as the service has them. */
-export const statuses = {
-  running: "running",
-  success: "success",
-  error: "failure",
-  cancelled: "interruption"
-} as const
-export type Status = keyof typeof statuses
 
 export interface Filter {
   readonly model?: string | undefined
   readonly deployment?: string | undefined
-  readonly status?: DecisionSummary["status"] | undefined
+  /** See `RequestStatus`. */
+  readonly status?: string | undefined
 }
 
-/** Whether a request that has ended is wanted. */
+/** Whether a request is wanted. */
 export const isWanted = ({ deployment, model, status }: Filter) => (request: DecisionSummary): boolean =>
   (model === undefined || request.model === model) &&
-  (status === undefined || request.status === status) &&
+  (status === undefined || matcher(status)?.(request) === true) &&
   (deployment === undefined || request.deployment === deployment || request.failed.includes(deployment))
 
 /** Whether an event is wanted: none where requests of one status are. */
@@ -39,7 +32,7 @@ export const isWantedEvent = ({ deployment, model, status }: Filter) => (event: 
 
 const timeText = (at: number): string => new Date(at).toISOString().slice(11, 23)
 
-const words = { running: "running", success: "answered", failure: "FAILED", interruption: "cancelled" } as const
+const words = { running: "running", success: "answered", failure: "FAILED", interruption: "canceled" } as const
 
 /** Requests of Troupe itself. */
 const checkWords = { health: "health check", probe: "probe" } as const
@@ -76,7 +69,7 @@ export const requestLine = (request: DecisionSummary): string => {
     named("key", request.key),
     named("attempts", attempts > 1 ? attempts : undefined),
     named("failed", failed.join(",")),
-    error === undefined ? "" : `${error.reason}: ${error.message}`
+    error === undefined ? "" : `${named("http", error.status)} ${error.reason}: ${error.message}`.trimStart()
   ]
   return plainLine(parts.filter((part) => part !== "").join(" "))
 }

@@ -4,14 +4,13 @@ import { Command, Flag } from "effect/cli"
 import { LRUCache } from "lru-cache"
 import type { OperatorEvent } from "../services/observability/OperatorEvents.ts"
 import type { DecisionSummary } from "../services/routing/DecisionSummary.ts"
+import { expected, matcher, plainNames } from "../services/routing/RequestStatus.ts"
 import { withClient } from "./Client.ts"
 import type { Target } from "./Flags.ts"
 import { CommandFailed, json, optionalText, target } from "./Flags.ts"
 import * as LiveClient from "./LiveClient.ts"
-import type { Filter, Status } from "./LogText.ts"
-import { eventLine, isWanted, isWantedEvent, requestLine, sinceOf, statuses } from "./LogText.ts"
-
-const statusNames = Object.keys(statuses) as Array<Status>
+import type { Filter } from "./LogText.ts"
+import { eventLine, isWanted, isWantedEvent, requestLine, sinceOf } from "./LogText.ts"
 
 /** Earlier requests at most. */
 const mostEarlier = 1_000
@@ -24,9 +23,10 @@ const options = {
   ),
   model: optionalText("model", "Only requests for this model"),
   deployment: optionalText("deployment", "Only requests that this deployment answered or was tried for"),
-  status: Flag.Literals("status", statusNames).pipe(
-    Flag.withDescription(`Only requests that ended so: ${statusNames.join(", ")}`),
-    Flag.optional
+  status: optionalText("status", `Only requests that ended so: ${plainNames.join(", ")}, or an HTTP status: 429, 5xx`),
+  running: Flag.Boolean("running").pipe(
+    Flag.withDescription("Also list the requests that run now; others are printed at their end only"),
+    Flag.withDefault(false)
   ),
   since: optionalText("since", "Only from then on: a duration before now, such as 10m, or a date"),
   limit: Flag.Int("limit").pipe(
@@ -50,23 +50,26 @@ const printer = (asJson: boolean): Printer => ({
 
 interface Wanted {
   readonly filter: Filter
+  /** Also requests that run. */
+  readonly running: boolean
   readonly since: number | undefined
   readonly limit: number
 }
 
-/** Prints earlier requests, the oldest first; their ids. */
-const printEarlier = (to: Target, { filter, limit, since }: Wanted, print: Printer) =>
+/** Prints earlier requests, the oldest first; how many. */
+const printEarlier = (to: Target, { filter, limit, running, since }: Wanted, print: Printer) =>
   Effect.gen(function*() {
+    const status = filter.status ?? (running ? undefined : "ended")
     const query = {
       limit,
       ...(filter.model === undefined ? {} : { model: filter.model }),
       ...(filter.deployment === undefined ? {} : { deployment: filter.deployment }),
-      ...(filter.status === undefined ? {} : { status: filter.status }),
+      ...(status === undefined ? {} : { status }),
       ...(since === undefined ? {} : { since })
     }
     const { requests } = yield* withClient(to, (client) => client.admin.requests({ query }))
     yield* Effect.forEach(requests.toReversed(), print.request, { discard: true })
-    return new Set(requests.filter(({ status }) => status !== "running").map(({ id }) => id))
+    return requests.length
   })
 
 const printLost = ({ lost }: { readonly lost: number }) =>
@@ -112,7 +115,7 @@ const follow = (to: Target, wanted: Wanted, print: Printer) => {
           yield* connected
           const now = yield* Clock.currentTimeMillis
           yield* printEarlier(to, earlier ?? wanted, { ...print, request })
-          earlier ??= { ...wanted, limit: mostEarlier, since: now }
+          earlier ??= { ...wanted, running: false, limit: mostEarlier, since: now }
         }
         yield* Effect.forEach(events, show, { discard: true })
         return false
@@ -121,24 +124,35 @@ const follow = (to: Target, wanted: Wanted, print: Printer) => {
   return LiveClient.stay(session, told)
 }
 
+const checkStatus = (status: string, isFollowing: boolean) => {
+  if (matcher(status) === undefined) {
+    return new CommandFailed({ message: `--status ${status}: ${expected(status, plainNames)}.` })
+  }
+  return isFollowing && status === "running"
+    ? new CommandFailed({ message: "--status running lists the requests that run now: leave out --follow." })
+    : Effect.void
+}
+
 const wrongSince = (text: string) =>
   new CommandFailed({ message: `--since: expected a duration such as 10m or a date such as 2026-01-31, not ${text}.` })
 
 export const logs = Command.make(
   "logs",
   options,
-  ({ deployment, json, limit, model, since, status, ...flags }) =>
+  ({ deployment, json, limit, model, running, since, status, ...flags }) =>
     Effect.gen(function*() {
       const { config, follow: isFollowing, url } = flags
       const now = yield* Clock.currentTimeMillis
       const from = Option.map(since, (text) => sinceOf(text, now))
       if (Option.isSome(from) && from.value === undefined) return yield* wrongSince(Option.getOrThrow(since))
+      if (Option.isSome(status)) yield* checkStatus(status.value, isFollowing)
       const wanted: Wanted = {
         filter: {
           model: Option.getOrUndefined(model),
           deployment: Option.getOrUndefined(deployment),
-          status: Option.getOrUndefined(Option.map(status, (name) => statuses[name]))
+          status: Option.getOrUndefined(status)
         },
+        running,
         since: Option.getOrUndefined(from),
         limit: Option.getOrElse(limit, () => Option.isSome(since) ? mostEarlier : 20)
       }
@@ -146,13 +160,16 @@ export const logs = Command.make(
       const print = printer(json)
       if (isFollowing) return yield* follow(to, wanted, print)
       const printed = yield* printEarlier(to, wanted, print)
-      if (printed.size === 0 && !json) yield* Console.error("No request matches.")
+      if (printed === 0 && !json) yield* Console.error("No request matches.")
     })
 ).pipe(
   Command.withDescription("Print the requests to a running service in one line each: result, deployment, times, cost"),
   Command.withExamples([
     { command: "troupe logs -f", description: "Follow requests and events" },
-    { command: "troupe logs --status error --since 1h", description: "List the requests that failed in the last hour" },
+    {
+      command: "troupe logs --status failed --since 1h",
+      description: "List the requests that failed in the last hour"
+    },
     { command: "troupe decisions dec-1a2b3c-0", description: "Show one of them with its attempts" }
   ])
 )

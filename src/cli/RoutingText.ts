@@ -209,7 +209,7 @@ export const explained = (explanation: Explanation, everything: boolean): string
   ].join("\n")
 }
 
-const ends = { success: "answered", failure: "failed", interruption: "cancelled" } as const
+const ends = { success: "answered", failure: "failed", interruption: "canceled" } as const
 
 const endOf = ({ end, refused }: DecisionRecord): string => {
   if (refused === true) return "refused"

@@ -184,8 +184,9 @@ describe("troupe logs", () => {
     [
       [{ deployment: "chat#0" }, true],
       [{ deployment: "chat#2" }, false],
-      [{ status: "failure" }, false],
-      [{ model: "chat", status: "success" }, true]
+      [{ status: "failed" }, false],
+      [{ status: "5xx" }, false],
+      [{ model: "chat", status: "served" }, true]
     ] as const
   )("wants by %o: %s", (filter, expected) => {
     assert.strictEqual(LogText.isWanted(filter)(request), expected)

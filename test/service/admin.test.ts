@@ -305,9 +305,50 @@ describe("the live view in the terminal", () => {
     assert.deepStrictEqual([status.code, status.stdout.split("\n")[0]], [0, "Healthy."])
   })
 
+  it("prints a request once, at its end, and one that runs with --running", async () => {
+    const engines = service.engines()
+    const ids = async (...args: ReadonlyArray<string>) => {
+      const { stdout } = await invoke(["logs", "--json", "--limit", "1000", ...args, ...at()])
+      return stdout.split("\n").filter((line) => line !== "").map((line) => (JSON.parse(line) as { id: string }).id)
+    }
+    suspend(engines)
+    const asked = ask("What is slow?")
+    try {
+      const [running] = await until(async () => {
+        const found = await ids("--status", "running")
+        return found.length === 1 ? found : undefined
+      })
+      assert.notInclude(await ids(), running)
+      assert.include(await ids("--running"), running)
+      resume(engines)
+      await (await asked).text()
+      assert.strictEqual((await ids()).filter((id) => id === running).length, 1)
+    } finally {
+      resume(engines)
+    }
+  })
+
+  it("finds refused requests, and failed ones by their HTTP status", async () => {
+    const missing = await fetch(`${service.url}/v1/chat/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ model: "missing", messages: [{ role: "user", content: "Hello" }] })
+    })
+    assert.strictEqual(missing.status, 404)
+    for (const status of ["refused", "404", "4xx"]) {
+      const { stdout } = await invoke(["logs", "--status", status, ...at()])
+      assert.match(stdout, /^\S+ ref-\S+ REFUSED missing .*http=404 ModelNotFound: [^\n]+\n$/, status)
+    }
+    assert.include((await invoke(["logs", "--status", "2xx", ...at()])).stdout, "answered fake/a")
+  })
+
   it.each([
     [["logs", "--since", "5x"], /--since: expected a duration/],
-    [["logs", "--status", "eror"], /--status/],
+    [
+      ["logs", "--status", "eror"],
+      /--status eror: Expected one of answered, failed, refused, canceled, running, or an HTTP status such as 429 or 5xx\. Did you mean error\?/
+    ],
+    [["logs", "-f", "--status", "running"], /--status running lists the requests that run now: leave out --follow\./],
     [["top", "--sort", "size"], /--sort/]
   ])("rejects %o", async (args, expected) => {
     const { code, stderr } = await invoke([...args, ...at()])

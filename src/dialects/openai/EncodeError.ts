@@ -127,16 +127,22 @@ const messageOf = (reason: Reason, { rename }: ErrorNames): string => {
     : message
 }
 
-/** The code of a reason in `docs/errors.md`, in all dialects. */
-export const codeOf = (reason: Reason): string => {
+const optionsFor = (reason: Reason, names: ErrorNames): Options => {
   const optionsOf = options[reason._tag] as (reason: Reason, names: ErrorNames) => Options
-  return optionsOf(reason, { prompt: "messages", rename: (path) => path }).code ?? ErrorCatalog.withoutCode
+  return optionsOf(reason, names)
 }
+
+const coreNames: ErrorNames = { prompt: "messages", rename: (path) => path }
+
+/** The code of a reason in `docs/errors.md`, in all dialects. */
+export const codeOf = (reason: Reason): string => optionsFor(reason, coreNames).code ?? ErrorCatalog.withoutCode
+
+/** The HTTP status of a reason. */
+export const statusOf = (reason: Reason): number => optionsFor(reason, coreNames).status
 
 /** @param endpoint the field names of the endpoint */
 export const fromReason = (reason: Reason, endpoint: ErrorNames): OpenAiError => {
-  const optionsOf = options[reason._tag] as (reason: Reason, names: ErrorNames) => Options
   const isInBody = reason._tag === "InvalidRequest" && reason.inBody === true
   const names: ErrorNames = isInBody ? { ...endpoint, rename: (path) => path } : endpoint
-  return make(messageOf(reason, names), optionsOf(reason, names))
+  return make(messageOf(reason, names), optionsFor(reason, names))
 }

@@ -6,7 +6,8 @@ import { groups, UsageSum } from "../../services/ledger/Usage.ts"
 import { UsageSelection } from "../../services/ledger/UsageSelection.ts"
 import { OperatorEvent } from "../../services/observability/OperatorEvents.ts"
 import { Record } from "../../services/routing/DecisionRecord.ts"
-import { DecisionSummary, statuses } from "../../services/routing/DecisionSummary.ts"
+import { DecisionSummary } from "../../services/routing/DecisionSummary.ts"
+import { names as statusNames } from "../../services/routing/RequestStatus.ts"
 import { VersionView } from "./RolloutSchema.ts"
 
 const State = Schema.Literals(["cold", "loading", "ready", "draining", "failed"])
@@ -123,7 +124,9 @@ export const DecisionQuery = Schema.Struct({
   limit: Schema.optionalKey(Schema.NumberFromString),
   model: Schema.optionalKey(Schema.String),
   deployment: Schema.optionalKey(Schema.String),
-  status: Schema.optionalKey(Schema.String.annotate({ description: `One of ${statuses.join(", ")}.` })),
+  status: Schema.optionalKey(
+    Schema.String.annotate({ description: `One of ${statusNames.join(", ")}, or an HTTP status such as 429 or 5xx.` })
+  ),
   tenant: Schema.optionalKey(Schema.String),
   key: Schema.optionalKey(Schema.String),
   since: Schema.optionalKey(Schema.NumberFromString),

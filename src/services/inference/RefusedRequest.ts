@@ -11,7 +11,6 @@ import { Clock, Effect, Option, Result } from "effect"
 import type { Check } from "../../domain/Caller.ts"
 import { isOfCaller } from "../../domain/FailureClass.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import * as Text from "../../domain/Text.ts"
 import { Registry } from "../models/Registry.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
@@ -23,6 +22,7 @@ import { ServiceTracing } from "../observability/RequestSpans.ts"
 import * as RequestTrace from "../observability/RequestTrace.ts"
 import type { RecordedCaller } from "../routing/DecisionLog.ts"
 import { DecisionLog } from "../routing/DecisionLog.ts"
+import * as RecordedFailure from "./RecordedFailure.ts"
 
 export interface Parts {
   readonly callbacks: GuardedCallbacks.GuardedCallbacks
@@ -67,7 +67,7 @@ export const record = ({ callbacks, clock, decisions, log, metrics }: Parts, ref
       at: clock.currentTimeMillisUnsafe() - admissionMs,
       admissionMs,
       caller,
-      error: { reason: reason._tag, message: ReasonMessage.recorded(reason) },
+      error: RecordedFailure.ofReason(reason),
       isOfCaller: ofCaller,
       check
     }), undefined)

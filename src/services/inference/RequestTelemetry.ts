@@ -34,6 +34,7 @@ import type { AttemptDraft, DecisionLog, Draft } from "../routing/DecisionLog.ts
 import { callerOf, makeDraft } from "../routing/DecisionLog.ts"
 import { priceOf } from "../routing/DeploymentFacts.ts"
 import type { Route } from "../routing/Route.ts"
+import * as RecordedFailure from "./RecordedFailure.ts"
 
 type FinishEvent = Extract<Event, { type: "finish" }>
 
@@ -390,12 +391,6 @@ const firstTokenMs = ({ answeredBy, attempts }: Draft): number | undefined => {
   return undefined
 }
 
-/** Why a request failed, for its record. */
-const failureOf = (exit: Exit.Exit<unknown, InferenceError>): Draft["error"] => {
-  const error = errorOf(exit)
-  return error && { reason: error.name, message: error.message }
-}
-
 /** The known part of what its attempts have cost; undefined: none is known. Most cost nothing, or have no price. */
 const usdOf = ({ cost, unpriced }: RequestState): number | undefined => {
   if (cost === 0) return unpriced > 0 ? undefined : 0
@@ -427,7 +422,7 @@ export const complete = (
   record.end = end
   const tokens = earlierTokens + stats.tokens
   if (ticket !== free) ticket.end()
-  if (end === "failure") record.error = failureOf(exit)
+  if (end === "failure") record.error = RecordedFailure.ofEnd(exit)
   const outcome: Outcome = {
     model: record.model,
     operation,

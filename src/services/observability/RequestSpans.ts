@@ -9,7 +9,7 @@
 import type { Fiber, Tracer } from "effect"
 import { Context, Effect, Exit, Option } from "effect"
 import { isCancellation } from "../../domain/FailureClass.ts"
-import type { InferenceError } from "../../domain/InferenceError.ts"
+import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import * as TraceContext from "../../domain/TraceContext.ts"
 import type { GuardedCallbacks } from "./GuardedCallbacks.ts"
@@ -34,12 +34,21 @@ export const putAll = (attributes: Attributes, to: AttributeWriter): void => {
 /** How what has a span ended. */
 export type End = Exit.Exit<unknown, InferenceError>
 
+/** Why something failed. */
+interface SpanError {
+  readonly name: string
+  readonly message: string
+  /** Undefined: a defect. */
+  readonly reason?: Reason
+}
+
 /** The error of an end, without text of a provider or a caller; undefined: a success or a cancellation. */
-export const errorOf = (end: End): { readonly name: string; readonly message: string } | undefined => {
+export const errorOf = (end: End): SpanError | undefined => {
   if (Exit.isSuccess(end) || isCancellation(end.cause)) return undefined
   for (const reason of end.cause.reasons) {
     if (reason._tag === "Fail") {
-      return { name: reason.error.reason._tag, message: ReasonMessage.recorded(reason.error.reason) }
+      const found = reason.error.reason
+      return { name: found._tag, message: ReasonMessage.recorded(found), reason: found }
     }
   }
   return { name: "Defect", message: "It ended in a defect." }

@@ -50,8 +50,11 @@ export const Decision = Schema.Struct({
 })
 export type Decision = typeof Decision.Type
 
-/** Why an attempt or a request failed. */
+/** Why an attempt failed. */
 const RecordedError = Schema.Struct({ reason: Schema.String, message: Schema.String })
+
+/** Why a request failed, with the HTTP status that it has in OpenAI's dialect. */
+export const RequestError = Schema.Struct({ ...RecordedError.fields, status: Schema.optionalKey(Schema.Int) })
 
 /** One try at one deployment. */
 export const Attempt = Schema.Struct({
@@ -127,7 +130,7 @@ export const Record = Schema.Struct({
   /** Attempts that used tokens and whose cost is unknown; left out, none. */
   unpriced: Schema.optionalKey(Schema.Int),
   /** Why it failed. */
-  error: Schema.optionalKey(RecordedError),
+  error: Schema.optionalKey(RequestError),
   /** Troupe itself has sent it, as a health check or a probe of a rollout: it is in no figure of callers. */
   check: Schema.optionalKey(Schema.Literals(checks)),
   /** It was refused before it was routed: no deployment was considered. */

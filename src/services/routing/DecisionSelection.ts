@@ -1,13 +1,12 @@
 /** Which decision records are listed: by model, deployment, caller, outcome and time, page after page. Pure. */
-import { nearestName } from "../../domain/NearestName.ts"
 import type { Record } from "./DecisionRecord.ts"
-import { statuses } from "./DecisionSummary.ts"
+import * as RequestStatus from "./RequestStatus.ts"
 
 export interface Selection {
   readonly model?: string | undefined
   /** That answered, or that was tried. */
   readonly deployment?: string | undefined
-  /** See `DecisionSummary.statuses`. */
+  /** See `RequestStatus`. */
   readonly status?: string | undefined
   readonly tenant?: string | undefined
   readonly key?: string | undefined
@@ -29,10 +28,8 @@ export interface Page {
 export const problemOf = (
   { cursor, status }: Selection
 ): { readonly path: string; readonly expected: string } | undefined => {
-  if (status !== undefined && !(statuses as ReadonlyArray<string>).includes(status)) {
-    const nearest = status === "error" ? "failure" : nearestName(status, statuses)
-    const hint = nearest === undefined ? "" : `. Did you mean ${nearest}?`
-    return { path: "status", expected: `Expected one of ${statuses.join(", ")}${hint}` }
+  if (status !== undefined && RequestStatus.matcher(status) === undefined) {
+    return { path: "status", expected: RequestStatus.expected(status, RequestStatus.names) }
   }
   return cursor === undefined || /^\d+-\S+$/.test(cursor)
     ? undefined
@@ -58,11 +55,12 @@ const involves = ({ answeredBy, attempts }: Record, deployment: string): boolean
   answeredBy === deployment || attempts.some((attempt) => attempt.deployment === deployment)
 
 const isSelected = ({ cursor, deployment, key, model, since = 0, status, tenant }: Selection) => {
+  const hasStatus = status === undefined ? undefined : RequestStatus.matcher(status)
   const before = cursor === undefined ? undefined : positionOf(cursor)
   return (record: Record): boolean =>
     record.at >= since &&
     matches(model, record.model) &&
-    matches(status, record.end ?? "running") &&
+    (hasStatus === undefined || hasStatus({ status: record.end ?? "running", ...record })) &&
     matches(tenant, record.tenant) &&
     matches(key, record.key) &&
     (deployment === undefined || involves(record, deployment)) &&

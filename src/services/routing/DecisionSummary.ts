@@ -4,7 +4,7 @@ import { tiers } from "../../domain/CacheControl.ts"
 import { checks } from "../../domain/Caller.ts"
 import type { Draft } from "./DecisionLog.ts"
 import type { Record } from "./DecisionRecord.ts"
-import { present } from "./DecisionRecord.ts"
+import { present, RequestError } from "./DecisionRecord.ts"
 
 /** How a request ended; `running` until then. */
 export const statuses = ["running", "success", "failure", "interruption"] as const
@@ -38,7 +38,7 @@ export const DecisionSummary = Schema.Struct({
   /** Deployments whose attempts failed, in their order. */
   failed: Schema.Array(Schema.String),
   cache: Schema.optionalKey(Schema.Literals(tiers)),
-  error: Schema.optionalKey(Schema.Struct({ reason: Schema.String, message: Schema.String })),
+  error: Schema.optionalKey(RequestError),
   /** It was refused before it was routed: by a limit, a budget, its key's rights, an unknown model or a lost store. */
   refused: Schema.optionalKey(Schema.Boolean),
   /** Troupe itself has sent it, as a health check or a probe of a rollout. */

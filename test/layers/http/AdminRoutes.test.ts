@@ -426,7 +426,10 @@ describe("decisions", () => {
   )
 
   it.each([
-    ["status=error", /status: Expected one of running, success, failure, interruption\. Did you mean failure\?/],
+    [
+      "status=eror",
+      /status: Expected one of running, ended, success, failure, refused, interruption, or an HTTP status such as 429 or 5xx\. Did you mean error\?/
+    ],
     ["cursor=x", /cursor: Expected the `next` of an earlier answer/],
     ["modle=chat", /modle: Unknown query parameter\. Did you mean model\?/]
   ])("rejects %s", (query, expected) =>

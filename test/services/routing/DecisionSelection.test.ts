@@ -11,7 +11,11 @@ const tried = (...deployments: ReadonlyArray<string>) =>
   deployments.map((deployment) => ({ deployment, startedMs: 0, outcome: "failed" as const }))
 
 const all = [
-  record("a-1", 1, { end: "failure", attempts: tried("chat#0") }),
+  record("a-1", 1, {
+    end: "failure",
+    error: { reason: "QueueFull", message: "", status: 429 },
+    attempts: tried("chat#0")
+  }),
   record("a-2", 2, { model: "other", tenant: "t", key: "k" }),
   record("a-3", 3, { attempts: tried("chat#0"), answeredBy: "chat#1" }),
   { ...record("a-4", 4), end: undefined } as unknown as Record
@@ -25,6 +29,8 @@ describe("select", () => {
     [{ deployment: "chat#1" }, ["a-3"]],
     [{ status: "failure" }, ["a-1"]],
     [{ status: "running" }, ["a-4"]],
+    [{ status: "ended" }, ["a-3", "a-2", "a-1"]],
+    [{ status: "429" }, ["a-1"]],
     [{ tenant: "t" }, ["a-2"]],
     [{ key: "k", model: "chat" }, []],
     [{ since: 3 }, ["a-4", "a-3"]]
