@@ -4,7 +4,7 @@ import { Argument, Command, Flag } from "effect/cli"
 import type { Report } from "../layers/http/AdminReload.ts"
 import type { Action, Circuit, Deployment, Replay } from "../layers/http/AdminSchema.ts"
 import * as SettingsDiff from "../services/settings/SettingsDiff.ts"
-import { withClient, withStarted } from "./Client.ts"
+import { withClient } from "./Client.ts"
 import { engineOf, reasonOf, replicasOf, runningOf, stateOf } from "./DeploymentText.ts"
 import type { Target } from "./Flags.ts"
 import { CommandFailed, json, target } from "./Flags.ts"
@@ -87,7 +87,7 @@ const summaryOf = ({ applied, changes }: Report, dryRun: boolean): string => {
 
 const reloadConfiguration = Effect.fnUntraced(function*(dryRun: boolean, asJson: boolean, to: Target) {
   const query = dryRun ? { dryRun: "true" } as const : {}
-  const report = yield* withStarted(to, (client) => client.admin.reload({ query }))
+  const report = yield* withClient(to, (client) => client.admin.reload({ query }))
   if (asJson) return yield* printJson(report)
   const warnings = (report.warnings ?? []).map((warning) => `Warning: ${warning}`)
   yield* Console.log([...report.changes.map(SettingsDiff.line), ...warnings, summaryOf(report, dryRun)].join("\n"))

@@ -1,12 +1,13 @@
 /** The HTTP client with which commands call a running service. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
-import { Effect, Layer, Option, Redacted, Schema } from "effect"
+import { Effect, Layer, Option, Redacted, Result, Schema } from "effect"
 import { FetchHttpClient, HttpClient, HttpClientError, HttpClientRequest } from "effect/http"
 import { HttpApiClient } from "effect/http-api"
 import { existsSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { TypedApi } from "../layers/http/Api.ts"
 import { defaultSocket } from "../services/settings/Resolution.ts"
+import type { Resolved } from "../services/settings/Settings.ts"
 import type { Target } from "./Flags.ts"
 import { addressOf, CommandFailed, loadWithoutSecrets, urlOf } from "./Flags.ts"
 import * as RunningService from "./RunningService.ts"
@@ -67,22 +68,61 @@ const endpointAt = (url: string): Endpoint => {
   return { url, ...(token === undefined ? {} : { token }) }
 }
 
-/** The endpoint of `troupe serve` with this configuration. */
-const configuredEndpoint = Effect.fnUntraced(function*(file: Option.Option<string>) {
-  const { server } = yield* loadWithoutSecrets(file)
-  const { host, port } = yield* addressOf(server)
-  const { port: adminPort = 0, socket, token: configured } = server.admin
+type Server = Resolved["server"]
+
+const tokenOf = (server: Server | undefined): { readonly token?: string } => {
+  const configured = server?.admin.token
   const token = configured === undefined ? tokenInEnvironment() : Redacted.value(configured)
+  return token === undefined ? {} : { token }
+}
+
+/** The endpoints of `troupe serve` with this configuration, in the order in which they are called. */
+const configuredEndpoints = Effect.fnUntraced(function*(server: Server) {
+  const { host, port } = yield* addressOf(server)
+  const { port: adminPort = 0, socket } = server.admin
+  const token = tokenOf(server)
   const url = urlOf(host, port)
-  const authorized = token === undefined ? {} : { token }
-  if (typeof socket === "string") return { url, socket, ...authorized }
   const local = socketOf(port)
-  if (socket === undefined && existsSync(local)) return { url, socket: local, ...authorized }
-  return { url: adminPort === 0 ? url : urlOf("127.0.0.1", adminPort), ...authorized }
+  const file = typeof socket === "string" ? socket : socket === undefined && existsSync(local) ? local : undefined
+  if (file === undefined) return [{ url: adminPort === 0 ? url : urlOf("127.0.0.1", adminPort), ...token }]
+  // A service that was killed leaves its socket.
+  return [{ url, socket: file, ...token }, { url, ...token }]
 })
 
-const endpointOf = ({ config, url }: Target) =>
-  Option.isSome(url) ? Effect.sync(() => endpointAt(url.value)) : configuredEndpoint(config)
+/** Where a recorded service runs, whatever its configuration file says now. */
+const recordedEndpoint = ({ adminUrl, socket, url }: RunningService.Place, server: Server | undefined): Endpoint => ({
+  ...(socket === undefined ? { url: adminUrl ?? url } : { url, socket }),
+  ...tokenOf(server)
+})
+
+const severalRun = (places: ReadonlyArray<RunningService.Place>): CommandFailed =>
+  new CommandFailed({
+    message: `${places.length} services run: ${places.map(RunningService.textOf).join(", ")}. Choose one with --url.`
+  })
+
+/** `--url` or PORT names the service; else it is the one that runs, or that of the configuration. */
+const endpointsOf = Effect.fnUntraced(function*({ config, url }: Target) {
+  if (Option.isSome(url)) return [endpointAt(url.value)]
+  const places = process.env["PORT"]
+    ? []
+    : RunningService.ofFile(RunningService.all(), Option.getOrUndefined(config), existsSync)
+  if (places.length > 1) return yield* severalRun(places)
+  const loaded = yield* Effect.result(loadWithoutSecrets(config))
+  const recorded = places.map((place) =>
+    recordedEndpoint(place, Result.isSuccess(loaded) ? loaded.success.server : undefined)
+  )
+  if (Result.isSuccess(loaded)) return [...recorded, ...(yield* configuredEndpoints(loaded.success.server))]
+  return recorded.length > 0 ? recorded : yield* loaded.failure
+})
+
+/** Calls the first of the services that runs. */
+const withFirst = <A, E, R>(
+  [endpoint, ...others]: ReadonlyArray<Endpoint>,
+  use: (endpoint: Endpoint) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  others.length === 0
+    ? use(endpoint!)
+    : Effect.catchIf(use(endpoint!), (error) => error instanceof NoService, () => withFirst(others, use))
 
 const call = <A, E>(
   { socket, token, url }: Endpoint,
@@ -99,54 +139,29 @@ const call = <A, E>(
     )
   )
 
-type Use<A, E> = (client: HttpApiClient.ForApi<typeof TypedApi>) => Effect.Effect<A, E>
-
-/** The service that was started with the file; none if `--url` or PORT names another, or it is not recorded. */
-const startedEndpoint = Effect.fnUntraced(function*({ config, url }: Target) {
-  const place = RunningService.find(config)
-  if (Option.isSome(url) || process.env["PORT"] || Option.isNone(place)) return undefined
-  const { adminUrl, socket, url: bound } = place.value
-  const settings = yield* Effect.option(loadWithoutSecrets(config))
-  const configured = Option.getOrUndefined(settings)?.server.admin.token
-  const token = configured === undefined ? tokenInEnvironment() : Redacted.value(configured)
-  return {
-    url: socket === undefined ? adminUrl ?? bound : bound,
-    ...(socket === undefined ? {} : { socket }),
-    ...(token === undefined ? {} : { token })
-  } satisfies Endpoint
-})
-
-/** Calls the service that was started with the file, whatever the file says now; else as `withClient`. */
-export const withStarted = <A, E>(target: Target, use: Use<A, E>) =>
-  Effect.flatMap(startedEndpoint(target), (endpoint) =>
-    endpoint === undefined
-      ? withClient(target, use)
-      : Effect.catchTag(call(endpoint, use), "NoService", () => withClient(target, use)))
-
-/** Calls the running service. Falls back to the port if the socket was left by a killed service. */
-export const withClient = <A, E>(target: Target, use: Use<A, E>) =>
-  Effect.flatMap(endpointOf(target), (endpoint: Endpoint) => {
-    const { socket, ...direct } = endpoint
-    const answer = call(endpoint, use)
-    return socket === undefined ? answer : Effect.catchTag(answer, "NoService", () => call(direct, use))
-  })
+/** Calls the running service. */
+export const withClient = <A, E>(
+  target: Target,
+  use: (client: HttpApiClient.ForApi<typeof TypedApi>) => Effect.Effect<A, E>
+) => Effect.flatMap(endpointsOf(target), (endpoints) => withFirst(endpoints, (endpoint) => call(endpoint, use)))
 
 /** Calls the running service without a description, as `withClient` does; requests have the token. */
 export const connect = <A, E, R>(
   target: Target,
   use: (endpoint: Endpoint) => Effect.Effect<A, E, R>
-): Effect.Effect<A, E | Effect.Error<ReturnType<typeof endpointOf>>, Exclude<R, HttpClient.HttpClient>> =>
-  Effect.flatMap(endpointOf(target), (endpoint: Endpoint) => {
-    const { socket, token } = endpoint
-    const withToken = HttpClient.mapRequest((request: HttpClientRequest.HttpClientRequest) =>
-      token === undefined ? request : HttpClientRequest.bearerToken(request, token)
-    )
-    const client = Layer.effect(HttpClient.HttpClient, Effect.map(HttpClient.HttpClient, withToken))
-    return Effect.provide(
-      use(endpoint),
-      Layer.provide(
-        client,
-        socket === undefined ? FetchHttpClient.layer : NodeHttpClient.layerNodeHttpOptions({ socketPath: socket })
+) =>
+  Effect.flatMap(endpointsOf(target), (endpoints) =>
+    withFirst(endpoints, (endpoint) => {
+      const { socket, token } = endpoint
+      const withToken = HttpClient.mapRequest((request: HttpClientRequest.HttpClientRequest) =>
+        token === undefined ? request : HttpClientRequest.bearerToken(request, token)
       )
-    )
-  })
+      const client = Layer.effect(HttpClient.HttpClient, Effect.map(HttpClient.HttpClient, withToken))
+      return Effect.provide(
+        use(endpoint),
+        Layer.provide(
+          client,
+          socket === undefined ? FetchHttpClient.layer : NodeHttpClient.layerNodeHttpOptions({ socketPath: socket })
+        )
+      )
+    }))

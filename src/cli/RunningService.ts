@@ -1,15 +1,13 @@
 /**
- * Where the service that was started with a configuration file runs, so that `troupe reload` finds it also when the file has another
- * port now, or is invalid.
+ * Where the services of this user run, so that the other commands find them: with a configuration file or without one, on whatever port.
  *
  * **Details**
  *
- * The service writes a record beside the default sockets of administration, named after the path of the file, and removes it when
- * it stops. Two services of one file: the record is that of the one that was started last.
+ * A service writes a record beside the default sockets of administration, named after its process, and removes it when it stops. The
+ * record of a process that has ended without doing so is left out.
  */
 import { Effect, Option, Schema } from "effect"
-import { createHash } from "node:crypto"
-import { lstatSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { lstatSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { dirname, join, resolve } from "node:path"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
@@ -18,6 +16,10 @@ import { defaultSocket } from "../services/settings/Resolution.ts"
 import { temporaryFiles } from "./Signals.ts"
 
 const Place = Schema.Struct({
+  /** Of the process that was started. */
+  pid: Schema.Int,
+  /** Its configuration file, absolute; left out, it has none. */
+  file: Schema.optionalKey(Schema.String),
   /** Of the models. */
   url: Schema.String,
   /** File of the socket of administration. */
@@ -32,28 +34,58 @@ export type Place = typeof Place.Type
 const encode = Schema.encodeSync(Schema.fromJsonString(Place))
 const decode = Schema.decodeUnknownOption(Schema.fromJsonString(Place))
 
-/** @param file default: `troupe.yaml` in the current folder */
-const recordOf = (file: string | undefined): string => {
-  const path = resolve(file ?? SettingsFile.defaultFile)
-  const hash = createHash("sha256").update(path).digest("hex").slice(0, 32)
-  // On Windows, where the socket is a named pipe, the folder of temporary files belongs to the user.
-  const folder = process.platform === "win32" ? tmpdir() : dirname(defaultSocket(0, tmpdir(), process))
-  return join(folder, `troupe-${hash}.json`)
-}
+/** On Windows, where the socket is a named pipe, the folder of temporary files belongs to the user. */
+const folderOf = (): string => process.platform === "win32" ? tmpdir() : dirname(defaultSocket(0, tmpdir(), process))
 
-const readRecord = (path: string): Option.Option<Place> => {
+const recordName = /^service-\d+\.json$/
+
+const runs = (pid: number): boolean => {
   try {
-    // The token of administration is sent there.
-    if (lstatSync(path).uid !== (process.getuid?.() ?? 0)) return Option.none()
-    return decode(readFileSync(path, "utf8"))
-  } catch {
-    return Option.none()
+    return process.kill(pid, 0)
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM"
   }
 }
 
-/** Where the service of this file runs, or has run: one that was killed leaves its record. */
-export const find = (file: Option.Option<string>): Option.Option<Place> =>
-  readRecord(recordOf(Option.getOrUndefined(file)))
+const readRecord = (path: string): ReadonlyArray<Place> => {
+  try {
+    // The token of administration is sent there.
+    if (lstatSync(path).uid !== (process.getuid?.() ?? 0)) return []
+    return Option.toArray(Option.filter(decode(readFileSync(path, "utf8")), ({ pid }) => runs(pid)))
+  } catch {
+    return []
+  }
+}
+
+const namesIn = (folder: string): ReadonlyArray<string> => {
+  try {
+    return readdirSync(folder).filter((name) => recordName.test(name))
+  } catch {
+    return []
+  }
+}
+
+/** The services that run, by their URLs. */
+export const all = (): ReadonlyArray<Place> => {
+  const folder = folderOf()
+  return namesIn(folder).flatMap((name) => readRecord(join(folder, name)))
+    .toSorted((one, other) => one.url < other.url ? -1 : 1)
+}
+
+/** Of these services, those of this file; those without a file where there is none at the default place. */
+export const ofFile = (
+  places: ReadonlyArray<Place>,
+  file: string | undefined,
+  exists: (path: string) => boolean
+): ReadonlyArray<Place> => {
+  const path = resolve(file ?? SettingsFile.defaultFile)
+  const own = places.filter((place) => place.file === path)
+  if (own.length > 0 || file !== undefined || exists(path)) return own
+  return places.filter((place) => place.file === undefined)
+}
+
+/** A service in a message. */
+export const textOf = ({ file, url }: Place): string => file === undefined ? url : `${url} (${file})`
 
 const remove = (path: string, text: string): void => {
   temporaryFiles.delete(path)
@@ -64,11 +96,17 @@ const remove = (path: string, text: string): void => {
   }
 }
 
-/** Records where the service of this file runs, until the scope ends. A record that cannot be written is left out. */
-export const record = (file: Option.Option<string>, { admin, bound }: Pick<Bound, "admin" | "bound">) => {
+/**
+ * Records where this service runs, until the scope ends. A record that cannot be written is left out.
+ *
+ * @param file its configuration file; undefined: it has none
+ */
+export const record = (file: string | undefined, { admin, bound }: Pick<Bound, "admin" | "bound">) => {
   const { socket, url: adminUrl } = admin
-  const path = recordOf(Option.getOrUndefined(file))
+  const path = join(folderOf(), `service-${process.pid}.json`)
   const text = encode({
+    pid: process.pid,
+    ...(file === undefined ? {} : { file: resolve(file) }),
     url: bound,
     ...(socket === undefined ? {} : { socket: resolve(socket) }),
     ...(adminUrl === undefined ? {} : { adminUrl })

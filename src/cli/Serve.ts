@@ -200,6 +200,10 @@ const sourceOf = (flags: Flags, { count, text }: Loaded, share = (settings: Reso
   })
 })
 
+/** The configuration file; undefined: there is none. */
+const fileOf = ({ config }: Flags, { text }: Loaded): string | undefined =>
+  text === undefined ? undefined : Option.getOrElse(config, () => SettingsFile.defaultFile)
+
 /** What is valid in the configuration and probably not meant. */
 const logWarnings = ({ settings, text }: Loaded) =>
   Effect.forEach(
@@ -259,7 +263,7 @@ const runAlone = Effect.fnUntraced(function*(flags: Flags, loaded: Loaded) {
       const by = (trigger: "file" | "signal") => Effect.provideContext(Effect.ignore(reload.run({ trigger })), services)
       hangUp.reload = by("signal")
       yield* watchFile(loaded, file, by("file"))
-      yield* RunningService.record(flags.config, bound)
+      yield* RunningService.record(fileOf(flags, loaded), bound)
       yield* Console.log(listening({ ...bound, settings }))
     })
   yield* hangUp.listening
@@ -380,7 +384,7 @@ const runGroup = (flags: Flags, loaded: Loaded) =>
     const by = (trigger: "file" | "signal") => Effect.provideContext(deployment.reload(trigger), services)
     hangUp.reload = by("signal")
     yield* watchFile(loaded, Option.getOrUndefined(flags.config), by("file"))
-    yield* RunningService.record(flags.config, bound)
+    yield* RunningService.record(fileOf(flags, loaded), bound)
     yield* DeployServer.listen({
       deployment,
       next: nextOf(flags, loaded),

@@ -50,12 +50,15 @@ describe("with a pulled model", () => {
 
   it("is served without a configuration, by its name and by its path", async () => {
     const args = ["serve", "mine", file, "--port", "0", "--admin-port", "0"]
-    const service = troupe(args, { env: { ...env, TROUPE_DATA: join(folder.path, "data") }, cwd: folder.path })
+    const own = { ...env, TROUPE_DATA: join(folder.path, "data"), TMPDIR: folder.path, PORT: "" }
+    const service = troupe(args, { env: own, cwd: folder.path })
     const url = await until(() => /listens on (http:\S+)/.exec(service.output().stdout)?.[1])
     const { data } = await (await fetch(`${url}/v1/models`)).json() as {
       readonly data: ReadonlyArray<{ readonly id: string }>
     }
     assert.deepStrictEqual(data.map(({ id }) => id), ["mine", "tiny-chat-q8_0"])
+    const found = await run(["ps"], { env: own, cwd: folder.path })
+    assert.include(found.stdout, "mine#0", found.stderr)
     service.child.kill("SIGTERM")
     assert.strictEqual((await service.finished).code, 0)
     const unknown = await invoke(["serve", "nobody"], { env, cwd: folder.path })

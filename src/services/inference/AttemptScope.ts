@@ -2,17 +2,16 @@
  * One attempt, from the admission by its deployment's circuit to the end of its scope: it is measured and recorded, has the
  * time limits of its policy, and leases an engine.
  */
-import { Cause, Context, Deferred, Effect, Exit, Result, Scope } from "effect"
+import type { Cause } from "effect"
+import { Context, Deferred, Effect, Exit, Result, Scope } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
-import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Embedding } from "../../domain/Job.ts"
 import type { LatencySample } from "../../domain/Measurement.ts"
 import type { Message } from "../../domain/Message.ts"
 import * as Money from "../../domain/Money.ts"
-import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import * as SignedReasoning from "../../domain/SignedReasoning.ts"
 import type { Source } from "../../domain/Source.ts"
@@ -41,6 +40,7 @@ import type { Route } from "../routing/Route.ts"
 import { listsOf } from "../routing/Route.ts"
 import type { Router } from "../routing/Router.ts"
 import type { ReasoningMakers } from "./ReasoningMakers.ts"
+import * as RecordedFailure from "./RecordedFailure.ts"
 import type { AttemptStats, RequestState, RoutedRequest } from "./RequestTelemetry.ts"
 import * as RequestTelemetry from "./RequestTelemetry.ts"
 import * as TaskBatcher from "./TaskBatcher.ts"
@@ -73,13 +73,9 @@ export interface AttemptContext {
 const completeRecord = (draft: AttemptDraft, exit: Exit.Exit<unknown, InferenceError>, tookMs: number): void => {
   draft.tookMs = tookMs
   draft.outcome = Exit.isSuccess(exit) ? "answered" : "left"
-  if (Exit.isSuccess(exit) || isCancellation(exit.cause)) return
-  const error = Cause.squash(exit.cause) as Partial<InferenceError>
-  // The text of a defect may hold secrets.
-  draft.error = error.reason === undefined
-    ? { reason: "Defect", message: "It ended in a defect." }
-    : { reason: error.reason._tag, message: ReasonMessage.recorded(error.reason) }
-  draft.outcome = "failed"
+  if (Exit.isSuccess(exit)) return
+  draft.error = RecordedFailure.ofAttempt(exit)
+  if (draft.error !== undefined) draft.outcome = "failed"
 }
 
 /** A time limit that ends an attempt before it has a slot does not count against the deployment. */

@@ -422,7 +422,7 @@ export const complete = (
   record.end = end
   const tokens = earlierTokens + stats.tokens
   if (ticket !== free) ticket.end()
-  if (end === "failure") record.error = RecordedFailure.ofEnd(exit)
+  if (end === "failure") record.error = RecordedFailure.ofRequest(exit)
   const outcome: Outcome = {
     model: record.model,
     operation,

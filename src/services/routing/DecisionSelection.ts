@@ -54,13 +54,15 @@ const matches = (wanted: string | undefined, value: string | undefined): boolean
 const involves = ({ answeredBy, attempts }: Record, deployment: string): boolean =>
   answeredBy === deployment || attempts.some((attempt) => attempt.deployment === deployment)
 
+const endOf = ({ end = "running", error, refused }: Record): RequestStatus.Ended => ({ status: end, error, refused })
+
 const isSelected = ({ cursor, deployment, key, model, since = 0, status, tenant }: Selection) => {
-  const hasStatus = status === undefined ? undefined : RequestStatus.matcher(status)
+  const hasStatus = status === undefined ? () => true : RequestStatus.matcher(status)!
   const before = cursor === undefined ? undefined : positionOf(cursor)
   return (record: Record): boolean =>
     record.at >= since &&
     matches(model, record.model) &&
-    (hasStatus === undefined || hasStatus({ status: record.end ?? "running", ...record })) &&
+    hasStatus(endOf(record)) &&
     matches(tenant, record.tenant) &&
     matches(key, record.key) &&
     (deployment === undefined || involves(record, deployment)) &&
