@@ -51,7 +51,7 @@ export const makeRandom = (seed: number): () => number => {
 }
 
 type Allows = (token: number) => boolean
-type Mask = () => Uint8Array
+type Mask = () => Uint32Array
 
 /** The sampler of one answer. */
 export interface Sampler {
@@ -59,8 +59,8 @@ export interface Sampler {
    * The next token; undefined if every token is banned or rejected.
    *
    * @param allows called for each candidate in turn; it should be cheap for likely ones
-   * @param mask which of all tokens are allowed, 1 or 0: called once several candidates were rejected. Left out, all
-   *   candidates are asked
+   * @param mask which of all tokens are allowed, a bit each, the first token's the lowest: called once several candidates were
+   *   rejected. Left out, all candidates are asked
    */
   readonly choose: (logits: Float32Array, allows?: Allows, mask?: Mask) => number | undefined
   /** Records that the answer contains this token. */
@@ -200,12 +200,14 @@ const filtered = (scores: Float32Array, options: SamplingOptions, most: number):
   return second.filter((id) => scores[id]! >= floor)
 }
 
+const isIn = (mask: Uint32Array, token: number): boolean => (mask[token >>> 5]! >>> (token & 31) & 1) === 1
+
 /** The likeliest token of a mask that is not among `tried`, the first of equal ones. */
-const bestOf = (scores: Float32Array, mask: Uint8Array, tried: ReadonlySet<number>): number | undefined => {
+const bestOf = (scores: Float32Array, mask: Uint32Array, tried: ReadonlySet<number>): number | undefined => {
   let best: number | undefined
   let most = Number.NEGATIVE_INFINITY
   for (let id = 0; id < scores.length; id++) {
-    if (mask[id] === 1 && scores[id]! > most && !tried.has(id)) {
+    if (scores[id]! > most && isIn(mask, id) && !tried.has(id)) {
       best = id
       most = scores[id]!
     }
@@ -261,7 +263,7 @@ function* randomly(
     const isMasked = refusals === mostRefusals
     if (isMasked) {
       const allowed = mask?.()
-      ids = ids.filter((id, at) => !removed.has(at) && (allowed === undefined ? allows(id) : allowed[id] === 1))
+      ids = ids.filter((id, at) => !removed.has(at) && (allowed === undefined ? allows(id) : isIn(allowed, id)))
       removed.clear()
       if (ids.length === 0) break
       draws = WeightedDraw.make(weightsOver(most))

@@ -2,8 +2,7 @@
 import { promptPiece } from "../../domain/EngineProtocol.ts"
 import type { ChosenLogprob, DecodingOptions, GenerateJob, TokenLogprob } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
-import type { Grammar } from "../grammar/JsonGrammar.ts"
-import { grammarOf, makeMatcher, toolGrammar } from "../grammar/JsonGrammar.ts"
+import { grammarOf, toolGrammar } from "../grammar/JsonGrammar.ts"
 import type { Generation, JobSignals } from "../job/JobRunner.ts"
 import { notCapable } from "../job/JobRunner.ts"
 import type { ChatTemplate } from "../model/ChatTemplate.ts"
@@ -13,6 +12,7 @@ import type { CallSyntax } from "../model/TemplateCalls.ts"
 import type { Check } from "../model/TextLimits.ts"
 import { fitCheck, render, renderJob } from "../model/TextLimits.ts"
 import type { Cache, Decoder } from "./OnnxDecoder.ts"
+import type { Guard, Guards } from "./OnnxGuard.ts"
 import type { Loaded } from "./OnnxLoad.ts"
 import type { Slot } from "./OnnxSlots.ts"
 import { begin } from "./OnnxSlots.ts"
@@ -92,28 +92,16 @@ async function* evaluate({ choose, decoder, prompt, slot, signals }: Answer): As
 const callSyntaxOf = ({ style, template }: Extract<Loaded["work"], { readonly kind: "generate" }>) =>
   style?.type === "channels" ? undefined : template.callSyntax
 
-/** The grammar of the answer, if it has one. */
-const grammarFor = (
+/** What the format or the tools allow in the answer; undefined without them. Rejects with an `EngineFailure`. */
+const guardFor = async (
+  guards: Guards,
   { format, toolChoice, tools = [] }: GenerateJob,
   syntax: CallSyntax | undefined
-): Grammar | undefined => {
-  if (toolChoice === "required" || typeof toolChoice === "object") return toolGrammar(tools, toolChoice, syntax)
-  return format === undefined ? undefined : grammarOf(format)
-}
-
-/** Which tokens the grammar allows next. */
-const makeGuard = (grammar: Grammar, { bytesOf }: OnnxTokenizer, endTokens: ReadonlySet<number>) => {
-  const matcher = makeMatcher(grammar)
-  return {
-    allows: (token: number): boolean => {
-      if (endTokens.has(token)) return matcher.isComplete()
-      const bytes = bytesOf(token)
-      return bytes.length > 0 && matcher.allows(bytes)
-    },
-    accept: (token: number) => matcher.push(bytesOf(token)),
-    /** Only the end can follow, so the model does not need to compute. */
-    isOver: () => matcher.isComplete() && !matcher.canContinue()
+): Promise<Guard | undefined> => {
+  if (toolChoice === "required" || typeof toolChoice === "object") {
+    return guards.guardFor(JSON.stringify([tools, toolChoice]), () => toolGrammar(tools, toolChoice, syntax))
   }
+  return format === undefined ? undefined : guards.guardFor(JSON.stringify(format), () => grammarOf(format))
 }
 
 const nothingLeft = (guarded: boolean): never =>
@@ -137,7 +125,7 @@ const makeChooser = (
   tokenizer: OnnxTokenizer,
   endTokens: ReadonlySet<number>,
   prefixTokens: ReadonlyArray<number>,
-  grammar: Grammar | undefined
+  guard: Guard | undefined
 ) => {
   const { decoding = {} } = job
   const { minTokens = 0, stopTokens = [] } = decoding
@@ -145,7 +133,6 @@ const makeChooser = (
   const sampler = makeSampler(job.sampling, vocabulary, decoding.penaltyWindow)
   let length = 0
   prefixTokens.forEach(sampler.accept)
-  const guard = grammar === undefined ? undefined : makeGuard(grammar, tokenizer, endTokens)
   let chosen: ReturnType<typeof likelihoods> | undefined
   const entryOf = ({ logprob, token }: Likelihood): TokenLogprob => {
     const bytes = tokenizer.bytesOf(token)
@@ -155,8 +142,10 @@ const makeChooser = (
   return {
     choose: (logits: Float32Array): number | undefined => {
       if (guard?.isOver() === true) return undefined
-      const allows = length < minTokens ? isNoEnd : guard?.allows
-      const token = sampler.choose(logits, allows) ?? nothingLeft(guard !== undefined)
+      const needsMore = length < minTokens
+      const allows = needsMore ? isNoEnd : guard?.allows
+      const mask = needsMore ? guard?.maskWithoutEnd : guard?.mask
+      const token = sampler.choose(logits, allows, mask) ?? nothingLeft(guard !== undefined)
       if (endTokens.has(token) || stopTokens.includes(token)) return undefined
       length++
       sampler.accept(token)
@@ -180,13 +169,13 @@ export const prepare = async (
   take: (prompt: ReadonlyArray<number>) => Slot
 ): Promise<Generation<number>> => {
   if (work.kind !== "generate") return notCapable("generate")
-  const { decoder, endTokens, style, template } = work
+  const { decoder, endTokens, guards, style, template } = work
   const { assistantPrefix = "" } = job
   const check = fitCheck(contextWindow, tokenizer.longestToken)
   check(assistantPrefix.length)
   const prefixTokens = assistantPrefix === "" ? [] : tokenizer.encode([{ text: assistantPrefix, special: false }])
-  const grammar = grammarFor(job, callSyntaxOf(work))
-  const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens, prefixTokens, grammar)
+  const guard = await guardFor(guards, job, callSyntaxOf(work))
+  const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens, prefixTokens, guard)
   const tools = job.toolChoice === "none" ? [] : job.tools
   const { pieces, thoughts } = job.completion === undefined
     ? renderJob(template, style, check, job, tools)

@@ -23,6 +23,8 @@ import {
   templateOf,
   windowOf
 } from "./OnnxFolder.ts"
+import type { Guards } from "./OnnxGuard.ts"
+import { makeGuards } from "./OnnxGuard.ts"
 import type { Library, OnnxSpec, Session } from "./OnnxRuntime.ts"
 import { importRuntime, openSession } from "./OnnxRuntime.ts"
 import type { Slot } from "./OnnxSlots.ts"
@@ -55,6 +57,7 @@ export type Work =
     /** How the model marks thoughts; undefined if it does not. */
     readonly style: ThoughtStyle | undefined
     readonly endTokens: ReadonlySet<number>
+    readonly guards: Guards
     /** The slots that no job uses. */
     readonly free: Array<Slot>
   }
@@ -77,7 +80,8 @@ const generatorOf = (
   const style = styleOf(template.source, reasoning)
   tokenizer.show(markersOf(style))
   const endTokens = endTokensOf(folder, tokenizer, template, style)
-  return { kind: "generate", decoder, template, style, endTokens, free: makeSlots(decoder, slots) }
+  const guards = makeGuards(tokenizer, decoder.vocabulary, endTokens)
+  return { kind: "generate", decoder, template, style, endTokens, guards, free: makeSlots(decoder, slots) }
 }
 
 const wholeOf = (

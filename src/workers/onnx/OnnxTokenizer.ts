@@ -40,6 +40,8 @@ export interface OnnxTokenizer {
   readonly show: (control: ReadonlyArray<string>) => void
   /** The token's bytes, which may be part of a character; empty for a control token, unless it begins a tool call. */
   readonly bytesOf: (token: number) => Uint8Array
+  /** The same, without keeping them for the next call: for all tokens at once. */
+  readonly readBytes: (token: number) => Uint8Array
   /** The text of `tokens`; `first` means that they begin the answer. */
   readonly decode: (tokens: ReadonlyArray<number>, first: boolean) => string
 }
@@ -81,7 +83,7 @@ export const makeTokenizer = (tokenizer: Tokenizer, { added_tokens = [], decoder
       : text.replaceAll(controlToken, (found) => `${found[0]}\0${found.slice(1)}`).split("\0").flatMap(encodeText)
   const defused = (text: string) => text.replaceAll(controlToken, (found) => `${found[0]} ${found.slice(1)}`)
 
-  const bytesOf = (token: number): Uint8Array => {
+  const readBytes = (token: number): Uint8Array => {
     const found = added.get(token)
     if (found === undefined) return bytesOfText(tokenizer.id_to_token(token) ?? "")
     return found.special && !shown.has(found.content) ? new Uint8Array() : Buffer.from(found.content)
@@ -101,9 +103,10 @@ export const makeTokenizer = (tokenizer: Tokenizer, { added_tokens = [], decoder
       return { ids, types: token_type_ids }
     },
     show: (control) => control.forEach((text) => shown.add(text)),
-    bytesOf: (token) => known[token] ??= bytesOf(token),
+    readBytes,
+    bytesOf: (token) => known[token] ??= readBytes(token),
     decode(tokens, first) {
-      const text = Buffer.concat(tokens.map((token) => known[token] ??= bytesOf(token))).toString("utf8")
+      const text = Buffer.concat(tokens.map((token) => known[token] ??= readBytes(token))).toString("utf8")
       return first && dropsFirstSpace && text.startsWith(" ") ? text.slice(1) : text
     }
   }

@@ -139,6 +139,18 @@ describe("Sampler", () => {
     assert.strictEqual(later.length, 200 - 32)
   })
 
+  it("makes the same choices with a mask of all tokens as by asking for each", () => {
+    fc.assert(fc.property(someLogits, someOptions, fc.nat(), fc.boolean(), (logits, given, bits, isGreedy) => {
+      const set = options({ ...given, ...(isGreedy ? { temperature: 0 } : {}) })
+      const [one, other] = [makeSampler(set, logits.length), makeSampler(set, logits.length)]
+      const mask = Uint32Array.of(bits, ~bits)
+      const allows = (token: number) => (mask[token >>> 5]! >>> (token & 31) & 1) === 1
+      for (let token = 0; token < 3; token++) {
+        assert.strictEqual(one.choose(logits, allows, () => mask), other.choose(logits, allows))
+      }
+    }))
+  })
+
   it("draws by probability even if the rejected tokens were far likelier", () => {
     const logits = Float32Array.of(100, 1, 0)
     const found = shares(logits, { temperature: 0.5 }, (id) => id !== 0)
