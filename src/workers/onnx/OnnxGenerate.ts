@@ -138,13 +138,14 @@ const makeChooser = (
     const bytes = tokenizer.bytesOf(token)
     return { token: Buffer.from(bytes).toString("utf8"), bytes: [...bytes], logprob }
   }
-  const isNoEnd = (token: number) => !endTokens.has(token) && guard?.allows(token) !== false
+  const beforeEnd = {
+    allows: (token: number) => !endTokens.has(token) && guard?.allows(token) !== false,
+    mask: guard?.maskWithoutEnd
+  }
   return {
     choose: (logits: Float32Array): number | undefined => {
       if (guard?.isOver() === true) return undefined
-      const needsMore = length < minTokens
-      const allows = needsMore ? isNoEnd : guard?.allows
-      const mask = needsMore ? guard?.maskWithoutEnd : guard?.mask
+      const { allows, mask } = length < minTokens ? beforeEnd : { ...guard }
       const token = sampler.choose(logits, allows, mask) ?? nothingLeft(guard !== undefined)
       if (endTokens.has(token) || stopTokens.includes(token)) return undefined
       length++

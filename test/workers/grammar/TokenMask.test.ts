@@ -30,6 +30,9 @@ const vocabularyOf = (tokens: Tokens) =>
     bytesOf: (token: number) => tokens[token]!
   })
 
+const tokensOf = (mask: Uint32Array, size: number): ReadonlyArray<number> =>
+  Array.from({ length: size }, (_, token) => token).filter((token) => (mask[token >>> 5]! >>> (token & 31) & 1) === 1)
+
 /** Compares the mask with the matcher's answers for all tokens, after every token of a random text; returns its tokens. */
 const compare = (
   grammar: Grammar,
@@ -48,9 +51,11 @@ const compare = (
       endTokens.has(token) ? matcher.isComplete() : bytesOf(token).length > 0 && matcher.allows(bytesOf(token))
     )
     const mask = masks.maskOf(place)
-    const allowed = Array.from({ length: size }, (_, token) => token)
-      .filter((token) => (mask[token >>> 5]! >>> (token & 31) & 1) === 1)
-    assert.deepStrictEqual(allowed, expected)
+    assert.deepStrictEqual(tokensOf(mask, size), expected)
+    assert.deepStrictEqual(
+      tokensOf(masks.maskWithoutEnd(place), size),
+      expected.filter((token) => !endTokens.has(token))
+    )
     const asked = limits === undefined ? [] : Array.from({ length: 20 }, () => Math.floor(random() * size))
     for (const token of asked) assert.strictEqual(masks.allows(place, token), expected.includes(token))
     const texts = expected.filter((token) => !endTokens.has(token))
