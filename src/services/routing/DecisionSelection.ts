@@ -54,7 +54,7 @@ const matches = (wanted: string | undefined, value: string | undefined): boolean
 const involves = ({ answeredBy, attempts }: Record, deployment: string): boolean =>
   answeredBy === deployment || attempts.some((attempt) => attempt.deployment === deployment)
 
-const endOf = ({ end = "running", error, refused }: Record): RequestStatus.Ended => ({ status: end, error, refused })
+const endOf = ({ end, error, refused }: Record): RequestStatus.Ended => ({ status: end ?? "running", error, refused })
 
 const isSelected = ({ cursor, deployment, key, model, since = 0, status, tenant }: Selection) => {
   const hasStatus = status === undefined ? () => true : RequestStatus.matcher(status)!
