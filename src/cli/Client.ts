@@ -145,6 +145,12 @@ export const withClient = <A, E>(
   use: (client: HttpApiClient.ForApi<typeof TypedApi>) => Effect.Effect<A, E>
 ) => Effect.flatMap(endpointsOf(target), (endpoints) => withFirst(endpoints, (endpoint) => call(endpoint, use)))
 
+/** Calls a service that is recorded; its token is that of the environment. */
+export const withPlace = <A, E>(
+  place: RunningService.Place,
+  use: (client: HttpApiClient.ForApi<typeof TypedApi>) => Effect.Effect<A, E>
+) => Effect.suspend(() => call(recordedEndpoint(place, undefined), use))
+
 /** Calls the running service without a description, as `withClient` does; requests have the token. */
 export const connect = <A, E, R>(
   target: Target,

@@ -11,6 +11,7 @@ import { architectureOf, bitsOf, numberOf, quantizationOf, textOf } from "../ser
 import type { StoredModel } from "../services/store/ModelStore.ts"
 import { ModelStore } from "../services/store/ModelStore.ts"
 import { CommandFailed, config, json, loadWithoutSecrets } from "./Flags.ts"
+import * as ModelUse from "./ModelUse.ts"
 import { pull as pullModel } from "./NamedModels.ts"
 import { asInvoked, bytesText, modelTable, printJson, table } from "./Output.ts"
 import { asWritten, findShown } from "./ShownModel.ts"
@@ -185,11 +186,27 @@ const namedInStore = Effect.fnUntraced(function*(wanted: string, isAsked: boolea
 
 const storedName = Argument.String("name").pipe(Argument.withDescription("Name of a model in the store"))
 
-const remove = Command.make("rm", { name: storedName, yes, config }, (input) =>
+const force = Flag.Boolean("force").pipe(
+  Flag.withDescription("Remove it also where a configuration or a running service uses it"),
+  Flag.withDefault(false)
+)
+
+/** Fails where something uses the model. */
+const checkUnused = Effect.fnUntraced(function*(name: string, file: Option.Option<string>) {
+  const found = yield* Effect.option((yield* ModelStore).get(name))
+  const uses = Option.isNone(found) ? [] : yield* ModelUse.usesOf(found.value, file)
+  if (uses.length === 0) return
+  return yield* new CommandFailed({
+    message: `${name} is used by ${uses.join(" and by ")}. Remove it anyway with --force.`
+  })
+})
+
+const remove = Command.make("rm", { name: storedName, yes, force, config }, (input) =>
   Effect.gen(function*() {
     const store = yield* ModelStore
     const isAsked = process.stdin.isTTY && !input.yes
     const name = yield* namedInStore(input.name, isAsked)
+    if (!input.force) yield* checkUnused(name, input.config)
     if (isAsked && !(yield* Prompt.run(Prompt.Confirm({ message: `Remove ${name} from the store?` })))) return
     yield* store.remove(name)
     yield* Console.log(`Removed ${name}.`)

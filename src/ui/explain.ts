@@ -4,14 +4,15 @@
  * **Details**
  *
  * The time is divided into parts that follow each other and have the request's time as their sum: the wait for limits and budgets, before the first
- * attempt, each attempt that failed, pauses between attempts, the wait for a slot, the wait for the first token, and the answer after it.
+ * attempt, each attempt that failed, pauses between attempts, the wait for a slot, the wait for the first token, and the answer after it;
+ * an answer that is not streamed is one part.
  */
 import type { Attempt, Record as Decision } from "../services/routing/DecisionRecord.ts"
 import { duration } from "./format.ts"
 
 /** A part of a request's time, ms. */
 export interface Part {
-  readonly kind: "admission" | "before" | "failed" | "pause" | "slot" | "firstToken" | "answer"
+  readonly kind: "admission" | "before" | "failed" | "pause" | "slot" | "firstToken" | "answer" | "whole"
   readonly deployment: string | undefined
   readonly tookMs: number
 }
@@ -23,9 +24,11 @@ const partsOfAnswer = (attempt: Attempt, from: number, total: number): ReadonlyA
   const { deployment, firstTokenMs, grantedMs = 0, startedMs } = attempt
   const end = endOf(attempt, total)
   const granted = Math.min(end, Math.max(from, startedMs + grantedMs))
-  const first = firstTokenMs === undefined ? granted : Math.min(end, Math.max(granted, startedMs + firstTokenMs))
+  const slot: Part = { kind: "slot", deployment, tookMs: granted - from }
+  if (firstTokenMs === undefined) return [slot, { kind: "whole", deployment, tookMs: end - granted }]
+  const first = Math.min(end, Math.max(granted, startedMs + firstTokenMs))
   return [
-    { kind: "slot", deployment, tookMs: granted - from },
+    slot,
     { kind: "firstToken", deployment, tookMs: first - granted },
     { kind: "answer", deployment, tookMs: end - first }
   ]
@@ -68,9 +71,18 @@ const textOf = ({ deployment, kind, tookMs }: Part): string => {
       return `${time} of waiting for ${deployment} to be loaded or to have a free slot`
     case "firstToken":
       return `${time} of waiting for the first token of ${deployment}`
+    case "whole":
+      return `${time} of waiting for the answer of ${deployment}, which was not streamed`
     case "answer":
       return `${time} while ${deployment} was writing the answer`
   }
+}
+
+/** The pause before an attempt: from the end of all attempts before it until it began, ms. */
+export const pauseBefore = (attempts: ReadonlyArray<Attempt>, index: number): number => {
+  const { startedMs } = attempts[index]!
+  const ends = attempts.slice(0, index).map((one) => endOf(one, startedMs))
+  return ends.length === 0 ? 0 : Math.max(0, startedMs - Math.max(...ends))
 }
 
 /** The longest part, with its share of the time: why the request took as long. */

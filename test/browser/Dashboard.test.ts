@@ -111,6 +111,13 @@ describe.skipIf(leftOut !== undefined)(`the dashboard${leftOut === undefined ? "
     assert.include(await detail.innerText(), "remote#0 failed after")
     assert.include(await detail.innerText(), "Most of the time:")
     assert.isAbove(await detail.getByRole("img").count(), 1)
+    const bars = await detail.getByRole("img").evaluateAll((all) => all.map((one) => one.ariaLabel))
+    assert.match(bars[0]!, /^remote#0: .*failed after/)
+    assert.match(bars.at(-1)!, /^tiny-chat#0: .*answered after .* ms, not streamed$/)
+    assert.strictEqual(await detail.getByText("the whole answer, not streamed").count(), 1)
+    assert.strictEqual(await detail.getByText("until the first token").count(), 0)
+    assert.isTrue(await detail.getByRole("button", { name: "Replay this request" }).isDisabled())
+    await detail.getByText("Set decisions.keepBodies in the configuration").waitFor()
   })
 
   it("chats with two models side by side, and links to the route of an answer", async () => {
@@ -356,7 +363,14 @@ describe.skipIf(leftOut !== undefined)(`the dashboard${leftOut === undefined ? "
   })
 
   it("violated its Content-Security-Policy nowhere", () => {
-    // The browser logs the requests that failed, as they should.
-    assert.deepStrictEqual(browser.problems.filter((one) => !/401|502|ERR_FAILED/.test(one)), [])
+    // The browser logs the requests that failed, as they should: with the wrong key, to the model that fails, and the aborted one.
+    const expected = [
+      / 401 .*\/admin\/overview$/,
+      / 502 .*\/v1\/chat\/completions$/,
+      /ERR_FAILED .*\/admin\/live$/
+    ]
+    assert.deepStrictEqual(browser.problems.filter((one) => !expected.some((allowed) => allowed.test(one))), [])
+    for (const allowed of expected) assert.isAbove(browser.problems.filter((one) => allowed.test(one)).length, 0)
+    assert.strictEqual(browser.problems.filter((one) => / 502 /.test(one)).length, 1)
   })
 })

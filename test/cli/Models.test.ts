@@ -43,6 +43,9 @@ describe("with a pulled model", () => {
     const config = join(folder.path, "named.yaml")
     writeFileSync(config, "models:\n  chat:\n    deployments:\n      - { engine: llama, file: store:mine }\n")
     assert.deepStrictEqual(await invoke(["run", "chat", ...question, "--config", config], { env }), answer)
+    const used = await invoke(["models", "rm", "mine", "--yes", "--config", config], { env })
+    assert.strictEqual(used.code, 1)
+    assert.include(used.stderr, `mine is used by "chat" in ${config}. Remove it anyway with --force.`)
     const missing = await invoke(["config", "check", "--config", config])
     assert.strictEqual(missing.code, 1)
     assert.include(missing.stderr, "models.chat.deployments[0].file: The store has no model \"mine\". Pull it with:")
@@ -59,6 +62,8 @@ describe("with a pulled model", () => {
     assert.deepStrictEqual(data.map(({ id }) => id), ["mine", "tiny-chat-q8_0"])
     const found = await run(["ps"], { env: own, cwd: folder.path })
     assert.include(found.stdout, "mine#0", found.stderr)
+    const used = await run(["models", "rm", "mine", "--yes"], { env: own, cwd: folder.path })
+    assert.include(used.stderr, `mine is used by the running service at ${url}. Remove it anyway with --force.`)
     service.child.kill("SIGTERM")
     assert.strictEqual((await service.finished).code, 0)
     const unknown = await invoke(["serve", "nobody"], { env, cwd: folder.path })
@@ -76,7 +81,7 @@ describe("with a pulled model", () => {
     await server.close()
     const second = await invoke(call, { env: { ...env, HF_ENDPOINT: server.url }, cwd: folder.path })
     assert.deepInclude(second, { stdout: "The capital of Japan is Tokyo.\n", stderr: "" })
-    assert.strictEqual((await models("rm", "m-Q8_0", "--yes")).code, 0)
+    assert.strictEqual((await models("rm", "m-Q8_0", "--yes", "--force")).code, 0)
   })
 
   it("shows its properties and the memory it needs, by name and by path", async () => {

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { failuresOf, mainReason, partsOf } from "../../src/ui/explain.ts"
+import { failuresOf, mainReason, partsOf, pauseBefore } from "../../src/ui/explain.ts"
 
 const failed = {
   deployment: "remote#0",
@@ -33,6 +33,22 @@ describe("the explanation of a request", () => {
     assert.strictEqual(
       mainReason({ admissionMs: 1_000, attempts: [], tookMs: 1_000 }),
       "Most of the time: 1.00 s of waiting for limits and budgets (100 %)."
+    )
+  })
+
+  it("has an answer that is not streamed as one part, and a pause before a retry", () => {
+    const { firstTokenMs: _, ...whole } = answered
+    const attempts = [failed, { ...whole, grantedMs: 20 }]
+    assert.deepStrictEqual(partsOf({ attempts, tookMs: 1_000 }).slice(2).map(({ kind, tookMs }) => [kind, tookMs]), [
+      ["pause", 190],
+      ["slot", 20],
+      ["whole", 80]
+    ])
+    assert.deepStrictEqual([0, 1].map((index) => pauseBefore(attempts, index)), [0, 190])
+    assert.strictEqual(pauseBefore([failed, { ...answered, startedMs: 300 }], 1), 0)
+    assert.strictEqual(
+      mainReason({ attempts: [whole], tookMs: 1_000 }),
+      "Most of the time: 900 ms before the first attempt: checks of the request, cache (90 %)."
     )
   })
 

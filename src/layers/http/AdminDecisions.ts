@@ -85,7 +85,7 @@ export const make = Effect.gen(function*() {
     const [record] = yield* others.askJson<Record>("GET", `/admin/decisions/${encodeURIComponent(id)}`)
     return record
   })
-  const { replay, request } = yield* AdminReplays.make(find, notFound)
+  const { replay, request, stateOf } = yield* AdminReplays.make(find, notFound)
   return {
     replay,
     request,
@@ -98,8 +98,12 @@ export const make = Effect.gen(function*() {
         ({ decisions, ...page }) =>
           HttpServerResponse.jsonUnsafe({ requests: decisions.map(DecisionSummary.of), ...page })
       ),
-    find: (id: string) =>
-      Effect.map(find(id), (found) => found === undefined ? notFound(id) : HttpServerResponse.jsonUnsafe(found)),
+    find: Effect.fnUntraced(function*(id: string) {
+      const found = yield* find(id)
+      return found === undefined
+        ? notFound(id)
+        : HttpServerResponse.jsonUnsafe({ ...found, replay: yield* stateOf(found) })
+    }),
     explain: Effect.map(
       Effect.flatMap(explanationRequest, explain),
       (explanation) => HttpServerResponse.jsonUnsafe(explanation)

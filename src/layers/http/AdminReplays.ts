@@ -9,20 +9,25 @@ import { DecisionLog } from "../../services/routing/DecisionLog.ts"
 import type { Record as DecisionRecord } from "../../services/routing/DecisionRecord.ts"
 import { bufferedBody } from "../../services/routing/KeptRequests.ts"
 import { Settings } from "../../services/settings/Settings.ts"
-import type { KeptBody } from "./AdminSchema.ts"
+import type { KeptBody, ReplayState } from "./AdminSchema.ts"
 import * as Authentication from "./Authentication.ts"
 import { respondError } from "./Dialect.ts"
 import { PeerProcesses } from "./Peers.ts"
 import { RequestReplays } from "./Replays.ts"
 
+/** @param kept `decisions.keepBodies` */
+const notKeptText = (id: string, kept: number): string =>
+  `The body of the request of ${JSON.stringify(Text.cutName(id))} is not kept. ` +
+  (kept === 0
+    ? "Set decisions.keepBodies in the configuration, such as 100, restart, and send the request again."
+    : `decisions.keepBodies keeps the latest ${kept}, within decisions.maxBytes, until the service restarts.`)
+
 const notKept = (id: string, kept: number) =>
-  respondError(OpenAiEncodeError.make(
-    `The body of the request of ${JSON.stringify(Text.cutName(id))} is not kept. ` +
-      (kept === 0
-        ? "Set decisions.keepBodies in the configuration, such as 100, restart, and send the request again."
-        : `decisions.keepBodies keeps the latest ${kept}, within decisions.maxBytes, until the service restarts.`),
-    { status: 409, type: "invalid_request_error", code: "body_not_kept" }
-  ))
+  respondError(OpenAiEncodeError.make(notKeptText(id, kept), {
+    status: 409,
+    type: "invalid_request_error",
+    code: "body_not_kept"
+  }))
 
 /** An answer of a handler: it is not a stream, since the request asks for none. */
 const textOf = ({ body }: HttpServerResponse.HttpServerResponse): string =>
@@ -44,7 +49,8 @@ const makeFind = Effect.fnUntraced(function*(findRecord: FindRecord, notFound: N
   const peers = yield* PeerProcesses
   const replays = yield* RequestReplays
   const { decisions: bounds } = yield* Settings
-  const missing = (id: string) => notKept(id, bounds?.keepBodies ?? 0)
+  const kept = bounds?.keepBodies ?? 0
+  const missing = (id: string) => notKept(id, kept)
   const own = ({ requestId }: DecisionRecord): KeptBody | undefined => {
     const kept = requestId === undefined ? undefined : replays?.find(requestId)
     return kept && { path: kept.path, headers: kept.headers, body: jsonOf(kept.text) }
@@ -56,16 +62,27 @@ const makeFind = Effect.fnUntraced(function*(findRecord: FindRecord, notFound: N
     return (yield* peers.askJson<KeptBody>("GET", path))[0]
   })
 
-  const find = Effect.fnUntraced(function*(id: string) {
-    const record = yield* findRecord(id)
-    if (record === undefined) return { response: notFound(id) }
-    const repeated = record.replayOf === undefined ? undefined : yield* findRecord(record.replayOf)
-    const request = yield* keptOf(repeated ?? record)
-    return request === undefined
-      ? { response: missing(id) }
-      : { record: repeated ?? record, request }
+  /** The record whose request is sent again: that of a request that repeats another one is not kept. */
+  const originalOf = Effect.fnUntraced(function*(record: DecisionRecord) {
+    return record.replayOf === undefined ? record : (yield* findRecord(record.replayOf)) ?? record
   })
-  return { find, missing }
+
+  const find = Effect.fnUntraced(function*(id: string) {
+    const found = yield* findRecord(id)
+    if (found === undefined) return { response: notFound(id) }
+    const record = yield* originalOf(found)
+    const request = yield* keptOf(record)
+    return request === undefined ? { response: missing(id) } : { record, request }
+  })
+
+  const stateOf = Effect.fnUntraced(function*(record: DecisionRecord) {
+    const request = kept === 0 ? undefined : yield* keptOf(yield* originalOf(record))
+    const state: ReplayState = request === undefined
+      ? { possible: false, reason: notKeptText(record.id, kept) }
+      : { possible: true }
+    return state
+  })
+  return { find, missing, stateOf }
 })
 
 /** @param findRecord the record of a request, of any process; undefined if there is none */
@@ -73,7 +90,7 @@ export const make = Effect.fnUntraced(function*(findRecord: FindRecord, notFound
   const authentication = yield* Authentication.make
   const decisions = yield* DecisionLog
   const replays = yield* RequestReplays
-  const { find, missing } = yield* makeFind(findRecord, notFound)
+  const { find, missing, stateOf } = yield* makeFind(findRecord, notFound)
 
   /** Headers and identity of the administrator: the request counts for its key, and its answer is not cached. */
   const callerOf = (request: HttpServerRequest.HttpServerRequest, headers: KeptBody["headers"]) => {
@@ -84,6 +101,7 @@ export const make = Effect.fnUntraced(function*(findRecord: FindRecord, notFound
   }
 
   return {
+    stateOf,
     request: (id: string) =>
       Effect.map(find(id), ({ request, response }) => response ?? HttpServerResponse.jsonUnsafe(request)),
     replay: Effect.fnUntraced(function*(id: string) {

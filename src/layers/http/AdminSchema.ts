@@ -195,6 +195,14 @@ export const CacheSelection = Schema.Struct({
 export const CacheCleared = Schema.Struct({ cleared: Schema.Int, ...contents })
 export type CacheCleared = typeof CacheCleared.Type
 
+/** Whether a request can be sent again, and why not. */
+const ReplayState = Schema.Struct({ possible: Schema.Boolean, reason: Schema.optionalKey(Schema.String) })
+export type ReplayState = typeof ReplayState.Type
+
+/** The record of one request. */
+export const DecisionDetail = Schema.Struct({ ...Record.fields, replay: Schema.optionalKey(ReplayState) })
+export type DecisionDetail = typeof DecisionDetail.Type
+
 /** A request whose body is kept. */
 export const KeptBody = Schema.Struct({
   path: Schema.String,

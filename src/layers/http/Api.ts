@@ -6,7 +6,6 @@ import { keptDecisions, keptEvents } from "../../domain/Defaults.ts"
 import { AlertReport } from "../../services/alerts/AlertNotice.ts"
 import * as Readiness from "../../services/health/Readiness.ts"
 import { VirtualKey } from "../../services/keys/VirtualKey.ts"
-import { Record } from "../../services/routing/DecisionRecord.ts"
 import { Explanation, ExplanationRequest } from "../../services/routing/Explanation.ts"
 import * as AdminReload from "./AdminReload.ts"
 import * as AdminSchema from "./AdminSchema.ts"
@@ -274,11 +273,13 @@ const AdminGroup = HttpApiGroup.make("admin").add(
   })),
   HttpApiEndpoint.get("decision", "/admin/decisions/:id", {
     params: { id: Schema.String },
-    success: Record,
+    success: AdminSchema.DecisionDetail,
     error: [...closed, noDecision]
   }).annotateMerge(OpenApi.annotations({
     title: "Get the decision record of a request",
-    description: "The id is in the response's header `x-troupe-decision`; the one in `x-request-id` finds it as well."
+    description:
+      "The id is in the response's header `x-troupe-decision`; the one in `x-request-id` finds it as well. `replay` says whether " +
+      "the request can be sent again, and why not."
   })),
   HttpApiEndpoint.get("keptRequest", "/admin/decisions/:id/request", {
     params: { id: Schema.String },

@@ -1,6 +1,7 @@
 /** One request: what it was, why it took as long, its attempts, and why its deployments were chosen. */
 import { useSignal } from "@preact/signals"
 import { useEffect, useRef } from "preact/hooks"
+import type { DecisionDetail } from "../../layers/http/AdminSchema.ts"
 import type { Candidate, Record as Decision } from "../../services/routing/DecisionRecord.ts"
 import { failuresOf, firstTokenOf, mainReason, outcomeOf } from "../explain.ts"
 import { cost, count, dateTime, decimal, duration, unknown } from "../format.ts"
@@ -11,14 +12,14 @@ import { go, hrefOf } from "../route.ts"
 import { ask, messageOf } from "../session.ts"
 
 const useRecord = (id: string) => {
-  const record = useSignal<Decision | undefined>(undefined)
+  const record = useSignal<DecisionDetail | undefined>(undefined)
   const problem = useSignal<string | undefined>(undefined)
   useEffect(() => {
     let timer: ReturnType<typeof setTimeout> | undefined
     let isOver = false
     const load = async () => {
       try {
-        record.value = await ask<Decision>(`/admin/decisions/${encodeURIComponent(id)}`)
+        record.value = await ask<DecisionDetail>(`/admin/decisions/${encodeURIComponent(id)}`)
         problem.value = undefined
         // A request that runs is asked for again.
         if (record.value.end === undefined && !isOver) timer = setTimeout(() => void load(), 1_000)
@@ -103,7 +104,7 @@ const originOf = ({ at, check, dialect, key, model, operation, requestId, tenant
     ...(requestId === undefined ? [] : [requestId])
   ].join(" · ")
 
-const Body = ({ record }: { readonly record: Decision }) => (
+const Body = ({ record }: { readonly record: DecisionDetail }) => (
   <>
     <p class="muted">{originOf(record)}</p>
     <p class="summary">{outcomeOf(record)} {mainReason(record)}</p>

@@ -1,13 +1,14 @@
 /** Sends a request again, and shows its record beside the new one. */
 import { useSignal } from "@preact/signals"
-import type { Replay as Result } from "../../layers/http/AdminSchema.ts"
+import type { DecisionDetail, Replay as Result } from "../../layers/http/AdminSchema.ts"
 import type { Record as Decision } from "../../services/routing/DecisionRecord.ts"
 import { firstTokenOf } from "../explain.ts"
 import { cost, count, duration, unknown } from "../format.ts"
 import { hrefOf } from "../route.ts"
-import { ask, session } from "../session.ts"
+import { ask } from "../session.ts"
 import { Table } from "./Basics.tsx"
 import { attempt } from "./Notices.tsx"
+import { readOnlyTitle } from "./ReadOnly.tsx"
 
 const rowOf = (record: Decision, name: string) => ({ record, name })
 
@@ -29,7 +30,7 @@ const Comparison = ({ after, before }: { readonly before: Decision; readonly aft
   />
 )
 
-export const Replay = ({ record }: { readonly record: Decision }) => {
+export const Replay = ({ record }: { readonly record: DecisionDetail }) => {
   const result = useSignal<Result | undefined>(undefined)
   const isRunning = useSignal(false)
   const replay = async () => {
@@ -39,11 +40,17 @@ export const Replay = ({ record }: { readonly record: Decision }) => {
     isRunning.value = false
   }
   const found = result.value
+  const problem = readOnlyTitle() ?? (record.replay?.possible === false ? record.replay.reason : undefined)
   return (
     <section>
       <h3>Again</h3>
       <div class="tools">
-        <button type="button" disabled={!session.value.mayChange || isRunning.value} onClick={() => void replay()}>
+        <button
+          type="button"
+          disabled={problem !== undefined || isRunning.value}
+          aria-describedby={problem === undefined ? undefined : "replay-problem"}
+          onClick={() => void replay()}
+        >
           {isRunning.value ? "Waiting for the answer" : "Replay this request"}
         </button>
         {record.replayOf !== undefined && (
@@ -52,6 +59,7 @@ export const Replay = ({ record }: { readonly record: Decision }) => {
           </span>
         )}
       </div>
+      {problem !== undefined && <p id="replay-problem" class="muted">{problem}</p>}
       {found !== undefined && (
         <>
           {found.decision !== undefined && <Comparison before={record} after={found.decision} />}

@@ -6,7 +6,7 @@ import { Troupe } from "../../../src/index.ts"
 import { mostWaiting, Waiting } from "../../../src/layers/http/AdminLive.ts"
 import type { LiveEvent } from "../../../src/layers/http/AdminLive.ts"
 import * as AdminOverview from "../../../src/layers/http/AdminOverview.ts"
-import type { Replay } from "../../../src/layers/http/AdminSchema.ts"
+import type { DecisionDetail, Replay } from "../../../src/layers/http/AdminSchema.ts"
 import type { Overview } from "../../../src/layers/http/OverviewSchema.ts"
 import type { DecisionSummary } from "../../../src/services/routing/DecisionSummary.ts"
 
@@ -216,9 +216,16 @@ describe("the live view", () => {
   it("answers 409 where the body is not kept, and 404 without a record", async () => {
     const first = await ask("fake/second", "one")
     await first.text()
-    await (await ask("fake/second", "two")).text()
+    const second = await ask("fake/second", "two")
+    await second.text()
     const gone = await postTo(`/admin/decisions/${first.headers.get("x-troupe-decision")}/replay`)
     assert.strictEqual(gone.status, 409)
+    const replayOf = async ({ headers }: Response) => {
+      const detail = await get(`/admin/decisions/${headers.get("x-troupe-decision")}`)
+      return (await detail.json() as DecisionDetail).replay
+    }
+    assert.match((await replayOf(first))!.reason!, /is not kept\. decisions\.keepBodies keeps the latest 1/)
+    assert.deepStrictEqual(await replayOf(second), { possible: true })
     assert.match(await gone.text(), /is not kept\. decisions\.keepBodies keeps the latest 1, .*body_not_kept/)
     assert.strictEqual((await postTo("/admin/decisions/dec-x/replay")).status, 404)
   })
