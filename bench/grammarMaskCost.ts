@@ -46,10 +46,9 @@ const buildTrie = (): { readonly slices: ReadonlyArray<number>; readonly trie: T
 
 const builds = Array.from({ length: 5 }, buildTrie)
 const { trie } = builds[0]!
-const memory = Object.values(trie).reduce(
-  (sum, part: number | ArrayBufferView) => sum + (typeof part === "number" ? 0 : part.byteLength),
-  0
-)
+const bytesIn = (parts: object): number =>
+  Object.values(parts).reduce((total, part) => total + (ArrayBuffer.isView(part) ? part.byteLength : 0), 0)
+const memory = [trie, ...trie.groups].reduce((total, parts) => total + bytesIn(parts), 0)
 const sum = (numbers: ReadonlyArray<number>): number => numbers.reduce((total, one) => total + one, 0)
 console.log(
   `trie: ${(memory / 1e6).toFixed(1)} MB; build ${median(builds.map(({ slices }) => sum(slices))).toFixed(0)} ms, ` +

@@ -11,7 +11,7 @@
  */
 import type { Partial, Reader, State } from "./GrammarParses.ts"
 import { beginPartial, isPossible, nothing, rangeOf, readByte } from "./GrammarParses.ts"
-import { mostHeight, plainCodes } from "./PlainText.ts"
+import { groupCodes } from "./TokenGroups.ts"
 
 /** What was read, as far as it decides on what may follow. */
 export type Place = {
@@ -31,8 +31,11 @@ const unknown = -1
 
 const byteValues = 256
 
-/** Places of one table: 1 KB each. */
-const mostPlaces = 4_096
+/** The next place depends on the character. */
+const varies = -1
+
+/** Places of one table: 1 KB each. The table has room for some more. */
+const mostPlaces = 3_584
 
 const keyOf = ({ isEnd, partial, readers }: State): string => {
   const ids = Int32Array.from(readers, ({ id }) => id).sort().join()
@@ -51,8 +54,8 @@ export class ByteAutomaton {
   #places: Array<Place> = [nowhere]
   #numbers = new Map([[nowhere.key, dead]])
   #table = new Int32Array(byteValues * 64)
-  /** The place after any plain character; `dead` if that depends on the character. */
-  #plain: Array<number> = []
+  /** By group of characters, the place after any of them, or `varies`; see `charactersAt`. */
+  #afterAny: ReadonlyArray<Map<number, number>> = groupCodes.map(() => new Map())
   readonly start: Place
 
   constructor(reader: Reader, most = mostPlaces) {
@@ -75,7 +78,7 @@ export class ByteAutomaton {
     const kept = Array.from(numbers, (number) => this.#places[number]!)
     this.#places = [nowhere]
     this.#numbers = new Map([[nowhere.key, dead]])
-    this.#plain = []
+    this.#afterAny = groupCodes.map(() => new Map())
     for (const [index, place] of kept.entries()) numbers[index] = this.numberOf(place)
   }
 
@@ -103,18 +106,21 @@ export class ByteAutomaton {
     return known === unknown ? this.#compute(number, byte) : known
   }
 
-  /** Whether any plain characters can follow, as many as `height`: without an answer for 0 and for `mostHeight`. */
-  allowsPlain(number: number, height: number): boolean {
-    // A node of height 0 may be in the middle of a character.
-    if (height === 0 || height === mostHeight) return false
+  /**
+   * How many characters of a group can follow, whichever they are, up to `most`; none can follow after these if it is less.
+   * Undefined if that depends on the characters.
+   */
+  charactersAt(number: number, group: number, most: number): number | undefined {
+    const known = this.#afterAny[group]!
     let at = number
-    for (let left = height; left > 0; left--) {
-      const next = this.#plain[at] ??= this.#afterPlain(at)
-      if (next === dead) return false
-      if (next === at) return true
+    for (let count = 0; count < most; count++) {
+      const next = known.get(at) ?? this.#computeAny(at, group)
+      if (next === varies) return undefined
+      if (next === dead) return count
+      if (next === at) return most
       at = next
     }
-    return true
+    return most
   }
 
   /** The place after these bytes. */
@@ -147,15 +153,20 @@ export class ByteAutomaton {
     return this.#fill(number, first, Math.min(last, 0x7f), this.numberOf(placeOf(this.#reader.read(state, byte))))
   }
 
-  #afterPlain(number: number): number {
+  #computeAny(number: number, group: number): number {
     const place = this.#places[number]!
-    if ("target" in place || place.state.partial !== undefined) return dead
-    const numbers = plainCodes.map(([first, last]) =>
-      this.#reader.equals(place.state, first)[1] < last
-        ? dead
-        : this.numberOf(placeOf(this.#reader.read(place.state, first)))
-    )
-    return numbers.every((one) => one === numbers[0]) ? numbers[0]! : dead
+    let all: number | undefined
+    if (!("target" in place) && place.state.partial === undefined) {
+      for (const [first, last] of groupCodes[group]!) {
+        const isOne = this.#reader.equals(place.state, first)[1] >= last
+        const next = isOne ? this.numberOf(placeOf(this.#reader.read(place.state, first))) : varies
+        all = all === undefined || all === next ? next : varies
+        if (all === varies) break
+      }
+    }
+    const next = all ?? varies
+    this.#afterAny[group]!.set(number, next)
+    return next
   }
 
   #fill(number: number, first: number, last: number, to: number): number {

@@ -4,12 +4,14 @@
  * **Details**
  *
  * A walk through the vocabulary's trie follows the grammar's automaton and leaves a subtree at the first byte that is not
- * allowed, or where all its tokens are. Masks are kept by place: texts return to the same places, as within a string.
+ * allowed. A group of tokens (`TokenGroups`) is taken at once where any text of its characters can follow, as within a string.
+ * Masks are kept by place: texts return to the same places.
  */
 import type { Place } from "./ByteAutomaton.ts"
 import { ByteAutomaton, dead, goesOn, isEnd } from "./ByteAutomaton.ts"
 import type { Grammar } from "./Grammar.ts"
 import { makeReader } from "./GrammarParses.ts"
+import { groupCodes } from "./TokenGroups.ts"
 import type { TokenTrie } from "./TokenTrie.ts"
 
 /** A vocabulary for masks. */
@@ -17,8 +19,8 @@ export interface Vocabulary {
   /** Ids are below this. */
   readonly size: number
   readonly trie: TokenTrie
-  /** The mask of all tokens of the trie. */
-  readonly all: Uint32Array
+  /** The masks of the trie's groups. */
+  readonly groups: ReadonlyArray<Uint32Array>
   /** Tokens that end an answer; the trie leaves them out. */
   readonly endTokens: ReadonlySet<number>
   /** The bytes of a token. */
@@ -27,22 +29,22 @@ export interface Vocabulary {
 
 const wordsOf = (size: number): number => Math.ceil(size / 32)
 
-/** Sets or clears the bits of the tokens in some ranges of them. */
-const fill = (mask: Uint32Array, tokens: Int32Array, ranges: ReadonlyArray<number>, isAllowed: boolean): void => {
-  for (let range = 0; range < ranges.length; range += 2) {
-    for (let at = ranges[range]!; at < ranges[range + 1]!; at++) {
-      const token = tokens[at]!
-      if (isAllowed) mask[token >>> 5]! |= 1 << (token & 31)
-      else mask[token >>> 5]! &= ~(1 << (token & 31))
-    }
-  }
+const add = (mask: Uint32Array, tokens: Int32Array, from: number, to: number): void => {
+  for (let at = from; at < to; at++) mask[tokens[at]! >>> 5]! |= 1 << (tokens[at]! & 31)
+}
+
+const unite = (mask: Uint32Array, other: Uint32Array): void => {
+  for (let word = 0; word < mask.length; word++) mask[word]! |= other[word]!
 }
 
 /** A vocabulary of a trie. */
-export const makeVocabulary = (given: Omit<Vocabulary, "all">): Vocabulary => {
-  const all = new Uint32Array(wordsOf(given.size))
-  fill(all, given.trie.tokens, [0, given.trie.tokens.length], true)
-  return { ...given, all }
+export const makeVocabulary = (given: Omit<Vocabulary, "groups">): Vocabulary => {
+  const groups = given.trie.groups.map(({ byLength }) => {
+    const mask = new Uint32Array(wordsOf(given.size))
+    add(mask, byLength, 0, byLength.length)
+    return mask
+  })
+  return { ...given, groups }
 }
 
 /** Bytes of one grammar's masks. */
@@ -121,26 +123,36 @@ export class TokenMasks {
   }
 
   #compute(place: Place): Uint32Array {
-    const { all, endTokens, size, trie: { tokens } } = this.#vocabulary
-    const ranges = this.#rangesAt(place)
-    const count = ranges.reduce((sum, bound, at) => at % 2 === 0 ? sum - bound : sum + bound, 0)
-    // Within a string, nearly all tokens are allowed: fewer bits are cleared than set.
-    const isMost = count > tokens.length / 2
-    const mask = isMost ? all.slice() : new Uint32Array(wordsOf(size))
-    if (isMost) fill(mask, tokens, [0, ...ranges, tokens.length], false)
-    else fill(mask, tokens, ranges, true)
+    const { endTokens, groups, size, trie } = this.#vocabulary
+    const automaton = this.#automaton
+    const mask = new Uint32Array(wordsOf(size))
+    for (const [group, { byLength, counts, nodes: [from, to] }] of trie.groups.entries()) {
+      if (from === to) continue
+      if (automaton.isFull) this.#forget()
+      const most = counts.length - 1
+      const characters = group < groupCodes.length
+        ? automaton.charactersAt(automaton.numberOf(place), group, most)
+        : undefined
+      if (characters === undefined) this.#walk(mask, place, from, to)
+      else if (characters === most) unite(mask, groups[group]!)
+      else add(mask, byLength, 0, counts[characters]!)
+    }
     if (isEnd(place)) { for (const token of endTokens) if (token < size) mask[token >>> 5]! |= 1 << (token & 31) }
     return mask
   }
 
-  /** The parts of the trie's tokens that are allowed: where each begins and ends, in order. */
-  #rangesAt(place: Place): Array<number> {
-    const { bytes, depths, heights, skip, starts } = this.#vocabulary.trie
+  #forget(): void {
+    this.#wasFull = true
+    this.#automaton.clear()
+  }
+
+  /** Adds the allowed tokens of some of the trie's nodes. */
+  #walk(mask: Uint32Array, place: Place, from: number, to: number): void {
+    const { bytes, depths, skip, starts, tokens } = this.#vocabulary.trie
     const automaton = this.#automaton
     const path = this.#path
-    const ranges: Array<number> = []
     path[0] = automaton.numberOf(place)
-    for (let node = 0; node < bytes.length;) {
+    for (let node = from; node < to;) {
       const depth = depths[node]!
       const next = automaton.step(path[depth]!, bytes[node]!)
       if (next === dead) {
@@ -152,12 +164,8 @@ export class TokenMasks {
         this.#wasFull = true
         automaton.clear(path.subarray(0, depth + 2))
       }
-      const after = automaton.allowsPlain(path[depth + 1]!, heights[node]!) ? skip[node]! : node + 1
-      if (ranges.at(-1) === starts[node]!) ranges.pop()
-      else ranges.push(starts[node]!)
-      ranges.push(starts[after]!)
-      node = after
+      add(mask, tokens, starts[node]!, starts[node + 1]!)
+      node++
     }
-    return ranges
   }
 }

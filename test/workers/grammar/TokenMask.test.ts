@@ -5,6 +5,7 @@ import { goesOn, isEnd } from "../../../src/workers/grammar/ByteAutomaton.ts"
 import type { CodeRange, Grammar, GrammarSymbol } from "../../../src/workers/grammar/Grammar.ts"
 import { checkGrammar } from "../../../src/workers/grammar/GrammarCheck.ts"
 import { grammarOf, makeMatcher } from "../../../src/workers/grammar/JsonGrammar.ts"
+import { groupCodes } from "../../../src/workers/grammar/TokenGroups.ts"
 import { makeVocabulary, TokenMasks } from "../../../src/workers/grammar/TokenMask.ts"
 import { build } from "../../../src/workers/grammar/TokenTrie.ts"
 import { byteOfLetter } from "../../../src/workers/job/TextJoiner.ts"
@@ -67,7 +68,25 @@ const compare = (
   return step
 }
 
-const codes = ["a", "b", "\"", "\\", "\n", "\x7f", "é", "ࠀ", "世", "\ud7ff", "\ue000", "😀", "\u{10ffff}"]
+const codes = [
+  "a",
+  "b",
+  "z",
+  "Z",
+  "7",
+  " ",
+  "\"",
+  "\\",
+  "\n",
+  "\x7f",
+  "é",
+  "ࠀ",
+  "世",
+  "\ud7ff",
+  "\ue000",
+  "😀",
+  "\u{10ffff}"
+]
   .map((char) => char.codePointAt(0)!)
 
 const plain: ReadonlyArray<CodeRange> = [[0x20, 0x21], [0x23, 0x5b], [0x5d, 0xd7ff], [0xe000, 0x10ffff]]
@@ -80,7 +99,7 @@ const ranges: fc.Arbitrary<ReadonlyArray<CodeRange>> = fc.oneof(
     ]),
     { minLength: 1, maxLength: 3 }
   ),
-  fc.constant(plain)
+  fc.constantFrom(plain, ...groupCodes)
 )
 
 const read: fc.Arbitrary<GrammarSymbol> = fc.oneof(
