@@ -97,6 +97,14 @@ const withoutEmpty = (rows: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray
   return [heads, ...rows].map((row) => row.filter((_, column) => isUsed[column]))
 }
 
+/** A store that is lost, and since when; none for one that answers. */
+export const lostText = (
+  { problem, since }: NonNullable<Overview["service"]["stores"]>[number]
+): ReadonlyArray<string> =>
+  problem === undefined
+    ? []
+    : [since === undefined ? problem : `${problem.replace(/\.$/, "")}, since ${new Date(since).toISOString()}.`]
+
 /** What is known of the whole service, in three lines, and a line for each store that is lost. */
 export const head = ({ cache, memory, service }: Overview): ReadonlyArray<string> => {
   const { errorRate, inFlight, processes, requestsPerSecond, status, uptimeSeconds, version } = service
@@ -111,7 +119,7 @@ export const head = ({ cache, memory, service }: Overview): ReadonlyArray<string
     `Requests: ${inFlight} running, ${requestsPerSecond} per second${failed}`,
     `Memory: models ${bytesText(memory.grantedBytes)}${budget}, service ${bytesText(memory.processBytes)}, engines ` +
     `${bytesText(memory.engineBytes)}${pressure}. Cache: ${hits} hits, ${cache.misses} misses`,
-    ...(service.stores ?? []).flatMap(({ problem }) => problem ?? [])
+    ...(service.stores ?? []).flatMap(lostText)
   ]
 }
 

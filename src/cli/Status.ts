@@ -9,7 +9,7 @@ import { withClient } from "./Client.ts"
 import { reasonOf, stateOf } from "./DeploymentText.ts"
 import { json, target } from "./Flags.ts"
 import { percent, printJson, table } from "./Output.ts"
-import { head } from "./OverviewText.ts"
+import { head, lostText } from "./OverviewText.ts"
 
 /** Models without a deployment that can answer. */
 export const unavailableModels = (
@@ -32,7 +32,7 @@ export const problemsOf = (
   alerts: ReadonlyArray<Alert>
 ): ReadonlyArray<string> => [
   ...(overview.service.status === "ready" ? [] : [`The service is ${overview.service.status}.`]),
-  ...(overview.service.stores ?? []).flatMap(({ problem }) => problem ?? []),
+  ...(overview.service.stores ?? []).flatMap(lostText),
   ...unavailableModels(overview).map((name) => `No deployment of ${name} can answer now.`),
   ...alerts.filter((one) => isFiring(one) && one.severity === "critical").map(({ alert }) =>
     `The critical alert ${alert} fires.`

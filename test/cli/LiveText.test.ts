@@ -125,6 +125,9 @@ describe("troupe status", () => {
       "The service is unavailable.",
       "Redis is lost: requests with a budget get 503."
     ])
+    assert.deepStrictEqual(OverviewText.lostText({ ...stores[1], since: 0 }), [
+      "Redis is lost: requests with a budget get 503, since 1970-01-01T00:00:00.000Z."
+    ])
     assert.include(OverviewText.overviewText(snapshot), "\nRedis is lost: requests with a budget get 503.\n")
   })
 

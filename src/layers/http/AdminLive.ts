@@ -9,12 +9,15 @@
  *
  * A stream ends when the process is about to end, and within a second after the reader's key was revoked or has expired.
  *
+ * Of several processes, the reader gets the requests of all, and the limits are those of all together.
+ *
  * Up to 1,000 events wait for a slow reader. Further ones are left out, and a `lost` event says how many: no request waits for a
  * reader.
  */
-import { Array as Arr, Duration, Effect, Queue, Schedule, Stream } from "effect"
+import { Array as Arr, Clock, Duration, Effect, Queue, Schedule, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
+import { toldRefusals } from "../../domain/Defaults.ts"
 import { InvalidRequest, make as failure } from "../../domain/InferenceError.ts"
 import * as Text from "../../domain/Text.ts"
 import { Readiness, untilLeaving } from "../../services/health/Readiness.ts"
@@ -43,17 +46,41 @@ export type LiveEvent = { readonly event: EventName; readonly data: unknown } | 
 
 const frameOf = (event: string, data: unknown): string => `event: ${event}\ndata: ${JSON.stringify(data)}\n\n`
 
-/** The events that wait for one reader. */
+/** Whether a frame has a request that was refused: a quote inside a text is escaped. */
+const isRefusedFrame = (frame: string): boolean =>
+  frame.startsWith("event: request") && frame.includes("\"refused\":true")
+
+const isRefused = (event: LiveEvent): boolean =>
+  "frame" in event
+    ? isRefusedFrame(event.frame)
+    : event.event === "request" && (event.data as DecisionSummary.DecisionSummary).refused === true
+
+/** The events that wait for one reader, of all processes together. */
 export class Waiting {
   readonly queue: Queue.Queue<LiveEvent>
+  readonly #now: () => number
   #lost = 0
+  #second = 0
+  /** Refused requests in this second. */
+  #refused = 0
 
-  constructor(queue: Queue.Queue<LiveEvent>) {
+  /** @param now ms since 1970 */
+  constructor(queue: Queue.Queue<LiveEvent>, now: () => number) {
     this.queue = queue
+    this.#now = now
   }
 
   add(event: LiveEvent): void {
+    if (isRefused(event) && !this.#isTold()) return
     if (!Queue.offerUnsafe(this.queue, event)) this.#lost++
+  }
+
+  /** Each process limits its own refused requests; this limits those of all. */
+  #isTold(): boolean {
+    const second = Math.floor(this.#now() / 1_000)
+    if (second !== this.#second) this.#refused = 0
+    this.#second = second
+    return this.#refused++ < toldRefusals
   }
 
   /** The text of these events, with the number of those that were left out before. */
@@ -116,7 +143,9 @@ const make = Effect.gen(function*() {
   /** The events for one reader, until it disconnects. */
   const events = (names: ReadonlySet<EventName>) =>
     Stream.unwrap(Effect.gen(function*() {
-      const waiting = new Waiting(yield* Queue.dropping<LiveEvent>(mostWaiting))
+      const clock = yield* Clock.Clock
+      const queue = yield* Queue.dropping<LiveEvent>(mostWaiting)
+      const waiting = new Waiting(queue, () => clock.currentTimeMillisUnsafe())
       const ends: Array<() => void> = []
       if (names.has("request")) {
         const end = decisions.subscribe?.((record) =>

@@ -7,7 +7,7 @@
  *
  * The windows begin when the service is first ready: the time of a start is no failure.
  */
-import { Context, Effect, Layer, Metric, Option, Schedule, Schema } from "effect"
+import { Clock, Context, Effect, Layer, Metric, Option, Schedule, Schema } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import * as Time from "../../domain/Time.ts"
@@ -163,7 +163,7 @@ const make = Effect.gen(function*() {
   const sample = Effect.gen(function*() {
     const asked = yield* StoreHealth.ask(stores, settings, keysHaveBudgets)
     publish(StoreHealth.eventsOf(states, asked))
-    states = asked
+    states = StoreHealth.dated(states, asked, yield* Clock.currentTimeMillis)
     const all = yield* models
     for (const one of all) gauges.set(available, one.available ? 1 : 0, { model: one.model })
     gauges.end()

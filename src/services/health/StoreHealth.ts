@@ -41,7 +41,9 @@ export const StoreState = Schema.Struct({
   /** Whether all requests are rejected while it does not. */
   needed: Schema.Boolean,
   /** One sentence: what its loss does to requests. Left out while it answers. */
-  problem: Schema.optionalKey(Schema.String)
+  problem: Schema.optionalKey(Schema.String),
+  /** When it was found lost, ms since 1970. Left out while it answers. */
+  since: Schema.optionalKey(Schema.Finite)
 })
 export type StoreState = typeof StoreState.Type
 
@@ -83,6 +85,20 @@ export const ask = (
       return { store: store.name, available: false, needed, problem: problemOf(store, needed, hasBudgets) }
     }),
     { concurrency: "unbounded" }
+  )
+
+/**
+ * The states with the times since when stores are lost.
+ *
+ * @param now ms since 1970
+ */
+export const dated = (
+  before: ReadonlyArray<StoreState>,
+  asked: ReadonlyArray<StoreState>,
+  now: number
+): ReadonlyArray<StoreState> =>
+  asked.map((one) =>
+    one.available ? one : { ...one, since: before.find(({ store }) => store === one.store)?.since ?? now }
   )
 
 /** The events of the stores that are lost or back since the last answers. */

@@ -7,6 +7,7 @@ import { cost, count, usd } from "../format.ts"
 import { Empty, Figure, Table, Title } from "../parts/Basics.tsx"
 import type { Column } from "../parts/Basics.tsx"
 import { Budgets, Keys } from "../parts/Limits.tsx"
+import { LostStores } from "../parts/LostStores.tsx"
 import { say } from "../parts/Notices.tsx"
 import { Plot } from "../parts/Plot.tsx"
 import { usePolled } from "../polled.ts"
@@ -147,9 +148,9 @@ const Choices = () => (
 const Used = () => {
   const { problem, value } = usePolled<Usage>(`/admin/usage?by=${group.value}&from=${fromDay()}`, 10_000)
   const byDay = usePolled<Usage>(`/admin/usage?by=day&from=${fromDay()}`, 10_000)
-  if (problem !== undefined) return <p class="problem" role="alert">{problem}</p>
-  if (value === undefined) return <p class="muted">Reading the ledger…</p>
-  if (value.usage.length === 0) {
+  const failed = problem === undefined ? null : <p class="problem" role="alert">{problem}</p>
+  if (value === undefined) return failed ?? <p class="muted">Reading the ledger…</p>
+  if (problem === undefined && value.usage.length === 0) {
     return (
       <Empty title="Nothing was used in this time">
         Every attempt that uses tokens is entered here, with its cost where the price of its deployment is known:{" "}
@@ -160,6 +161,8 @@ const Used = () => {
   const sorted = value.usage.toSorted((one, other) => other.costUsd - one.costUsd || other.attempts - one.attempts)
   return (
     <>
+      {failed}
+      {failed !== null && <p class="muted">These figures are those that were read last.</p>}
       <Totals usage={value.usage} />
       <Table caption="What was used" columns={columns()} rows={sorted} keyOf={(sum) => sum[group.value] ?? ""} />
       <CostPlot usage={byDay.value?.usage ?? []} />
@@ -174,6 +177,7 @@ export const Costs = () => {
       <Title text="Costs and limits">
         <Choices />
       </Title>
+      <LostStores about="costs" />
       <Used />
       <h2>Budgets</h2>
       {budgets.problem !== undefined && <p class="problem" role="alert">{budgets.problem}</p>}

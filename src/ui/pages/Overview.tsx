@@ -6,6 +6,7 @@ import { events, history, overview } from "../live.ts"
 import { Actors } from "../parts/Actors.tsx"
 import { Empty, Figure, Meter, Title } from "../parts/Basics.tsx"
 import { EventList } from "../parts/EventList.tsx"
+import { LostStores } from "../parts/LostStores.tsx"
 import { Plot } from "../parts/Plot.tsx"
 import { ReadOnly } from "../parts/ReadOnly.tsx"
 import { firing } from "../polled.ts"
@@ -159,14 +160,6 @@ const Firing = () => {
   )
 }
 
-const LostStores = ({ snapshot: { service } }: { readonly snapshot: Snapshot }) => (
-  <>
-    {(service.stores ?? []).map(({ problem, store }) =>
-      problem === undefined ? null : <p key={store} class="notice bad">{problem}</p>
-    )}
-  </>
-)
-
 export const Overview = () => {
   const snapshot = overview.value
   if (snapshot === undefined) {
@@ -183,7 +176,7 @@ export const Overview = () => {
         <span class="muted">Troupe {snapshot.service.version} · {snapshot.service.status}</span>
         <MemoryBar snapshot={snapshot} />
       </Title>
-      <LostStores snapshot={snapshot} />
+      <LostStores />
       <Firing />
       <Load snapshot={snapshot} />
       <State snapshot={snapshot} />

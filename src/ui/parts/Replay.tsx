@@ -30,6 +30,21 @@ const Comparison = ({ after, before }: { readonly before: Decision; readonly aft
   />
 )
 
+/** The request that was sent again. */
+const Repeated = ({ before, result }: { readonly before: Decision; readonly result: Result }) => (
+  <>
+    {result.decision !== undefined && <Comparison before={before} after={result.decision} />}
+    <details>
+      <summary>Answer, status {result.status}</summary>
+      <pre tabIndex={0}>{JSON.stringify(result.answer, undefined, 2)}</pre>
+    </details>
+  </>
+)
+
+/** Why a request cannot be sent again here; undefined where it can. */
+const problemOf = ({ replay }: DecisionDetail): string | undefined =>
+  readOnlyTitle() ?? (replay?.possible === false ? replay.reason : undefined)
+
 export const Replay = ({ record }: { readonly record: DecisionDetail }) => {
   const result = useSignal<Result | undefined>(undefined)
   const isRunning = useSignal(false)
@@ -40,7 +55,7 @@ export const Replay = ({ record }: { readonly record: DecisionDetail }) => {
     isRunning.value = false
   }
   const found = result.value
-  const problem = readOnlyTitle() ?? (record.replay?.possible === false ? record.replay.reason : undefined)
+  const problem = problemOf(record)
   return (
     <section>
       <h3>Again</h3>
@@ -60,15 +75,7 @@ export const Replay = ({ record }: { readonly record: DecisionDetail }) => {
         )}
       </div>
       {problem !== undefined && <p id="replay-problem" class="muted">{problem}</p>}
-      {found !== undefined && (
-        <>
-          {found.decision !== undefined && <Comparison before={record} after={found.decision} />}
-          <details>
-            <summary>Answer, status {found.status}</summary>
-            <pre tabIndex={0}>{JSON.stringify(found.answer, undefined, 2)}</pre>
-          </details>
-        </>
-      )}
+      {found !== undefined && <Repeated before={record} result={found} />}
     </section>
   )
 }

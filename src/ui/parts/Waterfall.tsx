@@ -1,66 +1,12 @@
-/** The attempts of a request as bars on one scale of time: pauses, waits, until the first token, and after it. */
+/** The attempts of a request as bars on one scale of time. */
 import type { Attempt } from "../../services/routing/DecisionRecord.ts"
+import type { Kind, Piece } from "../bars.ts"
+import { names, piecesOf, wordsOf } from "../bars.ts"
 import { pauseBefore } from "../explain.ts"
 import { duration } from "../format.ts"
 import { Badge } from "./Basics.tsx"
 
 const shareOf = (ms: number, total: number): string => `${total <= 0 ? 0 : Math.min(100, (ms / total) * 100)}%`
-
-/** A wait for a slot, or a pause, that is shorter is not worth a word, ms. */
-const shortest = 1
-
-const wordsOf = (
-  { firstTokenMs, grantedMs = 0, hedge, outcome, startedMs, tookMs }: Attempt,
-  pauseMs: number
-): string =>
-  [
-    `started at ${duration(startedMs)}`,
-    ...(pauseMs > shortest ? [`after a pause of ${duration(pauseMs)}`] : []),
-    ...(grantedMs > shortest ? [`waited ${duration(grantedMs)} for a slot or the load`] : []),
-    ...(hedge === true ? ["beside the attempt before it"] : []),
-    ...(firstTokenMs === undefined ? [] : [`first token after ${duration(firstTokenMs)}`]),
-    tookMs === undefined ? "still running" : `${outcome} after ${duration(tookMs)}`,
-    ...(outcome === "answered" && firstTokenMs === undefined ? ["not streamed"] : [])
-  ].join(", ")
-
-/** The parts of a bar, by their class, with their names in the legend. */
-const names = {
-  slot: "waits for limits, a slot or the load",
-  pause: "pause before a retry",
-  first: "until the first token",
-  after: "after the first token",
-  whole: "the whole answer, not streamed",
-  running: "runs",
-  failed: "failed",
-  left: "given up"
-} as const
-type Kind = keyof typeof names
-
-interface Piece {
-  readonly kind: Kind
-  readonly from: number
-  readonly tookMs: number
-}
-
-/** What an attempt was doing after it had its slot and before its first token, or until its end. */
-const firstKind = ({ firstTokenMs, outcome }: Attempt): Kind => {
-  if (outcome !== "answered") return outcome
-  return firstTokenMs === undefined ? "whole" : "first"
-}
-
-const piecesOf = (attempt: Attempt, pauseMs: number, total: number): ReadonlyArray<Piece> => {
-  const { firstTokenMs, grantedMs = 0, outcome, startedMs, tookMs } = attempt
-  const took = tookMs ?? total - startedMs
-  const granted = Math.min(grantedMs, took)
-  const first = Math.min(firstTokenMs ?? took, took)
-  const pieces: ReadonlyArray<Piece> = [
-    { kind: "pause", from: startedMs - pauseMs, tookMs: pauseMs > shortest ? pauseMs : 0 },
-    { kind: "slot", from: startedMs, tookMs: granted },
-    { kind: firstKind(attempt), from: startedMs + granted, tookMs: first - granted },
-    { kind: outcome === "answered" ? "after" : outcome, from: startedMs + first, tookMs: took - first }
-  ]
-  return pieces.filter((piece) => piece.tookMs > 0)
-}
 
 interface Row {
   readonly attempt: Attempt

@@ -2,6 +2,7 @@
 import { assert, it as effect } from "@effect/vitest"
 import { Effect, Queue } from "effect"
 import { afterAll, describe, it } from "vitest"
+import { toldRefusals } from "../../../src/domain/Defaults.ts"
 import { Troupe } from "../../../src/index.ts"
 import { mostWaiting, Waiting } from "../../../src/layers/http/AdminLive.ts"
 import type { LiveEvent } from "../../../src/layers/http/AdminLive.ts"
@@ -82,6 +83,31 @@ const watch = async <A>(
 }
 
 const requestIn = ({ data, event }: Read) => event === "request" ? data as DecisionSummary : undefined
+
+describe("the events that wait for a reader", () => {
+  const refused = (id: string) => ({ id, status: "failure", refused: true }) as unknown as DecisionSummary
+  const frameOf = (id: string) => ({ frame: `event: request\ndata: ${JSON.stringify(refused(id))}\n\n` })
+
+  effect.effect("have the refused requests of all processes up to the limit of a second", () =>
+    Effect.gen(function*() {
+      let now = 0
+      const waiting = new Waiting(yield* Queue.dropping<LiveEvent>(100), () => now)
+      const add = (count: number) => {
+        for (let index = 0; index < count; index++) {
+          waiting.add({ event: "request", data: refused(`own-${now}-${index}`) })
+          waiting.add(frameOf(`other-${now}-${index}`))
+        }
+        waiting.add({ frame: `event: request\ndata: ${JSON.stringify({ model: "\"refused\":true" })}\n\n` })
+      }
+      add(10)
+      now = 1_000
+      add(2)
+      const texts = (yield* Queue.takeAll(waiting.queue)).map((event) => waiting.textOf([event]))
+      assert.strictEqual(texts.filter((text) => text.includes("-0-")).length, toldRefusals)
+      assert.strictEqual(texts.filter((text) => text.includes("-1000-")).length, 4)
+      assert.strictEqual(texts.length, toldRefusals + 4 + 2)
+    }))
+})
 
 describe("the live view", () => {
   it("sends each request that has ended, with its deployments, times and caller", async () => {
@@ -253,7 +279,7 @@ describe("the live view", () => {
 describe("Waiting", () => {
   effect.effect("leaves events out for a slow reader, and says how many", () =>
     Effect.gen(function*() {
-      const waiting = new Waiting(yield* Queue.dropping<LiveEvent>(mostWaiting))
+      const waiting = new Waiting(yield* Queue.dropping<LiveEvent>(mostWaiting), () => 0)
       for (let count = 0; count < mostWaiting + 3; count++) waiting.add({ event: "event", data: count })
       const text = waiting.textOf(yield* Queue.takeAll(waiting.queue))
       assert.include(text, `event: event\ndata: ${mostWaiting - 1}\n\nevent: lost\ndata: {"lost":3}\n\n`)

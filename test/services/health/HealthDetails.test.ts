@@ -101,15 +101,14 @@ describe("health", () => {
         isLost = true
         yield* TestClock.adjust("5 seconds")
         const problem = "Redis is lost: all requests get 503."
-        assert.deepInclude(yield* ready, {
+        const lost = {
           status: "unavailable",
-          stores: [{ store: "redis", available: false, needed: true, problem }]
-        })
-        assert.deepInclude(yield* report, {
-          status: "unavailable",
-          stores: [{ store: "redis", available: false, needed: true, problem }]
-        })
+          stores: [{ store: "redis", available: false, needed: true, problem, since: 5_000 }]
+        } as const
+        assert.deepInclude(yield* ready, lost)
+        assert.deepInclude(yield* report, lost)
         yield* TestClock.adjust("5 seconds")
+        assert.deepInclude(yield* ready, lost)
         isLost = false
         yield* TestClock.adjust("5 seconds")
         assert.deepInclude(yield* ready, { status: "ready" })
@@ -156,7 +155,8 @@ describe("health", () => {
             store: "redis",
             available: false,
             needed: false,
-            problem: "Redis is lost: requests are answered without it."
+            problem: "Redis is lost: requests are answered without it.",
+            since: 0
           }]
         })
       }),
