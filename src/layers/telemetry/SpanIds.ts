@@ -1,5 +1,9 @@
 /**
  * Ids of traces and spans as numbers: an export has their bytes, and only the headers of a request have their text.
+ *
+ * **Details**
+ *
+ * The text is that of W3C Trace Context: hexadecimal digits in lower case, 32 of a trace and 16 of a span.
  */
 import type { Random } from "effect"
 import { Buffer } from "node:buffer"
