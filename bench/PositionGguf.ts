@@ -23,6 +23,8 @@ export interface Model {
   /** The token that ends an answer. */
   readonly end: number
   readonly template: string
+  /** The template for prompts with tools; left out, `template`. */
+  readonly toolUse?: string
   /** See `signsOf`. */
   readonly signs: Int8Array
   /** A row for each position. */
@@ -71,7 +73,7 @@ const tensorsOf = (tokens: number) => [
   shape("blk.0.ffn_down.bias", [width])
 ]
 
-const metadataOf = ({ end, isControl, template, tokens }: Model): ReadonlyArray<[string, GgufValue]> => [
+const metadataOf = ({ end, isControl, template, tokens, toolUse }: Model): ReadonlyArray<[string, GgufValue]> => [
   ["general.architecture", "gpt2"],
   ["general.name", "scripted"],
   ["general.file_type", Gguf.u32(7)],
@@ -89,7 +91,8 @@ const metadataOf = ({ end, isControl, template, tokens }: Model): ReadonlyArray<
   ["tokenizer.ggml.merges", Gguf.strings([])],
   ["tokenizer.ggml.eos_token_id", Gguf.u32(end)],
   ["tokenizer.ggml.add_bos_token", false],
-  ["tokenizer.chat_template", template]
+  ["tokenizer.chat_template", template],
+  ...(toolUse === undefined ? [] : [["tokenizer.chat_template.tool_use", toolUse] as [string, GgufValue]])
 ]
 
 /** Writes the model, without merges: a prompt has one token for each byte. */

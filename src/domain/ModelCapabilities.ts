@@ -102,12 +102,32 @@ export const ofOnnx = (task: OnnxTask, supportsTools: boolean): Capabilities =>
     ? [...generating(supportsTools), "tokenize"]
     : [...(task === "embed" ? embedding : [task]), "tokenize"]
 
-/** The chat template in a model's folder: `chat_template.jinja`, else that of `tokenizer_config.json`; of several, `default`. */
-export const templateIn = (template: string | undefined, tokenizerConfig: Config): string => {
-  const given = template ?? tokenizerConfig["chat_template"]
-  const named = Array.isArray(given)
-    ? (given as ReadonlyArray<Config>).find(({ name }) => name === "default")
-    : undefined
-  const source = named?.["template"] ?? given
-  return typeof source === "string" ? source : ""
+/** Files of chat templates in a model's folder. */
+export const templateFiles = {
+  default: "chat_template.jinja",
+  toolUse: "additional_chat_templates/tool_use.jinja"
+} as const
+
+/** The source of a model's chat template, and of the one for conversations with tools. */
+export interface Templates {
+  readonly source: string
+  readonly toolUse?: string
+}
+
+/** The chat templates in a model's folder: those of `templateFiles`, else those of `tokenizer_config.json`, where they may have names. */
+export const templatesIn = (
+  { default: file, toolUse }: { readonly default?: string | undefined; readonly toolUse?: string | undefined },
+  tokenizerConfig: Config
+): Templates => {
+  const given = file ?? tokenizerConfig["chat_template"]
+  const named = (wanted: string): unknown =>
+    Array.isArray(given)
+      ? (given as ReadonlyArray<Config>).find(({ name }) => name === wanted)?.["template"]
+      : undefined
+  const source = named("default") ?? given
+  const forTools = toolUse ?? named("tool_use")
+  return {
+    source: typeof source === "string" ? source : "",
+    ...(typeof forTools === "string" ? { toolUse: forTools } : {})
+  }
 }

@@ -23,8 +23,6 @@ import type { Generation, JobSignals, JobTask } from "./job/JobRunner.ts"
 import { notCapable, runJob, runTask } from "./job/JobRunner.ts"
 import { serveJobs } from "./job/JobServer.ts"
 import { takeOwnedSlot } from "./job/Slots.ts"
-import type { CallGrammar } from "./llama/LlamaCallGrammar.ts"
-import { callGrammarOf } from "./llama/LlamaCallGrammar.ts"
 import { loadChecked } from "./llama/LlamaCheck.ts"
 import { echoOf, hasProbabilities } from "./llama/LlamaEcho.ts"
 import type { LlamaSpec, Loaded } from "./llama/LlamaLoad.ts"
@@ -33,6 +31,8 @@ import { biasOf, furtherOf, penaltiesOf } from "./llama/LlamaSampling.ts"
 import { chooseSlot } from "./llama/LlamaSlotChoice.ts"
 import type { Slot } from "./llama/LlamaSlots.ts"
 import { Answer } from "./llama/LlamaTokens.ts"
+import type { CallChange, CallGrammar } from "./model/CallGrammar.ts"
+import { callGrammarOf } from "./model/CallGrammar.ts"
 
 // Without a listener, an exception on this thread during a generation aborts the process.
 process.on("uncaughtException", (cause) => {
@@ -40,6 +40,10 @@ process.on("uncaughtException", (cause) => {
 })
 
 type Checked = Awaited<ReturnType<typeof loadChecked>>
+
+/** Control tokens that a grammar has no place for. */
+const controlTokensOf = ({ callTokens, otherTokens }: Loaded["prompts"], mayCall: boolean): ReadonlyArray<Token> =>
+  mayCall ? otherTokens : [...otherTokens, ...callTokens]
 
 const optionsOf = (
   { description, library, model, prompts }: Loaded,
@@ -58,11 +62,8 @@ const optionsOf = (
     library,
     model,
     sampling,
-    grammar === undefined ? [] : [
-      ...prompts.otherTokens,
-      ...tools.length === 0 ? prompts.callTokens : []
-    ],
-    isTooShort ? prompts.endTokens : []
+    grammar === undefined ? [] : controlTokensOf(prompts, tools.length > 0),
+    [...isTooShort ? prompts.endTokens : [], ...grammar === undefined ? [] : prompts.messageEnds]
   ),
   ...(grammar === undefined ? {} : { grammarEvaluationState: grammar })
 })
@@ -103,12 +104,19 @@ const evaluatePrompt = async (
   return rest
 }
 
+/** The grammar after a change, compiled; a call whose grammar the engine rejects is left to the model. */
+const grammarAfter = (loaded: Loaded, job: GenerateJob, calls: CallGrammar, change: CallChange) =>
+  change.type === "ends" ? undefined : loaded.callOf(job, change).catch(() => {
+    calls.leave()
+    return undefined
+  })
+
 /** Begins the grammar of a call after its marker, and ends it after the call. */
 const constrainCall = async (loaded: Loaded, job: GenerateJob, state: State, calls: CallGrammar, answer: Answer) => {
   const text = decoderOf(loaded, job)(state.answer.slice(-1), state.answer.slice(-5, -1))
-  const change = await calls.push(text)
+  const change = calls.push(text)
   if (change === undefined) return
-  const grammar = change === "free" ? undefined : change
+  const grammar = await grammarAfter(loaded, job, calls, change)
   answer.use(optionsOf(loaded, job, { answer: state.answer, grammar, isTooShort: state.isTooShort }))
 }
 
@@ -214,7 +222,7 @@ const prepare = async (
   if (isRead) slot.invalidate()
   else await prefixes.restore(slot, prompt)
   const cachedTokens = await slot.begin(prompt)
-  const calls = callGrammarOf(job, prompts.callSyntax, loaded.callOf, thoughts)
+  const calls = callGrammarOf(job, prompts.callSyntax, thoughts)
   const state: State = {
     grammar,
     answer: [...prefixTokens],

@@ -1,7 +1,7 @@
 /** Capabilities of local models by the metadata of their files. */
 import { assert, describe, it } from "@effect/vitest"
 import type { GgufTraits, OnnxGraph } from "../../src/domain/ModelCapabilities.ts"
-import { ofGguf, ofOnnx, taskOf, templateIn } from "../../src/domain/ModelCapabilities.ts"
+import { ofGguf, ofOnnx, taskOf, templatesIn } from "../../src/domain/ModelCapabilities.ts"
 
 const chat: GgufTraits = {
   architecture: "qwen3",
@@ -55,11 +55,15 @@ describe("ModelCapabilities", () => {
     assert.deepStrictEqual(ofOnnx("rerank", true), ["rerank", "tokenize"])
   })
 
-  it("finds the chat template of a folder", () => {
-    assert.strictEqual(templateIn("a", { chat_template: "b" }), "a")
-    assert.strictEqual(templateIn(undefined, { chat_template: "b" }), "b")
-    const several = { chat_template: [{ name: "rag", template: "c" }, { name: "default", template: "d" }] }
-    assert.strictEqual(templateIn(undefined, several), "d")
-    assert.strictEqual(templateIn(undefined, {}), "")
+  it("finds the chat templates of a folder", () => {
+    assert.deepStrictEqual(templatesIn({ default: "a" }, { chat_template: "b" }), { source: "a" })
+    assert.deepStrictEqual(templatesIn({}, { chat_template: "b" }), { source: "b" })
+    const named = [{ name: "rag", template: "c" }, { name: "default", template: "d" }]
+    assert.deepStrictEqual(templatesIn({}, { chat_template: named }), { source: "d" })
+    const withTools = { chat_template: [...named, { name: "tool_use", template: "e" }] }
+    assert.deepStrictEqual(templatesIn({}, withTools), { source: "d", toolUse: "e" })
+    assert.deepStrictEqual(templatesIn({ default: "a" }, withTools), { source: "a" })
+    assert.deepStrictEqual(templatesIn({ default: "a", toolUse: "f" }, withTools), { source: "a", toolUse: "f" })
+    assert.deepStrictEqual(templatesIn({}, {}), { source: "" })
   })
 })

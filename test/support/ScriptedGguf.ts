@@ -14,6 +14,8 @@ import { makeRandom } from "../../src/workers/model/Sampler.ts"
 export interface Script {
   /** The template of a chat, in Jinja. */
   readonly template: string
+  /** The template for prompts with tools; left out, `template`. */
+  readonly toolUse?: string
   /** The texts of control tokens; the first ends an answer. */
   readonly control: ReadonlyArray<string>
   /** The prompt that the template renders. */
@@ -26,7 +28,7 @@ const letterOfByte = new Map([...byteOfLetter].map(([letter, byte]) => [byte, le
 const escape = (text: string): string => text.replaceAll(/[\\^$.*+?()[\]{}|]/g, String.raw`\$&`)
 
 /** Writes the model, and returns nothing: its answer to `prompt` is `answer` at temperature 0. */
-export const writeScriptedGguf = (file: string, { answer, control, prompt, template }: Script): void => {
+export const writeScriptedGguf = (file: string, { answer, control, prompt, template, toolUse }: Script): void => {
   const bytes = Array.from({ length: 256 }, (_, byte) => letterOfByte.get(byte)!)
   const tokens = [...bytes, ...control]
   const marked = new RegExp(`(${control.map(escape).join("|")})`)
@@ -42,5 +44,13 @@ export const writeScriptedGguf = (file: string, { answer, control, prompt, templ
     const row = (start - 1 + index) * width
     for (let at = 0; at < width; at++) byPosition[row + at] = 20 * signs[token * width + at]!
   }
-  write(file, { tokens, isControl: (id) => id >= 256, end: 256, template, signs, byPosition })
+  write(file, {
+    tokens,
+    isControl: (id) => id >= 256,
+    end: 256,
+    template,
+    ...(toolUse === undefined ? {} : { toolUse }),
+    signs,
+    byPosition
+  })
 }

@@ -62,6 +62,25 @@ describe("a GGUF model", () => {
     assert.deepInclude(called!.last, { reason: "tool_calls" })
   }, 60_000)
 
+  it("with channels is forced to call in a message of its own, with arguments that fit the schema", async () => {
+    const script = {
+      control: channels,
+      template: harmony,
+      prompt: "<|start|>user<|message|>Hi<|end|>f<|start|>assistant"
+    }
+    const call = (args: string) => `<|channel|>commentary to=functions.f <|constrain|>json<|message|>${args}<|call|>`
+    const [forced] = await answersOf({ ...script, answer: call("{\"a\": 1}") }, [{ tools, toolChoice: "required" }])
+    assert.deepInclude(forced!, { thoughts: "", text: "", calls: [["f", "{\"a\": 1}"]] })
+    assert.deepInclude(forced!.last, { reason: "tool_calls" })
+    const listed = [{ ...tools[0]!, parameters: { type: "object", properties: { a: { enum: [3, 5] } } } }]
+    const [corrected] = await answersOf({
+      ...script,
+      answer: `<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant${call("{\"a\": x}")}`
+    }, [{ tools: listed }])
+    assert.strictEqual(corrected!.thoughts, "Hm.")
+    assert.match(corrected!.calls[0]![1], /^\{"a": [35]\}$/)
+  }, 60_000)
+
   it("with markers of its own has them apart where the deployment names them", async () => {
     const script = {
       control: ["<|end|>"],

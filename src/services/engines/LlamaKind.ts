@@ -94,7 +94,9 @@ const capabilitiesIn = (header: Header): ReadonlyArray<EngineCapability> => {
     causal: typeof causal === "boolean" ? causal : undefined,
     pooling: numberOf(header, `${architecture}.pooling_type`),
     ranks: header.tensors.some(({ name }) => ModelCapabilities.rankingTensors.includes(name)),
-    supportsTools: ModelCapabilities.mentionsTools(textOf(header, "tokenizer.chat_template") ?? "")
+    supportsTools: ["", ".tool_use"].some((name) =>
+      ModelCapabilities.mentionsTools(textOf(header, `tokenizer.chat_template${name}`) ?? "")
+    )
   })
 }
 

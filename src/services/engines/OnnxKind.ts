@@ -39,13 +39,17 @@ type Config = Readonly<Record<string, unknown>>
 const capabilitiesIn = Effect.fnUntraced(function*(folder: string, model: string, config: Config, files: FileReader) {
   const task = ModelCapabilities.taskOf(yield* files.inspectGraph(`${folder}/onnx/${model}`), config)
   if (task === undefined) return undefined
-  const template = yield* Effect.orElseSucceed(files.readText(`${folder}/chat_template.jinja`), () => undefined)
+  const readTemplate = (name: string) => Effect.orElseSucceed(files.readText(`${folder}/${name}`), () => undefined)
+  const templates = {
+    default: yield* readTemplate(ModelCapabilities.templateFiles.default),
+    toolUse: yield* readTemplate(ModelCapabilities.templateFiles.toolUse)
+  }
   const tokenizer = yield* files.readText(`${folder}/tokenizer_config.json`).pipe(
     Effect.flatMap(decodeConfig),
     Effect.orElseSucceed((): Config => ({}))
   )
-  const source = ModelCapabilities.templateIn(template, tokenizer)
-  return ModelCapabilities.ofOnnx(task, ModelCapabilities.mentionsTools(source))
+  const { source, toolUse = "" } = ModelCapabilities.templatesIn(templates, tokenizer)
+  return ModelCapabilities.ofOnnx(task, ModelCapabilities.mentionsTools(source + toolUse))
 })
 
 const describe = Effect.fnUntraced(function*(options: OnnxOptions, files: FileReader) {

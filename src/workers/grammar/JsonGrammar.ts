@@ -20,8 +20,10 @@ import type { OutputFormat, ToolChoice, ToolDefinition } from "../../domain/Job.
 import { refuse } from "../../domain/Job.ts"
 import type { CallSyntax } from "../model/TemplateCalls.ts"
 import { commonSyntax } from "../model/TemplateCalls.ts"
+import type { ArgumentSyntax } from "./ArgumentSyntax.ts"
 import { makeBudget } from "./Budget.ts"
 import type { Budget } from "./Budget.ts"
+import { writeArguments } from "./CallArguments.ts"
 import type { Grammar, GrammarBuilder, Sequence } from "./Grammar.ts"
 import { makeBuilder, text } from "./Grammar.ts"
 import { writeValue } from "./JsonSchemaGrammar.ts"
@@ -56,11 +58,17 @@ const argumentsOf = (
   builder: GrammarBuilder,
   budget: Budget,
   { parameters }: ToolDefinition,
-  path: string
+  path: string,
+  syntax: ArgumentSyntax | undefined
 ): Sequence => {
-  if (parameters === undefined) return anyObject(builder)
-  const document = { schema: parameters, path, via: [] }
-  return [writeValue(builder, budget, document, { schema: anObject, path, via: [] })]
+  if (parameters === undefined && syntax === undefined) return anyObject(builder)
+  const document = { schema: parameters ?? anObject, path, via: [] }
+  const more = [{ schema: anObject, path, via: [] }]
+  return [
+    syntax === undefined
+      ? writeValue(builder, budget, document, more)
+      : writeArguments(builder, budget, syntax, document, more)
+  ]
 }
 
 /** A name as it is written: within quotation marks it is JSON. */
@@ -93,10 +101,10 @@ export const toolGrammar = (
     const path = `tools[${index}].parameters`
     // Each tool alone first, so that the error names the tool whose arguments are impossible.
     const alone = makeBuilder(path)
-    if (alone.build(argumentsOf(alone, budget, tool, path)) === undefined) refuseAt(path, nothingFits)
+    if (alone.build(argumentsOf(alone, budget, tool, path, syntax.arguments)) === undefined) refuseAt(path, nothingFits)
     return [
       text(`${syntax.before}${nameIn(syntax, tool.name)}${syntax.between}`),
-      ...argumentsOf(builder, budget, tool, path),
+      ...argumentsOf(builder, budget, tool, path, syntax.arguments),
       ...(syntax.after === "" ? [] : [text(syntax.after)])
     ]
   })

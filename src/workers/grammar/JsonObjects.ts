@@ -24,9 +24,19 @@ const mostProperties = 500
 /** Rules of one object, where its properties are counted. */
 const mostCounted = 10_000
 
+/** How an object is written. */
+export interface ObjectNotation {
+  readonly open: Sequence
+  readonly close: (isEmpty: boolean) => Sequence
+  readonly separator: Sequence
+  readonly member: (name: string, schemas: ReadonlyArray<Located>) => Sequence
+  /** A member with one of these names, which are any if left out; undefined if such members cannot be written. */
+  readonly other: (names: Automaton | undefined, schemas: ReadonlyArray<Located>) => Sequence | undefined
+}
+
 export interface ObjectWriter {
   readonly builder: GrammarBuilder
-  readonly valueOf: (schemas: ReadonlyArray<Located>) => GrammarSymbol
+  readonly notation: ObjectNotation
   /** The names that a schema of names allows. */
   readonly namesOf: (schema: Located) => Automaton
   readonly budget: Budget
@@ -37,6 +47,22 @@ const stepsPerEdge = 10
 
 /** Steps to make a state of an automaton of names. */
 const stepsPerState = 20
+
+/** Objects in JSON. */
+export const jsonObjects = (
+  builder: GrammarBuilder,
+  valueOf: (schemas: ReadonlyArray<Located>) => GrammarSymbol
+): ObjectNotation => ({
+  open: [text("{")],
+  close: () => [text("}")],
+  separator: comma(builder),
+  member: (name, schemas) => [text(JSON.stringify(name)), ...colon(builder), valueOf(schemas)],
+  other: (names, schemas) => [
+    ...(names === undefined ? anyString(builder) : stringOf(builder, names)),
+    ...colon(builder),
+    valueOf(schemas)
+  ]
+})
 
 /** Names of undeclared properties, and the schemas of their values. */
 interface NameClass {
@@ -146,7 +172,7 @@ class ObjectRules {
   }
 
   #entriesOf(declared: ReadonlyArray<string>, named: ReadonlyArray<Automaton>): ReadonlyArray<Sequence> {
-    const { builder, valueOf } = this.#writer
+    const { notation } = this.#writer
     const isAny = declared.length === 0 && named.length === 0 &&
       this.#parts.every(({ patterns }) => patterns.length === 0)
     const undeclared = named.reduce((before, names) => this.#common(before, names), except(declared))
@@ -154,19 +180,19 @@ class ObjectRules {
     return this.#parts.reduce((classes, part) => this.#split(classes, part), first).flatMap((one) => {
       const schemas = schemasOfClass(this.#parts, one)
       if (schemas === undefined || isEmpty(one.names)) return []
-      const key = isAny ? anyString(builder) : stringOf(builder, one.names)
-      return [[...key, ...colon(builder), valueOf(schemas)]]
+      const entry = notation.other(isAny ? undefined : one.names, schemas)
+      return entry === undefined ? [] : [entry]
     })
   }
 
   /** The end of an object with this many properties. */
   #end(count: number): ReadonlyArray<Sequence> {
-    return count >= this.#least ? [[text("}")]] : []
+    return count >= this.#least ? [this.#writer.notation.close(count === 0)] : []
   }
 
   /** More undeclared properties after the first one, and the end if it is allowed. */
   #moreOthers(count: number, end: ReadonlyArray<Sequence>, known: Map<number, GrammarSymbol>): GrammarSymbol {
-    const { builder } = this.#writer
+    const { builder, notation } = this.#writer
     const most = this.#most
     const key = most === undefined ? 0 : count
     const found = known.get(key)
@@ -174,18 +200,20 @@ class ObjectRules {
     const { define, symbol } = builder.declare("others")
     known.set(key, symbol)
     const isFull = most !== undefined && count >= most
-    const next = (entry: Sequence): Sequence => [...comma(builder), ...entry, this.#moreOthers(count + 1, end, known)]
+    const next = (
+      entry: Sequence
+    ): Sequence => [...notation.separator, ...entry, this.#moreOthers(count + 1, end, known)]
     define([...(isFull ? [] : this.#entries.map(next)), ...end])
     return symbol
   }
 
   /** What can follow the last declared property, after this many properties. */
   #tail(count: number): GrammarSymbol {
-    const { builder } = this.#writer
+    const { builder, notation } = this.#writer
     const isFull = this.#most !== undefined && count >= this.#most
     if (this.#entries.length === 0 || isFull) return builder.rule("end", this.#end(count))
     const more = this.#moreOthers(count + 1, this.#end(count + 1), new Map())
-    const separator = count === 0 ? [] : comma(builder)
+    const separator = count === 0 ? [] : notation.separator
     return builder.rule("others", [
       ...this.#entries.map((entry) => [...separator, ...entry, more]),
       ...this.#end(count)
@@ -193,22 +221,22 @@ class ObjectRules {
   }
 
   write(): Sequence {
-    const { builder, valueOf } = this.#writer
+    const { builder, notation } = this.#writer
     // Without limits, only the first property differs from the others.
     const top = Math.max(1, this.#least === Infinity ? 0 : this.#least, this.#most ?? 0)
     let after = Array.from({ length: top + 1 }, (_, count) => this.#tail(count))
     // From the last to the first, since each part needs the one that follows it.
     for (const name of this.#names.toReversed()) {
-      const member = [text(JSON.stringify(name)), ...colon(builder), valueOf(schemasOf(this.#parts, name))]
+      const member = notation.member(name, schemasOf(this.#parts, name))
       after = after.map((rest, count) => {
         const isFull = this.#most !== undefined && count >= this.#most
-        const separator = count === 0 ? [] : comma(builder)
+        const separator = count === 0 ? [] : notation.separator
         const next = after[Math.min(count + 1, top)]!
         const skip: ReadonlyArray<Sequence> = this.#required.has(name) ? [] : [[rest]]
         return builder.rule("members", [...(isFull ? [] : [[...separator, ...member, next]]), ...skip])
       })
     }
-    return [text("{"), after[0]!]
+    return [...notation.open, after[0]!]
   }
 }
 

@@ -16,7 +16,8 @@ import type { GrammarBuilder, GrammarSymbol, Sequence } from "./Grammar.ts"
 import { text } from "./Grammar.ts"
 import { distinctLists, listedValues, literals } from "./JsonLiterals.ts"
 import { integers, multiples, numbers } from "./JsonNumbers.ts"
-import { objectsOf } from "./JsonObjects.ts"
+import type { ObjectNotation } from "./JsonObjects.ts"
+import { jsonObjects, objectsOf } from "./JsonObjects.ts"
 import type { Located } from "./JsonSchemaKeywords.ts"
 import { refuseAt, within } from "./JsonSchemaKeywords.ts"
 import { stringOf } from "./JsonStrings.ts"
@@ -30,11 +31,12 @@ import { accepts, complementOf, except, intersect, mostStates, ofLength } from "
 /** Levels of nested values in a schema that is not recursive. */
 const mostLevels = 64
 
-type ValueOf = (schemas: ReadonlyArray<Located>) => GrammarSymbol
+export type ValueOf = (schemas: ReadonlyArray<Located>) => GrammarSymbol
 
-interface Writer {
+export interface Writer {
   readonly builder: GrammarBuilder
   readonly valueOf: ValueOf
+  readonly notation: ObjectNotation
   readonly namesOf: (schema: Located) => Automaton
   /** The values that schemas list; undefined if they do not list them, or some are objects or lists. */
   readonly listed: (schemas: ReadonlyArray<Located>) => ReadonlyArray<unknown> | undefined
@@ -42,7 +44,10 @@ interface Writer {
 }
 
 /** The texts of a schema; undefined for any. */
-const textsOf = ({ budget }: Pick<Writer, "budget">, { length, path, texts }: MergedSchema): Automaton | undefined => {
+export const textsOf = (
+  { budget }: Pick<Writer, "budget">,
+  { length, path, texts }: MergedSchema
+): Automaton | undefined => {
   const isFree = length.least === 0 && length.most === undefined
   if (isFree && texts.length === 0) return undefined
   if (Math.max(length.least, length.most ?? 0) >= mostStates) {
@@ -149,7 +154,7 @@ const integersOf = ({ builder }: Writer, { high, low, multiple, path }: MergedSc
         "needs bounds with at most 1,000 multiples between them; add minimum and maximum, or omit it"
       )
 
-const alternativesOf = (
+export const alternativesOf = (
   writer: Writer,
   shape: MergedSchema
 ): Readonly<Record<TypeName, () => ReadonlyArray<Sequence>>> => ({
@@ -207,12 +212,27 @@ const makeNumbering = () => {
   }
 }
 
-/** Writes the values that satisfy a document, to which its references point, and `more` schemas. */
+/** Writes the root of a document. */
+export type WriteRoot = (
+  writer: Writer,
+  /** The shapes of the values that satisfy these schemas. */
+  shapesOf: (schemas: ReadonlyArray<Located>) => ReadonlyArray<MergedSchema>,
+  root: ReadonlyArray<Located>
+) => GrammarSymbol
+
+const writeJson: WriteRoot = ({ valueOf }, _, root) => valueOf(root)
+
+/**
+ * Writes the values that satisfy a document, to which its references point, and `more` schemas.
+ *
+ * @param writeRoot left out, the root is JSON like the values in it
+ */
 export const writeValue = (
   builder: GrammarBuilder,
   budget: Budget,
   document: Located,
-  ...more: ReadonlyArray<Located>
+  more: ReadonlyArray<Located> = [],
+  writeRoot = writeJson
 ): GrammarSymbol => {
   const numberOf = makeNumbering()
   const known = new Map<string, GrammarSymbol>()
@@ -249,11 +269,14 @@ export const writeValue = (
   const writer: Writer = {
     builder,
     valueOf,
+    notation: jsonObjects(builder, valueOf),
     namesOf: namesOf(budget, document),
     listed: listedOf(budget, document),
     budget
   }
-  const value = valueOf([document, ...more])
+  const shapesOf = (schemas: ReadonlyArray<Located>) =>
+    schemaAlternatives(schemas, document, budget).map((parts) => mergeSchemas(parts, document.path, budget))
+  const value = writeRoot(writer, shapesOf, [document, ...more])
   readings.check()
   return value
 }

@@ -77,17 +77,22 @@ const isFixed = ({ assistantPrefix = "", completion, format, toolChoice = "auto"
   assistantPrefix !== "" || completion !== undefined || format !== undefined ||
   (toolChoice !== "auto" && toolChoice !== "none")
 
+/** Whether the answer is a call, and no text that it continues comes before it. */
+const isForced = ({ assistantPrefix = "", completion, toolChoice = "auto" }: GenerateJob): boolean =>
+  assistantPrefix === "" && completion === undefined && toolChoice !== "auto" && toolChoice !== "none"
+
 /** Whether an answer may begin with thoughts. */
 export const mayThink = (job: GenerateJob): boolean => job.thinking?.on !== false && !isFixed(job)
 
 /**
  * What a template is told, and whether the answer may begin with thoughts. A model that writes in channels would call no tools
- * without the header of a message: where its caller wants no thoughts, it thinks little.
+ * without the header of a message: where its caller wants no thoughts, it thinks little, and a forced call has the header.
  */
 export const planOf = (
   style: ThoughtStyle,
   job: GenerateJob
 ): { readonly thinks: boolean; readonly thinking: GenerateJob["thinking"] } => {
+  if (style.type === "channels" && isForced(job)) return { thinks: true, thinking: { on: true, effort: "low" } }
   if (isFixed(job)) return { thinks: false, thinking: { on: false } }
   if (style.type === "channels" && job.thinking?.on === false) {
     return { thinks: true, thinking: { on: true, effort: "low" } }

@@ -214,18 +214,35 @@ const typeOf = (value: unknown): string => {
   return typeof value
 }
 
-/** The types that a schema names, those of its alternatives included; none if any. */
-const typesOf = (schema: unknown): ReadonlySet<string> => {
-  if (!isSchema(schema)) return new Set()
-  const { anyOf, const: one, enum: listed, oneOf, type } = schema
+/** Levels of references and alternatives in which types are looked for. */
+const mostLevels = 16
+
+/** What a reference within a document points to. */
+const referenced = (reference: string, root: unknown): unknown =>
+  reference.split("/").slice(1).reduce<unknown>(
+    (at, key) => isSchema(at) ? at[key.replaceAll("~1", "/").replaceAll("~0", "~")] : undefined,
+    reference.startsWith("#") ? root : undefined
+  )
+
+/**
+ * The types that a schema names, those of its alternatives included; none if any.
+ *
+ * @param root the document that references point to
+ */
+const typesOf = (schema: unknown, root: unknown, level = 0): ReadonlySet<string> => {
+  if (!isSchema(schema) || level > mostLevels) return new Set()
+  const { $ref: reference, allOf, anyOf, const: one, enum: listed, oneOf, type } = schema
   const values = Array.isArray(listed) ? listed : Object.hasOwn(schema, "const") ? [one] : []
-  const alternatives = [anyOf, oneOf].flatMap((some) => Array.isArray(some) ? some : [])
+  const alternatives = [
+    ...[allOf, anyOf, oneOf].flatMap((some) => Array.isArray(some) ? some : []),
+    ...typeof reference === "string" ? [referenced(reference, root)] : []
+  ]
   const named = [type].flat().filter((name) => typeof name === "string").map((name) =>
     name === "integer" ? "number" : name
   )
   return new Set([
     ...named.length > 0 ? named : values.map(typeOf),
-    ...alternatives.flatMap((alternative) => [...typesOf(alternative)])
+    ...alternatives.flatMap((alternative) => [...typesOf(alternative, root, level + 1)])
   ])
 }
 
@@ -248,11 +265,12 @@ const stripped = (text: string): string => {
  * The JSON of an argument that is written as plain text.
  *
  * @param schema of the argument; a text stays a text where the schema has no other type
+ * @param root the schema of all arguments
  * @param isText what the call itself says; left out, nothing
  */
-export const argumentOf = (text: string, schema: unknown, isText?: boolean): string => {
+export const argumentOf = (text: string, schema: unknown, root: unknown, isText?: boolean): string => {
   const inner = stripped(text)
-  const types = typesOf(schema)
+  const types = typesOf(schema, root)
   const value = isText === true ? undefined : parsed(inner)
   const fits = isText === false || types.size === 0 || types.has(typeOf(value))
   return JSON.stringify(value !== undefined && typeof value !== "string" && fits ? value : inner)

@@ -185,6 +185,12 @@ export const sections: ReadonlyArray<Section> = [
   section(">>>", "", [named("", "\n", [])], { isLoose: true })
 ]
 
+/** How arguments are marked in calls that begin like this text. */
+export const paramsOf = (text: string): ReadonlyArray<Params> =>
+  sections.filter((section) => text.startsWith(openerOf(section))).flatMap(({ forms }) =>
+    forms.flatMap((form) => form.type === "named" && form.params !== undefined ? [form.params] : [])
+  )
+
 /** The text that a section begins with. */
 export const openerOf = ({ forms: [first], open }: Section): string =>
   open === "" && first?.type === "named" ? first.begin : open

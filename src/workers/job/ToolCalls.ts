@@ -366,7 +366,8 @@ class Reader implements ToolCallReader {
 
   /** Marked arguments, each emitted at its end. */
   #makeParams(form: NamedForm, name: string): () => Step {
-    const properties = this.#tools.get(name)?.parameters?.["properties"] as
+    const parameters = this.#tools.get(name)?.parameters
+    const properties = parameters?.["properties"] as
       | Readonly<Record<string, unknown>>
       | undefined
     const end = (): Step => {
@@ -390,7 +391,9 @@ class Reader implements ToolCallReader {
       const { isText, key, length, value } = found
       this.#take(length)
       const before = this.#closing === "{}" ? "{" : ", "
-      this.#emitArguments(`${before}${JSON.stringify(key)}: ${argumentOf(value, properties?.[key], isText)}`)
+      this.#emitArguments(
+        `${before}${JSON.stringify(key)}: ${argumentOf(value, properties?.[key], parameters, isText)}`
+      )
       this.#closing = "}"
       return "next"
     }

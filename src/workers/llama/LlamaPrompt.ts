@@ -6,10 +6,11 @@ import type { ChatHistoryItem, LlamaModel, Token } from "node-llama-cpp"
 import type { ChatMessage, GenerateJob, ToolDefinition } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
 import type { Pair, Thoughts, ThoughtStyle } from "../job/ThoughtSyntax.ts"
-import { channelEnds, channelMessageEnd, markersOf, styleOf } from "../job/ThoughtSyntax.ts"
+import { channelEnds, channelMarkers, channelMessageEnd, markersOf, styleOf } from "../job/ThoughtSyntax.ts"
 import { markers } from "../job/ToolCallSyntax.ts"
+import { channelSyntax } from "../model/CallGrammar.ts"
 import type { ChatTemplate, Piece, Unusable } from "../model/ChatTemplate.ts"
-import { makeChatTemplate } from "../model/ChatTemplate.ts"
+import { makeNamedTemplates } from "../model/NamedTemplates.ts"
 import type { CallSyntax } from "../model/TemplateCalls.ts"
 import type { Check } from "../model/TextLimits.ts"
 import { charactersOf, render, renderJob } from "../model/TextLimits.ts"
@@ -18,7 +19,7 @@ import { begin, completionTokens } from "./LlamaCompletion.ts"
 
 export interface Prompts {
   readonly supportsTools: boolean
-  /** How the model writes calls; undefined if its template does not show it, or it writes them in channels. */
+  /** How the model writes calls; undefined if its template does not show it. */
   readonly callSyntax: CallSyntax | undefined
   /** For the operator: problems of the chat template. */
   readonly warnings: ReadonlyArray<string>
@@ -26,7 +27,9 @@ export interface Prompts {
   readonly isEnd: (token: Token) => boolean
   /** All of them. */
   readonly endTokens: ReadonlyArray<Token>
-  /** Control tokens that begin a tool call. */
+  /** Tokens that end a message of several in an answer, and the answer only by the vocabulary. */
+  readonly messageEnds: ReadonlyArray<Token>
+  /** Control tokens that calls are written with. */
   readonly callTokens: ReadonlySet<Token>
   /** Control tokens that mark thoughts. */
   readonly thoughtTokens: ReadonlySet<Token>
@@ -94,7 +97,7 @@ const withTemplate = (model: LlamaModel, template: ChatTemplate, style: ThoughtS
   const tokensOf = (pieces: ReadonlyArray<Piece>) => begin(model, tokenize(model, pieces))
   return {
     supportsTools: template.supportsTools,
-    callSyntax: style?.type === "channels" ? undefined : template.callSyntax,
+    callSyntax: style?.type === "channels" ? channelSyntax : template.callSyntax,
     endTokens: amongControl(model, style?.type === "channels" ? channelEnds : [template.turnEnd.trimStart()]),
     tokensOf: (check, messages, tools) => tokensOf(render(template, check, messages, tools)),
     promptOf: (check, job) => {
@@ -152,15 +155,19 @@ const withoutTemplate = (library: Library, model: LlamaModel): Templated => {
 
 /** The file's template, or why it is not usable. */
 const templateOf = (model: LlamaModel, control: ReadonlyArray<string>): ChatTemplate | Unusable => {
-  const source = model.fileInfo.metadata.tokenizer.chat_template
-  if (source === undefined) return { problem: "the file has none" }
-  return makeChatTemplate({
-    name: model.filename ?? "the model",
-    source,
-    bos: model.tokens.bosString ?? undefined,
-    eos: model.tokens.eosString ?? undefined,
-    control
-  })
+  const { chat_template: source, ...named } = model.fileInfo.metadata.tokenizer
+  const toolUse = (named as Readonly<Record<string, unknown>>)["chat_template.tool_use"]
+  if (source === undefined && toolUse === undefined) return { problem: "the file has none" }
+  return makeNamedTemplates(
+    {
+      name: model.filename ?? "the model",
+      source: source ?? "",
+      bos: model.tokens.bosString ?? undefined,
+      eos: model.tokens.eosString ?? undefined,
+      control
+    },
+    typeof toolUse === "string" ? toolUse : undefined
+  )
 }
 
 const formatOf = (
@@ -185,7 +192,7 @@ export const makePrompts = (library: Library, model: LlamaModel, reasoning?: Pai
   const controlTokens = controlTokensOf(model)
   const template = templateOf(model, controlTokens.map((id) => tokens[id]!))
   const style = "problem" in template ? undefined : styleOf(template.source, reasoning)
-  const callTokens = amongControl(model, markers)
+  const callTokens = amongControl(model, style?.type === "channels" ? [...markers, ...channelMarkers] : markers)
   const { endTokens, ...format } = formatOf(library, model, template, style)
   // The vocabulary may say that the end of a message ends the answer.
   const goingOn = style?.type === "channels" ? amongControl(model, [channelMessageEnd]) : undefined
@@ -193,6 +200,7 @@ export const makePrompts = (library: Library, model: LlamaModel, reasoning?: Pai
   return {
     isEnd,
     endTokens: [...new Set([...endTokens, ...controlTokens])].filter(isEnd),
+    messageEnds: [...goingOn ?? []],
     callTokens,
     thoughtTokens: amongControl(model, markersOf(style)),
     completionOf: (check, job) => completionTokens(model, tokens.length, check, job),

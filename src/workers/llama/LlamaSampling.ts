@@ -3,6 +3,7 @@ import type { Llama, LlamaGrammar, LlamaGrammarEvaluationState, LlamaModel, Toke
 import type { DecodingOptions, GenerateJob, SamplingOptions } from "../../domain/Job.ts"
 import type { Grammar } from "../grammar/JsonGrammar.ts"
 import { gbnfOf, grammarOf, toolGrammar } from "../grammar/JsonGrammar.ts"
+import { forcedSyntaxOf } from "../model/CallGrammar.ts"
 import { biasesOf, penaltyWindow } from "../model/Sampler.ts"
 import type { CallSyntax } from "../model/TemplateCalls.ts"
 import type { Library } from "./LlamaBinary.ts"
@@ -70,9 +71,14 @@ export const biasOf = (
 const grammarsKept = 16
 
 /** The constraint of the answer: a required tool call, else the format. */
-const constraintOf = ({ format, toolChoice, tools = [] }: GenerateJob, syntax: CallSyntax | undefined) => {
+const constraintOf = (job: GenerateJob, callSyntax: CallSyntax | undefined) => {
+  const { format, toolChoice, tools = [] } = job
   if (toolChoice !== undefined && toolChoice !== "auto" && toolChoice !== "none") {
-    return { key: JSON.stringify([tools, toolChoice]), make: (): Grammar => toolGrammar(tools, toolChoice, syntax) }
+    const syntax = forcedSyntaxOf(job, callSyntax)
+    return {
+      key: JSON.stringify([tools, toolChoice, syntax]),
+      make: (): Grammar => toolGrammar(tools, toolChoice, syntax)
+    }
   }
   return format === undefined ? undefined : { key: JSON.stringify(format), make: () => grammarOf(format) }
 }
@@ -100,7 +106,9 @@ export const makeGrammars = (library: Library, llama: Llama, model: LlamaModel, 
       return constraint && stateOf(constraint)
     },
     /** The state for a call within an answer, in this syntax. */
-    callOf: ({ tools = [] }: GenerateJob, syntax: CallSyntax): Promise<LlamaGrammarEvaluationState> =>
-      stateOf({ key: JSON.stringify([tools, syntax]), make: () => toolGrammar(tools, "required", syntax) })
+    callOf: (
+      { tools = [] }: GenerateJob,
+      { grammar, syntax }: { readonly grammar: Grammar; readonly syntax: CallSyntax }
+    ): Promise<LlamaGrammarEvaluationState> => stateOf({ key: JSON.stringify([tools, syntax]), make: () => grammar })
   }
 }

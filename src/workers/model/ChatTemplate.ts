@@ -22,8 +22,8 @@ import type { ChatMessage, Thinking, ToolDefinition } from "../../domain/Job.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
 import { parseJinja } from "./Jinja.ts"
 import { OverBudget } from "./JinjaValues.ts"
-import type { CallSyntax } from "./TemplateCalls.ts"
-import { callSyntaxOf } from "./TemplateCalls.ts"
+import type { Argument, CallSyntax } from "./TemplateCalls.ts"
+import { callSyntaxOf, knownSyntaxOf } from "./TemplateCalls.ts"
 import { joinRoles, readsToolResponses, valueOfJson, withoutSystem, withToolResponses } from "./TemplateMessages.ts"
 import type { ThoughtFields } from "./TemplateThoughts.ts"
 import { fieldsFor, joined } from "./TemplateThoughts.ts"
@@ -50,7 +50,7 @@ export interface ChatTemplate {
   readonly source: string
   /** Whether the prompt tells a model not to think. */
   readonly hasThinkingSwitch: boolean
-  /** How the model writes calls with JSON arguments; undefined if the template does not show it. */
+  /** How the model writes calls; undefined if the template does not show it. */
   readonly callSyntax: CallSyntax | undefined
 }
 
@@ -279,23 +279,28 @@ const thoughtFieldsOf = (print: Print, source: string): ThoughtFields | undefine
 }
 
 /** How the template writes an earlier call. */
-const readCallSyntax = (print: Print, { control, eos = "" }: ChatTemplateOptions, turnEnd: string) => {
+const readCallSyntax = (print: Print, { control, eos = "", source }: ChatTemplateOptions, turnEnd: string) => {
   const argument = ["text", "probe4716"] as const
-  const call = { id: "call", name: probeTool.name, arguments: JSON.stringify({ [argument[0]]: argument[1] }) }
+  const second = ["word", "probe4717"] as const
+  const calling = (...args: ReadonlyArray<Argument>): ChatMessage => {
+    const call = { id: "call", name: probeTool.name, arguments: JSON.stringify(Object.fromEntries(args)) }
+    return { role: "assistant", content: "", toolCalls: [call] }
+  }
   const printed = (messages: ReadonlyArray<ChatMessage>, goOn: boolean) =>
     print(conversationOf(messages), toolsOf([probeTool]), goOn, { on: false })
   try {
     return callSyntaxOf({
-      text: printed([question, { role: "assistant", content: "", toolCalls: [call] }], false),
+      text: printed([question, calling(argument)], false),
+      two: () => ({ text: printed([question, calling(argument, second)], false), second }),
       prompt: printed([question], true),
       question: probe,
       name: probeTool.name,
       argument,
       ends: [turnEnd.trim(), eos, ...control]
-    })
+    }) ?? knownSyntaxOf(source)
   } catch (cause) {
     if (cause instanceof OverBudget) throw cause
-    return undefined
+    return knownSyntaxOf(source)
   }
 }
 

@@ -3,11 +3,11 @@ import { readFile } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { largestDefaultWindow } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
-import { templateIn } from "../../domain/ModelCapabilities.ts"
+import { templateFiles, templatesIn } from "../../domain/ModelCapabilities.ts"
 import type { ThoughtStyle } from "../job/ThoughtSyntax.ts"
 import { channelEnds } from "../job/ThoughtSyntax.ts"
 import type { ChatTemplate } from "../model/ChatTemplate.ts"
-import { makeChatTemplate } from "../model/ChatTemplate.ts"
+import { makeNamedTemplates } from "../model/NamedTemplates.ts"
 import type { OnnxSpec } from "./OnnxRuntime.ts"
 import type { Pooling } from "./OnnxTasks.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
@@ -57,7 +57,10 @@ export const readFolder = async (folder: string) => ({
   tokenizer: await required(join(folder, "tokenizer.json")),
   tokenizerConfig: await readFields(join(folder, "tokenizer_config.json")) ?? {},
   generation: await readFields(join(folder, "generation_config.json")) ?? {},
-  template: await readText(join(folder, "chat_template.jinja")),
+  templates: {
+    default: await readText(join(folder, templateFiles.default)),
+    toolUse: await readText(join(folder, templateFiles.toolUse))
+  },
   pooling: await readFields(join(folder, "1_Pooling", "config.json")) ?? {}
 })
 
@@ -103,10 +106,10 @@ export const windowOf = (folder: Folder, { contextSize }: OnnxSpec): number => {
 
 /** The model's own chat template, which text generation requires. */
 export const templateOf = (folder: Folder, { control }: OnnxTokenizer): ChatTemplate => {
-  const source = templateIn(folder.template, folder.tokenizerConfig)
+  const { source, toolUse } = templatesIn(folder.templates, folder.tokenizerConfig)
   const bos = tokenOf(folder.tokenizerConfig["bos_token"])
   const eos = tokenOf(folder.tokenizerConfig["eos_token"])
-  const template = makeChatTemplate({ name: basename(folder.path), source, bos, eos, control })
+  const template = makeNamedTemplates({ name: basename(folder.path), source, bos, eos, control }, toolUse)
   return "problem" in template
     ? refuse({
       kind: "load_failed",
