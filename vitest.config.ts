@@ -8,13 +8,13 @@ if (!process.argv.includes("--coverage")) {
   process.env["NODE_COMPILE_CACHE"] ??= fileURLToPath(new URL("node_modules/.cache/compiled", import.meta.url))
 }
 
-/** Files that mock modules or load models in their worker process: they have one of their own. */
-const isolated = [
-  "test/{App,AppParts,Troupe,cli}.test.ts",
+/** Files with a worker process of their own: they mock modules, or load the llama engine as programs do. */
+const isolated = ["test/layers/engines/{ChildEnvironment,Engines}.test.ts", "test/conformance/llamaThread.test.ts"]
+
+/** Files that load models in their worker process. */
+const engines = [
   "test/conformance/**/*.test.ts",
-  "test/cli/{Models,PullProgress}.test.ts",
-  "test/layers/{aiSdk,engines,persistence}/**/*.test.ts",
-  "test/layers/http/{NodeListener,WebHandler}.test.ts",
+  "test/layers/engines/**/*.test.ts",
   "test/workers/*.test.ts",
   "test/workers/{llama,onnx}/**/*.test.ts",
   "test/workers/grammar/JsonGrammarLlama.test.ts"
@@ -23,11 +23,16 @@ const isolated = [
 /** The longest of the files that share worker processes. */
 const long = /\/test\/(?:service|clients)\/|\/(?:Schedules|docs|examples|readme)\.test\.ts$/
 
-/** Long files first, so that none runs alone at the end. A shared process ends where an isolated file is next. */
+/** Long files first, so that none runs alone at the end. A shared process ends where a file of another project is next. */
+const rankOf = ({ moduleId, project }: TestSpecification): number => {
+  if (project.name === "engines") return 0
+  if (project.config.isolate) return 1
+  return long.test(moduleId) ? 2 : 3
+}
+
 class LongFirst extends BaseSequencer {
   override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
-    const rank = ({ moduleId, project }: TestSpecification) => project.config.isolate ? 1 : long.test(moduleId) ? 0 : 2
-    return (await super.sort(files)).toSorted((one, other) => rank(one) - rank(other))
+    return (await super.sort(files)).toSorted((one, other) => rankOf(one) - rankOf(other))
   }
 }
 
@@ -45,7 +50,20 @@ export default defineConfig({
     projects: [
       { extends: true, test: { name: "isolated", include: isolated } },
       // The others share worker processes: importing Effect and the sources takes longer than most of these files.
-      { extends: true, test: { name: "shared", include: ["test/**/*.test.ts"], exclude: isolated, isolate: false } }
+      {
+        extends: true,
+        test: {
+          name: "engines",
+          include: engines,
+          exclude: isolated,
+          isolate: false,
+          setupFiles: "test/support/EngineProcess.ts"
+        }
+      },
+      {
+        extends: true,
+        test: { name: "shared", include: ["test/**/*.test.ts"], exclude: [...isolated, ...engines], isolate: false }
+      }
     ],
     // Of the test processes: code that runs only in engine threads and child processes is not counted.
     coverage: {

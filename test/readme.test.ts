@@ -58,12 +58,9 @@ describe("README", () => {
 
   for (const [index, program] of blocks("ts").entries()) {
     it(`program ${index + 1}`, async () => {
-      const { stdout } = await execute(process.execPath, [
-        "--conditions=troupe:source",
-        "--input-type=module-typescript",
-        "--eval",
-        program
-      ], { cwd: root })
+      // With the built package, as programs of others run it.
+      const flags = ["--input-type=module-typescript", "--eval"]
+      const { stdout } = await execute(process.execPath, [...flags, program], { cwd: root })
       assert.match(stdout, /The capital of Japan is Tokyo\.|Snow is white\./)
     })
   }

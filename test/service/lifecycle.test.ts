@@ -62,21 +62,26 @@ describe("start", () => {
     )
   })
 
-  const files: ReadonlyArray<readonly [string, (file: string) => void, RegExp]> = [
-    ["missing", () => {}, /model\.gguf does not exist or is not readable/],
-    ["empty", (file) => writeFileSync(file, ""), /model\.gguf is empty/],
-    ["not a GGUF file", (file) => writeFileSync(file, "x".repeat(5000)), /Invalid GGUF magic/],
-    ["cut short", (file) => {
-      copyFileSync(tinyChat, file)
-      truncateSync(file, 1_000_000)
-    }, /corrupted or incomplete/]
+  const files: ReadonlyArray<readonly [string, (file: string) => void, RegExp, typeof invoke]> = [
+    ["missing", () => {}, /model\.gguf does not exist or is not readable/, invoke],
+    ["empty", (file) => writeFileSync(file, ""), /model\.gguf is empty/, invoke],
+    ["not a GGUF file", (file) => writeFileSync(file, "x".repeat(5000)), /Invalid GGUF magic/, invoke],
+    [
+      "cut short",
+      (file) => {
+        copyFileSync(tinyChat, file)
+        truncateSync(file, 1_000_000)
+      },
+      /corrupted or incomplete/,
+      run
+    ]
   ]
-  for (const [name, prepare, message] of files) {
+  for (const [name, prepare, message, call] of files) {
     it(`rejects a model file that is ${name} with one line`, async () => {
       using folder = temporaryFolder()
       prepare(join(folder.path, "model.gguf"))
       writeFileSync(join(folder.path, "troupe.yaml"), yamlFor("model.gguf"))
-      const { code, stderr } = await run(["serve", "--port", "0"], { cwd: folder.path })
+      const { code, stderr } = await call(["serve", "--port", "0"], { cwd: folder.path })
       assert.strictEqual(code, 1)
       assert.match(stderr, message)
       assert.match(stderr, /^troupe: The deployment "m#0" could not be loaded: [^\n]+\n$/)
@@ -100,7 +105,7 @@ describe("start", () => {
       join(folder.path, "troupe.yaml"),
       "redis: { url: \"redis://127.0.0.1:1\" }\nmodels:\n  fake/model: { deployments: [{ engine: fake }] }\n"
     )
-    const { code, stderr } = await run(["serve", "--port", "0"], { cwd: folder.path })
+    const { code, stderr } = await invoke(["serve", "--port", "0"], { cwd: folder.path })
     assert.strictEqual(code, 1)
     assert.match(stderr, /^troupe: [^\n]*127\.0\.0\.1:1[^\n]*cannot be reached[^\n]*\n$/)
   })
@@ -134,7 +139,7 @@ describe("start", () => {
     const file = join(folder.path, "troupe.yaml")
     writeFileSync(file, "server: { allowAnonymous: true }\n")
     const options = { env: { HOST: "127.0.0.1", PORT: "0" } }
-    const { code, stderr } = await run(["serve", "--config", file, "--host", "192.0.2.1"], options)
+    const { code, stderr } = await invoke(["serve", "--config", file, "--host", "192.0.2.1"], options)
     assert.strictEqual(code, 1)
     assert.match(stderr, /192\.0\.2\.1 is not an address/)
   })

@@ -71,12 +71,15 @@ export const temporaryFolder = () => {
   return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) }
 }
 
-/** Resolves when `check` returns a value, within the time limit of the test. */
+/**
+ * Resolves when `check` returns a value, within the time limit of the test. It is asked less often the longer it takes, since it
+ * may ask a service or start `ps`, which takes computing time from what it waits for.
+ */
 export const until = async <A>(check: () => A | undefined | Promise<A | undefined>): Promise<A> => {
-  for (;;) {
+  for (let delay = 10;; delay = Math.min(delay * 1.3, 80)) {
     const value = await check()
     if (value !== undefined) return value
-    await new Promise((resolve) => setTimeout(resolve, 10))
+    await new Promise((resolve) => setTimeout(resolve, delay))
   }
 }
 

@@ -3,11 +3,9 @@ import { assert } from "@effect/vitest"
 import { appendFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { setEnvironmentData } from "node:worker_threads"
 import { crc32 } from "node:zlib"
-import { afterAll, beforeAll, describe, it } from "vitest"
+import { afterAll, describe, it } from "vitest"
 import type { EngineHost } from "../../src/domain/EngineProtocol.ts"
-import { engineProcess } from "../../src/domain/EngineProtocol.ts"
 import type { GenerateJob, JobEvent } from "../../src/domain/Job.ts"
 import { isTerminal } from "../../src/domain/Job.ts"
 import type { PrefixFileOptions } from "../../src/domain/PrefixFiles.ts"
@@ -90,12 +88,7 @@ const withEngine = async <A>(host: EngineHost, use: (host: EngineHost) => Promis
 const poolHost = (options: Partial<LlamaSpec> = {}) => makePoolHost(hostOptions(options))
 
 describe("computed prompts of the llama engine", () => {
-  // The engine's threads load the library without a test process.
-  beforeAll(() => setEnvironmentData(engineProcess, true))
-  afterAll(() => {
-    setEnvironmentData(engineProcess, undefined)
-    parent[Symbol.dispose]()
-  })
+  afterAll(() => parent[Symbol.dispose]())
 
   it("are restored after an unload for their owner only, and not from damaged files", async () => {
     const first = await withEngine(poolHost(), async (host) => {

@@ -12,11 +12,18 @@ import type { Engine } from "../../../src/services/engines/Engine.ts"
 import type { Options } from "../../../src/services/engines/EngineKinds.ts"
 import { deploymentOf } from "../../conformance/engine.ts"
 import { embedding, logitGraph, tinyChat, typeWeight, vectorGraph, writeModel } from "../../support/OnnxModels.ts"
+import { isBrief } from "../../support/Repetitions.ts"
 import { temporaryFolder } from "../../support/Service.ts"
 
 type OnnxOptions = Omit<Extract<Options, { engine: "onnx" }>, "engine">
 
 const start = (options: OnnxOptions) => Engines.make("thread").start(deploymentOf({ engine: "onnx", ...options }))
+
+/**
+ * Where encoders and the reuse of a prompt are tested. On wasm, `npm test` has them in `TinyEmbed.test.ts` and
+ * `test/conformance/onnxWasmThread.test.ts`, and a step of `.ci/run` also has those of this file: each compiles it again.
+ */
+const devices: ReadonlyArray<"cpu" | "wasm"> = isBrief ? ["cpu"] : ["cpu", "wasm"]
 
 /** Runs against the engine of a generated model folder. */
 const withModel = <A, E>(
@@ -77,7 +84,7 @@ describe("onnx, sentence vectors", () => {
     ["max", "last_hidden_state", poolingFile("pooling_mode_max_tokens")],
     ["lasttoken", "last_hidden_state", poolingFile("pooling_mode_lasttoken")]
   ] as const
-  for (const device of ["cpu", "wasm"] as const) {
+  for (const device of devices) {
     for (const [pooling, output, files] of cases) {
       it.live(`pools ${output} by ${pooling} on ${device}`, () =>
         withModel(
@@ -167,7 +174,7 @@ const logitsOf = (first: ReadonlyArray<number>, second: ReadonlyArray<number>, l
     second.reduce((sum, id) => sum + embedding(id, axis) * typeWeight(1), 0))
 
 describe("onnx, scores", () => {
-  for (const device of ["cpu", "wasm"] as const) {
+  for (const device of devices) {
     it.live(`reranks documents by their pairs with the query on ${device}`, () =>
       withModel(
         (folder) =>
@@ -327,7 +334,7 @@ describe("onnx, text generation", () => {
       })
     ))
 
-  for (const device of ["cpu", "wasm"] as const) {
+  for (const device of devices) {
     it.live(`computes only the new part, with the same answer as without a cache, on ${device}`, () => {
       const question = { role: "user", content: `${"b ".repeat(300)}What is the capital of Japan?` } as const
       const sampled = { maxTokens: 20, sampling: { temperature: 1, topP: 1, seed: 3 } }

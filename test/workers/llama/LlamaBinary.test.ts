@@ -9,15 +9,19 @@ const bundle = fileURLToPath(new URL("../../../dist/workers/llama/LlamaLibrary.j
 
 describe.runIf(process.platform === "linux")("the binary of an engine process", () => {
   it("is loaded without getLlama", async () => {
-    setEnvironmentData(engineProcess, true)
+    const started = await loadBinary(() => {})
+    assert.isDefined(started)
+    assert.strictEqual(started.library.GgmlType, parts.GgmlType)
+    assert.isFalse(started.llama.gpu)
+    await started.llama.dispose()
+  })
+
+  it("is left to getLlama in another process", async () => {
+    setEnvironmentData(engineProcess, undefined)
     try {
-      const started = await loadBinary(() => {})
-      assert.isDefined(started)
-      assert.strictEqual(started.library.GgmlType, parts.GgmlType)
-      assert.isFalse(started.llama.gpu)
-      await started.llama.dispose()
+      assert.isUndefined(await loadBinary(() => {}))
     } finally {
-      setEnvironmentData(engineProcess, undefined)
+      setEnvironmentData(engineProcess, true)
     }
   })
 
