@@ -2,18 +2,17 @@
 import { promptPiece } from "../../domain/EngineProtocol.ts"
 import type { ChosenLogprob, DecodingOptions, GenerateJob, TokenLogprob } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
-import { grammarOf, toolGrammar } from "../grammar/JsonGrammar.ts"
 import type { Generation, JobSignals } from "../job/JobRunner.ts"
 import { notCapable } from "../job/JobRunner.ts"
+import { channelSyntax } from "../model/CallGrammar.ts"
 import type { ChatTemplate } from "../model/ChatTemplate.ts"
 import type { Likelihood } from "../model/Sampler.ts"
 import { likelihoods, makeSampler } from "../model/Sampler.ts"
-import type { CallSyntax } from "../model/TemplateCalls.ts"
 import type { Check } from "../model/TextLimits.ts"
 import { fitCheck, render, renderJob } from "../model/TextLimits.ts"
 import type { Cache, Decoder } from "./OnnxDecoder.ts"
-import type { Guard, Guards } from "./OnnxGuard.ts"
 import type { Loaded } from "./OnnxLoad.ts"
+import { Restraint } from "./OnnxRestraint.ts"
 import type { Slot } from "./OnnxSlots.ts"
 import { begin } from "./OnnxSlots.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
@@ -61,10 +60,13 @@ interface Answer {
   readonly prompt: ReadonlyArray<number>
   /** The next token; undefined at the end of the answer. */
   readonly choose: (logits: Float32Array) => number | undefined
+  readonly restraint: Restraint
   readonly signals: JobSignals
 }
 
-async function* evaluate({ choose, decoder, prompt, slot, signals }: Answer): AsyncGenerator<number, void, undefined> {
+async function* evaluate(
+  { choose, decoder, prompt, restraint, slot, signals }: Answer
+): AsyncGenerator<number, void, undefined> {
   let next = prompt
   const keep = (cache: Cache, computed: ReadonlyArray<number>) => {
     slot.cache = cache
@@ -83,26 +85,16 @@ async function* evaluate({ choose, decoder, prompt, slot, signals }: Answer): As
     keep(cache, next)
     const token = choose(logits)
     if (token === undefined) return
+    const restrained = restraint.accept(token)
+    if (restrained !== undefined) await restrained
     yield token
     next = [token]
   }
 }
 
-/** How the model writes calls; undefined if its template does not show it, or it writes them in channels. */
+/** How the model writes calls; undefined if its template does not show it. */
 const callSyntaxOf = ({ style, template }: Extract<Loaded["work"], { readonly kind: "generate" }>) =>
-  style?.type === "channels" ? undefined : template.callSyntax
-
-/** What the format or the tools allow in the answer; undefined without them. Rejects with an `EngineFailure`. */
-const guardFor = async (
-  guards: Guards,
-  { format, toolChoice, tools = [] }: GenerateJob,
-  syntax: CallSyntax | undefined
-): Promise<Guard | undefined> => {
-  if (toolChoice === "required" || typeof toolChoice === "object") {
-    return guards.guardFor(JSON.stringify([tools, toolChoice]), () => toolGrammar(tools, toolChoice, syntax))
-  }
-  return format === undefined ? undefined : guards.guardFor(JSON.stringify(format), () => grammarOf(format))
-}
+  style?.type === "channels" ? channelSyntax : template.callSyntax
 
 const nothingLeft = (guarded: boolean): never =>
   refuse({
@@ -125,7 +117,7 @@ const makeChooser = (
   tokenizer: OnnxTokenizer,
   endTokens: ReadonlySet<number>,
   prefixTokens: ReadonlyArray<number>,
-  guard: Guard | undefined
+  restraint: Restraint
 ) => {
   const { decoding = {} } = job
   const { minTokens = 0, stopTokens = [] } = decoding
@@ -138,19 +130,19 @@ const makeChooser = (
     const bytes = tokenizer.bytesOf(token)
     return { token: Buffer.from(bytes).toString("utf8"), bytes: [...bytes], logprob }
   }
-  const beforeEnd = {
+  const beforeEnd = (guard: Restraint["guard"]) => ({
     allows: (token: number) => !endTokens.has(token) && guard?.allows(token) !== false,
     mask: guard?.maskWithoutEnd
-  }
+  })
   return {
     choose: (logits: Float32Array): number | undefined => {
+      const { guard } = restraint
       if (guard?.isOver() === true) return undefined
-      const { allows, mask } = length < minTokens ? beforeEnd : { ...guard }
+      const { allows, mask } = length < minTokens ? beforeEnd(guard) : { ...guard }
       const token = sampler.choose(logits, allows, mask) ?? nothingLeft(guard !== undefined)
       if (endTokens.has(token) || stopTokens.includes(token)) return undefined
       length++
       sampler.accept(token)
-      guard?.accept(token)
       if (job.logprobs !== undefined) chosen = likelihoods(logits, token, job.logprobs)
       return token
     },
@@ -175,12 +167,12 @@ export const prepare = async (
   const check = fitCheck(contextWindow, tokenizer.longestToken)
   check(assistantPrefix.length)
   const prefixTokens = assistantPrefix === "" ? [] : tokenizer.encode([{ text: assistantPrefix, special: false }])
-  const guard = await guardFor(guards, job, callSyntaxOf(work))
-  const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens, prefixTokens, guard)
   const tools = job.toolChoice === "none" ? [] : job.tools
   const { pieces, thoughts } = job.completion === undefined
     ? renderJob(template, style, check, job, tools)
     : { pieces: undefined }
+  const restraint = await Restraint.make(guards, job, callSyntaxOf(work), thoughts, tokenizer)
+  const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens, prefixTokens, restraint)
   const begins = pieces === undefined
     ? completionOf(check, tokenizer, decoder.vocabulary, job)
     : tokenizer.encode(pieces)
@@ -196,7 +188,7 @@ export const prepare = async (
     // The text of a completion goes on from the prompt.
     prefixTokens: job.completion === undefined ? prefixTokens : prompt,
     thoughts,
-    tokens: evaluate({ decoder, slot, prompt: prompt.slice(cachedTokens), choose, signals }),
+    tokens: evaluate({ decoder, slot, prompt: prompt.slice(cachedTokens), choose, restraint, signals }),
     logprobOf,
     decode: (tokens, before) => tokenizer.decode(tokens, before.length === 0)
   }

@@ -292,13 +292,20 @@ describe("onnx, text generation", () => {
       })
     ))
 
-  it.live("calls a tool, and calls one if required", () =>
+  it.live("calls a tool with arguments that fit its schema, and calls one if required", () =>
     generating((engine) =>
       Effect.gen(function*() {
         const { calls, finish } = yield* collect(engine, ask("What is the weather in Paris?", { tools: [weather] }))
         assert.deepStrictEqual(finish?.reason, "tool_calls")
         assert.strictEqual(calls[0]?.name, "get_weather")
         assert.deepStrictEqual(JSON.parse(calls.map((call) => call.arguments).join("")), { city: "Paris" })
+        const listed = { type: "object", properties: { city: { enum: ["Oslo", "Tokyo"] } }, required: ["city"] }
+        const corrected = yield* collect(
+          engine,
+          ask("What is the weather in Paris?", { tools: [{ ...weather, parameters: listed }] })
+        )
+        const { city } = JSON.parse(corrected.calls.map((call) => call.arguments).join("")) as { readonly city: string }
+        assert.oneOf(city, ["Oslo", "Tokyo"])
         const forced = yield* collect(
           engine,
           ask("What color is snow?", { tools: [weather], toolChoice: "required", maxTokens: 200 })
