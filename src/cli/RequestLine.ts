@@ -21,7 +21,7 @@ const nameText = (name: string): string => {
 }
 
 /** Whose values are not names, so that they are not kept. */
-const single = new Set(["decision", "request_id", "client_request_id"])
+const single = new Set(["decision", "detail", "request_id", "client_request_id"])
 
 /** The beginning of a field with its name. */
 const fieldText = (name: string): string => {

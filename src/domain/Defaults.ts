@@ -44,6 +44,9 @@ export const restart = ({ first, longest, times }: EngineRestarts) =>
 /** When a service process that ended is started again: after 0.1 s, doubling to at most 10 s; at once after `stableAfter`. */
 export const processRestart = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("10 seconds")])
 
+/** How often a service process reports how many requests run there. */
+export const runningReports = Duration.millis(500)
+
 /** When a deployment's circuit opens, for how long, and when it closes again. */
 export const breaker = {
   /** Consecutive failures. */

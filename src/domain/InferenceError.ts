@@ -454,7 +454,9 @@ export class InferenceError extends Schema.TaggedError<InferenceError>()("Infere
   /** The number of started attempts, if some were cancelled, as those of a hedged request. */
   started: Schema.optionalKey(Schema.Int),
   /** The id of the decision record, if the request was routed: see `DecisionLog`. */
-  decision: Schema.optionalKey(Schema.String)
+  decision: Schema.optionalKey(Schema.String),
+  /** The id of the decision record, if the request was refused before it was routed. */
+  refusal: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
     return this.reason.message

@@ -23,6 +23,10 @@ const entries: fc.Arbitrary<Entry> = fc.record({
   usd: some(fc.oneof(fc.double(), fc.constantFrom(1e-9, Number.NaN))),
   unpriced: some(fc.nat(9)),
   error: some(name),
+  status: some(fc.nat(599)),
+  code: some(name),
+  detail: some(name),
+  key: some(name),
   check: some(fc.constantFrom("health", "probe"))
 })
 const ids = fc.oneof(fc.constant({}), fc.record({ request_id: name }, { requiredKeys: ["request_id"] }))

@@ -48,6 +48,12 @@ const isGone = (pid: number): boolean => {
   }
 }
 
+/** What `GET /admin/deployments` has of one. */
+interface Run {
+  readonly deployment: string
+  readonly running: number
+}
+
 /** A provider whose answers wait until they are released, and which counts those at once. */
 const startProvider = async (answer: (response: ServerResponse, path: string, body: string) => void) => {
   const waiting: Array<() => void> = []
@@ -266,12 +272,25 @@ describe("a service of two processes", () => {
 
   it("restarts a process that was killed, while the other answers", async () => {
     using provider = await startProvider(answered)
-    const own = await start(yamlOf(provider))
+    const slow = "  fake/slow: { deployments: [{ engine: fake, tokenDelayMs: 50, reply: \"word \", slots: 64 }] }"
+    const own = await start(yamlOf(provider, slow.replace("word ", "word ".repeat(2_000).trim())))
     for (let round = 0; round < 2; round++) {
       const { services } = processesOf(own)
       const victim = services[round]!
+      // Of the first process, which serves local models, or passed on to it by the other one.
+      const lost = round === 0 ? Array.from({ length: many }, () => chat(own, "fake/slow")) : []
+      const ends = Promise.allSettled(lost)
+      const runs = async () =>
+        JSON.parse((await ask(own.url, "/admin/deployments")).text) as { deployments: Array<Run> }
+      if (round === 0) {
+        await until(async () =>
+          (await runs()).deployments.find(({ deployment }) => deployment === "fake/slow#0")!.running === many ||
+          undefined
+        )
+      }
       process.kill(victim, "SIGKILL")
       await until(() => isGone(victim) ? true : undefined)
+      const answered503 = (await ends).filter((end) => end.status === "fulfilled" && end.value.status === 503)
       assert.strictEqual((await chat(own, "remote")).status, 200)
       await until(() => {
         const now = processesOf(own)
@@ -280,10 +299,25 @@ describe("a service of two processes", () => {
           : undefined
       })
       await until(async () => (await ask(own.url, "/health/ready")).status === 200 ? true : undefined)
+      if (round === 0) {
+        assert.isAbove(answered503.length, 0)
+        const { requests } = JSON.parse((await ask(own.url, "/admin/requests?limit=1000")).text) as {
+          readonly requests: ReadonlyArray<{ readonly model: string; readonly refused?: true; readonly error?: object }>
+        }
+        const refused = requests.filter(({ refused }) => refused === true)
+        assert.lengthOf(refused, answered503.length)
+        for (const { error, model } of refused) {
+          assert.strictEqual(model, "fake/slow")
+          assert.propertyVal(error, "reason", "EngineCrashed")
+        }
+      }
       const answers = [...await chats(own, "remote", many), ...await chats(own, "fake/local", many)]
       assert.deepStrictEqual(answers.map(({ status }) => status), answers.map(() => 200))
     }
-    assert.include(own.process.output().stderr, "was ended by SIGKILL. Another one starts.")
+    assert.match(
+      own.process.output().stderr,
+      /was ended by SIGKILL\. (?:No|\d+) requests? ran there by its last report\. Another one starts\./
+    )
     assert.strictEqual((await own.stop()).code, 0)
   })
 

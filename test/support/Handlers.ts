@@ -10,6 +10,7 @@ import * as AdminRoutes from "../../src/layers/http/AdminRoutes.ts"
 import * as AdminUsage from "../../src/layers/http/AdminUsage.ts"
 import * as AnthropicRoutes from "../../src/layers/http/AnthropicRoutes.ts"
 import { TypedApi } from "../../src/layers/http/Api.ts"
+import * as EarlyRefusals from "../../src/layers/http/EarlyRefusals.ts"
 import * as OllamaRoutes from "../../src/layers/http/OllamaRoutes.ts"
 import * as OpenAiRoutes from "../../src/layers/http/OpenAiRoutes.ts"
 import * as ServiceRoutes from "../../src/layers/http/ServiceRoutes.ts"
@@ -71,7 +72,7 @@ export const withHandler = async <A>(
       ])
     )
   ).pipe(
-    Layer.provide(services),
+    Layer.provide(Layer.provideMerge(EarlyRefusals.layer, services)),
     Layer.provideMerge(witness.layer)
   )
   const { dispose, handler } = HttpRouter.toWebHandler(

@@ -83,6 +83,11 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>) => Optio
   NoDeployment: ({ retryAfterMs }) => [529, retryAfterMs]
 }
 
+const optionsIn = (reason: Reason): Options => (options[reason._tag] as (reason: Reason) => Options)(reason)
+
+/** The status of a response with this reason. */
+export const statusOf = (reason: Reason): number => optionsIn(reason)[0]
+
 const messageOf = (reason: Reason): string => {
   if (reason._tag !== "ContextLengthExceeded") return reason.message
   // Anthropic's own text: clients recognize it and shorten the conversation.
@@ -99,8 +104,7 @@ const unthreaded = ({ body, ...rest }: AnthropicError): AnthropicError => ({
 
 /** @param reason its path has the dialect's names already */
 export const fromReason = (reason: Reason, id: string): AnthropicError => {
-  const optionsOf = options[reason._tag] as (reason: Reason) => Options
-  const [status, retryAfterMs] = optionsOf(reason)
+  const [status, retryAfterMs] = optionsIn(reason)
   const headers = retryAfterMs === undefined
     ? {}
     : { "retry-after": String(Math.max(1, Math.ceil(retryAfterMs / 1000))) }

@@ -296,3 +296,14 @@ export const cacheOf = ({ headers = {} }: CallerIdentity): { readonly cache?: Ca
   const cache = header === undefined ? undefined : CacheControl.parse(header)
   return cache === undefined ? {} : { cache }
 }
+
+const requestId: unique symbol = Symbol("troupe/dialects/shared/CallerRequest/id")
+
+/** Keeps the id of the response with a request. */
+export const setRequestId = (request: object, id: string): void => {
+  ;(request as { [requestId]?: string })[requestId] = id
+}
+
+/** The id of the response to a request; undefined before it has one. */
+export const requestIdOf = (request: object | undefined): string | undefined =>
+  request && (request as { readonly [requestId]?: string })[requestId]

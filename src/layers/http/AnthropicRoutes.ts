@@ -76,12 +76,13 @@ const encodeError = EncodeError.fromReason
 
 /** The error with the path of the field in the body. */
 const relocate = (decoded: Decoded<Pick<Request, "source">>) => (error: InferenceError): InferenceError => {
-  const { attempts, decision, started } = error
+  const { attempts, decision, refusal, started } = error
   const reason = DecodeRequest.relocate(error.reason, decoded)
   return reason === error.reason ? error : new InferenceError({
     reason,
     ...(attempts === undefined ? {} : { attempts }),
     ...(decision === undefined ? {} : { decision }),
+    ...(refusal === undefined ? {} : { refusal }),
     ...(started === undefined ? {} : { started })
   })
 }
@@ -144,6 +145,7 @@ const messages = (services: Services): Endpoint.Endpoint<MessagesCall> => ({
 
 const countTokens = ({ inference }: Services): Endpoint.Endpoint<Decoded<CountRequest>> => ({
   idPrefix,
+  operation: "tokenize",
   encodeError,
   decode: DecodeRequest.decodeCount,
   answer: ({ body, ...call }) =>

@@ -20,6 +20,7 @@ import type { Models } from "../../services/models/Models.ts"
 import type { Registry } from "../../services/models/Registry.ts"
 import type { Router } from "../../services/routing/Router.ts"
 import type { Settings } from "../../services/settings/Settings.ts"
+import type { EarlyRefusals } from "./EarlyRefusals.ts"
 
 /** An error response in the shape of a dialect. */
 export interface ErrorResponse {
@@ -38,6 +39,7 @@ export interface HttpProblem {
 
 /** The services that routes of a dialect may use. */
 export type RouteServices =
+  | EarlyRefusals
   | HttpRouter.HttpRouter
   | Inference
   | Models

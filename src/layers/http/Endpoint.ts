@@ -7,12 +7,12 @@
  */
 import { toServerResponse } from "@effect/platform-node/NodeHttpServerRequest"
 import type { Fiber } from "effect"
-import { Clock, Context, Effect, Layer, Option, Random, Result, Scope, Tracer } from "effect"
+import { Clock, Context, Effect, Random, Result, Scope, Tracer } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { ServerResponse } from "node:http"
 import { IncomingMessage } from "node:http"
 import type { CallerIdentity } from "../../dialects/shared/CallerRequest.ts"
-import { identityOf } from "../../dialects/shared/CallerRequest.ts"
+import { identityOf, setRequestId } from "../../dialects/shared/CallerRequest.ts"
 import * as CacheControl from "../../domain/CacheControl.ts"
 import * as Caller from "../../domain/Caller.ts"
 import type { PolicyUse } from "../../domain/GuardRule.ts"
@@ -22,7 +22,6 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import * as TraceContext from "../../domain/TraceContext.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
-import * as RefusedRequest from "../../services/inference/RefusedRequest.ts"
 import { Models } from "../../services/models/Models.ts"
 import { namesIn, Registry, ServedNames } from "../../services/models/Registry.ts"
 import type { Waits } from "../../services/models/Waits.ts"
@@ -31,12 +30,14 @@ import type { Operation } from "../../services/observability/Metrics.ts"
 import { ServiceTracing } from "../../services/observability/RequestSpans.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
+import * as Authentication from "./Authentication.ts"
 import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
 import * as DirectRoutes from "./DirectRoutes.ts"
+import * as EarlyRefusals from "./EarlyRefusals.ts"
 import type { FailedRequest, Failure } from "./EndpointFailure.ts"
-import { errorHeaders, respondFailure, respondProblem, stopping } from "./EndpointFailure.ts"
+import * as EndpointFailure from "./EndpointFailure.ts"
+import { errorHeaders, respondFailure, stopping } from "./EndpointFailure.ts"
 import * as LimitHeaders from "./LimitHeaders.ts"
-import * as ModelRights from "./ModelRights.ts"
 import type { DirectHandler } from "./NodeServer.ts"
 import { NodeExchange, Unsent } from "./NodeServer.ts"
 import type { Peers } from "./Peers.ts"
@@ -67,8 +68,8 @@ export interface Call<Decoded> {
 export interface Endpoint<Decoded> {
   /** The prefix of its request ids. */
   readonly idPrefix: string
-  /** Of a request that is refused; default `chat`. */
-  readonly operation?: Operation
+  /** Of a request that is refused; default `chat`. `false`: its requests are not for a model, and are not recorded. */
+  readonly operation?: Operation | false
   /** The body with the registry's names of models, for who may use them and where they are; left out, the body has them. */
   readonly canonical?: (json: unknown) => unknown
   /**
@@ -219,7 +220,10 @@ const elsewhere: HttpProblem = {
 }
 
 /** What the requests of a dialect share. */
-interface DialectParts extends ModelRights.Parts {
+interface DialectParts {
+  /** The own name of the model that a name or an alias selects. */
+  readonly nameOf: (name: string) => string
+  readonly refusals: EarlyRefusals.EarlyRefusals["Service"]
   readonly conventions: Conventions
   readonly bodyProblems: ReturnType<typeof RequestBody.problemsOf>
   readonly peers: Peers | undefined
@@ -255,6 +259,9 @@ class EndpointRequest<Decoded> {
   readonly #created: number
   #hops = 0
   #waits: Waits | undefined
+  /** As the body names it. */
+  #model: unknown
+  #hasBegun = false
   /** Names headers in place of the fields that they stand for. */
   #renamePath: FailedRequest["renamePath"]
 
@@ -288,9 +295,25 @@ class EndpointRequest<Decoded> {
         encodeError,
         id: this.#arrival.id,
         identity: this.#arrival.identity,
-        renamePath: this.#renamePath
+        renamePath: this.#renamePath,
+        refused: this.#refused,
+        hasBegun: this.#hasBegun
       }, cause)
     })
+  }
+
+  readonly #refused: FailedRequest["refused"] = (error, answer) => {
+    const { operation = "chat" } = this.#endpoint
+    if (operation === false) return
+    const named = this.#canonical({ model: this.#model }) as { readonly model?: unknown }
+    const model = typeof named.model === "string" ? named.model : ""
+    this.#parts.refusals.note({ ...this.#arrival, operation, model, error, answer })
+  }
+
+  /** The response to a request that no model may have. */
+  refuse(problem: HttpProblem): Response {
+    const { conventions } = this.#parts
+    return EndpointFailure.refuse({ conventions, id: this.#arrival.id, refused: this.#refused }, problem)
   }
 
   #answerText(body: RequestBody.Text): Answered {
@@ -322,12 +345,15 @@ class EndpointRequest<Decoded> {
   #passed(json: unknown, text: string): Answered | undefined {
     const { peers } = this.#parts
     const { headers, response } = this.#arrival
+    this.#model = (json as { readonly model?: unknown } | null)?.model
     if (peers === undefined || !peers.isForFirst(this.#canonical(json), headers)) return undefined
-    if (response === undefined) {
-      return Effect.succeed(respondProblem({ conventions: this.#parts.conventions, id: this.#arrival.id }, elsewhere))
-    }
+    if (response === undefined) return Effect.succeed(this.refuse(elsewhere))
     return Effect.withFiber((fiber) =>
-      peers.pass(response, { text, address: fiber.getRef(Caller.CallerAddress)(fiber.context) })
+      peers.pass(response, {
+        text,
+        address: fiber.getRef(Caller.CallerAddress)(fiber.context),
+        onCut: (error) => this.#refused(error, EarlyRefusals.answerTo(error.reason, response.statusCode))
+      })
     )
   }
 
@@ -372,13 +398,8 @@ class EndpointRequest<Decoded> {
     const passed = joined === json ? RequestBody.passedText(text) : undefined
     const body = this.#endpoint.decode(joined, caller, exact ?? joined, passed)
     if (identity === undefined || Result.isFailure(body)) return body
-    const forbidden = ModelRights.refusalOf(
-      this.#parts,
-      this.#arrival,
-      this.#canonical(joined),
-      this.#endpoint.operation
-    )
-    return forbidden === undefined ? body : Result.fail(forbidden)
+    const forbidden = Authentication.modelRefusal(identity, this.#canonical(joined), this.#parts.nameOf)
+    return forbidden === undefined ? body : Result.fail(InferenceError.make(forbidden))
   }
 
   #canonical(json: unknown): unknown {
@@ -390,11 +411,12 @@ class EndpointRequest<Decoded> {
     const headers = this.#parts.conventions.idHeaders(id)
     const { servedModel } = this.#parts
     const waits = this.#waits
+    this.#hasBegun = true
     const answered = this.#endpoint.answer({ id, headers, response, created: this.#created, servedModel, waits, body })
     const seen = waits === undefined ? answered : Effect.provideService(answered, RequestWaits, waits)
     const counted = this.#hops === 0 ? seen : Effect.provideService(seen, Caller.HopCount, this.#hops)
     const named = this.#parts.annotates?.(this.#arrival) === true
-      ? Effect.annotateLogs(counted, RequestIds.idsOf(id, this.#arrival.headers["x-request-id"]))
+      ? Effect.annotateLogs(counted, Caller.logIdsOf(id, this.#arrival.headers["x-request-id"]))
       : counted
     const traced = this.#parts.isTraced ? this.#traced(named) : named
     if (hasScope || this.#endpoint.isScoped?.(body) !== true) return traced
@@ -424,6 +446,8 @@ export interface Handlers {
   readonly direct: DirectHandler
   /** For a request that is sent again; left out where none can be. */
   readonly message?: MessageHandler
+  /** What the requests of the path are recorded as; default `false`, not at all. */
+  readonly operation?: Operation | false
 }
 
 /** The names of models in answers, as the settings say; undefined stands for the requested one. */
@@ -445,7 +469,7 @@ const makeParts = (conventions: Conventions, limits: RequestBody.Limits) =>
       peers: yield* PeerProcesses,
       loadingOf: (yield* Models).loading,
       nameOf: namesIn(yield* Registry),
-      refused: yield* RefusedRequest.make,
+      refusals: yield* EarlyRefusals.EarlyRefusals,
       servedModel: yield* makeServedModel,
       isTraced: (yield* ServiceTracing) !== undefined,
       annotates: yield* RequestIds.annotates,
@@ -453,23 +477,6 @@ const makeParts = (conventions: Conventions, limits: RequestBody.Limits) =>
     }
     return parts
   })
-const requestId = Symbol("requestId")
-
-/** The request of the network that a fiber answers. */
-interface Named {
-  [requestId]?: string
-}
-
-const requestIdOf = (source: Named | undefined): string | undefined => source?.[requestId]
-
-/** Reads the id of the request that the fiber answers. */
-export const layerRequestId = Layer.succeed(Caller.RequestId, (context: Context.Context<never>) => {
-  const exchange = Context.getOption(context, NodeExchange)
-  if (Option.isSome(exchange)) return requestIdOf(exchange.value.message as Named)
-  const request = Option.getOrUndefined(Context.getOption(context, HttpServerRequest.HttpServerRequest))
-  return requestIdOf(request?.source)
-})
-
 /** Answers a message. The body of the response is to be read in the same scope. */
 export type MessageHandler = (message: Message) => Effect.Effect<Response, never, Scope.Scope>
 
@@ -483,14 +490,11 @@ const makeRespond = (parts: DialectParts, readiness: Readiness["Service"]) =>
   read: () => Effect.Effect<RequestBody.Text, Failure>
 ): Responded => {
   const id = idOf(endpoint.idPrefix, fiber.getRef(Random.Random))
-  if (named !== undefined) (named as Named)[requestId] = id
-  if (readiness.status === "stopping") {
-    return Effect.succeed(respondProblem({ conventions: parts.conventions, id }, stopping))
-  }
+  if (named !== undefined) setRequestId(named, id)
   const created = Math.floor(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() / 1000)
-  return new EndpointRequest(parts, endpoint, { id, headers, identity, response, hasScope, source }, created).respond(
-    read()
-  )
+  const arrival = { id, headers, identity, response, hasScope, source }
+  const request = new EndpointRequest(parts, endpoint, arrival, created)
+  return readiness.status === "stopping" ? Effect.succeed(request.refuse(stopping)) : request.respond(read())
 }
 
 /** Makes the handlers of messages without a request of HTTP. */
@@ -560,9 +564,10 @@ const make = Effect.fnUntraced(function*(conventions: Conventions) {
     routed: routed(endpoint) as Handlers["routed"],
     // A request without a scope uses none: see `isScoped`.
     direct: direct(endpoint) as unknown as DirectHandler,
+    operation: endpoint.operation ?? "chat",
     ...(parts.replays === undefined ? {} : { message: ofMessage(endpoint) })
   })
-  return { handle, ofMessage, replays: parts.replays }
+  return { handle, ofMessage, replays: parts.replays, operations: parts.refusals.operations }
 })
 
 /** Method and path of an endpoint, as the description has them. */
@@ -585,13 +590,14 @@ export const layer = <Name extends string, R>(
   ) => Effect.Effect<Readonly<Record<Name, Handlers>>, never, R>
 ) =>
   HttpRouter.use(Effect.fnUntraced(function*(router) {
-    const { handle, ofMessage, replays } = yield* make(conventions)
+    const { handle, ofMessage, operations, replays } = yield* make(conventions)
     const handlers = yield* handlersOf(handle, ofMessage)
     for (const name of Object.keys(endpoints) as Array<Name>) {
       const { method, path } = endpoints[name]
-      const { direct, message, routed } = handlers[name]
+      const { direct, message, operation = false, routed } = handlers[name]
       yield* router.add(method, path, routed)
       if (method !== "POST" || path.includes(":")) continue
+      if (operation !== false) operations.set(path, operation)
       yield* DirectRoutes.add(path, direct)
       if (message !== undefined) replays?.handlers.set(path, message)
     }

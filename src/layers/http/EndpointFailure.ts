@@ -3,21 +3,24 @@
  *
  * **Details**
  *
- * Defects and failures of the service are logged; a caller's own mistakes are not.
+ * A failure that no operation has recorded is recorded as that of a refused request. Defects are logged with their cause. Without a
+ * log of requests (`logRequests`), failures of the service have an entry of their own, and a caller's own mistakes have none.
  */
 import { Cause, Effect, Option } from "effect"
 import type { HttpServerResponse } from "effect/http"
 import { codeOf } from "../../dialects/openai/EncodeError.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Identity } from "../../domain/Identity.ts"
-import type * as InferenceError from "../../domain/InferenceError.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import * as Text from "../../domain/Text.ts"
 import type { Refusal } from "../../services/guard/SecurityEvents.ts"
 import { Refusals } from "../../services/guard/SecurityEvents.ts"
 import type { Models } from "../../services/models/Models.ts"
+import { warnAlone } from "../../services/observability/RequestLog.ts"
 import type { Conventions, ErrorResponse, HttpProblem } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
+import * as EarlyRefusals from "./EarlyRefusals.ts"
 import * as LimitHeaders from "./LimitHeaders.ts"
 import type * as RequestBody from "./RequestBody.ts"
 
@@ -64,6 +67,10 @@ export interface FailedRequest {
   readonly renamePath: ((text: string) => string) | undefined
   readonly identity: Identity | undefined
   readonly loadingOf: Models["Service"]["loading"]
+  /** Records a request that nothing else has recorded. */
+  readonly refused: (error: InferenceError.InferenceError, answer: EarlyRefusals.Answer) => void
+  /** Whether an operation has had the request, and so has recorded a defect. */
+  readonly hasBegun: boolean
 }
 
 /** The response to a problem of the HTTP interface itself. */
@@ -72,6 +79,17 @@ export const respondProblem = (
   problem: HttpProblem
 ): HttpServerResponse.HttpServerResponse =>
   respondError(conventions.encodeProblem(problem, id), conventions.idHeaders(id))
+
+/** As `respondProblem`, of a request that is recorded as refused. */
+export const refuse = (
+  request: Pick<FailedRequest, "conventions" | "id" | "refused">,
+  problem: HttpProblem,
+  isNew = true
+): HttpServerResponse.HttpServerResponse => {
+  const response = respondProblem(request, problem)
+  if (isNew) request.refused(EarlyRefusals.errorOf(problem), EarlyRefusals.answerOf(problem, response.status))
+  return response
+}
 
 const renamed = ({ renamePath }: FailedRequest, reason: InferenceError.Reason): InferenceError.Reason =>
   renamePath === undefined || reason._tag !== "InvalidRequest" || reason.path === undefined
@@ -137,15 +155,17 @@ const withLoading = (
 
 const respondReason = (
   request: FailedRequest,
-  failed: InferenceError.Reason,
-  headers: Headers,
-  attempts?: InferenceError.InferenceError["attempts"]
+  failed: InferenceError.InferenceError
 ): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
   const { conventions, encodeError, id } = request
-  const reason = renamed(request, failed)
-  const error = withAttempts(request, attempts, encodeError(reason, id))
+  const headers = errorHeaders(failed)
+  const reason = renamed(request, failed.reason)
+  const error = withAttempts(request, failed.attempts, encodeError(reason, id))
+  if (failed.decision === undefined && failed.refusal === undefined) {
+    request.refused(failed, EarlyRefusals.answerTo(reason, error.status))
+  }
   const log = error.status >= 500
-    ? Effect.logWarning(`${logName(id, headers)}: ${ReasonMessage.recorded(reason)}`)
+    ? warnAlone(() => `${logName(id, headers)}: ${ReasonMessage.recorded(reason)}`)
     : noteRefusal(request, reason)
   return Effect.map(
     Effect.andThen(log, withLoading(request, reason, error)),
@@ -161,16 +181,16 @@ export const respondFailure = (
   const found = Cause.findErrorOption(cause)
   if (Option.isNone(found)) {
     if (isCancellation(cause)) return Effect.failCause(cause as Cause.Cause<never>)
-    const response = respondProblem(request, internalError)
+    const response = refuse(request, internalError, !request.hasBegun)
     return Effect.as(Effect.logError(`${request.id} failed with a defect.`, Cause.squash(cause)), response)
   }
   const error = found.value
   switch (error._tag) {
     case "BodyReadError":
-      return Effect.succeed(respondProblem(request, request.bodyProblems[error.kind]))
+      return Effect.succeed(refuse(request, request.bodyProblems[error.kind]))
     case "InvalidRequest":
-      return respondReason(request, error, {})
+      return respondReason(request, InferenceError.make(error))
     case "InferenceError":
-      return respondReason(request, error.reason, errorHeaders(error), error.attempts)
+      return respondReason(request, error)
   }
 }

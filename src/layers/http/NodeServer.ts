@@ -12,12 +12,15 @@
  * Requests are delayed in `emit`, since a listener cannot keep an event from the other listeners.
  */
 import type { Fiber, Scope } from "effect"
-import { Context, Duration, Effect, Exit, Result } from "effect"
+import { Context, Duration, Effect, Exit, Layer, Option, Result } from "effect"
 import type { HttpServerResponse } from "effect/http"
+import { HttpServerRequest } from "effect/http"
 import { ClientAbort } from "effect/http/HttpServerError"
 import type { IncomingMessage } from "node:http"
 import { Server, ServerResponse } from "node:http"
 import type { Socket } from "node:net"
+import { requestIdOf } from "../../dialects/shared/CallerRequest.ts"
+import * as Caller from "../../domain/Caller.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { ByteBudget, Hold } from "../../services/limits/RequestLimits.ts"
 import { ArrivalPacer } from "../../services/limits/RequestLimits.ts"
@@ -25,7 +28,9 @@ import type { Resolved } from "../../services/settings/Settings.ts"
 import type { Authentication } from "./Authentication.ts"
 import * as Cors from "./Cors.ts"
 import type { Dialect, ErrorResponse, HttpProblem } from "./Dialect.ts"
+import type { Arrived, EarlyRefusals } from "./EarlyRefusals.ts"
 import { stopping } from "./EndpointFailure.ts"
+import { canonicalTarget, mayDiffer } from "./RequestTarget.ts"
 import * as SocketUpgrades from "./SocketUpgrades.ts"
 
 export interface Options {
@@ -35,6 +40,8 @@ export interface Options {
   /** Selects the dialect of a request by its path and its headers. */
   readonly dialectOf: (path: string, headers: IncomingMessage["headers"]) => Dialect
   readonly authentication: Authentication
+  /** Records requests that are refused here; left out, none are. */
+  readonly refusals?: EarlyRefusals["Service"]
   /** Makes the id of a response. */
   readonly makeId: () => string
   /** Where `POST` requests of a path start without the router. */
@@ -59,6 +66,14 @@ export interface Exchange {
 
 /** The exchange that a fiber answers; requests of the router have `HttpServerRequest` instead. */
 export class NodeExchange extends Context.Service<NodeExchange, Exchange>()("troupe/layers/http/NodeExchange") {}
+
+/** Reads the id of the request that the fiber answers. */
+export const layerRequestId = Layer.succeed(Caller.RequestId, (context: Context.Context<never>) => {
+  const exchange = Context.getOption(context, NodeExchange)
+  if (Option.isSome(exchange)) return requestIdOf(exchange.value.message)
+  const request = Option.getOrUndefined(Context.getOption(context, HttpServerRequest.HttpServerRequest))
+  return requestIdOf(request?.source)
+})
 
 /** A response that Effect's server makes and sends, in a scope that closes after it. */
 export class Unsent {
@@ -206,63 +221,6 @@ const writeError = (request: IncomingMessage, response: ServerResponse, error: E
 const stoppedOf = ({ dialectOf, makeId }: Pick<Options, "dialectOf" | "makeId">, { headers, url }: IncomingMessage) => {
   const id = makeId()
   return errorText(dialectOf(url ?? "", headers).encodeProblem(stopping, id), id)
-}
-
-/** Paths with a name that may contain slashes, and what may follow it. */
-const namePaths = [/^(\/v1\/models\/)(.*)()$/, /^(\/admin\/(?:models|circuits)\/)(.*)(\/[^/]+)$/]
-
-const encodeSlashes = (path: string): string => {
-  for (const pattern of namePaths) {
-    const [, before, name = "", after] = pattern.exec(path) ?? []
-    if (name.includes("/")) return `${before}${name.replaceAll("/", "%2F")}${after}`
-  }
-  return path
-}
-
-const decodes = (text: string): boolean => {
-  try {
-    // The bundler drops the call if its result is not used.
-    return decodeURIComponent(text).length <= text.length
-  } catch {
-    return false
-  }
-}
-
-/** What is wrong with percent-encoding that does not decode. */
-const encodingProblem = (place: string, text: string): string =>
-  /%(?![0-9a-f]{2})/i.test(text)
-    ? `${place} has a "%" without two hexadecimal digits. Write a percent sign as %25.`
-    : `${place} has percent-encoded bytes that are not UTF-8. Encode it as UTF-8.`
-
-/** A parameter's name in an error: at most 50 characters of it. */
-const shown = (name: string): string => JSON.stringify(name.length > 50 ? `${name.slice(0, 50)}...` : name)
-
-const queryProblem = (query: string): string | undefined => {
-  if (!decodes(query)) return encodingProblem("The query", query)
-  const seen = new Set<string>()
-  for (const [name] of new URLSearchParams(query)) {
-    if (seen.has(name) && !name.endsWith("[]")) return `The query has the parameter ${shown(name)} twice. Send it once.`
-    seen.add(name)
-  }
-  return undefined
-}
-
-/**
- * The target of a request line in the one form that the router accepts, or what is wrong with it.
- *
- * **Details**
- *
- * Model names such as `org/name` may be sent with a raw slash or with `%2F`; the router accepts the second. A parameter that
- * is given twice is rejected, since one of its values would be ignored; names that end in `[]` are lists.
- */
-export const canonicalTarget = (target: string): Result.Result<string, string> => {
-  if (!/[%?]|^\/(?:v1|admin)\/(?:models|circuits)\//.test(target)) return Result.succeed(target)
-  const mark = target.indexOf("?")
-  const path = mark < 0 ? target : target.slice(0, mark)
-  const query = mark < 0 ? "" : target.slice(mark)
-  if (!decodes(path)) return Result.fail(encodingProblem("The path", path))
-  const problem = queryProblem(query.slice(1))
-  return problem === undefined ? Result.succeed(`${encodeSlashes(path)}${query}`) : Result.fail(problem)
 }
 
 /** The open streams of the server of a response; undefined for a response of another server, and if none is kept alive. */
@@ -453,19 +411,23 @@ export class NodeServer extends Server {
 
   #reject(request: IncomingMessage, response: ServerResponse, problem: HttpProblem): void {
     if (response.destroyed) return
-    const { dialectOf, makeId } = this.#options
+    const { dialectOf, makeId, refusals } = this.#options
     const id = makeId()
-    writeError(request, response, dialectOf(request.url ?? "", request.headers).encodeProblem(problem, id), id)
+    const error = dialectOf(request.url ?? "", request.headers).encodeProblem(problem, id)
+    refusals?.noteArrived(request as Arrived, id, problem, error.status)
+    writeError(request, response, error, id)
   }
 
   /** Answers a request that no handler may have, and returns false. */
   #isAccepted(request: IncomingMessage, response: ServerResponse): boolean {
-    const target = canonicalTarget(request.url!)
-    if (Result.isFailure(target)) {
-      this.#reject(request, response, wrongTarget(target.failure))
-      return false
+    if (mayDiffer.test(request.url!)) {
+      const target = canonicalTarget(request.url!)
+      if (Result.isFailure(target)) {
+        this.#reject(request, response, wrongTarget(target.failure))
+        return false
+      }
+      request.url = target.success
     }
-    request.url = target.success
     // Node omits the body of the response by itself: it read the method before this change.
     if (request.method === "HEAD") request.method = "GET"
     const { origin, "sec-fetch-site": site } = request.headers
@@ -474,7 +436,7 @@ export class NodeServer extends Server {
   }
 
   #isAuthenticated(request: IncomingMessage, response: ServerResponse): boolean {
-    const { authentication, dialectOf, makeId } = this.#options
+    const { authentication, dialectOf, makeId, refusals } = this.#options
     const { knownHost, state } = authentication
     if (!state.areRequired && request.headers.host === knownHost) return true
     const reason = authentication.refusalOf(request)
@@ -482,6 +444,7 @@ export class NodeServer extends Server {
     const id = makeId()
     const { encodeReason, idHeaders } = dialectOf(request.url!, request.headers)
     const error = encodeReason(reason, id)
+    refusals?.noteArrived(request as Arrived, id, reason, error.status)
     writeError(request, response, { ...error, headers: { ...error.headers, ...idHeaders(id) } }, id)
     return false
   }

@@ -263,6 +263,7 @@ const show = (services: Services, models: OllamaModels.OllamaModels): Endpoint.E
   const { arrived: _, ...parts } = makeParts(services)
   return {
     ...parts,
+    operation: false,
     encodeError: encodeErrorWith(EncodeError.chatErrors),
     decode: (json) => Tasks.decodeNamed(json, "show"),
     answer: (call) =>

@@ -60,6 +60,8 @@ export interface Passed {
   readonly address: string
   /** The body as it was read; undefined: it is still to be read. */
   readonly text: string | undefined
+  /** Called where an answer has begun and has no end. */
+  readonly onCut?: (error: InferenceError.InferenceError) => void
 }
 
 /** The other processes, as this one calls them. */
@@ -71,6 +73,9 @@ export class Peers {
   readonly #changes = Effect.runSync(PubSub.sliding<ActorEvent>(1_024))
   /** Of the models. */
   #port: number
+  /** The requests that the first process has of this one. */
+  #passing = 0
+  #reported = 0
 
   constructor(member: Member, settings: Resolved) {
     this.#member = member
@@ -100,6 +105,18 @@ export class Peers {
   /** Whether this process answers for the whole service. */
   get isFirst(): boolean {
     return this.#member.index === first
+  }
+
+  /**
+   * Reports to the supervisor how many requests run here, which it says where this process crashes.
+   *
+   * @param answering the requests that this process answers itself
+   */
+  reportRunning(answering: number): void {
+    const count = answering + this.#passing
+    if (count === this.#reported) return
+    this.#reported = count
+    this.#member.send({ type: "running", count })
   }
 
   /** @param port that was bound for the models */
@@ -148,11 +165,13 @@ export class Peers {
   /** Passes a request to the first process, whose answer is written to this response. */
   pass(
     response: ServerResponse,
-    { address, text: body }: Passed = { address: "", text: undefined }
+    { address, onCut, text: body }: Passed = { address: "", text: undefined }
   ): Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError.InferenceError> {
     const request = response.req
     const done = Effect.succeed(HttpServerResponse.empty())
     return Effect.callback((resume) => {
+      this.#passing++
+      response.once("close", () => void this.#passing--)
       const { "content-length": length, ...headers } = withoutConnection(request.headers)
       const size = body === undefined ? length : Buffer.byteLength(body)
       const passed = this.#request({
@@ -166,10 +185,13 @@ export class Peers {
       }, first)
       passed.on("response", (answer) => {
         response.writeHead(answer.statusCode!, withoutConnection(answer.headers))
-        pipeline(answer, response, () => resume(done))
+        pipeline(answer, response, () => {
+          if (!answer.complete && answer.errored !== null) onCut?.(notAnswered())
+          resume(done)
+        })
       })
       passed.on("error", () => {
-        if (!response.headersSent) return resume(Effect.fail(notAnswered))
+        if (!response.headersSent) return resume(Effect.fail(notAnswered()))
         response.destroy()
         resume(done)
       })
@@ -259,13 +281,14 @@ export class Peers {
 }
 
 /** The first process has ended and is being started again. */
-const notAnswered = InferenceError.make(
-  new InferenceError.EngineCrashed({
-    deployment: "local",
-    detail: "The process of this service that serves the local models has ended and starts again.",
-    isService: true
-  })
-)
+const notAnswered = () =>
+  InferenceError.make(
+    new InferenceError.EngineCrashed({
+      deployment: "local",
+      detail: "The process of this service that serves the local models has ended and starts again.",
+      isService: true
+    })
+  )
 
 /** The other processes of the service; undefined where there are none. */
 export const PeerProcesses = Context.Reference<Peers | undefined>("troupe/layers/http/Peers", {

@@ -11,6 +11,7 @@ import * as EncodeAnswer from "../../dialects/responses/EncodeAnswer.ts"
 import { ResponseFrames } from "../../dialects/responses/EncodeStream.ts"
 import type * as Schema from "../../dialects/responses/Schema.ts"
 import * as ReasonMessage from "../../domain/ReasonMessage.ts"
+import { warnAlone } from "../../services/observability/RequestLog.ts"
 import type { UnwrittenFrames } from "../../services/responses/FrameLog.ts"
 import * as ResponseRun from "../../services/responses/ResponseRun.ts"
 import type { Responses } from "../../services/responses/Responses.ts"
@@ -30,7 +31,7 @@ const outcomeOf = (run: Run): Effect.Effect<Outcome> =>
       const { body, status } = EncodeAnswer.encodeError(reason)
       const error = EncodeAnswer.failureOf(status, body.error.message)
       return Effect.as(
-        Effect.logWarning(`${run.call.id}: ${ReasonMessage.recorded(reason)}`),
+        warnAlone(() => `${run.call.id}: ${ReasonMessage.recorded(reason)}`),
         { status: "failed", output: [], error } satisfies Outcome
       )
     }),
@@ -68,7 +69,7 @@ const streamedOutcome = (
       const refused = reason._tag === "ContentRefused" ? frames.refuse(reason) : undefined
       if (refused !== undefined) return Effect.sync(() => add(refused))
       return Effect.andThen(
-        Effect.logWarning(`${run.call.id}: ${ReasonMessage.recorded(reason)}`),
+        warnAlone(() => `${run.call.id}: ${ReasonMessage.recorded(reason)}`),
         failed(EncodeAnswer.encodeError(reason))
       )
     }),

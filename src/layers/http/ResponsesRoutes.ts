@@ -152,6 +152,7 @@ const countOf = ({ request }: PromptCall, messages: ReadonlyArray<Message>): Cou
 
 const inputTokens = (services: Services): Endpoint.Endpoint<PromptCall> => ({
   idPrefix,
+  operation: "tokenize",
   encodeError,
   decode: DecodeRequest.decodeCount,
   answer: (call) =>

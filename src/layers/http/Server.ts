@@ -7,7 +7,7 @@
  * background, up to `server.shutdownGrace`. Then it fails those that still run, so that each of them gets a response.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { ByteSize, Deferred, Duration, Effect, Fiber, Layer, Stream } from "effect"
+import { ByteSize, Deferred, Duration, Effect, Fiber, Layer, Option, Schedule, Stream } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServer, UrlParams } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { rmSync } from "node:fs"
@@ -20,6 +20,7 @@ import { ByteBudget, RequestBytes } from "../../services/limits/RequestLimits.ts
 import { Models } from "../../services/models/Models.ts"
 import { ProcessGroup } from "../../services/processes/ProcessGroup.ts"
 import { ResponseState } from "../../services/responses/Responses.ts"
+import { DecisionLog } from "../../services/routing/DecisionLog.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import { AdminAddress, Settings } from "../../services/settings/Settings.ts"
 import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
@@ -37,10 +38,11 @@ import * as CallerAddress from "./CallerAddress.ts"
 import * as CohereRoutes from "./CohereRoutes.ts"
 import type { Dialects } from "./Dialect.ts"
 import { DirectRoutes } from "./DirectRoutes.ts"
+import * as EarlyRefusals from "./EarlyRefusals.ts"
 import * as Endpoint from "./Endpoint.ts"
 import * as Handover from "./Handover.ts"
 import type { DirectRoute } from "./NodeServer.ts"
-import { NodeServer } from "./NodeServer.ts"
+import { layerRequestId, NodeServer } from "./NodeServer.ts"
 import * as OllamaRoutes from "./OllamaRoutes.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
 import { PeerProcesses, Peers } from "./Peers.ts"
@@ -116,6 +118,9 @@ const makePeers = Effect.gen(function*() {
   yield* Effect.addFinalizer(() => Effect.sync(() => peers.close()))
   const { events } = yield* Models
   yield* Effect.forkScoped(Stream.runForEach(events, (event) => Effect.sync(() => peers.emit(event))))
+  const decisions = yield* Effect.serviceOption(DecisionLog)
+  const report = Effect.sync(() => peers.reportRunning(Option.getOrUndefined(decisions)?.running?.() ?? 0))
+  yield* Effect.forkScoped(Effect.repeat(report, Schedule.spaced(Defaults.runningReports)))
   return peers
 })
 
@@ -225,7 +230,9 @@ export const make = (dialects: Dialects) =>
     const directRoutes = new Map<string, DirectRoute>()
     const authentication = yield* authenticated
     const streams = streamsOf(server)
-    const node = new NodeServer({ settings: server, ...serviceRoutes, authentication, makeId, directRoutes, streams })
+    const refusals = yield* EarlyRefusals.make
+    const shared = { authentication, refusals, makeId, directRoutes, streams }
+    const node = new NodeServer({ settings: server, ...serviceRoutes, ...shared })
     const peers = yield* makePeers
     const stop = yield* makeStop(node, grace)
     const http = NodeHttpServer.layer(() => node, {
@@ -242,11 +249,12 @@ export const make = (dialects: Dialects) =>
       Layer.provideMerge(served),
       Layer.provide([
         CallerAddress.layer,
-        Endpoint.layerRequestId,
+        layerRequestId,
         RequestIds.layer,
         Replays.layer,
         noQueryValues,
-        Layer.succeed(DirectRoutes, directRoutes)
+        Layer.succeed(DirectRoutes, directRoutes),
+        Layer.succeed(EarlyRefusals.EarlyRefusals, refusals)
       ]),
       Layer.provideMerge(admin),
       Layer.provideMerge(http),

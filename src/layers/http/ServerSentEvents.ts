@@ -22,6 +22,7 @@ import * as ReasonMessage from "../../domain/ReasonMessage.ts"
 import type { Inference } from "../../services/inference/Inference.ts"
 import type { Waits } from "../../services/models/Waits.ts"
 import { RequestWaits } from "../../services/models/Waits.ts"
+import { warnAlone } from "../../services/observability/RequestLog.ts"
 import type { Responding, RoutingHeaders } from "./Endpoint.ts"
 import { answerHeaders, writeHead, written } from "./Endpoint.ts"
 import { errorHeaders, logName } from "./EndpointFailure.ts"
@@ -165,7 +166,7 @@ export const respond = Effect.fnUntraced(function*(
     const error = Cause.findErrorOption(cause) as Option.Option<InferenceError>
     return Option.isSome(error)
       ? Effect.as(
-        Effect.logWarning(`${logName(id, headers)}: ${ReasonMessage.recorded(error.value.reason)}`),
+        warnAlone(() => `${logName(id, headers)}: ${ReasonMessage.recorded(error.value.reason)}`),
         encode([failureFrames.error(error.value.reason)])
       )
       : Effect.as(Effect.logError(`${id} failed with a defect.`, Cause.squash(cause)), encode([failureFrames.defect()]))
@@ -191,7 +192,7 @@ export const respond = Effect.fnUntraced(function*(
 const logFailure = (name: string, cause: Cause.Cause<InferenceError>): Effect.Effect<void> => {
   const error = Cause.findErrorOption(cause)
   return Option.isSome(error)
-    ? Effect.logWarning(`${name}: ${ReasonMessage.recorded(error.value.reason)}`)
+    ? warnAlone(() => `${name}: ${ReasonMessage.recorded(error.value.reason)}`)
     : Effect.logError(`${name} failed with a defect.`, Cause.squash(cause))
 }
 

@@ -314,6 +314,7 @@ const write = (
   answer: (state: Responses, call: Endpoint.Call<ConversationCall>) => Answered
 ): Endpoint.Endpoint<ConversationCall> => ({
   idPrefix: "conv_",
+  operation: false,
   encodeError: EncodeAnswer.encodeError,
   decode: Conversations.decoderOf(body),
   answer: (call) =>

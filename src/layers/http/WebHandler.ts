@@ -27,11 +27,14 @@ import * as CallerAddress from "./CallerAddress.ts"
 import * as Cors from "./Cors.ts"
 import type { ErrorResponse, HttpProblem } from "./Dialect.ts"
 import { makeDialectOf } from "./Dialect.ts"
+import type { Arrived } from "./EarlyRefusals.ts"
+import * as EarlyRefusals from "./EarlyRefusals.ts"
 import * as Endpoint from "./Endpoint.ts"
 import { stopping } from "./EndpointFailure.ts"
-import { canonicalTarget } from "./NodeServer.ts"
+import { layerRequestId } from "./NodeServer.ts"
 import * as Replays from "./Replays.ts"
 import * as RequestIds from "./RequestIds.ts"
+import { canonicalTarget } from "./RequestTarget.ts"
 import { dialects, layerLimits, noQueryValues, routesOf } from "./Server.ts"
 import { WebKeepAliveMs } from "./ServerSentEvents.ts"
 import * as ServiceRoutes from "./ServiceRoutes.ts"
@@ -47,6 +50,7 @@ interface Options {
   readonly settings: Resolved["server"]
   readonly routes: Pick<ReturnType<typeof ServiceRoutes.make>, "dialectOf" | "methodsOf">
   readonly authentication: Authentication.Authentication
+  readonly refusals: EarlyRefusals.EarlyRefusals["Service"]
   /** Makes the id of a response. */
   readonly makeId: () => string
   /** The routes. */
@@ -108,14 +112,15 @@ class Handler {
     const { host, origin, pathname, search } = new URL(request.url)
     const headers = headersOf(request, host)
     const target = canonicalTarget(pathname + search)
+    const arrived = { method: request.method, url: pathname, headers }
     if (Result.isFailure(target)) {
-      return this.#reject(pathname, headers, { status: 400, code: "invalid_target", message: target.failure })
+      return this.#reject(arrived, { status: 400, code: "invalid_target", message: target.failure })
     }
     const isSame = target.success === pathname + search && request.method !== "HEAD"
     const canonical = isSame ? request : new Request(`${origin}${target.success}`, bodiless(request))
     const path = target.success.split("?", 1)[0]!
     const answer = this.#answerPage(path, request.method, headers)
-    if (answer._tag === "Refuse") return this.#reject(path, headers, answer.problem)
+    if (answer._tag === "Refuse") return this.#reject({ ...arrived, url: path }, answer.problem)
     if (answer._tag === "Empty") return new Response(null, { status: 204, headers: answer.headers })
     return this.#refuse(canonical, path, headers) ?? { request: canonical, headers: answer.headers }
   }
@@ -139,13 +144,16 @@ class Handler {
     const id = makeId()
     const { encodeReason, idHeaders } = routes.dialectOf(path, headers)
     const error = encodeReason(reason, id)
+    this.#options.refusals.noteArrived({ url: path, method: request.method, headers }, id, reason, error.status)
     return respond({ ...error, headers: { ...error.headers, ...idHeaders(id) } }, id)
   }
 
-  #reject(path: string, headers: Record<string, string>, problem: HttpProblem): Response {
-    const { makeId, routes } = this.#options
+  #reject(arrived: Arrived, problem: HttpProblem): Response {
+    const { makeId, refusals, routes } = this.#options
     const id = makeId()
-    return respond(routes.dialectOf(path, headers).encodeProblem(problem, id), id)
+    const error = routes.dialectOf(arrived.url!, arrived.headers).encodeProblem(problem, id)
+    refusals.noteArrived(arrived, id, problem, error.status)
+    return respond(error, id)
   }
 }
 
@@ -159,6 +167,7 @@ const make = (routes: Options["routes"]) =>
       settings: server,
       routes,
       authentication: yield* Authentication.make,
+      refusals: yield* EarlyRefusals.EarlyRefusals,
       makeId: () => Effect.runSyncWith(context)(Endpoint.makeId("req_")),
       route: HttpEffect.toWebHandlerWith<HttpRouter.HttpRouter, Scope.Scope | HttpServerRequest.HttpServerRequest>(
         context
@@ -179,13 +188,14 @@ export const layer = Layer.unwrap(Effect.map(Settings, ({ server }) => {
     Layer.provide(Layer.succeed(WebKeepAliveMs, keepAliveMs(server))),
     Layer.provide([
       CallerAddress.layer,
-      Endpoint.layerRequestId,
+      layerRequestId,
       RequestIds.layer,
       Replays.layer,
       noQueryValues,
       router,
       NodeHttpServer.layerHttpServices,
       layerLimits(server)
-    ])
+    ]),
+    Layer.provide(EarlyRefusals.layer)
   )
 }))

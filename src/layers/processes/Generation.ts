@@ -23,14 +23,22 @@ export class ProcessEnded extends Schema.TaggedError<ProcessEnded>()("ProcessEnd
   /** It, or one in its place before, has taken requests. */
   hasServed: Schema.Boolean,
   /** What it has reported, a sentence; left out, nothing. */
-  reason: Schema.optionalKey(Schema.String)
+  reason: Schema.optionalKey(Schema.String),
+  /** The requests that ran there by its last report; left out, it had not served. */
+  requests: Schema.optionalKey(Schema.Int)
 }) {
   override get message(): string {
     const how = this.signal === null ? `ended with exit code ${this.code}` : `was ended by ${this.signal}`
-    return this.reason === undefined
-      ? `Service process ${this.process} ${how}.`
-      : `Service process ${this.process} ${how}: ${this.reason}`
+    const why = this.reason === undefined ? "." : `: ${this.reason}`
+    return `Service process ${this.process} ${how}${why}${lostText(this.requests)}`
   }
+}
+
+/** A sentence after a space. */
+const lostText = (requests: number | undefined): string => {
+  if (requests === undefined) return ""
+  const what = requests === 1 ? "1 request" : `${requests === 0 ? "No" : requests} requests`
+  return ` ${what} ran there by its last report.`
 }
 
 /** Where the configuration of all processes is read again. */
@@ -79,6 +87,8 @@ export class Generation {
   /** Those that take requests now. */
   readonly #ready = new Set<number>()
   readonly #served = new Set<number>()
+  /** The requests that run in each, by its last report. */
+  readonly #requests = new Map<number, number>()
   readonly #questions = new Set<Question>()
   readonly #crashes: Crashes
   readonly listening: ReadonlyMap<number, Deferred.Deferred<Bound, ProcessEnded>>
@@ -141,6 +151,7 @@ export class Generation {
       onMessage: (message, handle) => {
         if (this.#running.get(index) !== started) return
         if (message.type === "failed") this.#reasons.set(index, message.reason)
+        else if (message.type === "running") this.#requests.set(index, message.count)
         else this.#receive(index, message, handle)
       },
       onEnd: (ending) => ended(this.#leave(index, ending, now() - startedAt, now()))
@@ -217,7 +228,8 @@ export class Generation {
       process: index,
       uptimeMs,
       hasServed: this.#served.has(index),
-      ...(reason === undefined ? {} : { reason })
+      ...(reason === undefined ? {} : { reason }),
+      ...this.#endedWith(index)
     })
     Deferred.doneUnsafe(this.listening.get(index)!, Effect.fail(error))
     if (error.hasServed && !this.isStopping) {
@@ -226,7 +238,18 @@ export class Generation {
     return error
   }
 
-  #receive(index: number, message: Exclude<ToSupervisor, { readonly type: "failed" }>, handle: unknown): void {
+  /** What it ran when it ended, if it has taken requests. */
+  #endedWith(index: number): { readonly requests?: number } {
+    const requests = this.#requests.get(index) ?? 0
+    this.#requests.delete(index)
+    return this.#served.has(index) ? { requests } : {}
+  }
+
+  #receive(
+    index: number,
+    message: Exclude<ToSupervisor, { readonly type: "failed" | "running" }>,
+    handle: unknown
+  ): void {
     switch (message.type) {
       case "listening":
         return this.#note(index, message.bound)

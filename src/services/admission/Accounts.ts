@@ -16,6 +16,7 @@ import { beginOf, BudgetBook, Held, History, Reservation } from "../budgets/Budg
 import { VirtualKeys } from "../keys/VirtualKeys.ts"
 import { Ledger } from "../ledger/Ledger.ts"
 import { RateWindows, Taken } from "../limits/RateWindows.ts"
+import { currentContext } from "../observability/RequestLog.ts"
 import * as Series from "../observability/Series.ts"
 import { priceOf } from "../routing/DeploymentFacts.ts"
 import { covers } from "../settings/AdmissionSettings.ts"
@@ -214,7 +215,7 @@ const showHeld = Effect.fnUntraced(function*(held: Held) {
 
 /** Reports to the log and to the metrics. */
 const makeReports = Effect.map(Effect.context(), (context): Omit<Reports, "add"> => {
-  const run = Effect.runForkWith(context)
+  const run = (entry: Effect.Effect<void>) => Effect.runForkWith(currentContext(context))(entry)
   const clock = Context.get(context, Clock.Clock)
   const log = new RejectionLog()
   const counterOf = makeCounterOf()

@@ -12,6 +12,7 @@ import * as Defaults from "../../domain/Defaults.ts"
 import type { Identity } from "../../domain/Identity.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import { Metrics } from "../observability/Metrics.ts"
+import { currentContext } from "../observability/RequestLog.ts"
 
 /** What was done about an event. */
 export type Action = "flag" | "redact" | "reject"
@@ -78,7 +79,8 @@ const makeReport = Effect.gen(function*() {
   const clock = yield* Clock.Clock
   const metrics = yield* Metrics
   const callbacks = yield* GuardedCallbacks.make
-  const fork = Effect.runForkWith(yield* Effect.context())
+  const context = yield* Effect.context()
+  const fork = (entry: Effect.Effect<void>) => Effect.runForkWith(currentContext(context))(entry)
   const logged = new Map<string, Logged>()
   const log = (event: string, action: Action, text: () => string) => {
     const key = `${event} ${action}`

@@ -256,9 +256,15 @@ class Entry {
   /** Ends both, as the statistics say. */
   end(): Ending {
     const exit = RequestTelemetry.exitOf(this.stats)
-    const ending = withoutQueueTimeout(this.stats, endingOf(exit))
+    const ending = this.circuitEnding(withoutQueueTimeout(this.stats, endingOf(exit)))
     this.#complete(exit, ending)
     return ending
+  }
+
+  /** What it means for the circuit: a check before a deployment gets requests does not count against it. */
+  circuitEnding(ending: Ending): Ending {
+    const { check } = this.#state.record
+    return check === "health" && ending.verdict === "failure" ? { ...ending, verdict: "left" } : ending
   }
 
   /** Ends both for a call that the circuit refused. */
@@ -329,6 +335,7 @@ const makeEnter = (parts: Parts) => {
       (cause) => Effect.sync(() => entry.refused(cause))
     )
     const openings = breaker.openings(id)
+    const ending = () => entry.circuitEnding(endingOf(RequestTelemetry.exitOf(entry.stats)))
     return {
       entry,
       content: () => {
@@ -338,7 +345,7 @@ const makeEnter = (parts: Parts) => {
       enterAgain: Effect.suspend(() =>
         breaker.openings(id) === openings
           ? Effect.void
-          : Effect.map(breaker.enter(id, () => endingOf(RequestTelemetry.exitOf(entry.stats)), alone), (entered) => {
+          : Effect.map(breaker.enter(id, ending, alone), (entered) => {
             circuitContent = entered
           })
       )

@@ -152,7 +152,7 @@ const refuse = <R extends AttemptRequest>(
   error: InferenceError,
   admissionMs = 0
 ): Begun<R> => {
-  RefusedRequest.record(parts, {
+  const refusal = RefusedRequest.record(parts, {
     operation,
     model: model.requested,
     configured: model.configured,
@@ -164,7 +164,7 @@ const refuse = <R extends AttemptRequest>(
     arrival,
     attributes: namedOf({ operation, request, attributes }, undefined).attributes
   })
-  return { error }
+  return { error: new InferenceError({ reason: error.reason, refusal: refusal ?? RefusedRequest.unrecorded }) }
 }
 
 const configured = (model: string) => ({ requested: model, configured: model })

@@ -25,7 +25,7 @@ import { free } from "../admission/Admission.ts"
 import type { Meter } from "../engines/Engine.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { AttemptLabels, Metrics, Operation, Outcome } from "../observability/Metrics.ts"
-import type { Entry, RequestLog } from "../observability/RequestLog.ts"
+import type { RequestLog } from "../observability/RequestLog.ts"
 import type { AttributeWriter } from "../observability/RequestSpans.ts"
 import { errorOf } from "../observability/RequestSpans.ts"
 import type { AttemptTrace, RequestTrace } from "../observability/RequestTrace.ts"
@@ -35,6 +35,7 @@ import { callerOf, makeDraft } from "../routing/DecisionLog.ts"
 import { priceOf } from "../routing/DeploymentFacts.ts"
 import type { Route } from "../routing/Route.ts"
 import * as RecordedFailure from "./RecordedFailure.ts"
+import { entryOf } from "./RequestEntry.ts"
 
 type FinishEvent = Extract<Event, { type: "finish" }>
 
@@ -332,29 +333,6 @@ const putRequest = (
   to.put("troupe.unpriced_attempts", unpricedOf(state))
   putEnd(exit, to)
 }
-
-/** The log entry of a request. */
-const entryOf = (
-  { end, model, operation, tokens, usd }: Outcome,
-  { record, stats: { promptTokens, server } }: RequestState,
-  exit: Exit.Exit<unknown, InferenceError>
-): Entry => ({
-  operation,
-  model,
-  end,
-  decision: record.id,
-  deployment: server?.id,
-  attempts: record.attempts.length,
-  cache: record.cache,
-  ms: record.tookMs ?? 0,
-  firstTokenMs: record.attempts.at(-1)?.firstTokenMs,
-  inputTokens: promptTokens,
-  outputTokens: tokens,
-  usd,
-  unpriced: record.unpriced,
-  error: errorOf(exit)?.name,
-  check: record.check
-})
 
 /** Records an answer that was generated before: the request has generated nothing. */
 export const recordReplay = (state: RequestState, deployment: string, last: Event): void => {

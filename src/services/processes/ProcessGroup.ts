@@ -120,6 +120,8 @@ export type ToSupervisor =
   | { readonly type: "probe"; readonly deployment: string; readonly most: number }
   /** A call no longer probes it. */
   | { readonly type: "probed"; readonly deployment: string }
+  /** How many requests it answers and passes on now, sent where that has changed. */
+  | { readonly type: "running"; readonly count: number }
   /** See `Counters`. */
   | { readonly type: "reserve"; readonly id: string; readonly holds: ReadonlyArray<Hold> }
   | { readonly type: "settle"; readonly id: string; readonly spends: ReadonlyArray<Spend> }

@@ -172,6 +172,27 @@ describe("supervise", () => {
       assert.deepInclude(placeOf(processes[2]!), { index: 1, port: 3000, adminPort: 4000 })
     }).pipe(Effect.scoped))
 
+  it.effect("says how many requests ran in a crashed process", () =>
+    Effect.gen(function*() {
+      const processes = yield* running()
+      const words: Array<string> = []
+      for (const counts of [[], [7, 1], [3]]) {
+        const last = processes.at(-1)!
+        for (const count of counts) last.send({ type: "running", count })
+        last.end(crash)
+        const news = processes[0]!.received.findLast((message) =>
+          message.type === "news" && message.news.type === "event"
+        )
+        words.push(JSON.stringify(news))
+        yield* TestClock.adjust("20 seconds")
+        yield* listen(processes.at(-1)!)
+      }
+      const ran = ["No requests", "1 request", "3 requests"]
+      for (const [index, text] of ran.entries()) {
+        assert.include(words[index], `was ended by SIGKILL. ${text} ran there by its last report. Another one starts.`)
+      }
+    }).pipe(Effect.scoped))
+
   it.effect("gives the permits of a crashed process to the others", () =>
     Effect.gen(function*() {
       const [one, two] = yield* running({ limits: new Map([["a#0", 3]]) })

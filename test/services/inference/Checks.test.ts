@@ -3,7 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Metric } from "effect"
 import { TestClock } from "effect/testing"
 import { CheckOf } from "../../../src/domain/Caller.ts"
+import * as Defaults from "../../../src/domain/Defaults.ts"
 import { EngineCrashed } from "../../../src/domain/InferenceError.ts"
+import { Breaker } from "../../../src/services/health/Breaker.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import { DecisionLog } from "../../../src/services/routing/DecisionLog.ts"
 import * as DecisionSummary from "../../../src/services/routing/DecisionSummary.ts"
@@ -45,6 +47,25 @@ describe("a request that Troupe itself sends", () => {
       assert.notIncludeMembers(counted, ["llm_errors_total", "llm_requests_total", "llm_model_usage_total"])
       assert.notInclude(counted, "troupe_attempts_total")
     }))
+
+  it.effect.each([["health", "closed"], ["probe", "open"], [undefined, "open"]] as const)(
+    "counts against the circuit, unless it is a health check: %s",
+    ([check, phase]) =>
+      Effect.gen(function*() {
+        const inference = yield* Inference
+        const breaker = yield* Breaker
+        for (let call = 0; call < 2 * Defaults.breaker.opensAfter; call++) {
+          const fiber = yield* Effect.forkChild(
+            Effect.exit(inference.generate({ model: "a", messages, route: { retries: 0 } })).pipe(
+              Effect.provideService(CheckOf, check)
+            )
+          )
+          yield* TestClock.adjust("1 second")
+          yield* Fiber.join(fiber)
+        }
+        assert.deepStrictEqual((yield* breaker.states).map(({ phase }) => phase), [phase])
+      }).pipe(Effect.provide(world(setting).layer))
+  )
 
   it.effect("counts nowhere where it is refused", () =>
     Effect.gen(function*() {
