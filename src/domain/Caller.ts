@@ -52,18 +52,6 @@ export const RequestId = Context.Reference<(context: Context.Context<never>) => 
 /** What log entries of a request have of it. */
 export type LogIds = Readonly<Record<string, string>>
 
-/** An id of a caller that is fit for a log. */
-const clientId = /^[\w.:/+=-]{1,128}$/
-
-/**
- * The ids of a request in its log entries.
- *
- * @param id of the response
- * @param sent the id that the caller has sent
- */
-export const logIdsOf = (id: string, sent: string | undefined): LogIds =>
-  sent !== undefined && clientId.test(sent) ? { request_id: id, client_request_id: sent } : { request_id: id }
-
 /** Returns the ids for log entries by the context of a fiber, as `CallerAddress` does; undefined if it serves none of the network. */
 export const RequestLogIds = Context.Reference<(context: Context.Context<never>) => LogIds | undefined>(
   "troupe/domain/Caller/RequestLogIds",

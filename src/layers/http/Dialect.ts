@@ -37,6 +37,14 @@ export interface HttpProblem {
   readonly headers?: Readonly<Record<string, string>>
 }
 
+/** The response while the service shuts down. */
+export const stopping: HttpProblem = {
+  status: 503,
+  code: "shutting_down",
+  message: "The service is shutting down. Try again.",
+  headers: { "retry-after": "1", connection: "close" }
+}
+
 /** The services that routes of a dialect may use. */
 export type RouteServices =
   | EarlyRefusals

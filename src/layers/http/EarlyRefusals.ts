@@ -9,7 +9,6 @@
 import type { Tracer } from "effect"
 import { Context, Effect, Layer } from "effect"
 import { codeOf } from "../../dialects/openai/EncodeError.ts"
-import { logIdsOf } from "../../domain/Caller.ts"
 import * as ErrorCatalog from "../../domain/ErrorCatalog.ts"
 import type { Identity } from "../../domain/Identity.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
@@ -18,6 +17,7 @@ import type { EarlyRefusal } from "../../services/inference/RefusedRequest.ts"
 import * as RefusedRequest from "../../services/inference/RefusedRequest.ts"
 import type { Operation } from "../../services/observability/Metrics.ts"
 import type { HttpProblem, RequestHeaders } from "./Dialect.ts"
+import { idsOf } from "./RequestIds.ts"
 
 /** The response to a refused request. */
 export type Answer = NonNullable<EarlyRefusal["answer"]>
@@ -122,7 +122,7 @@ const noteWith = (record: Record) =>
     error: recordable(error),
     answer,
     isStranger,
-    ids: logIdsOf(id, headers["x-request-id"]),
+    ids: idsOf(id, headers["x-request-id"]),
     span,
     keyId: identity?.keyId
   })

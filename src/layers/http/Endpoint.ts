@@ -32,11 +32,12 @@ import { Settings } from "../../services/settings/Settings.ts"
 import { SettingsChanges } from "../../services/settings/SettingsChanges.ts"
 import * as Authentication from "./Authentication.ts"
 import type { Conventions, ErrorResponse, HttpProblem, RequestHeaders } from "./Dialect.ts"
+import { stopping } from "./Dialect.ts"
 import * as DirectRoutes from "./DirectRoutes.ts"
 import * as EarlyRefusals from "./EarlyRefusals.ts"
 import type { FailedRequest, Failure } from "./EndpointFailure.ts"
 import * as EndpointFailure from "./EndpointFailure.ts"
-import { errorHeaders, respondFailure, stopping } from "./EndpointFailure.ts"
+import { errorHeaders, respondFailure } from "./EndpointFailure.ts"
 import * as LimitHeaders from "./LimitHeaders.ts"
 import type { DirectHandler } from "./NodeServer.ts"
 import { NodeExchange, Unsent } from "./NodeServer.ts"
@@ -416,7 +417,7 @@ class EndpointRequest<Decoded> {
     const seen = waits === undefined ? answered : Effect.provideService(answered, RequestWaits, waits)
     const counted = this.#hops === 0 ? seen : Effect.provideService(seen, Caller.HopCount, this.#hops)
     const named = this.#parts.annotates?.(this.#arrival) === true
-      ? Effect.annotateLogs(counted, Caller.logIdsOf(id, this.#arrival.headers["x-request-id"]))
+      ? Effect.annotateLogs(counted, RequestIds.idsOf(id, this.#arrival.headers["x-request-id"]))
       : counted
     const traced = this.#parts.isTraced ? this.#traced(named) : named
     if (hasScope || this.#endpoint.isScoped?.(body) !== true) return traced

@@ -34,14 +34,6 @@ export const internalError: HttpProblem = {
   message: "The service failed with an internal error. Its log has the details."
 }
 
-/** The response while the service shuts down. */
-export const stopping: HttpProblem = {
-  status: 503,
-  code: "shutting_down",
-  message: "The service is shutting down. Try again.",
-  headers: { "retry-after": "1", connection: "close" }
-}
-
 type Headers = Readonly<Record<string, string>>
 
 /** The number of attempts and the id of the decision record; of a request that was not routed, the limit that rejected it. */

@@ -12,6 +12,18 @@ import * as Caller from "../../domain/Caller.ts"
 import { LogLines, RequestLog } from "../../services/observability/RequestLog.ts"
 import { NodeExchange } from "./NodeServer.ts"
 
+/** Of a caller, if it is fit for a log. */
+const clientId = /^[\w.:/+=-]{1,128}$/
+
+/**
+ * The ids of a request in its log entries.
+ *
+ * @param id of the response
+ * @param sent the id that the caller has sent
+ */
+export const idsOf = (id: string, sent: string | undefined): Caller.LogIds =>
+  sent !== undefined && clientId.test(sent) ? { request_id: id, client_request_id: sent } : { request_id: id }
+
 const headersOf = (context: Context.Context<never>): Readonly<Record<string, unknown>> => {
   const exchange = Context.getOption(context, NodeExchange)
   if (Option.isSome(exchange)) return exchange.value.message.headers
@@ -23,7 +35,7 @@ export const layer = Layer.succeed(Caller.RequestLogIds, (context) => {
   const id = Context.get(context, Caller.RequestId)(context)
   if (id === undefined) return undefined
   const sent = headersOf(context)["x-request-id"]
-  return Caller.logIdsOf(id, typeof sent === "string" ? sent : undefined)
+  return idsOf(id, typeof sent === "string" ? sent : undefined)
 })
 
 const always = () => true
