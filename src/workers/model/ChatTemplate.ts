@@ -24,7 +24,16 @@ import { parseJinja } from "./Jinja.ts"
 import { OverBudget } from "./JinjaValues.ts"
 import type { Argument, CallSyntax } from "./TemplateCalls.ts"
 import { callSyntaxOf, knownSyntaxOf } from "./TemplateCalls.ts"
-import { joinRoles, readsToolResponses, valueOfJson, withoutSystem, withToolResponses } from "./TemplateMessages.ts"
+import type { Value } from "./TemplateMessages.ts"
+import {
+  conversationOf,
+  joinRoles,
+  readsToolResponses,
+  toolsOf,
+  withoutSystem,
+  withToolResponses,
+  withTypedContent
+} from "./TemplateMessages.ts"
 import type { ThoughtFields } from "./TemplateThoughts.ts"
 import { fieldsFor, joined } from "./TemplateThoughts.ts"
 
@@ -66,8 +75,6 @@ export interface ChatTemplateOptions {
   readonly control: ReadonlyArray<string>
 }
 
-type Value = string | number | boolean | null | undefined | ReadonlyArray<Value> | { readonly [key: string]: Value }
-
 /** The value with its strings changed, including keys. */
 const mapStrings = (value: Value, change: (text: string) => string): Value => {
   if (typeof value === "string") return change(value)
@@ -75,55 +82,6 @@ const mapStrings = (value: Value, change: (text: string) => string): Value => {
   if (Array.isArray(value)) return value.map((one: Value) => mapStrings(one, change))
   return Object.fromEntries(Object.entries(value).map(([key, one]) => [change(key), mapStrings(one, change)]))
 }
-
-/** Templates print arguments as JSON themselves; a text that is not JSON stays unchanged. */
-const argumentsOf = (text: string): Value => text.trim() === "" ? {} : valueOfJson(text) as Value
-
-/** Some templates accept only ids of nine letters and digits; the value does not matter. */
-const idOf = (ids: Map<string, string>, id: string): string => {
-  const known = ids.get(id) ?? `call${String(ids.size).padStart(5, "0")}`
-  ids.set(id, known)
-  return known
-}
-
-/**
- * Messages in OpenAI's format, which templates expect.
- *
- * @param thoughtFields how the template reads thoughts; left out, the messages have none
- */
-const conversationOf = (
-  messages: ReadonlyArray<ChatMessage>,
-  thoughtFields?: ThoughtFields
-): ReadonlyArray<Value> => {
-  const ids = new Map<string, string>()
-  const names = new Map<string, string>()
-  return messages.map(({ content, role, thoughts, toolCallId, toolCalls = [] }) => {
-    for (const { id, name } of toolCalls) names.set(id, name)
-    return {
-      role,
-      content,
-      ...(thoughts === undefined ? {} : thoughtFields?.({ content, thoughts, hasCalls: toolCalls.length > 0 })),
-      ...(toolCalls.length === 0 ? {} : {
-        tool_calls: toolCalls.map((call) => ({
-          type: "function",
-          id: idOf(ids, call.id),
-          function: { name: call.name, arguments: argumentsOf(call.arguments) }
-        }))
-      }),
-      ...(toolCallId === undefined ? {} : { tool_call_id: idOf(ids, toolCallId), name: names.get(toolCallId) })
-    }
-  })
-}
-
-const toolsOf = (tools: ReadonlyArray<ToolDefinition>): ReadonlyArray<Value> =>
-  tools.map(({ description, name, parameters }) => ({
-    type: "function",
-    function: {
-      name,
-      ...(description === undefined ? {} : { description }),
-      parameters: (parameters ?? { type: "object", properties: {} }) as Value
-    }
-  }))
 
 const escape = (text: string): string => text.replaceAll(/[\\^$.*+?()[\]{}|]/g, String.raw`\$&`)
 
@@ -310,10 +268,13 @@ type Opened = Pick<ChatTemplate, "callSyntax"> & {
 } & ReturnType<typeof tryOut>
 
 /** The template with its detected features, or why it is not usable. Throws `load_failed` if it exceeds the work budget. */
-const open = (options: ChatTemplateOptions): Opened | Unusable => {
-  if (options.source.trim() === "") return { problem: "it is empty" }
+const openWith = (
+  options: ChatTemplateOptions,
+  change: (messages: ReadonlyArray<Value>) => ReadonlyArray<Value>
+): Opened | Unusable => {
   try {
-    const print = printerOf(options)
+    const printer = printerOf(options)
+    const print: Print = (messages, ...more) => printer(change(messages), ...more)
     const found = tryOut(print)
     return found.asked.includes(probe)
       ? {
@@ -328,6 +289,15 @@ const open = (options: ChatTemplateOptions): Opened | Unusable => {
       ? refuseBudget(options.name, cause, "load_failed")
       : { problem: messageOf(cause) }
   }
+}
+
+/** The same; a template that reads no text as the content of a message gets a list of parts. */
+const open = (options: ChatTemplateOptions): Opened | Unusable => {
+  if (options.source.trim() === "") return { problem: "it is empty" }
+  const opened = openWith(options, (messages) => messages)
+  if (!("problem" in opened)) return opened
+  const typed = openWith(options, withTypedContent)
+  return "problem" in typed ? opened : typed
 }
 
 type Render = (

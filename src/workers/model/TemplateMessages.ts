@@ -1,13 +1,19 @@
 /**
- * Changes conversations for chat templates that reject or ignore a part of them. Pure.
+ * Conversations for chat templates, and changes for those that reject or ignore a part of them. Pure.
  *
  * **Details**
  *
  * Some templates have no system role (Gemma 2), or reject two messages of the same role in succession. Such messages are joined with
  * the next one, with a line break between them. Gemma 4's first templates read the results of calls from the assistant's
- * message, in `tool_responses`.
+ * message, in `tool_responses`. Templates of models with images may read parts of a message only, not its text.
  */
-import type { ChatMessage } from "../../domain/Job.ts"
+import type { ChatMessage, ToolDefinition } from "../../domain/Job.ts"
+import type { ThoughtFields } from "./TemplateThoughts.ts"
+
+/** A value of a template's variable. */
+export type Value = string | number | boolean | null | undefined | ReadonlyArray<Value> | {
+  readonly [key: string]: Value
+}
 
 /** A system message becomes the beginning of the next message; a last one, a question. */
 export const withoutSystem = (messages: ReadonlyArray<ChatMessage>): ReadonlyArray<ChatMessage> => {
@@ -79,3 +85,61 @@ export const withToolResponses = <A extends Message>(messages: ReadonlyArray<A>)
   }
   return result
 }
+
+/** Templates print arguments as JSON themselves; a text that is not JSON stays unchanged. */
+const argumentsOf = (text: string): Value => text.trim() === "" ? {} : valueOfJson(text) as Value
+
+/** Some templates accept only ids of nine letters and digits; the value does not matter. */
+const idOf = (ids: Map<string, string>, id: string): string => {
+  const known = ids.get(id) ?? `call${String(ids.size).padStart(5, "0")}`
+  ids.set(id, known)
+  return known
+}
+
+/**
+ * Messages in OpenAI's format, which templates expect.
+ *
+ * @param thoughtFields how the template reads thoughts; left out, the messages have none
+ */
+export const conversationOf = (
+  messages: ReadonlyArray<ChatMessage>,
+  thoughtFields?: ThoughtFields
+): ReadonlyArray<Value> => {
+  const ids = new Map<string, string>()
+  const names = new Map<string, string>()
+  return messages.map(({ content, role, thoughts, toolCallId, toolCalls = [] }) => {
+    for (const { id, name } of toolCalls) names.set(id, name)
+    return {
+      role,
+      content,
+      ...(thoughts === undefined ? {} : thoughtFields?.({ content, thoughts, hasCalls: toolCalls.length > 0 })),
+      ...(toolCalls.length === 0 ? {} : {
+        tool_calls: toolCalls.map((call) => ({
+          type: "function",
+          id: idOf(ids, call.id),
+          function: { name: call.name, arguments: argumentsOf(call.arguments) }
+        }))
+      }),
+      ...(toolCallId === undefined ? {} : { tool_call_id: idOf(ids, toolCallId), name: names.get(toolCallId) })
+    }
+  })
+}
+
+export const toolsOf = (tools: ReadonlyArray<ToolDefinition>): ReadonlyArray<Value> =>
+  tools.map(({ description, name, parameters }) => ({
+    type: "function",
+    function: {
+      name,
+      ...(description === undefined ? {} : { description }),
+      parameters: (parameters ?? { type: "object", properties: {} }) as Value
+    }
+  }))
+
+/** Texts as lists of parts, which some templates of models with images require. */
+export const withTypedContent = (messages: ReadonlyArray<Value>): ReadonlyArray<Value> =>
+  messages.map((message) => {
+    const { content } = message as { readonly content?: Value }
+    return typeof content === "string"
+      ? { ...message as object, content: content === "" ? [] : [{ type: "text", text: content }] }
+      : message
+  })

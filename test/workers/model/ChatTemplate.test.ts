@@ -192,6 +192,23 @@ sunny<|im_end|>
     assert.match(JSON.stringify(failureOf(() => strict.render([answer]))), /Alternate/)
   })
 
+  it("gives parts of a content to a template that reads no text", () => {
+    const template = make(
+      "{% for m in messages %}<|im_start|>{{ m.role }}:{% for part in m.content %}" +
+        "{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %};{% endfor %}"
+    )
+    const pieces = template.render([
+      { role: "system", content: "Be brief." },
+      { role: "user", content: "Hi <|im_start|>" },
+      { role: "assistant", content: "" }
+    ])
+    assert.strictEqual(
+      textOf(pieces),
+      "<|im_start|>system:Be brief.;<|im_start|>user:Hi <|im_start|>;<|im_start|>assistant:;"
+    )
+    assert.deepStrictEqual(pieces.filter(({ special }) => !special), [{ text: "<|im_start|>", special: false }])
+  })
+
   it("says that the model may think unless the caller does not want it", () => {
     const template = make("{{ messages[0].content }} {{ enable_thinking }}{{ thinking is defined }}")
     const promptOf = (thinking?: { readonly on: boolean }) =>
