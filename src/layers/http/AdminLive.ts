@@ -94,7 +94,7 @@ export class Waiting {
 /** What of an overview changes by itself is left out. */
 const changing = ({ at: _, memory, service, ...others }: Overview): string => {
   const { budgetBytes: ____, processBytes: __, ...held } = memory
-  const { uptimeSeconds: ___, windows: _____, figures, ...state } = service
+  const { processUptimeSeconds: ______, uptimeSeconds: ___, windows: _____, figures, ...state } = service
   return JSON.stringify({ others, held, state, figures: figures.map(({ seconds: _, ...figures }) => figures) }, (
     name,
     value: unknown

@@ -11,7 +11,7 @@ import { readFileSync } from "node:fs"
 import * as Time from "../../domain/Time.ts"
 import { ResponseCache } from "../../services/cache/ResponseCache.ts"
 import * as Availability from "../../services/health/Availability.ts"
-import { HealthDetails } from "../../services/health/HealthDetails.ts"
+import { HealthDetails, makeUptime } from "../../services/health/HealthDetails.ts"
 import { Readiness } from "../../services/health/Readiness.ts"
 import { Pressure } from "../../services/models/MemoryPressure.ts"
 import { Models } from "../../services/models/Models.ts"
@@ -90,16 +90,19 @@ const makeService = Effect.fnUntraced(function*(figures: RecentFigures.RecentFig
   const decisions = yield* DecisionLog
   const details = yield* Effect.serviceOption(HealthDetails)
   const readiness = yield* Readiness
-  const startedAt = yield* Time.now
+  const uptime = yield* makeUptime
   const version = readVersion() ?? "unknown"
   const health = Option.isNone(details)
     ? Effect.sync(() => ({ status: readiness.status, targets: Availability.targets, windows: [] }))
-    : Effect.map(details.value.report, ({ models: _, uptimeSeconds: __, ...health }) => health)
+    : Effect.map(
+      details.value.report,
+      ({ models: _, processUptimeSeconds: __, uptimeSeconds: ___, ...health }) => health
+    )
   return Effect.fnUntraced(function*(now: number) {
     const all = figures.ofAll(now)
     return {
       version,
-      uptimeSeconds: Math.round((now - startedAt) / 1000),
+      ...uptime(),
       processes: 1,
       inFlight: decisions.running?.() ?? 0,
       ...ratesOf(all),
@@ -162,6 +165,7 @@ const addService = (one: Overview["service"], other: Overview["service"]): Overv
   const { errorRate: _, ...own } = one
   return {
     ...own,
+    ...WholeService.uptimeOf([one, other]),
     processes: one.processes + other.processes,
     inFlight: one.inFlight + other.inFlight,
     ...ratesOf(figures),

@@ -17,7 +17,10 @@ const Service = Schema.Struct({
   status: Readiness.Report.fields.status,
   /** Left out where there are none. */
   stores: Readiness.Report.fields.stores,
+  /** Of the service. */
   uptimeSeconds: Schema.Int,
+  /** Of each of its processes. Left out if the service is one process. */
+  processUptimeSeconds: Schema.optionalKey(Schema.Array(Schema.Int)),
   /** Of the service that have answered. */
   processes: Schema.Int,
   /** Requests that have begun and not ended. */

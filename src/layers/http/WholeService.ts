@@ -151,8 +151,19 @@ const addModel = (model: ModelHealth, others: ReadonlyArray<ModelHealth>): Model
   return { ...model, available: deployments.some(({ unavailable }) => unavailable === undefined), deployments }
 }
 
+type Uptime = Pick<HealthDetails.Report, "processUptimeSeconds" | "uptimeSeconds">
+
+/** The uptime of the service, which is the longest, and those of its processes: one that crashes is started again. */
+export const uptimeOf = (all: ReadonlyArray<Uptime>): Uptime => {
+  const each = all.flatMap(({ processUptimeSeconds = [] }) => processUptimeSeconds)
+  return {
+    uptimeSeconds: Math.max(...all.map(({ uptimeSeconds }) => uptimeSeconds)),
+    ...(each.length === 0 ? {} : { processUptimeSeconds: each })
+  }
+}
+
 /**
- * The windows and the models of all processes. The uptime is the longest: a process that crashes is started again.
+ * The windows and the models of all processes.
  *
  * @param isOfFirst whether a model is served by the first process only, whose answer this is
  */
@@ -162,7 +173,7 @@ export const health = (
   isOfFirst: (model: string) => boolean
 ): HealthDetails.Report => ({
   ...own,
-  uptimeSeconds: Math.max(own.uptimeSeconds, ...others.map(({ uptimeSeconds }) => uptimeSeconds)),
+  ...uptimeOf([own, ...others]),
   windows: own.windows.map((window) =>
     Availability.sumOf(window, others.flatMap(({ windows }) => windows.filter((one) => one.window === window.window)))
   ),

@@ -120,6 +120,7 @@ export const supervise = Effect.fnUntraced(function*(options: Options) {
   )
   const services = yield* Effect.context()
   const fork = (effect: Effect.Effect<void>) => void Effect.runForkWith(services)(Effect.forkIn(effect, scope))
+  const since = clock.currentTimeMillisUnsafe()
   let seats = 0
   const start = Effect.fnUntraced(
     function*({ configuration, count, grace, limits, reload }: GenerationOptions, port: number, running?: Generation) {
@@ -127,6 +128,7 @@ export const supervise = Effect.fnUntraced(function*(options: Options) {
         generation: (running?.place.generation ?? 0) + 1,
         isBeside: running !== undefined,
         count,
+        since,
         port,
         configuration,
         numbering: [],

@@ -35,7 +35,10 @@ import { Stores } from "./StoreHealth.ts"
 export const Report = Schema.Struct({
   /** As `GET /health/ready` says it. */
   status: Readiness.Report.fields.status,
+  /** Of the service. */
   uptimeSeconds: Schema.Int,
+  /** Of each of its processes: one that has crashed begins again. Left out if the service is one process. */
+  processUptimeSeconds: Schema.optionalKey(Schema.Array(Schema.Int)),
   targets: Schema.Struct({ availability: Schema.Finite, errorRate: Schema.Finite }),
   windows: Schema.Array(Window),
   models: Schema.Array(Schema.Struct({
@@ -140,10 +143,24 @@ const makePublish = Effect.zipWith(OperatorEvents, ProcessGroup, (events, member
   }
 })
 
+/** The uptimes of the service and of this process, from the start of this process on. */
+export const makeUptime = Effect.gen(function*() {
+  const startedAt = yield* Time.now
+  const member = yield* ProcessGroup
+  const clock = yield* Clock.Clock
+  return (): Pick<Report, "processUptimeSeconds" | "uptimeSeconds"> => {
+    const own = Math.round((Time.nowOf(clock) - startedAt) / 1000)
+    if (member === undefined) return { uptimeSeconds: own }
+    const { since = Number.POSITIVE_INFINITY } = member
+    const ofService = Math.round((clock.currentTimeMillisUnsafe() - since) / 1000)
+    return { uptimeSeconds: Math.max(own, ofService), processUptimeSeconds: [own] }
+  }
+})
+
 const make = Effect.gen(function*() {
   const readiness = yield* Readiness.Readiness
   const { sampleEvery = Defaults.sampleInterval } = yield* Settings
-  const startedAt = yield* Time.now
+  const uptime = yield* makeUptime
   const availability = new Availability()
   const gauges = new SampledGauges(yield* Effect.context())
   const models = yield* makeModels
@@ -179,7 +196,7 @@ const make = Effect.gen(function*() {
     const all = yield* models
     return {
       status: statusOf(all),
-      uptimeSeconds: Math.round(((yield* Time.now) - startedAt) / 1000),
+      ...uptime(),
       targets,
       windows: (Object.keys(windows) as Array<WindowName>).map((window) => availability.over(window)),
       models: all,

@@ -26,6 +26,8 @@ export interface Place {
   /** From 1 up to `count`. */
   readonly index: number
   readonly count: number
+  /** When the service started, ms since 1970: a process that crashes is started again. */
+  readonly since?: number | undefined
   /** Port of the models; 0, any free one, for the first process of a service that starts. */
   readonly port: number
   /** Port of administration that the first process has had; undefined before. */

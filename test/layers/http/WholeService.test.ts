@@ -137,6 +137,12 @@ describe("WholeService", () => {
       WholeService.health(own, [other], () => isOfFirst)
     const { models, uptimeSeconds, windows } = merged(false, reportOf(down, 0, 10), reportOf(up, 2, 20))
     assert.strictEqual(uptimeSeconds, 20)
+    const started = { uptimeSeconds: 100, processUptimeSeconds: [5] }
+    const crashed = { uptimeSeconds: 99, processUptimeSeconds: [90] }
+    assert.deepStrictEqual(WholeService.uptimeOf([started, crashed]), {
+      uptimeSeconds: 100,
+      processUptimeSeconds: [5, 90]
+    })
     assert.deepInclude(windows[0], { requests: 8, failed: 2, errorRate: 0.25, meetsTargets: false })
     assert.deepStrictEqual(models, [{ model: "a", available: true, deployments: [{ ...up, running: 2 }] }])
     const local = merged(true, reportOf(down, 0, 10), reportOf(up, 0, 20))

@@ -104,6 +104,7 @@ describe("supervise", () => {
         isBeside: false,
         index: 1,
         count: 2,
+        since: 0,
         port: 0,
         configuration: "models: {}",
         numbering: []

@@ -12,6 +12,7 @@ import { ask, Stores } from "../../../src/services/health/StoreHealth.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import { Registry } from "../../../src/services/models/Registry.ts"
 import * as OperatorEvents from "../../../src/services/observability/OperatorEvents.ts"
+import { ProcessGroup } from "../../../src/services/processes/ProcessGroup.ts"
 import { admissionOf } from "../../../src/services/settings/AdmissionSettings.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
 import * as Deployments from "../../support/Deployments.ts"
@@ -123,6 +124,25 @@ describe("health", () => {
       Layer.provideMerge(layerOf(world, [store], budgets({})), OperatorEvents.layer)
     )
   })
+
+  it.effect("has the uptime of the service, and that of a process which was started again", () =>
+    Effect.gen(function*() {
+      yield* TestClock.adjust("1 hour")
+      const uptime = yield* HealthDetails.makeUptime
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual(uptime(), { uptimeSeconds: 3_610, processUptimeSeconds: [10] })
+    }).pipe(Effect.provideService(ProcessGroup, {
+      generation: 1,
+      isBeside: false,
+      index: 1,
+      count: 2,
+      since: 0,
+      port: 3000,
+      configuration: undefined,
+      numbering: [],
+      send: () => {},
+      listen: () => {}
+    })))
 
   it.effect("counts from when the service is first ready, and then each time in which it is not", () => {
     const readiness = Readiness.of({ status: "starting" })
