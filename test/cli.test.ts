@@ -32,9 +32,9 @@ describe("run", () => {
   it("accepts a system message, a seed, a maximum length and stop sequences", async () => {
     const call = ["run", "tiny-chat", "Write a story about a fox.", "--system", "You are a helpful assistant."]
     const sample = [...call, "--seed", "5", "--max-tokens", "12"]
-    const [first, second] = await Promise.all([run(sample), run(sample)])
+    const [first, second] = await Promise.all([invoke(sample), invoke(sample)])
     assert.strictEqual(first.stdout, second.stdout)
-    const stopped = await run([...call, "--temperature", "0", "--stop", " fox", "--stop", "never"])
+    const stopped = await invoke([...call, "--temperature", "0", "--stop", " fox", "--stop", "never"])
     assert.strictEqual(stopped.stdout, "Once upon a time, a sad\n")
   })
 
@@ -67,13 +67,14 @@ describe("run", () => {
   })
 
   it("lists the available models when one does not exist", async () => {
-    const { code, stderr } = await run(["run", "gpt-9", "Hello!"])
+    const { code, stderr } = await invoke(["run", "gpt-9", "Hello!"])
     assert.strictEqual(code, 1)
     assert.strictEqual(stderr, "troupe: The model \"gpt-9\" does not exist. Available models: tiny-chat, tiny-embed.\n")
   })
 
   it("names each option that is out of range", async () => {
-    const { code, stderr } = await run(["run", "tiny-chat", "Hello!", "--temperature", "9", "--max-tokens", "1000001"])
+    const line = ["run", "tiny-chat", "Hello!", "--temperature", "9", "--max-tokens", "1000001"]
+    const { code, stderr } = await invoke(line)
     assert.strictEqual(code, 1)
     assert.match(stderr, /^troupe: --temperature: .*2; --max-tokens: .*\n$/)
   })
@@ -404,7 +405,7 @@ models:
       const checked = await invoke(["config", "check", "--config", file])
       assert.strictEqual(checked.code, 1)
       assert.match(checked.stderr, new RegExp(`models\\.${refused}\\.deployments\\[0\\]: The model needs about 11\\d`))
-      const served = await run(["serve", "--config", file])
+      const served = await invoke(["serve", "--config", file])
       assert.notStrictEqual(served.code, 0)
       assert.include(served.stderr, `"${refused}#0" needs`)
     }

@@ -39,7 +39,7 @@ describe("with a pulled model", () => {
   it("answers without a configuration, and with one that references it", async () => {
     const question = ["What is the capital of Japan?", "--temperature", "0"]
     const answer = { code: 0, stdout: "The capital of Japan is Tokyo.\n", stderr: "" }
-    assert.deepStrictEqual(await run(["run", "mine", ...question], { env, cwd: folder.path }), answer)
+    assert.deepStrictEqual(await invoke(["run", "mine", ...question], { env, cwd: folder.path }), answer)
     const config = join(folder.path, "named.yaml")
     writeFileSync(config, "models:\n  chat:\n    deployments:\n      - { engine: llama, file: store:mine }\n")
     assert.deepStrictEqual(await invoke(["run", "chat", ...question, "--config", config], { env }), answer)
