@@ -23,6 +23,7 @@ export const duration = (value: Maybe): string => {
   if (!isKnown(value)) return unknown
   const [, unit, by] = steps.find(([limit]) => value < limit)!
   const amount = value / by
+  if (Number.isInteger(amount)) return `${amount} ${unit}`
   return `${unit === "ms" ? amount.toFixed(amount < 10 ? 1 : 0) : amount.toFixed(digits(amount))} ${unit}`
 }
 
@@ -40,9 +41,10 @@ const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 })
 export const count = (value: Maybe): string => isKnown(value) ? whole.format(value) : unknown
 
 export const decimal = (value: Maybe, unit = ""): string =>
-  isKnown(value) ? `${value.toFixed(digits(value))}${unit === "" ? "" : ` ${unit}`}` : unknown
+  isKnown(value)
+    ? `${Number.isInteger(value) ? value : value.toFixed(digits(value))}${unit === "" ? "" : ` ${unit}`}`
+    : unknown
 
-/** @param value from 0 to 1 */
 const reasonTexts = {
   rolledBack: "rolled back",
   replaced: "replaced",
@@ -53,6 +55,7 @@ const reasonTexts = {
 export const shareText = ({ reason, role, weight }: Omit<Version, "deployment">): string =>
   reason === undefined ? `${percent(weight)} ${role}` : `${role}: ${reasonTexts[reason]}`
 
+/** @param value from 0 to 1 */
 export const percent = (value: Maybe): string =>
   isKnown(value) ? `${(value * 100).toFixed(value > 0 && value < 0.1 ? 1 : 0)} %` : unknown
 

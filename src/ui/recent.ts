@@ -1,6 +1,6 @@
 /** The figures of a window: of the whole service, a model or a deployment. */
 import type { Figures, WindowName } from "../services/observability/RecentFigures.ts"
-import { cost, unknown } from "./format.ts"
+import { cost, duration, unknown } from "./format.ts"
 
 export const windowNames: Readonly<Record<WindowName, string>> = {
   "1m": "Last minute",
@@ -17,6 +17,10 @@ export const costText = (figures: Figures | undefined): string => {
   if (figures === undefined || (figures.usd === undefined && figures.outputTokens === 0)) return unknown
   return cost(figures.usd, figures.unpriced)
 }
+
+/** The time that 95 % do not exceed; undefined where nothing was measured. */
+export const withinText = (times: { readonly p95?: number | undefined } | undefined): string | undefined =>
+  times?.p95 === undefined ? undefined : `95 % within ${duration(times.p95)}`
 
 /** Failed of all requests; undefined without requests. */
 export const failedShare = (figures: Figures | undefined): number | undefined =>

@@ -32,7 +32,7 @@ describe("the explanation of a request", () => {
     ])
     assert.strictEqual(
       mainReason({ admissionMs: 1_000, attempts: [], tookMs: 1_000 }),
-      "Most of the time: 1.00 s of waiting for limits and budgets (100 %)."
+      "Most of the time: 1 s of waiting for limits and budgets (100 %)."
     )
   })
 

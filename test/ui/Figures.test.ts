@@ -6,7 +6,11 @@ import { parseEvent, splitBlocks } from "../../src/ui/stream.ts"
 
 describe("figures of the dashboard", () => {
   it.each([
+    [Format.duration(0), "0 ms"],
     [Format.duration(0.4), "0.4 ms"],
+    [Format.duration(300_000), "5 min"],
+    [Format.decimal(20), "20"],
+    [Format.decimal(0.25), "0.25"],
     [Format.duration(999), "999 ms"],
     [Format.duration(1_234), "1.23 s"],
     [Format.duration(90_000), "1.50 min"],

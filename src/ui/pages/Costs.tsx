@@ -95,12 +95,14 @@ const CostPlot = ({ usage }: Usage) => {
     const list = Array.from({ length: days.value }, (_, index) => dayOf(Date.now() - (days.value - 1 - index) * dayMs))
     const spent = new Map(usage.map((one) => [one.day, one.costUsd]))
     const values = list.map((day) => spent.get(day) ?? 0)
+    // Each step is as wide as its day, the last one as well.
+    const times = [...list.map((day) => Date.parse(day)), Date.parse(list.at(-1)!) + dayMs]
     return {
-      times: list.map((day) => Date.parse(day) / 1_000),
-      series: [{ label: "Cost a day", color: "line-3", values, isStepped: true }]
+      times: times.map((at) => at / 1_000),
+      series: [{ label: "Cost a day", color: "line-3", values: [...values, values.at(-1)!], isStepped: true }]
     }
   }, [usage, days.value])
-  if (times.length < 2) return null
+  if (days.value < 2) return null
   return (
     <section class="card">
       <Plot label="Cost by day (UTC)" times={times} series={series} format={usd} height={140} />

@@ -7,7 +7,7 @@ import { overview } from "../live.ts"
 import { Empty, Figure, Table, Title } from "../parts/Basics.tsx"
 import type { Column } from "../parts/Basics.tsx"
 import { Histogram } from "../parts/Histogram.tsx"
-import { costText, failedShare, figuresFor, windowNames } from "../recent.ts"
+import { costText, failedShare, figuresFor, windowNames, withinText } from "../recent.ts"
 import { hrefOf, route } from "../route.ts"
 
 const window = signal<WindowName>("5m")
@@ -91,12 +91,12 @@ const Detail = ({ model, snapshot }: { readonly model: string; readonly snapshot
         <Figure
           label="First token"
           value={duration(figures.firstTokenMs.p50)}
-          hint={`95 % within ${duration(figures.firstTokenMs.p95)}`}
+          hint={withinText(figures.firstTokenMs)}
         />
         <Figure
           label="Duration"
           value={duration(figures.durationMs.p50)}
-          hint={`95 % within ${duration(figures.durationMs.p95)}`}
+          hint={withinText(figures.durationMs)}
         />
         <Figure label="Speed" value={decimal(figures.tokensPerSecond, "tokens/s")} />
         <Figure label="Cost" value={costText(figures)} />

@@ -4,13 +4,13 @@ import type { Overview as Snapshot } from "../../layers/http/OverviewSchema.ts"
 import { bytes, count, decimal, duration, percent } from "../format.ts"
 import { events, history, overview } from "../live.ts"
 import { Actors } from "../parts/Actors.tsx"
-import { Empty, Figure, Meter, Title } from "../parts/Basics.tsx"
+import { Empty, Figure, Title } from "../parts/Basics.tsx"
 import { EventList } from "../parts/EventList.tsx"
 import { LostStores } from "../parts/LostStores.tsx"
 import { Plot } from "../parts/Plot.tsx"
 import { ReadOnly } from "../parts/ReadOnly.tsx"
 import { firing } from "../polled.ts"
-import { costText, figuresFor } from "../recent.ts"
+import { costText, figuresFor, withinText } from "../recent.ts"
 import { hrefOf } from "../route.ts"
 
 const rateTone = (rate: number | undefined, target: number) =>
@@ -35,12 +35,12 @@ const Load = ({ snapshot: { service } }: { readonly snapshot: Snapshot }) => {
       <Figure
         label="First token, 5 min"
         value={duration(five?.firstTokenMs.p50)}
-        hint={`95 % within ${duration(five?.firstTokenMs.p95)}`}
+        hint={withinText(five?.firstTokenMs)}
       />
       <Figure
         label="Duration, 5 min"
         value={duration(five?.durationMs.p50)}
-        hint={`95 % within ${duration(five?.durationMs.p95)}`}
+        hint={withinText(five?.durationMs)}
       />
       <Figure label="Speed, 5 min" value={decimal(five?.tokensPerSecond, "tokens/s")} />
       <Figure label="Cost, 1 h" value={costText(hour)} hint={`${count(hour?.outputTokens)} tokens written`} />
@@ -130,17 +130,6 @@ const Plots = () => {
   )
 }
 
-const MemoryBar = ({ snapshot: { memory } }: { readonly snapshot: Snapshot }) =>
-  memory.budgetBytes === undefined
-    ? null
-    : (
-      <Meter
-        label={`${bytes(memory.grantedBytes)} of ${bytes(memory.budgetBytes)} for models`}
-        value={memory.grantedBytes}
-        of={memory.budgetBytes}
-      />
-    )
-
 /** The alerts that are named; the others are counted. */
 const named = 3
 
@@ -174,7 +163,6 @@ export const Overview = () => {
     <>
       <Title text="Overview">
         <span class="muted">Troupe {snapshot.service.version} · {snapshot.service.status}</span>
-        <MemoryBar snapshot={snapshot} />
       </Title>
       <LostStores />
       <Firing />
