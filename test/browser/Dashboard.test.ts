@@ -182,6 +182,31 @@ describe.skipIf(leftOut !== undefined)(`the dashboard${leftOut === undefined ? "
     await page.unroute("**/admin/alerts")
   })
 
+  it("says on the page of costs since when a store is lost, and what is not stored meanwhile", async () => {
+    const { page } = browser
+    const response = await fetch(`${service.url}/admin/overview`, { headers: { authorization: `Bearer ${key}` } })
+    const snapshot = await response.json() as { readonly at: number; readonly service: object }
+    const lost = {
+      store: "database",
+      available: false,
+      needed: false,
+      problem: "The database is lost: requests are answered without it.",
+      since: snapshot.at - 120_000
+    }
+    const data = JSON.stringify({ ...snapshot, service: { ...snapshot.service, stores: [lost] } })
+    await page.route(
+      "**/admin/live",
+      (route) => route.fulfill({ contentType: "text/event-stream", body: `event: overview\ndata: ${data}\n\n` })
+    )
+    await signIn("#costs")
+    const notice = page.getByRole("alert").filter({ hasText: lost.problem })
+    await notice.waitFor()
+    assert.match(await notice.innerText(), /Lost since .* \(2 min ago\)\. Usage and cost since then are not stored/)
+    await choose("Overview")
+    assert.match(await notice.innerText(), /\(2 min ago\)\.$/)
+    await page.unroute("**/admin/live")
+  })
+
   it("shows the actors live, and unloads and loads one", async () => {
     const { page } = browser
     await signIn()

@@ -15,6 +15,7 @@ import { Deployments } from "../models/Deployments.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
 import { OperatorEvents } from "../observability/OperatorEvents.ts"
+import { summaryOf } from "../persistence/StorageError.ts"
 import { ProcessGroup } from "../processes/ProcessGroup.ts"
 import { first } from "../processes/Shares.ts"
 import { Settings } from "../settings/Settings.ts"
@@ -63,8 +64,16 @@ const events: Readonly<Record<Action, Event>> = {
   abort: { _tag: "Abort", reason: "" }
 }
 
+/** A defect is logged whole, a failure of the store in words. */
+const logFailure = (cause: Cause.Cause<SqlError>): Effect.Effect<void> => {
+  const failed = cause.reasons.find((reason) => reason._tag === "Fail")
+  return failed === undefined
+    ? Effect.logWarning("Rollouts stand still:", cause)
+    : Effect.logWarning(`Rollouts stand still: ${summaryOf(failed.error)}.`)
+}
+
 /** Logs a failure of the store once until it succeeds again. */
-const loggedOnce = (what: Effect.Effect<void, SqlError>): Effect.Effect<void> => {
+export const loggedOnce = (what: Effect.Effect<void, SqlError>): Effect.Effect<void> => {
   let isFailing = false
   return Effect.matchCauseEffect(what, {
     onSuccess: () =>
@@ -74,7 +83,7 @@ const loggedOnce = (what: Effect.Effect<void, SqlError>): Effect.Effect<void> =>
     onFailure: (cause) =>
       Effect.suspend(() => {
         if (Cause.hasInterrupts(cause)) return Effect.interrupt
-        const log = isFailing ? Effect.void : Effect.logWarning("Rollouts stand still:", cause)
+        const log = isFailing ? Effect.void : logFailure(cause)
         isFailing = true
         return log
       })

@@ -1,8 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect } from "effect"
+import { Duration, Effect, Logger } from "effect"
+import { SqlError, UnknownError } from "effect/sql/SqlError"
 import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
 import { defaults } from "../../../src/domain/RoutingPolicy.ts"
 import { viewOf } from "../../../src/layers/http/RolloutSchema.ts"
+import { loggedOnce } from "../../../src/services/rollout/Rollouts.ts"
 import type { Stored } from "../../../src/services/rollout/RolloutStore.ts"
 import { deployment } from "../../support/Deployments.ts"
 import type { Behavior, Process, World } from "../../support/RolloutWorld.ts"
@@ -528,4 +530,24 @@ describe("a process without the candidate", () => {
       const again = yield* startProcess(makeWorld({ settings }), shared)
       assert.strictEqual(outcomeOf(yield* until(again, isOver))?.result, "promoted")
     })))
+})
+
+describe("a rollout whose store fails", () => {
+  it.effect("logs that once until the store succeeds again, in words", () => {
+    const log: Array<ReadonlyArray<unknown>> = []
+    const logger = Logger.make(({ message }) => void log.push([message].flat()))
+    const error = new SqlError({ reason: new UnknownError({ cause: new Error("connect ECONNREFUSED") }) })
+    let isLost = true
+    const once = loggedOnce(Effect.suspend(() => isLost ? Effect.fail(error) : Effect.void))
+    return Effect.gen(function*() {
+      yield* once
+      yield* once
+      isLost = false
+      yield* once
+      isLost = true
+      yield* once
+      const text = "Rollouts stand still: the database failed (connect ECONNREFUSED)."
+      assert.deepStrictEqual(log, [[text], [text]])
+    }).pipe(Effect.provide(Logger.layer([logger])))
+  })
 })
