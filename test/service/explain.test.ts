@@ -1,6 +1,7 @@
 /** Routing for operators: explanations, decision records, and open circuits. */
 import { assert } from "@effect/vitest"
 import { afterAll, beforeAll, describe, it } from "vitest"
+import type { DecisionDetail } from "../../src/layers/http/AdminSchema.ts"
 import type { Record as DecisionRecord } from "../../src/services/routing/DecisionRecord.ts"
 import type { Explanation } from "../../src/services/routing/Explanation.ts"
 import { invoke } from "../support/CommandLine.ts"
@@ -67,7 +68,8 @@ describe("how a request was routed", () => {
     const answer = await ask("fake/chain", "fail early, please")
     const id = answer.headers.get("x-troupe-decision")!
     await answer.text()
-    const record = await json<DecisionRecord>(get(`/admin/decisions/${id}`))
+    const { replay, ...record } = await json<DecisionDetail>(get(`/admin/decisions/${id}`))
+    assert.isFalse(replay!.possible)
     assert.deepInclude(record, { id, model: "fake/chain", policy: "once", answeredBy: "fake/chain#1", end: "success" })
     assert.deepStrictEqual(record.attempts.map(({ deployment, outcome }) => [deployment, outcome]), [
       ["fake/chain#0", "failed"],
