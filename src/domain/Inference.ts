@@ -185,13 +185,13 @@ export const Request = Schema.Struct({
       ? [{ path: ["assistantPrefix"], issue: "Expected none with a format: JSON cannot be begun by another" }]
       : []
   ),
-  Schema.makeFilter(({ assistantPrefix, completion, format, maxTokens, messages, tools }) => {
+  Schema.makeFilter(({ assistantPrefix, completion, maxTokens, messages, tools }) => {
     if (maxTokens === 0 && completion?.echo !== true) {
       return [{ path: ["maxTokens"], issue: "Expected at least 1: 0 is allowed only with an echo" }]
     }
     if (completion === undefined) return []
     if (messages.length > 2) return [{ path: ["messages"], issue: "Expected a prompt and a suffix at most" }]
-    const other = Object.entries({ assistantPrefix, format, tools }).find(([, value]) => value !== undefined)
+    const other = Object.entries({ assistantPrefix, tools }).find(([, value]) => value !== undefined)
     return other === undefined ? [] : [{ path: [other[0]], issue: "Expected none in a text completion" }]
   })
 )

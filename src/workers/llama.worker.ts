@@ -58,13 +58,11 @@ const optionsOf = (
   ...penaltiesOf(sampling, answer, decoding?.penaltyWindow),
   ...(decoding === undefined ? {} : furtherOf(decoding, description.contextWindow)),
   // A grammar treats a control token like its text, so that control tokens must be excluded.
-  ...biasOf(
-    library,
-    model,
-    sampling,
-    grammar === undefined ? [] : controlTokensOf(prompts, tools.length > 0),
-    [...isTooShort ? prompts.endTokens : [], ...grammar === undefined ? [] : prompts.messageEnds]
-  ),
+  ...biasOf(library, model, sampling, {
+    never: grammar === undefined ? [] : controlTokensOf(prompts, tools.length > 0),
+    ends: [...isTooShort ? prompts.endTokens : [], ...grammar === undefined ? [] : prompts.messageEnds],
+    isGuarded: grammar !== undefined
+  }),
   ...(grammar === undefined ? {} : { grammarEvaluationState: grammar })
 })
 

@@ -409,6 +409,18 @@ describe("providers of other dialects", () => {
     }])
   })
 
+  it("is sent the format of the answer", async () => {
+    const before = provider.seen.length
+    const schema = { type: "object" }
+    const body = {
+      model: "lama",
+      prompt: "The",
+      response_format: { type: "json_schema", json_schema: { name: "a", schema } }
+    }
+    await client.completions.create(body)
+    assert.nestedPropertyVal(sent(before)[0], "body.format.type", "object")
+  })
+
   it("chat APIs have no text completion", async () => {
     const error = await refused(client.completions.create({ model: "claude", prompt: "The" }))
     assert.deepInclude(error, { status: 400, param: "model" })

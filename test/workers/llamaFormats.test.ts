@@ -67,6 +67,26 @@ describe("a GGUF model", () => {
     for (const { last } of [pattern, choice, grammar]) assert.deepInclude(last, { type: "finished", reason: "stop" })
   })
 
+  it("answers a text completion in a format", async () => {
+    const { last, text } = await generate({
+      messages: [{ role: "user", content: "The number is " }],
+      completion: {},
+      format: { type: "regex", pattern: "\\d{3}-[a-f]{2}" },
+      sampling: warm
+    })
+    assert.match(text, /^\d{3}-[a-f]{2}$/)
+    assert.deepInclude(last, { reason: "stop" })
+  })
+
+  it("does not end at tokens that a bias bans, and refuses a ban where a format ends the answer", async () => {
+    const sampling = { temperature: 0, topP: 1, seed: 1, logitBias: { 0: -100, 1: -100, 2: -100 } }
+    assert.deepInclude((await generate({})).last, { reason: "stop" })
+    assert.deepInclude((await generate({ sampling, maxTokens: 40 })).last, { reason: "length" })
+    const { last } = await generate({ sampling, format: { type: "choice", choices: ["Tokyo"] } })
+    assert.nestedPropertyVal(last, "failure.kind", "invalid_request")
+    assert.match(last.type === "failed" && "path" in last.failure ? last.failure.path ?? "" : "", /^logitBias\.[0-2]$/)
+  })
+
   it("refuses a format before the native code reads it, and goes on", async () => {
     const refused = await Promise.all([
       generate({ format: { type: "grammar", grammar: "root ::= root \"a\" | \"b\"" } }),

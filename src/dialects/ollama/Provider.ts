@@ -122,7 +122,7 @@ const unsupported = (
 
 /** A text completion: without a template, or with Ollama's own for a gap. */
 const completionOf: Dialect["generate"]["request"] = (generation, target, stream) => {
-  const { completion, logprobs, messages: [prompt, suffix] } = generation
+  const { completion, format, logprobs, messages: [prompt, suffix] } = generation
   if (completion?.tokens !== undefined) {
     return Result.fail(notSupported(target, "completion.tokens", "its API has no tokens as a prompt. Send the text."))
   }
@@ -135,6 +135,7 @@ const completionOf: Dialect["generate"]["request"] = (generation, target, stream
       ...(suffix === undefined ? { raw: true } : { suffix: textOf(suffix.content) }),
       stream,
       ...optionsOf(generation, target),
+      ...(format === undefined ? {} : { format: formatOf(format) }),
       ...(logprobs === undefined ? {} : { logprobs: true, top_logprobs: logprobs })
     }
   })

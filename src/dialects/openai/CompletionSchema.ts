@@ -58,6 +58,8 @@ export const CompletionRequest = Schema.Struct({
   top_k: fields.top_k,
   min_p: fields.min_p,
   repeat_penalty: fields.repeat_penalty,
+  /** Not in OpenAI's API, but in vLLM's. */
+  response_format: fields.response_format,
   keep_alive: fields.keep_alive,
   priority: fields.priority,
   safety_identifier: fields.safety_identifier,

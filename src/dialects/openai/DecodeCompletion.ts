@@ -19,7 +19,7 @@ import type { Fields } from "../shared/Json.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import type { CompletionRequest } from "./CompletionSchema.ts"
 import * as Schema from "./CompletionSchema.ts"
-import { addSampling, seed32, seedOf, sourceOf, streamProblems } from "./DecodeRequest.ts"
+import { addSampling, checked, formatOf, seed32, seedOf, sourceOf, streamProblems } from "./DecodeRequest.ts"
 import * as FieldNames from "./FieldNames.ts"
 import { mostStops } from "./Schema.ts"
 import * as ServerFields from "./ServerFields.ts"
@@ -113,7 +113,7 @@ const sharedOf = (
   addSampling(shared, body, seed)
   if (body.stop !== undefined) shared.stop = typeof body.stop === "string" ? [body.stop] : body.stop
   if (body.logprobs !== undefined) shared.logprobs = body.logprobs
-  return Object.assign(shared, callerOf(body, caller), cacheOf(caller))
+  return Object.assign(shared, formatOf(body), callerOf(body, caller), cacheOf(caller))
 }
 
 const messagesOf = (prompt: Prompt, suffix: string | undefined): Request["messages"] => {
@@ -141,7 +141,7 @@ const choicesOf = (
   const isEchoed = isOwnEcho(body, prompts)
   const source = sentOf(body, json, exact, isEchoed)
   const shared = sharedOf(body, caller, seed)
-  if (source.unknownFields !== undefined) ServerFields.addSampling(shared, json)
+  if (source.unknownFields !== undefined) ServerFields.addToCompletion(shared, json)
   const suffix = suffixOf(body)
   const siblings: Array<Fields> = []
   const echoed = body.echo === true && !isEchoed ? { echo: true } : {}
@@ -183,13 +183,17 @@ export const decode = (
   Result.flatMap(
     decodeBody(json, shape),
     (body) =>
-      Result.map(seedOf((exact as Fields)["seed"]), (seed): CompletionCall => ({
-        model: body.model,
-        choices: choicesOf(body, json as Fields, exact as Fields, caller, seed) as
+      Result.flatMap(seedOf((exact as Fields)["seed"]), (seed): Result.Result<CompletionCall, InvalidRequest> => {
+        const choices = choicesOf(body, json as Fields, exact as Fields, caller, seed) as
           & CompletionCall["choices"]
-          & Array<CompletionChoice>,
-        n: body.n ?? 1,
-        stream: body.stream ?? false,
-        includeUsage: body.stream_options?.include_usage ?? false
-      }))
+          & Array<CompletionChoice>
+        const call: CompletionCall = {
+          model: body.model,
+          choices,
+          n: body.n ?? 1,
+          stream: body.stream ?? false,
+          includeUsage: body.stream_options?.include_usage ?? false
+        }
+        return checked(call, choices[0].request, json as Fields)
+      })
   )

@@ -116,8 +116,8 @@ export const addSampling = (
 ): void => {
   const sampling = request as unknown as Record<string, unknown>
   for (const [field, name] of FieldNames.sampling) {
-    // 0 means no limit, as for other servers.
-    if (field in body && (field !== "top_k" || body.top_k !== 0)) sampling[name] = body[field]
+    // 0 and, in vLLM, -1 mean no limit.
+    if (field in body && (field !== "top_k" || body.top_k! > 0)) sampling[name] = body[field]
   }
   if (seed !== undefined) request.seed = seed32(seed)
 }
@@ -137,7 +137,8 @@ const toolingOf = (
     : { tools, ...choiceOf(tool_choice), ...(parallel === undefined ? {} : { parallelToolCalls: parallel }) }
 }
 
-const formatOf = ({ response_format: format }: ChatRequest): Partial<Request> => {
+/** The format of the answer, if the body has one. */
+export const formatOf = ({ response_format: format }: Pick<ChatRequest, "response_format">): Partial<Request> => {
   if (format === undefined) return {}
   if ("json_schema" in format) return { format: { type: format.type, schema: format.json_schema.schema ?? {} } }
   return format.type === "json_object" ? { format: { type: "json_object" } } : {}
@@ -362,9 +363,8 @@ export const seedOf = (given: unknown): Result.Result<bigint | undefined, Invali
     : Result.succeed(seed)
 }
 
-/** The call, unless fields that the schema does not have contradict others. */
-const checked = (call: ChatCall, json: Fields): Result.Result<ChatCall, InvalidRequest> => {
-  const [request] = call.requests
+/** The call, unless fields that the schema does not have contradict others of its first request. */
+export const checked = <Call>(call: Call, request: Request, json: Fields): Result.Result<Call, InvalidRequest> => {
   const problem = request.source?.unknownFields === undefined ? undefined : ServerFields.problemIn(request, json)
   return problem === undefined
     ? Result.succeed(call)
@@ -388,7 +388,9 @@ export const decode = (
     (body) =>
       Result.flatMap(
         seedOf((exact as Fields)["seed"]),
-        (seed) =>
-          checked(callOf(body, { json: json as Fields, exact: exact as Fields, seed, text }, caller), json as Fields)
+        (seed) => {
+          const call = callOf(body, { json: json as Fields, exact: exact as Fields, seed, text }, caller)
+          return checked(call, call.requests[0], json as Fields)
+        }
       )
   )

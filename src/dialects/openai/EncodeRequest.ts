@@ -386,7 +386,7 @@ const completionBodyOf = (
   stream: boolean,
   features: Features
 ): Result.Result<Fields, Reason> => {
-  const { logprobs, stop } = generation
+  const { format, logprobs, stop } = generation
   const reason = unsupported(generation, features, target)
   if (reason !== undefined) return Result.fail(reason)
   const maxTokens = generation.maxTokens ?? target.options.maxTokens
@@ -396,6 +396,7 @@ const completionBodyOf = (
     ...samplingOf(generation.sampling, features),
     ...(maxTokens === undefined ? {} : { max_tokens: maxTokens }),
     ...(stop.length === 0 ? {} : { stop }),
+    ...formatOf(format),
     ...(logprobs === undefined ? {} : { logprobs }),
     ...(stream ? { stream, stream_options: { include_usage: true } } : {})
   })

@@ -29,6 +29,13 @@ const nestedInConversation = [
   [/^(messages\[\d+\])\.toolCallId/, "$1.tool_call_id"]
 ] as const
 
+const inFormats = [
+  [/^format\.schema/, "response_format.json_schema.schema"],
+  [/^format\.pattern/, "structured_outputs.regex"],
+  [/^format\.choices/, "structured_outputs.choice"],
+  [/^format\.grammar/, "grammar"]
+] as const
+
 export const chatErrors: ErrorNames = {
   prompt: "messages",
   rename: pathRenamer({
@@ -41,10 +48,7 @@ export const chatErrors: ErrorNames = {
   }, [
     ...nestedInConversation,
     [/^toolChoice\.name/, "tool_choice.function.name"],
-    [/^format\.schema/, "response_format.json_schema.schema"],
-    [/^format\.pattern/, "structured_outputs.regex"],
-    [/^format\.choices/, "structured_outputs.choice"],
-    [/^format\.grammar/, "grammar"],
+    ...inFormats,
     ...ServerFields.renamed
   ])
 }
@@ -53,8 +57,10 @@ export const completionErrors: ErrorNames = {
   prompt: "prompt",
   rename: pathRenamer({
     ...Object.fromEntries(sampling.map(([field, name]) => [name, field])),
+    format: "response_format",
     maxTokens: "max_tokens"
   }, [
+    ...inFormats,
     ...ServerFields.renamed,
     [/^messages\[0\]\.content/, "prompt"],
     [/^messages\[1\]\.content/, "suffix"],
@@ -184,9 +190,10 @@ export const completions: BodyFields = {
     fields: {
       stream_options: placeOf(StreamOptions, {
         optional: { include_obfuscation: always, continuous_usage_stats: isFalse }
-      })
+      }),
+      response_format: responseFormat
     },
-    optional: ServerFields.samplingFields
+    optional: ServerFields.completionFields
   }),
   aliases: { input: "prompt", messages: "prompt", text: "prompt", max_completion_tokens: "max_tokens" }
 }

@@ -190,7 +190,7 @@ export const ChatRequest = Schema.Struct({
   /** By token id of the model's own vocabulary. */
   logit_bias: Schema.optionalKey(LogitBias),
   /** These three are not in OpenAI's API, but in those of llama.cpp, Ollama and vLLM. */
-  top_k: Schema.optionalKey(wholeNumber(0, 1_000_000)),
+  top_k: Schema.optionalKey(wholeNumber(-1, 1_000_000)),
   min_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
   repeat_penalty: Schema.optionalKey(Schema.Finite.check(within(0.01, 10))),
   max_tokens: Schema.optionalKey(wholeNumber(1, 1_000_000)),

@@ -185,14 +185,22 @@ export const samplingFields: Readonly<Record<string, IsOptional>> = {
   request_id: always
 }
 
-/** The fields of a chat. */
-export const chatFields: Readonly<Record<string, IsOptional>> = {
+/** The fields of the answer's format. */
+const formatFields: Readonly<Record<string, IsOptional>> = {
   ...Object.fromEntries(Object.entries(formats).map(([name, { accepts }]) => [name, accepts])),
   structured_outputs: accepting(
     "an object with json, regex, choice or grammar",
     (value) => structuredIn(value) !== undefined
   ),
-  guided_decoding_backend: always,
+  guided_decoding_backend: always
+}
+
+/** The fields of a text completion. */
+export const completionFields: Readonly<Record<string, IsOptional>> = { ...formatFields, ...samplingFields }
+
+/** The fields of a chat. */
+export const chatFields: Readonly<Record<string, IsOptional>> = {
+  ...formatFields,
   n_probs: whole(0, 20),
   add_generation_prompt: only(true),
   add_special_tokens: only(false),
@@ -275,8 +283,7 @@ export const decodingIn = (body: Fields): DecodingOptions | undefined => {
   return given.length === 0 ? undefined : Object.fromEntries(given)
 }
 
-/** Adds what the fields of sampling say. */
-export const addSampling = (request: Mutable<Omit<Request, "messages">>, body: Fields): void => {
+const addSampling = (request: Mutable<Omit<Request, "messages">>, body: Fields): void => {
   const penalty = numberIn(body, "repetition_penalty")
   if (request.repeatPenalty === undefined && penalty !== undefined) request.repeatPenalty = penalty
   const decoding = decodingIn(body)
@@ -301,11 +308,16 @@ const formatsIn = (body: Fields): ReadonlyArray<GivenFormat> => [
   }))
 ]
 
-/** Adds what the fields of a chat say. */
-export const add = (request: Mutable<Request>, body: Fields): void => {
+/** Adds what the fields of a text completion say. */
+export const addToCompletion = (request: Mutable<Omit<Request, "messages">>, body: Fields): void => {
   addSampling(request, body)
   const [given] = formatsIn(body)
   if (given !== undefined) request.format = given.format
+}
+
+/** Adds what the fields of a chat say. */
+export const add = (request: Mutable<Request>, body: Fields): void => {
+  addToCompletion(request, body)
   const limit = numberIn(body, "n_predict") ?? -1
   if (request.maxTokens === undefined && limit !== -1) request.maxTokens = limit
   const logprobs = numberIn(body, "n_probs") ?? 0

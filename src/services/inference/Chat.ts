@@ -51,11 +51,10 @@ const samplingOf = (request: Request): Sampling => {
 
 const noStop: Generation["stop"] = []
 
-/** A completion has no format. */
 const addForm = (generation: Mutable<Generation>, { completion, decoding, format }: Request): void => {
   if (decoding !== undefined) generation.decoding = decoding
   if (format !== undefined) generation.format = format
-  else if (completion !== undefined) generation.completion = completion
+  if (completion !== undefined) generation.completion = completion
 }
 
 /** The request without its routing, for an engine. */

@@ -1,6 +1,7 @@
 /** The options of the llama engine's sampler: penalties, biases and grammars. */
 import type { Llama, LlamaGrammar, LlamaGrammarEvaluationState, LlamaModel, Token } from "node-llama-cpp"
 import type { DecodingOptions, GenerateJob, SamplingOptions } from "../../domain/Job.ts"
+import { refuse } from "../../domain/Job.ts"
 import type { Grammar } from "../grammar/JsonGrammar.ts"
 import { gbnfOf, grammarOf, toolGrammar } from "../grammar/JsonGrammar.ts"
 import { forcedSyntaxOf } from "../model/CallGrammar.ts"
@@ -42,27 +43,41 @@ export const furtherOf = ({ dry, xtc }: DecodingOptions, contextWindow: number) 
   })
 })
 
-/**
- * The biases, by token id. An id outside the vocabulary is refused.
- *
- * @param never tokens that must not be sampled
- * @param ends tokens that must not end the answer yet
- */
+/** Which tokens cannot follow, whatever the caller's biases are. */
+interface Excluded {
+  /** Tokens that must not be sampled, except those that end the answer. */
+  readonly never: ReadonlyArray<Token>
+  /** Tokens that must not end the answer yet. */
+  readonly ends: ReadonlyArray<Token>
+  /** Whether a grammar decides where the answer ends. */
+  readonly isGuarded: boolean
+}
+
+const refuseBannedEnd = (token: number): never =>
+  refuse({
+    kind: "invalid_request",
+    path: `logitBias.${token}`,
+    message: "Expected a token that does not end the answer: its format or the required tool call ends it. " +
+      "Omit this bias, or make it more than -100"
+  })
+
+/** The biases, by token id. An id outside the vocabulary is refused. */
 export const biasOf = (
   library: Library,
   model: LlamaModel,
   sampling: SamplingOptions,
-  never: ReadonlyArray<Token>,
-  ends: ReadonlyArray<Token> = []
+  { ends, isGuarded, never }: Excluded
 ) => {
   if (sampling.logitBias === undefined && never.length === 0 && ends.length === 0) return {}
   const tokenBias = library.TokenBias.for(model)
+  // `set` ignores tokens that end an answer.
+  const { _biases } = tokenBias as unknown as { readonly _biases: Map<number, number> }
   for (const [token, logit] of biasesOf(sampling, model.fileInfo.metadata.tokenizer.ggml.tokens.length)) {
-    tokenBias.set(token as Token, logit === Number.NEGATIVE_INFINITY ? "never" : { logit })
+    // Where only the end can follow, a ban of it would leave no token.
+    if (isGuarded && logit === Number.NEGATIVE_INFINITY && model.isEogToken(token as Token)) refuseBannedEnd(token)
+    _biases.set(token, logit)
   }
   for (const token of never) tokenBias.set(token, "never")
-  // `set` ignores tokens that end an answer.
-  const { _biases } = tokenBias as unknown as { readonly _biases: Map<Token, number> }
   for (const token of ends) _biases.set(token, Number.NEGATIVE_INFINITY)
   return { tokenBias }
 }

@@ -110,8 +110,9 @@ describe("DecodeRequest", () => {
       )
     })
 
-    it("treats top_k 0 as no limit", () => {
+    it("treats top_k 0 and -1 as no limit", () => {
       assert.deepStrictEqual(decoded({ top_k: 0 }), decoded({}))
+      assert.deepStrictEqual(decoded({ top_k: -1 }), decoded({}))
     })
 
     it("treats null as a missing field", () => {

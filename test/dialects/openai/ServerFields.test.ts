@@ -1,10 +1,11 @@
 /** Fields of clients of llama.cpp's server and of vLLM. */
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
+import { decode as decodeCompletion } from "../../../src/dialects/openai/DecodeCompletion.ts"
 import { decode } from "../../../src/dialects/openai/DecodeRequest.ts"
-import * as ServerFields from "../../../src/dialects/openai/ServerFields.ts"
 import { refusedBy } from "../../../src/dialects/shared/UnknownFields.ts"
 import type { Request } from "../../../src/domain/Inference.ts"
+import { request as validated } from "../../../src/domain/Inference.ts"
 import { requiredPaths } from "../../../src/domain/Source.ts"
 
 type Body = Readonly<Record<string, unknown>>
@@ -134,7 +135,30 @@ describe("a field of llama.cpp's server or vLLM", () => {
     assert.match(failure.detail, expected)
   })
 
-  it("of sampling is honored in text completions too", () => {
-    assert.containsAllKeys(ServerFields.chatFields, Object.keys(ServerFields.samplingFields))
+  const completion = (body: Body) =>
+    Result.map(decodeCompletion({ model: "a", prompt: "One", ...body }), ({ choices: [{ request }] }) => request)
+
+  it.each<[Body, Partial<Request>]>([
+    [{ response_format: { type: "json_object" } }, { format: { type: "json_object" } }],
+    [
+      { response_format: { type: "json_schema", json_schema: { name: "x", schema } } },
+      { format: { type: "json_schema", schema } }
+    ],
+    [{ guided_regex: "a+" }, { format: { type: "regex", pattern: "a+" } }],
+    [{ json_schema: schema }, { format: { type: "json_schema", schema } }],
+    [{ structured_outputs: { choice: ["a"] } }, { format: { type: "choice", choices: ["a"] } }],
+    [{ repetition_penalty: 1.2 }, { repeatPenalty: 1.2 }]
+  ])("is honored in text completions too: %j", (body, expected) => {
+    const request = Result.getOrThrow(completion(body))
+    assert.deepStrictEqual(requiredPaths(request.source), [])
+    assert.deepInclude(request, expected)
+    assert.doesNotThrow(() => validated(request))
+  })
+
+  it("that contradicts another is refused in text completions too", () => {
+    const failure = Result.getOrThrow(Result.flip(completion({ guided_regex: "a", grammar: "root ::= \"a\"" })))
+    assert.strictEqual(failure.path, "guided_regex")
+    const both = completion({ guided_regex: "a", response_format: { type: "json_object" } })
+    assert.strictEqual(Result.getOrThrow(Result.flip(both)).path, "guided_regex")
   })
 })
