@@ -7,7 +7,8 @@
  * service sends its spans within the round that made them, but for those of the last `exportEvery`.
  *
  * The machine may be busy: a turn is a number of requests, not a time, and a ratio is the median of those of many pairs of
- * turns, one after the other.
+ * turns, one after the other. Two processes of the same service differ by up to 6 %, in all of their functions: each round
+ * has new ones.
  */
 import type { Child } from "./Child.ts"
 import { withChild } from "./Child.ts"
@@ -117,19 +118,20 @@ const checkExports = async ({ collector }: Setting): Promise<void> => {
   if (exports === 0 || bytes < 1_000) throw new Error(`The collector has got ${bytes} bytes in ${exports} exports.`)
 }
 
-/** Pairs of turns for each round of other scenarios, and the requests of a turn for each of its ms. */
+/** Pairs of turns in a round, and the requests of a turn for each of its ms. */
 const pairs = 6
 const requestsOfMs = 0.25
 
-const measure = async (setting: Setting, { roundMs, rounds: count, warmUpMs }: Effort): Promise<Outcome> => {
+/** The turns of one round. */
+const measure = async (setting: Setting, { roundMs, warmUpMs }: Effort): Promise<ReadonlyArray<Round>> => {
   for (const side of sideNames) await ProxyParts.check({ side: "troupe", headers: {}, ...setting.services[side] })
   await warmUp(setting, warmUpMs)
   const rounds: Array<Round> = []
-  while (rounds.length < pairs * count) {
+  while (rounds.length < pairs) {
     rounds.push(await measureRound(setting, roundMs * requestsOfMs, rounds.length))
   }
   await checkExports(setting)
-  return { rows: rowsOf(rounds), notes: [], raw: { rounds } }
+  return rounds
 }
 
 const serviceOf = (side: Side, upstream: number, collector: number, nodeOptions: ReadonlyArray<string>) => {
@@ -165,22 +167,24 @@ const run = async (effort: Effort, nodeOptions: ReadonlyArray<string>): Promise<
     const { port } = await upstream.ask({ words: ProxyParts.words, key: providerKey, paceMs: 0 })
     return withChild<null, CollectorAnswer, Outcome>("collector.ts", async (collector) => {
       const { port: collectorPort } = await collector.ask(null)
-      return withChild("load.ts", (load: Child<LoadQuestion, LoadAnswer>) => {
-        const withServices = (
+      return withChild("load.ts", async (load: Child<LoadQuestion, LoadAnswer>): Promise<Outcome> => {
+        const round = (
           [side, ...others]: ReadonlyArray<Side>,
           services: Partial<Record<Side, Service>>
-        ): Promise<Outcome> => {
+        ): Promise<ReadonlyArray<Round>> => {
           if (side !== undefined) {
             return withService(
               serviceOf(side, port, collectorPort, nodeOptions),
-              (service) => withServices(others, { ...services, [side]: service })
+              (service) => round(others, { ...services, [side]: service })
             )
           }
           const all = services as Setting["services"]
           Cores.part(sideNames.map((one) => all[one].pid), [upstream.pid, load.pid, collector.pid])
           return measure({ load, collector, services: all }, effort)
         }
-        return withServices(sideNames, {})
+        const rounds: Array<Round> = []
+        for (let index = 0; index < effort.rounds; index++) rounds.push(...await round(sideNames, {}))
+        return { rows: rowsOf(rounds), notes: [], raw: { rounds } }
       })
     })
   })

@@ -210,6 +210,7 @@ describe("monotonic time", () => {
       "services/alerts/Alerts.ts",
       "services/guard/SecurityEvents.ts",
       "services/health/Breaker.ts",
+      "services/health/HealthDetails.ts",
       "services/inference/CachedChat.ts",
       "services/inference/RefusedRequest.ts",
       "services/inference/RequestTelemetry.ts",

@@ -20,6 +20,7 @@ import { HttpApiBuilder } from "effect/http-api"
 import { toldRefusals } from "../../domain/Defaults.ts"
 import { InvalidRequest, make as failure } from "../../domain/InferenceError.ts"
 import * as Text from "../../domain/Text.ts"
+import * as Time from "../../domain/Time.ts"
 import { Readiness, untilLeaving } from "../../services/health/Readiness.ts"
 import { OperatorEvents } from "../../services/observability/OperatorEvents.ts"
 import { DecisionLog } from "../../services/routing/DecisionLog.ts"
@@ -145,7 +146,7 @@ const make = Effect.gen(function*() {
     Stream.unwrap(Effect.gen(function*() {
       const clock = yield* Clock.Clock
       const queue = yield* Queue.dropping<LiveEvent>(mostWaiting)
-      const waiting = new Waiting(queue, () => clock.currentTimeMillisUnsafe())
+      const waiting = new Waiting(queue, () => Time.preciseOf(clock))
       const ends: Array<() => void> = []
       if (names.has("request")) {
         const end = decisions.subscribe?.((record) =>
