@@ -8,8 +8,8 @@
  * Records of refused requests are kept apart, so that a flood of them takes the place of no other record: see `DecisionLog.refuse`.
  * One about whose caller nothing is known, as it has no valid key, has neither a record nor a span.
  */
-import type { Tracer } from "effect"
-import { Clock, Context, Effect, Option, Result } from "effect"
+import type { Context, Tracer } from "effect"
+import { Clock, Effect, Option, Result } from "effect"
 import type { Check, LogIds } from "../../domain/Caller.ts"
 import { isOfCaller } from "../../domain/FailureClass.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
