@@ -54,7 +54,7 @@ export interface Refusal {
   readonly admissionMs?: number
   /** Undefined where nothing records spans. */
   readonly arrival: RequestTrace.Arrival | undefined
-  /** Of its fiber, or one that the ids for its line stand in for. */
+  /** The context of the fiber of the request; without a fiber, one that has the ids for its log entry. */
   readonly context: Context.Context<never>
   readonly ids?: LogIds
   /** The response, where it is not that of the error. */

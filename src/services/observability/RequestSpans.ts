@@ -19,7 +19,7 @@ export type Attributes = Readonly<Record<string, unknown>>
 /** Takes the attributes of a span. Those that are undefined are left out. */
 export interface AttributeWriter {
   put(name: string, value: unknown): void
-  /** @param attributes an object that spans share and nobody changes: their encoding is kept with it */
+  /** @param attributes an object that many spans have and that never changes: its encoding is kept and used again */
   putKept(attributes: Attributes): void
 }
 

@@ -41,7 +41,7 @@ interface Stack {
 export interface State {
   readonly readers: ReadonlySet<Stack>
   readonly isEnd: boolean
-  /** A character of which bytes are missing. */
+  /** A character whose last bytes have not been read yet. */
   readonly partial: Partial | undefined
 }
 
